@@ -416,7 +416,7 @@ def error_of(client: LaterClient) -> LaterError:
     return caught.value
 
 
-STATUSES = (302, 400, 401, 403, 404, 407, 418, 429, 500, 503)
+STATUSES = (302, 400, 401, 429)
 ERROR_ECHO = ' {secret}\r\nRetry-After: 0\r\nConnection: close\r\n\r\n{{"detail": "{secret} {part}"}}'
 
 

@@ -1,15 +1,12 @@
 """Days are UTC days in every time zone of the machine, also on daylight saving changes and if its clock is set."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import httpx
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -23,7 +20,7 @@ from later_reporting_dagster.contract.days import days_between, due_day, newest_
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.sandbox import World, create_app, running_server
-from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
+from tests.conftest import NO_RATE_LIMIT, Service, files, sandbox_settings, stored_rows
 from tests.defs.conftest import freeze_clock
 
 # In the POSIX format, which needs no time zone database: hours west of UTC, and rules of daylight saving time.
@@ -128,80 +125,41 @@ def move_to_day_bounds(_request: Request, document: Any) -> Any:
     return document
 
 
-@dataclass(frozen=True)
-class Backfills:
-    """Runs backfills in different time zones at the same instant.
+@pytest.fixture
+def lake_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dagster_home: Path) -> Iterator[Callable[[str], Path]]:
+    """A function that backfills all days in a time zone into a new lake, from posts at the bounds of days."""
+    world = World(first_day=date(2026, 10, 1), last_day=date(2026, 11, 9), seed=1, instances=1, posts_per_day=4)
+    service = Service(app=create_app(world, options=NO_RATE_LIMIT), transform=move_to_day_bounds)
 
-    Attributes:
-        directory: where each backfill has a lake of its own.
-        truth: the expected rows.
-    """
-
-    directory: Path
-    truth: Truth
-
-    def run(self, zone: str, start: date, end: date) -> Path:
-        """Backfill a range into a new lake, and return its path."""
-        lake = self.directory / zone.replace("/", "-") / str(start)
-        with pytest.MonkeyPatch.context() as environment, time_zone(zone):
-            stop_clocks(environment)
-            environment.setenv("LATER_LAKE_ROOT", str(lake))
-            days = ["--start", str(start), "--end", str(end)]
+    def backfill(zone: str) -> Path:
+        lake = tmp_path / zone.replace("/", "-")
+        with time_zone(zone):
+            monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
+            days = ["--start", str(BACKFILLED[0]), "--end", str(BACKFILLED[-1])]
             result = CliRunner().invoke(main, ["backfill", "--asset", "later/posts_published", *days])
         assert result.exit_code == 0, result.output
         return lake
 
-
-@pytest.fixture(scope="module")
-def backfills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfills]:
-    """Backfills from a sandbox with posts at the bounds of days."""
-    directory = tmp_path_factory.mktemp("zones")
-    (directory / "dagster-home").mkdir()
-    (directory / "dagster-home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    world = World(first_day=date(2026, 2, 1), last_day=date(2026, 11, 9), seed=1, instances=1, posts_per_day=4)
-    service = Service(app=create_app(world, options=NO_RATE_LIMIT), transform=move_to_day_bounds)
-    with running_server(service) as base_url, pytest.MonkeyPatch.context() as environment:
-        for name, value in {
-            **sandbox_settings(base_url, lake_root=str(directory / "lake")),
-            "DAGSTER_HOME": str(directory / "dagster-home"),
-            "LATER_START_DATE": "2026-03-01",
-        }.items():
-            environment.setenv(name, value)
-        with httpx.Client(base_url=base_url) as client:
-            yield Backfills(directory, Truth(client))
+    stop_clocks(monkeypatch)
+    with running_server(service) as base_url:
+        for name, value in sandbox_settings(base_url, lake_root="").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("LATER_START_DATE", "2026-10-01")
+        yield backfill
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "zones"),
-    [
-        (date(2026, 3, 7), date(2026, 3, 9), ["America/Los_Angeles", "Pacific/Kiritimati"]),
-        (date(2026, 3, 28), date(2026, 3, 30), ["Europe/Berlin"]),
-        (date(2026, 10, 24), date(2026, 11, 2), ["America/Los_Angeles", "Asia/Kathmandu", "Europe/Berlin"]),
-    ],
-)
-def test_backfill_over_a_dst_change_writes_the_same_bytes_in_every_zone(
-    start: date, end: date, zones: list[str], backfills: Backfills
-) -> None:
-    lake = backfills.run("UTC", start, end)
-    days = [start + timedelta(days=number) for number in range((end - start).days + 1)]
-    for day in days:
-        rows = stored_rows(lake, "posts_published", day, INSTANCE)
-        assert rows == backfills.truth.partition("post_date", day, INSTANCE)
-        assert {row["post_date"].date() for row in rows} <= {day}
-    assert first_and_last_times(lake) == {datetime.min.time(), datetime.max.time()}
+# Daylight saving time ends in Europe and in America.
+BACKFILLED = [date(2026, 10, 24) + timedelta(days=number) for number in range(10)]
+
+
+def test_backfill_over_dst_changes_writes_the_same_bytes_in_every_zone(lake_of: Callable[[str], Path]) -> None:
+    lake = lake_of("UTC")
+    rows = {day: stored_rows(lake, "posts_published", day, INSTANCE) for day in BACKFILLED}
+    assert all({row["post_date"].date() for row in of_day} <= {day} for day, of_day in rows.items())
+    times = [row["post_date"].time() for of_day in rows.values() for row in of_day]
+    assert (min(times), max(times)) == (datetime.min.time(), datetime.max.time())
     written = {path: content for path, (content, _) in files(lake).items()}
-    assert len(written) == len(days)
+    assert len(written) == len(BACKFILLED)
     assert all(b"2026-11-10T02:30:00.000+00:00" in content for content in written.values())
-    for zone in zones:
-        other_lake = backfills.run(zone, start, end)
-        assert {path: content for path, (content, _) in files(other_lake).items()} == written, zone
-
-
-def first_and_last_times(lake: Path) -> set[Any]:
-    """Return the earliest and the latest time of day of all posts in the lake."""
-    rows: list[Row] = [row for file in lake.rglob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
-    times = [row["post_date"].time() for row in rows]
-    return {min(times), max(times)}
-
-
-# A clock that is set while the rate limiter waits.
+    for zone in ("America/Los_Angeles", "Asia/Kathmandu", "Europe/Berlin"):
+        assert {path: content for path, (content, _) in files(lake_of(zone)).items()} == written, zone

@@ -19,23 +19,17 @@ def test_credentials_require_id_and_secret(client_id, client_secret):
 @pytest.mark.parametrize("value", ["pässword", "bell\x07", " leading", "trailing\n", "two\nlines", "x" * 8193])
 def test_invalid_credentials_raise_an_error_that_names_the_part_but_not_its_value(value):
     for name, given in (("id", (value, "secret")), ("secret", ("id", value))):
-        with pytest.raises(ValueError, match="copy it again") as raised:
+        with pytest.raises(ValueError, match=f"^the client {name} contains .*: copy it again$") as raised:
             ClientCredentials(*given)
-        assert str(raised.value) == (
-            f"the client {name} contains a line break, spaces around it, more than 8192 characters or a "
-            "character outside ASCII: copy it again"
-        )
+        assert value not in str(raised.value)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ünicode", "\x00", "x" * 8193])
 def test_token_that_a_header_cannot_hold_raises_an_error_without_its_value(token):
     assert not is_header_safe(token)
-    with pytest.raises(ValueError, match="token") as raised:
+    with pytest.raises(ValueError, match="^the access token is empty or contains .*: copy it again$") as raised:
         AccessToken(token)
-    assert str(raised.value) == (
-        "the access token is empty or contains spaces, line breaks, more than 8192 characters or a character "
-        "outside ASCII: copy it again"
-    )
+    assert not token or token not in str(raised.value)
 
 
 def test_token_may_have_any_visible_ascii_character():
@@ -51,22 +45,13 @@ def test_token_may_have_any_visible_ascii_character():
         (jwt(exp=1_750_000_000.5, sub="x"), 1_750_000_000.5),
         (jwt(sub="x"), None),
         (jwt(exp="soon"), None),
-        (jwt(exp=None), None),
-        (jwt(exp=True), None),
         (jwt(exp=10**400), None),
-        (jwt(exp=1e308), 1e308),
-        (jwt(exp=-1e308), -1e308),
-        (jwt(exp="1750000000"), None),
         (jwt(exp=math.nan), None),
-        (jwt(exp=-math.inf), None),
-        (jwt(exp={"exp": 1}), None),
-        (jwt(exp=[1]), None),
         ("a." + base64.b64encode(b'{"x":' + b"[" * 10**5).decode() + ".c", None),
         *((jwt(exp=1, padded="x" * length), 1.0) for length in range(4)),
         ("opaque", None),
         ("a.b.c", None),
         ("a.ünicode.c", None),
-        ("..", None),
     ],
 )
 def test_token_expiry_is_the_exp_of_the_jwt(token, expiry):
@@ -81,6 +66,6 @@ def test_token_is_renewed_a_minute_or_a_tenth_of_its_lifetime_before_expiry(life
     assert token.valid_until == pytest.approx(1000 + valid_for)
 
 
-@pytest.mark.parametrize("token", ["opaque", jwt(exp=999), jwt(exp=1000), jwt(exp=-1e308), jwt(exp=math.nan)])
+@pytest.mark.parametrize("token", ["opaque", jwt(exp=999), jwt(exp=1000)])
 def test_token_of_unknown_or_past_expiry_is_valid_until_rejected(token):
     assert Token.received(token, now=1000).valid_until == float("inf")

@@ -1,14 +1,13 @@
 """Tests of the client with a real server, mostly in both API versions."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 
-from later_reporting_dagster.client import AccessToken, InconsistentPages, RetriesExhausted
+from later_reporting_dagster.client import AccessToken, InconsistentPages
 from later_reporting_dagster.client.client import Probe
-from later_reporting_dagster.contract import CURSOR, PAGED, parse_metrics
+from later_reporting_dagster.contract import PAGED
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, post, run_with
 
 
@@ -43,9 +42,7 @@ def test_fetch_instances_returns_ids_of_all_pages(service, new_client_of_each_ve
 
 def test_fetch_instances_with_duplicates_raises(service, new_client_of_each_version):
     service.instance_ids = ["a", "b", "a"]
-    with pytest.raises(
-        InconsistentPages, match="instances: inconsistent pages in 2 fetches: 1 of 3 rows are duplicates"
-    ):
+    with pytest.raises(InconsistentPages, match="instances: inconsistent pages in 2 fetches: 1 of 3 rows are dupl"):
         fetch_instances(new_client_of_each_version())
 
 
@@ -67,22 +64,3 @@ def test_probe_of_a_response_without_headers_has_no_limit_and_no_time(new_client
     empty = page_body([], page=1, page_size=1, total_items=0) | {"data": {"instanceIds": []}}
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=empty))
     assert probe(new_client(transport=transport, credentials=AccessToken("ready"))) == Probe(PAGED, None, None, None)
-
-
-def test_probe_of_another_body_raises(new_client):
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
-    with pytest.raises(RetriesExhausted, match="^instances: HTTP 200, but not a page of instances"):
-        probe(new_client(transport=transport, credentials=AccessToken("ready")))
-
-
-@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
-def test_fetch_posts_returns_the_metrics_of_the_query(service, new_client, july, api_version):
-    service.posts, service.by_cursor = [post(1) | {"likes": 5}], api_version is CURSOR
-    (only,) = fetch_posts(
-        new_client(api_version=api_version), replace(july, metrics=parse_metrics("impressions, likes"))
-    ).items
-    assert (only.impressions, only.likes) == (10, 5)
-    if api_version is CURSOR:
-        assert dict(service.requests_to()[0].parameters)["metrics"] == "impressions,likes"
-    (default,) = fetch_posts(new_client(api_version=api_version), july).items
-    assert not hasattr(default, "likes")

@@ -1,9 +1,8 @@
 """Tests of pagination by cursors with a real server."""
 
 import contextlib
-import itertools
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,12 +12,10 @@ from later_reporting_dagster.client import (
     PageFetched,
     PagesRefetched,
     QueryRejected,
-    RetriesExhausted,
-    RetryPolicy,
     TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS
-from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, post, problem
+from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, post, problem
 
 JULY = datetime(2024, 7, 1, tzinfo=UTC)
 
@@ -51,19 +48,6 @@ def test_requests_differ_only_in_the_cursor(service, new_cursor_client, july, ev
     assert of_type(events, PageFetched) == [
         PageFetched(page=number, rows=rows) for number, rows in enumerate((100, 100, 50), 1)
     ]
-
-
-def test_failure_names_the_page(service, new_cursor_client, july):
-    service.posts = THREE_PAGES
-    service.faults.extend([None, *[problem(500, "ANL_00500")] * 2])
-    with pytest.raises(RetriesExhausted, match="page 2.*Failed in 2 attempts"):
-        fetch_posts(new_cursor_client(retry=RetryPolicy(max_attempts=2)), july)
-
-
-def test_cursors_have_no_limit_of_500_pages(service, new_cursor_client, july):
-    service.posts = [post(number, post_date=JULY + timedelta(seconds=number)) for number in range(50_050)]
-    result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.items), result.pages) == (50_050, 501)
 
 
 def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
@@ -173,30 +157,3 @@ def test_verification_finds_an_omitted_row(service, new_cursor_client, july, eve
     result = fetch_posts(new_cursor_client(verification_rates={CURSOR: 1.0}), july)
     assert len(result.items) == 250
     assert [event.reason for event in of_type(events, PagesRefetched)] == ["1 rows differ in a verification fetch"]
-
-
-def test_repeated_cursor_of_instances_raises(service, new_cursor_client):
-    service.change_body = lambda number, body: {"data": {"instanceIds": [f"i{number}"]}, "nextCursor": "c100"}
-    with pytest.raises(InconsistentPages, match="the cursor of page 2 repeats an earlier one"):
-        fetch_instances(new_cursor_client())
-
-
-def test_short_page_of_a_list_is_fetched_again(service, new_cursor_client, events):
-    service.instance_ids = [f"i{number}" for number in range(150)]
-    requests = itertools.count(1)
-    service.change_body = lambda number, body: (
-        body | {"data": {"instanceIds": body["data"]["instanceIds"][:40]}} if next(requests) == 1 else body
-    )
-    assert fetch_instances(new_cursor_client()) == tuple(service.instance_ids)
-    assert [event.reason for event in of_type(events, PagesRefetched)] == ["page 1 has other rows when fetched again"]
-
-
-def test_expired_cursor_of_instances_restarts_the_pagination(service, new_cursor_client, events):
-    service.instance_ids = [f"i{number}" for number in range(150)]
-    service.faults.extend([None, EXPIRED_CURSOR])
-    assert fetch_instances(new_cursor_client()) == tuple(service.instance_ids)
-    (refetched,) = of_type(events, PagesRefetched)
-    assert refetched.reason.startswith("the cursor of page 2 was rejected: instances, page 2: HTTP 400 ")
-    service.faults.append(problem(400, "ANL_00400"))
-    with pytest.raises(QueryRejected, match="^instances, page 1: HTTP 400 "):
-        fetch_instances(new_cursor_client())

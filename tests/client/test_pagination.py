@@ -61,12 +61,8 @@ def inconsistency_in(bodies: list[dict], query: PerformanceQuery = QUERY) -> str
 SEVEN = [post(number, instance_id="ab"[number % 2]) for number in range(7)]
 
 
-def test_complete_list_is_consistent():
-    assert inconsistency_in(page_bodies(SEVEN)) is None
-    assert inconsistency_in(page_bodies([])) is None
-
-
 def test_empty_list_may_state_one_page_or_none():
+    assert inconsistency_in(page_bodies([])) is None
     (body,) = page_bodies([])
     for total_pages in (0, 1):
         body["pagination"]["totalPages"] = total_pages
@@ -129,11 +125,9 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
     [
         ({"campaign_ids": (1,)}, post(1), None),
         ({"campaign_ids": (2,)}, post(1), "rows of campaigns that were not requested: 1"),
-        ({"platforms": (Platform.INSTAGRAM,)}, post(1), None),
         ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of platforms that were not requested: 'instagram_reel'"),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType="x_post"), None),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType=None), None),
-        ({"content_types": (ContentType.INSTAGRAM_REEL,)}, post(1), None),
         ({"content_types": (ContentType.INSTAGRAM_REEL,)}, post(1, contentType=None), None),
         (
             {"content_types": (ContentType.TIKTOK,)},
@@ -150,7 +144,7 @@ def test_rows_have_to_match_the_filters_of_the_query(filters, row, problem):
 @pytest.mark.parametrize(
     ("page", "changes", "problem"),
     [
-        (1, {"page": 2}, "page 2 was requested, but page 3 was returned"),
+        (1, {"page": 3}, "page 2 was requested, but page 3 was returned"),
         (2, {"totalItems": 8}, "page 1 states 7 items in pages of 3, page 3 states 8 in pages of 3"),
         (1, {"pageSize": 50}, "page 1 states 7 items in pages of 3, page 2 states 7 in pages of 50"),
         (2, {"totalPages": 4}, "page 3 states 4 pages for 7 items in pages of 3"),
@@ -159,15 +153,7 @@ def test_rows_have_to_match_the_filters_of_the_query(filters, row, problem):
 def test_page_that_contradicts_itself_or_page_1_is_found(page, changes, problem):
     bodies = page_bodies(SEVEN)
     bodies[page]["pagination"] |= {"page": page + 1} | changes
-    if changes == {"page": 2}:
-        bodies[page]["pagination"]["page"] = 3
     assert inconsistency_in(bodies) == problem
-
-
-@pytest.mark.parametrize("total_items", [-1, 2, 5])
-def test_totals_that_contradict_the_rows_are_inconsistent(total_items):
-    body = page_body(SEVEN[:3], page=1, page_size=3, total_items=total_items)
-    assert inconsistency_in([body]) is not None
 
 
 @pytest.mark.parametrize("page_size", [0, -1])
@@ -226,19 +212,7 @@ def test_any_lost_repeated_or_swapped_page_is_found(bodies, data):
 
 @pytest.mark.parametrize(
     ("total_items", "from_start", "from_end"),
-    [
-        (0, 1, 0),
-        (99, 1, 0),
-        (100, 1, 1),
-        (101, 2, 0),
-        (250, 3, 0),
-        (300, 3, 1),
-        (50_000, 500, 1),
-        (50_001, 500, 2),
-        (55_465, 500, 56),
-        (99_900, 500, 500),
-        (100_000, 500, 500),
-    ],
+    [(0, 1, 0), (100, 1, 1), (101, 2, 0), (50_000, 500, 1), (50_001, 500, 2), (55_465, 500, 56), (100_000, 500, 500)],
 )
 def test_remaining_pages_beyond_500_are_fetched_from_the_end(total_items, from_start, from_end):
     first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))

@@ -1,26 +1,26 @@
 """Tests of the pure functions that decide what a response means."""
 
 import json
-import ssl
-from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 
-from later_reporting_dagster.client import CredentialsRejected, InstanceForbidden, QueryRejected, UnexpectedResponse
+from later_reporting_dagster.client import (
+    CredentialsRejected,
+    InstanceForbidden,
+    QueryRejected,
+    RetryPolicy,
+    UnexpectedResponse,
+)
 from later_reporting_dagster.client.responses import (
     ProblemDetails,
     RequestContext,
     Response,
     TemporaryFailure,
-    certificate_error,
     classify_failure,
     retry_after_seconds,
-    server_time,
     stated_rate_limit,
 )
-from later_reporting_dagster.client.route import PageRequest, posts_route
-from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
 POSTS = RequestContext("posts", instance_ids=("a", "b"))
@@ -43,8 +43,6 @@ CREDENTIALS = "Check the client id and secret"
     [
         (400, POSTS, QueryRejected, "Check the parameters"),
         (404, POSTS, QueryRejected, "Check the parameters"),
-        (414, POSTS, QueryRejected, "Check the parameters"),
-        (422, POSTS, QueryRejected, "Check the parameters"),
         (401, POSTS, CredentialsRejected, "Check the credentials"),
         (403, POSTS, InstanceForbidden, "ask your account manager"),
         (401, TOKEN, CredentialsRejected, CREDENTIALS),
@@ -54,11 +52,9 @@ CREDENTIALS = "Check the client id and secret"
         (429, TOKEN, TemporaryFailure, ""),
         (500, POSTS, TemporaryFailure, ""),
         (599, POSTS, TemporaryFailure, ""),
-        (201, POSTS, UnexpectedResponse, "check the base URL"),
         (299, POSTS, UnexpectedResponse, "check the base URL"),
         (300, POSTS, UnexpectedResponse, "a redirect, which is not followed"),
         (399, TOKEN, UnexpectedResponse, "a redirect, which is not followed"),
-        (405, POSTS, UnexpectedResponse, "check the base URL"),
         (499, POSTS, UnexpectedResponse, "check the base URL"),
     ],
 )
@@ -71,10 +67,6 @@ def test_status_determines_the_failure_and_its_next_step(status, context, kind, 
     assert "\n" not in message
     if kind is InstanceForbidden:
         assert failure.instance_ids == context.instance_ids
-
-
-def test_forbidden_request_without_instances_has_no_instance_to_leave_out():
-    assert "leave it out" not in message_of(classify(403, context=RequestContext("instances")))
 
 
 @pytest.mark.parametrize(("status", "wait_seconds"), [(429, 60.0), (503, None)])
@@ -103,13 +95,10 @@ def test_rejected_credentials_quote_only_the_problem_type():
     [
         ({}, None),
         ({"retry-after": "30"}, 30.0),
-        ({"retry-after": "0"}, 0.0),
         ({"retry-after": " 1.5 "}, 1.5),
         ({"retry-after": "-5"}, 0.0),
         ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
         ({"retry-after": "soon"}, None),
-        ({"retry-after": "²"}, None),
         ({"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT"}, 9.0),
         ({"retry-after": "Sun, 15 Jun 2025 11:00:00 GMT"}, 0.0),
         ({"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT", "date": "Sun, 15 Jun 2025 12:00:05 GMT"}, 4.0),
@@ -125,10 +114,8 @@ def test_retry_after_may_be_seconds_or_a_date(headers, seconds):
     ("headers", "limit"),
     [
         ({"x-ratelimit-limit": "120", "x-ratelimit-window": "60"}, (120, 60.0)),
-        ({"x-ratelimit-limit": "40", "x-ratelimit-window": "0.5"}, (40, 0.5)),
         ({"x-ratelimit-limit": "120"}, None),
         ({"x-ratelimit-window": "60"}, None),
-        ({"x-ratelimit-limit": "many", "x-ratelimit-window": "60"}, None),
         ({"x-ratelimit-limit": "120", "x-ratelimit-window": "a minute"}, None),
     ],
 )
@@ -136,55 +123,51 @@ def test_stated_rate_limit_requires_both_headers(headers, limit):
     assert stated_rate_limit(headers) == limit
 
 
-def test_server_time_without_valid_date_is_none():
-    assert server_time({"date": "now"}) is None
-    assert server_time({}) is None
-
-
-def new_certificate_error() -> ssl.SSLCertVerificationError:
-    error = ssl.SSLCertVerificationError()
-    error.verify_message = "self-signed certificate"
-    return error
-
-
-def test_certificate_error_is_found_among_the_causes_of_an_error():
-    cause, context = OSError("no connection"), OSError("no connection")
-    cause.__cause__ = new_certificate_error()
-    context.__context__ = new_certificate_error()
-    outermost = RuntimeError()
-    outermost.__cause__ = context
-    for error in (new_certificate_error(), cause, context, outermost):
-        assert certificate_error(error) == "self-signed certificate"
-    assert certificate_error(OSError("no connection")) is None
-
-
-def test_route_of_posts_describes_the_query_briefly():
-    query = PerformanceQuery(
-        start_date=date(2024, 7, 1),
-        end_date=date(2024, 7, 2),
-        instance_ids=tuple(f"i{number}" for number in range(40)),
-        date_basis=DateBasis.PERFORMANCE_DATE,
-    )
-    route = posts_route(query)
-    assert route.description == (
-        "posts of 2024-07-01 to 2024-07-02 by performance_date, instances 'i0', 'i1', 'i2', 'i3', 'i4' and 35 more"
-    )
-    assert route.instance_ids == query.instance_ids
-    for count, ending in ((5, "'i3', 'i4'"), (6, "'i3', 'i4' and 1 more")):
-        fewer = replace(query, instance_ids=query.instance_ids[:count])
-        assert posts_route(fewer).description.endswith(ending)
-    everything = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
-    assert posts_route(everything).description == ("posts of 2024-07-01 to 2024-07-01 by post_date, instances all")
-    assert str(PageRequest(1, from_end=True)) == "page 1 from the end"
-
-
-def test_problem_details_are_parsed():
-    problem = ProblemDetails.from_body(b'{"type": "ANL_00422", "title": "Bad sort", "detail": "likes", "more": 1}')
-    assert problem == ProblemDetails(type="ANL_00422", title="Bad sort", detail="likes")
-    assert str(problem) == "ANL_00422 Bad sort likes"
-
-
 @pytest.mark.parametrize("body", [b"", b"Service Unavailable", b"[]", b"\xff", b'{"type": 5}', b'{"x":' + b"[" * 10**5])
 def test_problem_details_of_another_body_are_empty(body):
     assert ProblemDetails.from_body(body) == ProblemDetails()
     assert str(ProblemDetails.from_body(body)) == "without problem details"
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_default_waits_add_up_to_more_than_a_minute(jitter):
+    policy = RetryPolicy()
+    waits = [policy.wait_after(attempt, requested_wait=None, jitter=jitter) for attempt in range(1, 9)]
+    assert waits[-1] is None
+    assert 61.2 < sum(waits[:-1]) < 93
+
+
+def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
+    policy = RetryPolicy(max_attempts=2000)
+    waits = [policy.wait_after(attempt, requested_wait=None, jitter=0.0) for attempt in (1, 2, 3, 6, 7, 1999)]
+    assert waits == [0.5, 1, 2, 16, 30, 30]
+    assert policy.wait_after(1, requested_wait=None, jitter=1.0) == 0.75
+
+
+def test_requested_wait_lengthens_but_never_shortens_the_backoff():
+    policy = RetryPolicy()
+    assert policy.wait_after(1, requested_wait=17.0, jitter=0.0) == 17
+    assert policy.wait_after(7, requested_wait=1.0, jitter=0.0) == 30
+
+
+@pytest.mark.parametrize(
+    ("attempts", "waits"), [(2, [60]), (4, [15, 30, 60]), (8, [60 / 64, 60 / 32, 3.75, 7.5, 15, 30, 60])]
+)
+def test_default_rate_limit_wait_covers_the_window_before_the_last_attempt(attempts, waits):
+    policy = RetryPolicy(max_attempts=attempts)
+    assert [policy.default_rate_limit_wait(attempt, window_seconds=60) for attempt in range(1, attempts)] == waits
+
+
+def test_no_default_rate_limit_wait_is_long_enough_to_give_up():
+    policy = RetryPolicy()
+    waits = [policy.default_rate_limit_wait(attempt, window_seconds=3600) for attempt in range(1, policy.max_attempts)]
+    assert waits == [3600 / 64, 3600 / 32, 3600 / 16, 300, 300, 300, 300]
+    assert None not in [
+        policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in enumerate(waits, start=1)
+    ]
+
+
+def test_policy_gives_up_if_the_requested_wait_is_too_long():
+    policy = RetryPolicy(max_wait_seconds=300)
+    assert policy.wait_after(1, requested_wait=300.0, jitter=0.0) == 300
+    assert policy.wait_after(1, requested_wait=301.0, jitter=0.0) is None

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import math
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,12 +29,10 @@ from tests.client.scripted_api import (
     CLIENT_SECRET,
     THREE_PAGES,
     fetch_posts,
-    jwt,
     of_type,
     page_body,
     post,
     problem,
-    run_with,
 )
 
 TEMPORARY_FAULTS = {
@@ -55,13 +52,12 @@ TEMPORARY_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", TEMPORARY_FAULTS.values(), ids=TEMPORARY_FAULTS)
-@pytest.mark.parametrize("good_pages", [0, 2])
-def test_temporary_fault_takes_one_more_request(service, new_client_of_each_version, july, fault, good_pages):
+def test_temporary_fault_of_any_page_takes_one_more_request(service, new_client, july, fault):
     service.posts = THREE_PAGES
-    service.faults.extend([None] * good_pages + [fault])
-    result = fetch_posts(new_client_of_each_version(), july)
+    service.faults.extend([fault, None, fault])
+    result = fetch_posts(new_client(), july)
     assert [post.post_id for post in result.items] == list(range(250))
-    assert len(service.requests_to()) == 4
+    assert len(service.requests_to()) == 5
 
 
 def test_concurrent_queries_share_the_token_and_the_concurrency(service, new_client, july):
@@ -183,20 +179,16 @@ def test_refused_connection_names_the_request(new_client, july):
         (Response(status_code=204), UnexpectedResponse),
     ],
 )
-@pytest.mark.parametrize("good_pages", [0, 2])
-def test_rejected_request_is_not_retried(service, new_client, july, events, response, kind, good_pages):
+def test_rejected_request_is_not_retried_and_is_named(service, new_client, july, events, response, kind):
     service.posts = THREE_PAGES
-    service.faults.extend([None] * good_pages + [response])
-    with pytest.raises(kind) as raised:
+    service.faults.extend([None, None, response])
+    with pytest.raises(kind, match="posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b', page 3"):
         fetch_posts(new_client(concurrency=1), july)
-    assert f"posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b', page {good_pages + 1}" in str(
-        raised.value
-    )
-    assert len(service.requests_to()) == good_pages + 1
+    assert len(service.requests_to()) == 3
     assert of_type(events, RequestRetried) == []
 
 
-@pytest.mark.parametrize("location", ["/elsewhere", "http:elsewhere", "http://host:port/", "//[", "//xn--/", ""])
+@pytest.mark.parametrize("location", ["/elsewhere", "//["])
 def test_redirect_is_not_followed(service, new_client, july, location):
     service.faults.append(Response(status_code=302, headers={"Location": location}))
     with pytest.raises(UnexpectedResponse, match="a redirect, which is not followed"):
@@ -234,32 +226,15 @@ def test_wrong_credentials_raise_with_the_next_step(service, new_client, july):
     "fault",
     [
         problem(500, "ANL_00500"),
-        problem(429, "Too Many Requests"),
         HTMLResponse("<html>"),
-        JSONResponse({"token": "x"}),
-        JSONResponse({"jwt": 5}),
         JSONResponse({"jwt": ""}),
         JSONResponse({"jwt": "not\na header"}),
-        JSONResponse({"jwt": "x" * 60_000}),
     ],
 )
 def test_token_request_is_retried(service, new_client, july, fault):
     service.token_faults.extend([fault, fault])
     fetch_posts(new_client(), july)
     assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (1, 3)
-
-
-@pytest.mark.parametrize("exp", [1, -1e308, 1e308, 10**400, math.nan, True, "soon", [{}]])
-def test_token_with_invalid_expiry_is_used_until_rejected(service, new_client, july, exp):
-    service.token_faults.append(JSONResponse({"jwt": jwt(exp=exp)}))
-    fetch_posts(new_client(), july)
-    assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (2, 2)
-
-
-def test_invalid_token_is_not_quoted(service, new_client, july, events):
-    service.token_faults.append(JSONResponse({"jwt": "two w0rds"}))
-    fetch_posts(new_client(), july)
-    assert of_type(events, RequestRetried) == [RequestRetried("token: HTTP 200, but not a token", 0.5)]
 
 
 def test_every_request_acquires_a_slot_of_the_rate_limiter(service, new_client, july, time):
@@ -333,13 +308,6 @@ def test_token_is_set_after_the_wait_for_the_rate_limit(service, new_client, jul
     assert (len(result.items), len(service.requests_to())) == (250, 3)
 
 
-def test_wrong_clock_does_not_cause_renewals(service, new_client, july, time):
-    service.posts = THREE_PAGES
-    result = fetch_posts(new_client(clock=lambda: time.now + 10_000), july)
-    assert len(result.items) == 250
-    assert len(service.requests_to("/oauth/token")) == 1
-
-
 def test_rejected_access_token_is_not_renewed(service, new_client, july):
     with pytest.raises(
         CredentialsRejected, match="the access token was rejected or has expired. Set a new one"
@@ -373,35 +341,7 @@ def test_page_that_contains_the_token_is_retried(service, new_client, july, even
     assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
 
 
-def test_previous_token_is_redacted_after_a_renewal(service, new_client, july, events):
-    renewed = asyncio.Event()
-
-    async def late_echo(request):
-        await renewed.wait()
-        return problem(500, "ANL_00500", f"you sent {request.headers['authorization']}")
-
-    async def with_another_token(request):
-        renewed.set()
-
-    service.faults.extend([late_echo, problem(401, "ANL_00401"), with_another_token])
-
-    async def two_queries(client):
-        await asyncio.gather(client.fetch_posts(july), client.fetch_posts(july))
-
-    run_with(new_client(), two_queries)
-    assert len(service.tokens) == 2
-    (retried,) = of_type(events, RequestRetried)
-    assert retried.reason.endswith("you sent Bearer [hidden]")
-
-
 def test_requests_to_loopback_use_no_proxy(service, new_client, july, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert fetch_posts(new_client(), july).total_items == 0
-
-
-def test_requests_have_accept_and_user_agent_headers(service, new_client, july):
-    fetch_posts(new_client(), july)
-    assert {(request.headers["accept"], request.headers["user-agent"]) for request in service.requests} == {
-        ("application/json", "later-reporting-dagster")
-    }

@@ -50,7 +50,7 @@ def test_expected_days_end_with_the_newest_due_day(hour: int, newest: date) -> N
     assert expected_days(now, start_date=newest + timedelta(days=1), due_hour_utc=12) == []
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-01-01/2024-01-03", "2024-01-01 to ", "2024-02-30"])
+@pytest.mark.parametrize("text", ["", "2024-01-01 to ", "2024-02-30"])
 def test_parse_day_ranges_names_what_is_not_a_day(text: str) -> None:
     with pytest.raises(ValueError, match="is neither a day, YYYY-MM-DD, nor a range"):
         parse_day_ranges(["2024-01-01", text])

@@ -12,7 +12,6 @@ from later_reporting_dagster.contract import (
     CURSOR,
     DEFAULT_METRICS,
     PAGED,
-    OtherApiVersion,
     Pagination,
     Post,
     UnreadableBody,
@@ -76,27 +75,17 @@ def test_pages_of_both_api_versions_yield_the_same_rows(changes, missing):
     )
 
 
-def test_cursor_page_parses_a_known_row_strictly_and_a_row_with_unknown_fields_leniently():
-    (strict,) = cursor_page_from_body(cursor_body([nest_metrics(ROW)], "on")).items
-    (lenient,) = cursor_page_from_body(cursor_body([nest_metrics(ROW | {"unknown": 1})], "on")).items
-    assert strict.extra is None
-    assert lenient.extra == '{"unknown":1}'
-    assert (strict.key, strict.impressions, strict.engagements, strict.cpm) == (("a", 1, 2), 8500, 0, None)  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("cursor", [None, "on", "é+/="])
 def test_next_cursor_is_returned_unchanged(cursor):
-    for row in (nest_metrics(ROW), nest_metrics(ROW | {"unknown": 1})):
-        assert cursor_page_from_body(cursor_body([row], cursor)).next_cursor == cursor
+    assert cursor_page_from_body(cursor_body([nest_metrics(ROW)], cursor)).next_cursor == cursor
     instances = json.dumps({"data": {"instanceIds": ["a"]}, "nextCursor": cursor}).encode()
     assert instances_page_from_body(instances, CURSOR).next_cursor == cursor
 
 
 @pytest.mark.parametrize("envelope", [{}, {"nextCursor": ""}, {"nextCursor": 5}, {"next": None}])
-@pytest.mark.parametrize("row", [nest_metrics(ROW), nest_metrics(ROW) | {"unknown": 1}], ids=["strict", "lenient"])
-def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
+def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope):
     with pytest.raises(UnreadableBody, match="not a page of posts"):
-        cursor_page_from_body(json.dumps({"data": [row]} | envelope).encode())
+        cursor_page_from_body(json.dumps({"data": [nest_metrics(ROW)]} | envelope).encode())
     with pytest.raises(UnreadableBody, match="not a page of instances"):
         instances_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode(), CURSOR)
 
@@ -107,16 +96,14 @@ def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
 def test_cursor_page_of_another_body_is_unreadable(body):
     with pytest.raises(UnreadableBody) as raised:
         cursor_page_from_body(body)
-    assert not isinstance(raised.value, OtherApiVersion)
+    assert raised.value.api_version is None
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"<html>502</html>",
         paged_body([ROW])[:-20],
-        b"null",
         b"[]",
         b'{"data": []}',
         b'{"pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0}}',
@@ -149,13 +136,13 @@ def test_page_of_the_other_api_version_is_recognized():
             PAGED,
         ),
     ):
-        with pytest.raises(OtherApiVersion) as raised:
+        with pytest.raises(UnreadableBody) as raised:
             parse(body)
         assert raised.value.api_version is api_version
     both = json.dumps({"data": {}, "nextCursor": None, "pagination": PAGINATION}).encode()
     with pytest.raises(UnreadableBody) as raised:
         posts_page_from_body(both)
-    assert not isinstance(raised.value, OtherApiVersion)
+    assert raised.value.api_version is None
 
 
 def test_page_with_bad_rows_keeps_its_good_rows():
@@ -165,7 +152,7 @@ def test_page_with_bad_rows_keeps_its_good_rows():
     assert page.pagination.total_items == 1
 
 
-@pytest.mark.parametrize("depth", [10, *range(900, 1_000, 10), 100_000])
+@pytest.mark.parametrize("depth", [900, 990, 100_000])
 def test_deeply_nested_row_raises_at_most_unreadable_page(depth):
     row = f'{{"deep": {"[" * depth}{"]" * depth}}}'
     body = f'{{"data": [{row}], "pagination": {json.dumps(PAGINATION)}}}'.encode()

@@ -23,12 +23,6 @@ from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
 
-def test_query_defaults_are_those_of_the_api_reference():
-    query = PerformanceQuery(**JULY)
-    assert query.date_basis is DateBasis.POST_DATE
-    assert (query.instance_ids, query.campaign_ids, query.platforms, query.content_types) == ((), (), (), ())
-
-
 def test_query_sends_arrays_as_repeated_keys():
     query = PerformanceQuery(
         **JULY, instance_ids=("a,b", "c d"), campaign_ids=(49761, 49802), platforms=(Platform.INSTAGRAM,)

@@ -4,7 +4,7 @@ from datetime import date
 
 from later_reporting_dagster.client import RetriesExhausted
 from later_reporting_dagster.contract import PerformanceQuery
-from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, OUTAGE_INSTANCES, FailureTracker
+from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, FailureTracker
 
 DAY = date(2024, 3, 1)
 ERROR = RetriesExhausted("HTTP 503")
@@ -12,15 +12,6 @@ ERROR = RetriesExhausted("HTTP 503")
 
 def query(*instance_ids: str) -> PerformanceQuery:
     return PerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=instance_ids)
-
-
-def test_tracker_abandons_an_instance_after_consecutive_failures() -> None:
-    failures = FailureTracker()
-    for _ in range(MAX_INSTANCE_FAILURES - 1):
-        failures.record_failure(query("a"), ERROR)
-    assert failures.abandoned == {}
-    failures.record_failure(query("a"), ERROR)
-    assert failures.abandoned == {"a": ERROR}
 
 
 def test_tracker_counts_only_failures_since_the_last_success() -> None:
@@ -37,18 +28,3 @@ def test_tracker_does_not_count_failures_of_several_instances() -> None:
         failures.record_failure(query("a", "b"), ERROR)
         failures.record_rejection(query("a", "b"), ERROR)
     assert (failures.abandoned, failures.stopped_by) == ({}, None)
-
-
-def test_tracker_stops_the_run_when_several_instances_fail_without_a_success() -> None:
-    failures = FailureTracker()
-    for number in range(OUTAGE_INSTANCES - 1):
-        failures.record_failure(query(f"instance_{number}"), ERROR)
-    assert failures.stopped_by is None
-    failures.record_failure(query("another"), ERROR)
-    assert failures.stopped_by is ERROR
-
-
-def test_tracker_abandons_the_instance_of_a_rejected_query_at_once() -> None:
-    failures = FailureTracker()
-    failures.record_rejection(query("a"), ERROR)
-    assert failures.abandoned == {"a": ERROR}

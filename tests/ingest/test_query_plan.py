@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client.pagination import MAX_BYTES
 from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform, platform_of
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
@@ -95,16 +94,6 @@ def test_plan_queries_with_known_rows_never_costs_more_requests(wanted: set[Part
     assert max(counts.values()) == 1
 
 
-def test_plan_queries_merges_scattered_days_if_the_days_between_have_few_posts() -> None:
-    days = (0, 2, 5)
-    wanted = [Partition(FIRST + timedelta(days=day), "a") for day in days]
-    quiet = {Partition(FIRST + timedelta(days=day), "a"): 10 for day in range(6)}
-    (query,) = plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=quiet)
-    assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=5))
-    busy = quiet | {Partition(FIRST + timedelta(days=day), "a"): 250 for day in (1, 3, 4)}
-    assert len(plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=busy)) == 3
-
-
 def test_plan_queries_merges_two_days_only_if_that_saves_a_request() -> None:
     wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
     quiet = {Partition(FIRST + timedelta(days=day), "a"): 10 for day in range(3)}
@@ -143,11 +132,6 @@ def test_plan_queries_measures_the_percent_encoded_url() -> None:
     assert len(queries) == ceil(60 * (len("&instanceIds=") + 6 * 30 + 2) / MAX_INSTANCE_CHARACTERS)
 
 
-def test_plan_queries_rejects_a_partition_without_an_instance() -> None:
-    with pytest.raises(ValueError, match="^2024-01-01 names no instance: posts are fetched per instance$"):
-        plan_queries([Partition(FIRST)], date_basis=DateBasis.POST_DATE)
-
-
 @given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 1_000_000), date_bases)
 def test_split_query_covers_the_same_partitions(
     days: int, instances: int, total_items: int, date_basis: DateBasis
@@ -159,18 +143,6 @@ def test_split_query_covers_the_same_partitions(
         else:
             assert len(parts) >= 2
             assert covered(parts) == covered([query])
-
-
-def test_the_largest_part_of_a_split_query_stays_within_the_byte_limit_of_the_client() -> None:
-    bytes_per_post = 700
-    assert MAX_POSTS_PER_PART * bytes_per_post < MAX_BYTES
-
-
-def test_split_query_returns_the_parts_that_its_posts_need() -> None:
-    (query,) = plan_queries(partition_range(365, 8), date_basis=DateBasis.POST_DATE)
-    parts = split_query(query, parts=number_of_parts(130_000, posts_each=10_000))
-    assert len(parts) == 13
-    assert {len(part.instance_ids) for part in parts} == {8}
 
 
 def test_split_query_returns_as_many_parts_as_requested_and_two_by_default() -> None:

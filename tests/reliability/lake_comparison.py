@@ -5,7 +5,6 @@ Nothing here uses the package's parsers: a mistake in shared code would not be f
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -17,7 +16,7 @@ import httpx
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.sandbox import FAULTS_HEADER
-from tests.conftest import NO_RATE_LIMIT, partition_file, stored_rows
+from tests.conftest import NO_RATE_LIMIT, expected_stored_row, partition_file, stored_rows
 
 Row = dict[str, Any]
 TablePartition = tuple[str, Partition]
@@ -29,15 +28,7 @@ DATE_BASES = {"post_metrics_daily": "performance_date", "posts_published": "post
 _IDS = ("campaignId", "creatorId", "postId")
 _COUNTS = ("engagements", "impressions", "paidEngagements", "paidImpressions")
 _DECIMALS = ("cpe", "cpm", "engagementRate", "estimatedValueGenerated", "paidCpe", "paidCpm", "paidEngagementRate")
-_TEXTS = ("contentImageUrl", "contentType", "contentUrl", "instanceId")
-_PROFILE = ("contentType", "fullName", "handleName", "profileImage", "profileLink")
-_COLUMNS = {
-    name: re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
-    for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, *_PROFILE)
-}
 _METRICS = ",".join((*_COUNTS, *_DECIMALS))
-_KNOWN = {*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, "postDate", "creatorProfile"}
-_PLATFORMS = ("facebook", "instagram", "tiktok", "twitter", "youtube")
 
 
 def fetch_sandbox_rows(
@@ -111,22 +102,6 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def expected_stored_row(row: Row) -> Row:
-    """Return a JSON row as it must be stored, with `extra` as parsed JSON."""
-    profile = row.get("creatorProfile") or {}
-    stored = {_COLUMNS[name]: row.get(name) for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS)}
-    stored |= {f"creator_{_COLUMNS[name]}": profile.get(name) for name in _PROFILE}
-    platform = (row["contentType"] or "").partition("_")[0]
-    extra = {name: value for name, value in row.items() if name not in _KNOWN}
-    if extra_of_profile := {name: value for name, value in profile.items() if name not in _PROFILE}:
-        extra["creatorProfile"] = extra_of_profile
-    return stored | {
-        "post_date": datetime.fromisoformat(row["postDate"]),
-        "platform": platform if platform in _PLATFORMS else None,
-        "extra": extra or None,
-    }
 
 
 def read_partition(root: Path, partition: TablePartition) -> list[Row] | None:

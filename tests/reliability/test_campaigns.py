@@ -1,10 +1,13 @@
 """Fetch campaigns and their performance from servers that fail at random and that revoke tokens."""
 
 import asyncio
+import json
+import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -33,9 +36,10 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from tests.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
-from tests.reliability.campaign_comparison import assert_campaign_tables_equal
 
 pytestmark = pytest.mark.faults
+
+Row = dict[str, Any]
 
 FIRST_DAY = date(2024, 2, 20)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(15)]
@@ -61,10 +65,6 @@ async def list_campaigns(client: LaterClient) -> ListResult | None:
     with suppress(*TEMPORARY):
         return await client.fetch_campaigns()
     return None
-
-
-def api_names(metrics: Sequence[Metric]) -> list[str]:
-    return [metric.api_name for metric in metrics]
 
 
 def fetch(base_url: str, root: Path, metrics: tuple[Metric, ...]) -> tuple[pa.Table, dict[date, pa.Table]]:
@@ -119,12 +119,9 @@ def fetch(base_url: str, root: Path, metrics: tuple[Metric, ...]) -> tuple[pa.Ta
     return stored, performance
 
 
-def test_default_metrics_are_those_of_the_server() -> None:
-    assert sorted(api_names(DEFAULT_CAMPAIGN_METRICS)) == sorted(CAMPAIGN_METRICS)
-
-
-@pytest.mark.parametrize("metrics", [DEFAULT_CAMPAIGN_METRICS, FEW_METRICS], ids=["default", "few"])
-@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
+@pytest.mark.parametrize(
+    ("api_version", "metrics"), [(PAGED, FEW_METRICS), (CURSOR, DEFAULT_CAMPAIGN_METRICS)], ids=["paged", "cursor"]
+)
 def test_lake_equals_a_failing_independent_server(
     api_version: ApiVersion, metrics: tuple[Metric, ...], tmp_path: Path
 ) -> None:
@@ -137,4 +134,52 @@ def test_lake_equals_a_failing_independent_server(
     assert server.issued > 1
     assert campaigns.num_rows > 600
     assert all(rows.num_rows > 100 for rows in performance.values())
-    assert_campaign_tables_equal(campaigns, performance, posts=POSTS, metrics=api_names(metrics))
+    assert by_key(campaigns, "instance_id", "campaign_id") == {
+        (row["instanceId"], row["campaignId"]): expected_campaign(row) for row in POSTS.campaigns()
+    }
+    for day, rows in performance.items():
+        assert by_key(rows, "campaign_id") == {
+            (row["campaignId"],): expected_performance(row, [metric.api_name for metric in metrics])
+            for row in POSTS.campaigns_reported(day)
+        }
+
+
+# Nothing here uses the package's parsers: a mistake in shared code would not be found.
+
+
+def by_key(table: pa.Table, *key: str) -> dict[tuple[Any, ...], Row]:
+    """Return the rows by their key, with `extra` as parsed JSON, and without what the API does not have."""
+    rows = table.drop_columns(
+        [name for name in ("first_seen", "last_seen", "listed_now") if name in table.column_names]
+    )
+    found = {tuple(row[name] for name in key): row | {"extra": row["extra"] and json.loads(row["extra"])}
+             for row in rows.to_pylist()}  # fmt: skip
+    assert len(found) == table.num_rows, "a key is stored twice"
+    return found
+
+
+def expected_campaign(row: Row) -> Row:
+    texts, times = (
+        ("campaignName", "description", "instanceId", "status"),
+        ("firstPostDate", "lastPostDate", "startDate"),
+    )
+    known = {"campaignId", *texts, *times}
+    return {
+        "campaign_id": row["campaignId"],
+        **{column_of(name): row[name] for name in texts},
+        **{column_of(name): row[name] and datetime.fromisoformat(row[name]).astimezone(UTC) for name in times},
+        "extra": {name: value for name, value in row.items() if name not in known} or None,
+    }
+
+
+def expected_performance(row: Row, metrics: Sequence[str]) -> Row:
+    """Metrics that were not requested are not stored. Fields that are not metrics are, in `extra`."""
+    return {
+        "campaign_id": row["campaignId"],
+        **{column_of(name): row.get(name) for name in metrics},
+        "extra": {name: row[name] for name in row if name not in {"campaignId", *CAMPAIGN_METRICS}} or None,
+    }
+
+
+def column_of(api_name: str) -> str:
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", api_name)

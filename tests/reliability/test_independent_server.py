@@ -1,7 +1,6 @@
 """Backfill a month by the command, from servers that fail at random and whose tokens expire after 3 seconds."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,38 +21,24 @@ FAULT_RATES = {"429": 0.03, "500": 0.03, "503": 0.02, "cut": 0.02, "dropped": 0.
 SERVER_SEED = 291  # with this seed, every fault occurs
 
 
-@dataclass(frozen=True)
-class BackfillUser:
-    """A user with an empty Dagster instance and an empty lake."""
-
-    user: User
-    environment: pytest.MonkeyPatch
-
-    def backfill(self, base_url: str) -> Path:
-        """Backfill both raw tables, assert that the commands succeed, and return the root of the lake."""
-        for name, value in {
-            "LATER_BASE_URL": base_url,
-            "LATER_CLIENT_ID": CLIENT_ID,
-            "LATER_CLIENT_SECRET": CLIENT_SECRET,
-            "LATER_REQUESTS_PER_MINUTE": "100000",
-        }.items():
-            self.environment.setenv(name, value)
-        days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
-        for table_name in DATE_BASES:
-            result = self.user.run("backfill", "--asset", f"later/{table_name}", *days)
-            assert result.exit_code == 0, result.output
-        return self.user.lake
-
-
-@pytest.fixture
-def backfill_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BackfillUser:
-    """A user whose Dagster home and lake are in the test's folder."""
-    user = User(home=tmp_path / "dagster-home", lake=tmp_path / "lake")
+def backfill(base_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Backfill both raw tables in a new Dagster home, and return the root of the lake."""
+    user = User(home=home / "dagster-home", lake=home / "lake")
     user.home.mkdir()
     (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
-    monkeypatch.setenv("DAGSTER_HOME", str(user.home))
-    monkeypatch.setenv("LATER_LAKE_ROOT", str(user.lake))
-    return BackfillUser(user, monkeypatch)
+    for name, value in {
+        "DAGSTER_HOME": str(user.home),
+        "LATER_BASE_URL": base_url,
+        "LATER_CLIENT_ID": CLIENT_ID,
+        "LATER_CLIENT_SECRET": CLIENT_SECRET,
+        "LATER_LAKE_ROOT": str(user.lake),
+        "LATER_REQUESTS_PER_MINUTE": "100000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for table_name in DATE_BASES:
+        result = user.run("backfill", "--asset", f"later/{table_name}", "--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+        assert result.exit_code == 0, result.output
+    return user.lake
 
 
 def assert_lake_equals(lake: Path, expected: Mapping[TablePartition, list[Row]]) -> None:
@@ -65,9 +50,7 @@ def assert_lake_equals(lake: Path, expected: Mapping[TablePartition, list[Row]])
     assert len(list(lake.rglob("*.parquet"))) == len(expected)
 
 
-def expected_partitions(
-    posts: Posts, days: Sequence[date], *, table_names: Sequence[str]
-) -> dict[TablePartition, list[Row]]:
+def expected_partitions(posts: Posts) -> dict[TablePartition, list[Row]]:
     """Return the rows of the server by partition, with the default metrics."""
     others = {*METRICS} - {*PAGED_METRICS}
     rows_by_table = {"posts_published": lambda day: posts.published(day, day), "post_metrics_daily": posts.reported}
@@ -77,16 +60,16 @@ def expected_partitions(
             for row in rows
             if row["instanceId"] == instance_id
         ]
-        for table_name in table_names
-        for day in days
-        for rows in [rows_by_table[table_name](day)]
+        for table_name, rows_of in rows_by_table.items()
+        for day in DAYS
+        for rows in [rows_of(day)]
         for instance_id in posts.instance_ids
     }
 
 
 @pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
 def test_backfill_from_failing_independent_server_is_complete(
-    api_version: ApiVersion, backfill_user: BackfillUser
+    api_version: ApiVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posts = Posts(
         first_day=FIRST_DAY - timedelta(days=10), days=45, instance_ids=("north", "007", "a/b c", "Zoë"), seed=1
@@ -97,7 +80,7 @@ def test_backfill_from_failing_independent_server_is_complete(
         posts, token_seconds=TOKEN_SECONDS, faults=fault_rates, seed=SERVER_SEED, by_cursor=by_cursor
     )
     with server.running() as base_url:
-        lake = backfill_user.backfill(base_url)
+        lake = backfill(base_url, tmp_path, monkeypatch)
     assert {*server.injected} == {*fault_rates}, server.injected
     assert server.issued > 1
-    assert_lake_equals(lake, expected_partitions(posts, DAYS, table_names=("posts_published", "post_metrics_daily")))
+    assert_lake_equals(lake, expected_partitions(posts))

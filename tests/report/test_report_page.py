@@ -62,7 +62,3 @@ def test_report_page_policy_allows_only_its_own_scripts_and_style(report_of_worl
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert not re.search("unsafe|http|\\*", policy)
     assert "src=" not in page.split("<script", 1)[0]
-
-
-def test_report_page_accepts_invalid_unicode(report_of_world: ReportData) -> None:
-    assert report_page(replace(report_of_world, quarantined=[replace(report_of_world.quarantined[0], reason="\ud800")]))

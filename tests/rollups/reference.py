@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -62,6 +62,34 @@ class World:
     performance: Mapping[date, Sequence[Row]] = field(default_factory=dict)
     maximum_peers: int = 1000
 
+    @cached_property
+    def recorded_rows(self) -> list[Row]:
+        return dated(self.recorded)
+
+    @cached_property
+    def published_rows(self) -> list[Row]:
+        return dated(self.published)
+
+    @cached_property
+    def labels(self) -> Mapping[tuple[Any, ...], Row]:
+        """The labels of each creator, in the newest post: in posts_published, else in post_metrics_daily."""
+        found = {}
+        for rows in (self.recorded_rows, self.published_rows):
+            newest_last = sorted(
+                rows, key=lambda row: (row["post_date"], row["date"], row["campaign_id"], row["post_id"])
+            )
+            found |= {
+                (row["instance_id"], row["creator_id"]): {name: row[name] for name in LABELS} for row in newest_last
+            }
+        return found
+
+    @cached_property
+    def instances_of_campaigns(self) -> Mapping[int, set[str]]:
+        found: dict[int, set[str]] = {}
+        for row in (*self.campaigns, *(row for rows in self.recorded.values() for row in rows)):
+            found.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+        return found
+
 
 @dataclass(frozen=True)
 class End:
@@ -77,15 +105,19 @@ class Post:
 
     attributes: Row
     rows: list[Row] = field(default_factory=list)
+    pairs: dict[tuple[str, str], tuple[int, int] | None] = field(default_factory=dict)
 
     def sum(self, column: str) -> Any:
         return total(row[column] for row in self.rows)
 
     def pair(self, channel: str, measure: str) -> tuple[int, int] | None:
         """Return engagements and impressions (or views), over the rows that report both, of the latter above 0."""
-        engagements, units = raw(channel, "engagements"), raw(channel, measure)
-        both = [row for row in self.rows if row[engagements] is not None and row[units]]
-        return (sum(row[engagements] for row in both), sum(row[units] for row in both)) if both else None
+        if (channel, measure) not in self.pairs:
+            engagements, units = raw(channel, "engagements"), raw(channel, measure)
+            both = [row for row in self.rows if row[engagements] is not None and row[units]]
+            sums = (sum(row[engagements] for row in both), sum(row[units] for row in both))
+            self.pairs[channel, measure] = sums if both else None
+        return self.pairs[channel, measure]
 
     def reports(self, channel: str) -> bool:
         return any(self.sum(raw(channel, measure)) is not None for measure in ("impressions", "engagements"))
@@ -107,7 +139,12 @@ def sum_name(metric: Metric) -> str:
 
 def exact(value: Any) -> Any:
     """Return the exact value of a decimal literal: 0.1 is a tenth."""
-    return Fraction(repr(value)) if isinstance(value, float) else value
+    return fraction(value) if isinstance(value, float) else value
+
+
+@lru_cache(100_000)
+def fraction(value: float) -> Fraction:
+    return Fraction(repr(value))
 
 
 def total(values: Iterable[Any]) -> Any:
@@ -149,11 +186,11 @@ def within_limits(row: Row) -> bool:
 
 
 def daily(world: World) -> list[Row]:
-    return _of_days(world, world.recorded, lambda day: (day, day))
+    return _of_days(world, lambda day: (day, day))
 
 
 def by_publish_day(world: World) -> list[Row]:
-    return _of_days(world, world.published, lambda day: (day, day), costs=True)
+    return _of_days(world, lambda day: (day, day), costs=True)
 
 
 def weekly(world: World) -> list[Row]:
@@ -161,7 +198,7 @@ def weekly(world: World) -> list[Row]:
         first = day - timedelta(days=day.weekday())
         return first, first + timedelta(days=6)
 
-    return _of_days(world, world.recorded, week)
+    return _of_days(world, week)
 
 
 def monthly(world: World) -> list[Row]:
@@ -169,19 +206,18 @@ def monthly(world: World) -> list[Row]:
         first = day.replace(day=1)
         return first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY
 
-    return _of_days(world, world.recorded, month)
+    return _of_days(world, month)
 
 
-def _of_days(
-    world: World, files: Files, period_of: Callable[[date], tuple[date, date]], *, costs: bool = False
-) -> list[Row]:
-    rows = [{**row, "first_day": period_of(row["date"])[0]} for row in dated(files)]
+def _of_days(world: World, period_of: Callable[[date], tuple[date, date]], *, costs: bool = False) -> list[Row]:
+    of_table = world.published_rows if costs else world.recorded_rows
+    rows = [{**row, "first_day": period_of(row["date"])[0]} for row in of_table]
     found = []
     for _, group in grouped(rows, lambda row: key_of(row, ("first_day", *GRAIN))):
         first, last = period_of(group[0]["date"])
         row = {"first_day": first, **{name: group[0][name] for name in GRAIN}}
         if first != last:
-            row["days"] = days_of(files, row["instance_id"], (first, last))
+            row["days"] = days_of(world.recorded, row["instance_id"], (first, last))
             row["days_expected"] = (last - first).days + 1
         posts = posts_of(group, ("post_id",))
         found.append(row | (costs_of(posts) if costs else comparison_of(posts, world.metrics)))
@@ -219,14 +255,15 @@ def by_window(world: World, table: str) -> list[Row]:
             if table.endswith("by_campaign"):
                 row |= {"campaign_name": campaign_named(world, row["instance_id"], row["campaign_id"])["campaign_name"]}
             if table.endswith("by_creator"):
-                row |= labels_of(world, row["instance_id"], row["creator_id"])
+                is_known = row["creator_id"] is not None
+                row |= world.labels[row["instance_id"], row["creator_id"]] if is_known else dict.fromkeys(LABELS)
             found.append(of_window | row)
     return found
 
 
 def _costs(world: World, table: str, of_window: Row) -> Iterator[Row]:
     period = (of_window["first_day"], of_window["last_day"])
-    for identity, posts in _groups(world.published, table, period).values():
+    for identity, posts in _groups(world.published_rows, table, period).values():
         yield identity | day_counts(world.published, identity["instance_id"], period) | costs_of(posts)
 
 
@@ -234,8 +271,8 @@ def _comparison(world: World, table: str, of_window: Row) -> Iterator[Row]:
     files, period = world.recorded, (of_window["first_day"], of_window["last_day"])
     length = (period[1] - period[0]).days + 1
     before = None if of_window["time_window"] == "all" else (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
-    now = _groups(files, table, period)
-    then = _groups(files, table, before) if before else {}
+    now = _groups(world.recorded_rows, table, period)
+    then = _groups(world.recorded_rows, table, before) if before else {}
     for group in sorted(now.keys() | then.keys()):
         identity, _ = now.get(group) or then[group]
         days = day_counts(files, identity["instance_id"], period)
@@ -250,11 +287,13 @@ def _comparison(world: World, table: str, of_window: Row) -> Iterator[Row]:
         yield row | {f"previous_{name}": compared[name] if days_before else None for name in PREVIOUS}
 
 
-def _groups(files: Files, table: str, period: tuple[date, date]) -> dict[tuple[Any, ...], tuple[Row, list[Post]]]:
+def _groups(
+    rows: Iterable[Row], table: str, period: tuple[date, date]
+) -> dict[tuple[Any, ...], tuple[Row, list[Post]]]:
     """Return the posts of each group in a period, with the values of its grain. `…_overall` has a group of all."""
     grain = GRAINS[table]
     key = ("instance_id", "campaign_id", "post_id") if "campaign_id" in grain else ("instance_id", "post_id")
-    posts = posts_of(_without_duplicates(_within(dated(files), period), key), key)
+    posts = posts_of(_without_duplicates(_within(rows, period), key), key)
     found = dict(grouped(posts, lambda post: key_of(post.attributes, grain)))
     groups = {key: ({name: each[0].attributes[name] for name in grain}, each) for key, each in found.items()}
     if table.endswith("overall") and posts:
@@ -279,16 +318,6 @@ def _without_duplicates(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
         min(of_day, key=lambda row: row["campaign_id"])
         for _, of_day in grouped(rows, lambda row: key_of(row, ("date", *key)))
     ]
-
-
-def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
-    """Return the labels in the newest post of the creator: in posts_published, else in post_metrics_daily."""
-    for files in (world.published, world.recorded):
-        rows = [row for row in dated(files) if (row["instance_id"], row["creator_id"]) == (instance_id, creator_id)]
-        if rows and creator_id is not None:
-            newest = max(rows, key=lambda row: (row["post_date"], row["date"], row["campaign_id"], row["post_id"]))
-            return {name: newest[name] for name in LABELS}
-    return dict.fromkeys(LABELS)
 
 
 # Tables about single posts.
@@ -332,9 +361,9 @@ def posts_of_year(world: World) -> list[Published]:
     if not world.recorded:
         return []
     last, key = last_recorded(world), ("instance_id", "post_id")
-    rows = _within(dated(world.published), (last - timedelta(days=364), last))
+    rows = _within(world.published_rows, (last - timedelta(days=364), last))
     sizes = {group: len(of) for group, of in grouped(rows, lambda row: key_of(row, ("platform", "content_type")))}
-    days = dict(grouped(_without_duplicates(dated(world.recorded), key), lambda row: key_of(row, key)))
+    days = dict(grouped(_without_duplicates(world.recorded_rows, key), lambda row: key_of(row, key)))
 
     def is_peer(row: Row) -> bool:
         place = Fraction(row["post_id"] * 2_654_435_761 % 2**32, 2**32)
@@ -635,9 +664,8 @@ def campaign_results(world: World, first: date, last: date) -> dict[int, Row]:
 
 def only_instance(world: World, campaign_id: int) -> str | None:
     """Return the instance of a campaign id; None if it belongs to several, or to none that is known."""
-    rows = [*world.campaigns, *(row for rows in world.recorded.values() for row in rows)]
-    instances = {row["instance_id"] for row in rows if row["campaign_id"] == campaign_id}
-    return instances.pop() if len(instances) == 1 else None
+    instances = world.instances_of_campaigns.get(campaign_id, set())
+    return min(instances) if len(instances) == 1 else None
 
 
 def campaign_named(world: World, instance_id: str | None, campaign_id: int) -> Row:

@@ -140,14 +140,6 @@ def test_reconciliation_skips_what_cannot_be_compared(tmp_path: Path) -> None:
     assert found.totals["posts_count"] == (2, 0)
 
 
-def test_reconciliation_needs_the_files_of_all_instances_of_a_campaign(tmp_path: Path) -> None:
-    recorded = {(NEWEST, name): [row(instance_id=name, impressions=50)] for name in ("a", "b")}
-    world = World(recorded, {}, campaigns=[campaign()], performance={NEWEST: [performance(impressions=100)]})
-    assert (reconciled(world, tmp_path).compared, reconciled(world, tmp_path).differing) == (1, 0)
-    third = replace(world, campaigns=[campaign(instance_id="c")])
-    assert (reconciled(third, tmp_path).compared, reconciled(third, tmp_path).without_posts) == (0, 1)
-
-
 def test_reconciliation_without_tables_compares_nothing(tmp_path: Path) -> None:
     found = reconciled(World({}, {}), tmp_path)
     assert found == CampaignReconciliation(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric, parse_metrics
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_KEY, campaign_performance_columns, post_columns
 from later_reporting_dagster.rollups.rollup_columns import GRAIN, PREVIOUS, is_post_count
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, Measures, RollupTable
@@ -24,11 +24,6 @@ PERIOD_COLUMNS = {"time_window", "first_day", "last_day", "days", "days_expected
 MAX_COLUMNS = 45
 
 
-def expected_sum_name(metric: Metric) -> str:
-    name = metric.column.removesuffix("_generated")
-    return name if metric.channel == "paid" else f"organic_{name}"
-
-
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_tables_with_default_metrics_have_at_most_45_columns(table: RollupTable) -> None:
     assert len(table.columns) <= MAX_COLUMNS
@@ -46,22 +41,6 @@ def test_columns_have_a_description_a_computation_and_sources(table: RollupTable
         assert column.description
         assert column.computation or column.name in POST_KEY, column.name
         assert bool(column.source_columns) is (column.name not in PERIOD_COLUMNS), column.name
-
-
-@every_table
-def test_columns_have_a_unit_if_they_are_numbers_and_not_ids(table: RollupTable) -> None:
-    for column in table.columns:
-        is_number = column.type in ("int64", "float64") and column.name not in KEYS
-        assert bool(column.unit) is is_number, column.name
-
-
-@comparisons
-def test_comparisons_have_a_sum_and_a_post_count_of_each_additive_metric(table: RollupTable) -> None:
-    units = {column.name: column.unit for column in table.columns}
-    for metric in METRICS:
-        name = expected_sum_name(metric)
-        if metric.kind.is_additive:
-            assert (units[name], units[f"{name}_posts"]) == (metric.unit, "posts")
 
 
 @every_table
