@@ -16,7 +16,7 @@ PYTEST_OPTIONS ?=
 AZURITE_VERSION := 3.35.0
 
 # The tests of each layer, in which another version of a dependency would show.
-LAYERS := $(addprefix tests/,contract client lake reading ingest defs)
+LAYERS := $(addprefix tests/,contract client lake ingest defs)
 COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
 CONSTRAINT_pinned := --constraint constraints.txt

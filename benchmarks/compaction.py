@@ -30,8 +30,9 @@ def compaction(*, days: int = DAYS, rounds: int = 5) -> Table:
             if state == "compacted months":
                 # Compaction skips files that are seconds old: their modification time does not prove their content.
                 later = datetime.now(UTC) + timedelta(minutes=1)
-                months = list(lake.compact(TABLE_NAME, closed_before=FIRST_DAY + timedelta(days=days), now=later))
-                files, size = len(months), sum(month.bytes for month in months)
+                restate_days = (later.date() - FIRST_DAY).days - days
+                copies = lake.compact(TABLE_NAME, restate_days=restate_days, now=later)
+                files, size = copies.files, copies.bytes
             else:
                 daily = [lake.read_metadata(TABLE_NAME, partition) for partition in lake.partitions(TABLE_NAME)]
                 files, size = len(daily), sum(facts.bytes for facts in daily if facts)

@@ -9,7 +9,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasi
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, WrittenPartition
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable
 
 UNLIMITED = 10**9
 

@@ -31,7 +31,7 @@ from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 # The full retry policy would keep a user waiting for minutes.
 RETRY_ONCE = RetryPolicy(max_attempts=2)

@@ -23,9 +23,7 @@ from later_reporting_dagster.cli.options import (
 )
 from later_reporting_dagster.cli.servers import api_version_option, sandbox, serve
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
-from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
 
@@ -265,12 +263,10 @@ def compact(assets: tuple[str, ...]) -> None:
     no longer fetches any of its days. The daily files stay as they are. Months whose copy
     is up to date are skipped.
     """
-    from later_reporting_dagster.lake.table_compaction import compact_table
-
     project = current_project()
     lake, restate_days = project.later.lake(), project.settings.restate_days
     for asset in assets or POSTS_ASSETS:
-        compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
+        compaction = lake.compact(asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
 
 
@@ -333,7 +329,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
     from later_reporting_dagster.defs.lake_tables import all_tables
-    from later_reporting_dagster.reading import run_query
+    from later_reporting_dagster.lake import run_query
 
     width = _terminal_width() if output is None else None
     if format_ == "parquet" and width is not None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from later_reporting_dagster.cli.options import one_line
-from later_reporting_dagster.reading.sql_query import out_of_memory
+from later_reporting_dagster.lake.sql_query import out_of_memory
 
 NULL = "null"
 # The table truncates longer texts. Records and all other formats do not.

@@ -13,8 +13,7 @@ from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.client import LaterError, RetryPolicy
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_tables import (
     DAY_TABLES,

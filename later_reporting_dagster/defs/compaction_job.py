@@ -7,8 +7,7 @@ import dagster as dg
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import LakeUnavailable
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES, RawTable
-from later_reporting_dagster.lake.table_compaction import compact_table
+from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 
 
 def build_compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
@@ -53,9 +52,7 @@ def _build_compaction_op(raw_table: RawTable, settings: DefinitionSettings) -> d
     def compact(context: dg.OpExecutionContext) -> None:
         later: LaterReportingResource = getattr(context.resources, settings.resource_key)
         try:
-            result = compact_table(
-                later.lake(), raw_table.name, restate_days=settings.restate_days, now=datetime.now(UTC)
-            )
+            result = later.lake().compact(raw_table.name, restate_days=settings.restate_days, now=datetime.now(UTC))
         except (LakeUnavailable, ValueError) as error:
             raise dg.Failure(str(error)) from error
         context.log.info(f"Compacted {name}: {result}")

@@ -40,10 +40,8 @@ from later_reporting_dagster.defs.settings import (
     environment_texts,
     without_bounds,
 )
-from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import (
     DAY_TABLES,
     POST_TABLES,

@@ -14,16 +14,10 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.coverage import (
-    COVERAGE_COLUMNS,
-    COVERAGE_TABLE,
-    Files,
-    expected_files,
-    refreshed_coverage,
-)
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE, known_instances
+from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, Files, expected_files, refreshed_coverage
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 
 _TABLES = (*(raw_table.name for raw_table in RAW_TABLES), CAMPAIGN_PERFORMANCE_TABLE)
 

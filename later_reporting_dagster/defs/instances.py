@@ -24,14 +24,13 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import (
     INSTANCE_COLUMNS,
-    INSTANCES_TABLE,
     instances_table,
     stored_instances,
     unlisted_instances,
 )
 from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, WriteResult
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 
 STILL_LISTED = Check(
     name="every_instance_is_still_listed",

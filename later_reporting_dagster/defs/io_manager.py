@@ -16,9 +16,8 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
-from later_reporting_dagster.reading import open_dataset, read_frame
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table, read_frame
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 _Frame = TypeVar("_Frame")
 
@@ -100,7 +99,7 @@ class LaterLake(dg.ConfigurableIOManager):
             metadata = upstream.definition_metadata if upstream else {}
             table = table_from_metadata(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
-                if not open_dataset(lake, table).files:
+                if not lake.table_exists(table.name):
                     raise ValueError(_EMPTY)
                 return read_frame(context.dagster_type.typing_type, lake, table, ())
             partitions = _selected_partitions(context, lake, table=table)

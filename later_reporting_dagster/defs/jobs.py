@@ -10,7 +10,7 @@ from later_reporting_dagster.contract.days import day_ranges, newest_day, restat
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 
 def build_posts_job(settings: DefinitionSettings) -> Any:

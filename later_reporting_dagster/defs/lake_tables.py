@@ -7,7 +7,7 @@ import dagster as dg
 
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Column, Table
-from later_reporting_dagster.lake.columns import ColumnType
+from later_reporting_dagster.lake.tables import ColumnType
 
 _COLUMN_SCHEMA = "dagster/column_schema"
 

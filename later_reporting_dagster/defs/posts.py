@@ -23,7 +23,7 @@ from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.rollups.periods import Period
 
 # docs/api.md, "Date basis"

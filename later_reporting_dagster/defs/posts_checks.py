@@ -22,8 +22,8 @@ from later_reporting_dagster.ingest.data_quality import (
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
-from later_reporting_dagster.lake.concurrency import map_concurrently
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
+from later_reporting_dagster.lake.storage import map_concurrently
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 
 ROWS_UNIQUE = Check(name="rows_unique_by_key", description="No two rows share instance, campaign and post.")
 ROWS_BELONG = Check(

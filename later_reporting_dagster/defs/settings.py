@@ -19,10 +19,8 @@ from later_reporting_dagster.contract import (
     parse_metrics,
 )
 from later_reporting_dagster.defs.environment import ENVIRONMENT_VARIABLES
-from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 DEFAULT_NAME = "later"

@@ -20,7 +20,7 @@ from later_reporting_dagster.lake import (
     ViewContents,
     open_database,
 )
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 
 # Allowed difference in percent: networks restate late, and money is rounded again for each day.
 TOLERANCE_PERCENT = 1.0

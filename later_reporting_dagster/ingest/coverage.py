@@ -6,21 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    FETCHED_AT,
-    FIRST_FETCHED_AT,
-    Column,
-    FileDamaged,
-    FileMetadata,
-    FileVersion,
-    Lake,
-    Partition,
-    schema_of,
-)
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Column, FileDamaged, Lake, Partition, schema_of
+from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
+from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.storage import FileVersion
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_TABLES
 
-COVERAGE_TABLE = "coverage"
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
     Column("date", "date32[day]", False, "The UTC day of the file"),

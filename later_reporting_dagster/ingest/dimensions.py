@@ -21,9 +21,7 @@ from later_reporting_dagster.lake import (
     WriteResult,
     schema_of,
 )
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
-
-INSTANCES_TABLE = "instances"
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 
 
 def _columns() -> Iterable[Column]:

@@ -40,7 +40,7 @@ from later_reporting_dagster.ingest.query_plan import (
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
 # busy while a third is written. The pages of a cursor query are fetched one after the other, so there is a worker for
@@ -143,7 +143,8 @@ def _stored_row_counts(partitions: Collection[Partition], *, table: RawTable, la
 def _mean_stored_rows(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> float | None:
     """Return the mean number of rows of the stored partitions, from a sample; None if there are none."""
     with suppress(LakeUnavailable):
-        stored = lake.existing_partitions(table.name, partitions)
+        present = lake.partitions(table.name, days={partition.day for partition in partitions})
+        stored = sorted({*partitions}.intersection(present))
         sample = stored[:: max(1, len(stored) // SAMPLED_FILES)]
         if rows := [metadata.rows for metadata in lake.read_all_metadata(table.name, sample).values()]:
             return mean(rows)

@@ -17,16 +17,17 @@ from later_reporting_dagster.contract import BadRow, DateBasis, Metric, Performa
 from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of, query_text
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
 from later_reporting_dagster.lake import (
-    FETCHED_AT,
     FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
-    QuarantineFile,
     RawTable,
     ReplacementRejected,
     WriteResult,
 )
+from later_reporting_dagster.lake.lake import FETCHED_AT
+from later_reporting_dagster.lake.quarantine import QuarantineFile
+from later_reporting_dagster.lake.schema import rows_by_group
 
 # The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16
@@ -252,7 +253,7 @@ class PartitionWriter:
             except (LakeUnavailable, TooManyBadRows) as error:
                 failed[partition] = error
         accepted = {partition: rows.items[partition] for partition in partitions if partition not in failed}
-        tables = self._table.arrow_tables(accepted, metrics=self._metrics)
+        tables = rows_by_group(self._table, accepted, metrics=self._metrics)
         outcomes = failed | self._lake.write_all(
             self._table.name, tables, metadata=metadata, check_replacement=check_replacement
         )

@@ -8,8 +8,9 @@ invalidates its copy, without locks, and no row is ever missing or read twice.
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import accumulate, groupby
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
     content_hash_of,
@@ -26,17 +26,17 @@ from later_reporting_dagster.lake.parquet_file import (
     read_stored_rows,
     to_parquet,
 )
-from later_reporting_dagster.lake.partition_listing import partition_sort_key
-from later_reporting_dagster.lake.partition_paths import (
+from later_reporting_dagster.lake.paths import (
+    FILE_NAME,
     Partition,
     compacted_directory,
     compacted_path,
-    first_of_month,
-    parse_compacted_path,
+    parse_directory,
     partition_path,
+    partition_sort_key,
 )
-from later_reporting_dagster.lake.schema import DATE, date_column
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
+from later_reporting_dagster.lake.schema import with_date_column
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, map_concurrently
 
 # For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
 MIN_DAYS = 4
@@ -57,65 +57,56 @@ OTHER_COLUMNS = "its columns differ from most days of the month"
 CHANGED_MEANWHILE = "replaced or removed during compaction"
 TOO_FEW_DAYS = f"fewer than {MIN_DAYS} days of the month can be copied"
 
-_MonthKey = tuple[date, str | None]
-"""The first day of a month, and the instance id of its partitions."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonthCompactionResult:
-    """The result of compacting one month of one instance.
+@dataclass(slots=True, kw_only=True)
+class CompactionSummary:
+    """The result of compacting a table. A month counts once for each instance.
 
     Attributes:
-        month: the first day of the month.
-        instance_id: None for a table whose partitions hold all instances.
-        url: the location of the copy, whether or not it exists.
-        days: the number of days in the copy; 0 if it does not exist.
-        rows: the number of rows in the copy.
-        bytes: the size of the copy.
-        daily_bytes: the total size of the copied daily files.
-        changed: whether the copy was written or removed.
-        skipped: the days that were not copied, each with the reason.
+        removed: the number of months whose copy was removed, because too few days of the month can be copied now.
+        daily_files: the number of copied daily files; readers read the copies instead.
+        bytes: the size of the copies.
+        skipped: the number of days of closed months that were not copied, by reason.
     """
 
-    month: date
-    instance_id: str | None
-    url: str
-    days: int
-    rows: int
-    bytes: int
-    daily_bytes: int
-    changed: bool
-    skipped: Mapping[date, str]
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    daily_files: int = 0
+    daily_bytes: int = 0
+    bytes: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def files(self) -> int:
+        """The number of copies."""
+        return self.written + self.unchanged
+
+    def __str__(self) -> str:
+        removed = f", {self.removed} removed" if self.removed else ""
+        skipped = "".join(f"; {count} days skipped: {reason}" for reason, count in sorted(self.skipped.items()))
+        return (
+            f"{self.written} months written, {self.unchanged} unchanged{removed};"
+            f" readers read {self.files:,} monthly files ({self.bytes:,} bytes in total) instead of"
+            f" {self.daily_files:,} daily files ({self.daily_bytes:,} bytes in total), which are kept{skipped}"
+        )
 
 
 class _CopiedDay(NamedTuple):
-    """A day of a copy. Stored as a JSON array in the metadata of the copy, so the order of the fields must not change.
-
-    Attributes:
-        rows: the number of rows.
-        content_hash: the hash of the rows.
-        identity: the version of the daily file; see `FileVersion.identity`.
-    """
+    """A day of a copy. Stored as a JSON array in the copy's metadata, so the order of the fields must not change."""
 
     rows: int
     content_hash: str
-    identity: str
+    identity: str  # of the version of the daily file
 
 
 class _Copy(NamedTuple):
-    """A copy of a month.
-
-    Attributes:
-        path: its path relative to the root.
-        data: its bytes.
-        days: the days in it.
-        current: the requested partitions whose daily file still has the version that was copied.
-    """
+    """A copy of a month."""
 
     path: str
     data: bytes
     days: Mapping[date, _CopiedDay]
-    current: list[Partition]
+    current: list[Partition]  # those requested whose daily file still has the version that was copied
 
 
 class MonthCopies:
@@ -125,106 +116,105 @@ class MonthCopies:
         self._storage = storage
 
     def read(self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """Read the partitions that are current in a copy, as exactly `schema`; the others are omitted.
+        """Read the partitions that are current in a copy, as exactly `schema`; a damaged copy is ignored."""
 
-        A copy that cannot be read is ignored: its days are read from their daily files.
-        """
-        copies = self._copies(table_name, partitions)
-        found = map_concurrently(lambda copy: _current_rows(copy, schema=schema), copies)
+        def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
+            try:
+                by_day = _split_by_day(from_parquet(copy.data, schema=schema), copy.days)
+            except FileDamaged:
+                return {}
+            return {partition: by_day[partition.day] for partition in copy.current}
+
+        found = map_concurrently(rows_of, self._copies(table_name, partitions))
         return {partition: rows for of_copy in found for partition, rows in of_copy.items()}
 
     def files(self, table_name: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """Return the copies to read instead of daily files: for each path, the partitions in the copy.
-
-        These are the copies whose days are all requested and current. A copy that cannot be read is ignored.
-        """
+        """Return the copies whose days are all requested and current: by path, the partitions in the copy."""
         copies = self._copies(table_name, partitions)
         return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
     def _copies(self, table_name: str, partitions: Iterable[Partition]) -> list[_Copy]:
         """Return the copies that have any of `partitions`."""
-        requested: dict[_MonthKey, list[Partition]] = {}
+        requested: dict[Partition, list[Partition]] = {}
         for partition in partitions:
-            requested.setdefault((first_of_month(partition.day), partition.instance_id), []).append(partition)
+            requested.setdefault(partition.month, []).append(partition)
 
-        def read(key: _MonthKey) -> _Copy | None:
-            return self._read_copy(compacted_path(table_name, *key), requested[key])
+        def read(month: Partition) -> _Copy | None:
+            path = compacted_path(table_name, month)
+            try:
+                data = self._storage.read(path)
+                days = {} if data is None else _parse_days(data)
+            except (LakeUnavailable, FileDamaged):
+                return None
+            held = [partition for partition in requested[month] if partition.day in days]
+            return _Copy(path, data, days, held) if data is not None and held else None
 
-        keys = [key for key, members in requested.items() if len(members) >= MIN_DAYS]
-        copies = [copy for copy in map_concurrently(read, keys) if copy is not None]
-        try:
-            # Looked up after the copies were read: a daily file that still has the copied version has not changed
-            # since.
-            versions = self._versions(table_name, {partition for copy in copies for partition in copy.current})
-        except LakeUnavailable:
-            return []
-
-        def is_current(copy: _Copy, partition: Partition) -> bool:
-            version = versions.get(partition)
-            return version is not None and version.identity == copy.days[partition.day].identity
-
-        return [copy._replace(current=[each for each in copy.current if is_current(copy, each)]) for copy in copies]
-
-    def _read_copy(self, path: str, requested: Iterable[Partition]) -> _Copy | None:
-        """Read a copy, without looking up which of its days are current; None if it has no requested partition.
-
-        In the result, `current` has all requested partitions that the copy contains.
-        """
-        try:
-            data = self._storage.read(path)
-            days = {} if data is None else _parse_days(data)
-        except (LakeUnavailable, FileDamaged):
-            return None
-        held = [partition for partition in requested if partition.day in days]
-        return _Copy(path, data, days, held) if data is not None and held else None
+        months = [month for month, members in requested.items() if len(members) >= MIN_DAYS]
+        copies = [copy for copy in map_concurrently(read, months) if copy is not None]
+        # Looked up after the copies were read: a daily file that still has the copied version has not changed since.
+        identities = self._identities(table_name, {partition for copy in copies for partition in copy.current})
+        return [
+            copy._replace(
+                current=[each for each in copy.current if identities.get(each) == copy.days[each.day].identity]
+            )
+            for copy in copies
+        ]
 
     def compact(
-        self, table_name: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
-    ) -> Iterator[MonthCompactionResult]:
-        """Update the copies of months that end before `closed_before`.
-
-        Args:
-            table_name: the table.
-            partitions: all partitions of the table.
-            closed_before: months that end on this day or later are skipped.
-            now: the current time.
-
-        Raises:
-            ValueError: the filesystem reports no file versions.
-        """
+        self, table_name: str, daily_files: Mapping[Partition, FileVersion], *, closed_before: date, now: datetime
+    ) -> CompactionSummary:
+        """Update the copies of months that end before `closed_before`, given the versions of all daily files."""
         directory = compacted_directory(table_name)
-        paths = [path.removeprefix(f"{directory}/") for path in self._storage.files(directory)]
-        copied = [key for path in paths if (key := parse_compacted_path(path)) is not None]
-        # Months with a copy and without daily files are included: their copy has to be removed.
-        months: dict[date, set[Partition]] = {month: set() for month, _ in copied}
-        for partition in partitions:
-            months.setdefault(first_of_month(partition.day), set()).add(partition)
-        for month in sorted(months):
-            if month.replace(day=monthrange(month.year, month.month)[1]) >= closed_before:
-                continue
-            versions: dict[str | None, dict[date, FileVersion]] = {
-                instance_id: {} for copied_month, instance_id in copied if copied_month == month
-            }
-            for partition, version in self._versions(table_name, months[month]).items():
-                versions.setdefault(partition.instance_id, {})[partition.day] = version
-            for instance_id in sorted(versions, key=lambda name: name or ""):
-                yield self._compact(table_name, (month, instance_id), versions=versions[instance_id], now=now)
+        months: dict[Partition, dict[date, FileVersion]] = {}
+        for path in self._storage.named_files([directory], FILE_NAME):
+            parent = path.removeprefix(f"{directory}/").removesuffix(f"/{FILE_NAME}")
+            if (month := parse_directory(parent, unit="month")) is not None:
+                months[month] = {}  # if the month has no daily files, its copy has to be removed
+        for partition, version in daily_files.items():
+            if version.identity is None:
+                raise ValueError(
+                    f"{self._storage.location('').rstrip('/')} cannot be compacted: its filesystem reports neither an"
+                    " ETag nor a modification time, so replaced files are not recognized. The lake works without"
+                    " compaction, only slower"
+                )
+            months.setdefault(partition.month, {})[partition.day] = version
+        summary = CompactionSummary()
+        for month in sorted(months, key=partition_sort_key):
+            if month.day.replace(day=monthrange(month.day.year, month.day.month)[1]) < closed_before:
+                self._compact_month(table_name, month, months[month], now=now, summary=summary)
+        return summary
 
-    def _compact(
-        self, table_name: str, key: _MonthKey, *, versions: Mapping[date, FileVersion], now: datetime
-    ) -> MonthCompactionResult:
-        """Update the copy of one month of one instance, whose daily files have these versions."""
-        month, instance_id = key
-        path = compacted_path(table_name, month, instance_id)
-        candidates, skipped = _select_days(versions, now=now)
-        identities = {day: self._identity(version) for day, version in candidates.items()}
-        stored = self._storage.read(path)
-        days, data = _readable_days(stored), stored
-        if not days or {day: copied.identity for day, copied in days.items()} != identities:
-            rows, not_copied = self._read_days(table_name, instance_id, candidates)
-            skipped |= not_copied
+    def _compact_month(
+        self,
+        table_name: str,
+        month: Partition,
+        versions: Mapping[date, FileVersion],
+        *,
+        now: datetime,
+        summary: CompactionSummary,
+    ) -> None:
+        candidates: dict[date, FileVersion] = {}
+        for day, version in versions.items():
+            if version.bytes > MAX_DAY_BYTES:
+                summary.skipped[TOO_LARGE] += 1
+            elif version.modified is not None and version.modified > now.timestamp() - MIN_AGE_SECONDS:
+                summary.skipped[TOO_YOUNG] += 1
+            else:
+                candidates[day] = version
+        path = compacted_path(table_name, month)
+        stored = data = self._storage.read(path)
+        days: dict[date, _CopiedDay] = {}
+        with suppress(FileDamaged):  # a damaged copy is written again
+            if stored is not None:
+                of_copy = _parse_days(stored)
+                _split_by_day(read_stored_rows(stored), of_copy)
+                days = of_copy
+        if not days or {day: copied.identity for day, copied in days.items()} != {
+            day: version.identity for day, version in candidates.items()
+        }:
+            rows = self._read_days(table_name, month, candidates, skipped=summary.skipped)
             days = {
-                day: _CopiedDay(of_day.num_rows, content_hash, identities[day])
+                day: _CopiedDay(of_day.num_rows, content_hash, str(candidates[day].identity))
                 for day, (of_day, content_hash) in rows.items()
             }
             data = _encode({day: of_day for day, (of_day, _) in rows.items()}, days) if days else None
@@ -232,86 +222,55 @@ class MonthCopies:
                 self._storage.remove(path)
             elif data is not None and data != stored:
                 self._storage.write(path, data)
-        return MonthCompactionResult(
-            month=month,
-            instance_id=instance_id,
-            url=self._storage.location(path),
-            days=len(days),
-            rows=sum(day.rows for day in days.values()),
-            bytes=len(data or b""),
-            daily_bytes=sum(versions[day].bytes for day in days),
-            changed=data != stored,
-            skipped=skipped,
-        )
+        summary.written += data is not None and data != stored
+        summary.unchanged += data is not None and data == stored
+        summary.removed += data is None and stored is not None
+        summary.daily_files += len(days)
+        summary.daily_bytes += sum(versions[day].bytes for day in days)
+        summary.bytes += len(data or b"")
 
     def _read_days(
-        self, table_name: str, instance_id: str | None, candidates: Mapping[date, FileVersion]
-    ) -> tuple[dict[date, tuple[pa.Table, str]], dict[date, str]]:
-        """Read the days to copy.
-
-        Returns:
-            First, the rows of each day to copy and their hash; all days have the same columns. Empty if there are too
-            few days for a copy. Second, for each other candidate, why it is skipped.
-        """
+        self, table_name: str, month: Partition, candidates: Mapping[date, FileVersion], *, skipped: Counter[str]
+    ) -> dict[date, tuple[pa.Table, str]]:
+        """Return the rows of each day to copy and their hash, or none if they are too few; count the other days."""
+        partitions = {day: Partition(day, month.instance_id) for day in sorted(candidates)}
 
         def read(day: date) -> tuple[pa.Table, str] | str:
-            data = self._storage.read(partition_path(table_name, Partition(day, instance_id)))
+            data = self._storage.read(partition_path(table_name, partitions[day]))
             if data is None:
                 return CHANGED_MEANWHILE
             try:
-                rows = read_stored_rows(data)
-                return rows, content_hash_of(rows)
+                return read_stored_rows(data), parse_metadata(data).content_hash
             except FileDamaged:
                 return NOT_READABLE
-            except TypeError:  # a column of a type that the lake does not store
-                return OTHER_COLUMNS
 
-        days = sorted(candidates)
-        results = dict(zip(days, map_concurrently(read, days), strict=True))
-        copies = {day: result for day, result in results.items() if not isinstance(result, str)}
-        skipped = {day: result for day, result in results.items() if isinstance(result, str)}
-        most_common = Counter(rows.schema for rows, _ in copies.values()).most_common(1)
-        skipped |= {day: OTHER_COLUMNS for day, (rows, _) in copies.items() if rows.schema != most_common[0][0]}
+        results = dict(zip(partitions, map_concurrently(read, partitions), strict=True))
         # Looked up after the files were read: a file that still has the same version has not changed since.
-        versions = self._versions(table_name, [Partition(day, instance_id) for day in copies if day not in skipped])
-        for day in copies:
-            if day not in skipped and versions.get(Partition(day, instance_id)) != candidates[day]:
-                skipped[day] = CHANGED_MEANWHILE
-        copies = {day: copy for day, copy in copies.items() if day not in skipped}
-        if len(copies) < MIN_DAYS:
-            return {}, skipped | dict.fromkeys(copies, TOO_FEW_DAYS)
-        return copies, skipped
+        identities = self._identities(table_name, partitions.values())
+        schemas = Counter(result[0].schema for result in results.values() if not isinstance(result, str))
+        copied: dict[date, tuple[pa.Table, str]] = {}
+        for day, result in results.items():
+            if isinstance(result, str):
+                skipped[result] += 1
+            elif result[0].schema != schemas.most_common(1)[0][0]:
+                skipped[OTHER_COLUMNS] += 1
+            elif identities.get(partitions[day]) != candidates[day].identity:
+                skipped[CHANGED_MEANWHILE] += 1
+            else:
+                copied[day] = result
+        if len(copied) >= MIN_DAYS:
+            return copied
+        skipped.update([TOO_FEW_DAYS] * len(copied))
+        return {}
 
-    def _versions(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
-        """Return the versions of the daily files that exist."""
+    def _identities(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, str | None]:
+        """Return the identities of the versions of the daily files that exist."""
         by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
         # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
         # little else.
-        months = [list(paths) for _, paths in groupby(by_path, key=lambda path: first_of_month(by_path[path].day))]
+        months = [list(paths) for _, paths in groupby(by_path, key=lambda path: by_path[path].month.day)]
         found = map_concurrently(self._storage.versions, months)
-        return {by_path[path]: version for versions in found for path, version in versions.items()}
-
-    def _identity(self, version: FileVersion) -> str:
-        if version.identity is None:
-            root = self._storage.location("").rstrip("/")
-            raise ValueError(
-                f"{root} cannot be compacted: its filesystem reports neither an ETag nor a modification time, so"
-                " replaced files are not recognized. The lake works without compaction, only slower"
-            )
-        return version.identity
-
-
-def _select_days(
-    versions: Mapping[date, FileVersion], *, now: datetime
-) -> tuple[dict[date, FileVersion], dict[date, str]]:
-    """Return the daily files to copy, and why the others are skipped."""
-    skipped: dict[date, str] = {}
-    for day, version in versions.items():
-        if version.bytes > MAX_DAY_BYTES:
-            skipped[day] = TOO_LARGE
-        elif version.modified is not None and version.modified > now.timestamp() - MIN_AGE_SECONDS:
-            skipped[day] = TOO_YOUNG
-    return {day: version for day, version in versions.items() if day not in skipped}, skipped
+        return {by_path[path]: version.identity for versions in found for path, version in versions.items()}
 
 
 def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> bytes:
@@ -320,20 +279,15 @@ def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> b
     The content hash in its metadata is that of the rows without `date`.
     """
     together = pa.concat_tables(rows.values())
-    dates = date_column((day, of_day.num_rows) for day, of_day in rows.items())
     return to_parquet(
-        together.add_column(0, DATE, dates),
+        with_date_column(together, ((day, of_day.num_rows) for day, of_day in rows.items())),
         content_hash=content_hash_of(together),
         key_values={_DAYS: msgspec.json.encode(days).decode()},
     )
 
 
 def _parse_days(data: bytes) -> dict[date, _CopiedDay]:
-    """Return the days of a copy, in the order of their rows, from its metadata.
-
-    Raises:
-        FileDamaged: the bytes are not a copy of a month.
-    """
+    """Return the days of a copy, in the order of their rows, from its metadata; or raise `FileDamaged`."""
     try:
         return msgspec.json.decode(parse_metadata(data).key_values[_DAYS], type=dict[date, _CopiedDay])
     except (KeyError, msgspec.DecodeError) as error:
@@ -346,24 +300,3 @@ def _split_by_day(rows: pa.Table, days: Mapping[date, _CopiedDay]) -> dict[date,
         raise FileDamaged(f"it has {rows.num_rows} rows, but according to its metadata {sum(counts)}")
     starts = accumulate(counts, initial=0)
     return {day: rows.slice(start, copied.rows) for (day, copied), start in zip(days.items(), starts, strict=False)}
-
-
-def _current_rows(copy: _Copy, *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-    """Return the rows of the current partitions of a copy; nothing if the copy is damaged."""
-    try:
-        by_day = _split_by_day(from_parquet(copy.data, schema=schema), copy.days)
-    except FileDamaged:
-        return {}
-    return {partition: by_day[partition.day] for partition in copy.current}
-
-
-def _readable_days(data: bytes | None) -> dict[date, _CopiedDay]:
-    """Return the days of a copy; nothing if there is none, or if any of it cannot be read."""
-    if data is None:
-        return {}
-    try:
-        days = _parse_days(data)
-        _split_by_day(read_stored_rows(data), days)
-    except FileDamaged:
-        return {}
-    return days

@@ -14,14 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from later_reporting_dagster.lake.columns import ColumnType
-from later_reporting_dagster.lake.concurrency import MAX_THREADS, map_concurrently
-from later_reporting_dagster.lake.duckdb_filesystem import LakeFileSystem, protocol_for, removed_file_error
 from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, removed_file_error
 from later_reporting_dagster.lake.parquet_file import (
     PARTITION_STEP,
     TABLE_STEP,
@@ -29,16 +26,18 @@ from later_reporting_dagster.lake.parquet_file import (
     damaged_file_error,
     from_parquet,
 )
-from later_reporting_dagster.lake.partition_listing import partition_sort_key
-from later_reporting_dagster.lake.partition_paths import Partition, compacted_directory, partition_path, table_path
+from later_reporting_dagster.lake.paths import Partition, is_compacted, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
-from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
-from later_reporting_dagster.lake.table import Table
+from later_reporting_dagster.lake.storage import MAX_THREADS, LakeUnavailable, Storage, map_concurrently
+from later_reporting_dagster.lake.tables import ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 _Result = TypeVar("_Result")
+# The files of a table: by path relative to the root, the partitions in each; none for an unpartitioned table.
+_Files = Mapping[str, Sequence[Partition]]
+_ReadError = LakeUnavailable | FileDamaged
 
 # DuckDB uses up to 250 MB more than its limit, and the interpreter with its libraries takes about 150 MB.
 _DUCKDB_MEMORY_SHARE = 0.75
@@ -61,26 +60,6 @@ _INSTANCE = "instance_id"
 
 
 @dataclass(frozen=True, slots=True)
-class _ViewFile:
-    """A file of a view.
-
-    Attributes:
-        path: the path relative to the lake's root.
-        partitions: the partitions in it; empty for an unpartitioned table.
-        is_compacted: whether it is the copy of a month.
-    """
-
-    path: str
-    partitions: Sequence[Partition]
-    is_compacted: bool
-
-    @property
-    def layout(self) -> tuple[bool, bool]:
-        """Whether the file is a copy of a month, and whether its path has an instance. One scan reads one layout."""
-        return self.is_compacted, bool(self.partitions) and self.partitions[0].instance_id is not None
-
-
-@dataclass(frozen=True, slots=True)
 class ViewContents:
     """What the views contain while `LakeDatabase.read` calls `compute`, by table name.
 
@@ -90,7 +69,7 @@ class ViewContents:
     """
 
     partitions: Mapping[str, Sequence[Partition]]
-    unreadable: Mapping[str, Mapping[Partition, LakeUnavailable | FileDamaged]]
+    unreadable: Mapping[str, Mapping[Partition, _ReadError]]
 
 
 class LakeDatabase:
@@ -108,57 +87,44 @@ class LakeDatabase:
     def __init__(self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool) -> None:
         self.connection = connection
         self.lake = lake
-        self._views: dict[str, tuple[Table, list[_ViewFile]]] = {}
+        self._views: dict[str, tuple[Table, _Files]] = {}
         # Paths of compacted months that cannot be read: their days are read from daily files.
         self._damaged_copies: set[str] = set()
+        self._allowed: set[str] = set()
         self._filesystem: LakeFileSystem | None = None
         if is_confined or lake.storage.native_path("") is None:
-            self._filesystem = LakeFileSystem(lake.storage, "later", only_allowed=True)
+            self._filesystem = LakeFileSystem(lake.storage, allowed=self._allowed)
             connection.register_filesystem(self._filesystem)
 
-    def add_view(
-        self,
-        table: Table,
-        partitions: Collection[Partition] | None = None,
-        *,
-        name: str | None = None,
-        known_to_exist: bool = False,
-    ) -> list[Partition]:
+    def add_view(self, table: Table, partitions: Collection[Partition] | None = None) -> list[Partition]:
         """Create or replace the view of a table, with its columns; for a partitioned table, `date` comes first.
 
         If a file lacks a nullable column, the column is null in its rows. A query fails when it reads a column that is
         not nullable and is missing or null.
 
         Args:
-            table: the table.
-            partitions: the partitions in the view, if they exist; by default all that exist.
-            name: the name of the view; by default the name of the table.
-            known_to_exist: skip the listing, because all of `partitions` exist.
+            partitions: the partitions in the view, which have to exist; by default all that exist.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.
-
-        Raises:
-            LakeUnavailable: the files cannot be listed.
         """
-        name = name or table.name
-        files = _list_files(
-            self.lake, table, partitions, known_to_exist=known_to_exist, damaged_copies=self._damaged_copies
-        )
-        if self._filesystem is not None:
-            self._filesystem.allow(file.path for file in files)
-        self._views[name] = table, files
+        files: dict[str, Sequence[Partition]] = {}
+        for path, held in table_files(self.lake, table, partitions).items():
+            daily = {partition_path(table.name, each): [each] for each in held}
+            files |= daily if path in self._damaged_copies else {path: held}
+        self._allowed.update(files)
+        self._views[table.name] = table, files
         scans: list[str] = []
-        for group in _group_by_layout(files):
+        for paths, layout in _by_layout(files):
             # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
             # itself.
-            variable = f"{name}/{len(scans)}"
-            locations = _scan_paths(self.lake.storage, self._filesystem, group)
+            variable = f"{table.name}/{len(scans)}"
+            locations = _scan_paths(self.lake.storage, self._filesystem, paths)
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
-            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", group[0]))
+            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", *layout))
         select = " UNION ALL ".join(scans) or empty_select(table)
-        self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(name)} AS {select}")
-        return sorted((each for file in files for each in file.partitions), key=partition_sort_key)
+        self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
+        return sorted((each for held in files.values() for each in held), key=partition_sort_key)
 
     def is_empty(self, name: str) -> bool:
         """Return whether a view has no files."""
@@ -185,81 +151,61 @@ class LakeDatabase:
             (table, self.lake.partitions(table.name) if partitions is None else partitions)
             for table, partitions in tables
         ]
-        unreadable: dict[str, dict[Partition, LakeUnavailable | FileDamaged]] = {table.name: {} for table, _ in tables}
+        unreadable: dict[str, dict[Partition, _ReadError]] = {table.name: {} for table, _ in tables}
         while True:
             partitions = {
-                table.name: self.add_view(
-                    table, [each for each in members if each not in unreadable[table.name]], known_to_exist=True
-                )
+                table.name: self.add_view(table, [each for each in members if each not in unreadable[table.name]])
                 for table, members in requested
             }
             try:
                 return compute(ViewContents(partitions, unreadable))
             except duckdb.Error as error:
-                failed = self._failed_files([table.name for table, _ in tables])
+                failed = [(name, path, cause) for name in unreadable for path, cause in self._failed_files(name)]
                 if not failed:
                     reason = str(error).partition("\n")[0]
                     raise LakeUnavailable(
                         f"{self.lake.root} cannot be read by DuckDB: {reason}. Next step: run again; if it fails again,"
                         " report a bug"
                     ) from error
-                self._damaged_copies |= {file.path for _, file, _ in failed if file.is_compacted}
-                for name, file, cause in failed:
-                    if not file.is_compacted:
-                        unreadable[name] |= dict.fromkeys(file.partitions, cause)
+                for name, path, cause in failed:
+                    if is_compacted(path):
+                        self._damaged_copies.add(path)
+                    else:
+                        unreadable[name] |= dict.fromkeys(self._views[name][1][path], cause)
 
-    def find_unreadable_files(self) -> dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]]:
-        """Read every file of every view as `Lake.read` does, and return the errors.
+    def find_unreadable_files(self) -> dict[str, dict[Partition | None, _ReadError]]:
+        """Read every file of every view as `Lake.read` does, and return the errors by view and partition.
 
-        Returns:
-            By view and partition, the error of each file that cannot be read. A compacted month has its first
-            partition in the view as the key; an unpartitioned table has None. Views without errors are omitted.
+        The key of a compacted month is its first partition in the view; that of an unpartitioned table is None.
         """
-        found: dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]] = {}
-        for name, file, error in self._failed_files([*self._views]):
-            found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = error
-        return found
+        found = {
+            name: {next(iter(files[path]), None): error for path, error in self._failed_files(name)}
+            for name, (_, files) in self._views.items()
+        }
+        return {name: errors for name, errors in found.items() if errors}
 
-    def _failed_files(self, names: Iterable[str]) -> list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]]:
-        """Return the name of the view, the file and the error for each file of these views that cannot be read."""
-        failed: list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]] = []
-        for name in names:
-            table, files = self._views[name]
-
-            def verify(file: _ViewFile, table: Table = table) -> LakeUnavailable | FileDamaged | None:
-                return _verification_error(self.lake.storage, file, table)
-
-            for file, error in zip(files, map_concurrently(verify, files), strict=True):
-                # A file that can be read now may have failed during the query.
-                error = error or (self._filesystem and self._filesystem.errors.get(file.path)) or None
-                if error is not None:
-                    failed.append((name, file, error))
-        return failed
+    def _failed_files(self, name: str) -> list[tuple[str, _ReadError]]:
+        """Return the path and the error of each file of a view that cannot be read."""
+        table, files = self._views[name]
+        # A file that can be read now may have failed during the query.
+        earlier = {} if self._filesystem is None else self._filesystem.errors
+        errors = map_concurrently(lambda path: _verify(self.lake.storage, path, table) or earlier.get(path), files)
+        return [(path, error) for path, error in zip(files, errors, strict=True) if error is not None]
 
 
 @contextmanager
 def open_database(
-    lake: Lake,
-    *,
-    memory_gb: float = 2.0,
-    spill_directory: str | None = "",
-    threads: int | None = None,
-    confined: bool = False,
+    lake: Lake, *, memory_gb: float = 2.0, spill_directory: str | None = "", confined: bool = False
 ) -> Iterator[LakeDatabase]:
     """Open an in-memory DuckDB database; `LakeDatabase.add_view` adds tables to it.
 
     Args:
-        lake: the lake.
         memory_gb: the memory limit in GB, of which DuckDB may use 75 %.
         spill_directory: the directory in which DuckDB may create a private subdirectory for data that exceed the
             memory; the subdirectory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
             of temporary files. None: nothing is spilled, and a query that needs more memory raises
             `duckdb.OutOfMemoryException`.
-        threads: the number of DuckDB's threads; by default one for each processor, more for a remote lake.
         confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
-
-    Yields:
-        The database.
     """
     import duckdb  # deferred: takes a tenth of a second, which most commands do not need
 
@@ -273,10 +219,8 @@ def open_database(
         # Otherwise SQL can read Python variables by name.
         "python_enable_replacements": False,
     }
-    if threads is None and lake.storage.is_remote:
-        threads = max(os.cpu_count() or 1, MAX_THREADS)
-    if threads is not None:
-        config["threads"] = threads
+    if lake.storage.is_remote:
+        config["threads"] = max(os.cpu_count() or 1, MAX_THREADS)
     with _spill_folder(spill_directory) as folder, duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute("SET TimeZone = 'UTC'")
@@ -290,72 +234,50 @@ def open_database(
 
 
 def duckdb_relation(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
-    """Return a table as a lazy relation of DuckDB's default connection.
-
-    Args:
-        lake: the lake.
-        table: the table.
-        partitions: the partitions in the relation, if they exist.
-
-    Raises:
-        LakeUnavailable: the files cannot be listed.
-    """
+    """Return partitions of a table, which have to exist, as a lazy relation of DuckDB's default connection."""
     import duckdb
 
-    connection = duckdb.default_connection()
-    files, filesystem = _list_files(lake, table, partitions), None
+    connection, filesystem = duckdb.default_connection(), None
     if lake.storage.native_path("") is None:
-        filesystem = LakeFileSystem(lake.storage, protocol_for(lake.storage))
+        # No two storages share a scheme: the connection keeps the filesystem, and so the storage.
+        filesystem = LakeFileSystem(lake.storage, f"later{id(lake.storage):x}")
         if not connection.filesystem_is_registered(filesystem.protocol):
             connection.register_filesystem(filesystem)
     scans = [
-        _scan_sql(table, f"[{', '.join(map(_literal, _scan_paths(lake.storage, filesystem, group)))}]", group[0])
-        for group in _group_by_layout(files)
+        _scan_sql(table, f"[{', '.join(map(_literal, _scan_paths(lake.storage, filesystem, paths)))}]", *layout)
+        for paths, layout in _by_layout(table_files(lake, table, partitions))
     ]
     return connection.sql(" UNION ALL ".join(scans) or empty_select(table))
+
+
+def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> _Files:
+    """Return the files of any table as `Lake.files` does; an unpartitioned one has at most one file."""
+    if table.is_partitioned:
+        return lake.files(table.name, partitions)
+    return {table_path(table.name): ()} if lake.table_exists(table.name) else {}
 
 
 def empty_select(table: Table, *, condition: str = "false") -> str:
     """Return SQL that selects no rows, with the columns of a table's view.
 
-    Args:
-        table: the table.
-        condition: false, or a boolean SQL expression that calls `error(…)`, so that a query of the view fails with a
-            message.
+    If the condition calls `error(…)`, a query of the view fails with this message.
     """
     columns = [f"CAST(NULL AS {type_}) AS {_identifier(name)}" for name, type_ in _view_columns(table)]
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"
 
 
-def _list_files(
-    lake: Lake,
-    table: Table,
-    partitions: Collection[Partition] | None,
-    *,
-    known_to_exist: bool = False,
-    damaged_copies: Collection[str] = (),
-) -> list[_ViewFile]:
-    """Return the files of a table; daily files instead of damaged copies of months."""
-    if not table.is_partitioned:
-        path = table_path(table.name)
-        return [_ViewFile(path, (), is_compacted=False)] if path in lake.storage.files(table.name) else []
-    copies = f"{compacted_directory(table.name)}/"
-    files = []
-    for path, held in lake.files(table.name, partitions, known_to_exist=known_to_exist).items():
-        if path in damaged_copies:
-            files += [_ViewFile(partition_path(table.name, each), [each], is_compacted=False) for each in held]
-        else:
-            files.append(_ViewFile(path, held, is_compacted=path.startswith(copies)))
-    return files
+def _by_layout(files: _Files) -> Iterator[tuple[list[str], tuple[bool, bool]]]:
+    """Group paths by whether they are copies of months, and whether they have an instance. One scan reads one group."""
+
+    def layout(path: str) -> tuple[bool, bool]:
+        return is_compacted(path), any(each.instance_id is not None for each in files[path][:1])
+
+    for key, paths in groupby(sorted(files, key=layout), key=layout):
+        yield list(paths), key
 
 
-def _group_by_layout(files: Sequence[_ViewFile]) -> list[list[_ViewFile]]:
-    layout = attrgetter("layout")
-    return [list(group) for _, group in groupby(sorted(files, key=layout), key=layout)]
-
-
-def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, files: Sequence[_ViewFile]) -> list[str]:
-    return [filesystem.url(file.path) if filesystem else str(storage.native_path(file.path)) for file in files]
+def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, paths: Iterable[str]) -> list[str]:
+    return [filesystem.url(path) if filesystem else str(storage.native_path(path)) for path in paths]
 
 
 def _view_columns(table: Table) -> list[tuple[str, str]]:
@@ -364,24 +286,17 @@ def _view_columns(table: Table) -> list[tuple[str, str]]:
     return [*day, *((column.name, SQL_TYPES[column.type]) for column in table.columns)]
 
 
-def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:
-    """Return SQL that selects all rows of some files of one layout.
-
-    Args:
-        table: the table.
-        paths: an SQL expression for the list of the files' paths.
-        example: one of the files.
-    """
-    is_compacted, has_instance = example.layout
+def _scan_sql(table: Table, paths: str, are_compacted: bool, have_instance: bool) -> str:
+    """Return SQL that selects all rows of files of one layout, given an SQL expression for the list of their paths."""
     stored = dict(_view_columns(table))
     expressions = {name: _identifier(name) for name in stored}
     required = [column.name for column in table.columns if not column.nullable]
-    if table.is_partitioned and not is_compacted:
+    if table.is_partitioned and not are_compacted:
         del stored[DATE.name]
         expressions[DATE.name] = _DAY_FROM_PATH
     elif table.is_partitioned:
         required.append(DATE.name)
-    if has_instance and _INSTANCE in stored:
+    if have_instance and _INSTANCE in stored:
         del stored[_INSTANCE]
         expressions[_INSTANCE] = _INSTANCE_FROM_PATH
     for name in required:
@@ -401,34 +316,25 @@ def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:
     )
 
 
-def _verification_error(storage: Storage, file: _ViewFile, table: Table) -> LakeUnavailable | FileDamaged | None:
+def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
+    """Read a file as `Lake.read` does, and check that its required columns have no nulls; return the error, if any."""
     try:
-        _verify(storage, file, table)
-    except (LakeUnavailable, FileDamaged) as error:
+        data = storage.read(path)
+    except LakeUnavailable as error:
         return error
-    return None
-
-
-def _verify(storage: Storage, file: _ViewFile, table: Table) -> None:
-    """Read a file as `Lake.read` does, and check that its required columns have no nulls.
-
-    Raises:
-        LakeUnavailable: the file cannot be read, or does not exist any more.
-        FileDamaged: the file does not fit the table; the message has the next step.
-    """
-    data = storage.read(file.path)
     if data is None:
-        raise removed_file_error(storage, file.path)
-    schema, location = schema_of(table.columns), storage.location(file.path)
-    step = PARTITION_STEP if table.is_partitioned else TABLE_STEP
+        return removed_file_error(storage, path)
+    schema, step = schema_of(table.columns), PARTITION_STEP if table.is_partitioned else TABLE_STEP
     try:
-        rows = from_parquet(data, schema=with_date_field(schema) if file.is_compacted else schema)
+        rows = from_parquet(data, schema=with_date_field(schema) if is_compacted(path) else schema)
     except FileDamaged as error:
-        if file.is_compacted:
+        if is_compacted(path):
             step = "run `later-reporting compact`, which writes this copy of daily files again"
-        raise damaged_file_error(location, error, step=step) from error
+        return damaged_file_error(storage.location(path), error, step=step)
     if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
-        raise damaged_file_error(location, FileDamaged(f"it has rows without {', '.join(nulls)}"), step=step)
+        reason = FileDamaged(f"it has rows without {', '.join(nulls)}")
+        return damaged_file_error(storage.location(path), reason, step=step)
+    return None
 
 
 @contextmanager

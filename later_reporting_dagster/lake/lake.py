@@ -2,17 +2,18 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import chain, groupby
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake.compaction import MonthCompactionResult, MonthCopies
-from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.compaction import CompactionSummary, MonthCopies
+from later_reporting_dagster.lake.filesystems import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     PARTITION_STEP,
     TABLE_STEP,
@@ -25,20 +26,26 @@ from later_reporting_dagster.lake.parquet_file import (
     parse_metadata,
     to_parquet,
 )
-from later_reporting_dagster.lake.partition_listing import find_directories, partition_sort_key
-from later_reporting_dagster.lake.partition_paths import FILE_NAME, Partition, day_directory, partition_path, table_path
+from later_reporting_dagster.lake.paths import (
+    FILE_NAME,
+    Partition,
+    day_directory,
+    parse_directory,
+    partition_path,
+    partition_sort_key,
+    table_path,
+)
 from later_reporting_dagster.lake.quarantine import Quarantine
-from later_reporting_dagster.lake.schema import DATE, date_column, with_date_field
+from later_reporting_dagster.lake.schema import with_date_column
 from later_reporting_dagster.lake.storage import (
     FileVersion,
     LakeUnavailable,
     Storage,
-    open_storage,
+    map_concurrently,
     without_credentials,
 )
 
-if TYPE_CHECKING:
-    import pyarrow.dataset
+_Parsed = TypeVar("_Parsed")
 
 # Metadata of a fetched file: when its content was fetched and, if it has replaced other content, the first fetch.
 FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
@@ -62,7 +69,6 @@ class WriteResult:
     Attributes:
         url: the location of the file: a path on a local disk, else a URL, without credentials.
         rows: the number of rows; 0 for a file that is not a table.
-        bytes: the size of the file.
         content_hash: the hash of the rows, see `content_hash_of`; for a file that is not a table, the SHA-256 of its
             bytes.
         changed: False if the file already had the same rows (or bytes), so it was not written.
@@ -75,16 +81,19 @@ class WriteResult:
     changed: bool
 
 
+WriteOutcome = WriteResult | LakeUnavailable | ReplacementRejected
+
+
 class Lake:
     """Parquet partitions below one root: `{root}/{table}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: if two of them write a partition at once, it then has
-    exactly the rows of one of them. Unless its docstring says otherwise, a method raises `LakeUnavailable` if the
-    root cannot be reached, read or written.
+    Safe to use from several threads and processes: if two of them write a partition at once, it then has exactly the
+    rows of one of them. A method raises `LakeUnavailable` if the root cannot be reached, read or written, and
+    `FileDamaged` if it reads a file that is not Parquet, or has other columns.
 
     Example:
         >>> import tempfile
-        >>> from datetime import date
+        >>> from datetime import UTC, date, datetime, timedelta
         >>> import pyarrow as pa
         >>> from later_reporting_dagster.lake import Lake, Partition
         >>> partition = Partition(date(2024, 1, 3), "instance_000")
@@ -107,6 +116,7 @@ class Lake:
 
     Attributes:
         root: the root, without credentials.
+        storage: the files below the root, for other modules of this package.
         quarantine: the bad rows of the tables.
 
     Args:
@@ -119,18 +129,13 @@ class Lake:
     """
 
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self._storage = open_storage(root, storage_options or {})
+        self.storage: Storage = open_storage(root, storage_options or {})
         self.root = without_credentials(root)
-        self.quarantine = Quarantine(self._storage)
-        self._compacted = MonthCopies(self._storage)
+        self.quarantine = Quarantine(self.storage)
+        self._copies = MonthCopies(self.storage)
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
-
-    @property
-    def storage(self) -> Storage:
-        """The files below the root, for other modules of this package."""
-        return self._storage
 
     def write(
         self, table_name: str, partition: Partition, rows: pa.Table, *, metadata: Mapping[str, str] | None = None
@@ -141,9 +146,6 @@ class Lake:
         A damaged stored file is replaced. If the stored file cannot be read for another reason, nothing is written.
 
         Args:
-            table_name: the table.
-            partition: the partition.
-            rows: all rows of the partition.
             metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
 
         Raises:
@@ -161,63 +163,46 @@ class Lake:
         *,
         metadata: Mapping[str, str] | None = None,
         check_replacement: ReplacementCheck | None = None,
-    ) -> dict[Partition, WriteResult | LakeUnavailable | ReplacementRejected]:
+    ) -> dict[Partition, WriteOutcome]:
         """Replace all rows of several partitions, as `write` does; faster than one call for each.
 
         Args:
-            table_name: the table.
-            rows: all rows of each partition.
-            metadata: as for `write`, the same for all partitions.
-            check_replacement: called before anything is written, for each partition whose rows would change; raises
-                `ReplacementRejected` to keep the stored rows. Not called if the stored file cannot be read with the
-                new schema.
+            check_replacement: called before anything is written, for each partition whose rows would change. Not
+                called if the stored file cannot be read with the new schema.
 
         Returns:
-            The result of each partition, or its error; see `write`. An error does not affect the other partitions.
-
-        Raises:
-            ValueError: as `write`; nothing was written.
-            TypeError: as `write`; nothing was written.
+            The result of each partition, or its error. An error does not affect the other partitions.
         """
         partitions = {partition_path(table_name, partition): partition for partition in rows}
 
-        def check_path(path: str, old: pa.Table, new: pa.Table) -> None:
+        def check(path: str, old: pa.Table, new: pa.Table) -> None:
             if check_replacement is not None:
                 check_replacement(partitions[path], old, new)
 
-        results = self._replace(
-            {path: rows[partition] for path, partition in partitions.items()},
-            metadata=metadata or {},
-            check_replacement=check_path,
-        )
+        tables = {path: rows[partition] for path, partition in partitions.items()}
+        results = self._replace(tables, metadata=metadata or {}, check=check)
         return {partitions[path]: result for path, result in results.items()}
 
     def write_table(self, table_name: str, rows: pa.Table, *, metadata: Mapping[str, str] | None = None) -> WriteResult:
         """Replace all rows of an unpartitioned table, as `write` does. The table is one file."""
         path = table_path(table_name)
-        return _result_or_raise(self._replace({path: rows}, metadata=metadata or {}, check_replacement=None)[path])
+        return _result_or_raise(self._replace({path: rows}, metadata=metadata or {})[path])
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
-        """Read an unpartitioned table as exactly `schema`; None if its file does not exist.
+        """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
+        return self._read_file(table_path(table_name), partial(from_parquet, schema=schema), step=TABLE_STEP)
 
-        Raises:
-            FileDamaged: as `read`.
-        """
-        return self._read_file(table_path(table_name), schema=schema, step=TABLE_STEP)
+    def table_exists(self, table_name: str) -> bool:
+        """Return whether an unpartitioned table has its file."""
+        return self.storage.exists(table_path(table_name))
 
     def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
-        """Replace a file that is not a table, such as a web page; equal bytes are not written again.
-
-        Args:
-            directory: the directory below the root.
-            name: the name of the file.
-            data: the bytes of the file.
-        """
+        """Replace a file that is not a table, such as a web page; equal bytes are not written again."""
         path = f"{directory}/{name}"
-        changed = self._storage.read(path) != data
+        changed = self.storage.read(path) != data
         if changed:
-            self._storage.write(path, data)
-        return WriteResult(self._storage.location(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
+            self.storage.write(path, data)
+        return WriteResult(self.storage.location(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
 
     def read(
         self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
@@ -225,22 +210,14 @@ class Lake:
         """Read the partitions that exist, in the order given, as exactly `schema`.
 
         A day is read from the compacted copy of its month if the copy is still current for that day; otherwise from its
-        daily file. The rows are the same.
-
-        Args:
-            table_name: the table.
-            partitions: the partitions to read.
-            schema: the columns to read. If a file lacks a nullable column, the column is null in its rows.
-            with_date: whether to add a first column `date`: the day of the row's partition.
-
-        Raises:
-            FileDamaged: a file is not Parquet, or a column is missing or of another type.
+        daily file. The rows are the same. If a file lacks a nullable column, the column is null in its rows. With
+        `with_date`, a first column `date` has the day of the row's partition.
         """
-        requested = list(partitions)
-        compacted = self._compacted.read(table_name, requested, schema=schema)
+        requested, parse = list(partitions), partial(from_parquet, schema=schema)
+        compacted = self._copies.read(table_name, requested, schema=schema)
 
         def read_daily(partition: Partition) -> pa.Table | None:
-            return self._read_file(partition_path(table_name, partition), schema=schema, step=PARTITION_STEP)
+            return self._read_file(partition_path(table_name, partition), parse, step=PARTITION_STEP)
 
         daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
@@ -248,26 +225,24 @@ class Lake:
         together = pa.concat_tables([schema.empty_table(), *(rows for _, rows in existing)])
         if not with_date:
             return together
-        return together.add_column(0, DATE, date_column((partition.day, rows.num_rows) for partition, rows in existing))
+        return with_date_column(together, ((partition.day, rows.num_rows) for partition, rows in existing))
 
-    def compact(self, table_name: str, *, closed_before: date, now: datetime) -> Iterator[MonthCompactionResult]:
+    def compact(self, table_name: str, *, restate_days: int, now: datetime) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
 
         A copy that is current is not written again. A partition that is replaced later is read from its own file until
-        the month is compacted again.
+        the month is compacted again. Months that were compacted before an error stay so.
 
         Args:
-            table_name: the table.
-            closed_before: a month is closed if its last day is before this day.
+            restate_days: the number of latest days that are still fetched again. A month is closed if it ended before
+                the first of these days.
             now: the current time; files that are only a few seconds old are left for the next run.
-
-        Yields:
-            The result of each month and instance, as soon as it is compacted.
 
         Raises:
             ValueError: the lake's filesystem reports neither ETags nor modification times.
         """
-        return self._compacted.compact(table_name, self.partitions(table_name), closed_before=closed_before, now=now)
+        closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
+        return self._copies.compact(table_name, self.file_versions(table_name), closed_before=closed_before, now=now)
 
     def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
@@ -276,42 +251,40 @@ class Lake:
     def file_versions(self, table_name: str, *, days: Iterable[date] | None = None) -> dict[Partition, FileVersion]:
         """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing."""
         wanted = None if days is None else set(days)
-        listed = wanted if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS else None
-        found = [
-            (partition, version)
-            for _, partition, version in find_directories(self._storage, table_name, FILE_NAME, days=listed)
-            if partition is not None and (wanted is None or partition.day in wanted)
-        ]
-        return dict(sorted(found, key=lambda each: partition_sort_key(each[0])))
+        listings = [[table_name]]
+        if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS:
+            # On an object store, it takes one request for each month.
+            months = groupby(sorted(wanted), key=lambda day: day.replace(day=1))
+            listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
+        found: dict[Partition, FileVersion] = {}
+        for files in map_concurrently(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
+            for path, version in files.items():
+                partition = parse_directory(path.removeprefix(f"{table_name}/").removesuffix(f"/{FILE_NAME}"))
+                if partition is not None and (wanted is None or partition.day in wanted):
+                    found[partition] = version
+        return {partition: found[partition] for partition in sorted(found, key=partition_sort_key)}
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""
-        return [name for name in self._storage.directories() if not name.startswith(("_", "."))]
+        return [name for name in self.storage.directories() if not name.startswith(("_", "."))]
 
-    def existing_partitions(self, table_name: str, partitions: Iterable[Partition]) -> list[Partition]:
-        """Return the partitions that exist, sorted by day and instance."""
-        wanted = set(partitions)
-        found = self.partitions(table_name, days={partition.day for partition in wanted})
-        return [partition for partition in found if partition in wanted]
+    def files(self, table_name: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
+        """Return the files to read for partitions, which have to exist, by default for all: by path, what is in each.
+
+        A file is the copy of a month if all days in the copy are requested and current; all other partitions are read
+        from their daily files.
+        """
+        found = self.partitions(table_name) if partitions is None else sorted(partitions, key=partition_sort_key)
+        files = self._copies.files(table_name, found)
+        compacted = set(chain.from_iterable(files.values()))
+        return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
 
     def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
-        """Read the metadata of a partition's file; None if the file does not exist.
-
-        Raises:
-            FileDamaged: the file is not Parquet.
-        """
-        path = partition_path(table_name, partition)
-        data = self._storage.read(path)
-        try:
-            return None if data is None else parse_metadata(data)
-        except FileDamaged as error:
-            raise damaged_file_error(self._storage.location(path), error, step=PARTITION_STEP) from error
+        """Read the metadata of a partition's file; None if the file does not exist."""
+        return self._read_file(partition_path(table_name, partition), parse_metadata, step=PARTITION_STEP)
 
     def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
-        """Read the metadata of the partitions that exist, concurrently.
-
-        For a file that cannot be read, the result is a `FileMetadata` with 0 rows and an empty hash.
-        """
+        """Read the metadata of the partitions that exist; of a file that cannot be read, 0 rows and an empty hash."""
 
         def read(partition: Partition) -> FileMetadata | None:
             try:
@@ -325,102 +298,46 @@ class Lake:
 
     def day_url(self, table_name: str, day: date) -> str:
         """Return the location of a day's files: a path on a local disk, else a URL, without credentials."""
-        return self._storage.location(day_directory(table_name, day))
+        return self.storage.location(day_directory(table_name, day))
 
     def url(self, table_name: str, partition: Partition) -> str:
         """Return the location of a partition's file: a path on a local disk, else a URL, without credentials."""
-        return self._storage.location(partition_path(table_name, partition))
-
-    def dataset(
-        self, table_name: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
-    ) -> "pyarrow.dataset.Dataset":
-        """Return a lazy dataset of the partitions that exist now; by default of all.
-
-        A scan reads only the selected columns, and skips the partitions that a filter on `date` or `instance_id`
-        excludes. Unlike `read`, it may fail if a partition is replaced meanwhile.
-
-        Args:
-            table_name: the table.
-            schema: the columns of the dataset; a first column `date` is added.
-            partitions: the partitions.
-        """
-        # Deferred because pyarrow.dataset imports pandas, which takes 40 % of the time of `import dagster`.
-        from later_reporting_dagster.lake.arrow_dataset import dataset_of_files
-
-        return dataset_of_files(self._storage, self.files(table_name, partitions), schema=with_date_field(schema))
-
-    def files(
-        self, table_name: str, partitions: Iterable[Partition] | None = None, *, known_to_exist: bool = False
-    ) -> dict[str, list[Partition]]:
-        """Return the files to read for the partitions that exist now; by default for all.
-
-        Args:
-            table_name: the table.
-            partitions: the partitions.
-            known_to_exist: skip the listing, because all of `partitions` exist.
-
-        Returns:
-            For each path (relative to the root), the partitions in the file. A path is that of a month's copy if all
-            days in the copy are requested and current; all other partitions are read from their daily files.
-        """
-        if partitions is None:
-            found = self.partitions(table_name)
-        elif known_to_exist:
-            found = sorted(partitions, key=partition_sort_key)
-        else:
-            found = self.existing_partitions(table_name, partitions)
-        files = self._compacted.files(table_name, found)
-        compacted = set(chain.from_iterable(files.values()))
-        return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
-
-    def table_dataset(self, table_name: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """Return an unpartitioned table as a lazy dataset of `schema`; empty if its file does not exist."""
-        # Deferred for the same reason as in `dataset`.
-        from later_reporting_dagster.lake.arrow_dataset import dataset_of_files
-
-        path = table_path(table_name)
-        return dataset_of_files(
-            self._storage, {path: []} if path in self._storage.files(table_name) else {}, schema=schema
-        )
+        return self.storage.location(partition_path(table_name, partition))
 
     def check_writable(self) -> None:
-        """Write a file below the root, read it back and remove it.
-
-        Raises:
-            LakeUnavailable: the file cannot be written, read or removed, or the bytes read are not the bytes written.
-        """
-        path, data = f".check-{secrets.token_hex(8)}", b"later-reporting"
-        self._storage.write(path, data)
-        try:
-            if self._storage.read(path) != data:
-                raise LakeUnavailable(
-                    f"{self.root} does not return what was written. Next step: check that disk or store"
-                )
-        finally:
-            self._storage.remove(path)
+        """Write a file below the root, read it and remove it."""
+        path = f".check-{secrets.token_hex(8)}"
+        self.storage.write(path, b"later-reporting")
+        self.storage.read(path)
+        self.storage.remove(path)
 
     def _replace(
         self,
         tables: Mapping[str, pa.Table],
         *,
         metadata: Mapping[str, str],
-        check_replacement: Callable[[str, pa.Table, pa.Table], None] | None,
-    ) -> dict[str, WriteResult | LakeUnavailable | ReplacementRejected]:
+        check: Callable[[str, pa.Table, pa.Table], None] | None = None,
+    ) -> dict[str, WriteOutcome]:
         """Replace files, by path; return the result or the error of each."""
         content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
-        results: dict[str, WriteResult | LakeUnavailable | ReplacementRejected] = {}
+        results: dict[str, WriteOutcome] = {}
         new_files: dict[str, bytes] = {}
 
-        read = self._read_or_error
-        stored = map_concurrently(read, tables) if self._storage.is_remote else map(read, tables)
+        def read(path: str) -> bytes | LakeUnavailable | None:
+            try:
+                return self.storage.read(path)
+            except LakeUnavailable as error:
+                return error
+
+        stored = map_concurrently(read, tables) if self.storage.is_remote else map(read, tables)
         for (path, rows), data in zip(tables.items(), stored, strict=True):
             if isinstance(data, LakeUnavailable):
                 results[path] = data
                 continue
             changed = data is None or not has_content(data, content_hashes[path])
-            if data is not None and changed and check_replacement is not None:
+            if data is not None and changed and check is not None:
                 try:
-                    check_replacement(path, from_parquet(data, schema=rows.schema, only_stored=True), rows)
+                    check(path, from_parquet(data, schema=rows.schema, only_stored=True), rows)
                 except ReplacementRejected as rejection:
                     results[path] = rejection
                     continue
@@ -430,24 +347,16 @@ class Lake:
                 key_values = {**metadata, **_first_fetch(data)}
                 data = to_parquet(rows, content_hash=content_hashes[path], key_values=key_values)
                 new_files[path] = data
-            location = self._storage.location(path)
+            location = self.storage.location(path)
             results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
-        return results | self._storage.write_all(new_files)
+        return results | self.storage.write_all(new_files)
 
-    def _read_or_error(self, path: str) -> bytes | LakeUnavailable | None:
+    def _read_file(self, path: str, parse: Callable[[bytes], _Parsed], *, step: str) -> _Parsed | None:
+        data = self.storage.read(path)
         try:
-            return self._storage.read(path)
-        except LakeUnavailable as error:
-            return error
-
-    def _read_file(self, path: str, *, schema: pa.Schema, step: str) -> pa.Table | None:
-        data = self._storage.read(path)
-        if data is None:
-            return None
-        try:
-            return from_parquet(data, schema=schema)
+            return None if data is None else parse(data)
         except FileDamaged as error:
-            raise damaged_file_error(self._storage.location(path), error, step=step) from error
+            raise damaged_file_error(self.storage.location(path), error, step=step) from error
 
 
 def _first_fetch(replaced: bytes | None) -> dict[str, str]:
@@ -460,7 +369,7 @@ def _first_fetch(replaced: bytes | None) -> dict[str, str]:
     return {}
 
 
-def _result_or_raise(result: WriteResult | LakeUnavailable | ReplacementRejected) -> WriteResult:
+def _result_or_raise(result: WriteOutcome) -> WriteResult:
     if isinstance(result, Exception):
         raise result
     return result

@@ -1,13 +1,10 @@
-"""fsspec filesystem through which DuckDB reads a lake whose files it cannot, or must not, open by path.
+"""fsspec filesystem through which DuckDB and Arrow read a lake whose files they cannot, or must not, open by path.
 
 Each file is read as a whole, by one request.
 """
 
-import hashlib
 import io
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,46 +14,31 @@ import fsspec
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 
-@dataclass(frozen=True, eq=False)
-class _Content:
-    """The bytes of one version of a file. A class, because there are no weak references to `bytes`.
-
-    Every open file refers to its content, so it is kept until the last one is closed.
-    """
-
-    data: bytes
-
-
 class _OpenFile(io.BytesIO):
-    """A file that DuckDB has opened."""
-
-    def __init__(self, content: _Content) -> None:
-        super().__init__(content.data)  # shares the bytes until they are written to
-        self._content = content
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)  # shares the bytes until they are written to
+        self.data = data
 
 
 class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
-    """Read-only filesystem with the methods that DuckDB calls, over the storage of a lake.
+    """Read-only filesystem with the methods that DuckDB and Arrow call, over the storage of a lake.
 
     Attributes:
-        errors: for each path, why the file could not be read. DuckDB replaces these errors by its own.
-
-    Args:
-        storage: the storage of the lake.
         protocol: the scheme of the URLs. DuckDB uses this filesystem for all URLs with this scheme.
-        only_allowed: whether only files passed to `allow` can be opened.
+        allowed: the paths that can be opened; None for all.
+        errors: for each path, why the file could not be read. DuckDB replaces these errors by its own.
     """
 
     # fsspec would otherwise return the same instance for equal arguments.
     cachable = False
 
-    def __init__(self, storage: Storage, protocol: str, *, only_allowed: bool = False) -> None:
+    def __init__(self, storage: Storage, protocol: str = "later", *, allowed: set[str] | None = None) -> None:
         super().__init__()
         self.protocol = protocol
+        self.allowed = allowed
         self.errors: dict[str, LakeUnavailable] = {}
         self._storage = storage
-        self._allowed: set[str] | None = set() if only_allowed else None
-        self._contents: WeakValueDictionary[str, _Content] = WeakValueDictionary()
+        self._open_files: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -64,32 +46,27 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         """Return the URL of a file, given its path relative to the lake's root."""
         return f"{self.protocol}://{path}"
 
-    def allow(self, paths: Iterable[str]) -> None:
-        """Allow more files to be opened, by path."""
-        if self._allowed is not None:
-            self._allowed.update(paths)
-
     def glob(self, path: str, **_: Any) -> list[str]:
         """Return the path itself: `*` and `[` are part of the names of files here, not patterns."""
         return [path]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
-        """Read the whole file.
-
-        Raises:
-            PermissionError: the mode is not `rb`, or the file is not allowed.
-            LakeUnavailable: the file cannot be read, or does not exist.
-        """
+        """Read the whole file."""
         path = path.removeprefix(self.url(""))
-        if mode != "rb" or (self._allowed is not None and path not in self._allowed):
+        if mode != "rb" or (self.allowed is not None and path not in self.allowed):
             raise _access_denied(path)
         # DuckDB opens a file for its footer and, before closing it, again for its rows. Sharing the content saves a
         # request, and both see one version of the file.
-        content = self._contents.get(path) or _Content(self._read(path))
+        earlier = self._open_files.get(path)
+        file = _OpenFile(self._read(path) if earlier is None else earlier.data)
         with self._lock:
-            self._contents[path] = content
-            self._sizes[path] = len(content.data)
-        return _OpenFile(content)
+            self._open_files[path] = file
+            self._sizes[path] = len(file.data)
+        return file
+
+    def isfile(self, path: str) -> bool:  # noqa: ARG002
+        """Return True: Arrow asks before it opens a file, which would be another request."""
+        return True
 
     def isdir(self, path: str) -> bool:
         """Raise `PermissionError`: DuckDB looks for a directory only before it writes."""
@@ -117,11 +94,6 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
 
 def _access_denied(path: str) -> PermissionError:
     return PermissionError(f"access to {path} is disabled: only files of the tables can be read")
-
-
-def protocol_for(storage: Storage) -> str:
-    """Return a URL scheme that differs between storages, so that several storages can share a connection."""
-    return f"later{hashlib.sha256(storage.identity.encode()).hexdigest()[:16]}"
 
 
 def removed_file_error(storage: Storage, path: str) -> LakeUnavailable:

@@ -37,13 +37,7 @@ TABLE_STEP = "materialize this table again"
 
 
 def damaged_file_error(location: str, error: Exception, *, step: str) -> FileDamaged:
-    """Return the error for a file that cannot be read.
-
-    Args:
-        location: the file, as `Storage.location` returns it.
-        error: the cause.
-        step: the next step.
-    """
+    """Return the error for a file that cannot be read, with its location and the next step."""
     return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
 
 
@@ -52,12 +46,9 @@ class FileMetadata:
     """Metadata of a file, from its Parquet footer.
 
     Attributes:
-        rows: the number of rows.
-        bytes: the size of the file.
         content_hash: the hash of the rows as they were written; of a copy of a month, without the column `date`. See
             `content_hash_of`.
         key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
-        columns: the names of the columns.
     """
 
     rows: int
@@ -90,14 +81,9 @@ def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, st
 def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -> pa.Table:
     """Return the rows of a file as exactly `schema`.
 
-    Args:
-        data: the bytes of the file.
-        schema: the columns to read. A nullable column may be missing from the file, because it was added later or its
-            metric was not requested; it is then null.
-        only_stored: omit missing columns, instead of returning nulls.
-
-    Raises:
-        FileDamaged: the bytes are not a Parquet file, or a column is missing or of another type.
+    A nullable column may be missing from the file, because it was added later or its metric was not requested; it is
+    then null, or omitted if `only_stored` is set. `FileDamaged` is raised if the bytes are not a Parquet file, or a
+    column is missing or of another type.
     """
     file = _open(data)
     stored = {field.name: field.type for field in file.schema_arrow}
@@ -108,37 +94,37 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
         elif stored[field.name] != field.type:
             raise FileDamaged(f"column {field.name} is {stored[field.name]}, not {field.type}")
     present = pa.schema([field for field in schema if field.name in stored])
-    return _with_missing_columns(_read_rows(file, present.names), present if only_stored else schema)
+    rows = _read_rows(file, present.names)
+    wanted = present if only_stored else schema
+    columns = [rows[name] if name in stored else pa.nulls(len(rows), wanted.field(name).type) for name in wanted.names]
+    return pa.Table.from_arrays(columns, schema=wanted)
 
 
 def read_stored_rows(data: bytes) -> pa.Table:
-    """Return all rows of a file, with all its columns.
-
-    Raises:
-        FileDamaged: the bytes are not a Parquet file.
-    """
+    """Return all rows of a file, with all its columns; or raise `FileDamaged`."""
     return _read_rows(_open(data), None).replace_schema_metadata()
 
 
 def parse_metadata(data: bytes) -> FileMetadata:
-    """Return the metadata of a file; its rows are not decoded.
-
-    Raises:
-        FileDamaged: the bytes are not a Parquet file.
-    """
-    return _metadata(_open(data), len(data))
+    """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded."""
+    footer = _open(data).metadata
+    key_values = {
+        name.decode().removeprefix(_PREFIX): value.decode()
+        for name, value in (footer.metadata or {}).items()
+        if name.startswith(_PREFIX.encode())
+    }
+    content_hash = key_values.pop(_CONTENT_HASH, "")
+    return FileMetadata(footer.num_rows, len(data), content_hash, key_values, tuple(footer.schema.names))
 
 
 def has_content(data: bytes, content_hash: str) -> bool:
     """Return whether a file was written with the rows of this hash, and can be read: each page matches its checksum."""
     try:
         file = _open(data)
-        if _metadata(file, len(data)).content_hash != content_hash:
-            return False
-        _read_rows(file, None)
+        stored = (file.metadata.metadata or {}).get(f"{_PREFIX}{_CONTENT_HASH}".encode(), b"")
+        return stored.decode() == content_hash and _read_rows(file, None) is not None
     except FileDamaged:
         return False
-    return True
 
 
 def content_hash_of(rows: pa.Table) -> str:
@@ -183,24 +169,6 @@ def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
         return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FileDamaged(f"cannot be read as Parquet: {error}") from error
-
-
-def _with_missing_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows as exactly `schema`; missing columns are null."""
-    stored = dict(zip(rows.column_names, rows.columns, strict=True))
-    columns = [stored[field.name] if field.name in stored else pa.nulls(len(rows), field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _metadata(file: pq.ParquetFile, size: int) -> FileMetadata:
-    footer = file.metadata
-    key_values = {
-        name.decode().removeprefix(_PREFIX): value.decode()
-        for name, value in (footer.metadata or {}).items()
-        if name.startswith(_PREFIX.encode())
-    }
-    content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, size, content_hash, key_values, tuple(footer.schema.names))
 
 
 def _is_fixed_width(type_: pa.DataType) -> bool:

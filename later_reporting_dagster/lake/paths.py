@@ -1,21 +1,22 @@
-"""Paths of partitions below the lake's root, and how instance ids are encoded in them."""
+"""Where the files of the lake are: `{table}/date=YYYY-MM-DD/instance_id={percent-encoded id}/part-0.parquet`."""
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
-from later_reporting_dagster.lake.storage import LEAF
-
 FILE_NAME = "part-0.parquet"
+# The directory of one instance in a table: there are no partitions below it.
+INSTANCE_PREFIX = "instance_id="
 
-_DAY, _MONTH, _INSTANCE = "date=", "month=", LEAF
 # Spark, Hive and other readers skip names that begin with an underscore.
 _COMPACTED = "_compacted"
 # Common file systems limit the name of a directory to 255 bytes.
-_MAX_ENCODED_LENGTH = 255 - len(_INSTANCE)
+_MAX_ENCODED_LENGTH = 255 - len(INSTANCE_PREFIX)
 # Hive's encoding of null: readers would read an instance id with this text as null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_DIRECTORY = re.compile(rf"(date|month)=([0-9]{{4}}-[0-9]{{2}}(?:-[0-9]{{2}})?)(?:/{INSTANCE_PREFIX}([^/]+))?")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -35,6 +36,16 @@ class Partition:
 
     def __str__(self) -> str:
         return str(self.day) if self.instance_id is None else f"{self.day} {self.instance_id}"
+
+    @property
+    def month(self) -> "Partition":
+        """The month that a copy of the partition is in, as its first day."""
+        return Partition(self.day.replace(day=1), self.instance_id)
+
+
+def partition_sort_key(partition: Partition) -> tuple[date, str]:
+    """Return the key that sorts partitions by day, then instance; partitions without an instance come first."""
+    return partition.day, partition.instance_id or ""
 
 
 def encode_instance_id(instance_id: str) -> str:
@@ -60,29 +71,11 @@ def encode_instance_id(instance_id: str) -> str:
 
 
 @lru_cache(maxsize=16_384)  # A listing has the same few instances on every day.
-def decode_instance_id(key: str) -> str:
-    """Return the instance id that `encode_instance_id` encoded as `key`.
-
-    Raises:
-        ValueError: `key` is not an encoded id; for example, it has a space.
-    """
-    try:
-        instance_id = unquote(key, errors="strict")
-        is_encoding = encode_instance_id(instance_id) == key
-    except ValueError:
-        is_encoding = False
-    if not is_encoding:
-        raise ValueError(f"{key!r} is not a percent-encoded instance id")
+def _decode_instance_id(encoded: str) -> str:
+    instance_id = unquote(encoded, errors="strict")
+    if encode_instance_id(instance_id) != encoded:
+        raise ValueError("another encoding, such as `a b`: two directories would be one partition")
     return instance_id
-
-
-def partition_path(table_name: str, partition: Partition) -> str:
-    """Return the path of a partition's file, `/`-separated and relative to the lake's root.
-
-    Raises:
-        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
-    """
-    return f"{partition_directory(table_name, partition)}/{FILE_NAME}"
 
 
 def table_path(table_name: str) -> str:
@@ -90,23 +83,19 @@ def table_path(table_name: str) -> str:
     return f"{table_name}/{FILE_NAME}"
 
 
-def partition_directory(table_name: str, partition: Partition) -> str:
-    """Return the directory of a partition's file, relative to the lake's root.
+def partition_path(table_name: str, partition: Partition) -> str:
+    """Return the path of a partition's file, `/`-separated and relative to the lake's root."""
+    return f"{partition_directory(table_name, partition)}/{FILE_NAME}"
 
-    Raises:
-        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
-    """
-    return _instance_directory(day_directory(table_name, partition.day), partition.instance_id)
+
+def partition_directory(table_name: str, partition: Partition) -> str:
+    """Return the directory of a partition's file, relative to the lake's root."""
+    return _instance_directory(day_directory(table_name, partition.day), partition)
 
 
 def day_directory(table_name: str, day: date) -> str:
     """Return the directory with all partitions of a day, relative to the lake's root."""
-    return f"{table_name}/{_DAY}{day.isoformat()}"
-
-
-def first_of_month(day: date) -> date:
-    """Return the first day of the month of `day`; it identifies the month."""
-    return day.replace(day=1)
+    return f"{table_name}/date={day.isoformat()}"
 
 
 def compacted_directory(table_name: str) -> str:
@@ -114,53 +103,33 @@ def compacted_directory(table_name: str) -> str:
     return f"{_COMPACTED}/{table_name}"
 
 
-def compacted_path(table_name: str, month: date, instance_id: str | None) -> str:
-    """Return the path of the compacted copy of one month and instance, relative to the lake's root.
+def compacted_path(table_name: str, partition: Partition) -> str:
+    """Return the path of the copy of a partition's month, relative to the lake's root."""
+    month = f"{compacted_directory(table_name)}/month={partition.day.isoformat()[: len('YYYY-MM')]}"
+    return f"{_instance_directory(month, partition)}/{FILE_NAME}"
 
-    Raises:
-        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
+
+def is_compacted(path: str) -> bool:
+    """Return whether a path is that of the copy of a month."""
+    return path.startswith(f"{_COMPACTED}/")
+
+
+def parse_directory(directory: str, *, unit: str = "date") -> Partition | None:
+    """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`, if it is one.
+
+    With the unit `month`, it is the directory of a compacted month, and the partition has its first day.
     """
-    directory = f"{compacted_directory(table_name)}/{_MONTH}{month.isoformat()[: len('YYYY-MM')]}"
-    return f"{_instance_directory(directory, instance_id)}/{FILE_NAME}"
-
-
-def parse_compacted_path(path: str) -> tuple[date, str | None] | None:
-    """Return the month and instance of a path relative to `compacted_directory`.
-
-    Returns:
-        None if the path is not one that `compacted_path` returns.
-    """
-    month, _, rest = path.partition("/")
-    try:
-        first = date.fromisoformat(f"{month.removeprefix(_MONTH)}-01")
-        instance, _, _ = rest.rpartition("/")
-        instance_id = decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None
-    except ValueError:
-        return None
-    # Compare with the path that `compacted_path` returns, so that other spellings of the same month or instance are
-    # rejected. With an empty table name, that path begins with `_compacted//`.
-    return (first, instance_id) if compacted_path("", first, instance_id).endswith(f"//{path}") else None
-
-
-def parse_partition_directory(directory: str) -> Partition | None:
-    """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`.
-
-    Returns:
-        None if it is not the directory of a partition.
-    """
-    day, _, instance = directory.partition("/")
-    if not day.startswith(_DAY) or (instance and not instance.startswith(_INSTANCE)):
+    match = _DIRECTORY.fullmatch(directory)
+    if match is None or match[1] != unit:
         return None
     try:
-        partition = Partition(
-            date.fromisoformat(day.removeprefix(_DAY)),
-            decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None,
-        )
+        instance_id = None if match[3] is None else _decode_instance_id(match[3])
+        return Partition(date.fromisoformat(match[2] if unit == "date" else f"{match[2]}-01"), instance_id)
     except ValueError:
         return None
-    # `fromisoformat` also accepts other spellings, such as 20240103: two directories would then be one partition.
-    return partition if day == f"{_DAY}{partition.day.isoformat()}" else None
 
 
-def _instance_directory(parent: str, instance_id: str | None) -> str:
-    return parent if instance_id is None else f"{parent}/{_INSTANCE}{encode_instance_id(instance_id)}"
+def _instance_directory(parent: str, partition: Partition) -> str:
+    if partition.instance_id is None:
+        return parent
+    return f"{parent}/{INSTANCE_PREFIX}{encode_instance_id(partition.instance_id)}"

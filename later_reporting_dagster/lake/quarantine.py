@@ -13,11 +13,9 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import PARTITION_STEP, damaged_file_error
-from later_reporting_dagster.lake.partition_listing import find_directories
-from later_reporting_dagster.lake.partition_paths import Partition, partition_directory
-from later_reporting_dagster.lake.storage import Storage
+from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
+from later_reporting_dagster.lake.storage import Storage, map_concurrently
 
 _DIRECTORY = "_quarantine"
 _FILE_NAME = "part-0.jsonl"
@@ -27,13 +25,9 @@ _QUERY_DIRECTORY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
 
 @dataclass(frozen=True, slots=True)
 class QuarantineFile:
-    """A file of bad rows.
+    """A file of bad rows, of a partition or of a query, whose first and last day are `day_range`.
 
-    Attributes:
-        path: the path relative to the lake's root.
-        partition: the partition of all rows; None for the file of a query.
-        day_range: the first and last day of the query; None for the file of a partition. If the directory is
-            neither of a partition nor of a query, both `partition` and `day_range` are None.
+    If its directory is neither of a partition nor of a query, both are None.
     """
 
     path: str
@@ -43,15 +37,7 @@ class QuarantineFile:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A bad row in quarantine.
-
-    Attributes:
-        partition: the row's partition; None when it is unknown.
-        reason: why the row is bad.
-        raw: the row as the API returned it, as JSON.
-        query: the query that returned it, without secrets.
-        day_range: the first and last day of the query, if the partition is unknown.
-    """
+    """A bad row, as JSON of the API. If its partition is unknown, `day_range` has the days of the query."""
 
     partition: Partition | None
     reason: str
@@ -61,68 +47,38 @@ class QuarantinedRow:
 
 
 class Quarantine:
-    """The bad rows of a lake's tables."""
+    """The bad rows of a lake's tables. Queries are stored without secrets."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str:
-        """Replace the bad rows of a partition.
-
-        Args:
-            table_name: the table that the rows were fetched for.
-            partition: the partition of the rows.
-            bad_rows: all bad rows of the partition; at least one.
-            query: the query that returned them, without secrets.
-
-        Returns:
-            The location of the file.
-        """
+        """Replace the bad rows of a partition by at least one; return the location of the file."""
         path = f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
         return self._write(path, bad_rows, query=query)
 
     def write_rows_without_partition(
         self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
     ) -> str:
-        """Replace the file with those bad rows of a query whose partition is unknown.
-
-        Args:
-            table_name: the table that the rows were fetched for.
-            bad_rows: all bad rows of the query without a known partition; at least one.
-            query: the query that returned them, without secrets.
-            day_range: the first and last day of the query.
-
-        Returns:
-            The location of the file.
-        """
+        """Replace those bad rows of a query whose partition is unknown by at least one; return the file's location."""
         digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
         directory = f"query={day_range[0].isoformat()}_{day_range[1].isoformat()}_{digest[:32]}"
         return self._write(f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
     def files(self, table_name: str) -> list[QuarantineFile]:
         """List the files of a table, sorted by path. It takes one listing."""
-        directories = sorted(
-            find_directories(self._storage, f"{_DIRECTORY}/{table_name}", _FILE_NAME), key=lambda found: found[0]
-        )
-        return [
-            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _parse_query_days(directory.rpartition("/")[2]))
-            for directory, partition, _ in directories
-        ]
+        root, files = f"{_DIRECTORY}/{table_name}", []
+        for path in sorted(self._storage.named_files([root], _FILE_NAME)):
+            directory = path.removeprefix(f"{root}/").removesuffix(f"/{_FILE_NAME}")
+            files.append(QuarantineFile(path, parse_directory(directory), _parse_query_days(directory)))
+        return files
 
     def rows(self, table_name: str) -> list[QuarantinedRow]:
-        """Read all bad rows of a table.
-
-        Raises:
-            FileDamaged: as `rows_in`.
-        """
+        """Read all bad rows of a table."""
         return list(chain.from_iterable(map_concurrently(self.rows_in, self.files(table_name))))
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
-        """Read the rows of a file; none if it no longer exists.
-
-        Raises:
-            FileDamaged: the file was changed after it was written, or something else wrote it.
-        """
+        """Read the rows of a file; none if it no longer exists. `FileDamaged`: something else has written it."""
         try:
             lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
             return [

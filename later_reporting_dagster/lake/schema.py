@@ -1,4 +1,4 @@
-"""Arrow schemas of the lake's tables, and the conversion of posts to Arrow.
+"""Arrow schemas of the lake's tables, and the conversion of rows to Arrow.
 
 The columns of a file of posts depend only on the requested metrics. In files with different metrics, the common columns
 have the same order and types, so the files can be read as one table.
@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, CreatorProfile, Metric, Post, platform_of
-from later_reporting_dagster.lake.columns import POST_KEY, Column, ColumnType, post_columns
+from later_reporting_dagster.lake.tables import (
+    POST_KEY,
+    Column,
+    ColumnType,
+    RawTable,
+    campaign_performance_columns,
+    post_columns,
+)
 
 _Group = TypeVar("_Group")
 
@@ -25,6 +32,8 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "date32[day]": pa.date32(),
     "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
 }
+# The day of a row's partition. In a daily file, it is in the path, not in the columns.
+DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
@@ -44,50 +53,48 @@ def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
 
 POSTS_SCHEMA = posts_schema(DEFAULT_METRICS)
 
-# The day of a row's partition. In a daily file, it is in the path, not in the columns.
-DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)
-
 
 def with_date_field(schema: pa.Schema) -> pa.Schema:
     """Return `schema` with a first column `date`: the day of the row's partition."""
     return schema.insert(0, DATE)
 
 
-def date_column(row_counts: Iterable[tuple[date, int]]) -> pa.Array:
-    """Return the values of the column `date` for concatenated partitions.
-
-    Args:
-        row_counts: the day and the number of rows of each partition, in order.
-    """
+def with_date_column(rows: pa.Table, row_counts: Iterable[tuple[date, int]]) -> pa.Table:
+    """Return concatenated partitions with a first column `date`, given the day and the number of rows of each."""
     runs = [pa.repeat(pa.scalar(day, DATE.type), count) for day, count in row_counts]
-    return pa.concat_arrays(runs) if runs else pa.array([], DATE.type)
+    return rows.add_column(0, DATE, pa.concat_arrays(runs) if runs else pa.array([], DATE.type))
+
+
+def rows_by_group(
+    table: RawTable, rows: Mapping[_Group, Sequence[Any]], *, metrics: tuple[Metric, ...]
+) -> dict[_Group, pa.Table]:
+    """Return the posts or campaigns of each group as rows of a raw table, sorted by key.
+
+    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that was
+    not requested for a post is null. Posts are slices of one table: most groups are partitions of few rows, and for few
+    rows building a table takes longer than filling it.
+    """
+    if table.rows == "posts":
+        return _posts_by_group(rows, metrics)
+    schema = schema_of(campaign_performance_columns(metrics))
+    return {
+        group: pa.Table.from_pylist(
+            [
+                {**campaign.metrics, "campaign_id": campaign.campaign_id, "extra": campaign.extra}
+                for campaign in sorted(campaigns, key=attrgetter("campaign_id"))
+            ],
+            schema=schema,
+        )
+        for group, campaigns in rows.items()
+    }
 
 
 def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS) -> pa.Table:
-    """Return posts as rows of `posts_schema(metrics)`, sorted by `POST_KEY`; strings sort by code point.
-
-    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that was
-    not requested for a post is null.
-
-    Raises:
-        pyarrow.ArrowInvalid: a value does not fit its column. This cannot happen with posts that the contract has
-            parsed.
-    """
-    return posts_tables({None: posts}, metrics=metrics)[None]
+    """Return posts as rows of `posts_schema(metrics)`, sorted by key; see `rows_by_group`."""
+    return _posts_by_group({None: posts}, metrics)[None]
 
 
-def posts_tables(
-    posts: Mapping[_Group, Sequence[Post]], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS
-) -> dict[_Group, pa.Table]:
-    """Return the `posts_table` of each group.
-
-    All are slices of one table: most groups are partitions of few rows, and for few rows building a table takes longer
-    than filling it.
-
-    Raises:
-        pyarrow.ArrowInvalid: as `posts_table`.
-    """
-    schema = posts_schema(metrics)
+def _posts_by_group(posts: Mapping[_Group, Sequence[Post]], metrics: tuple[Metric, ...]) -> dict[_Group, pa.Table]:
     ordered: list[Post] = []
     bounds: dict[_Group, tuple[int, int]] = {}
     for group, members in posts.items():
@@ -97,13 +104,13 @@ def posts_tables(
             rows.sort(key=attrgetter(name))
         bounds[group] = (len(ordered), len(rows))
         ordered += rows
+    schema = posts_schema(metrics)
     columns = [pa.array(_values(ordered, field.name), field.type) for field in schema]
     table = pa.Table.from_arrays(columns, schema=schema)
     return {group: table.slice(start, count) for group, (start, count) in bounds.items()}
 
 
 def _values(posts: Sequence[Post], column: str) -> list[Any]:
-    """Return the values of one column."""
     attribute = column.removeprefix("creator_")
     if column == "platform":
         return [platform_of(post.content_type) for post in posts]

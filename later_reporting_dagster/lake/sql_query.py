@@ -5,16 +5,15 @@ DuckDB can only read the files of the views: it cannot read other files, write f
 
 import re
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import Lake, LakeDatabase, LakeUnavailable, Table, open_database
-from later_reporting_dagster.lake.database import empty_select
-
-if TYPE_CHECKING:
-    import duckdb
+from later_reporting_dagster.lake.database import LakeDatabase, empty_select, open_database
+from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.storage import LakeUnavailable
+from later_reporting_dagster.lake.tables import Table
 
 # DuckDB's sums of int64 have this type. Users of Parquet files and pandas expect int64.
 _HUGEINT = pa.decimal128(38, 0)
@@ -23,10 +22,9 @@ _HUGEINT = pa.decimal128(38, 0)
 _SQL_ERRORS = tuple(
     f"{kind} Error" for kind in ("Parser", "Binder", "Catalog", "Conversion", "Out of Range", "Permission", "Syntax")
 )
-# The error of a placeholder view is this text and the name of the table.
-_PLACEHOLDER = "the files of this table are not listed yet: "
-# The beginning of an EXPLAIN statement, with its options.
-_EXPLAIN = re.compile(r"\A\s*EXPLAIN\b\s*(ANALYZE\b)?\s*(\(\s*(ANALYZE|FORMAT)\b[^()]*\))?", re.IGNORECASE)
+# What a query can be: DuckDB reports EXPLAIN whatever is explained, and MULTI for any statement with a PIVOT. Whatever
+# else these contain, the confined database neither writes nor reads anything but the views.
+_QUERY_KINDS = ("SELECT", "EXPLAIN", "MULTI")
 _BATCH_ROWS = 10_000
 
 
@@ -46,8 +44,8 @@ def run_query(
 
     Args:
         sql: the query, in DuckDB's SQL.
-        lake: the lake. The files of tables that the query does not use are not listed.
-        tables: all tables of the lake; a table without files has no rows.
+        tables: all tables of the lake; a table without files has no rows. Only the files of tables whose names the
+            query contains are listed.
         memory_gb: the memory limit in GB. It applies to DuckDB and, separately, to the rows of the result, so both
             together may use twice as much. Nothing is spilled to disk.
         on_note: called with a text that may explain the result; for example, that a table has no files.
@@ -55,88 +53,37 @@ def run_query(
     Raises:
         QueryError: the SQL is invalid, is not exactly one query or uses unknown names; or a file that it reads is
             damaged; or it needs more memory than the limit.
-        LakeUnavailable: the lake cannot be listed or read.
     """
     import duckdb
 
-    by_name = {table.name: table for table in tables}
     # No spill directory, because DuckDB lets any query read and write files in it.
     with open_database(lake, memory_gb=memory_gb, spill_directory=None, confined=True) as database:
         try:
-            _check_is_query(sql, database.connection)
+            statements = database.connection.extract_statements(sql)
+            if len(statements) != 1:
+                raise QueryError(f"expected one SQL statement, got {len(statements) or 'none'}")
+            if (kind := statements[0].type.name) not in _QUERY_KINDS:
+                raise QueryError(f"only SELECT statements are allowed, not {kind}")
             for table in tables:
-                if re.search(rf"(?<!\w){re.escape(table.name)}(?!\w)", sql, re.IGNORECASE):
-                    _add_view(database, table, on_note)
-                else:
-                    _add_placeholder(database, table)
-            while True:
-                try:
-                    batches = database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-                    return _narrow_sums(_read(batches, memory_gb))
-                except (duckdb.Error, pa.ArrowException) as error:
-                    if _PLACEHOLDER not in str(error):
-                        raise
-                    # The query computes the name of the table, as in `query_table('posts_' || 'published')`.
-                    name = _one_line(error).partition(_PLACEHOLDER)[2].split()[0]
-                    _add_view(database, by_name[name], on_note)
+                if not re.search(rf"(?<!\w){re.escape(table.name)}(?!\w)", sql, re.IGNORECASE):
+                    # For lists of tables and columns. A query that computes the name fails, instead of reading nothing.
+                    reason = f"{table.name} is read, but not named: write its name in the query, as in a comment"
+                    select = empty_select(table, condition=f"CAST(error('{reason}') AS BOOLEAN)")
+                    database.connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
+                    continue
+                database.add_view(table)
+                if on_note is not None and database.is_empty(table.name):
+                    on_note(f"{table.name} has no files in {lake.root}")
+            return _narrow_sums(_read(database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
         # Errors while rows are fetched are raised by Arrow.
         except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
-            raise _translated(error, database, by_name, memory_gb) from error
-
-
-def _add_view(database: LakeDatabase, table: Table, on_note: Callable[[str], object] | None) -> None:
-    database.add_view(table)
-    if on_note is not None and database.is_empty(table.name):
-        on_note(f"{table.name} has no files in {database.lake.root}")
-
-
-def _add_placeholder(database: LakeDatabase, table: Table) -> None:
-    """Create a view for a table that the query does not name: reading it raises an error with the table's name."""
-    condition = f"CAST(error('{_PLACEHOLDER}{table.name}') AS BOOLEAN)"
-    database.connection.execute(f'CREATE VIEW "{table.name}" AS {empty_select(table, condition=condition)}')
-
-
-def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
-    """Raise an error unless the SQL is exactly one query.
-
-    Raises:
-        QueryError: the text contains no statement, more than one, or one that is not a query.
-        duckdb.Error: it cannot be parsed.
-    """
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1:
-        raise QueryError(f"expected one SQL statement, got {len(statements) or 'none'}")
-    kind = statements[0].type.name
-    if kind in ("EXPLAIN", "MULTI"):
-        # For EXPLAIN, DuckDB does not report the kind of the explained statement. For any statement with a PIVOT, it
-        # reports MULTI. In both cases, parse the text in parentheses: only a query can be parsed so.
-        query = re.sub(r"[;\s]+\Z", "", _EXPLAIN.sub("", _without_comments(sql)))
-        connection.extract_statements(f"({query})")
-    elif kind != "SELECT":
-        raise QueryError(f"only SELECT statements are allowed, not {kind}")
-
-
-def _without_comments(sql: str) -> str:
-    """Return the SQL with a space in place of each comment."""
-    import duckdb
-
-    text = sql.encode()
-    tokens = duckdb.tokenize(sql)
-    ends = [*(start for start, _ in tokens[1:]), len(text)]  # in bytes; a token ends with the spaces after it
-    return b"".join(
-        b" " if kind == duckdb.token_type.comment else text[start:end]
-        for (start, kind), end in zip(tokens, ends, strict=True)
-    ).decode()
+            raise _translated(error, database, [table.name for table in tables], memory_gb) from error
 
 
 def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
-    """Read all rows, with a separate memory limit: DuckDB's limit does not include them.
-
-    Raises:
-        QueryError: the rows exceed the limit.
-    """
+    """Read all rows, with a separate memory limit: DuckDB's limit does not include them."""
     read: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from jinja2 import Template
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, Table, ViewContents, open_database
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS, Period
 from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES
 

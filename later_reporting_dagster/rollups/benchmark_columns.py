@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from later_reporting_dagster.contract import Metric
-from later_reporting_dagster.lake.columns import Column
+from later_reporting_dagster.lake.tables import Column
 from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
     RESULTS,

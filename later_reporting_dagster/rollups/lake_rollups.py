@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.contract import CAMPAIGN_METRICS
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -21,17 +21,17 @@ from later_reporting_dagster.lake import (
     ViewContents,
     campaign_performance_columns,
     open_database,
-    post_columns,
     schema_of,
 )
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.rollups import reconciliation, sql_engine
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY
 
 # The fetched tables, with the columns of all known metrics; a metric that was not requested is null.
-_RAW_TABLES = {name: Table(name, post_columns(METRICS)) for name in RAW_TABLE_NAMES.values()}
+_RAW_TABLES = {raw_table.name: raw_table.table for raw_table in RAW_TABLES}
 CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
 # The tables that windows are made from, beside the one of campaigns.
 _WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)

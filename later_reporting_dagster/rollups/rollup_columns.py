@@ -4,8 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Channel, Metric
-from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_COLUMNS
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, ColumnType, metric_column_type
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_COLUMNS,
+    POST_COLUMNS,
+    POST_KEY,
+    Column,
+    ColumnType,
+    metric_column_type,
+)
 from later_reporting_dagster.rollups.periods import WINDOWS
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")

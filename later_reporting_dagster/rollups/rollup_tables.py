@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
-from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.columns import Column
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
 # Date basis -> its raw table.
-RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.POST_DATE: "posts_published"}
+RAW_TABLE_NAMES = {table.date_basis: table.name for table in RAW_TABLES}
 
 
 class Measures(StrEnum):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.endpoint.problem_responses import ProblemError
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, FileDamaged, Lake, schema_of
-from later_reporting_dagster.lake.partition_paths import table_path
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.serve.lake_state import (
     LakeChanged,
     LakeState,
@@ -48,7 +48,7 @@ class CampaignRows:
         Raises:
             ProblemError: 404, if the lake does not have the table.
         """
-        if _PATH not in lake.storage.files(CAMPAIGNS_TABLE):
+        if not lake.table_exists(CAMPAIGNS_TABLE):
             detail = f"this lake has no table {CAMPAIGNS_TABLE}"
             raise ProblemError(HTTPStatus.NOT_FOUND, ProblemType.NOT_FOUND, detail)
         return LakeState(

@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.ingest.dimensions import instances_with_files, stored_instances
 from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 DAYS_HEADER, INSTANCES_HEADER = "X-Later-Missing-Days", "X-Later-Missing-Instances"
 MAX_LISTED = 100  # keeps the headers short enough for any client

@@ -134,7 +134,7 @@ class PostRows:
             if in_one_access and lake.storage.native_path("") is not None:
                 database = LakeDatabase(lake, database.connection, is_confined=True)
             try:
-                database.add_view(table, state.partitions, known_to_exist=True)
+                database.add_view(table, state.partitions)
                 database.connection.execute(duckdb_macros())
                 database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
                 tables.write_rows(name, rows_sql(self, in_one_scan=in_one_access), database.connection)
@@ -142,7 +142,7 @@ class PostRows:
                 raise failure(error) or _unreadable(error, database, verify=in_one_access) from error
 
     def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:
-        return version_of_files(lake, lake.files(self.table_name, partitions, known_to_exist=True))
+        return version_of_files(lake, lake.files(self.table_name, partitions))
 
 
 def _unreadable(error: Exception, database: LakeDatabase, *, verify: bool) -> RowsNotRead:

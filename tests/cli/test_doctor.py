@@ -16,7 +16,7 @@ from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User
 from tests.conftest import NO_RATE_LIMIT, Service, both_api_versions, problem

@@ -6,9 +6,9 @@ import pytest
 
 from later_reporting_dagster.contract.days import expected_days
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE, instances_table
+from later_reporting_dagster.ingest.dimensions import instances_table
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 from tests.cli.conftest import User, error_line
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import list_instances

@@ -14,16 +14,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
 
-PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
-DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
 RAW_TABLES = (PUBLISHED, DAILY)
 DAYS = [date(2024, 3, number) for number in range(1, 4)]
 INGESTED_PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]

@@ -1,15 +1,13 @@
 """The compaction job: closed months become one file per instance, and readers get the same rows."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
 
-from later_reporting_dagster.lake import Lake, Partition, posts_table
-from later_reporting_dagster.lake.table_compaction import CompactionSummary, compact_table
+from later_reporting_dagster.lake import Partition, posts_table
 from tests.conftest import DAYS, INSTANCE_IDS, files
 from tests.defs.conftest import QUIET_LOGGING, Project, failure
 from tests.lake.conftest import unreadable
@@ -120,30 +118,3 @@ def test_schedule_is_weekly_and_stopped_by_default(project: Project) -> None:
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 4 * * 0", "UTC")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.job_name == "later_compaction"
-
-
-@pytest.mark.parametrize(("day", "written"), [("2024-04-28", 0), ("2024-04-29", 4)])
-def test_month_is_compacted_once_it_is_no_longer_restated(day: str, written: int, tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    now = datetime.fromisoformat(day).replace(hour=6, tzinfo=UTC)
-    for partition in PARTITIONS:
-        lake.write(RAW, partition, posts_table([]))
-        os.utime(lake.url(RAW, partition), (0, 0))
-    assert compact_table(lake, RAW, restate_days=28, now=now).written == written
-
-
-def test_compaction_summary_is_one_sentence() -> None:
-    done = CompactionSummary(
-        written=3,
-        unchanged=1,
-        removed=1,
-        daily_files=1234,
-        daily_bytes=5_000_000,
-        bytes=1_000_000,
-        skipped={"written moments ago": 2},
-    )
-    assert str(done) == (
-        "3 months written, 1 unchanged, 1 removed; readers read 4 monthly files (1,000,000 bytes in total) instead of"
-        " 1,234 daily files (5,000,000 bytes in total), which are kept"
-        "; 2 days skipped: written moments ago"
-    )

@@ -10,7 +10,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.defs.posts_checks import evaluate_settled_posts
 from later_reporting_dagster.defs.settled_posts import MetricSums, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, RAW_TABLES
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Truth
 from tests.rollups.conftest import posts_of

@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.settled_posts import (
     settled_day_ranges,
 )
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from tests.rollups.conftest import Row, posts_of, row
 
 FIRST, SETTLED_AFTER = date(2024, 1, 1), 10

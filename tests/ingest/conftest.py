@@ -17,7 +17,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable
 from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, is_first_page, partition_file, stored_rows
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)

@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE, Files, expected_files, refreshed_coverage
+from later_reporting_dagster.ingest.coverage import Files, expected_files, refreshed_coverage
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 TABLES = ("posts_published", CAMPAIGN_PERFORMANCE_TABLE)

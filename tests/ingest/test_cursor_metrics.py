@@ -16,7 +16,7 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, D
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.lake import Lake, posts_schema
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES, RawTable
+from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World
 from tests.conftest import DAYS, NO_RATE_LIMIT, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table

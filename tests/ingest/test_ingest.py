@@ -28,7 +28,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
 from tests.conftest import (
     DAYS,

@@ -8,14 +8,13 @@ import pytest
 
 from later_reporting_dagster.ingest.dimensions import (
     INSTANCES_SCHEMA,
-    INSTANCES_TABLE,
     instances_table,
     known_instances,
     stored_instances,
     unlisted_instances,
 )
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]

@@ -11,9 +11,9 @@ from starlette.requests import Request
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, QuarantineFile
-from later_reporting_dagster.lake.quarantine import Quarantine
-from later_reporting_dagster.lake.raw_tables import RawTable
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake.quarantine import Quarantine, QuarantineFile
+from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     DAYS,

@@ -1,10 +1,7 @@
 """A lake of posts with nulls, zeros, empty strings, counts that no float can hold, and numeric instance ids."""
 
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, Table, posts_table
 from tests.lake.conftest import post
@@ -53,9 +50,3 @@ def lake_at(root: str) -> Lake:
         },
     )
     return lake
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """A lake on a local disk with all PARTITIONS."""
-    return lake_at(str(tmp_path / "lake"))

@@ -34,6 +34,13 @@ class MovingFileSystem(MemoryFileSystem):
     def mv(self, path1: str, path2: str, **_kwargs: Any) -> None:
         self.store[path2] = self.store.pop(path1)
 
+    def info(self, path: str, **_: Any) -> Any:
+        details = super().info(path)
+        return details if details["type"] == "directory" else {**details, "mtime": self.modified(path)}
+
+    def find(self, path: str, *args: Any, **options: Any) -> Any:
+        return {name: self.info(name) for name in super().find(path)}
+
 
 class BucketFileSystem(MemoryFileSystem):
     """An object store: its puts are atomic, it lists by prefix, and its listings have ETags."""
@@ -67,27 +74,11 @@ class BucketFileSystem(MemoryFileSystem):
         raise AssertionError("a request for one file alone")
 
 
-class UnversionedFileSystem(MemoryFileSystem):
-    """A filesystem that reports the size of a file, and neither an ETag nor a modification time."""
-
-    protocol = "unversioned"
-    store: ClassVar[dict[str, Any]] = {}
-    pseudo_dirs: ClassVar[list[str]] = [""]
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return super()._strip_protocol(path.replace("unversioned://", "memory://"))
-
-    def modified(self, path: str) -> datetime:
-        raise NotImplementedError
+fsspec.register_implementation("moving", MovingFileSystem, clobber=True)
+fsspec.register_implementation("bucket", BucketFileSystem, clobber=True)
 
 
-for filesystem in (MovingFileSystem, BucketFileSystem, UnversionedFileSystem):
-    name = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
-    fsspec.register_implementation(name, filesystem, clobber=True)
-
-
-@pytest.fixture(params=["file", "memory", "moving"])
+@pytest.fixture(params=["file", "bucket", "moving"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The root of an empty lake, on each kind of storage."""
     if request.param == "file":

@@ -2,6 +2,7 @@ import os
 import random
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -18,11 +19,21 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition, partition_path
-from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, MonthCompactionResult
-from later_reporting_dagster.lake.partition_paths import compacted_path
+from later_reporting_dagster.lake import (
+    POST_COLUMNS,
+    POSTS_SCHEMA,
+    FileDamaged,
+    Lake,
+    Partition,
+    Table,
+    open_dataset,
+    partition_path,
+)
+from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, CompactionSummary
+from later_reporting_dagster.lake.paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, compacted_rows, rows
 
+POSTS = Table("posts", POST_COLUMNS)
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
 INSTANCES = ("instance_000", "a/b")
 # One day more than the minimum in each month, so that one may be missing.
@@ -42,7 +53,7 @@ def lake_at(scheme: str, tmp_path: Path) -> Lake:
     return Lake(f"file://{tmp_path}/lake" if scheme == "file" else f"{scheme}://{secrets.token_hex(8)}/lake")
 
 
-@pytest.fixture(params=["file", "memory", "moving", "bucket"])
+@pytest.fixture(params=["file", "moving", "bucket"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     """An empty lake, on each kind of storage."""
     return lake_at(request.param, tmp_path)
@@ -71,10 +82,9 @@ def later(seconds: float = MIN_AGE_SECONDS + 60) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def compact(
-    lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None
-) -> list[MonthCompactionResult]:
-    return list(lake.compact("posts", closed_before=closed_before, now=now or later()))
+def compact(lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None) -> CompactionSummary:
+    now = now or later()
+    return lake.compact("posts", restate_days=(now.date() - closed_before).days, now=now)
 
 
 def read_daily_files(
@@ -86,8 +96,7 @@ def read_daily_files(
 
 def copy_path(lake: Lake, partition: Partition) -> Path:
     """Return the path of the copy of a partition's month on a local disk."""
-    month = compacted_path("posts", partition.day.replace(day=1), partition.instance_id)
-    return Path(lake.url("posts", partition).removesuffix(partition_path("posts", partition))) / month
+    return Path(lake.storage.location(compacted_path("posts", partition)))
 
 
 def held(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> set[Partition]:
@@ -95,18 +104,11 @@ def held(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> set[Partit
     return set(compacted_rows(lake, "posts", partitions, schema=POSTS_SCHEMA))
 
 
-# Contents of a copy
-
-
 def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
     filled(lake)
     found = compact(lake)
-    assert [(month.month, month.instance_id, month.days, month.rows) for month in found] == [
-        (month, instance_id, MIN_DAYS + 1, 3 * (MIN_DAYS + 1))
-        for month in (JANUARY, FEBRUARY)
-        for instance_id in sorted(INSTANCES)
-    ]
-    assert all(month.changed and not month.skipped and month.bytes < month.daily_bytes for month in found)
+    assert (found.written, found.daily_files, found.skipped) == (2 * len(INSTANCES), len(PARTITIONS), {})
+    assert found.bytes < found.daily_bytes
     for partitions in (PARTITIONS, PARTITIONS[::-1], PARTITIONS[::3], ONE_MONTH, [*ONE_MONTH, *ONE_MONTH[:2]]):
         expected = read_daily_files(lake, partitions)
         assert lake.read("posts", partitions, schema=POSTS_SCHEMA).equals(expected)
@@ -119,7 +121,7 @@ def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month(tmp_pa
     BucketFileSystem.requests.clear()
     lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
     requested = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
-    months = [compacted_path("posts", month, name) for month in (JANUARY, FEBRUARY) for name in INSTANCES]
+    months = {compacted_path("posts", partition) for partition in PARTITIONS}
     assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
 
 
@@ -127,23 +129,22 @@ def test_compact_reads_no_daily_file_of_a_current_copy(tmp_path: Path) -> None:
     lake = filled(lake_at("bucket", tmp_path))
     compact(lake)
     BucketFileSystem.requests.clear()
-    assert not any(month.changed for month in compact(lake))
+    assert (found := compact(lake)).unchanged == found.files == 2 * len(INSTANCES)
     assert not [request for request in BucketFileSystem.requests if request.startswith("get") and "date=" in request]
 
 
 def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
     days = [Partition(partition.day) for partition in ONE_MONTH]
     filled(lake, days)
-    (month,) = compact(lake)
-    assert (month.instance_id, month.days) == (None, len(days))
+    assert compact(lake).daily_files == len(days)
     assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(read_daily_files(lake, days))
 
 
 def test_dataset_reads_whole_months_from_their_copies(lake: Lake) -> None:
     filled(lake)
-    before = lake.dataset("posts", POSTS_SCHEMA).to_table().sort_by(BY_DAY_AND_KEY)
+    before = open_dataset(lake, POSTS).to_table().sort_by(BY_DAY_AND_KEY)
     compact(lake)
-    dataset = lake.dataset("posts", POSTS_SCHEMA)
+    dataset = open_dataset(lake, POSTS)
     assert [path for path in dataset.files if "_compacted" not in path] == []
     assert len(dataset.files) == 2 * len(INSTANCES)
     assert dataset.to_table().sort_by(BY_DAY_AND_KEY).equals(before)
@@ -156,7 +157,7 @@ def test_dataset_reads_daily_files_when_a_day_changed_or_is_not_requested(lake: 
     compact(lake)
 
     def files_read(partitions: list[Partition]) -> int:
-        dataset = lake.dataset("posts", POSTS_SCHEMA, partitions)
+        dataset = open_dataset(lake, POSTS, partitions)
         assert dataset.count_rows() == sum(len(read_daily_files(lake, [partition])) for partition in partitions)
         return len(dataset.files)
 
@@ -166,15 +167,10 @@ def test_dataset_reads_daily_files_when_a_day_changed_or_is_not_requested(lake: 
     assert files_read(ONE_MONTH) == len(ONE_MONTH)
 
 
-# Which days are copied, and when
-
-
 def test_month_is_closed_when_its_last_day_is_before_the_given_day(local: Lake) -> None:
     filled(local)
-    assert compact(local, closed_before=date(2024, 1, 31)) == []
-    assert {month.month for month in compact(local, closed_before=FEBRUARY)} == {JANUARY}
-    assert {month.month for month in compact(local, closed_before=date(2024, 2, 29))} == {JANUARY}
-    assert {month.month for month in compact(local, closed_before=date(2024, 3, 1))} == {JANUARY, FEBRUARY}
+    for closed_before, months in ((date(2024, 1, 31), 0), (FEBRUARY, 1), (date(2024, 2, 29), 1), (date(2024, 3, 1), 2)):
+        assert compact(local, closed_before=closed_before).files == months * len(INSTANCES)
 
 
 def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local: Lake) -> None:
@@ -188,8 +184,8 @@ def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local
     expected = read_daily_files(local)
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
-    changed = [month for month in compact(local) if month.changed]
-    assert [(month.month, month.instance_id, month.days) for month in changed] == [(JANUARY, "a/b", MIN_DAYS)]
+    found = compact(local)
+    assert (found.written, found.daily_files) == (1, len(PARTITIONS) - 1)
     assert held(local) == set(PARTITIONS) - {removed}
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
@@ -201,20 +197,19 @@ def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
     assert path.exists()
     for partition in ONE_MONTH[: -MIN_DAYS + 1]:
         Path(local.url("posts", partition)).unlink()
-    (month,) = compact(local)
-    assert (month.days, month.bytes, month.changed) == (0, 0, True)
-    assert set(month.skipped.values()) == {"fewer than 4 days of the month can be copied"}
+    found = compact(local)
+    assert (found.removed, found.files, found.bytes) == (1, 0, 0)
+    assert found.skipped == {"fewer than 4 days of the month can be copied": MIN_DAYS - 1}
     assert not path.exists()
-    assert [month.changed for month in compact(local)] == [False]
+    assert compact(local).removed == 0
 
     filled(local, ONE_MONTH)
     compact(local)
     for partition in ONE_MONTH:
         Path(local.url("posts", partition)).unlink()
-    (month,) = compact(local)
-    assert (month.days, month.changed, month.skipped) == (0, True, {})
+    found = compact(local)
+    assert (found.removed, found.skipped) == (1, {})
     assert not path.exists()
-    assert compact(local) == []
 
 
 def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local: Lake) -> None:
@@ -224,9 +219,8 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     for partition in ONE_MONTH:
         os.utime(local.url("posts", partition), (stamp, stamp))
     a_moment_later = datetime.fromtimestamp(stamp + MIN_AGE_SECONDS / 2, UTC)
-    (month,) = compact(local, now=a_moment_later)
-    assert (month.days, len(month.skipped)) == (0, len(ONE_MONTH))
-    assert set(month.skipped.values()) == {"written moments ago: will be copied next time"}
+    skipped = compact(local, now=a_moment_later).skipped
+    assert skipped == {"written moments ago: will be copied next time": len(ONE_MONTH)}
 
     size = restated.stat().st_size
     local.write("posts", ONE_MONTH[2], posts(7))
@@ -234,45 +228,34 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     assert restated.stat().st_size == size
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
-    (month,) = compact(local, now=a_moment_later + timedelta(seconds=MIN_AGE_SECONDS))
-    assert (month.days, month.skipped) == (len(ONE_MONTH), {})
+    found = compact(local, now=a_moment_later + timedelta(seconds=MIN_AGE_SECONDS))
+    assert (found.daily_files, found.skipped) == (len(ONE_MONTH), {})
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
 
-def test_large_day_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_day_is_not_copied(local: Lake) -> None:
     filled(local, ONE_MONTH)
-    chance = random.Random(0)
-    large = ONE_MONTH[1]
-    local.write(
-        "posts", large, posts(1, count=4000).set_column(2, "post_id", [[chance.getrandbits(62) for _ in range(4000)]])
-    )
-    while Path(local.url("posts", large)).stat().st_size <= MAX_DAY_BYTES:
-        table = local.read("posts", [large], schema=POSTS_SCHEMA)
-        local.write("posts", large, pa.concat_tables([table, table]))
-    (month,) = compact(local)
-    assert month.skipped == {large.day: "too large to gain from compaction"}
+    large, chance = ONE_MONTH[1], random.Random(0)
+    numbers = [chance.getrandbits(62) for _ in range(MAX_DAY_BYTES // 8)]
+    local.write("posts", large, posts(1, count=len(numbers)).set_column(2, "post_id", [numbers]))
+    assert compact(local).skipped == {"too large to gain from compaction": 1}
     assert held(local, ONE_MONTH) == set(ONE_MONTH) - {large}
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
-    assert [month.changed for month in compact(local)] == [False]
+    assert compact(local).unchanged == 1
 
 
-def test_unreadable_days_and_other_columns_are_skipped(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_days_and_other_columns_are_skipped(local: Lake) -> None:
     partitions = [Partition(JANUARY + timedelta(days=number), "a/b") for number in range(10)]
     filled(local, partitions)
     Path(local.url("posts", partitions[3])).write_bytes(b"no Parquet")
     local.write("posts", partitions[5], posts(5).select(["post_id", "instance_id"]))
     pq.write_table(pa.table({"post_id": pa.array([1], pa.int32())}), local.url("posts", partitions[7]))
-    (month,) = compact(local)
-    assert month.skipped == {
-        partitions[3].day: "its file cannot be read",
-        partitions[5].day: "its columns differ from most days of the month",
-        partitions[7].day: "its columns differ from most days of the month",
-    }
+    assert compact(local).skipped == {"its file cannot be read": 1, "its columns differ from most days of the month": 2}
     stamp = copy_path(local, partitions[0]).stat().st_mtime_ns
     readable = [partition for number, partition in enumerate(partitions) if number not in (3, 5, 7)]
     assert held(local, partitions) == set(readable)
     assert local.read("posts", readable, schema=POSTS_SCHEMA).equals(read_daily_files(local, readable))
-    assert [month.changed for month in compact(local)] == [False]
+    assert compact(local).unchanged == 1
     assert copy_path(local, partitions[0]).stat().st_mtime_ns == stamp
     with pytest.raises(FileDamaged, match=str(partitions[3].day)):
         local.read("posts", partitions, schema=POSTS_SCHEMA)
@@ -296,16 +279,14 @@ def test_day_that_changes_during_compaction_is_skipped(
 
     with monkeypatch.context() as patch:
         patch.setattr(BucketFileSystem, "cat_file", get_and_change)
-        (month,) = compact(lake)
-    assert month.skipped == {ONE_MONTH[1].day: "replaced or removed during compaction"}
-    assert month.days == len(ONE_MONTH) - 1
+        found = compact(lake)
+    assert found.skipped == {"replaced or removed during compaction": 1}
+    assert found.daily_files == len(ONE_MONTH) - 1
 
 
-def test_compact_fails_on_a_filesystem_without_versions(tmp_path: Path) -> None:
-    lake = filled(lake_at("unversioned", tmp_path))
-    with pytest.raises(
-        ValueError, match=r"unversioned://.* cannot be compacted: its filesystem reports neither an ETag"
-    ):
+def test_compact_fails_on_a_filesystem_without_versions() -> None:
+    lake = filled(Lake(f"memory://{secrets.token_hex(8)}/lake"))
+    with pytest.raises(ValueError, match=r"memory://.* cannot be compacted: its filesystem reports neither an ETag"):
         compact(lake)
     assert lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA).num_rows == 3 * len(PARTITIONS)
 
@@ -335,26 +316,25 @@ def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     for data in damaged:
         path.write_bytes(data)
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
-    assert [month.changed for month in compact(local)] == [True]
+    assert compact(local).written == 1
     assert path.read_bytes() == intact
 
 
-def test_read_ignores_a_copy_that_cannot_be_opened(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(local, ONE_MONTH)
-    compact(local)
-    expected = read_daily_files(local, ONE_MONTH)
-    path = copy_path(local, ONE_MONTH[0])
-    path.unlink()
-    path.mkdir()
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
-    path.rmdir()
-    compact(local)
-
-    def refuse(*_: Any) -> Any:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "stat", refuse)
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
+def test_compaction_summary_is_one_sentence() -> None:
+    done = CompactionSummary(
+        written=3,
+        unchanged=1,
+        removed=1,
+        daily_files=1234,
+        daily_bytes=5_000_000,
+        bytes=1_000_000,
+        skipped=Counter({"written moments ago": 2}),
+    )
+    assert str(done) == (
+        "3 months written, 1 unchanged, 1 removed; readers read 4 monthly files (1,000,000 bytes in total) instead of"
+        " 1,234 daily files (5,000,000 bytes in total), which are kept"
+        "; 2 days skipped: written moments ago"
+    )
 
 
 # Any order of events
@@ -419,7 +399,7 @@ class LakeModel:
         assert found.equals(pa.concat_tables([SMALL.empty_table(), *(self.expected[each] for each in existing)]))
 
     def copy_path(self, partition: Partition) -> str:
-        return compacted_path("posts", partition.day.replace(day=1), partition.instance_id)
+        return compacted_path("posts", partition)
 
     def full_path(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -446,7 +426,7 @@ EVENTS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("scheme", ["file", "memory", "bucket"])
+@pytest.mark.parametrize("scheme", ["file", "bucket"])
 @settings(max_examples=15)
 @given(events=st.lists(EVENTS, max_size=12))
 def test_each_row_is_read_once_as_last_written_after_any_events(scheme: str, events: list[tuple[Any, ...]]) -> None:

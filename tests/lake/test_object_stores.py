@@ -27,10 +27,11 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     Partition,
     Table,
+    open_dataset,
     partition_path,
+    run_query,
 )
-from later_reporting_dagster.lake.raw_tables import POSTS_PUBLISHED, RAW_TABLES
-from later_reporting_dagster.reading.sql_query import run_query
+from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.sandbox import World, create_app, running_server
@@ -45,6 +46,7 @@ pytestmark = pytest.mark.services
 DAYS = [date(2024, 3, number) for number in range(1, 7)]
 INSTANCES = ("instance_000", "instance_001")
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
+TABLES = [Table(table.name, POST_COLUMNS) for table in RAW_TABLES]
 SQL = """
     SELECT date, instance_id, count(*) AS posts, sum(impressions) AS impressions, sum(paid_engagements) AS paid
     FROM posts_published GROUP BY ALL ORDER BY ALL
@@ -126,7 +128,7 @@ def fetch(lake: Lake, base_url: str) -> list[Partition]:
 
 
 def queried(lake: Lake) -> pa.Table:
-    return run_query(SQL, lake, [Table(table.name, POST_COLUMNS) for table in RAW_TABLES])
+    return run_query(SQL, lake, TABLES)
 
 
 def all_results(lake: Lake) -> list[Any]:
@@ -135,7 +137,7 @@ def all_results(lake: Lake) -> list[Any]:
         [(rollup.first_day, rollup.rows) for rollup in roll_up_lake_periods(lake, DAILY, DAYS, memory_gb=1)],
         roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables,
         queried(lake),
-        *(lake.dataset(table.name, POSTS_SCHEMA).to_table() for table in RAW_TABLES),
+        *(open_dataset(lake, table).to_table() for table in TABLES),
     ]
 
 
@@ -176,8 +178,8 @@ def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_l
 def test_compacted_months_read_the_same_until_a_day_is_replaced(store: ObjectStore, lake: Lake, sandbox: str) -> None:
     fetch(lake, sandbox)
     expected = queried(lake)
-    months = list(lake.compact(POSTS_PUBLISHED.name, closed_before=date(2024, 5, 1), now=datetime.now(UTC)))
-    assert [(month.changed, month.days) for month in months] == [(True, len(DAYS))] * len(INSTANCES)
+    compacted = lake.compact(POSTS_PUBLISHED.name, restate_days=0, now=datetime.now(UTC))
+    assert (compacted.written, compacted.daily_files) == (len(INSTANCES), len(PARTITIONS))
     store.proxy.take()
     assert queried(lake).equals(expected)
     # Each copy is read for the days that it holds, and again by DuckDB. No daily file is read.
@@ -203,9 +205,8 @@ def test_two_lakes_with_different_options_are_not_mixed_up(store: ObjectStore) -
         with pytest.raises(LakeUnavailable) as caught:
             other.read("posts", [DAY], schema=POSTS_SCHEMA)
         assert SECRET not in str(caught.value)
-    assert lake.storage.identity != other.storage.identity
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
-    assert lake.dataset("posts", POSTS_SCHEMA).to_table().num_rows == rows().num_rows
+    assert open_dataset(lake, Table("posts", POST_COLUMNS)).to_table().num_rows == rows().num_rows
 
 
 def test_the_settings_reach_the_lake(store: ObjectStore, filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,5 +245,3 @@ def test_concurrent_and_killed_writers_leave_complete_partitions(
         for partition in lake_writers.PARTITIONS:
             table = lake.read(lake_writers.TABLE_NAME, [partition], schema=POSTS_SCHEMA)
             assert table.equals(lake_writers.partition_rows(partition, version))
-    paths = lake.storage.files(lake_writers.TABLE_NAME)
-    assert sorted(paths) == sorted(partition_path(lake_writers.TABLE_NAME, each) for each in lake_writers.PARTITIONS)

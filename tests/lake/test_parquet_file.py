@@ -1,7 +1,5 @@
 from datetime import UTC, datetime
-from itertools import accumulate
 from random import Random
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,19 +68,9 @@ def test_content_hashes_are_equal_exactly_for_equal_tables(
 def test_content_hash_and_bytes_do_not_depend_on_chunks(values: list[dict[str, object]], data: st.DataObject) -> None:
     table = table_of(values)
     cut = data.draw(st.integers(0, len(values)))
-    padded = pa.concat_tables([table.slice(0, cut), table.slice(cut), table]).slice(0, len(values))
+    padded = pa.concat_tables([table, table.slice(0, cut), table.slice(cut), table]).slice(len(values), len(values))
     assert content_hash_of(padded) == content_hash_of(table)
     assert parquet_of(padded) == parquet_of(table)
-
-
-@given(st.lists(ROWS, max_size=4))
-def test_content_hash_and_bytes_of_slices_equal_those_of_separate_tables(groups: list[list[Any]]) -> None:
-    separate = [table_of(values) for values in groups]
-    whole = table_of([row for values in groups for row in values])
-    starts = accumulate(map(len, groups), initial=0)
-    slices = [whole.slice(start, len(values)) for start, values in zip(starts, groups, strict=False)]
-    assert [content_hash_of(table) for table in slices] == [content_hash_of(table) for table in separate]
-    assert [parquet_of(table) for table in slices] == [parquet_of(table) for table in separate]
 
 
 def test_content_hash_is_stable_across_versions() -> None:
@@ -133,11 +121,6 @@ def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
     assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
 
 
-def test_schema_of_the_file_is_exact_with_and_without_rows() -> None:
-    for count in (0, 5):
-        assert pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).schema_arrow.equals(POSTS_SCHEMA)
-
-
 def test_from_parquet_reads_the_columns_of_the_schema_in_its_order() -> None:
     schema = pa.schema([POSTS_SCHEMA.field("impressions"), POSTS_SCHEMA.field("post_id")])
     assert from_parquet(parquet_of(rows()), schema=schema).equals(rows().select(["impressions", "post_id"]))
@@ -160,12 +143,6 @@ def test_from_parquet_fills_a_missing_nullable_column_with_null() -> None:
 def test_from_parquet_raises_on_a_missing_or_mistyped_column(field: pa.Field, reason: str) -> None:
     with pytest.raises(FileDamaged, match=reason):
         from_parquet(parquet_of(rows()), schema=pa.schema([field]))
-
-
-def test_has_content_compares_the_hash() -> None:
-    table = rows()
-    assert has_content(parquet_of(table), content_hash_of(table))
-    assert not has_content(parquet_of(table.slice(1)), content_hash_of(table))
 
 
 @pytest.mark.parametrize("size", [0, 3, 11, 100, -100, -1])

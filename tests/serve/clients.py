@@ -20,7 +20,7 @@ from later_reporting_dagster.ingest.dimensions import write_campaigns
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.serve.app import ServeOptions, lake_app
 from tests.independent_server import IndependentServer
 from tests.services import WAIT_SECONDS
