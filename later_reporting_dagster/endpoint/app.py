@@ -1,44 +1,156 @@
 """The routes of the API as an ASGI application over a store."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
     INSTANCES_PATH,
-    METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
     ApiVersion,
     ProblemType,
 )
-from later_reporting_dagster.endpoint.pages import page_body
-from later_reporting_dagster.endpoint.problem_responses import ProblemError, bad_request, problem_response
 from later_reporting_dagster.endpoint.query_parameters import (
+    CampaignsQuery,
+    PostsQuery,
     parse_campaign_performance_query,
     parse_campaigns_query,
-    parse_page_query,
+    parse_instances_query,
     parse_posts_query,
 )
-from later_reporting_dagster.endpoint.rate_limit import RateLimit, RateLimitMiddleware
-from later_reporting_dagster.endpoint.store import Caller, PageResponse, PostStore
+from later_reporting_dagster.endpoint.responses import (
+    PageRequest,
+    PageResponse,
+    ProblemError,
+    bad_request,
+    page_body,
+    problem_response,
+)
 from later_reporting_dagster.endpoint.tokens import Client, Tokens
 
 _MAX_BODY_BYTES = 16_384  # credentials take a few hundred
 _ANYONE = Client("", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        instance_ids: Instances that it can access; None: all.
+        session: Identifies the token, or the address of a client without one: a pagination belongs to one session.
+    """
+
+    instance_ids: tuple[str, ...] | None
+    session: str
+
+
+class PostStore(Protocol):
+    """The data behind a server, which the sandbox's synthetic world and the lake implement.
+
+    Methods raise `ProblemError`: 400 for a metric that a query cannot have, 403 for an instance that does not exist or
+    that the caller cannot access, and the problem of a route that the store does not serve.
+    """
+
+    async def instance_ids(self) -> Sequence[str]: ...
+
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse: ...
+
+    async def campaigns_page(
+        self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
+    ) -> PageResponse: ...
+
+    async def campaign_performance_page(
+        self, query: CampaignsQuery, page: PageRequest, caller: Caller
+    ) -> PageResponse: ...
+
+
+def instances_in_scope(requested: tuple[str, ...] | None, accessible: Sequence[str]) -> tuple[str, ...]:
+    """Return the requested instances, or all that are accessible if `requested` is None; raise the 403 otherwise."""
+    if forbidden := set(requested or ()) - set(accessible):
+        detail = f"these credentials cannot access {', '.join(sorted(forbidden))}"
+        raise ProblemError(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
+    return tuple(accessible) if requested is None else requested
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A limit of the requests of an IP address in a sliding window (docs/api.md, "Rate limit")."""
+
+    requests: int
+    window_seconds: float
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"X-Ratelimit-Limit": str(self.requests), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
+
+
+class RateLimitMiddleware:
+    """Rejects requests beyond a rate limit, and adds the rate-limit headers to every response.
+
+    Token requests count; rejected requests do not, so that a client that waits for the window is always admitted.
+
+    Args:
+        delay: Awaited before each admitted request; None: no delay.
+        unlimited_paths: Routes whose requests neither count nor wait.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: RateLimit,
+        clock: Callable[[], float],
+        delay: Callable[[], Awaitable[None]] | None = None,
+        unlimited_paths: Collection[str] = (),
+    ) -> None:
+        self._unlimited_paths = unlimited_paths
+        self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
+        self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._unlimited_paths:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
+
+        if not self._admit(scope):
+            await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
+            return
+        if self._delay is not None:
+            await self._delay()
+        await self._app(scope, receive, send_with_headers)
+
+    def _admit(self, scope: Scope) -> bool:
+        """Count a request if the window has room for it; return whether it has."""
+        client = scope.get("client")
+        admitted, now = self._admitted[client[0] if client else ""], self._clock()
+        while admitted and admitted[0] <= now - self._limit.window_seconds:
+            admitted.popleft()
+        if len(admitted) >= self._limit.requests:
+            return False
+        admitted.append(now)
+        return True
 
 
 def create_app(
@@ -55,27 +167,26 @@ def create_app(
     """Return the routes of the API as an ASGI application.
 
     Args:
-        store: The data.
-        tokens: Issues and recognizes tokens; None: requests need no token.
-        rate_limit: The limit of each IP address.
+        tokens: None: requests need no token.
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
-        delay: Awaited before each admitted request; None: no delay.
+        delay: Awaited before each admitted request.
         more_routes: Routes that the API does not have. They need no token, and the rate limit does not apply to them.
-        lifespan: Entered when the server starts, and left when it stops; None: nothing.
     """
     handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
+    unlimited_paths = {route.path for route in more_routes}
     app = Starlette(
         lifespan=lifespan,
-        routes=[*handlers.routes(), *more_routes],
+        routes=[
+            Route(TOKEN_PATH, handlers.token, methods=["POST"]),
+            Route(INSTANCES_PATH, handlers.instances),
+            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
+            Route(CAMPAIGNS_PATH, handlers.campaigns),
+            Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
+            *more_routes,
+        ],
         middleware=[
-            Middleware(
-                RateLimitMiddleware,
-                limit=rate_limit,
-                clock=clock,
-                delay=delay,
-                unlimited_paths={route.path for route in more_routes},
-            )
+            Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay, unlimited_paths=unlimited_paths)
         ],
         exception_handlers={ProblemError: _problem_error, HTTPException: _http_error, Exception: _unexpected_error},
     )
@@ -97,15 +208,6 @@ class _Handlers:
     api_version: Callable[[str], ApiVersion]
     clock: Callable[[], float]
 
-    def routes(self) -> list[Route]:
-        return [
-            Route(TOKEN_PATH, self.token, methods=["POST"]),
-            Route(INSTANCES_PATH, self.instances),
-            Route(POSTS_PERFORMANCE_PATH, self.posts_performance),
-            Route(CAMPAIGNS_PATH, self.list_campaigns),
-            Route(CAMPAIGNS_PERFORMANCE_PATH, self.campaigns_performance),
-        ]
-
     async def token(self, request: Request) -> Response:
         try:
             credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
@@ -121,34 +223,28 @@ class _Handlers:
 
     async def instances(self, request: Request) -> Response:
         caller = self._authorize(request)
-        query_string = _query_string(request)
-        page = parse_page_query(query_string, self.api_version(query_string))
+        page = parse_instances_query(*self._query(request))
         instance_ids = caller.instance_ids if caller.instance_ids is not None else await self.store.instance_ids()
         return _json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
 
     async def posts_performance(self, request: Request) -> Response:
         caller = self._authorize(request)
-        query_string = _query_string(request)
-        query, page = parse_posts_query(query_string, self.api_version(query_string))
-        if unsupported := self.store.unsupported_metrics(query):
-            raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(unsupported)}")
+        query, page = parse_posts_query(*self._query(request))
         return _page_response(await self.store.posts_page(query, page, caller))
 
-    async def list_campaigns(self, request: Request) -> Response:
+    async def campaigns(self, request: Request) -> Response:
         caller = self._authorize(request)
-        await self.store.check_route(CAMPAIGNS_PATH)
-        query_string = _query_string(request)
-        instance_ids, page = parse_campaigns_query(query_string, self.api_version(query_string))
+        instance_ids, page = parse_campaigns_query(*self._query(request))
         return _page_response(await self.store.campaigns_page(instance_ids, page, caller))
 
     async def campaigns_performance(self, request: Request) -> Response:
         caller = self._authorize(request)
-        await self.store.check_route(CAMPAIGNS_PERFORMANCE_PATH)
-        query_string = _query_string(request)
-        query, page = parse_campaign_performance_query(query_string, self.api_version(query_string))
-        if unsupported := self.store.unsupported_campaign_metrics(query):
-            raise bad_request(f"{METRICS_MEMBER} not supported: {', '.join(unsupported)}")
+        query, page = parse_campaign_performance_query(*self._query(request))
         return _page_response(await self.store.campaign_performance_page(query, page, caller))
+
+    def _query(self, request: Request) -> tuple[str, ApiVersion]:
+        query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
+        return query_string, self.api_version(query_string)
 
     def _authorize(self, request: Request) -> Caller:
         """Return the client of a request; raise `ProblemError` 401 without a valid token."""
@@ -197,7 +293,3 @@ def _page_response(page: PageResponse) -> Response:
 
 def _json_response(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
-
-
-def _query_string(request: Request) -> str:
-    return cast(bytes, request.scope["query_string"]).decode("latin-1")

@@ -23,9 +23,7 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
     """Serve an application until it is interrupted.
 
     Args:
-        app: ASGI application.
-        host: Address to listen on.
-        port: Port to listen on; 0: any free port.
+        port: 0: any free port.
         on_ready: Called once with the base URL when the server accepts connections.
 
     Raises:
@@ -39,20 +37,7 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
 
 @contextlib.contextmanager
 def running_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve an application in a thread while the `with` block runs.
-
-    Args:
-        app: ASGI application.
-        host: Address to listen on.
-        port: Port to listen on; 0: any free port.
-
-    Yields:
-        The base URL.
-
-    Raises:
-        OSError: The address cannot be bound.
-        RuntimeError: The server stopped during its start.
-    """
+    """Serve an application in a thread while the `with` block runs; yield the base URL."""
     with _listener(host, port) as listener:
         server = _server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)

@@ -4,30 +4,33 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 import jwt
+import msgspec
 
-from later_reporting_dagster.endpoint.problem_responses import ProblemError, unauthorized
+from later_reporting_dagster.contract.parameters import ProblemType
+from later_reporting_dagster.endpoint.responses import ProblemError
 
 _ALGORITHM = "HS256"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """A client of a server.
-
-    Attributes:
-        client_id: Its id.
-        client_secret: Its secret.
-        instance_ids: Instances that it can access; None: all.
-    """
+class Client(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"client_id": "id", "client_secret": "secret", "instance_ids": "instances"},
+):
+    """A client of a server, and the instances that it can access; None: all. It is renamed as in a file of clients."""
 
     client_id: str
-    client_secret: str = field(repr=False)
+    client_secret: str
     instance_ids: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"Client({self.client_id!r}, instance_ids={self.instance_ids!r})"
 
     @property
     def key(self) -> bytes:
@@ -36,18 +39,11 @@ class Client:
 
 
 class Tokens:
-    """Issues tokens to clients, and recognizes them.
+    """Issues tokens to clients, and recognizes them; their lifetime is from `iat` to `exp`."""
 
-    Args:
-        clients: The clients.
-        lifetime_seconds: From a token's `iat` to its `exp` (docs/api.md, "Authentication").
-        are_unique: Whether tokens that are issued to a client within a second differ.
-    """
-
-    def __init__(self, clients: Iterable[Client], *, lifetime_seconds: int, are_unique: bool) -> None:
+    def __init__(self, clients: Iterable[Client], *, lifetime_seconds: int) -> None:
         self._clients = {client.client_id: client for client in clients}
         self._lifetime_seconds = lifetime_seconds
-        self._are_unique = are_unique
         self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def issue(self, client_id: str, client_secret: str, *, now: float) -> str | None:
@@ -57,31 +53,27 @@ class Tokens:
         is_secret = hmac.compare_digest(client_secret.encode("utf-8", "replace"), expected.encode())
         if client is None or not is_secret:
             return None
-        claims: dict[str, Any] = {"sub": client_id, "iat": int(now), "exp": int(now) + self._lifetime_seconds}
-        if self._are_unique:
-            claims["jti"] = secrets.token_urlsafe(9)
+        claims = {
+            "sub": client_id,
+            "iat": int(now),
+            "exp": int(now) + self._lifetime_seconds,
+            # Numbered pages belong to a token: two that are issued in the same second differ.
+            "jti": secrets.token_urlsafe(9),
+        }
         return jwt.encode(claims, client.key, _ALGORITHM)
 
     def client_of(self, authorization: str, *, now: float) -> Client:
-        """Return the client of a request.
-
-        Args:
-            authorization: The header `Authorization`.
-            now: Seconds since the epoch.
-
-        Raises:
-            ProblemError: 401 `ANL_00401` for a missing, invalid or expired token.
-        """
+        """Return the client of a request by its header `Authorization`; raise the 401 `ANL_00401` without one."""
         client, expiry = self._verified(authorization)
         if now >= expiry:
-            raise _invalid_token()
+            raise _unauthorized()
         return client
 
     def _verify(self, authorization: str) -> tuple[Client, int]:
         """Return the client of a token that it has signed, and the token's `exp`."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise unauthorized("a bearer token is required")
+            raise _unauthorized()
         try:
             unverified = jwt.decode(token.strip(), options={"verify_signature": False})
             client = self._clients[unverified["sub"]]
@@ -90,8 +82,9 @@ class Tokens:
             claims = jwt.decode(token.strip(), client.key, [_ALGORITHM], options=options)
             return client, int(claims["exp"])
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError):
-            raise _invalid_token() from None
+            raise _unauthorized() from None
 
 
-def _invalid_token() -> ProblemError:
-    return unauthorized("the bearer token is invalid or has expired")
+def _unauthorized() -> ProblemError:
+    detail = "the bearer token is missing, invalid or has expired"
+    return ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail)

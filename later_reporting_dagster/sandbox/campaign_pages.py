@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection
-from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
 from later_reporting_dagster.endpoint.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
+from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
 from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.served_posts import ServedPosts
@@ -43,13 +43,7 @@ _OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
 
 
 class CampaignStore:
-    """The campaigns of a world, with the performance of the posts that are served now.
-
-    Args:
-        world: All instances and posts.
-        posts: The posts that are served.
-        refused_metrics: Metrics that no response has.
-    """
+    """The campaigns of a world, with the performance of the posts that are served now."""
 
     def __init__(self, world: World, posts: ServedPosts, *, refused_metrics: Collection[str] = ()) -> None:
         self._world = world
@@ -117,11 +111,7 @@ class CampaignStore:
 
 
 class _CampaignSums:
-    """Sums over the matching posts of each campaign.
-
-    Attributes:
-        campaign_ids: The campaigns with matching posts, in ascending order.
-    """
+    """Sums over the matching posts of each campaign, in the ascending order of their ids."""
 
     def __init__(self, world: World, query: CampaignsQuery, *, rows: IntArray) -> None:
         posts = world.posts

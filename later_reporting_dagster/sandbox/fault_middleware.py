@@ -8,13 +8,11 @@ from contextvars import ContextVar
 from http import HTTPStatus
 from random import Random
 
-import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import API_VERSIONS, TOKEN_PATH
-from later_reporting_dagster.endpoint.pages import JsonObject
-from later_reporting_dagster.endpoint.problem_responses import ProblemError
+from later_reporting_dagster.endpoint.responses import JsonObject, ProblemError
 from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,
@@ -24,14 +22,12 @@ from later_reporting_dagster.sandbox.faults import (
     FaultContext,
     FaultResponse,
     FaultSettings,
-    PageContext,
     PageFault,
     ResponseFault,
 )
 from later_reporting_dagster.sandbox.malformed_rows import MalformedRows
-from later_reporting_dagster.sandbox.requested_page import RequestedPage
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.served_posts import ServedPosts
+from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World
 
 FAULTS_HEADER = "X-Sandbox-Faults"
@@ -53,17 +49,10 @@ class FaultMiddleware:
         altered: By malformation, the original keys of the altered rows that were served.
 
     Args:
-        world: All instances and posts.
         faults: Probabilities by name in `FAULTS`; their sum is at most 1.
         malformed_rows: Shares of all rows by name in `MALFORMATIONS`; their sum is at most 1.
         seed: Selects the requests with faults and the malformed rows.
-        settings: Parameters of the faults.
-        options: Options of the sandbox.
-        clock: Return seconds since the epoch.
         sleep: Wait for latency and slow responses.
-
-    Raises:
-        ValueError: A name or a probability is invalid, or the options are.
     """
 
     def __init__(
@@ -103,7 +92,6 @@ class FaultMiddleware:
         self.altered = alter.altered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request, with a fault if one is drawn for it."""
         headers = Headers(scope=scope)
         authorization = headers.get("authorization", "")
         if authorization in self._revoked:
@@ -114,19 +102,17 @@ class FaultMiddleware:
         _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
         if isinstance(fault, ApiVersionFault) and path != TOKEN_PATH:
             self._switch_api_version(fault)
-        response_fault = fault if isinstance(fault, ResponseFault) else None
-        applies = response_fault is not None and path in response_fault.paths
-        if not applies and path != TOKEN_PATH:
+        if not isinstance(fault, ResponseFault) or path not in fault.paths:
             await self._app(scope, receive, send)
             return
-        if response_fault and response_fault.skips_app:
+        if fault.skips_app:
             rate_limit_headers = self._options.rate_limit.headers.items()
             response = FaultResponse(200, {name.lower(): value for name, value in rate_limit_headers})
         else:
             response = await self._app_response(scope, receive)
-        if response_fault and applies and response.status == HTTPStatus.OK:
-            response = response_fault.apply(response, FaultContext(random, self._settings, self._clock()))
-            self.injected[response_fault.name] += 1
+        if response.status == HTTPStatus.OK:
+            response = fault.apply(response, FaultContext(random, self._settings, self._clock()))
+            self.injected[fault.name] += 1
             if response.revokes_token:
                 self._revoked.add(authorization)
         await self._send(response, receive, send)
@@ -149,7 +135,7 @@ class FaultMiddleware:
         if (drawn_fault := _drawn_page_fault.get()) and requested.page.api_version in drawn_fault[0].api_versions:
             fault, random = drawn_fault
             try:
-                body = fault.apply(PageContext(requested, self._posts, random, self._settings))
+                body = fault.apply(requested, FaultContext(random, self._settings, self._clock()))
             except ProblemError:
                 self.injected[fault.name] += 1
                 raise
@@ -169,9 +155,6 @@ class FaultMiddleware:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in messages[0]["headers"]}
         headers.pop("content-length", None)
         body = b"".join(message["body"] for message in messages[1:])
-        if scope["path"] == TOKEN_PATH and messages[0]["status"] == HTTPStatus.OK:
-            # Tokens issued in the same second are equal: a revoked one becomes valid again.
-            self._revoked.discard(f"Bearer {msgspec.json.decode(body)['jwt']}")
         return FaultResponse(messages[0]["status"], headers, body)
 
     async def _send(self, response: FaultResponse, receive: Receive, send: Send) -> None:

@@ -8,19 +8,10 @@ _FLOAT_TOLERANCE = 1e-9  # ten times 0.1 adds up to a little more than 1
 
 
 def parse_rates(texts: Iterable[str], *, known: Collection[str], kind: str) -> dict[str, float]:
-    """Parse command-line values of the form `NAME:PROBABILITY`.
+    """Parse command-line values such as `http-500:0.05` into probabilities by name, in the order of `known`.
 
     Args:
-        texts: Values, such as `["http-500:0.05"]`.
-        known: Allowed names.
         kind: What the names stand for, for error messages: `fault` or `malformed row`.
-
-    Returns:
-        Probabilities by name, in the order of `known`.
-
-    Raises:
-        ValueError: A value is malformed, a name is unknown or repeated, or a probability is out of bounds. The message
-            is one line.
     """
     rates: dict[str, float] = {}
     for text in texts:
@@ -37,11 +28,7 @@ def parse_rates(texts: Iterable[str], *, known: Collection[str], kind: str) -> d
 
 
 def validate_rates(rates: Mapping[str, float], *, known: Collection[str], kind: str) -> dict[str, float]:
-    """Return the probabilities in the order of `known`, so that draws do not depend on the order of the input.
-
-    Raises:
-        ValueError: A name is unknown, a probability is not from 0 to 1, or their sum exceeds 1.
-    """
+    """Return the probabilities in the order of `known`, so that draws do not depend on the order of the input."""
     for name, rate in rates.items():
         if name not in known:
             raise ValueError(f"unknown {kind} {name!r}; use one of {', '.join(known)}")

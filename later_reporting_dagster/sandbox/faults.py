@@ -25,11 +25,15 @@ from later_reporting_dagster.contract.parameters import (
     ProblemType,
     SortProperty,
 )
-from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
-from later_reporting_dagster.endpoint.problem_responses import bad_request, problem_response
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery
-from later_reporting_dagster.sandbox.requested_page import RequestedPage
-from later_reporting_dagster.sandbox.served_posts import ServedPosts
+from later_reporting_dagster.endpoint.responses import (
+    JsonObject,
+    PageRequest,
+    expired_cursor,
+    page_body,
+    problem_response,
+)
+from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
 
 CLOSE_BEFORE_STATUS_LINE = -1
 _DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH, CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH)
@@ -39,21 +43,13 @@ _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1>
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSettings:
-    """Parameters of the faults.
-
-    Attributes:
-        retry_after_seconds: `Retry-After` of a 429.
-        slow_seconds: Duration of a slow response; longer than the common client timeout of 30 seconds.
-        huge_bytes: Size of a huge body.
-        redirect_url: Target of a redirect.
-        max_changes: Maximum number of posts to add, and to remove, while the sandbox runs.
-    """
+    """Parameters of the faults."""
 
     retry_after_seconds: int = 1
-    slow_seconds: float = 45.0
+    slow_seconds: float = 45.0  # longer than the common client timeout of 30 seconds
     huge_bytes: int = 200 * 2**20
     redirect_url: str = "http://127.0.0.1:9/"
-    max_changes: int = 20
+    max_changes: int = 20  # posts to add, and to remove, while the sandbox runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +57,11 @@ class FaultResponse:
     """A response and how to send it.
 
     Attributes:
-        status: HTTP status.
         headers: Headers by lower-case name, without `content-length`.
-        body: Body to send.
         delay: Seconds to wait before sending.
         padding: Bytes of white space to insert before the body's last byte; sent without `content-length`.
         close_after: Bytes of the body after which to close the connection, or `CLOSE_BEFORE_STATUS_LINE`; None: send
             the whole body.
-        revokes_token: Whether the token of the request becomes invalid.
     """
 
     status: int
@@ -82,15 +75,9 @@ class FaultResponse:
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
-    """Input of a response fault besides the response.
+    """What a fault depends on besides the response or page."""
 
-    Attributes:
-        random: Random numbers of this request.
-        settings: Parameters of the faults.
-        now: Seconds since the epoch.
-    """
-
-    random: Random
+    random: Random  # of this request
     settings: FaultSettings
     now: float
 
@@ -100,15 +87,10 @@ ResponseChange = Callable[[FaultResponse, FaultContext], FaultResponse]
 
 @dataclass(frozen=True, slots=True)
 class ResponseFault:
-    """Replaces or damages a 200 response of any route. Other responses pass unchanged.
+    """Replaces or damages a 200 response of some routes. Other responses pass unchanged.
 
     Attributes:
-        name: Name in `FAULTS` and on the command line.
-        description: One line for `--help` and reports.
-        apply: Return the response to send instead.
-        paths: Routes with this fault.
         skips_app: Whether the request does not reach the application, and so does not count for the rate limit.
-        api_versions: API versions with this fault.
     """
 
     name: str
@@ -119,46 +101,12 @@ class ResponseFault:
     api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
-@dataclass(frozen=True, slots=True)
-class PageContext:
-    """A requested page, as the input of a page fault.
-
-    Attributes:
-        requested: The requested page.
-        posts: The posts that are served.
-        random: Random numbers of this request.
-        settings: Parameters of the faults.
-    """
-
-    requested: RequestedPage
-    posts: ServedPosts
-    random: Random
-    settings: FaultSettings
-
-    @property
-    def page(self) -> PageRequest:
-        """Position and size of the page."""
-        return self.requested.page
-
-    def correct_body(self) -> JsonObject:
-        """Return the body of the page without a fault."""
-        return self.requested.body()
-
-
-PageChange = Callable[[PageContext], JsonObject | None]
-PostsChange = Callable[[PageContext, PostsQuery], JsonObject | None]
+PageChange = Callable[[RequestedPage, FaultContext], JsonObject | None]
 
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """Replaces the body of a page of posts, of campaigns or of their performance, or changes the posts that are served.
-
-    Attributes:
-        name: Name in `FAULTS` and on the command line.
-        description: One line for `--help` and reports.
-        apply: Return the body to send instead; None if the fault is impossible for the page.
-        api_versions: API versions with this fault.
-    """
+    """Replaces the body of a page, or changes the posts that are served; None if it is impossible for a page."""
 
     name: str
     description: str
@@ -168,13 +116,7 @@ class PageFault:
 
 @dataclass(frozen=True, slots=True)
 class ApiVersionFault:
-    """Switches the sandbox to the other API version, for the drawn request and all later ones.
-
-    Attributes:
-        name: Name in `FAULTS` and on the command line.
-        description: One line for `--help` and reports.
-        api_versions: API versions with this fault.
-    """
+    """Switches the sandbox to the other API version, for the drawn request and all later ones."""
 
     name: str
     description: str
@@ -254,78 +196,67 @@ def _truncated_gzip(response: FaultResponse, context: FaultContext) -> FaultResp
 # Page faults
 
 
-def _with_total(change: Callable[[int, PageContext], int]) -> PageChange:
-    """Return a fault that replaces the total by `change(total, context)`; impossible if the total stays the same."""
+def _with_total(change: Callable[[int, RequestedPage, FaultContext], int]) -> PageChange:
+    """Return a fault that replaces the total; impossible if the total stays the same."""
 
-    def apply(context: PageContext) -> JsonObject | None:
-        body = context.correct_body()
+    def apply(requested: RequestedPage, context: FaultContext) -> JsonObject | None:
+        body = requested.body()
         correct = body["pagination"]["totalItems"]
-        total = change(correct, context)
-        return None if total < 0 or total == correct else page_body(body["data"], page=context.page, total=total)
+        total = change(correct, requested, context)
+        return None if total < 0 or total == correct else page_body(body["data"], page=requested.page, total=total)
 
     return apply
 
 
-def _total_without_last_page(total: int, context: PageContext) -> int:
-    return (total - 1) // context.page.size * context.page.size or total
+def _total_without_last_page(total: int, requested: RequestedPage, _: FaultContext) -> int:
+    return (total - 1) // requested.page.size * requested.page.size or total
 
 
-def _data_only(context: PageContext) -> JsonObject:
-    return {"data": context.correct_body()["data"]}
+def _data_only(requested: RequestedPage, _: FaultContext) -> JsonObject:
+    return {"data": requested.body()["data"]}
 
 
-def _previous_page(context: PageContext) -> JsonObject | None:
-    if context.page.offset == 0:
+def _previous_page(requested: RequestedPage, _: FaultContext) -> JsonObject | None:
+    body, offset = requested.body(), requested.page.offset
+    if offset == 0 or not body["data"]:
         return None
-    body = context.correct_body()
-    if not body["data"]:
-        return None
-    offset = max(0, context.page.offset - context.page.size)
-    previous = context.requested.render(structs.replace(context.page, offset=offset))
+    previous = requested.render(structs.replace(requested.page, offset=max(0, offset - requested.page.size)))
     return body | {"data": previous["data"]}
 
 
-def _of_posts(change: PostsChange) -> PageChange:
-    """Return a fault of pages of posts; impossible for pages of other lists."""
+def _shuffled_ties(requested: RequestedPage, context: FaultContext) -> JsonObject | None:
+    """Sort by day only; the order within a day is random."""
+    if requested.query is None or requested.query.sort_property is not SortProperty.POST_DATE:
+        return None
+    rows = requested.posts.rows(requested.query)
+    if len(rows) < 2:
+        return None
+    days = requested.posts.days(rows)
+    shuffled = np.array(context.random.sample(range(len(rows)), len(rows)))
+    day_index = np.cumsum(np.diff(days, prepend=days[0]) != 0)  # in the query's sort direction
+    shuffled_rows = rows[np.lexsort((shuffled, day_index))]
+    return requested.posts.page_of_rows(requested.query, requested.page, rows=shuffled_rows)
 
-    def apply(context: PageContext) -> JsonObject | None:
-        query = context.requested.posts_query
-        return None if query is None else change(context, query)
+
+def _with_last_post(change: Callable[[PostsQuery], JsonObject]) -> PageChange:
+    """Return a fault that changes fields of the last post of a page."""
+
+    def apply(requested: RequestedPage, _: FaultContext) -> JsonObject | None:
+        body = requested.body()
+        if requested.query is None or not body["data"]:
+            return None
+        return body | {"data": [*body["data"][:-1], body["data"][-1] | change(requested.query)]}
 
     return apply
 
 
-def _shuffled_ties(context: PageContext, query: PostsQuery) -> JsonObject | None:
-    """Sort by day only; the order within a day is random."""
-    rows = context.posts.rows(query)
-    if query.sort_property is not SortProperty.POST_DATE or len(rows) < 2:
-        return None
-    days = context.posts.days(rows)
-    shuffled = np.array(context.random.sample(range(len(rows)), len(rows)))
-    day_index = np.cumsum(np.diff(days, prepend=days[0]) != 0)  # in the query's sort direction
-    shuffled_rows = rows[np.lexsort((shuffled, day_index))]
-    return context.posts.page_of_rows(query, context.page, rows=shuffled_rows)
+def _day_after_range(query: PostsQuery) -> JsonObject:
+    return {"postDate": f"{query.end + timedelta(days=1)}T00:00:00.000Z"}
 
 
-def _with_last_row(context: PageContext, change: Callable[[JsonObject], JsonObject]) -> JsonObject | None:
-    body = context.correct_body()
-    if not body["data"]:
-        return None
-    return body | {"data": [*body["data"][:-1], change(body["data"][-1])]}
-
-
-def _post_outside_range(context: PageContext, query: PostsQuery) -> JsonObject | None:
-    day = query.end + timedelta(days=1)
-    return _with_last_row(context, lambda row: row | {"postDate": f"{day}T00:00:00.000Z"})
-
-
-def _post_of_other_instance(context: PageContext, _: PostsQuery) -> JsonObject | None:
-    return _with_last_row(context, lambda row: row | {"instanceId": "instance_of_somebody_else"})
-
-
-def _short_page(context: PageContext) -> JsonObject | None:
-    body = context.correct_body()
-    if _is_last(context.page, body):
+def _short_page(requested: RequestedPage, context: FaultContext) -> JsonObject | None:
+    body = requested.body()
+    if _is_last(requested.page, body):
         return None
     return body | {"data": body["data"][: context.random.randrange(len(body["data"]))]}
 
@@ -340,32 +271,42 @@ def _is_last(page: PageRequest, body: JsonObject) -> bool:
 def _with_next_cursor(cursor: Callable[[PageRequest], str | None]) -> PageChange:
     """Return a fault that replaces the cursor to the next page; impossible for the last page."""
 
-    def apply(context: PageContext) -> JsonObject | None:
-        body = context.correct_body()
-        return None if _is_last(context.page, body) else body | {"nextCursor": cursor(context.page)}
+    def apply(requested: RequestedPage, _: FaultContext) -> JsonObject | None:
+        body = requested.body()
+        return None if _is_last(requested.page, body) else body | {"nextCursor": cursor(requested.page)}
 
     return apply
 
 
-def _expired_cursor(context: PageContext) -> JsonObject | None:
-    if context.page.offset == 0:
+def _expired_cursor(requested: RequestedPage, _: FaultContext) -> JsonObject | None:
+    if requested.page.offset == 0:
         return None
-    raise bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
+    raise expired_cursor()
 
 
-def _post_added(context: PageContext, query: PostsQuery) -> JsonObject | None:
-    added = context.posts.add_post(query, random=context.random, limit=context.settings.max_changes)
-    return context.correct_body() if added else None
+def _with_changed_posts(change: Callable[[ServedPosts, PostsQuery, FaultContext], bool]) -> PageChange:
+    """Return a fault that changes the posts that are served; impossible if it changes none."""
+
+    def apply(requested: RequestedPage, context: FaultContext) -> JsonObject | None:
+        changed = requested.query is not None and change(requested.posts, requested.query, context)
+        return requested.body() if changed else None
+
+    return apply
 
 
-def _post_removed(context: PageContext, query: PostsQuery) -> JsonObject | None:
-    removed = context.posts.remove_post(query, random=context.random, limit=context.settings.max_changes)
-    return context.correct_body() if removed else None
+def _add_post(posts: ServedPosts, query: PostsQuery, context: FaultContext) -> bool:
+    return posts.add_post(query, random=context.random, limit=context.settings.max_changes)
 
 
-def _post_replaced(context: PageContext, query: PostsQuery) -> JsonObject | None:
-    body = _post_added(context, query)
-    return body and (_post_removed(context, query) or body)
+def _remove_post(posts: ServedPosts, query: PostsQuery, context: FaultContext) -> bool:
+    return posts.remove_post(query, random=context.random, limit=context.settings.max_changes)
+
+
+def _replace_post(posts: ServedPosts, query: PostsQuery, context: FaultContext) -> bool:
+    is_added = _add_post(posts, query, context)
+    if is_added:
+        _remove_post(posts, query, context)
+    return is_added
 
 
 _RESPONSE_FAULTS = (
@@ -439,8 +380,8 @@ _RESPONSE_FAULTS = (
 
 _PAGINATION_FAULTS = (
     PageFault("pagination-missing", "page without pagination", _data_only, (PAGED,)),
-    PageFault("total-too-high", "totalItems is too high by one", _with_total(lambda total, _: total + 1), (PAGED,)),
-    PageFault("total-too-low", "totalItems is too low by one", _with_total(lambda total, _: total - 1), (PAGED,)),
+    PageFault("total-too-high", "totalItems is too high by one", _with_total(lambda total, *_: total + 1), (PAGED,)),
+    PageFault("total-too-low", "totalItems is too low by one", _with_total(lambda total, *_: total - 1), (PAGED,)),
     PageFault(
         "total-without-last-page",
         "totalItems excludes the last of several pages",
@@ -450,7 +391,7 @@ _PAGINATION_FAULTS = (
     PageFault(
         "total-changing",
         "totalItems is too high by a different number in each response",
-        _with_total(lambda total, context: total + context.random.randint(1, 9)),
+        _with_total(lambda total, _, context: total + context.random.randint(1, 9)),
         (PAGED,),
     ),
     PageFault("cursor-missing", "page without nextCursor", _data_only, (CURSOR,)),
@@ -470,17 +411,21 @@ _API_VERSION_FAULTS = (ApiVersionFault("switch-revision", "switch to the other A
 
 _POST_FAULTS = (
     PageFault("page-repeated", "page with the rows of the previous page", _previous_page),
-    PageFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _of_posts(_post_added)),
-    PageFault("post-removed", "a post is removed, up to 20 in total", _of_posts(_post_removed)),
+    PageFault(
+        "post-inserted", "a post is added, up to 20 in total; they are missing before", _with_changed_posts(_add_post)
+    ),
+    PageFault("post-removed", "a post is removed, up to 20 in total", _with_changed_posts(_remove_post)),
     PageFault(
         "post-exchanged",
         "a post is added and another one removed, so that totals stay the same, up to 20 times",
-        _of_posts(_post_replaced),
+        _with_changed_posts(_replace_post),
     ),
-    PageFault("ties-shuffled", "posts sorted by day, in random order within a day", _of_posts(_shuffled_ties)),
-    PageFault("post-outside-range", "a post with the day after the range", _of_posts(_post_outside_range)),
+    PageFault("ties-shuffled", "posts sorted by day, in random order within a day", _shuffled_ties),
+    PageFault("post-outside-range", "a post with the day after the range", _with_last_post(_day_after_range)),
     PageFault(
-        "post-of-other-instance", "a post of an instance that was not requested", _of_posts(_post_of_other_instance)
+        "post-of-other-instance",
+        "a post of an instance that was not requested",
+        _with_last_post(lambda _: {"instanceId": "instance_of_somebody_else"}),
     ),
     PageFault("page-short", "page with missing rows before the last page", _short_page),
 )

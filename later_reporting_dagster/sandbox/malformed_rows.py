@@ -26,13 +26,7 @@ _UTC_PLUS_14 = timezone(timedelta(hours=14))
 
 @dataclass(frozen=True, slots=True)
 class Malformation:
-    """One way to alter a row.
-
-    Attributes:
-        name: Name in `MALFORMATIONS` and on the command line.
-        description: One line for `--help` and reports.
-        alter: Return the row to serve instead. Rows with different keys must get different keys.
-    """
+    """One way to alter a row; rows with different keys must get different keys."""
 
     name: str
     description: str
@@ -44,13 +38,6 @@ class MalformedRows:
 
     Attributes:
         altered: By malformation, the original keys of the altered rows that were served.
-
-    Args:
-        rates: Share of all rows by malformation, each from 0 to 1.
-        seed: Selects the rows to alter.
-
-    Raises:
-        ValueError: A name is unknown or a share is out of bounds.
     """
 
     def __init__(self, rates: Mapping[str, float], *, seed: int) -> None:
@@ -59,7 +46,6 @@ class MalformedRows:
         self.altered: dict[str, set[RowKey]] = {name: set() for name in self._rates}
 
     def __call__(self, row: Row) -> Row | Raw:
-        """Return the row, altered if it is one of the selected rows."""
         if not self._rates:
             return row
         key: RowKey = (row["instanceId"], row["campaignId"], row["postId"])

@@ -1,36 +1,37 @@
 """The sandbox application: the routes of the API over a synthetic world."""
 
 import asyncio
+import atexit
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from datetime import date
+from functools import cache, partial
 from http import HTTPStatus
 
 from msgspec.structs import replace
 from starlette.applications import Starlette
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.parameters import (
-    CAMPAIGNS_PATH,
-    CAMPAIGNS_PERFORMANCE_PATH,
-    PAGED,
-    ApiVersion,
-    ProblemType,
-)
+from later_reporting_dagster.contract.parameters import PAGED, ApiVersion, ProblemType
+from later_reporting_dagster.endpoint.app import Caller, RateLimit, instances_in_scope
 from later_reporting_dagster.endpoint.app import create_app as create_server_app
-from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest
-from later_reporting_dagster.endpoint.problem_responses import ProblemError
+from later_reporting_dagster.endpoint.http_server import running_server
 from later_reporting_dagster.endpoint.query_parameters import CampaignsQuery, PostsQuery
-from later_reporting_dagster.endpoint.rate_limit import RateLimit
-from later_reporting_dagster.endpoint.store import Caller, PageResponse, instances_in_scope
+from later_reporting_dagster.endpoint.responses import (
+    JsonObject,
+    PageRequest,
+    PageResponse,
+    ProblemError,
+    unsupported_metrics,
+)
 from later_reporting_dagster.endpoint.tokens import Client, Tokens
 from later_reporting_dagster.sandbox import metric_support
 from later_reporting_dagster.sandbox.campaign_pages import CampaignStore
 from later_reporting_dagster.sandbox.post_pages import included_content_types
-from later_reporting_dagster.sandbox.requested_page import RequestedPage
-from later_reporting_dagster.sandbox.served_posts import ServedPosts
-from later_reporting_dagster.sandbox.synthetic_world import World
+from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
+from later_reporting_dagster.sandbox.synthetic_world import World, two_years_before
 
 _REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
     403: (ProblemType.FORBIDDEN, "these credentials cannot access campaigns"),
@@ -40,23 +41,14 @@ _REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """Options of the sandbox that do not depend on its data.
+    """Options of the sandbox that do not depend on its data; the default limits are those of docs/api.md.
 
     Attributes:
-        client_id: The only valid client id.
-        client_secret: Its secret.
         instance_scope: Instances that the credentials can access; None: all of the world.
         latency_seconds: Delay of each admitted request.
-        requests_per_window: Requests of an IP address in any window; default: docs/api.md, "Rate limit".
-        window_seconds: Length of the sliding window; default: docs/api.md, "Rate limit".
-        token_lifetime_seconds: From a token's `iat` to its `exp`; default: docs/api.md, "Authentication".
-        api_version: API version of the list routes.
         refused_campaign_metrics: Metrics that the campaign performance route does not offer.
         campaigns_status: Status of the response to all requests for campaigns and their performance: 403 or 404; None:
             serve them.
-
-    Raises:
-        ValueError: `campaigns_status` is another status, or a refused metric is unknown.
     """
 
     client_id: str = "sandbox-client"
@@ -79,7 +71,6 @@ class SandboxOptions:
 
     @property
     def rate_limit(self) -> RateLimit:
-        """The limit of each IP address."""
         return RateLimit(self.requests_per_window, self.window_seconds)
 
 
@@ -96,16 +87,11 @@ def create_app(
     """Return the sandbox as an ASGI application.
 
     Args:
-        world: All instances and posts.
-        options: Options of the sandbox; None: the documented limits.
         clock: Return seconds since the epoch, for tokens and the rate limit.
         sleep: Wait for the latency.
         posts: The posts to serve; None: all posts of the world.
         page_response: Return the body of a page of posts, of campaigns or of their performance.
         api_version: Return the API version of a request when it arrives; None: that of the options.
-
-    Raises:
-        ValueError: `instance_scope` has an instance that the world does not have.
     """
     options = options or SandboxOptions()
     client = Client(options.client_id, options.client_secret, _instance_scope(world, options))
@@ -119,7 +105,7 @@ def create_app(
     )
     return create_server_app(
         store,
-        tokens=Tokens([client], lifetime_seconds=options.token_lifetime_seconds, are_unique=False),
+        tokens=Tokens([client], lifetime_seconds=options.token_lifetime_seconds),
         rate_limit=options.rate_limit,
         api_version=lambda _: api_version() if api_version else options.api_version,
         clock=clock,
@@ -137,15 +123,7 @@ def _instance_scope(world: World, options: SandboxOptions) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SyntheticStore:
-    """The `PostStore` of the sandbox.
-
-    Attributes:
-        world: All instances and posts.
-        options: Options of the sandbox.
-        posts: The posts to serve.
-        campaigns: The campaigns to serve.
-        page_response: Return the body of a page.
-    """
+    """The `PostStore` of the sandbox."""
 
     world: World
     options: SandboxOptions
@@ -153,42 +131,67 @@ class _SyntheticStore:
     campaigns: CampaignStore
     page_response: Callable[[RequestedPage], JsonObject]
 
-    async def check_route(self, path: str) -> None:
-        """Raise the error of the options, if the campaign routes are refused."""
-        if path in (CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH) and self.options.campaigns_status is not None:
-            problem_type, detail = _REFUSALS[self.options.campaigns_status]
-            raise ProblemError(HTTPStatus(self.options.campaigns_status), problem_type, detail)
-
     async def instance_ids(self) -> Sequence[str]:
         return self.world.instance_ids
 
-    def unsupported_metrics(self, query: PostsQuery) -> Sequence[str]:
-        return metric_support.unsupported_metrics(query.metrics or (), included_content_types(query))
-
-    def unsupported_campaign_metrics(self, query: CampaignsQuery) -> Sequence[str]:
-        """Return the refused metrics; all others are supported: a campaign may have posts of any content type."""
-        supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*self.options.refused_campaign_metrics}
-        return [name for name in query.metrics or () if name not in supported]
-
     async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse:
+        if names := metric_support.unsupported_metrics(query.metrics or (), included_content_types(query)):
+            raise unsupported_metrics(names)
         query = self._in_scope(query, caller)
-        render = partial(self.posts.page, query)
-        return self._respond(RequestedPage(page=page, render=render, posts_query=query))
+        return self._respond(page, partial(self.posts.page, query), query=query)
 
     async def campaigns_page(
         self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
     ) -> PageResponse:
-        render = partial(self.campaigns.page, instances_in_scope(instance_ids, caller.instance_ids or ()))
-        return self._respond(RequestedPage(page=page, render=render))
+        self._check_campaigns()
+        scope = instances_in_scope(instance_ids, caller.instance_ids or ())
+        return self._respond(page, partial(self.campaigns.page, scope))
 
     async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> PageResponse:
+        """Return a page; a metric is supported unless it is refused: a campaign may have posts of any content type."""
+        self._check_campaigns()
+        supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*self.options.refused_campaign_metrics}
+        if names := [name for name in query.metrics or () if name not in supported]:
+            raise unsupported_metrics(names)
         query = replace(query, posts=self._in_scope(query.posts, caller))
-        render = partial(self.campaigns.performance_page, query)
-        return self._respond(RequestedPage(page=page, render=render))
+        return self._respond(page, partial(self.campaigns.performance_page, query))
+
+    def _check_campaigns(self) -> None:
+        """Raise the error of the options, if the campaign routes are refused."""
+        if self.options.campaigns_status is not None:
+            problem_type, detail = _REFUSALS[self.options.campaigns_status]
+            raise ProblemError(HTTPStatus(self.options.campaigns_status), problem_type, detail)
 
     def _in_scope(self, query: PostsQuery, caller: Caller) -> PostsQuery:
         """Return a query that names its instances."""
         return replace(query, instance_ids=instances_in_scope(query.instance_ids, caller.instance_ids or ()))
 
-    def _respond(self, requested: RequestedPage) -> PageResponse:
+    def _respond(
+        self, page: PageRequest, render: Callable[[PageRequest], JsonObject], *, query: PostsQuery | None = None
+    ) -> PageResponse:
+        requested = RequestedPage(page=page, render=render, posts=self.posts, query=query)
         return PageResponse(self.page_response(requested))
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSandbox:
+    """A running sandbox and its credentials."""
+
+    base_url: str
+    client_id: str
+    client_secret: str
+
+
+@cache
+def demo_sandbox(last_day: date) -> DemoSandbox:
+    """Return the sandbox of the demo mode, which replaces the API; there is one per process and last day of posts.
+
+    Every sandbox returns the same posts for the days that it covers.
+    """
+    # A rate limit would only slow the demo down.
+    options = SandboxOptions(requests_per_window=1_000_000)
+    world = World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    base_url = stack.enter_context(running_server(create_app(world, options=options)))
+    return DemoSandbox(base_url, options.client_id, options.client_secret)

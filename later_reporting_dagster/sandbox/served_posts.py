@@ -1,6 +1,7 @@
 """The posts that the sandbox serves at the moment: faults add and remove posts and alter rows."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -9,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery
+from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
 from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, render_posts
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import World
@@ -25,7 +26,6 @@ class ServedPosts:
     positions in `world.posts`.
 
     Args:
-        world: All instances and posts.
         alter: Return the row to serve for a row; None: serve all rows unchanged.
         pending_seed: Selects the posts that are not served until `add_post` adds them; None: serve all posts.
     """
@@ -53,7 +53,6 @@ class ServedPosts:
         return rows[self._is_served(rows)]
 
     def all_rows(self) -> IntArray:
-        """Return all rows that are served now."""
         return np.flatnonzero(~(self._pending | self._removed))
 
     def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
@@ -79,11 +78,7 @@ class ServedPosts:
         return self._world.posts.day[rows]
 
     def add_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
-        """Add a pending post that matches a query, unless there is none or `limit` posts have been added.
-
-        Returns:
-            Whether a post was added.
-        """
+        """Add a pending post that matches a query, unless there is none or `limit` posts have been added."""
         rows = self._all_rows(query)
         pending = rows[self._pending[rows]]
         if not len(pending) or self._additions >= limit:
@@ -93,11 +88,7 @@ class ServedPosts:
         return True
 
     def remove_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
-        """Remove a post that matches a query, unless there is none or `limit` posts have been removed.
-
-        Returns:
-            Whether a post was removed.
-        """
+        """Remove a post that matches a query, unless there is none or `limit` posts have been removed."""
         rows = self.rows(query)
         if not len(rows) or self._removals >= limit:
             return False
@@ -111,3 +102,22 @@ class ServedPosts:
     def _render(self, query: PostsQuery, rows: IntArray) -> list[Any]:
         posts = render_posts(self._world, query, rows=rows)
         return [nest_metrics(row if self._alter is None else self._alter(row), query) for row in posts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedPage:
+    """A requested page of posts, of campaigns or of their performance, so that faults can replace it.
+
+    Attributes:
+        render: Return the body of any page of the same list.
+        query: The query, if the rows are posts.
+    """
+
+    page: PageRequest
+    render: Callable[[PageRequest], JsonObject]
+    posts: ServedPosts
+    query: PostsQuery | None = None
+
+    def body(self) -> JsonObject:
+        """Return the body of the page without a fault."""
+        return self.render(self.page)

@@ -62,9 +62,7 @@ class SyntheticCampaign:
 
     Attributes:
         instance: Position in `World.instance_ids`.
-        campaign_id: Campaign id.
-        name: Name; two instances may have campaigns of the same name.
-        description: Description; None: no description.
+        name: Two instances may have campaigns of the same name.
         status: `live`, or `draft` for a campaign that has no posts.
         start: First UTC day: not after the first day of the world, or after its last day for a draft.
     """
@@ -119,16 +117,7 @@ def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: in
     """Return the additive metrics that the API has for campaigns only, by post, and the revenue of paid posts.
 
     They accrue like the other metrics of a post. Some campaigns have no tracking links, some no affiliate links: these
-    metrics of their posts are not available.
-
-    Args:
-        world: The world.
-        rows: Positions in `world.posts`.
-        since: First day of the metrics, as a proleptic ordinal.
-        until: Last day of the metrics, inclusive.
-
-    Returns:
-        Columns by API name: whole counts, money in hundredths, `NOT_AVAILABLE` for null.
+    metrics of their posts are not available. Arguments and units are those of `World.metrics`.
     """
     posts = world.posts
     instance_keys = world.instance_keys[posts.instance[rows]]

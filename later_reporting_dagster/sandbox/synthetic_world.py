@@ -110,9 +110,6 @@ class Posts:
 
     Attributes:
         instance: Position in `World.instance_ids`.
-        campaign_id: Campaign id.
-        post_id: Post id.
-        creator_id: Creator id.
         content_type: Position in `CONTENT_TYPES`.
         day: Day of publication, as a proleptic ordinal.
         published_ms: Time of publication, in milliseconds since the Unix epoch.
@@ -148,13 +145,9 @@ class World:
     Attributes:
         first_day: First UTC day with posts.
         last_day: Last UTC day with posts and metrics; the API has data up to yesterday (docs/api.md, "Freshness").
-        seed: Selects the data.
         instances: Number of instances named `instance_000` and so on.
         posts_per_day: Mean number of posts of an instance on a day; about one day in thirty has none.
         extra_instance_ids: More instances. They do not change the data of the others.
-
-    Raises:
-        ValueError: An attribute is out of bounds.
     """
 
     first_day: date
@@ -176,7 +169,6 @@ class World:
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
-        """Ids of all instances."""
         return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.extra_instance_ids)
 
     @cached_property
@@ -282,12 +274,7 @@ class World:
 
 
 def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:
-    """Return the ids of campaigns, which differ between instances.
-
-    Args:
-        instance: Positions of the instances in the world.
-        number: Numbers of the campaigns in their instance, below `CAMPAIGNS`.
-    """
+    """Return the ids of campaigns, which differ between instances; a number is below `CAMPAIGNS`."""
     return FIRST_CAMPAIGN_ID + CAMPAIGN_ID_STEP * (CAMPAIGNS * instance + number)
 
 
@@ -301,11 +288,6 @@ def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArra
 
     The units are those of docs/api.md, "Metrics, null and units". A rate with a missing part or a zero denominator is
     not available.
-
-    Args:
-        engagements: Counts.
-        impressions: Counts.
-        cost: Money in hundredths.
     """
     return {
         "engagementRate": quotient(engagements, impressions, scale=10_000),

@@ -1,4 +1,4 @@
-"""Parse the file that lists the clients of a server, with their secrets and instances."""
+"""The file that lists the clients of a server, with their secrets and instances."""
 
 import tomllib
 from collections import Counter
@@ -9,14 +9,8 @@ import msgspec
 from later_reporting_dagster.endpoint.tokens import Client
 
 
-class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    secret: str
-    instances: list[str] | None = None
-
-
 class _ClientFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    clients: list[_Client]
+    clients: list[Client]
 
 
 def parse_clients(text: str) -> tuple[Client, ...]:
@@ -29,7 +23,7 @@ def parse_clients(text: str) -> tuple[Client, ...]:
         ... secret = "f1a5"
         ... instances = ["instance_abc"]
         ... ''')
-        (Client(client_id='dashboards', instance_ids=('instance_abc',)),)
+        (Client('dashboards', instance_ids=('instance_abc',)),)
 
     Raises:
         ValueError: The text is not such a file. The message contains no secret.
@@ -45,29 +39,21 @@ def parse_clients(text: str) -> tuple[Client, ...]:
             f"{error}. Write a table [[clients]] for each client, with id, secret and, for only some instances,"
             ' instances = ["…"]'
         ) from None
-    return check_clients([Client(each.id, each.secret, _instances(each)) for each in clients])
+    return check_clients(clients)
 
 
 def check_clients(clients: Sequence[Client]) -> tuple[Client, ...]:
-    """Return the clients.
-
-    Raises:
-        ValueError: There is none, an id or a secret is empty, or two clients have the same id.
-    """
+    """Return the clients; raise `ValueError` if there is none, a value is empty or two have the same id."""
     if not clients:
         raise ValueError("there is no client: add a table [[clients]]")
     for client in clients:
         if not client.client_id.strip() or not client.client_secret.strip():
             raise ValueError(f"the id or the secret of client {client.client_id!r} is empty")
+        if client.instance_ids is not None and not (client.instance_ids and all(client.instance_ids)):
+            raise ValueError(
+                f"the instances of client {client.client_id!r} are empty: name some, or omit the line for all"
+            )
     client_id, count = Counter(client.client_id for client in clients).most_common(1)[0]
     if count > 1:
         raise ValueError(f"the client {client_id!r} is given twice")
     return tuple(clients)
-
-
-def _instances(client: _Client) -> tuple[str, ...] | None:
-    if client.instances is None:
-        return None
-    if not client.instances or not all(client.instances):
-        raise ValueError(f"the instances of client {client.id!r} are empty: name some, or omit the line for all")
-    return tuple(dict.fromkeys(client.instances))

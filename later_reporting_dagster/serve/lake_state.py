@@ -21,6 +21,7 @@ DAYS_HEADER, INSTANCES_HEADER = "X-Later-Missing-Days", "X-Later-Missing-Instanc
 MAX_LISTED = 100  # keeps the headers short enough for any client
 
 _VERSION_BYTES = 12
+_LIBRARIES = version("duckdb"), version("later-reporting-dagster")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class LakeState:
     Attributes:
         version: Identifies the versions of the files.
         partitions: The partitions that exist.
-        missing: Headers that name the days and instances of files that do not; empty if all do.
+        missing: Headers that name the days and instances of files that do not.
         unknown_instances: Requested instances of which nothing is known.
     """
 
@@ -44,10 +45,6 @@ class LakeChanged(Exception):  # noqa: N818 - named for what happened
     """A file was replaced or removed between its listing and its read: inspect the files again."""
 
 
-class RowsNotRead(Exception):  # noqa: N818 - named for what happened
-    """A file cannot be read. The message has the reason and the next step for clients, without the lake's location."""
-
-
 def version_of_files(lake: Lake, paths: Iterable[str]) -> bytes:
     """Return a digest of the current versions of some files, by path.
 
@@ -59,7 +56,7 @@ def version_of_files(lake: Lake, paths: Iterable[str]) -> bytes:
     identities = [(path, versions[path].identity if path in versions else "") for path in wanted]
     if any(identity is None for _, identity in identities):
         return random_version()
-    text = repr((identities, version("duckdb"), version("later-reporting-dagster")))
+    text = repr((identities, _LIBRARIES))
     return hashlib.blake2b(text.encode(), digest_size=_VERSION_BYTES).digest()
 
 
@@ -110,23 +107,18 @@ def all_instances(lake: Lake) -> list[str]:
 
 
 def expected_instances(known: pa.Table | None, with_files: Collection[str]) -> set[str]:
-    """Return the instances that should have a file on each day: those that the table `instances` expects.
-
-    Args:
-        known: The table `instances`; None if the lake does not have it.
-        with_files: Instances that have files; those that the table does not know are expected too.
-    """
+    """Return the instances that the table `instances` expects, and those with files that it does not know."""
     if known is None:
         return set(with_files)
     expected = set(known.filter(pc.field("expected_now"))["instance_id"].to_pylist())
     return expected | (set(with_files) - set(known["instance_id"].to_pylist()))
 
 
-def unknown_instances(lake: Lake, requested: Collection[str], with_files: Collection[str]) -> list[str]:
-    """Return the requested instances that neither have files nor are known from before."""
+def unknown_instances(
+    lake: Lake, known: pa.Table | None, requested: Collection[str], with_files: Collection[str] = ()
+) -> list[str]:
+    """Return the requested instances that neither have files nor are in the table `instances`."""
     unknown = set(requested) - set(with_files)
-    if unknown and (stored := stored_instances(lake)) is not None:
-        unknown -= set(stored["instance_id"].to_pylist())
-    if unknown:
-        unknown -= instances_with_files(lake)
-    return sorted(unknown)
+    if unknown and known is not None:
+        unknown -= set(known["instance_id"].to_pylist())
+    return sorted(unknown - instances_with_files(lake) if unknown else unknown)

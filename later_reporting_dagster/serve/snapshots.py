@@ -1,10 +1,10 @@
 """Snapshots: the rows of a query, written once by DuckDB, from which all pages of a pagination are read.
 
-A snapshot is a table of rows in no order. An order that is asked for is a table of their row numbers, and a block is a
-copy of 50,000 rows in this order, so that a page is a range of it. Each table has a database file of its own, because
-DuckDB does not shrink a file from which a table is dropped. The least recently used files are removed.
+A snapshot is a table of rows in no order. A block is a copy of 50,000 of them in an order that is asked for, so that a
+page is a range of it. Each table has a database file of its own, because DuckDB does not shrink a file from which a
+table is dropped. The least recently used files are removed.
 
-Names of tables: `{key}_{version}` for the rows of a query, with `_{order}` for an order, `_{order}_{n}` for a block.
+Names of tables: `{key}_{version}` for the rows of a query, with `_{part}` for a block.
 """
 
 import errno
@@ -14,8 +14,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ BLOCK_ROWS = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 
 MAX_FILES = 256  # each is kept open
 
+_CHUNK_ROWS, _CHUNKS, _MAX_CHUNK_BYTES = 500, 32, 2**20  # kept in memory
+
 _FOLDER_PREFIX = "later-reporting-serve-"
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
 
@@ -43,11 +46,8 @@ class NotWritten(Exception):  # noqa: N818 - named for what happened
         super().__init__(f"a temporary file cannot be written ({text}): free disk space, or set --snapshot-directory")
 
 
-class OutOfMemory(Exception):  # noqa: N818 - named for what happened
-    """DuckDB needs more memory than it may use."""
-
-    def __init__(self) -> None:
-        super().__init__("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
+class RowsNotRead(Exception):  # noqa: N818 - named for what happened
+    """Rows cannot be read. The message has the reason and the next step for clients, without the lake's location."""
 
 
 @contextmanager
@@ -85,8 +85,7 @@ class Tables:
     """The tables of all snapshots, each in a database file. Other threads may only call the methods that write.
 
     Args:
-        folder: An empty folder.
-        max_bytes: Size of all files in it, including those that are being written and what DuckDB spills.
+        max_bytes: Size of all files in the folder, including those that are being written and what DuckDB spills.
         memory_gb: Memory limit of each write.
     """
 
@@ -98,9 +97,10 @@ class Tables:
         self._connection = duckdb.connect(config={"memory_limit": f"{500 * memory_gb:.0f}MB", "threads": 1})
         self._rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
         self._pinned: Counter[tuple[str, str]] = Counter()
+        # A name stands for the same rows for ever.
+        self._chunk = lru_cache(_CHUNKS)(self._read_chunk)
 
     def close(self) -> None:
-        """Close all files."""
         self._connection.close()
 
     def __contains__(self, name: object) -> bool:
@@ -115,9 +115,22 @@ class Tables:
 
     def read(self, name: str, rows: slice) -> bytes:
         """Return some rows of a block as a JSON array."""
+        first = rows.start // _CHUNK_ROWS * _CHUNK_ROWS
+        chunk = self._chunk(name, first)
+        if chunk is None:
+            chunk, first = self._read_rows(name, rows.start, rows.stop), rows.start
+        return f"[{','.join(chunk[rows.start - first : rows.stop - first])}]".encode()
+
+    def _read_chunk(self, name: str, first: int) -> list[str] | None:
+        """Return the rows of the next pages, too, which takes little longer; None if they are long."""
+        end = first + _CHUNK_ROWS + MAX_PAGE_SIZE
+        sql = f'SELECT sum(strlen("{ROW}")) FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
+        ((size,),) = self._connection.execute(sql, [first, end - 1]).fetchall()
+        return self._read_rows(name, first, end) if size <= _MAX_CHUNK_BYTES else None
+
+    def _read_rows(self, name: str, first: int, end: int) -> list[str]:
         sql = f'SELECT "{ROW}" FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
-        found = self._connection.execute(sql, [rows.start, rows.stop - 1]).fetchall()
-        return f"[{','.join([row for (row,) in found])}]".encode()
+        return [row for (row,) in self._connection.execute(sql, [first, end - 1]).fetchall()]
 
     def write_rows(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
         """Write the rows of a query. A snapshot has `ROW`, `TIE` and the columns that they can be sorted by."""
@@ -134,37 +147,22 @@ class Tables:
                 raise found from error
             raise
 
-    def write_order(self, name: str, *, of: str, column: str, descending: bool) -> str:
-        """Write the row numbers of a snapshot in the order of a column. Rows without a value come last."""
-        order = f'"{column}" {"DESC" if descending else "ASC"} NULLS LAST, {TIE}'
-        with self.connection(name, reads=[of]) as connection:
-            self.write_rows(name, f'SELECT rowid AS number FROM "{of}".t ORDER BY {order}', connection)
-        return name
-
     def write_block(self, name: str, *, of: str, order: str, number: int) -> str:
         """Write the rows of a block, with those of a page that begins at its end."""
-        first = number * BLOCK_ROWS
-        last = first + BLOCK_ROWS + MAX_PAGE_SIZE - 1
-        sql = (
-            f'SELECT "{ROW}" FROM "{of}".t AS rows JOIN "{order}".t AS ordered ON ordered.number = rows.rowid'
-            f" WHERE ordered.rowid BETWEEN {first} AND {last} ORDER BY ordered.rowid"
-        )
-        with self.connection(name, reads=[of, order]) as connection:
-            self.write_rows(name, sql, connection)
-        return name
-
-    @contextmanager
-    def connection(self, name: str, *, reads: Collection[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a database in which a table can be written from others."""
         spill = self.folder / f"{name}.spill"
         config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": str(spill)}
+        chosen = (
+            f"SELECT rowid FROM rows.t ORDER BY {order}, rowid"
+            f" LIMIT {BLOCK_ROWS + MAX_PAGE_SIZE - 1} OFFSET {number * BLOCK_ROWS}"
+        )
+        sql = f'SELECT "{ROW}" FROM rows.t WHERE rowid IN ({chosen}) ORDER BY {order}, rowid'
         try:
             with duckdb.connect(config=config) as connection:
-                for each in reads:
-                    connection.execute(f'ATTACH {_literal(self.folder / each)} AS "{each}" (READ_ONLY)')
-                yield connection
+                connection.execute(f"ATTACH {_literal(self.folder / of)} AS rows (READ_ONLY)")
+                self.write_rows(name, sql, connection)
         finally:
             shutil.rmtree(spill, ignore_errors=True)
+        return name
 
     def rename(self, name: str, new_name: str) -> str:
         """Rename a table that has not been added; return its new name."""
@@ -179,7 +177,7 @@ class Tables:
 
     @contextmanager
     def pinned(self, key: str, block: str) -> Iterator[None]:
-        """Keep a block with all that it is made of during the `with` block, in each version of its rows."""
+        """Keep a block, and the rows that it is made of, during the `with` block, in each version of the rows."""
         self._pinned[key, block] += 1
         try:
             yield
@@ -189,8 +187,8 @@ class Tables:
 
     def _is_pinned(self, name: str) -> bool:
         key, _, rest = name.partition("_")
-        part = rest.partition("_")[2]  # nothing for rows; of a block, its order is the beginning
-        return any(key == pinned and block.startswith(part) for pinned, block in self._pinned)
+        block = rest.partition("_")[2]  # empty for rows
+        return any(key == pinned and block in ("", of) for pinned, of in self._pinned)
 
     def make_room(self, max_bytes: float | None = None) -> None:
         """Remove the least recently used tables until the limit is kept, but none that is pinned."""
@@ -213,11 +211,13 @@ def digest(*values: object) -> str:
     return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def failure(error: Exception) -> NotWritten | OutOfMemory | None:
+def failure(error: Exception) -> NotWritten | RowsNotRead | None:
     """Return what to raise for an error of DuckDB whose cause is memory or disk space."""
     if any(reason in str(error) for reason in _NO_SPACE):
         return NotWritten(error)
-    return OutOfMemory() if "Out of Memory" in str(error) else None
+    if "Out of Memory" in str(error):
+        return RowsNotRead("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
+    return None
 
 
 def _size(folder: Path) -> int:

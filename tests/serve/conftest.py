@@ -7,9 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, PAGED
-from later_reporting_dagster.endpoint import Client, running_server
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
+from later_reporting_dagster.endpoint import Client
 from tests.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.serve.clients import authenticate, authenticated, land, reference_client, serving
 
@@ -54,25 +52,3 @@ def api(base_url: str) -> Iterator[httpx.Client]:
     """A client of the served lake that reads all instances."""
     with authenticated(base_url) as api:
         yield api
-
-
-PLAIN_INSTANCE_IDS = ("instance_000", "instance_001")
-NO_RATE_LIMIT = SandboxOptions(requests_per_window=1_000_000)
-
-
-@pytest.fixture(scope="session")
-def plain_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake without unknown fields or values, on the same days."""
-    root = tmp_path_factory.mktemp("plain")
-    world = World(first_day=FIRST_DAY, last_day=LAST_DAY, instances=2, posts_per_day=8)
-    with running_server(create_app(world, options=NO_RATE_LIMIT)) as url:
-        land(
-            url,
-            root,
-            days=(FIRST_DAY, LAST_DAY),
-            instance_ids=PLAIN_INSTANCE_IDS,
-            client=Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret),
-            api_version=PAGED,
-            metrics=DEFAULT_METRICS,
-        )
-    return root

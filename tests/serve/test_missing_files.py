@@ -120,21 +120,14 @@ def test_headers_name_at_most_100_ranges(tmp_path: Path) -> None:
     assert found.count("2024-") + found.count("2025-") == 100
 
 
-def test_every_page_has_the_headers(gaps: httpx.Client) -> None:
-    pairs = days_query(DAYS[0], DAYS[-1], ("pageSize", 5))
-    for number in (1, 2, 3, 50):
-        assert missing(get(gaps, [*pairs, ("pageNumber", number)]))[0] == "2024-03-03/2024-03-04, 2024-03-08"
-
-
-def test_later_page_has_the_headers_after_many_other_queries(
+def test_every_page_has_the_headers_also_after_many_other_queries(
     gaps: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("later_reporting_dagster.serve.store.MAX_FILES", 1)
     pairs = days_query(DAYS[0], DAYS[-1], ("pageSize", 5))
-    first = missing(get(gaps, [*pairs, ("pageNumber", 1)]))
-    for day in DAYS[:3]:
-        get(gaps, days_query(day, day))
-    assert missing(get(gaps, [*pairs, ("pageNumber", 2)])) == first != (None, None)
+    monkeypatch.setattr("later_reporting_dagster.serve.store.MAX_FILES", 1)
+    for number in (1, 2, 50):
+        assert missing(get(gaps, [*pairs, ("pageNumber", number)]))[0] == "2024-03-03/2024-03-04, 2024-03-08"
+        get(gaps, days_query(DAYS[number % 10], DAYS[number % 10]))
 
 
 @each_basis

@@ -1,4 +1,4 @@
-"""The posts of a query, read from a lake: which files they are in, and the SQL that renders them as JSON."""
+"""The rows of a query, read from a lake: which files they are in, and how posts and campaigns become JSON."""
 
 import json
 import logging
@@ -6,37 +6,60 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from msgspec.structs import replace
 
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
-from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortDirection, SortProperty
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, ProblemType, SortProperty
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery
+from later_reporting_dagster.endpoint.responses import ProblemError
 from later_reporting_dagster.ingest.dimensions import stored_instances
-from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    FileDamaged,
+    Lake,
+    LakeDatabase,
+    Partition,
+    Table,
+    open_database,
+    post_columns,
+    schema_of,
+)
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
 from later_reporting_dagster.rollups.sql_engine import duckdb_macros
 from later_reporting_dagster.serve.lake_state import (
     LakeChanged,
     LakeState,
-    RowsNotRead,
     expected_instances,
     missing_headers,
     random_version,
     unknown_instances,
     version_of_files,
 )
-from later_reporting_dagster.serve.snapshots import Tables, failure
+from later_reporting_dagster.serve.snapshots import ROW, TIE, RowsNotRead, Tables, failure
 
 _logger = logging.getLogger(__name__)
 
-_METRICS_BY_NAME = {metric.api_name: metric for metric in METRICS}
+_COLUMNS = {metric.api_name: metric.column for metric in METRICS}
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+
+
+def _json_time(column: str) -> str:
+    """Return SQL for a time in milliseconds, as in the samples of docs/api.md, or in microseconds if it has them."""
+    return (
+        f"strftime({column}, CASE WHEN microsecond({column}) % 1000 = 0 THEN '%Y-%m-%dT%H:%M:%S.%gZ'"
+        " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)"
+    )
+
 
 _FIELDS: Mapping[str, str] = {
     "campaignId": "campaign_id",
@@ -46,9 +69,7 @@ _FIELDS: Mapping[str, str] = {
     "creatorId": "creator_id",
     "instanceId": "instance_id",
     "postId": "post_id",
-    # Milliseconds, as in the sample of docs/api.md; microseconds if a time has them.
-    "postDate": "strftime(post_date, CASE WHEN microsecond(post_date) % 1000 = 0 THEN '%Y-%m-%dT%H:%M:%S.%gZ'"
-    " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)",
+    "postDate": _json_time("post_date"),
 }
 _PROFILE = "creatorProfile"
 _PROFILE_FIELDS: Mapping[str, str] = {
@@ -62,29 +83,13 @@ _PROFILE_FIELDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PostRows:
-    """The posts that a query selects, and how they are rendered.
-
-    Attributes:
-        query: The query, without its sorting: queries that differ only in this have the same rows.
-    """
+    """The posts that a query selects. Its sorting is not used: queries that differ only in this have the same rows."""
 
     query: PostsQuery
 
-    @classmethod
-    def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
-        """Return the rows of a query to some instances; None: to all in the lake."""
-        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
-        return cls(replace(unsorted, instance_ids=instance_ids))
-
     @property
     def table_name(self) -> str:
-        """The raw table that has the rows."""
         return RAW_TABLE_NAMES[self.query.basis]
-
-    @property
-    def sums_days(self) -> bool:
-        """Whether the metrics of a post are the sums of several days."""
-        return self.query.basis is DateBasis.PERFORMANCE_DATE and self.query.end > self.query.start
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:
         """Return the state of the files. Days that are not over are not expected to have files."""
@@ -105,11 +110,11 @@ class PostRows:
             version=self._version(lake, partitions),
             partitions=partitions,
             missing=missing_headers(over, expected, partitions),
-            unknown_instances=unknown_instances(lake, wanted or (), with_files),
+            unknown_instances=unknown_instances(lake, known, wanted or (), with_files),
         )
 
     def write(self, lake: Lake, state: LakeState, tables: Tables, name: str) -> bytes:
-        """Write the rows to a table; see `RowSource`.
+        """Write the rows to a table, and return their version.
 
         DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
         file has changed at the end, all are read again, each by one access, which is slower.
@@ -146,7 +151,7 @@ class PostRows:
 
 
 def _unreadable(error: Exception, database: LakeDatabase, *, verify: bool) -> RowsNotRead:
-    """Return why rows cannot be read; `verify` reads all files to find out."""
+    """Return why rows cannot be read; to verify is to read all files."""
     if verify:
         for table_name, failures in database.find_unreadable_files().items():
             partition, cause = next(iter(failures.items()))
@@ -162,13 +167,13 @@ def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
     metrics = _metrics_to_read(query)
     return _TEMPLATES.get_template("posts.sql").render(
         table=rows.table_name,
-        sums_days=rows.sums_days,
+        sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
         in_one_scan=in_one_scan,
         row_conditions=_conditions("campaign_id", query.campaign_ids),
         post_conditions=[*_conditions("platform", query.platforms), *_conditions("content_type", query.content_types)],
         fields=_fields(query),
         objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
-        sort_values=[(each.value, _sort_value(each)) for each in SortProperty],
+        sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
         channels=[(channel.value, "" if channel is Channel.ORGANIC else f"{channel}_") for channel in CHANNELS],
         counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
         amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
@@ -192,7 +197,7 @@ def _fields(query: PostsQuery) -> list[tuple[str, str]]:
     fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
     if query.metrics is None:
         return sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items())
-    requested = {name: _METRICS_BY_NAME[name].column for name in query.metrics}
+    requested = {name: _COLUMNS[name] for name in query.metrics}
     return [*sorted(fields.items()), (METRICS_MEMBER, _object(requested))]
 
 
@@ -225,6 +230,50 @@ def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
     return [f"{column} IN ({literals})" if literals else "false"]
 
 
-def _sort_value(sort_property: SortProperty) -> str:
-    """Return SQL for the value by which posts are sorted."""
-    return "post_date" if sort_property is SortProperty.POST_DATE else _METRICS_BY_NAME[sort_property.value].column
+_CAMPAIGNS_PATH = table_path(CAMPAIGNS_TABLE)
+_CAMPAIGN_FIELDS: Mapping[str, str] = {
+    "campaignId": "campaign_id",
+    "campaignName": "campaign_name",
+    "description": "description",
+    "firstPostDate": _json_time("first_post_date"),
+    "instanceId": "instance_id",
+    "lastPostDate": _json_time("last_post_date"),
+    "startDate": _json_time("start_date"),
+    "status": "status",
+}
+_CAMPAIGNS_SQL = f"""
+SELECT
+    CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}",
+    row_number() OVER (ORDER BY instance_id, campaign_id) AS {TIE}
+FROM (SELECT *, CAST(to_json({_object(_CAMPAIGN_FIELDS)}) AS VARCHAR) AS json FROM listed)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRows:
+    """The campaigns of some instances that the API listed when the table was last refreshed; None: of all."""
+
+    instance_ids: tuple[str, ...] | None
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:  # noqa: ARG002
+        if not lake.table_exists(CAMPAIGNS_TABLE):
+            detail = f"this lake has no table {CAMPAIGNS_TABLE}"
+            raise ProblemError(HTTPStatus.NOT_FOUND, ProblemType.NOT_FOUND, detail)
+        return LakeState(
+            version=version_of_files(lake, [_CAMPAIGNS_PATH]),
+            unknown_instances=unknown_instances(lake, stored_instances(lake), self.instance_ids or ()),
+        )
+
+    def write(self, lake: Lake, state: LakeState, tables: Tables, name: str) -> bytes:
+        try:
+            listed = lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
+        except FileDamaged as error:
+            raise RowsNotRead(f"the table {CAMPAIGNS_TABLE} cannot be read: materialize it again") from error
+        if listed is None or version_of_files(lake, [_CAMPAIGNS_PATH]) != state.version:
+            raise LakeChanged
+        listed = listed.filter(pc.field("listed_now"))
+        if self.instance_ids is not None:
+            listed = listed.filter(pc.field("instance_id").isin(pa.array(self.instance_ids, pa.string())))
+        with open_database(lake, memory_gb=tables.memory_gb, spill_directory=str(tables.folder)) as database:
+            tables.write_rows(name, _CAMPAIGNS_SQL, database.connection.register("listed", listed))
+        return state.version

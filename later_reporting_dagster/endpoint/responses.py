@@ -1,18 +1,51 @@
-"""Pages of any list: which one is requested, the body of its response, and cursors to the next one."""
+"""Bodies of responses: problems, and pages of any list with cursors to the next one.
+
+Problems are `application/problem+json` with `type`, `title` and `detail` (docs/api.md, "Errors").
+"""
 
 import base64
 import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
-from later_reporting_dagster.contract.parameters import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.endpoint.problem_responses import ProblemError, bad_request
+from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion, ProblemType
 
 JsonObject = dict[str, Any]
 
 # A cursor is the offset of the next page, the snapshot if there is one, and a digest that ties both to the query.
 _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
+
+
+class ProblemError(Exception):
+    """A request that gets an error response instead of data."""
+
+    def __init__(self, status: HTTPStatus, problem_type: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.type = problem_type
+
+
+def bad_request(detail: str) -> ProblemError:
+    """Return the 400 `ANL_00400` for an invalid parameter or body."""
+    return ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.VALIDATION, detail)
+
+
+def unsupported_metrics(names: Iterable[str]) -> ProblemError:
+    """Return the 400 `ANL_00400` for requested metrics that are unknown, or not available for the filters."""
+    return bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(names)}")
+
+
+def problem_response(
+    status: int, problem_type: str, detail: str, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error response. Its title is the standard HTTP phrase of the status."""
+    body = {"type": str(problem_type), "title": HTTPStatus(status).phrase, "detail": detail}
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -21,7 +54,6 @@ class PageRequest(msgspec.Struct, frozen=True):
     Attributes:
         offset: Number of rows before the page.
         size: Maximum number of rows.
-        api_version: API version of the request and its response.
         cursor_query: The query for which the page's cursors are valid, as a digest.
         snapshot: Identifies the rows that the page is a part of; empty if the list has no snapshots, or if the request
             has no cursor.
@@ -47,6 +79,14 @@ class PageRequest(msgspec.Struct, frozen=True):
         """Return an opaque cursor to the page of the same rows at an offset. Other queries reject it."""
         position = offset.to_bytes(_OFFSET_BYTES, "big") + self.snapshot
         return base64.urlsafe_b64encode(position + _digest(position, self.cursor_query)).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class PageResponse:
+    """The body of a page, and headers for it."""
+
+    body: JsonObject
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageRequest:
@@ -78,8 +118,6 @@ def page_body(data: object, *, page: PageRequest, total: int, next_offset: int |
     """Return the response body of a page. A page number past the end has no data and the true totals.
 
     Args:
-        data: Rows of the page.
-        page: The requested page.
         total: Number of rows on all pages.
         next_offset: Offset of the next page, for its cursor; None: the offset after a full page.
     """
