@@ -20,8 +20,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.lake_tables import table_specs
+from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 
 __all__ = ["LaterLake", "later_tables"]
 

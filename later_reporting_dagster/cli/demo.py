@@ -19,8 +19,8 @@ from later_reporting_dagster.cli.interrupts import interruptible, run_until_stop
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
+from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.lake import POST_COLUMNS, Table, run_query
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS

@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from later_reporting_dagster.cli.interrupts import lost_interrupts_repeated
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.defs.jobs import checks_job_name
-from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
-from later_reporting_dagster.defs.progress import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.defs.automation import checks_job_name
+from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import TABLES

@@ -91,14 +91,15 @@ def instances() -> None:
     instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.defs.instances import current_instances, raw_files
+    from later_reporting_dagster.ingest.dimensions import current_instances
 
     project = current_project()
     later, settings = project.later, project.settings
     _name_default_host(later, "Listing instances at")
     listed = asyncio.run(later.listed_instances())
-    lake, configured, now = later.lake(), later.configured_instances(), datetime.now(UTC)
-    rows = current_instances(lake, listed, raw_files(lake), configured=configured, settings=settings, now=now)
+    configured, now = later.configured_instances(), datetime.now(UTC)
+    days = settings.expected_days(now)
+    rows, _ = current_instances(later.lake(), listed, configured=configured, days=days, today=now.date())
     click.echo(to_table(rows, width=_terminal_width()), nl=False)
 
 
@@ -328,7 +329,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
-    from later_reporting_dagster.defs.lake_tables import all_tables
+    from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake import run_query
 
     width = _terminal_width() if output is None else None
@@ -421,7 +422,7 @@ def _terminal_width() -> int | None:
 
 
 def _report_location(project: "Project") -> str:
-    from later_reporting_dagster.defs.report import REPORT_FILE
+    from later_reporting_dagster.defs.assets.report import REPORT_FILE
     from later_reporting_dagster.defs.settings import REPORT
 
     return project.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")

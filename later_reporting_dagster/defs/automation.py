@@ -1,14 +1,45 @@
-"""Declarative automation: the condition of the downstream assets, and the sensor that evaluates it."""
+"""Automation: when assets are updated by themselves, the jobs, their schedules, and the sensors."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
+import msgspec
+import pyarrow as pa
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.contract.days import contiguous_ranges, day_ranges, days_between, newest_day, restated_days
+from later_reporting_dagster.defs.asset_steps import code_version
+from later_reporting_dagster.defs.checks.check import to_evaluation
+from later_reporting_dagster.defs.checks.posts import evaluate_listing
+from later_reporting_dagster.defs.events import version_tags, written_metadata
+from later_reporting_dagster.defs.partitions import range_tags, selected_range
+from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
+from later_reporting_dagster.ingest.missing_files import missing_days
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 
-_BACKFILL_TAG = "dagster/backfill"
+# Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
+API_TIMEOUT_SECONDS = 30.0
+# The longest wait between two requests of a pair.
+MAX_WAIT_DAYS = 32
+# Beyond this number of ranges, the cursor keeps one range for each instance, and a run fetches no more than these.
+MAX_RANGES = 2_000
+_NOT_FINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+# Conditions
 
 
 def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
@@ -57,7 +88,7 @@ def tag_run_with_updates(context: AssetExecutionContext, keys: Sequence[dg.Asset
     """
     run = context.run
     updated = set(run.asset_selection or context.job_def.asset_layer.executable_asset_keys)
-    if backfill := context.instance.get_backfill(run.tags.get(_BACKFILL_TAG, "")):
+    if backfill := context.instance.get_backfill(run.tags.get("dagster/backfill", "")):
         updated.update(backfill.asset_selection or ())
     if tags := {_update_tag(key): "true" for key in updated & {*keys} - context.selected_asset_keys}:
         context.instance.add_run_tags(run.run_id, tags)
@@ -68,20 +99,319 @@ def _update_tag(key: dg.AssetKey) -> str:
     return f".dagster/updates/{key.to_user_string()}"
 
 
-def build_automation_sensor(
-    settings: DefinitionSettings, keys: Sequence[dg.AssetKey]
-) -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates the conditions of these assets and their checks only.
+def build_automation(settings: DefinitionSettings, keys: Sequence[dg.AssetKey], *, with_sensor: bool) -> dict[str, Any]:
+    """Return the jobs, schedules and sensors of a component with these assets.
 
-    It runs by default, because it needs no network, and rollups would not be updated without it.
+    The sensor of the conditions evaluates these assets and their checks only. It runs by default, because it needs no
+    network, and rollups would not be updated without it.
     """
-    return dg.AutomationConditionSensorDefinition(
-        f"{settings.name}_automation",
-        target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
+    checks_job = dg.define_asset_job(
+        checks_job_name(settings),
+        selection=dg.AssetSelection.checks_for_assets(*keys),
+        executor_def=dg.in_process_executor,
+        description="Evaluates all asset checks over the whole lake.",
+    )
+    sensors: list[dg.SensorDefinition] = []
+    if with_sensor:
+        sensor = dg.AutomationConditionSensorDefinition(
+            f"{settings.name}_automation",
+            target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=30,
+            description=(
+                "Updates rollups, instances, coverage and the report when their upstream changes, and runs daily"
+                " checks: missing files, instances that are no longer listed, and settled posts."
+            ),
+        )
+        sensors.append(sensor)
+    if not settings.fetched_tables:
+        return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
+    # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
+    posts_job: Any = dg.define_asset_job(
+        _posts_job_name(settings),
+        selection=dg.AssetSelection.assets(*(settings.asset_key(name) for name in settings.fetched_tables)),
+        executor_def=dg.in_process_executor,
+        description="Fetches the raw tables and the campaigns for a range of days.",
+    )
+    compaction_job = _compaction_job(settings)
+    compaction_schedule = dg.ScheduleDefinition(
+        name=f"{settings.name}_compaction_weekly",
+        job=compaction_job,
+        cron_schedule="0 4 * * 0",  # not monthly, because a backfill can change a closed month at any time
+        execution_timezone="UTC",
+        description="Compacts the months that were closed or restated since the last run.",
+    )
+    # It fetches missing files, also without the asset `instances`.
+    if {INSTANCES_TABLE, *(raw_table.name for raw_table in RAW_TABLES)} & {*settings.tables}:
+        sensors.insert(0, _instances_sensor(settings, posts_job))
+    return {
+        "jobs": [posts_job, checks_job, compaction_job],
+        "schedules": [build_daily_schedule(settings, posts_job), compaction_schedule],
+        "sensors": sensors,
+    }
+
+
+# Jobs and schedules
+
+
+def checks_job_name(settings: DefinitionSettings) -> str:
+    """Return the name of the job that evaluates all checks."""
+    return f"{settings.name}_checks"
+
+
+def _posts_job_name(settings: DefinitionSettings) -> str:
+    return f"{settings.name}_posts"
+
+
+def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.ScheduleDefinition:
+    """Return the schedule: one run a day of the posts job over the last `restate_days` days."""
+
+    @dg.schedule(
+        name=f"{settings.name}_posts_daily",
+        job=posts_job,
+        cron_schedule="0 6 * * *",
+        execution_timezone="UTC",
         description=(
-            "Updates rollups, instances, coverage and the report when their upstream changes, and runs daily checks:"
-            " missing files, instances that are no longer listed, and settled posts."
+            f"Fetches the last {settings.restate_days} days of all instances in one run. Files are only written, and"
+            " rollups only updated, if posts have changed."
         ),
     )
+    def posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        newest = newest_day(context.scheduled_execution_time)
+        days = restated_days(newest, start_date=settings.start_date, restate_days=settings.restate_days)
+        if not days:
+            return dg.SkipReason(f"The first partition, {settings.start_date}, is not over yet.")
+        return dg.RunRequest(tags=range_tags(days[0], days[-1]))
+
+    return posts_daily
+
+
+def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
+    """Return the job: one independent step per raw table. It does not materialize assets."""
+
+    def compaction_op(table_name: str) -> dg.OpDefinition:
+        name = settings.asset_key(table_name).to_user_string()
+
+        @dg.op(
+            name=f"{settings.name}_compact_{table_name}",
+            description=f"Copies the closed months of {name} to one file per instance.",
+            out=dg.Out(dg.Nothing),
+            required_resource_keys={settings.resource_key},
+        )
+        def compact(context: dg.OpExecutionContext) -> None:
+            later: LaterReportingResource = getattr(context.resources, settings.resource_key)
+            try:
+                result = later.lake().compact(table_name, restate_days=settings.restate_days, now=datetime.now(UTC))
+            except (LakeUnavailable, ValueError) as error:
+                raise dg.Failure(str(error)) from error
+            context.log.info(f"Compacted {name}: {result}")
+
+        return compact
+
+    ops = [compaction_op(raw_table.name) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+
+    @dg.job(
+        name=f"{settings.name}_compaction",
+        executor_def=dg.in_process_executor,
+        description=(
+            f"Copies each month of the raw tables that ended more than {settings.restate_days} days ago to one file per"
+            " instance. Rollups and queries read these copies; the daily files stay unchanged."
+        ),
+    )
+    def compaction() -> None:
+        for op in ops:
+            op()
+
+    return compaction
+
+
+# The sensor that fetches missing files
+
+
+def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.SensorDefinition:
+    """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due."""
+    key = settings.asset_key(INSTANCES_TABLE)
+
+    @dg.sensor(
+        name=f"{settings.name}_instances",
+        job=posts_job,
+        minimum_interval_seconds=3600,
+        required_resource_keys={settings.resource_key},
+        description=(
+            f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
+            " every missing file since the start date in one run: once a day, and less and less often while it fails."
+        ),
+    )
+    def instances_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
+        now = datetime.now(UTC)
+        days = settings.expected_days(now)
+        try:
+            listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
+            lake, configured = later.lake(), later.configured_instances()
+            rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
+            written = lake.write_table(INSTANCES_TABLE, rows)
+        except TimeoutError:
+            return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
+        except (LaterError, LakeUnavailable, ValueError) as error:
+            # The message is complete; a stack trace would hide it.
+            raise dg.DagsterError(f"Updating the instances failed: {error}") from None
+        # The days of each instance that are missing in at least one of the raw tables.
+        missing: dict[str, set[date]] = {}
+        for raw_table in RAW_TABLES:
+            if raw_table.name in settings.tables:
+                for name, lacking in missing_days(days, configured or listed, files[raw_table.name]).items():
+                    missing.setdefault(name, set()).update(lacking)
+        cursor = parse_cursor(context.cursor)
+        requested, after = plan_requests(
+            {name: sorted(lacking) for name, lacking in missing.items()},
+            cursor,
+            instances=configured or listed,
+            days_in_progress=_days_in_progress(context.instance, settings),
+            today=now.date(),
+        )
+        # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
+        # performance is one file.
+        is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
+        materialization = dg.AssetMaterialization(
+            key,
+            metadata={"dagster/row_count": written.rows, **written_metadata(written), **instances_metadata(rows)},
+            tags=version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS)),
+        )
+        check = to_evaluation(evaluate_listing(rows, configured=configured), key)
+        return dg.SensorResult(
+            run_requests=[_missing_files_request(settings, requested, with_campaigns=is_new)] if requested else [],
+            cursor=msgspec.json.encode(after).decode(),
+            asset_events=[materialization, check] if INSTANCES_TABLE in settings.tables else [],
+        )
+
+    return instances_sensor
+
+
+def instances_metadata(rows: pa.Table) -> dict[str, Any]:
+    """Return all rows of the dimension as metadata of its materialization."""
+    records = [
+        dg.TableRecord({name: str(value) if isinstance(value, date) else value for name, value in row.items()})
+        for row in rows.to_pylist()
+    ]
+    # Without records Dagster cannot infer their schema.
+    return {"instances": dg.MetadataValue.table(records)} if records else {}
+
+
+def _days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings) -> set[date]:
+    """Return the days that runs of a raw table are fetching, or will when they start."""
+    keys = {settings.asset_key(raw_table.name) for raw_table in RAW_TABLES}
+    days: set[date] = set()
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
+        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == _posts_job_name(settings)
+        if fetches and (selected := selected_range(run.tags)):
+            days.update(days_between(*selected))
+    return days
+
+
+def _missing_files_request(
+    settings: DefinitionSettings, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
+) -> dg.RunRequest:
+    """Return the request of a run of the posts job that fetches these days of each instance.
+
+    It has no run key: Dagster runs each key once, so a file that is lost twice would not be fetched.
+    """
+    pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
+    configs: dict[str, dict[str, Any]] = {
+        **{raw_table.name: {"pairs": pairs, "only_missing": True} for raw_table in RAW_TABLES},
+        CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
+    }
+    ops = {settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs}
+    every_day = [day for of_instance in days.values() for day in of_instance]
+    return dg.RunRequest(tags=range_tags(min(every_day), max(every_day)), run_config={"ops": ops})
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """Days of an instance that were requested together, how often, and the UTC day of the last request."""
+
+    instance_id: str
+    first: date
+    last: date
+    requests: int
+    requested_on: date
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """The state of the sensor.
+
+    Attributes:
+        instances: the instances whose history was requested or is complete.
+        attempts: what was requested and is still missing.
+    """
+
+    instances: list[str] = []
+    attempts: list[Attempt] = []
+
+
+def parse_cursor(text: str | None) -> Cursor:
+    """Return the cursor in a text; an empty one if it is not a cursor, because it can be edited in the UI."""
+    try:
+        return msgspec.json.decode(text or "{}", type=Cursor)
+    except msgspec.MsgspecError:
+        return Cursor()
+
+
+def plan_requests(
+    missing: Mapping[str, Collection[date]],
+    cursor: Cursor,
+    *,
+    instances: Iterable[str],
+    days_in_progress: Collection[date],
+    today: date,
+) -> tuple[dict[str, list[date]], Cursor]:
+    """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
+
+    A day is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`. The cursor forgets what is no
+    longer missing.
+    """
+    before = {
+        (attempt.instance_id, day): (attempt.requests, attempt.requested_on)
+        for attempt in cursor.attempts
+        for day in days_between(attempt.first, attempt.last)
+    }
+
+    def is_due(name: str, day: date) -> bool:
+        requests, requested_on = before.get((name, day), (0, today))
+        return not requests or today >= requested_on + timedelta(days=min(2 ** (requests - 1), MAX_WAIT_DAYS))
+
+    requested: dict[str, list[date]] = {}
+    attempts: list[Attempt] = []
+    remaining = MAX_RANGES
+    for name, days in missing.items():
+        due = [day for day in days if day not in days_in_progress and is_due(name, day)]
+        ranges = contiguous_ranges(due)[:remaining]
+        remaining -= len(ranges)
+        now = {day for first, last in ranges for day in days_between(first, last)}
+        if now:
+            requested[name] = sorted(now)
+        by_request: dict[tuple[int, date], list[date]] = {}
+        for day in days:
+            requests, requested_on = before.get((name, day), (0, today))
+            if day in now:
+                by_request.setdefault((requests + 1, today), []).append(day)
+            elif requests:
+                by_request.setdefault((requests, requested_on), []).append(day)
+        attempts += [
+            Attempt(name, first, last, *request)
+            for request, of_request in by_request.items()
+            for first, last in contiguous_ranges(of_request)
+        ]
+    if len(attempts) > MAX_RANGES:
+        by_instance = [[*group] for _, group in groupby(attempts, lambda each: each.instance_id)]
+        attempts = [
+            Attempt(
+                group[0].instance_id,
+                min(each.first for each in group),
+                max(each.last for each in group),
+                max(each.requests for each in group),
+                max(each.requested_on for each in group),
+            )
+            for group in by_instance
+        ]
+    handled = [name for name in instances if name in cursor.instances or name in requested or not missing.get(name)]
+    return requested, Cursor(handled, attempts)

@@ -10,53 +10,42 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.automation import build_automation_sensor, tag_run_with_updates
-from later_reporting_dagster.defs.campaign_checks import CAMPAIGN_TOTALS_TABLES, build_campaign_totals_check
-from later_reporting_dagster.defs.campaigns import (
-    CAMPAIGN_TABLES,
-    build_campaign_checks,
-    campaign_performance_step,
-    campaigns_step,
-)
-from later_reporting_dagster.defs.compaction_job import build_compaction_job, build_compaction_schedule
-from later_reporting_dagster.defs.component_scaffolder import LaterReportingScaffolder
-from later_reporting_dagster.defs.coverage import coverage_step
-from later_reporting_dagster.defs.instances import build_instances_checks, build_instances_sensor, instances_step
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.jobs import build_checks_job, build_daily_schedule, build_posts_job
-from later_reporting_dagster.defs.lake_tables import is_table
-from later_reporting_dagster.defs.organic_paid_periods import build_rollup_checks, rollup_step
-from later_reporting_dagster.defs.organic_paid_windows import build_windows_checks, windows_step
-from later_reporting_dagster.defs.posts import posts_step
-from later_reporting_dagster.defs.posts_checks import build_posts_checks, build_settled_posts_check
-from later_reporting_dagster.defs.report import report_step
+from later_reporting_dagster.defs.assets.campaigns import campaign_steps
+from later_reporting_dagster.defs.assets.instances import instances_steps
+from later_reporting_dagster.defs.assets.posts import posts_steps
+from later_reporting_dagster.defs.assets.report import report_steps
+from later_reporting_dagster.defs.assets.rollups import rollup_steps
+from later_reporting_dagster.defs.automation import build_automation, tag_run_with_updates
+from later_reporting_dagster.defs.checks.campaigns import campaign_checks
+from later_reporting_dagster.defs.checks.posts import posts_checks
+from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.environment import describe_invalid, environment_texts, without_bounds
+from later_reporting_dagster.defs.events import failures
+from later_reporting_dagster.defs.io_manager import LaterLake, is_table
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import (
-    METADATA_PREFIX,
-    REPORT,
-    DefinitionSettings,
-    default_lake_root,
-    describe_invalid,
-    environment_texts,
-    without_bounds,
-)
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
-from later_reporting_dagster.rollups.rollup_tables import (
-    DAY_TABLES,
-    POST_TABLES,
-    WEEK_AND_MONTH_TABLES,
-    WINDOW_TABLES,
-    RollupTable,
-)
+from later_reporting_dagster.defs.settings import DEFAULT_NAME, METADATA_PREFIX, DefinitionSettings, default_lake_root
+
+# Each returns the steps, or the checks, of the assets that are defined.
+STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_steps)
+CHECKS = (posts_checks, campaign_checks, rollup_checks)
+
+
+class LaterReportingScaffolder(dg.Scaffolder[Any]):
+    """Writes a `defs.yaml` that reads credentials and the lake's root from the environment."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        """Write the file."""
+        names = ("client_id", "client_secret", "lake_root")
+        attributes = {
+            "name": request.target_path.name,
+            "start_date": str(DefinitionSettings().start_date),
+            "resource": {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names},
+        }
+        dg.scaffold_component(request, attributes)
 
 
 def _reject_moved_attributes(attributes: Any) -> Any:
-    """Name the new place of the attributes that earlier were those of the component. Their values may be secrets.
-
-    Raises:
-        DagsterInvalidDefinitionError: there are some.
-    """
+    """Name the new place of the attributes that earlier were those of the component. Their values may be secrets."""
     fields = LaterReportingResource.model_fields
     if moved := [name for name in attributes if name in fields] if isinstance(attributes, dict) else []:
         raise dg.DagsterInvalidDefinitionError(f"{', '.join(moved)}: write it below the attribute `resource`")
@@ -71,7 +60,7 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
     set in Python; `from_environment` reads them from variables, `LATER_NAME` for `name`.
 
     To change the specs of assets, set `translation`, or override `get_asset_spec` in a subclass. To run code around a
-    step, override `execute`.
+    step, override `execute`. An invalid attribute raises a `DagsterInvalidDefinitionError` that names it.
 
     Example:
         >>> later = LaterReportingResource(lake_root="/data/later_eu", demo_mode=True)
@@ -108,14 +97,7 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:
-        """Return the component with the attributes that are set in the environment.
-
-        Args:
-            attributes: take precedence over the environment.
-
-        Raises:
-            DagsterInvalidDefinitionError: an attribute is invalid.
-        """
+        """Return the component with the attributes that are set in the environment; `attributes` take precedence."""
         texts = environment_texts(cls.model_fields.keys() - {"translation", "resource"})
         try:
             resource = LaterReportingResource.from_environment()
@@ -135,63 +117,38 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
             return self._build_definitions()
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset. Override it to change any attribute but the key.
-
-        Args:
-            spec: the default spec. Its key ends with the name of the table.
-        """
+        """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""
         return spec if self.translation is None else self.translation(spec, spec)
 
     def execute(
         self, context: AssetExecutionContext, later: LaterReportingResource, step: AssetStep
     ) -> Iterable[dg.MaterializeResult[Any]]:
-        """Materialize the selected assets of a step. Override it to run code before or after.
-
-        Args:
-            context: the context of the step.
-            later: the API and the lake.
-            step: what to run.
-        """
+        """Materialize the selected assets of a step. Override it to run code before or after."""
         yield from step.run(context, later)
 
     def _build_definitions(self) -> dg.Definitions:
-        steps, resource = self._steps(), self._resource_with_lake_root()
+        steps = [step for steps_of in STEPS for step in steps_of(self)]
         automated = [spec.key for step in steps for spec in step.specs if spec.automation_condition]
-        assets = [self._build_asset(step, automated) for step in steps]
-        keys = [key for asset in assets for key in asset.keys]
+        # Unless a root is set, a folder that no other component uses.
+        values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
+        resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
         settings = self.model_dump(mode="json", include={*DefinitionSettings.model_fields})
         return dg.Definitions(
-            assets=assets,
-            asset_checks=self._build_checks(),
+            assets=[self._build_asset(step, automated) for step in steps],
+            asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],
             resources={
                 self.resource_key: resource,
-                self.io_manager_key: LaterLake(lake_root=resource.lake_root, storage_options=resource.storage_options),
+                self._lake_key: LaterLake(lake_root=resource.lake_root, storage_options=resource.storage_options),
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
-            **self._build_automation(keys),
+            **build_automation(
+                self, [spec.key for step in steps for spec in step.specs], with_sensor=self.automation_sensor
+            ),
         )
 
-    def _resource_with_lake_root(self) -> LaterReportingResource:
-        """Return the resource; unless it has a lake's root, with a folder that no other component uses."""
-        values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
-        return type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
-
-    def _steps(self) -> list[AssetStep]:
-        """Return the steps that materialize the selected tables, upstream first."""
-        windows = self._selected((*WINDOW_TABLES, *POST_TABLES))
-        return [
-            *(posts_step(raw_table, self) for raw_table in RAW_TABLES if raw_table.name in self.tables),
-            *([instances_step(self)] if INSTANCES_TABLE in self.tables else []),
-            *([campaigns_step(self)] if CAMPAIGNS_TABLE in self.tables else []),
-            *([campaign_performance_step(self)] if CAMPAIGN_PERFORMANCE_TABLE in self.tables else []),
-            *([coverage_step(self)] if COVERAGE_TABLE in self.tables else []),
-            *(rollup_step(table, self) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
-            *([windows_step(windows, self)] if windows else []),
-            *([report_step(self)] if REPORT in self.tables else []),
-        ]
-
-    def _selected(self, tables: Iterable[RollupTable]) -> list[RollupTable]:
-        return [table.with_metrics(self.metrics) for table in tables if table.name in self.tables]
+    @property
+    def _lake_key(self) -> str:
+        return f"{self.name}_lake"
 
     def _build_asset(self, step: AssetStep, automated: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         resource_key = self.resource_key
@@ -207,51 +164,19 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
         )
         def materialize(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
             tag_run_with_updates(context, automated)
-            yield from self.execute(context, getattr(context.resources, resource_key), step)
+            with failures():
+                yield from self.execute(context, getattr(context.resources, resource_key), step)
 
         return materialize
 
     def _final_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset as the subclass and the translation change it.
-
-        Raises:
-            DagsterInvalidDefinitionError: they change its key.
-        """
-        final = self.get_asset_spec(spec.replace_attributes(group_name=self.group_name(spec.group_name)))
+        """Return the spec of an asset as the subclass and the translation change it."""
+        if self.name != DEFAULT_NAME:
+            spec = spec.replace_attributes(group_name=f"{self.name}_{spec.group_name}")
+        final = self.get_asset_spec(spec)
         if final.key != spec.key:
             raise dg.DagsterInvalidDefinitionError(
                 f"get_asset_spec or translation changed the key {spec.key.to_user_string()} to"
                 f" {final.key.to_user_string()}: set key_prefix, which also changes it where other assets depend on it"
             )
-        return final.with_io_manager_key(self.io_manager_key) if is_table(final) else final
-
-    def _build_checks(self) -> list[dg.AssetChecksDefinition]:
-        raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in self.tables]
-        windows = self._selected((*WINDOW_TABLES, *POST_TABLES))
-        return [
-            *([build_instances_checks(self)] if INSTANCES_TABLE in self.tables else []),
-            *(build_posts_checks(raw_table, self) for raw_table in raw_tables),
-            *(build_campaign_checks(name, self) for name in CAMPAIGN_TABLES if name in self.tables),
-            *([build_campaign_totals_check(self)] if {*CAMPAIGN_TOTALS_TABLES} <= {*self.tables} else []),
-            *([build_settled_posts_check(self)] if len(raw_tables) == len(RAW_TABLES) else []),
-            *(build_rollup_checks(table, self) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
-            *([build_windows_checks(windows, self)] if windows else []),
-        ]
-
-    def _build_automation(self, keys: Sequence[dg.AssetKey]) -> dict[str, Any]:
-        """Return the jobs, schedules and sensors."""
-        checks_job = build_checks_job(self, keys)
-        sensor = [build_automation_sensor(self, keys)] if self.automation_sensor else []
-        if not self.fetched_tables:
-            return {"jobs": [checks_job], "schedules": [], "sensors": sensor}
-        posts_job, compaction_job = build_posts_job(self), build_compaction_job(self)
-        listed = {INSTANCES_TABLE, *(raw_table.name for raw_table in RAW_TABLES)}
-        return {
-            "jobs": [posts_job, checks_job, compaction_job],
-            "schedules": [build_daily_schedule(self, posts_job), build_compaction_schedule(self, compaction_job)],
-            "sensors": [
-                # It fetches missing files, also without the asset `instances`.
-                *([build_instances_sensor(self, posts_job)] if listed & {*self.tables} else []),
-                *sensor,
-            ],
-        }
+        return final.with_io_manager_key(self._lake_key) if is_table(final) else final

@@ -1,22 +1,29 @@
-"""References to environment variables in settings: they are replaced by values when a run starts.
+"""How values of settings are read from the environment and from YAML, and how an error names them.
 
-A reference is an `EnvVar`; a text with `{{ env.NAME }}` or `{{ env('NAME') }}` in it; or `{"env": "NAME"}`, which is
-how Dagster stores an `EnvVar`.
+A reference to an environment variable is an `EnvVar`; a text with `{{ env.NAME }}` or `{{ env('NAME') }}` in it; or
+`{"env": "NAME"}`, which is how Dagster stores an `EnvVar`. References become values when a run starts.
 """
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import dagster as dg
 import msgspec
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 # The classes of `dg.EnvVar("X")` and `dg.EnvVar.int("X")`.
 ENVIRONMENT_VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("X")))
 
 _REFERENCE = re.compile(r"""\{\{\s*env(?:\.(\w+)|\(\s*["'](\w+)["']\s*\))\s*\}\}""")
 _TEMPLATE = re.compile(r"\{\{|\{%")
+
+
+def environment_texts(fields: Iterable[str]) -> dict[str, str]:
+    """Return the values of those settings whose environment variable is set and not empty."""
+    return {field: text for field in fields if (text := os.environ.get(f"LATER_{field.upper()}"))}
 
 
 def variable_name(value: object) -> str | None:
@@ -63,15 +70,11 @@ def resolved(value: Any) -> Any:
 
 
 def resolved_options(options: Mapping[str, Any]) -> Any:
-    """Return options with the values of environment variables. If all is one reference, it has to be a JSON object.
-
-    Raises:
-        ValueError: a variable is not set, or is not a JSON object. The message does not contain its value.
-    """
+    """Return options with the values of environment variables. If all is one reference, it has to be a JSON object."""
     if (name := variable_name(options)) is not None:
         try:
             options = msgspec.json.decode(_value_of(name), type=dict[str, Any])
-        except msgspec.DecodeError:
+        except msgspec.DecodeError:  # whose message has the value
             raise ValueError(
                 f'{name} must be a JSON object, such as {{"endpoint_url": "https://example.com"}}'
             ) from None
@@ -83,3 +86,44 @@ def _value_of(name: str) -> str:
     if value is None:
         raise ValueError(f"the environment variable {name} is not set")
     return value
+
+
+def setting_name(field: str) -> str:
+    """Return how messages name a setting: by its environment variable and its field or attribute."""
+    return f"LATER_{field.upper()} ({field})"
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Return one line that names each invalid setting. It does not contain their values, which may be secrets."""
+    lines = []
+    for each in error.errors():
+        raised = each.get("ctx", {}).get("error")
+        reason = str(raised) if isinstance(raised, ValueError) else each["msg"]
+        lines.append(f"{setting_name(str(each['loc'][-1]))}: {reason}" if each["loc"] else reason)
+    return "; ".join(lines)
+
+
+def without_bounds(model: type[BaseModel], described: type[BaseModel]) -> type[BaseModel]:
+    """Return Dagster's model of YAML attributes without bounds: they apply to the value of a template, not to its text.
+
+    Descriptions, which Dagster's model lacks, are those of the class `described`.
+    """
+    fields: dict[str, Any] = {
+        name: (
+            _without_metadata(field.annotation),
+            Field(default=field.default, description=described.model_fields[name].description),
+        )
+        for name, field in model.model_fields.items()
+    }
+    return create_model(model.__name__, __base__=dg.Model, **fields)
+
+
+def _without_metadata(annotation: Any) -> Any:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _without_metadata(arguments[0])
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    # Dagster allows a text in place of everything. In place of a mapping, it would only make errors longer.
+    models = [each for each in arguments if isinstance(each, type) and issubclass(each, BaseModel)]
+    return models[0] if models else Union[tuple(map(_without_metadata, arguments))]  # noqa: UP007 - computed

@@ -1,30 +1,69 @@
-"""The IO manager: loads Later's tables into downstream assets, as the type of the parameter's annotation."""
+"""The tables of the lake as assets, and the IO manager that loads them into downstream assets."""
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.lake_tables import table_from_metadata
+from later_reporting_dagster.defs.environment import environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table, read_frame
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame
+from later_reporting_dagster.lake.tables import RAW_TABLES, ColumnType
 
 _Frame = TypeVar("_Frame")
 
+# An asset with this metadata is a table of the lake.
+_COLUMN_SCHEMA = "dagster/column_schema"
 # The name that Dagster's own UPathIOManager uses.
-ALLOW_MISSING = "allow_missing_partitions"
-_EMPTY = "it has no files. Materialize it first"
-_NEXT_STEP = "Materialize these days first"
+_ALLOW_MISSING = "allow_missing_partitions"
+
+
+def is_table(spec: dg.AssetSpec) -> bool:
+    """Return whether an asset is a table of the lake, which `LaterLake` can load into other assets."""
+    return _COLUMN_SCHEMA in spec.metadata
+
+
+def table_specs(definitions: dg.Definitions, settings: DefinitionSettings) -> dict[str, dg.AssetSpec]:
+    """Return the tables of a component, by name, as specs of external assets: without dependencies or automation."""
+    external: dict[str, Any] = {"deps": [], "automation_condition": None}
+    return {
+        spec.key.path[-1]: spec.replace_attributes(**external)
+        for spec in sorted(definitions.resolve_all_asset_specs(), key=lambda spec: spec.key.to_user_string())
+        if is_table(spec) and spec.key == settings.asset_key(spec.key.path[-1])
+    }
+
+
+def all_tables(definitions: dg.Definitions, settings: DefinitionSettings) -> list[Table]:
+    """Return the tables of a component as `Table` objects, which contain nothing of Dagster."""
+    specs = table_specs(definitions, settings).values()
+    return [_table(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs]
+
+
+def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table:
+    """Return the table of an asset, from its definition metadata."""
+    schema = metadata.get(_COLUMN_SCHEMA)
+    if schema is None:
+        raise ValueError("it has no column schema: add `*later_tables().values()` to the assets of your definitions")
+    column_schema: dg.TableSchema = schema.value if isinstance(schema, dg.TableSchemaMetadataValue) else schema
+    columns = [
+        Column(
+            name=column.name,
+            type=cast("ColumnType", column.type),
+            nullable=column.constraints.nullable,
+            description=column.description or "",
+        )
+        for column in column_schema.columns
+    ]
+    return Table(key.path[-1], tuple(columns), is_partitioned)
 
 
 class LaterLake(dg.ConfigurableIOManager):
@@ -33,23 +72,6 @@ class LaterLake(dg.ConfigurableIOManager):
     Types: pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame, polars.LazyFrame and
     duckdb.DuckDBPyRelation. Partitioned tables have a column `date` with the day of the partition. Nulls stay null.
     It does not store anything.
-
-    Example:
-        >>> from datetime import UTC, date, datetime
-        >>> from tempfile import mkdtemp
-        >>> import pyarrow as pa
-        >>> from later_reporting_dagster.downstream import LaterLake, later_tables
-        >>> from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-
-        >>> lake, day = Lake(mkdtemp()), date(2024, 1, 1)
-        >>> post = {"instance_id": "acme", "campaign_id": 1, "post_id": 2, "creator_id": 3, "content_type": "tiktok"}
-        >>> post |= {"post_date": datetime(2024, 1, 1, 9, tzinfo=UTC), "impressions": 1200}
-        >>> written = lake.write("posts_published", Partition(day, "acme"), pa.Table.from_pylist([post], POSTS_SCHEMA))
-
-        >>> later_lake = LaterLake(lake_root=lake.root)
-        >>> rows = later_lake.load(later_tables()["posts_published"], pa.Table, start=day, end=day)
-        >>> rows.select(["date", "post_id", "impressions", "paid_impressions"]).to_pylist()
-        [{'date': datetime.date(2024, 1, 1), 'post_id': 2, 'impressions': 1200, 'paid_impressions': None}]
     """
 
     lake_root: str = Field(
@@ -73,11 +95,7 @@ class LaterLake(dg.ConfigurableIOManager):
         return self._definition
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Fail, because only the assets of this project write to the lake.
-
-        Raises:
-            Failure: always.
-        """
+        """Fail, because only the assets of this project write to the lake."""
         raise dg.Failure(
             f"LaterLake only loads Later's tables: give {context.asset_key.to_user_string()} another io_manager_key",
             allow_retries=False,
@@ -93,18 +111,27 @@ class LaterLake(dg.ConfigurableIOManager):
             Failure: there are no files, the annotation is not a supported type, or the asset is not a table of the
                 lake.
         """
-        name = context.asset_key.to_user_string()
+        kind, name = context.dagster_type.typing_type, context.asset_key.to_user_string()
         with _failures(name):
             lake, upstream = self._lake(), context.upstream_output
             metadata = upstream.definition_metadata if upstream else {}
-            table = table_from_metadata(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
+            table = _table(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
                 if not lake.table_exists(table.name):
-                    raise ValueError(_EMPTY)
-                return read_frame(context.dagster_type.typing_type, lake, table, ())
-            partitions = _selected_partitions(context, lake, table=table)
-            loaded = read_frame(context.dagster_type.typing_type, lake, table, partitions)
-        context.log.info(f"{name}: {len(partitions)} files, {partitions[0].day} to {partitions[-1].day}")
+                    raise ValueError("it has no files. Materialize it first")
+                return read_frame(kind, lake, table, ())
+            if context.has_asset_partitions:
+                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
+                stored = lake.partitions(table.name, days=days)
+            else:
+                days, stored = _expected_days(context.asset_partitions_def), lake.partitions(table.name)
+            missing = _describe_missing(lake, table, days, stored)
+            if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
+                raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
+            if missing:
+                context.log.warning(f"{name}: {missing}")
+            loaded = read_frame(kind, lake, table, stored)
+        context.log.info(f"{name}: {len(stored)} files, {stored[0].day} to {stored[-1].day}")
         return loaded
 
     def load(
@@ -119,7 +146,7 @@ class LaterLake(dg.ConfigurableIOManager):
     ) -> _Frame:
         """Load any part of a table, without a run or a partition mapping: for notebooks and custom date ranges.
 
-        Files that are missing in this part are named in a `UserWarning`.
+        Files that are missing in this part are named in a `UserWarning`. There are no rows if no file matches.
 
         Args:
             table: one of `later_tables()`.
@@ -129,18 +156,13 @@ class LaterLake(dg.ConfigurableIOManager):
             instance_ids: only these instances; default: all.
             allow_missing: whether to load the rest if files are missing, or to raise.
 
-        Returns:
-            The rows; none if no file matches.
-
         Raises:
-            Failure: files are missing, and `allow_missing` is false; `table` is not a table of the lake; `start` or
-                `end` is given for a table without partitions;
-                `instance_ids` is given for a table that is not split by instance; `kind` is not a supported type; or
-                the lake cannot be read.
+            Failure: files are missing, and `allow_missing` is false; the table has no such part, or is not one of the
+                lake; `kind` is not a supported type; or the lake cannot be read.
         """
         with _failures(table.key.to_user_string()):
             lake = self._lake()
-            source = table_from_metadata(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
+            source = _table(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
             if not source.is_partitioned and (start, end, instance_ids) != (None, None, None):
                 raise ValueError("it has no partitions to select: filter its rows")
             stored = lake.partitions(source.name) if source.is_partitioned else []
@@ -154,10 +176,10 @@ class LaterLake(dg.ConfigurableIOManager):
                 and (instance_ids is None or partition.instance_id in instance_ids)
             ]
             if table.partitions_def is not None:
-                days = _days(table.partitions_def, start=start, end=end)
+                days = _expected_days(table.partitions_def, start=start, end=end)
                 if missing := _describe_missing(lake, source, days, selected, instance_ids=instance_ids):
                     if not allow_missing:
-                        raise ValueError(f"{missing}. {_NEXT_STEP}")
+                        raise ValueError(f"{missing}. Materialize these days first")
                     warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
             loaded: _Frame = read_frame(kind, lake, source, selected)
         return loaded
@@ -167,26 +189,7 @@ class LaterLake(dg.ConfigurableIOManager):
         return later.resolved().lake()
 
 
-def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:
-    """Return the partitions of the input that are stored; log the files that are missing.
-
-    Raises:
-        ValueError: no partition is stored, or a file is missing and the input does not allow that.
-    """
-    if context.has_asset_partitions:
-        days = [date.fromisoformat(key) for key in context.asset_partition_keys]
-        stored = lake.partitions(table.name, days=days)
-    else:
-        days, stored = _days(context.asset_partitions_def), lake.partitions(table.name)
-    missing = _describe_missing(lake, table, days, stored)
-    if not stored or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
-        raise ValueError(f"{missing}. {_NEXT_STEP}" if missing else _EMPTY)
-    if missing:
-        context.log.warning(f"{context.asset_key.to_user_string()}: {missing}")
-    return stored
-
-
-def _days(
+def _expected_days(
     partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
 ) -> list[date]:
     """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
@@ -204,15 +207,7 @@ def _describe_missing(
     *,
     instance_ids: Collection[str] | None = None,
 ) -> str:
-    """Return which files are missing; an empty text if none is.
-
-    Args:
-        lake: has the table.
-        table: the table.
-        days: the days, or first days of weeks or months, that should be stored.
-        stored: the partitions that are stored.
-        instance_ids: only these instances.
-    """
+    """Return which files of these days and instances are not stored; an empty text if all are."""
     instances: Collection[str | None] = (None,)
     if table.name in {raw_table.name for raw_table in RAW_TABLES}:
         instances = instance_ids or known_instances(lake) or instances

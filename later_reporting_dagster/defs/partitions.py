@@ -47,33 +47,22 @@ def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
 
 
 def partition_first_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:
-    """Return the first day of each partition of the run. For a daily partition, that is the day itself.
-
-    Args:
-        context: the step's context.
-        period: what a partition is.
-
-    Raises:
-        Failure: the run selects no partition, or one that does not exist.
-    """
+    """Return the first day of each partition of the run. A run of none, or of one that does not exist, fails."""
     tags = context.run.tags
-    selected = (
-        f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}" if RANGE_START_TAG in tags else tags.get(PARTITION_TAG)
-    )
+    is_range = RANGE_START_TAG in tags
+    selected = f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}" if is_range else tags.get(PARTITION_TAG)
     if selected is None:
         raise dg.Failure("The run selects no partition: select one or a range.", allow_retries=False)
     try:
         first_days = [date.fromisoformat(key) for key in context.partition_keys]
+        reason = "it ends before it starts"
     except (CheckError, dg.DagsterError, ValueError) as error:
         # Dagster's message has several lines, and differs between a partition and a range.
-        raise dg.Failure(
-            f"There is no partition {selected}: {' '.join(str(error).split())}. A partition key is a day, YYYY-MM-DD.",
-            allow_retries=False,
-        ) from None
+        first_days, reason = [], " ".join(str(error).split())
     if not first_days:
         raise dg.Failure(
-            f"The range {selected} contains no partition: its end is before its start.", allow_retries=False
-        )
+            f"There is no partition {selected}: {reason}. A partition key is a day, YYYY-MM-DD.", allow_retries=False
+        ) from None
     # Dagster accepts ranges that end in the future.
     yesterday = newest_day(datetime.now(UTC))
     newest = yesterday if period is Period.DAY else first_day_of(period, yesterday + timedelta(days=1))

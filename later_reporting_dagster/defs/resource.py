@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,23 +28,20 @@ from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVer
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.environment import (
     ENVIRONMENT_VARIABLES,
+    describe_invalid,
+    environment_texts,
     from_yaml,
     is_reference,
     resolved,
     resolved_options,
-    variable_name,
-)
-from later_reporting_dagster.defs.settings import (
-    NAMES_IN_YAML,
-    default_lake_root,
-    describe_invalid,
-    environment_texts,
     setting_name,
+    variable_name,
     without_bounds,
 )
+from later_reporting_dagster.defs.settings import NAMES_IN_YAML, default_lake_root
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
-from later_reporting_dagster.sandbox import DemoSandbox, demo_sandbox
+from later_reporting_dagster.sandbox import demo_sandbox
 
 # Dagster's mark of a secret. In YAML, it has to be a reference to an environment variable.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
@@ -53,13 +50,10 @@ _SECRET_OPTION = re.compile(
 )
 # What gcsfs accepts as `token` besides a key.
 _TOKEN_WORDS = ("anon", "browser", "cache", "cloud", "google_default")
-# The fields that the demo mode does not use.
-_OF_THE_API = {"base_url", "client_id", "client_secret", "access_token"}
-_DEMO_REQUESTS_PER_MINUTE = 1_000_000
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 # A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
 # a post that replaces another between two pages (docs/reliability.md).
-DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
+_DEFAULT_VERIFY_PERCENT: dict[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 
 
 class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
@@ -80,7 +74,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     """Later's Reporting API, and the lake that its posts are written to.
 
     Each field can be an `EnvVar`, or a text with `{{ env.NAME }}`, which is replaced when a run starts. No field can be
-    set in run config: who may start runs could have the credentials sent to another host.
+    set in run config: who may start runs could have the credentials sent to another host. All methods raise
+    `InvalidSetting` if a setting that they need is missing or invalid.
 
     Example:
         >>> later = LaterReportingResource(instance_ids="acme, globex", lake_root="/data/later")
@@ -162,6 +157,15 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         default=False, description="Use the sandbox with synthetic data in place of the API, without credentials."
     )
 
+    def __init__(self, **values: Any) -> None:
+        if (variable := variable_name(values.get("storage_options"))) is not None:
+            values["storage_options"] = {"env": variable}  # a mapping, as Dagster expects
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            fields = [str(each["loc"][0]) for each in error.errors()]
+            raise InvalidSetting(describe_invalid(error), fields=fields) from None
+
     @field_validator("*", mode="wrap")
     @classmethod
     def _check_value(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -176,37 +180,18 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         return value
 
     @classmethod
-    def create(cls, values: Mapping[str, Any]) -> Self:
-        """Return the resource with these values of its fields.
-
-        Raises:
-            InvalidSetting: a value is out of bounds, or of the wrong type.
-        """
-        options = values.get("storage_options")
-        if (variable := variable_name(options)) is not None:
-            values = {**values, "storage_options": {"env": variable}}  # a mapping, as Dagster expects
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            fields = [str(each["loc"][0]) for each in error.errors()]
-            raise InvalidSetting(describe_invalid(error), fields=fields) from None
-
-    @classmethod
     def from_environment(cls) -> Self:
         """Return the resource with every set environment variable: `LATER_CLIENT_ID` for `client_id`.
 
-        No variable is required. They are read when a run starts, except those of fractions and booleans, which Dagster
-        does not have.
-
-        Raises:
-            InvalidSetting: a number or boolean is invalid.
+        No variable is required. They are read when a run starts, except those of fractions and booleans, for which
+        Dagster has no `EnvVar`.
         """
-        values: dict[str, Any] = {}
-        for name, text in environment_texts(cls.model_fields).items():
-            variable = f"LATER_{name.upper()}"
-            type_ = cls.model_fields[name].annotation
-            values[name] = text if type_ in (float, bool) else dg.EnvVar(variable)
-        return cls.create(values)
+        return cls(
+            **{
+                name: text if _is_read_early(cls, name) else dg.EnvVar(f"LATER_{name.upper()}")
+                for name, text in environment_texts(cls.model_fields).items()
+            }
+        )
 
     @classmethod
     def model(cls) -> type[BaseModel]:
@@ -215,58 +200,41 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """Return the resource with the attributes in YAML. Environment variables are read when a run starts.
-
-        Raises:
-            ResolutionException: an attribute is invalid, or a credential is written out.
-        """
+        """Return the resource with the attributes in YAML. A credential that is written out is refused."""
         values: dict[str, Any] = {}
         try:
             for name, value in model.model_dump(exclude_unset=True).items():
-                field = cls.model_fields[name]
-                if field.json_schema_extra == _SECRET:
+                if cls.model_fields[name].json_schema_extra == _SECRET:
                     _check_secret(name, value)
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
                 inner = context.at_path(name)
-                early = field.annotation in (float, bool)
-                values[name] = inner.resolve_value(value) if early else from_yaml(value, inner)
-            return cls.create(values)
+                values[name] = inner.resolve_value(value) if _is_read_early(cls, name) else from_yaml(value, inner)
+            return cls(**values)
         except InvalidSetting as error:
             raise ResolutionException(str(error)) from None
 
     @cached_property
     def _definition(self) -> dg.ResourceDefinition:
-        return dg.ResourceDefinition(self.create_resource, config_schema={}, description=self.__doc__)
+        return dg.ResourceDefinition(lambda _context: self.resolved(), config_schema={}, description=self.__doc__)
 
     def get_resource_definition(self) -> dg.ResourceDefinition:  # type: ignore[override]
         """Return the definition that Dagster uses: without config, so the values are in no snapshot of a job."""
         return self._definition
 
-    def create_resource(self, context: dg.InitResourceContext) -> Self:  # noqa: ARG002
-        """Return the resource as a step receives it."""
-        return self.resolved()
-
     def resolved(self) -> Self:
-        """Return the resource with the values of environment variables in place of references to them.
-
-        Raises:
-            InvalidSetting: a variable is not set, or its value is invalid.
-        """
+        """Return the resource with the values of environment variables, as a step receives it."""
+        unused = {"base_url", "client_id", "client_secret", "access_token"} if self.demo_mode else set()
         values: dict[str, Any] = {}
-        for name in self.model_fields_set - (_OF_THE_API if self.demo_mode else set()):
+        for name in self.model_fields_set - unused:
             with _invalid_setting(name):
                 value = getattr(self, name)
                 values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
-        return self.create(values)
+        return type(self)(**values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
-        """Return the access token if one is set, else client id and secret.
-
-        Raises:
-            InvalidSetting: neither is set, or one contains invalid characters.
-        """
+        """Return the access token if one is set, else client id and secret; in demo mode those of the sandbox."""
         if self.demo_mode:
-            sandbox = self._demo_sandbox()
+            sandbox = demo_sandbox(newest_day(datetime.now(UTC)))
             return ClientCredentials(client_id=sandbox.client_id, client_secret=sandbox.client_secret)
         if self.access_token:
             with _invalid_setting("access_token"):
@@ -289,44 +257,43 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         Args:
             on_event: called for pages, waits and retries.
             retry: how often failed requests are retried; the client's default if None.
-
-        Raises:
-            InvalidSetting: a setting is missing or invalid.
         """
         with _invalid_setting("base_url"):
             base_url = validate_base_url(self.api_url())
-        requests = _DEMO_REQUESTS_PER_MINUTE if self.demo_mode else self.requests_per_minute
         with _invalid_setting("rate_limit_store"):
             # The sandbox of the demo mode has another port in every process, and no limit to share.
             store = None if self.demo_mode else rate_limit_store(self.rate_limit_store, base_url=base_url)
+        percents = _DEFAULT_VERIFY_PERCENT
+        if self.verify_percent is not None:
+            percents = dict.fromkeys(percents, self.verify_percent)
         return LaterClient(
             base_url=base_url,
             credentials=self.credentials(),
-            limiter=RateLimiter(requests=requests, store=store),
+            limiter=RateLimiter(requests=1_000_000 if self.demo_mode else self.requests_per_minute, store=store),
             api_version=self.selected_api_version(),
-            verification_rates=self._verification_rates(),
+            verification_rates={version: percent / 100 for version, percent in percents.items()},
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
 
     def api_url(self) -> str:
         """Return the URL of the API; in demo mode that of the sandbox, which is started if necessary."""
-        return self._demo_sandbox().base_url if self.demo_mode else self.base_url
+        return demo_sandbox(newest_day(datetime.now(UTC))).base_url if self.demo_mode else self.base_url
 
     def selected_api_version(self) -> ApiVersion | None:
         """Return the configured API version; None to detect it."""
         return API_VERSIONS.get(self.api_version)
 
     def lake(self) -> Lake:
-        """Return the lake under `lake_root`.
-
-        Raises:
-            InvalidSetting: `lake_root` is not a directory or URL.
-            LakeUnavailable: its filesystem cannot be reached.
-        """
+        """Return the lake under `lake_root`."""
+        root = self.lake_root
         with _invalid_setting("lake_root"):
-            _check_lake_root(self.lake_root)
-            return Lake(self.lake_root, storage_options=self.storage_options)
+            # It would silently become a local folder with a strange name.
+            if root.strip() and (root != root.strip() or any(character < " " for character in root)):
+                raise ValueError("remove line breaks, other control characters, and spaces at its start and end")
+            if re.match(r"(?!file:|local:)[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", root):
+                raise ValueError("a URL has two slashes after its scheme, as in s3://bucket/lake")
+            return Lake(root, storage_options=self.storage_options)
 
     def write_guard(self, *, accept_shrinking: bool = False) -> WriteGuard:
         """Return the guard that rejects suspicious responses before they replace files.
@@ -340,11 +307,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         )
 
     def configured_instances(self) -> tuple[str, ...]:
-        """Return the instances named in `instance_ids`, without duplicates; empty if all instances are to be fetched.
-
-        Raises:
-            InvalidSetting: an id cannot be used in a path, or `instance_ids` is not empty and names no instance.
-        """
+        """Return the instances named in `instance_ids`, without duplicates; empty to fetch all instances."""
         names = tuple(dict.fromkeys(name.strip() for name in self.instance_ids.split(",") if name.strip()))
         with _invalid_setting("instance_ids"):
             if self.instance_ids and not names:
@@ -354,12 +317,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         return names
 
     async def listed_instances(self) -> tuple[str, ...]:
-        """Fetch the instances that the API lists, without duplicates; one request per 100.
-
-        Raises:
-            InvalidSetting: a setting is missing or invalid.
-            LaterError: the request failed.
-        """
+        """Fetch the instances that the API lists, without duplicates; one request per 100."""
         async with self.client() as client:
             return await client.fetch_instances()
 
@@ -367,10 +325,6 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns.
 
         If the credentials cannot read one of the instances, it fetches those of all instances that they can read.
-
-        Raises:
-            InvalidSetting: a setting is missing or invalid.
-            LaterError: the request failed.
         """
         async with self.client() as client:
             try:
@@ -380,15 +334,9 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                     raise
                 return await client.fetch_campaigns()
 
-    def _demo_sandbox(self) -> DemoSandbox:
-        return demo_sandbox(newest_day(datetime.now(UTC)))
 
-    def _verification_rates(self) -> dict[ApiVersion, float]:
-        """Return the rate of queries to verify, from 0 to 1, by API version."""
-        percents = dict(DEFAULT_VERIFY_PERCENT)
-        if self.verify_percent is not None:
-            percents = dict.fromkeys(percents, self.verify_percent)
-        return {version: percent / 100 for version, percent in percents.items()}
+def _is_read_early(resource: type[BaseModel], name: str) -> bool:
+    return resource.model_fields[name].annotation in (float, bool)
 
 
 @contextmanager
@@ -401,11 +349,7 @@ def _invalid_setting(*fields: str) -> Iterator[None]:
 
 
 def _check_secret(name: str, value: Any) -> None:
-    """Check that a credential in YAML is a reference to an environment variable, or a text with one in it.
-
-    Raises:
-        InvalidSetting: it is written out, or computed by another template.
-    """
+    """Refuse a credential in YAML that is not a reference to an environment variable, or a text with one in it."""
     if isinstance(value, dict):
         for option, each in value.items():
             if isinstance(each, dict) or (_SECRET_OPTION.search(option.lower()) and each not in _TOKEN_WORDS):
@@ -416,15 +360,3 @@ def _check_secret(name: str, value: Any) -> None:
             " from the environment when a run starts, and stored nowhere",
             fields=[name],
         )
-
-
-def _check_lake_root(root: str) -> None:
-    """Check that `root` would not silently become a local folder with a strange name.
-
-    Raises:
-        ValueError: it contains a control character, has spaces around it, or is a URL with a single slash.
-    """
-    if root.strip() and (root != root.strip() or any(character < " " for character in root)):
-        raise ValueError("remove line breaks, other control characters, and spaces at its start and end")
-    if re.match(r"(?!file:|local:)[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", root):
-        raise ValueError("a URL has two slashes after its scheme, as in s3://bucket/lake")

@@ -1,15 +1,14 @@
 """The settings that the definitions of a component depend on, and the names derived from them."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, create_model, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from later_reporting_dagster.contract import (
     DEFAULT_CAMPAIGN_METRICS,
@@ -18,10 +17,11 @@ from later_reporting_dagster.contract import (
     parse_campaign_metrics,
     parse_metrics,
 )
+from later_reporting_dagster.contract.days import expected_days
 from later_reporting_dagster.defs.environment import ENVIRONMENT_VARIABLES
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
-from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
 DEFAULT_NAME = "later"
 REPORT = "organic_paid_report"
@@ -39,27 +39,23 @@ ASSET_NAMES = (
 )
 
 
-def split_names(names: str | Iterable[object]) -> tuple[str, ...]:
+def _split_names(names: str | Iterable[object]) -> tuple[str, ...]:
     """Return names that are a list, or a text that separates them by commas."""
     items = names.split(",") if isinstance(names, str) else map(str, names)
     return tuple(name for item in items if (name := item.strip()))
 
 
 def _selected_assets(names: str | Iterable[object]) -> tuple[str, ...]:
-    """Return the assets that are named, or all; without those that are named with a minus sign before them.
-
-    Raises:
-        ValueError: there is no asset of a name.
-    """
-    left_out = [name.removeprefix("-") for name in split_names(names) if name.startswith("-")]
-    named = [name for name in split_names(names) if not name.startswith("-")]
+    """Return the assets that are named, or all; without those that are named with a minus sign before them."""
+    left_out = [name.removeprefix("-") for name in _split_names(names) if name.startswith("-")]
+    named = [name for name in _split_names(names) if not name.startswith("-")]
     if unknown := [name for name in (*named, *left_out) if name not in ASSET_NAMES]:
         raise ValueError(f"there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}")
     return tuple(name for name in ASSET_NAMES if name in (named or ASSET_NAMES) and name not in left_out)
 
 
 def _parsed_by(parse: Callable[[str], tuple[Metric, ...]]) -> BeforeValidator:
-    return BeforeValidator(lambda names: parse(",".join(split_names(names))))
+    return BeforeValidator(lambda names: parse(",".join(_split_names(names))))
 
 
 # Not `Resolver.default`, whose type Dagster ignores.
@@ -77,7 +73,7 @@ class DefinitionSettings(dg.Model):
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
         description="Prefix of the names of jobs, schedules, sensors, resources, groups and the pool.",
     )
-    key_prefix: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
+    key_prefix: Annotated[tuple[str, ...], BeforeValidator(_split_names), NAMES_IN_YAML] = Field(
         default=(), description="Prefix of all asset keys. Default: the name."
     )
     tables: Annotated[tuple[str, ...], BeforeValidator(_selected_assets), NAMES_IN_YAML] = Field(
@@ -117,11 +113,6 @@ class DefinitionSettings(dg.Model):
         return f"{self.name}_reporting"
 
     @property
-    def io_manager_key(self) -> str:
-        """The key of the `LaterLake`."""
-        return f"{self.name}_lake"
-
-    @property
     def pool(self) -> str:
         """The pool of the steps that send requests to the API."""
         return f"{self.name}_api"
@@ -141,6 +132,10 @@ class DefinitionSettings(dg.Model):
         fetched = {*(table.name for table in RAW_TABLES), CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE}
         return tuple(name for name in self.tables if name in fetched)
 
+    def expected_days(self, now: datetime) -> list[date]:
+        """Return the days that have to be in the lake: every day from the start date to the newest due day."""
+        return expected_days(now, start_date=self.start_date, due_hour_utc=self.due_hour_utc)
+
     def asset_key(self, table_name: str) -> dg.AssetKey:
         """Return the key of the asset of a table, or of the report."""
         return dg.AssetKey([*(self.key_prefix or (self.name,)), table_name])
@@ -149,9 +144,9 @@ class DefinitionSettings(dg.Model):
         """Return the name of the step that materializes an asset: its key, joined by two underscores."""
         return "__".join(self.asset_key(table_name).path)
 
-    def group_name(self, group: str | None) -> str | None:
-        """Return the name of a group of assets. It begins with the component's name, unless that is the default."""
-        return group if group is None or self.name == DEFAULT_NAME else f"{self.name}_{group}"
+    def rollups(self, tables: Iterable[RollupTable]) -> list[RollupTable]:
+        """Return those of the rollups that are defined, with the selected metrics."""
+        return [table.with_metrics(self.metrics) for table in tables if table.name in self.tables]
 
     def dependencies(self, *table_names: str) -> list[dg.AssetKey]:
         """Return the keys of the tables that are defined; of all if none is: another code location may define them."""
@@ -162,51 +157,3 @@ class DefinitionSettings(dg.Model):
 def default_lake_root(name: str = DEFAULT_NAME) -> str:
     """Return the lake's root if none is set: `<name>-lake` in the working directory."""
     return str(Path.cwd() / f"{name}-lake")
-
-
-def setting_name(field: str) -> str:
-    """Return how messages name a setting: by its environment variable and its field or attribute."""
-    return f"LATER_{field.upper()} ({field})"
-
-
-def environment_texts(fields: Iterable[str]) -> Mapping[str, str]:
-    """Return the values of those settings whose environment variable is set and not empty."""
-    return {field: text for field in fields if (text := os.environ.get(f"LATER_{field.upper()}"))}
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """Return one line that names each invalid setting. It does not contain their values, which may be secrets."""
-    lines = []
-    for each in error.errors():
-        raised = each.get("ctx", {}).get("error")
-        reason = str(raised) if isinstance(raised, ValueError) else each["msg"]
-        lines.append(f"{setting_name(str(each['loc'][-1]))}: {reason}" if each["loc"] else reason)
-    return "; ".join(lines)
-
-
-def without_bounds(model: type[BaseModel], described: type[BaseModel]) -> type[BaseModel]:
-    """Return a model of YAML attributes without bounds: they apply to the value of a template, not to its text.
-
-    Args:
-        model: Dagster's model of the attributes of a class, which has no descriptions.
-        described: the class.
-    """
-    fields: dict[str, Any] = {
-        name: (
-            _without_metadata(field.annotation),
-            Field(default=field.default, description=described.model_fields[name].description),
-        )
-        for name, field in model.model_fields.items()
-    }
-    return create_model(model.__name__, __base__=dg.Model, **fields)
-
-
-def _without_metadata(annotation: Any) -> Any:
-    arguments = get_args(annotation)
-    if get_origin(annotation) is Annotated:
-        return _without_metadata(arguments[0])
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    # Dagster allows a text in place of everything. In place of a mapping, it would only make errors longer.
-    models = [each for each in arguments if isinstance(each, type) and issubclass(each, BaseModel)]
-    return models[0] if models else Union[tuple(map(_without_metadata, arguments))]  # noqa: UP007 - computed

@@ -10,16 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.lake import POST_KEY, Partition
+from later_reporting_dagster.lake import Partition
 
 # The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
 # The rest allows for binary floating point.
 ROUNDING = 0.005 + 1e-6
-
-
-def count_duplicate_keys(posts: pa.Table) -> int:
-    distinct: int = posts.select(list(POST_KEY)).group_by(list(POST_KEY)).aggregate([]).num_rows
-    return int(posts.num_rows) - distinct
 
 
 def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:

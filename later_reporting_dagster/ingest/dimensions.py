@@ -91,6 +91,17 @@ def instances_table(
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
 
 
+def current_instances(
+    lake: Lake, listed: Collection[str], *, configured: Collection[str], days: Sequence[date], today: date
+) -> tuple[pa.Table, dict[str, list[Partition]]]:
+    """Return the dimension as of now, without writing it, and the partitions that have a file, by raw table."""
+    files = {raw_table.name: lake.partitions(raw_table.name) for raw_table in RAW_TABLES}
+    rows = instances_table(
+        listed, configured=configured, previous=stored_instances(lake), present=files, days=days, today=today
+    )
+    return rows, files
+
+
 def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the instances that should be in the lake, without a request to the API.
 

@@ -34,6 +34,9 @@ WINDOWS = tuple(table.name for table in (*WINDOW_TABLES, *POST_TABLES))
 INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
+# The modules that decide which days are expected.
+CLOCKS = ("defs.assets.instances", "defs.automation", "defs.checks.posts")
+
 each_raw_asset = pytest.mark.parametrize("asset", RAW_ASSETS)
 
 
@@ -49,9 +52,12 @@ class FrozenClock(datetime):
 
 
 def freeze_clock(monkeypatch: pytest.MonkeyPatch, instant: datetime, *modules: str) -> None:
-    """Freeze `datetime.now` in modules of the package; Dagster's own clock keeps running."""
+    """Freeze `datetime.now` in modules of the package, by default those that decide which days are expected.
+
+    Dagster's own clock keeps running.
+    """
     monkeypatch.setattr(FrozenClock, "instant", instant, raising=False)
-    for module in modules:
+    for module in modules or CLOCKS:
         monkeypatch.setattr(import_module(f"later_reporting_dagster.{module}"), "datetime", FrozenClock)
 
 
@@ -254,7 +260,7 @@ def _project(instance: dg.DagsterInstance, root: Path) -> Project:
 @pytest.fixture
 def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freeze the clock that decides which days are expected at the day after `DAYS`."""
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC), "defs.instances", "defs.posts_checks")
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC))
 
 
 @pytest.fixture(scope="session", autouse=True)

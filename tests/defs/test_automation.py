@@ -10,7 +10,8 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import freeze_time
 
-from later_reporting_dagster.defs import organic_paid_periods
+from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.defs.assets import rollups
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period
@@ -255,15 +256,6 @@ def test_windows_wait_until_no_fetch_is_in_progress(automation: Automation, proj
     assert automation.tick_unpartitioned(*WINDOWS) == set()
 
 
-def test_failed_windows_are_not_requested_repeatedly(automation: Automation, project: Project) -> None:
-    for raw in (METRICS, RAW):
-        project.fetch(raw)
-    assert automation.tick_unpartitioned(*WINDOWS) == set(WINDOWS)
-    (project.root / OF_BOTH).write_bytes(b"not a directory")
-    assert not project.roll_up_windows(*WINDOWS).success
-    assert [automation.tick_unpartitioned(*WINDOWS) for _ in range(3)] == [set(), set(), set()]
-
-
 def test_report_is_requested_once_after_its_rollups(automation: Automation, project: Project, service: Service) -> None:
     def ticks(count: int) -> list[bool]:
         return [bool(automation.tick_unpartitioned(REPORT)) for _ in range(count)]
@@ -364,8 +356,36 @@ def test_change_while_a_run_of_both_rolls_up_is_requested(
     project.roll_up(ROLLUP, days=DAYS[:1])
     automation.tick()
     with monkeypatch.context() as patch:
-        patch.setattr(organic_paid_periods, "roll_up_lake_periods", changed_meanwhile)
+        patch.setattr(rollups, "roll_up_lake_periods", changed_meanwhile)
         assert_success(project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])))
     assert {DAYS[2]} <= automation.tick() <= EVERY_DAY  # the other run logged the other days as well
     project.roll_up(ROLLUP)
     assert [automation.tick() for _ in range(2)] == [set(), set()]
+
+
+# The daily schedule
+
+START = date(2024, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "days"),
+    [
+        (datetime(2024, 6, 15, 6, tzinfo=UTC), (date(2024, 5, 18), date(2024, 6, 14))),
+        (datetime(2024, 3, 3, 6, tzinfo=UTC), (START, date(2024, 3, 2))),  # not before the first partition
+        (datetime(2024, 3, 1, 23, 59, tzinfo=UTC), None),
+    ],
+)
+def test_schedule_requests_one_run_of_the_newest_days(at: datetime, days: tuple[date, date] | None) -> None:
+    defs = LaterReportingComponent(start_date=START).build_definitions()
+    schedule = defs.resolve_schedule_def("later_posts_daily")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "UTC")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    requested = schedule(dg.build_schedule_context(scheduled_execution_time=at))
+    if days is None:
+        assert isinstance(requested, dg.SkipReason)
+        assert requested.skip_message == "The first partition, 2024-03-01, is not over yet."
+    else:
+        assert isinstance(requested, dg.RunRequest)
+        assert requested.tags == range_tags(*days)
+        assert (requested.partition_key, requested.run_key, requested.run_config) == (None, None, {})

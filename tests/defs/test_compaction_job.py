@@ -1,6 +1,7 @@
 """The compaction job: closed months become one file per instance, and readers get the same rows."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +10,7 @@ from dagster import ExecuteInProcessResult
 
 from later_reporting_dagster.lake import Partition, posts_table
 from tests.conftest import DAYS, INSTANCE_IDS, files
-from tests.defs.conftest import QUIET_LOGGING, Project, failure
+from tests.defs.conftest import QUIET_LOGGING, Project, failure, freeze_clock
 from tests.lake.conftest import unreadable
 
 RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
@@ -35,8 +36,9 @@ def logged(project: Project, result: ExecuteInProcessResult) -> set[str]:
 
 
 @pytest.fixture
-def filled(project: Project) -> Project:
-    """The project with five days of a raw table, written an hour ago."""
+def filled(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project with five days of a raw table, written an hour ago, whose month is closed."""
+    freeze_clock(monkeypatch, datetime.now(UTC), "defs.automation")
     project.fetch(RAW, days=DAYS)
     age_files(project.root)
     return project

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.defs.fetch_attempts import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
+from later_reporting_dagster.defs.automation import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
 
 FIRST, TODAY = date(2024, 1, 1), date(2024, 6, 1)
 DAYS = days_between(FIRST, FIRST + timedelta(days=8))

@@ -16,8 +16,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.lake_tables import table_specs
+from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
@@ -175,18 +174,6 @@ def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, trut
     assert strict.inputs == []
 
 
-def test_io_manager_fails_for_a_missing_instance_if_the_input_does_not_allow_that(filled: Project) -> None:
-    partition_file(filled.root, "posts_published", DAYS[1], "007").unlink()
-    assert filled.run("instances").success
-    lenient = Downstream(pa.Table, partitions_def=DAILY)
-    assert lenient.run(filled, between=(str(FIRST), str(LAST))).success
-    strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
-    assert failure_message(strict.run(filled, between=(str(FIRST), str(LAST)))) == (
-        f"later/posts_published: 1 file is missing: {DAYS[1]} (1 day): 007. Materialize these days first"
-    )
-    assert strict.run(filled, partition=str(FIRST)).success
-
-
 def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
     table, lake = tables_of(filled)["posts_published"], LaterLake()
     with warnings.catch_warnings():
@@ -278,15 +265,6 @@ def test_io_manager_needs_the_column_schema(filled: Project) -> None:
     )
 
 
-def test_lake_root_can_be_set_in_code(filled: Project, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LATER_LAKE_ROOT")
-    mine = Downstream(pa.Table)
-    lake = LaterLake(lake_root=str(filled.root))
-    downstream = dg.Definitions(assets=[mine.asset, *tables_of(filled).values()], resources={"later_lake": lake})
-    assert mine.run(filled, defs=downstream).success
-    assert len(mine.rows) == sum(len(truth.day("post_date", day)) for day in DAYS)
-
-
 def test_invalid_lake_root_names_its_setting(filled: Project) -> None:
     mine = Downstream(pa.Table)
     downstream = dg.Definitions(
@@ -334,19 +312,3 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
     with pytest.raises(dg.Failure, match="contain all instances"):
         lake.load(rollup, pa.Table, instance_ids=["007"])
-
-
-def test_io_manager_can_be_used_as_a_resource(filled: Project, truth: Truth) -> None:
-    table = tables_of(filled)["posts_published"]
-    counts = []
-
-    @dg.asset
-    def mine(later_lake: dg.ResourceParam[LaterLake]) -> None:
-        counts.append(later_lake.load(table, pl.LazyFrame, start=LAST, end=LAST).select(pl.len()).collect().item())
-
-    defs = dg.Definitions.merge(filled.defs, dg.Definitions(assets=[mine]))
-    job = defs.resolve_implicit_global_asset_job_def()
-    assert job.execute_in_process(
-        instance=filled.instance, asset_selection=[mine.key], run_config=QUIET_LOGGING
-    ).success
-    assert counts == [len(truth.day("post_date", LAST))]

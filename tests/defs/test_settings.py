@@ -1,13 +1,11 @@
 """Settings that are read at load: defaults, values from the environment, and errors."""
 
-import json
 from datetime import date
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 
 VARIABLES = ("LATER_START_DATE", "LATER_RESTATE_DAYS", "LATER_DUE_HOUR_UTC", "LATER_METRICS")
 
@@ -22,14 +20,6 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     for variable in VARIABLES:
         monkeypatch.setenv(variable, "")
     assert LaterReportingComponent.from_environment() == LaterReportingComponent()
-
-
-def test_load_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in zip(VARIABLES, ("2023-02-28", "1", "0", "all"), strict=True):
-        monkeypatch.setenv(variable, value)
-    assert LaterReportingComponent.from_environment() == LaterReportingComponent(
-        start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics="all"
-    )
 
 
 def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,23 +45,6 @@ def test_names_are_a_list_or_a_text() -> None:
     )
     as_texts = LaterReportingComponent(key_prefix="marketing,later", tables="instances", metrics="likes,reach")
     assert as_lists == as_texts
-
-
-def test_unknown_metric_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_METRICS", "shares,like")
-    message = r"^LATER_METRICS \(metrics\): unknown metric 'like'; the nearest is likes$"
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match=message):
-        LaterReportingComponent.from_environment()
-
-
-def test_settings_survive_as_json() -> None:
-    component = LaterReportingComponent(
-        name="later_eu", key_prefix="marketing,later", tables="posts_published", metrics="likes,paid_reach"
-    )
-    (value,) = (component.build_definitions().metadata or {}).values()
-    restored = DefinitionSettings.model_validate(json.loads(json.dumps(value.value)))
-    assert restored.model_dump() == component.model_dump(include={*DefinitionSettings.model_fields})
-    assert (restored.key_prefix, restored.tables) == (("marketing", "later"), ("posts_published",))
 
 
 def test_set_variable_becomes_an_env_var(monkeypatch: pytest.MonkeyPatch) -> None:

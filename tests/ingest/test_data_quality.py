@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.data_quality import (
-    count_duplicate_keys,
     count_inconsistent_rates,
     count_rows_outside_partition,
     count_unknown_fields,
@@ -27,20 +26,6 @@ def posts(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(
         [{"post_id": position, **identity, **row} for position, row in enumerate(rows)], schema=POSTS_SCHEMA
     )
-
-
-keys = st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 3), st.integers(1, 3))
-
-
-@given(st.lists(keys, max_size=30))
-def test_count_duplicate_keys_counts_repeated_keys(given_keys: list[tuple[str, int, int]]) -> None:
-    table = posts(
-        *(
-            {"instance_id": instance, "campaign_id": campaign, "post_id": post}
-            for instance, campaign, post in given_keys
-        )
-    )
-    assert count_duplicate_keys(table) == len(given_keys) - len(set(given_keys))
 
 
 @given(

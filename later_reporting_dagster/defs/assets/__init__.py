@@ -1,0 +1,1 @@
+"""The assets: for each, its spec and what a run of it does."""

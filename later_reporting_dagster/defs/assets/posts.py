@@ -1,0 +1,156 @@
+"""The raw assets: posts as the API returns them, partitioned by UTC day, with one file per day and instance."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext
+from pydantic import Field
+
+from later_reporting_dagster.client import LaterClient
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract.days import parse_day_ranges
+from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
+from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchRun
+from later_reporting_dagster.defs.checks.check import log_check_results
+from later_reporting_dagster.defs.checks.posts import evaluate_files
+from later_reporting_dagster.defs.events import already_logged
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.dimensions import known_instances
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.lake import Partition, post_columns
+from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
+from later_reporting_dagster.rollups.periods import Period
+
+# The article by Later's help center about the API; docs/api.md has all sources.
+API_REFERENCE_URL = (
+    "https://help-influence.later.com/hc/en-us/articles/20462385592087-Implement-the-Reporting-API-for-Later-Influence"
+)
+# docs/api.md, "Date basis"
+_DESCRIPTIONS = {
+    DateBasis.PERFORMANCE_DATE: (
+        "The metrics that posts of any age recorded on the day: one row per post and campaign"
+        " (`dateBasis=performance_date`). Days can be summed."
+    ),
+    DateBasis.POST_DATE: (
+        "The posts published on the day, with their metrics to date (`dateBasis=post_date`)."
+        " Metrics keep changing for weeks, so the newest days are fetched again every day."
+    ),
+}
+
+
+class PostsConfig(dg.Config):
+    """Run config of a fetch; by default it fetches every instance of the selected days."""
+
+    instances: list[str] = Field(
+        default_factory=list,
+        description="Fetch only these instances. Empty: the instances in LATER_INSTANCE_IDS, else all that the API"
+        " lists.",
+    )
+    pairs: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Fetch only these days of these instances, such as {instance_000: [2024-01-03, 2024-01-05 to"
+        " 2024-01-09]}. Days outside of the run's partitions are ignored.",
+    )
+    only_missing: bool = Field(
+        default=False, description="Fetch only the (day, instance) pairs that have no file in the lake."
+    )
+    accept_shrinking: bool = Field(
+        default=False,
+        description="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
+        " their metrics. Use it if posts or values were really deleted.",
+    )
+
+
+def posts_steps(settings: DefinitionSettings) -> list[AssetStep]:
+    """Return the steps of the raw assets that are defined."""
+    return [posts_step(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+
+
+def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
+    """Return the step of a raw asset. A backfill of any number of days is one run.
+
+    If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
+    in its metadata, and the run fails at its end with the (day, instance) pairs that failed.
+    """
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        _fetch_posts(context, later, raw_table=raw_table, settings=settings)
+        yield already_logged(context)
+
+    spec = table_spec(
+        settings,
+        raw_table.name,
+        post_columns(settings.metrics),
+        defined_by=posts_step,
+        description=_DESCRIPTIONS[raw_table.date_basis],
+        group_name="posts",
+        tags={"later/layer": "raw", "later/date_basis": str(raw_table.date_basis)},
+        partitions_def=build_partitions_def(Period.DAY, settings.start_date),
+        metadata={"api_reference": dg.MetadataValue.url(API_REFERENCE_URL)},
+        freshness_policy=settings.freshness,
+    )
+    return AssetStep(
+        name=settings.op_name(raw_table.name),
+        specs=[spec],
+        run=run,
+        config=PostsConfig,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=settings.pool,
+    )
+
+
+def _fetch_posts(
+    context: AssetExecutionContext, later: LaterReportingResource, *, raw_table: RawTable, settings: DefinitionSettings
+) -> None:
+    """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files."""
+    config = PostsConfig(**context.op_execution_context.op_config)
+    fetch_run = FetchRun(context, later, raw_table.name)
+    days, only_pairs = partition_first_days(context), _selected_pairs(config)
+    if only_pairs is not None:
+        days = sorted({pair.day for pair in only_pairs}.intersection(days))
+        if not days:
+            raise dg.Failure("Run config pairs: no day of them is a partition of this run", allow_retries=False)
+    configured = later.configured_instances()
+
+    async def fetch(client: LaterClient, emit: Emit) -> None:
+        named = tuple(dict.fromkeys(config.instances or config.pairs))
+        instances = named or configured or await client.fetch_instances()
+        if not instances:
+            raise dg.Failure(
+                "The credentials have no access to any instance: have instances added to their scope.",
+                allow_retries=False,
+            )
+        # If the run is limited to some instances, a complete day needs the others, too.
+        known = known_instances(fetch_run.lake, configured=configured) if named else ()
+        fetch_run.expected = tuple(dict.fromkeys([*known, *instances]))
+        pairs = {Partition(day, name) for day in days for name in instances}
+        pairs &= pairs if only_pairs is None else only_pairs
+        await ingest(
+            fetch_run.plan(pairs, only_missing=config.only_missing),
+            table=raw_table,
+            client=client,
+            lake=fetch_run.lake,
+            on_result=emit,
+            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+            metrics=settings.metrics,
+        )
+
+    fetch_run.run(fetch)
+    if fetch_run.failed:
+        log_check_results(
+            context, evaluate_files(fetch_run.lake, raw_table.name, instances=fetch_run.expected, settings=settings)
+        )
+        raise fetch_run.failure()
+
+
+def _selected_pairs(config: PostsConfig) -> set[Partition] | None:
+    """Return the (day, instance) pairs that the run config names; None if it names none."""
+    try:
+        return {
+            Partition(day, name) for name, ranges in config.pairs.items() for day in parse_day_ranges(ranges)
+        } or None
+    except ValueError as error:
+        raise dg.Failure(f"Run config pairs: {error}", allow_retries=False) from None

@@ -1,0 +1,97 @@
+"""The report asset: one HTML page about the whole lake, written again when a rollup changes."""
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext
+
+from later_reporting_dagster.defs.asset_steps import AssetStep, code_references
+from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.events import written_metadata
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
+from later_reporting_dagster.ingest.coverage import Files, expected_files
+from later_reporting_dagster.ingest.dimensions import known_instances
+from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
+from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
+from later_reporting_dagster.report.report_page import report_page
+from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, TABLES
+
+REPORT_FILE = "report.html"
+# The rollup tables that the report shows.
+_SHOWN_TABLES = (DAILY.name, *(table.name for table in TABLES if table.period in (Period.WINDOWS, Period.POSTS)))
+
+
+@cache
+def _package_version() -> str:
+    return importlib.metadata.version("later-reporting-dagster")
+
+
+def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
+    """Return the step of the report, if it is defined. It shows rollup tables, and lists which files are missing."""
+    if REPORT not in settings.tables:
+        return []
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        lake, days = later.lake(), settings.expected_days(datetime.now(UTC))
+        files: Files = {name: lake.file_versions(name) for name in FETCHED_TABLES}
+        instances = known_instances(lake, configured=later.configured_instances())
+        data = read_report(
+            lake,
+            memory_gb=later.memory_gb,
+            expected=expected_files(files, days, instances, tables=settings.tables),
+            quarantined=_quarantined(lake),
+        )
+        if data is None:
+            raise dg.Failure(
+                f"There are no results to report on yet: fetch post_metrics_daily, then materialize {OVERALL.name}.",
+                allow_retries=False,
+            )
+        written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
+        state = "written" if written.changed else "unchanged"
+        context.log.info(f"The report as of {data.as_of} is {state}: {written.url}")
+        figures = key_figures(data)
+        shown = (*(name for name, *_ in KPIS), *VERDICTS)
+        metadata = {
+            **written_metadata(written),
+            "as_of": str(data.as_of),
+            "window": data.initial_window,
+            **{name: NOT_AVAILABLE if figures[name] is None else figures[name] for name in shown},
+            "preview": dg.MetadataValue.md(kpis_markdown(figures)),
+        }
+        yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)
+
+    key = settings.asset_key(REPORT)
+    spec = dg.AssetSpec(
+        key,
+        deps=settings.dependencies(*_SHOWN_TABLES),
+        description=(
+            "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
+            " to boost, creators, and what is missing. A single HTML file that works offline, at"
+            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
+        ),
+        group_name="organic_paid",
+        kinds={"html"},
+        tags={"later/layer": "report"},
+        metadata=code_references(report_steps),
+        code_version=_package_version(),
+        automation_condition=when_upstream_changes(key),
+        freshness_policy=settings.freshness,
+    )
+    return [AssetStep(name=settings.op_name(REPORT), specs=[spec], run=run)]
+
+
+def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:
+    """Yield the number of quarantined rows by table, partition and reason."""
+    for table in FETCHED_TABLES:
+        counts = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
+        for (partition, reason), rows in counts.items():
+            day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
+            yield QuarantinedRows(table, day, instance_id, reason, rows)

@@ -1,0 +1,249 @@
+"""The rollups, organic beside paid: by day, week and month, and over rolling windows that end with the newest day.
+
+Weekly and monthly rollups are computed from `post_metrics_daily`, because they count each post once. Their declared
+upstream is `organic_paid_daily`, so they are updated after it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext
+
+from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.defs.asset_steps import AssetStep, column_lineage, table_spec
+from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.checks.check import join_first
+from later_reporting_dagster.defs.events import (
+    already_logged,
+    combined_failure,
+    log_materialization,
+    preview,
+    provenance_tags,
+    table_result,
+    written_metadata,
+)
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.dimensions import known_instances
+from later_reporting_dagster.ingest.missing_files import missing_days
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.rollups.lake_rollups import (
+    PeriodRollup,
+    WindowRollups,
+    roll_up_lake_periods,
+    roll_up_lake_windows,
+)
+from later_reporting_dagster.rollups.periods import Period, days_of
+from later_reporting_dagster.rollups.rollup_tables import (
+    DAILY,
+    DAY_TABLES,
+    POST_TABLES,
+    RAW_TABLE_NAMES,
+    WEEK_AND_MONTH_TABLES,
+    WINDOW_TABLES,
+    RollupTable,
+)
+from later_reporting_dagster.rollups.sql_engine import rollup_sql
+
+
+def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
+    """Return the steps of the rollups that are defined: one for each by day, week or month, and one for all others."""
+    periods = settings.rollups((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))
+    windows = settings.rollups((*WINDOW_TABLES, *POST_TABLES))
+    return [
+        *(period_step(table, settings) for table in periods),
+        *([windows_step(windows, settings)] if windows else []),
+    ]
+
+
+def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
+    """Return the step of a rollup by day, week or month.
+
+    A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
+    yet, and becomes a file without rows.
+    """
+    is_from_days = table.period is not Period.DAY and DAILY.name in settings.tables
+    upstream = settings.asset_key(DAILY.name if is_from_days else table.raw_table)
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        provenance = provenance_tags(context, upstream)
+        _roll_up_periods(context, later, table=table, settings=settings, provenance=provenance)
+        yield already_logged(context)
+
+    # The first and the current week or month contain days that are not partitions.
+    mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    spec = _rollup_spec(
+        table,
+        settings,
+        deps=[dg.AssetDep(upstream, partition_mapping=None if table.period is Period.DAY else mapping)],
+        partitions_def=build_partitions_def(table.period, settings.start_date),
+    )
+    per_run = settings.rollup_partitions_per_run
+    return AssetStep(
+        name=settings.op_name(table.name),
+        specs=[spec],
+        run=run,
+        backfill_policy=dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run(),
+    )
+
+
+def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) -> AssetStep:
+    """Return one step for all window tables, because they read the same posts. Any subset can be materialized.
+
+    The tables are updated when posts have changed and no fetch is in progress: once per backfill, not per day.
+    """
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        selected = [table for table in tables if settings.asset_key(table.name) in context.selected_asset_keys]
+        yield from _roll_up_windows(context, later, tables=selected, settings=settings)
+
+    specs = [_rollup_spec(table, settings, deps=settings.dependencies(*table.sources)) for table in tables]
+    return AssetStep(name=settings.op_name("organic_paid_by_window"), specs=specs, run=run)
+
+
+def _rollup_spec(table: RollupTable, settings: DefinitionSettings, **attributes: Any) -> dg.AssetSpec:
+    tags = {"later/date_basis": str(table.date_basis), "later/period": str(table.period)}
+    return table_spec(
+        settings,
+        table.name,
+        table.columns,
+        defined_by=windows_step if table.period in (Period.WINDOWS, Period.POSTS) else period_step,
+        sql=rollup_sql(),
+        description=table.description,
+        group_name="organic_paid",
+        tags={"later/layer": "rollup", **tags},
+        metadata=_lineage(table, settings),
+        automation_condition=when_upstream_changes(settings.asset_key(table.name)),
+        freshness_policy=settings.freshness,
+        **attributes,
+    )
+
+
+def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, Any]:
+    return column_lineage({settings.asset_key(name): columns for name, columns in table.sources.items()})
+
+
+def _roll_up_periods(
+    context: AssetExecutionContext,
+    later: LaterReportingResource,
+    *,
+    table: RollupTable,
+    settings: DefinitionSettings,
+    provenance: Mapping[str, str],
+) -> None:
+    """Compute, write and log the partitions of a run. If some fail, it fails at its end, with the reason of each."""
+    first_days = partition_first_days(context, period=table.period)
+    newest, lake = newest_day(datetime.now(UTC)), later.lake()
+    instances = known_instances(lake, configured=later.configured_instances())
+    periods = f"{table.period}{'s' * (len(first_days) != 1)}"
+    context.log.info(
+        f"Rolling up {len(first_days)} {periods} of {table.raw_table}, {first_days[0]} to {first_days[-1]}"
+    )
+    failed: dict[str, str] = {}
+    incomplete: list[date] = []
+    written = changed = 0
+    for rollup in roll_up_lake_periods(lake, table, first_days, memory_gb=later.memory_gb):
+        first, rows = rollup.first_day, rollup.rows
+        if first > newest:
+            # A backfill of all partitions fails if one of them is not materialized.
+            rows = schema_of(table.columns).empty_table()
+        if rollup.unreadable or rows is None:
+            reasons = [str(error) for error in rollup.unreadable]
+            no_files = f"{table.raw_table} has no files for it: materialize that first"
+            failed[str(first)] = reasons[0] if reasons else no_files
+            continue
+        try:
+            file = lake.write(table.name, Partition(first), rows)
+        except LakeUnavailable as error:
+            failed[str(first)] = str(error)
+            continue
+        days = [day for day in days_of(table.period, first) if settings.start_date <= day <= newest]
+        if missing := _missing_instances(rollup, days, instances):
+            incomplete.append(first)
+        log_materialization(
+            context,
+            first,
+            data_version=file.content_hash,
+            provenance=provenance,
+            metadata={
+                "dagster/partition_row_count": file.rows,
+                **written_metadata(file),
+                "preview": preview(rows),
+                **_partition_metadata(table, rollup, missing=missing),
+                # Dagster+ reads column lineage from the newest materialization only.
+                **(_lineage(table, settings) if first == first_days[-1] else {}),
+            },
+        )
+        written += 1
+        changed += file.changed
+    context.log.info(f"Rolled up {written} of {len(first_days)} {periods}, {changed} of them changed")
+    if incomplete:
+        context.log.info(
+            f"{len(incomplete)} of the {written} {periods} written lack instances: {join_first(incomplete)}"
+        )
+    if failed:
+        raise combined_failure(failed, what="partition", written=written)
+
+
+def _missing_instances(rollup: PeriodRollup, days: Sequence[date], instances: Sequence[str]) -> dict[str, list[str]]:
+    """Return the missing instances by day; complete days are left out."""
+    by_day: dict[str, list[str]] = {}
+    for name, lacking in missing_days(days, instances, rollup.partitions).items():
+        for day in lacking:
+            by_day.setdefault(day.isoformat(), []).append(name)
+    return dict(sorted(by_day.items()))
+
+
+def _partition_metadata(
+    table: RollupTable, rollup: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"instances": len({raw_partition.instance_id for raw_partition in rollup.partitions})}
+    if table.period is Period.DAY:
+        names = [*missing.get(str(rollup.first_day), [])]
+        return {**metadata, **({"missing_instances": dg.MetadataValue.json(names)} if names else {})}
+    metadata["days"] = len({raw_partition.day for raw_partition in rollup.partitions})
+    return {**metadata, **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {})}
+
+
+def _roll_up_windows(
+    context: AssetExecutionContext,
+    later: LaterReportingResource,
+    *,
+    tables: Sequence[RollupTable],
+    settings: DefinitionSettings,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Compute all windows once, as of the newest stored day, and write the tables."""
+    lake = later.lake()
+    windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
+    _log_sources(context, windows)
+    if not any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values()):
+        raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
+    failed: dict[str, str] = {}
+    for table in tables:
+        key, rows = settings.asset_key(table.name), windows.tables[table.name]
+        try:
+            written = lake.write_table(table.name, rows)
+        except LakeUnavailable as error:
+            failed[table.name] = str(error)
+            continue
+        state = "changed" if written.changed else "unchanged"
+        context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
+        yield table_result(written, {"preview": preview(rows), **_lineage(table, settings)}, key=key)
+    if failed:
+        raise combined_failure(failed, what="table", written=len(tables) - len(failed))
+
+
+def _log_sources(context: AssetExecutionContext, windows: WindowRollups) -> None:
+    """Log what was read. Unreadable files count as missing."""
+    for name in RAW_TABLE_NAMES.values():
+        days = [partition.day for partition in windows.contents.partitions[name]]
+        read = f"Read {len(days):,} files of {name}, {min(days)} to {max(days)}" if days else ""
+        context.log.info(read or f"There are no files of {name}")
+    for name, unreadable in windows.contents.unreadable.items():
+        for partition, reason in unreadable.items():
+            context.log.warning(f"Skipped {partition} of {name}: {reason}")
+    if windows.campaigns.error:
+        context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")

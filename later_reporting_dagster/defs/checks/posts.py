@@ -1,0 +1,263 @@
+"""The checks of the raw assets and of `instances`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from itertools import chain
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from later_reporting_dagster.contract.days import day_ranges
+from later_reporting_dagster.defs.checks.check import (
+    NEWEST_DUE_DAY,
+    WARN,
+    Check,
+    CheckScope,
+    build_asset_checks,
+    join_first,
+)
+from later_reporting_dagster.defs.checks.settled_posts import DAYS_ADD_UP, compare_settled_posts
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.data_quality import (
+    count_inconsistent_rates,
+    count_rows_outside_partition,
+    count_unknown_fields,
+)
+from later_reporting_dagster.ingest.dimensions import known_instances, stored_instances, unlisted_instances
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
+from later_reporting_dagster.lake.storage import map_concurrently
+from later_reporting_dagster.lake.tables import (
+    INSTANCES_TABLE,
+    POST_METRICS_DAILY,
+    POSTS_PUBLISHED,
+    RAW_TABLES,
+    RawTable,
+)
+
+ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows share instance, campaign and post.")
+ROWS_BELONG = Check("rows_belong_to_partition", "Each file can be read, and its rows belong to its instance and day.")
+RATES_AGREE = Check(
+    "rates_agree_with_counts",
+    "Engagement rate, CPE and CPM agree with the counts in the same row, within rounding.",
+    severity=WARN,
+)
+NO_UNKNOWN_FIELDS = Check(
+    "no_unknown_fields", "The API returned no unknown fields and no unknown content types.", severity=WARN
+)
+QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid rows.", severity=WARN, nothing="Empty")
+EVERY_INSTANCE = Check(
+    "every_instance_is_present",
+    "Every day from the start date to the newest day that is due has a file of every instance.",
+    nothing="No instance is known yet",
+    is_daily=True,
+)
+DUE_DAY = Check(
+    NEWEST_DUE_DAY,
+    "The newest day that is due has a file of every instance.",
+    nothing="No day is due yet",
+    is_daily=True,
+)
+STILL_LISTED = Check(
+    "every_instance_is_still_listed",
+    "The API still lists every instance that it has listed before or that has files. If LATER_INSTANCE_IDS"
+    " is set, only the instances in it are checked.",
+    severity=WARN,
+    nothing="Not materialized yet",
+    is_daily=True,
+)
+# The problems in files that each of these checks counts.
+_PROBLEMS: Mapping[Check, Sequence[str]] = {
+    ROWS_UNIQUE: ["rows repeat a key"],
+    ROWS_BELONG: ["files cannot be read", "rows belong to another file"],
+    RATES_AGREE: ["rates contradict their counts"],
+}
+_CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
+# Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
+_FILES_TOGETHER = 64
+
+
+def posts_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of the raw assets and of `instances` that are defined."""
+    raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+    return [
+        *(_raw_checks(raw_table, settings) for raw_table in raw_tables),
+        *([_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
+        *([_instances_check(settings)] if INSTANCES_TABLE in settings.tables else []),
+    ]
+
+
+def _raw_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
+
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        lake = later.lake()
+        if scope.has(*_CHECKS_OF_FILES):
+            partitions = [each for each in lake.partitions(raw_table.name) if scope.includes(each.day)]
+            yield from evaluate_rows(lake, raw_table, partitions)
+        if scope.has(QUARANTINE_EMPTY):
+            yield evaluate_quarantine(raw_table.name, lake=lake)
+        instances = known_instances(lake, configured=later.configured_instances())
+        yield from evaluate_files(lake, raw_table.name, instances=instances, settings=settings)
+
+    checks = (*_CHECKS_OF_FILES, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
+    return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, settings=settings)
+
+
+def _settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    """Return the check that compares the two raw assets, run daily at the due hour."""
+
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        yield compare_settled_posts(
+            later.lake(),
+            settled_after_days=settings.restate_days,
+            memory_gb=later.memory_gb,
+            published=scope.partitions,
+        )
+
+    return build_asset_checks(
+        {POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
+        evaluate=evaluate,
+        settings=settings,
+        step=f"{settings.op_name(POSTS_PUBLISHED.name)}_settlement",
+        deps=[POST_METRICS_DAILY.name],
+    )
+
+
+def _instances_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
+
+    return build_asset_checks({INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate, settings=settings)
+
+
+def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
+    """Evaluate whether the API still lists every known instance; if some are configured, only those are checked."""
+    names = [] if rows is None else rows["instance_id"].to_pylist()
+    checked = [name for name in names if not configured or name in configured]
+    unlisted = [] if rows is None else unlisted_instances(rows, configured=configured)
+    return STILL_LISTED.result(
+        not unlisted,
+        f"No longer listed: {join_first(unlisted)}. Their files are kept. If this is expected, set"
+        " LATER_INSTANCE_IDS to the instances that you want",
+        otherwise=f"All known instances{' of LATER_INSTANCE_IDS' if configured else ''} are listed: {len(checked)}",
+        looked_at={"instances": len(names)},
+        no_longer_listed=len(unlisted),
+    )
+
+
+def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partition]) -> Iterator[dg.AssetCheckResult]:
+    """Read files, and yield the results of the checks of their rows.
+
+    The daily files are read, never their compacted copies, because a damaged file must fail a check.
+    """
+
+    def read(partition: Partition) -> pa.Table | None:
+        try:
+            return lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA)
+        except FileDamaged:
+            return None
+
+    # By problem or unknown field, how often it is in each file.
+    found: dict[str, Counter[Partition]] = defaultdict(Counter)
+    looked_at = {"files": 0, "rows": 0}
+    for start in range(0, len(partitions), _FILES_TOGETHER):
+        batch = partitions[start : start + _FILES_TOGETHER]
+        tables = [*zip(batch, map_concurrently(read, batch), strict=True)]
+        files = [(partition, posts) for partition, posts in tables if posts is not None]
+        found["files cannot be read"].update(partition for partition, posts in tables if posts is None)
+        looked_at["files"] += len(files)
+        looked_at["rows"] += sum(posts.num_rows for _, posts in files)
+        for file in files if _count_problems(files, raw_table) else ():
+            for problem, count in _count_problems([file], raw_table).items():
+                found[problem][file[0]] += count
+    otherwise = f"All {looked_at['rows']} rows of {looked_at['files']} files"
+    for check, problems in _PROBLEMS.items():
+        counts = {problem: files_with for problem in problems if (files_with := found.pop(problem, None))}
+        lines = [f"{each.total()} {problem}, in {_names(each)}" for problem, each in counts.items()]
+        yield check.result(not counts, "; ".join(lines), otherwise=otherwise, looked_at=looked_at)
+    fields = {name: found[name].total() for name in sorted(found)}
+    yield NO_UNKNOWN_FIELDS.result(
+        not fields,
+        f"Unknown fields or content types: {join_first([*fields])}, in {_names({*chain(*found.values())})}",
+        otherwise=otherwise,
+        looked_at=looked_at,
+        unknown=dg.MetadataValue.json(fields),
+    )
+
+
+def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawTable) -> Counter[str]:
+    """Return how many problems, and unknown fields, some files have together."""
+    if not files:
+        return Counter()
+    posts = pa.concat_tables([rows for _, rows in files])
+    file_number = pa.array(np.repeat(np.arange(len(files)), [rows.num_rows for _, rows in files]))
+    keys = posts.select(list(POST_KEY)).append_column("file", file_number)
+    problems = {
+        "rows repeat a key": keys.num_rows - keys.group_by(keys.column_names).aggregate([]).num_rows,
+        "rows belong to another file": count_rows_outside_partition(files, date_basis=raw_table.date_basis),
+        "rates contradict their counts": sum(count_inconsistent_rates(posts).values()),
+    }
+    return +Counter({**problems, **count_unknown_fields(posts)})  # + drops zeros
+
+
+def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
+    """Evaluate whether a table has rows in quarantine. The metadata has their number by reason."""
+    reasons = Counter(row.reason for row in lake.quarantine.rows(table_name))
+    count = reasons.total()
+    return QUARANTINE_EMPTY.result(
+        not count,
+        f"{count} rows in quarantine: see `later-reporting quarantine`",
+        otherwise="Empty",
+        looked_at={"rows": count},
+        reasons=dg.MetadataValue.json(dict(reasons)),
+    )
+
+
+def evaluate_files(
+    lake: Lake, table_name: str, *, instances: Sequence[str], settings: DefinitionSettings
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the checks for missing files of these instances, from a listing of all files."""
+    days = settings.expected_days(datetime.now(UTC))
+    missing = missing_days(days, instances, lake.partitions(table_name))
+    yield evaluate_missing_files(missing, days=days, instances=instances)
+    yield evaluate_newest_due_day(missing, days=days, instances=instances)
+
+
+def evaluate_missing_files(
+    missing: Mapping[str, Sequence[date]], *, days: Sequence[date], instances: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Evaluate whether every instance has a file of every expected day. The metadata has the missing days."""
+    ranges = {name: day_ranges(lacking) for name, lacking in missing.items()}
+    next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+    return EVERY_INSTANCE.result(
+        not missing,
+        f"{describe_missing(missing, instances=len(instances))}. {next_step}",
+        otherwise=f"All {len(instances)} instances on {len(days)} days",
+        looked_at={"instances": len(instances), "days": len(days) if instances else 0},
+        missing_files=sum(map(len, missing.values())),
+        missing=dg.MetadataValue.json(ranges),
+    )
+
+
+def evaluate_newest_due_day(
+    missing: Mapping[str, Sequence[date]], *, days: Sequence[date], instances: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Evaluate whether the newest expected day has a file of each instance; if none is known, it has no file."""
+    due = days[-1] if days else None
+    lacking = [name for name, days_of_instance in missing.items() if days_of_instance[-1] == due]
+    return DUE_DAY.result(
+        not due or (bool(instances) and not lacking),
+        f"{due} is missing{f' for {join_first(lacking)}' if lacking else ''}: materialize it",
+        otherwise=f"{due} has files of all {len(instances)} instances",
+        looked_at={"instances": len(instances) if due else 0},
+        due_day=str(due),
+        missing_instances=len(lacking),
+    )
+
+
+def _names(partitions: Collection[Partition]) -> str:
+    return join_first([str(partition) for partition in sorted(partitions)])

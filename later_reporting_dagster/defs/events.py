@@ -1,0 +1,179 @@
+"""The events of a run: materializations with their metadata, and one failure for everything that failed.
+
+Dagster would give all partitions of a run one data version, and mark failed ones as materialized, too. So the steps of
+partitioned assets log an `AssetMaterialization` per written partition, and at their end raise a `Failure` or yield
+`already_logged`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from dagster import AssetExecutionContext
+
+# Not public in Dagster. tests/defs/test_same_run.py fails if it loses its effect.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
+
+from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.lake import FileDamaged, LakeUnavailable, WriteResult
+from later_reporting_dagster.rollups.sql_engine import RollupFailed
+
+# Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
+DESCRIBED_FAILURES = 20
+RECORDED_FAILURES = 5_000
+FAILED_PARTITIONS = "failed_partitions"
+PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 12
+PREVIEW_CHARACTERS = 40
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Convert errors of the API and the lake to failures. The message is complete; a stack trace would hide it."""
+    try:
+        yield
+    except (LaterError, LakeUnavailable, FileDamaged, RollupFailed) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def log_materialization(
+    context: AssetExecutionContext,
+    day: date,
+    *,
+    data_version: str,
+    metadata: Mapping[str, Any],
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """Log the materialization of the partition that starts with `day`.
+
+    Args:
+        context: the step's context.
+        day: the first day of the partition.
+        data_version: a hash of the content; downstream assets are updated when it changes.
+        metadata: shown in the UI.
+        provenance: the tags from `provenance_tags`, for a rollup.
+    """
+    key = context.asset_key
+    tags = version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version)
+    materialization = dg.AssetMaterialization(
+        asset_key=key, partition=day.isoformat(), metadata=dict(metadata), tags={**tags, **(provenance or {})}
+    )
+    with interrupts_delayed():
+        context.log_event(materialization)
+
+
+@contextmanager
+def interrupts_delayed() -> Iterator[None]:
+    """Raise an interrupt that arrives while the block runs at its end.
+
+    Within a write to Dagster's storage, it would leave the transaction open, and a SQLite database locked.
+    """
+    with capture_interrupts():
+        yield
+        is_interrupted = pop_captured_interrupt()
+    if is_interrupted:
+        raise dg.DagsterExecutionInterruptedError
+
+
+def already_logged(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """Return the result of a step that has logged its materializations itself, or had none to log.
+
+    Without a result, Dagster skips the checks of the asset and everything downstream of it in the same run. With this
+    one, it executes them and logs no materialization.
+    """
+    return dg.MaterializeResult(
+        asset_key=context.asset_key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+    )
+
+
+def version_tags(data_version: str, *, code_version: str | None) -> dict[str, str]:
+    """Return the tags of a materialization that record its data version and the code version of its asset."""
+    return {"dagster/data_version": data_version, "dagster/code_version": str(code_version)}
+
+
+def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:
+    """Return tags that name the newest materialization of a partitioned asset; call it before reading the asset.
+
+    Without these tags, the UI compares only times: it shows a rollup as unsynced after its posts were fetched again,
+    even if they did not change.
+    """
+    newest = context.instance.fetch_materializations(upstream, limit=1).records
+    name = upstream.to_user_string()
+    return {
+        # Dagster does not compare this version of a partitioned upstream. It compares those of the upstream partitions
+        # that were materialized after the event in `input_event_pointer`.
+        f"dagster/input_data_version/{name}": "by partition" if newest else "INITIAL",
+        f"dagster/input_event_pointer/{name}": str(newest[0].storage_id) if newest else "NULL",
+    }
+
+
+def table_result(
+    written: WriteResult,
+    metadata: Mapping[str, Any],
+    *,
+    key: dg.AssetKey | None = None,
+    data_version: str | None = None,
+) -> dg.MaterializeResult[Any]:
+    """Return the result of an asset without partitions. By default, its data version is the hash of its content."""
+    return dg.MaterializeResult(
+        asset_key=key,
+        data_version=dg.DataVersion(data_version or written.content_hash),
+        metadata={"dagster/row_count": written.rows, **written_metadata(written), **metadata},
+    )
+
+
+def written_metadata(written: WriteResult) -> dict[str, Any]:
+    """Return the metadata of a written file that `later-reporting` prints."""
+    return {"dagster/uri": written.url, "changed": written.changed}
+
+
+def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
+    """Return one failure for all failed partitions of a run; not retried, because the other partitions are written.
+
+    Args:
+        failed: reasons by partition, or by (day, instance) pair.
+        what: a noun for what failed, in the singular.
+        written: how many others were written.
+    """
+    reasons = {key: failed[key] for key in sorted(failed)}
+    count = len(reasons)
+    lines = [f"{key}: {reason}" for key, reason in list(reasons.items())[:DESCRIBED_FAILURES]]
+    if count > len(lines):
+        lines.append(f"… and {count - len(lines)} more, in the metadata")
+    headline = (
+        f"{count} {what} failed and was not changed" if count == 1 else f"{count} {what}s failed and were not changed"
+    )
+    return dg.Failure(
+        "\n".join([f"{headline}; {written} written.", *lines]),
+        metadata={FAILED_PARTITIONS: dg.MetadataValue.json(dict(list(reasons.items())[:RECORDED_FAILURES]))},
+        allow_retries=False,
+    )
+
+
+def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    """Return the first rows and columns as a Markdown table. Nulls are empty cells, so that they differ from zeros."""
+    rows = rows.select(rows.column_names[:PREVIEW_COLUMNS])
+    head = rows.slice(0, PREVIEW_ROWS).to_pylist()
+    if not head:
+        return dg.MetadataValue.md("*no rows*")
+    lines = [_line(rows.column_names), _line(["---"] * rows.num_columns)]
+    lines += [_line([_cell(value) for value in row.values()]) for row in head]
+    if rows.num_rows > len(head):
+        lines.append(f"\n*{rows.num_rows - len(head)} more rows*")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:,.2f}" if isinstance(value, float) else str(value)
+    # A creator's name must not end the cell, start markup or span several lines.
+    text = " ".join(text.split())[:PREVIEW_CHARACTERS]
+    return "".join(f"\\{character}" if character in "\\|`*_{}[]<>#!" else character for character in text)

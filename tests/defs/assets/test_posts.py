@@ -1,0 +1,381 @@
+"""The raw assets: fetches of whole days, and instances that fail without affecting others."""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import AssetPartitionStatus
+from starlette.requests import Request
+from starlette.responses import Response
+
+from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.sandbox import World, create_app
+from tests.conftest import (
+    FIRST_DAY,
+    INSTANCE_IDS,
+    NO_RATE_LIMIT,
+    Service,
+    Truth,
+    files,
+    is_first_page,
+    parameters,
+    partition_file,
+    problem,
+    stored_rows,
+)
+from tests.defs.conftest import (
+    DAYS,
+    INSTANCES_PATH,
+    Project,
+    assert_success,
+    each_raw_asset,
+    failure,
+    list_instances,
+    reject_instance,
+    restate_one_post,
+)
+
+BASIS = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
+PAIRS = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
+REJECTED = INSTANCE_IDS[2]
+EVERY_INSTANCE = "every_instance_is_present"
+MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
+
+
+def assert_stored(project: Project, asset: str, truth: Truth, pairs: set[tuple[date, str]] = PAIRS) -> None:
+    """Assert that a table has exactly the files of these pairs, with the sandbox's rows."""
+    assert {project.root / path for path in files(project.root) if path.startswith(asset)} == {
+        partition_file(project.root, asset, day, instance_id) for day, instance_id in pairs
+    }
+    for day, instance_id in pairs:
+        rows = truth.partition(BASIS[asset], day, instance_id)
+        assert stored_rows(project.root, asset, day, instance_id) == rows
+
+
+def rows_of(truth: Truth, asset: str, day: date, instances: tuple[str, ...] = INSTANCE_IDS) -> int:
+    return sum(len(truth.partition(BASIS[asset], day, instance_id)) for instance_id in instances)
+
+
+def requested_pairs(service: Service) -> Counter[tuple[date, str]]:
+    """Count the requested (day, instance) pairs since `service.requests` was cleared."""
+    pairs: Counter[tuple[date, str]] = Counter()
+    for request in service.requests:
+        if request.url.path == "/v2/posts/performance" and is_first_page(request):
+            given = parameters(request)
+            (start,), (end,) = (map(date.fromisoformat, given[name]) for name in ("startDate", "endDate"))
+            days = [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
+            pairs.update((day, instance_id) for day in days for instance_id in set(given["instanceIds"]))
+    return pairs
+
+
+@each_raw_asset
+def test_range_is_fetched_in_one_run(asset: str, project: Project, truth: Truth, service: Service) -> None:
+    result = project.fetch(asset)
+    assert result.success
+    assert_stored(project, asset, truth)
+    assert project.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+    metadata = project.metadata(result)
+    assert metadata.keys() == set(map(str, DAYS))
+    for day in DAYS:
+        found = metadata[str(day)]
+        assert found.keys() == {"dagster/partition_row_count", "dagster/uri", "instances", "files_changed", "preview"}
+        assert found["dagster/partition_row_count"] == rows_of(truth, asset, day)
+        assert found["dagster/uri"] == str(project.root / asset / f"date={day}")
+        assert (found["instances"], found["files_changed"]) == (4, 4)
+    # The instances once, then one query per day by performance date, or one for all days by post date.
+    assert service.request_count(INSTANCES_PATH) == 1
+    total = sum(rows_of(truth, asset, day) for day in DAYS)
+    by_day = sum(-(-rows_of(truth, asset, day) // 100) for day in DAYS)
+    assert service.data_requests == (by_day if asset == "post_metrics_daily" else -(-total // 100))
+    assert set(requested_pairs(service).elements()) == PAIRS
+    assert all(project.passed(result).values())
+    assert len(project.evaluations(result)) == (8 if asset == "posts_published" else 7)
+
+
+@each_raw_asset
+def test_rejected_instance_fails_alone_and_can_be_fetched_later(
+    asset: str, project_on_disk: Project, service: Service, truth: Truth
+) -> None:
+    project = project_on_disk
+    service.override = reject_instance(REJECTED)
+    result = project.fetch(asset)
+    description, metadata = failure(result)
+    assert description.splitlines()[0] == "3 files failed and were not changed; 9 written."
+    assert metadata["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
+    for key, reason in metadata["failed_partitions"].items():
+        assert f"{key}: {reason}" in description.splitlines()
+        assert "403" in reason or "not accessible" in reason
+    assert_stored(project, asset, truth, {pair for pair in PAIRS if pair[1] != REJECTED})
+    assert project.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+    for day, found in project.metadata(result).items():
+        assert (found["missing_instances"], found["instances"]) == ([REJECTED], 3)
+        assert found["failed_instances"] == {REJECTED: metadata["failed_partitions"][f"{day} {REJECTED}"]}
+        others = tuple(each for each in INSTANCE_IDS if each != REJECTED)
+        assert found["dagster/partition_row_count"] == rows_of(truth, asset, date.fromisoformat(day), others)
+    # The check steps are skipped, so the step logs the results of the checks for missing files.
+    assert project.evaluations(result).keys() == {(asset, EVERY_INSTANCE), (asset, "newest_due_day_is_present")}
+    failed = project.evaluations(result)[asset, EVERY_INSTANCE]
+    assert not failed.passed
+    assert (failed.description or "").startswith(
+        f"3 files are missing: 2024-03-01 to 2024-03-03 (3 days): {REJECTED}. Materialize"
+    )
+    assert failed.metadata["missing"].value == {REJECTED: ["2024-03-01 to 2024-03-03"]}
+
+    service.override = lambda request: None
+    service.requests.clear()
+    retried = project.fetch(asset, instances=[REJECTED])
+    assert retried.success
+    assert_stored(project, asset, truth)
+    # Only this instance is requested, each pair once, without a listing.
+    assert service.request_count(INSTANCES_PATH) == 0
+    assert requested_pairs(service) == Counter((day, REJECTED) for day in DAYS)
+    assert all("missing_instances" not in found for found in project.metadata(retried).values())
+    assert project.evaluations(retried)[asset, EVERY_INSTANCE].description == "All 4 instances on 3 days"
+    assert project.check((asset, EVERY_INSTANCE))[asset, EVERY_INSTANCE].passed
+    # The new instance changes the data versions to those of a run of all instances.
+    assert not set(project.data_versions(retried).items()) & set(project.data_versions(result).items())
+    assert project.data_versions(project.fetch(asset)) == project.data_versions(retried)
+
+
+@pytest.mark.parametrize("was_fetched", [False, True], ids=["without files", "with older files"])
+def test_day_without_a_written_file_is_not_materialized(
+    was_fetched: bool, project: Project, service: Service, truth: Truth
+) -> None:
+    asset = "post_metrics_daily"
+    if was_fetched:
+        assert project.fetch(asset).success
+    before = files(project.root) if was_fetched else {}
+
+    def inconsistent(_request: Request, document: Any) -> Any:
+        if parameters(_request)["startDate"] == [str(DAYS[1])]:
+            document["pagination"]["totalItems"] += 1
+        return document
+
+    service.transform = inconsistent
+    result = project.fetch(asset)
+    _, metadata = failure(result)
+    assert metadata["failed_partitions"].keys() == {f"{DAYS[1]} {instance_id}" for instance_id in INSTANCE_IDS}
+    assert project.statuses(asset) == {DAYS[0]: MATERIALIZED, DAYS[1]: FAILED, DAYS[2]: MATERIALIZED}
+    assert project.materializations(result).keys() == {str(DAYS[0]), str(DAYS[2])}
+    if was_fetched:
+        assert files(project.root) == before
+    else:
+        assert_stored(project, asset, truth, {pair for pair in PAIRS if pair[0] != DAYS[1]})
+
+
+def test_rejected_instance_with_an_older_file_is_not_missing(project: Project, service: Service) -> None:
+    first = project.fetch("posts_published")
+    before = files(project.root)
+    service.override = reject_instance(REJECTED)
+    result = project.fetch("posts_published")
+    assert failure(result)[1]["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
+    assert files(project.root) == before
+    assert project.data_versions(result) == project.data_versions(first)
+    for found in project.metadata(result).values():
+        assert found["failed_instances"].keys() == {REJECTED}
+        assert "missing_instances" not in found
+    assert project.evaluations(result)["posts_published", EVERY_INSTANCE].passed
+
+
+@each_raw_asset
+def test_data_version_depends_on_the_content_only(asset: str, project: Project, service: Service) -> None:
+    first = project.fetch(asset)
+    before = files(project.root)
+    again = project.fetch(asset)
+    assert files(project.root) == before
+    assert project.data_versions(again) == project.data_versions(first)
+    assert all(found["files_changed"] == 0 for found in project.metadata(again).values())
+
+    # It does not depend on whether the instances were fetched in one run or two.
+    shutil.rmtree(project.root)
+    project.fetch(asset, instances=list(INSTANCE_IDS[:3]))
+    half = project.fetch(asset, instances=[INSTANCE_IDS[3]])
+    assert project.data_versions(half) == project.data_versions(first)
+
+
+def test_restated_post_changes_only_the_version_of_its_day(project: Project, service: Service) -> None:
+    before = project.data_versions(project.fetch("posts_published"))
+    service.transform = restate_one_post(FIRST_DAY, INSTANCE_IDS[0])
+    result = project.fetch("posts_published")
+    after = project.data_versions(result)
+    assert {day for day in after if after[day] != before[day]} == {str(FIRST_DAY)}
+    changes = {
+        day: {name.removeprefix("change/"): value for name, value in found.items() if name.startswith("change/")}
+        for day, found in project.metadata(result).items()
+    }
+    assert changes == {
+        str(FIRST_DAY): {"rows_added": 0, "rows_removed": 0, "rows_restated": 1, "engagements": 1},
+        **{str(day): {} for day in DAYS[1:]},
+    }
+
+
+@each_raw_asset
+def test_only_missing_fetches_pairs_without_a_file(
+    asset: str, project: Project, service: Service, truth: Truth
+) -> None:
+    present = {(day, instance_id) for day in DAYS[:2] for instance_id in INSTANCE_IDS[:2]}
+    assert project.fetch(asset, days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
+    service.requests.clear()
+    result = project.fetch(asset, only_missing=True)
+    assert requested_pairs(service) == Counter(PAIRS - present)
+    assert_stored(project, asset, truth)
+
+    # Metadata describes the whole day even when nothing is missing and nothing is fetched, in a new Dagster instance.
+    with dg.DagsterInstance.ephemeral() as instance:
+        elsewhere = Project(project.defs, instance, project.root)
+        service.requests.clear()
+        nothing = elsewhere.fetch(asset, only_missing=True)
+        assert nothing.success
+        assert (service.data_requests, service.request_count(INSTANCES_PATH)) == (0, 1)
+        assert elsewhere.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+        assert elsewhere.data_versions(nothing) == project.data_versions(result)
+        for found, changed in ((project.metadata(result), 2), (elsewhere.metadata(nothing), 0)):
+            for day in DAYS:
+                assert found[str(day)]["dagster/partition_row_count"] == rows_of(truth, asset, day)
+                assert found[str(day)]["instances"] == 4
+            assert found[str(DAYS[0])]["files_changed"] == changed
+
+
+def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Service) -> None:
+    pairs = {"007": [str(DAYS[0])], INSTANCE_IDS[0]: [f"{DAYS[0]} to {DAYS[-1]}", "2020-01-01"]}
+    result = project.fetch("posts_published", days=DAYS[:2], pairs=pairs)
+    assert_success(result)
+    fetched = {(DAYS[0], "007"), (DAYS[0], INSTANCE_IDS[0]), (DAYS[1], INSTANCE_IDS[0])}
+    assert {(each.day, each.instance_id) for each in project.lake.partitions("posts_published")} == fetched
+    service.requests.clear()
+    again = project.fetch("posts_published", pairs=pairs, only_missing=True)
+    assert project.materializations(again).keys() == {str(DAYS[2])}
+    assert service.data_requests == 1
+    for invalid, reason in (("yesterday", "'yesterday' is neither a day"), ("2020-01-01", "no day of them")):
+        assert reason in failure(project.fetch("posts_published", pairs={"007": [invalid]}))[0]
+
+
+def test_configured_instances_are_fetched_without_a_listing(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", f"{INSTANCE_IDS[1]}, {INSTANCE_IDS[0]},{INSTANCE_IDS[1]}")
+    result = project.reloaded().fetch("posts_published")
+    assert result.success
+    assert service.request_count(INSTANCES_PATH) == 0
+    assert_stored(project, "posts_published", truth, {pair for pair in PAIRS if pair[1] in INSTANCE_IDS[:2]})
+    assert requested_pairs(service).most_common(1)[0][1] == 1
+    assert {found["instances"] for found in project.metadata(result).values()} == {2}
+
+
+def test_instance_id_too_long_for_a_folder_fails_alone(project: Project, truth: Truth) -> None:
+    too_long = "x" * 300
+    result = project.fetch("posts_published", days=DAYS[:1], instances=[too_long, "007", "007"])
+    _, metadata = failure(result)
+    assert metadata["failed_partitions"].keys() == {f"{FIRST_DAY} {too_long}"}
+    assert "the name of its directory may have at most" in metadata["failed_partitions"][f"{FIRST_DAY} {too_long}"]
+    assert_stored(project, "posts_published", truth, {(FIRST_DAY, "007")})
+
+
+@pytest.mark.parametrize(
+    ("override", "secret", "expected"),
+    [
+        (
+            list_instances(),
+            "sandbox-secret",
+            "The credentials have no access to any instance: have instances added to their scope.",
+        ),
+        (lambda request: problem(404) if request.url.path == INSTANCES_PATH else None, "sandbox-secret", ".*404.*"),
+        (lambda request: None, "no-such-secret", ".*LATER_CLIENT_SECRET.*"),
+    ],
+    ids=["no instance within reach", "no listing", "rejected credentials"],
+)
+def test_fetch_that_cannot_start_fails_with_one_line(
+    override: Callable[[Request], Response | None],
+    secret: str,
+    expected: str,
+    project: Project,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LATER_CLIENT_SECRET", secret)
+    service.override = override
+    result = project.fetch("posts_published")
+    description, metadata = failure(result)
+    assert re.fullmatch(expected, description)
+    assert metadata == {}
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    assert error is not None
+    # No stack trace, which could contain a secret.
+    assert (error.cause, error.context) == (None, None)
+    log = "".join(dg.serialize_value(entry) for entry in project.instance.all_logs(result.run_id))
+    assert secret not in log
+    assert project.materializations(result) == {}
+    assert service.data_requests == 0
+    assert not project.root.exists()
+
+
+def test_shrinking_response_fails_unless_accepted(
+    project: Project, service: Service, truth: Truth, small_world: World
+) -> None:
+    asset, instance_id = "post_metrics_daily", INSTANCE_IDS[0]
+    project.fetch(asset, days=DAYS[:1], instances=[instance_id])
+    before = files(project.root)
+    count = len(truth.partition("performance_date", FIRST_DAY, instance_id))
+    assert count >= 20
+    service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
+    description, metadata = failure(project.fetch(asset, days=DAYS[:1], instances=[instance_id]))
+    reason = metadata["failed_partitions"][f"{FIRST_DAY} {instance_id}"]
+    assert reason.startswith(f"{count} posts are stored, and the response has 0: nothing was replaced.")
+    assert reason in description
+    assert project.statuses(asset) == {FIRST_DAY: FAILED}
+    assert files(project.root) == before
+
+    accepted = project.fetch(asset, days=DAYS[:1], instances=[instance_id], accept_shrinking=True)
+    assert accepted.success
+    (found,) = project.metadata(accepted).values()
+    assert (found["dagster/partition_row_count"], found["change/rows_removed"]) == (0, count)
+    assert stored_rows(project.root, asset, FIRST_DAY, instance_id) == []
+
+
+def test_unknown_fields_and_bad_rows_are_reported(project: Project, service: Service) -> None:
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            row["shares"] = 1
+            row["creatorProfile"]["verified"] = True
+        document["data"][0]["contentType"] = "billboard"
+        if is_first_page(request):
+            document["data"][1]["impressions"] = -1
+        return document
+
+    service.transform = edited
+    result = project.fetch("posts_published")
+    assert result.success
+    unknown = project.evaluations(result)["posts_published", "no_unknown_fields"]
+    assert (unknown.passed, unknown.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (unknown.description or "").startswith(
+        "Unknown fields or content types: contentType=billboard, creatorProfile.verified, shares, in 20"
+    )
+    rows, pages = unknown.metadata["rows"].value, service.data_requests
+    assert unknown.metadata["unknown"].value == {
+        "contentType=billboard": pages,
+        "creatorProfile.verified": rows,
+        "shares": rows,
+    }
+    quarantine = project.evaluations(result)["posts_published", "quarantine_is_empty"]
+    assert (quarantine.passed, quarantine.metadata["rows"].value) == (False, 1)
+    assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
+
+
+def test_progress_listener_sees_the_whole_run(project: Project, truth: Truth) -> None:
+    seen: list[Progress] = []
+    token = PROGRESS_LISTENER.set(lambda progress: seen.append(replace(progress)))
+    try:
+        project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
+    finally:
+        PROGRESS_LISTENER.reset(token)
+    assert (seen[0].written, seen[0].partitions) == (0, 6)
+    assert (seen[-1].written, seen[-1].failed) == (6, 0)
+    assert seen[-1].rows == sum(rows_of(truth, "posts_published", day, INSTANCE_IDS[:2]) for day in DAYS)
+    assert [each.written for each in seen] == sorted(each.written for each in seen)

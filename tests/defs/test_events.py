@@ -1,0 +1,67 @@
+"""Events of a run: interrupts while one is logged, the failure that lists failed partitions, and the preview."""
+
+import signal
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.defs.events import combined_failure, interrupts_delayed, preview
+
+
+def test_failure_lists_reasons_in_order() -> None:
+    failure = combined_failure({"2024-03-01 b c": "why", "2024-03-01 a": "because"}, what="file", written=7)
+    assert failure.description == (
+        "2 files failed and were not changed; 7 written.\n2024-03-01 a: because\n2024-03-01 b c: why"
+    )
+    assert failure.metadata["failed_partitions"].value == {"2024-03-01 a": "because", "2024-03-01 b c": "why"}
+    assert failure.allow_retries is False
+
+
+def test_failure_limits_the_partitions_it_lists() -> None:
+    failure = combined_failure({f"{number:04}": "why" for number in range(6000)}, what="file", written=0)
+    lines = (failure.description or "").splitlines()
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1] == "… and 5980 more, in the metadata"
+    assert len(failure.metadata["failed_partitions"].value) == 5000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_raised_after_a_write(number: signal.Signals) -> None:
+    steps = []
+
+    def write() -> None:
+        with interrupts_delayed():
+            signal.raise_signal(number)
+            steps.append("written")
+        steps.append("not interrupted")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        write()
+    signal.signal(signal.SIGTERM, before)  # Dagster gives it the handler of SIGINT
+    assert steps == ["written"]
+
+
+def test_preview_shows_the_first_rows_and_counts_the_rest() -> None:
+    table = pa.table({"name": [f"n{number}" for number in range(7)], "rate": [1234.5, None, 0.0, *[1.0] * 4]})
+    assert preview(table).value.splitlines() == [
+        "| name | rate |",
+        "| --- | --- |",
+        *(f"| n{number} | {shown} |" for number, shown in enumerate(["1,234.50", "", "0.00", "1.00", "1.00"])),
+        "",
+        "*2 more rows*",
+    ]
+    assert preview(table.slice(0, 0)).value == "*no rows*"
+
+
+@given(st.text(max_size=60))
+def test_preview_escapes_any_text(name: str) -> None:
+    *_, line = preview(pa.table({"name": [name]})).value.split("\n")
+    assert line.startswith("| ")
+    assert line.endswith(" |")
+    text = line[2:-2].replace("\\\\", "")
+    assert all(text[index - 1] == "\\" for index, character in enumerate(text) if character in "|`*_{}[]<>#!")
+    assert len(text.replace("\\", "")) <= 40
