@@ -11,7 +11,6 @@ import pytest
 from later_reporting_dagster.endpoint import Client
 from tests.serve.clients import (
     EVERYTHING,
-    OPTIONS,
     POSTS,
     assert_problem,
     authenticated,
@@ -70,27 +69,22 @@ def test_query_without_instances_has_those_of_the_client(
     assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, expected))
 
 
-@pytest.mark.parametrize("instance_id", sorted({*INSTANCE_IDS, "nowhere", "", "*", "%"} - {*OWN, ""}))
 @pytest.mark.parametrize("name", ["instanceIds", "instanceIds[]"])
-def test_query_with_instances_of_others_is_refused(instance_id: str, name: str, some: httpx.Client) -> None:
-    for route, pairs in ((POSTS, RANGE), ("/v2/campaigns", [])):
-        for also in ([], [(name, "north")]):
-            assert_problem(get(some, [*pairs, *also, (name, instance_id)], route), 403, "ANL_00403")
+def test_query_with_instances_of_others_is_refused(name: str, some: httpx.Client) -> None:
+    for instance_id in ("Zoë 😀", "x%2Fy", "nowhere", "*"):
+        for route, pairs in ((POSTS, RANGE), ("/v2/campaigns", [])):
+            for also in ([], [(name, "north")]):
+                assert_problem(get(some, [*pairs, *also, (name, instance_id)], route), 403, "ANL_00403")
 
 
-def test_instances_are_those_of_the_client(some: httpx.Client, everything: httpx.Client) -> None:
-    for page in ([], [("limit", 1)], [("pageSize", 1)]):
+def test_instances_and_campaigns_are_those_of_the_client(some: httpx.Client, everything: httpx.Client) -> None:
+    for page in ([("limit", 1)], [("pageSize", 1)]):
+        assert {row["instanceId"] for row in rows_of(fetch_pages(some, page, "/v2/campaigns"))} == {*OWN}
         pages = fetch_pages(some, page, "/v2/instances")
         assert sorted(name for each in pages for name in each["data"]["instanceIds"]) == sorted(OWN)
         if "pagination" in pages[0]:
             assert pages[0]["pagination"]["totalItems"] == 2
     assert sorted(page_of(get(everything, [], "/v2/instances"))["data"]["instanceIds"]) == sorted(INSTANCE_IDS)
-
-
-@pytest.mark.parametrize("page", [[("pageSize", 3)], [("limit", 3)]], ids=["paged", "cursor"])
-def test_campaigns_are_those_of_the_client(page: Any, some: httpx.Client) -> None:
-    campaigns = rows_of(fetch_pages(some, page, "/v2/campaigns"))
-    assert {row["instanceId"] for row in campaigns} == {*OWN}
 
 
 @pytest.mark.parametrize("client", [NOBODY, UNKNOWN], ids=["nobody", "unknown"])
@@ -121,28 +115,15 @@ def test_cursor_of_another_client_has_no_rows_of_its_instances(
         assert_problem(response, 400, "ANL_00400")
 
 
-def test_list_cursor_of_another_client_has_none_of_its_instances(everything: httpx.Client, some: httpx.Client) -> None:
-    for route in ("/v2/instances", "/v2/campaigns"):
-        cursor = page_of(get(everything, [("limit", 1)], route))["nextCursor"]
-        response = get(some, [("limit", 1), ("nextCursor", cursor)], route)
-        if response.status_code == 200:
-            data = response.json()["data"]
-            found = data["instanceIds"] if "instanceIds" in data else [row["instanceId"] for row in data]
-            assert {*found} <= {*OWN}
-        else:
-            assert_problem(response, 400, "ANL_00400")
-
-
 def test_page_number_after_the_first_page_of_another_client_has_own_rows(
     everything: httpx.Client, some: httpx.Client
 ) -> None:
     page = [*RANGE, ("pageSize", 5)]
-    for _ in range(2):
-        page_of(get(everything, page))
-        found = page_of(get(some, [*page, ("pageNumber", 2)]))
-        assert {row["instanceId"] for row in found["data"]} <= {*OWN}
-        assert found["data"]
-        assert {row["instanceId"] for row in page_of(get(everything, [*page, ("pageNumber", 2)]))["data"]} - {*OWN}
+    page_of(get(everything, page))
+    found = page_of(get(some, [*page, ("pageNumber", 2)]))
+    assert {row["instanceId"] for row in found["data"]} <= {*OWN}
+    assert found["data"]
+    assert {row["instanceId"] for row in page_of(get(everything, [*page, ("pageNumber", 2)]))["data"]} - {*OWN}
 
 
 def test_header_of_missing_instances_names_own_instances_only(shared_url: str, some: httpx.Client) -> None:
@@ -156,32 +137,12 @@ def test_header_of_missing_instances_names_own_instances_only(shared_url: str, s
 # Tokens
 
 
-def token_of(api: httpx.Client) -> str:
-    return str(api.headers["Authorization"].removeprefix("Bearer "))
-
-
-def assert_refused(base_url: str, token: str) -> None:
-    for route in (f"{POSTS}?startDate={FIRST_DAY}&endDate={FIRST_DAY}", "/v2/instances", "/v2/campaigns"):
-        response = httpx.get(f"{base_url}{route}", headers={"Authorization": f"Bearer {token}"})
-        assert_problem(response, 401, "ANL_00401")
-
-
-@pytest.mark.parametrize(
-    "clients",
-    [
-        (EVERYTHING,),
-        (EVERYTHING, Client("some", "another secret", OWN)),
-        (EVERYTHING, Client("Some", "s3cret of some", OWN)),
-    ],
-    ids=["removed", "changed secret", "renamed"],
-)
-def test_token_is_refused_after_its_client_has_changed(
-    clients: tuple[Client, ...], some: httpx.Client, landed: Path
-) -> None:
-    with serving(landed, clients=clients) as base_url:
-        assert_refused(base_url, token_of(some))
-        with authenticated(base_url):
-            pass
+def test_token_is_refused_after_its_client_has_changed(some: httpx.Client, landed: Path) -> None:
+    for changed in ((), (Client("some", "another secret", OWN),), (Client("Some", "s3cret of some", OWN),)):
+        with serving(landed, clients=(EVERYTHING, *changed)) as base_url:
+            for route in (f"{POSTS}?startDate={FIRST_DAY}&endDate={FIRST_DAY}", "/v2/instances", "/v2/campaigns"):
+                response = httpx.get(f"{base_url}{route}", headers={"Authorization": some.headers["Authorization"]})
+                assert_problem(response, 401, "ANL_00401")
 
 
 def test_token_has_the_instances_that_its_client_has_now(some: httpx.Client, landed: Path) -> None:
@@ -197,4 +158,3 @@ def test_server_without_clients_needs_no_token(landed: Path) -> None:
         with httpx.Client(base_url=base_url) as api:
             assert post_credentials(api, "any", "thing").json()["jwt"]
             assert get(api, RANGE).json()["data"]
-    assert OPTIONS.clients

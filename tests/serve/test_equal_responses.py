@@ -27,7 +27,7 @@ FIELDS = (
     "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId",
     "postDate", "postId",
 )  # fmt: skip
-QUERIES = 100
+QUICK_QUERIES, QUERIES = 40, 200
 ONE_DAY = timedelta(days=1)
 
 
@@ -128,20 +128,23 @@ def with_page_size(pairs: list[tuple[str, object]], *, number: int, total: int) 
     return [*pairs, ("limit" if number % 2 else "pageSize", min(size, 100))]
 
 
-@pytest.mark.parametrize("number", range(QUERIES))
-def test_query_equals_that_of_the_independent_server(
-    number: int, api: httpx.Client, reference_api: httpx.Client, reference_server: IndependentServer
+@pytest.mark.parametrize(
+    "numbers",
+    [range(QUICK_QUERIES), pytest.param(range(QUICK_QUERIES, QUERIES), marks=pytest.mark.faults)],
+    ids=["quick", "many"],
+)
+def test_queries_equal_those_of_the_independent_server(
+    numbers: range, api: httpx.Client, reference_api: httpx.Client, reference_server: IndependentServer
 ) -> None:
-    pairs, values = random_query(number)
-    pairs = with_page_size(pairs, number=number, total=len(reference_server.select(values)))
-    sort_property = values.get("sortProperty", ["postDate"])[0]
-    assert_pages_equal(fetch_pages(api, pairs), fetch_pages(reference_api, pairs), sort_property=sort_property)
+    for number in numbers:
+        pairs, values = random_query(number)
+        pairs = with_page_size(pairs, number=number, total=len(reference_server.select(values)))
+        sort_property = values.get("sortProperty", ["postDate"])[0]
+        assert_pages_equal(fetch_pages(api, pairs), fetch_pages(reference_api, pairs), sort_property=sort_property)
 
 
 @pytest.mark.parametrize(
-    ("day", "sort_property"),
-    [(FIRST_DAY, None), (LAST_DAY, None), *((date(2024, 2, 29), name) for name in SORT_PROPERTIES)],
-    ids=str,
+    ("day", "sort_property"), [(FIRST_DAY, None), (LAST_DAY, "cpe"), (date(2024, 2, 29), "paidImpressions")], ids=str
 )
 def test_single_performance_day_equals_that_of_the_independent_server(
     day: date, sort_property: str | None, api: httpx.Client, reference_api: httpx.Client
@@ -173,7 +176,7 @@ def test_page_past_the_end_is_empty_and_has_the_true_totals(api: httpx.Client, r
     assert page_of(get(api, pairs)) == page_of(get(reference_api, pairs))
 
 
-@pytest.mark.parametrize("page", [[], [("pageSize", 3), ("pageNumber", 2)], [("limit", 3)]], ids=str)
+@pytest.mark.parametrize("page", [[("pageSize", 3), ("pageNumber", 2)], [("limit", 3)]], ids=str)
 def test_lists_of_instances_equal_those_of_the_independent_server(
     page: list[tuple[str, object]], api: httpx.Client, reference_api: httpx.Client
 ) -> None:
@@ -185,7 +188,7 @@ def test_lists_of_instances_equal_those_of_the_independent_server(
     assert (found.get("nextCursor") is None) == (expected.get("nextCursor") is None)
 
 
-@pytest.mark.parametrize("page", [[], [("pageSize", 7)], [("limit", 7)], [("instanceIds[]", "a,b")]], ids=str)
+@pytest.mark.parametrize("page", [[("pageSize", 7)], [("limit", 7)], [("instanceIds[]", "a,b")]], ids=str)
 def test_campaigns_equal_those_of_the_independent_server(
     page: list[tuple[str, object]], api: httpx.Client, reference_api: httpx.Client
 ) -> None:

@@ -24,7 +24,6 @@ CENT, HALF_A_CENT = Fraction(1, 100), Fraction(1, 200)
 COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
 NAMES = {metric.column: metric.api_name for metric in METRICS}
 RATES = ("engagement_rate", "paid_engagement_rate", "cpe", "cpm", "paid_cpe", "paid_cpm")
-SORTED = ("engagements", "paidImpressions", "engagementRate", "estimatedValueGenerated", "cpe", "paidCpm", "postDate")
 
 
 # A lake with random rows
@@ -193,7 +192,7 @@ def assert_metrics_equal(metrics: Row, expected: dict[str, Any]) -> None:
             assert value == pytest.approx(float(exact), rel=1e-12, abs=1e-9), name
 
 
-RANGES = [(0, 8), (0, 1), (3, 5), (-3, 2), (7, 30), (4, 300)]
+RANGES = [(0, 8), (3, 4), (-3, 2), (4, 300)]
 
 
 @pytest.mark.parametrize(("start", "end"), RANGES)
@@ -224,8 +223,9 @@ def assert_attributes_equal(row: Row, newest: Row) -> None:
     assert row["postDate"] == newest["post_date"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@pytest.mark.parametrize("sort_property", SORTED)
-@pytest.mark.parametrize("direction", ["ASC", "DESC"])
+@pytest.mark.parametrize(
+    ("sort_property", "direction"), [("engagements", "DESC"), ("engagementRate", "ASC"), ("paidCpm", "ASC")]
+)
 def test_range_is_sorted_by_its_sums_with_nulls_last(
     sort_property: str, direction: str, range_api: httpx.Client
 ) -> None:
@@ -240,12 +240,13 @@ def test_range_is_sorted_by_its_sums_with_nulls_last(
 @pytest.mark.parametrize(
     ("filters", "keep"),
     [
-        ([("instanceIds", "north")], lambda row: row["instance_id"] == "north"),
-        ([("campaignIds", 7)], lambda row: row["campaign_id"] == 7),
+        (
+            [("instanceIds", "north"), ("campaignIds", 7)],
+            lambda row: row["instance_id"] == "north" and row["campaign_id"] == 7,
+        ),
         ([("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
-        ([("contentType", "tiktok")], lambda row: row["content_type"] == "tiktok"),
     ],
-    ids=lambda value: value[0][0] if isinstance(value, list) else "",
+    ids=["instance and campaign", "platforms"],
 )
 def test_range_can_be_filtered(
     filters: list[tuple[str, object]], keep: Any, rows: dict[Partition, list[Row]], range_api: httpx.Client
