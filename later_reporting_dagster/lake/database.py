@@ -61,12 +61,7 @@ _INSTANCE = "instance_id"
 
 @dataclass(frozen=True, slots=True)
 class ViewContents:
-    """What the views contain while `LakeDatabase.read` calls `compute`, by table name.
-
-    Attributes:
-        partitions: the partitions in the views.
-        unreadable: the partitions that are excluded because they cannot be read, each with its error.
-    """
+    """By table, the partitions in the views while `LakeDatabase.read` computes, and those that cannot be read."""
 
     partitions: Mapping[str, Sequence[Partition]]
     unreadable: Mapping[str, Mapping[Partition, _ReadError]]

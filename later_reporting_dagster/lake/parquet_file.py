@@ -24,11 +24,7 @@ _HASH_BLOCK_ROWS = 65_536
 
 
 class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a state of the lake
-    """A file of the lake cannot be read as expected.
-
-    Next step: materialize its partition or table again; for a copy of a month, run `later-reporting compact`; for a
-    quarantine file of a query, materialize the days of the query again, or remove the file.
-    """
+    """A file of the lake cannot be read as expected. The message has the next step."""
 
 
 # Next steps for damaged files.
@@ -133,9 +129,6 @@ def content_hash_of(rows: pa.Table) -> str:
     It does not depend on chunks, on the file and its metadata, or on the version of pyarrow. Rows are hashed in blocks:
     for each block the validity and the values of all columns that are not strings, as 64-bit integers, then the
     validity, lengths and text of all string columns. A null counts as 0 or as an empty string.
-
-    Raises:
-        TypeError: a column is not an int64, float64, bool, day, instant or string; the lake stores no other types.
     """
     if not all(_is_fixed_width(type_) or pa.types.is_string(type_) for type_ in rows.schema.types):
         raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {rows.schema}")

@@ -51,8 +51,7 @@ def run_query(
         on_note: called with a text that may explain the result; for example, that a table has no files.
 
     Raises:
-        QueryError: the SQL is invalid, is not exactly one query or uses unknown names; or a file that it reads is
-            damaged; or it needs more memory than the limit.
+        QueryError: the SQL is not one valid query, a file that it reads is damaged, or it needs more memory.
     """
     import duckdb
 

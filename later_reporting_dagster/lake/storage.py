@@ -30,10 +30,9 @@ class LakeUnavailable(OSError):  # noqa: N818 - a state of the lake, not a bug
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """The version of a file, as a listing reports it.
+    """The version of a file, as a listing reports it, and its size.
 
     Attributes:
-        bytes: the size of the file.
         identity: identifies the version. Different versions have different identities, with one exception: if
             `modified` is set, two versions with the same size and modification time have the same identity. None if the
             filesystem reports nothing reliable.
