@@ -11,9 +11,9 @@ import dagster as dg
 from later_reporting_dagster.cli import in_process_runs as _preload  # noqa: F401 - all that the command imports
 from later_reporting_dagster.cli import main
 from tests.conftest import sandbox_settings
-from tests.crash.fork_server import REPOSITORY
 from tests.crash.restated_sandbox import DAYS
 
+REPOSITORY = Path(__file__).parents[2]
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 
 
@@ -51,6 +51,8 @@ def start_command(*arguments: str, environment: Mapping[str, str]) -> subprocess
     )
 
 
-def backfill(asset: str) -> None:
-    """Run the backfill in this process."""
+def backfill(asset: str, *, environment: Mapping[str, str]) -> None:
+    """Run the backfill in this process, with these environment variables only."""
+    os.environ.clear()
+    os.environ.update(environment)
     main(backfill_arguments(asset), standalone_mode=False)

@@ -9,7 +9,7 @@ import pytest
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
 from tests.conftest import stored_rows
 from tests.crash import backfill_command, lake_writers
-from tests.crash.fork_server import ForkServer
+from tests.crash.child_process import ChildProcess
 from tests.crash.restated_sandbox import (
     DAYS,
     INGESTED_PARTITIONS,
@@ -51,20 +51,20 @@ def assert_lake_equals(rows: RowsByPartition, root: Path, *, table_names: tuple[
             assert stored_rows(root, table_name, each.day, each.instance_id or "") == rows[table_name, each]
 
 
-def test_partition_written_by_two_processes_has_the_rows_of_one_of_them(tmp_path: Path, writers: ForkServer) -> None:
+def test_partition_written_by_two_processes_has_the_rows_of_one_of_them(tmp_path: Path) -> None:
     for version in range(0, 2 * VERSIONS, 2):
-        pair = [writers.start("write", root=str(tmp_path), version=version + each, seed=7) for each in (0, 1)]
+        pair = [ChildProcess(lake_writers.write, root=str(tmp_path), version=version + each, seed=7) for each in (0, 1)]
         for child in pair:
             child.wait_for_success()
         assert {each for each in partition_versions(tmp_path) if each is not None} <= {version, version + 1}
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "part-0.parquet"] == []
 
 
-def test_reader_sees_complete_partitions_during_writes(tmp_path: Path, writers: ForkServer) -> None:
-    writers.start("write", root=str(tmp_path), version=0, seed=0).wait_for_success()
-    reader = writers.start("watch", root=str(tmp_path), until=VERSIONS)
+def test_reader_sees_complete_partitions_during_writes(tmp_path: Path) -> None:
+    ChildProcess(lake_writers.write, root=str(tmp_path), version=0, seed=0).wait_for_success()
+    reader = ChildProcess(lake_writers.watch, root=str(tmp_path), until=VERSIONS)
     for version in range(1, VERSIONS + 1):
-        pair = [writers.start("write", root=str(tmp_path), version=version, seed=each) for each in (1, 2)]
+        pair = [ChildProcess(lake_writers.write, root=str(tmp_path), version=version, seed=each) for each in (1, 2)]
         for child in pair:
             child.wait_for_success()
     reader.wait_for_success()

@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +18,7 @@ import pytest
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of
 from tests.conftest import stored_rows
 from tests.crash import backfill_command, lake_writers
-from tests.crash.fork_server import ChildProcess, fork_server
+from tests.crash.child_process import ChildProcess
 from tests.crash.restated_sandbox import (
     DAYS,
     INGESTED_PARTITIONS,
@@ -27,6 +26,7 @@ from tests.crash.restated_sandbox import (
     RAW_TABLES,
     VERSIONS,
     RestatedSandbox,
+    ingest_without_failures,
     restated_sandbox,
 )
 
@@ -48,22 +48,13 @@ class Writer:
         self.environment = backfill_command.user_environment(
             directory, base_url=sandbox.base_url, lake_root=str(self.root)
         )
-        self._log = directory / "log"
-
-    @contextmanager
-    def running(self) -> Iterator["Writer"]:
-        """Run the server of the processes while the block runs."""
-        name = "backfill_command" if self._by_command else "restated_sandbox"
-        environment = self.environment if self._by_command else None
-        with fork_server(f"tests.crash.{name}", log=self._log, environment=environment) as self._processes:
-            yield self
 
     def start(self, version: int) -> ChildProcess:
         """Restate the posts and start a process."""
         self._sandbox.restate(version)
         if self._by_command:
-            return self._processes.start("backfill", asset=PUBLISHED.name)
-        return self._processes.start("ingest_without_failures", root=str(self.root), base_url=self._sandbox.base_url)
+            return ChildProcess(backfill_command.backfill, asset=PUBLISHED.name, environment=self.environment)
+        return ChildProcess(ingest_without_failures, root=str(self.root), base_url=self._sandbox.base_url)
 
     def check_lake(self, seen: dict[TablePartition, int], *, newest: int) -> None:
         """Read all partitions by the lake's readers; update the version seen of each partition."""
@@ -96,27 +87,27 @@ def test_writers_killed_at_random_moments_damage_nothing(
     by_command: bool, kills: int, sandbox: RestatedSandbox, tmp_path: Path
 ) -> None:
     draws, seen, version, killed = random.Random(0), dict[TablePartition, int](), 0, 0
-    with Writer(tmp_path, sandbox, by_command=by_command).running() as writer:
-        started = time.monotonic()
-        writer.start(version).wait_for_success()
-        duration = time.monotonic() - started
-        writer.check_lake(seen, newest=version)
-        while killed < kills:
-            version += 1
-            process, delay = writer.start(version), draws.uniform(0, duration)
-            time.sleep(delay)
-            if process.kill():
-                killed += 1
-            else:
-                duration = (duration + delay) / 2  # it ended before: the first one had more to write
-            writer.check_lake(seen, newest=version)
+    writer = Writer(tmp_path, sandbox, by_command=by_command)
+    started = time.monotonic()
+    writer.start(version).wait_for_success()
+    duration = time.monotonic() - started
+    writer.check_lake(seen, newest=version)
+    while killed < kills:
         version += 1
-        writer.start(version).wait_for_success()
+        process, delay = writer.start(version), draws.uniform(0, duration)
+        time.sleep(delay)
+        if process.kill():
+            killed += 1
+        else:
+            duration = (duration + delay) / 2  # it ended before: the first one had more to write
         writer.check_lake(seen, newest=version)
-        assert seen == dict.fromkeys(writer.partitions, version)
-        lake_writers.age_staged_files(writer.root)
-        writer.start(version + 1).wait_for_success()
-        assert lake_writers.staged_files(writer.root) == []
+    version += 1
+    writer.start(version).wait_for_success()
+    writer.check_lake(seen, newest=version)
+    assert seen == dict.fromkeys(writer.partitions, version)
+    lake_writers.age_staged_files(writer.root)
+    writer.start(version + 1).wait_for_success()
+    assert lake_writers.staged_files(writer.root) == []
     if by_command:
         with dg.DagsterInstance.from_config(writer.environment["DAGSTER_HOME"]) as instance:
             materialized = instance.get_materialized_partitions(dg.AssetKey(["later", PUBLISHED.name]))

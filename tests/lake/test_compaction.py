@@ -4,18 +4,15 @@ import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +42,7 @@ PARTITIONS = [
 ]
 ONE_MONTH = [partition for partition in PARTITIONS if partition.day < FEBRUARY and partition.instance_id == "a/b"]
 CLOSED_BEFORE = date(2024, 6, 1)
-BY_DAY_AND_KEY = [("date", "ascending"), ("creator_id", "ascending"), ("post_id", "ascending")]
+DAY_AND_KEY = ["date", "creator_id", "post_id"]
 
 
 def lake_at(scheme: str, tmp_path: Path) -> Lake:
@@ -140,25 +137,16 @@ def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
     assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(read_daily_files(lake, days))
 
 
-def test_dataset_reads_whole_months_from_their_copies(lake: Lake) -> None:
-    filled(lake)
-    before = open_dataset(lake, POSTS).to_table().sort_by(BY_DAY_AND_KEY)
-    compact(lake)
-    dataset = open_dataset(lake, POSTS)
-    assert [path for path in dataset.files if "_compacted" not in path] == []
-    assert len(dataset.files) == 2 * len(INSTANCES)
-    assert dataset.to_table().sort_by(BY_DAY_AND_KEY).equals(before)
-    one_day = dataset.to_table(filter=pc.field("date") == pa.scalar(JANUARY))
-    assert one_day.num_rows == 3 * len(INSTANCES)
-
-
-def test_dataset_reads_daily_files_when_a_day_changed_or_is_not_requested(lake: Lake) -> None:
+def test_dataset_reads_a_month_from_its_copy_unless_a_day_changed_or_is_not_requested(lake: Lake) -> None:
     filled(lake, ONE_MONTH)
     compact(lake)
 
     def files_read(partitions: list[Partition]) -> int:
         dataset = open_dataset(lake, POSTS, partitions)
-        assert dataset.count_rows() == sum(len(read_daily_files(lake, [partition])) for partition in partitions)
+        expected = lake.read("posts", partitions, schema=POSTS_SCHEMA, with_date=True).select(DAY_AND_KEY)
+        assert sorted(dataset.to_table(columns=DAY_AND_KEY).to_pylist(), key=repr) == expected.to_pylist()
+        first = pa.scalar(partitions[0].day)
+        assert dataset.count_rows(filter=pc.field("date") == first) == len(read_daily_files(lake, partitions[:1]))
         return len(dataset.files)
 
     assert files_read(ONE_MONTH) == 1
@@ -202,14 +190,6 @@ def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
     assert found.skipped == {"fewer than 4 days of the month can be copied": MIN_DAYS - 1}
     assert not path.exists()
     assert compact(local).removed == 0
-
-    filled(local, ONE_MONTH)
-    compact(local)
-    for partition in ONE_MONTH:
-        Path(local.url("posts", partition)).unlink()
-    found = compact(local)
-    assert (found.removed, found.skipped) == (1, {})
-    assert not path.exists()
 
 
 def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local: Lake) -> None:
@@ -294,30 +274,18 @@ def test_compact_fails_on_a_filesystem_without_versions() -> None:
 def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    path = copy_path(local, ONE_MONTH[0])
+    path, expected = copy_path(local, ONE_MONTH[0]), read_daily_files(local, ONE_MONTH)
     intact = path.read_bytes()
-    expected = read_daily_files(local, ONE_MONTH)
-    footer = len(intact) - int.from_bytes(intact[-8:-4], "little") - 8
+    pages = range(4, len(intact) - int.from_bytes(intact[-8:-4], "little") - 8, 301)
     days = intact.index(b"later_reporting.days") + len("later_reporting.days")
-    damaged = [
-        intact[:offset] + bytes([intact[offset] ^ 0x15]) + intact[offset + 1 :] for offset in range(4, footer, 301)
-    ]
-    damaged += [
-        intact[:offset] + bytes([intact[offset] ^ 0x01]) + intact[offset + 1 :]
-        for offset in range(days + 4, days + 500, 3)
-    ]
-    damaged += [
-        b"",
-        b"no Parquet",
-        intact[:-1],
-        intact[: len(intact) // 2],
-        Path(local.url("posts", ONE_MONTH[0])).read_bytes(),
-    ]
-    for data in damaged:
+    for at in (*pages, *range(days + 4, days + 500, 3)):  # a flipped bit may change nothing, as in the header of a page
+        path.write_bytes(intact[:at] + bytes([intact[at] ^ 0x01]) + intact[at + 1 :])
+        assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
+    for data in (b"", intact[: len(intact) // 2], Path(local.url("posts", ONE_MONTH[0])).read_bytes()):
         path.write_bytes(data)
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
-    assert compact(local).written == 1
-    assert path.read_bytes() == intact
+        assert compact(local).written == 1
+        assert path.read_bytes() == intact
 
 
 def test_compaction_summary_is_one_sentence() -> None:
@@ -347,9 +315,7 @@ class LakeModel:
     """A lake with a clock that advances at each write, and the rows that it has to hold."""
 
     def __init__(self, root: str) -> None:
-        self.lake = Lake(root)
-        self.root = root
-        self.files, _ = fsspec.core.url_to_fs(root)
+        self.lake, self.files = Lake(root), Lake(root).storage
         self.clock = 1_700_000_000
         self.expected: dict[Partition, pa.Table] = {}
         self.saved_copies: dict[str, bytes] = {}
@@ -360,34 +326,33 @@ class LakeModel:
         table = pa.table({"post_id": [self.clock] * count, "impressions": [None] * count}, schema=SMALL)
         self.lake.write("posts", partition, table)
         self.expected[partition] = table
-        path = self.full_path(partition_path("posts", partition))
-        if isinstance(self.files, MemoryFileSystem):
-            self.files.store[self.files._strip_protocol(path)].modified = datetime.fromtimestamp(self.clock, UTC)
-        else:
-            os.utime(path.removeprefix("file://"), (self.clock, self.clock))
+        if not self.files.is_remote:
+            os.utime(self.lake.url("posts", partition), (self.clock, self.clock))
         self.clock += 10
 
     def delete(self, partition: Partition) -> None:
-        self.remove(partition_path("posts", partition))
+        self.files.remove(partition_path("posts", partition))
         self.expected.pop(partition, None)
 
     def compact(self) -> None:
         compact(self.lake, now=datetime.fromtimestamp(self.clock, UTC))
 
     def lose_copy(self, partition: Partition) -> None:
-        self.remove(self.copy_path(partition))
+        self.files.remove(compacted_path("posts", partition))
 
     def damage_copy(self, partition: Partition, share: float) -> None:
-        if data := self.bytes_of(self.copy_path(partition)):
-            self.files.pipe_file(self.full_path(self.copy_path(partition)), data[: int(share * len(data))])
+        path = compacted_path("posts", partition)
+        if data := self.files.read(path):
+            self.files.write(path, data[: int(share * len(data))])
 
     def save_copy(self, partition: Partition) -> None:
-        self.saved_copies[self.copy_path(partition)] = self.bytes_of(self.copy_path(partition))
+        path = compacted_path("posts", partition)
+        self.saved_copies[path] = self.files.read(path) or b""
 
     def restore_copy(self, partition: Partition) -> None:
-        if data := self.saved_copies.get(self.copy_path(partition)):
-            self.files.makedirs(self.full_path(self.copy_path(partition)).rpartition("/")[0], exist_ok=True)
-            self.files.pipe_file(self.full_path(self.copy_path(partition)), data)
+        path = compacted_path("posts", partition)
+        if data := self.saved_copies.get(path):
+            self.files.write(path, data)
 
     def check(self) -> None:
         expected = [self.expected[partition] for partition in PARTITIONS if partition in self.expected]
@@ -397,21 +362,6 @@ class LakeModel:
         assert set(existing) == self.expected.keys()
         found = self.lake.read("posts", existing, schema=SMALL)
         assert found.equals(pa.concat_tables([SMALL.empty_table(), *(self.expected[each] for each in existing)]))
-
-    def copy_path(self, partition: Partition) -> str:
-        return compacted_path("posts", partition)
-
-    def full_path(self, path: str) -> str:
-        return f"{self.root}/{path}"
-
-    def bytes_of(self, path: str) -> bytes:
-        with suppress(FileNotFoundError):
-            return bytes(self.files.cat_file(self.full_path(path)))
-        return b""
-
-    def remove(self, path: str) -> None:
-        with suppress(FileNotFoundError):
-            self.files.rm_file(self.full_path(path))
 
 
 ANY_PARTITION = st.sampled_from(PARTITIONS)
@@ -435,5 +385,3 @@ def test_each_row_is_read_once_as_last_written_after_any_events(scheme: str, eve
         for event, *arguments in [(LakeModel.compact,), *events, (LakeModel.compact,)]:
             event(model, *arguments)
             model.check()
-        if scheme != "file":
-            model.files.rm(directory, recursive=True)

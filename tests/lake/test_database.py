@@ -110,36 +110,6 @@ def test_view_has_exact_values_and_types_after_the_date(lake: Lake) -> None:
     ]
 
 
-@pytest.mark.parametrize("partitions", [None, PARTITIONS[3:8]])
-def test_view_has_the_requested_partitions_and_ids_stay_strings(partitions: list[Partition] | None, lake: Lake) -> None:
-    filled(lake)
-    wanted = partitions or PARTITIONS
-    with open_database(lake) as database:
-        assert database.add_view(POSTS, partitions) == wanted
-        found = database.connection.sql("FROM posts").to_arrow_table().to_pylist()
-    assert sorted(found, key=repr) == expected(lake, wanted)
-    assert {row["instance_id"] for row in found} == {each.instance_id for each in wanted}
-
-
-def test_view_without_files_or_rows_has_the_types(lake: Lake) -> None:
-    lake.write("posts", PARTITIONS[0], POSTS_SCHEMA.empty_table())
-    tables = [POSTS, Table("no_day", POST_COLUMNS), Table("window_", POST_COLUMNS, is_partitioned=False)]
-    with open_database(lake) as database:
-        described = [(database.add_view(table), fetch(database, f"DESCRIBE {table.name}")) for table in tables]
-        assert [fetch(database, f"SELECT count(*) FROM {table.name}") for table in tables] == [[(0,)]] * 3
-        assert [database.is_empty(table.name) for table in tables] == [False, True, True]
-    assert [found for found, _ in described] == [PARTITIONS[:1], [], []]
-    assert described[0][1] == described[1][1]
-    assert described[2][1] == described[0][1][1:]
-
-
-def test_view_of_an_unpartitioned_table(lake: Lake) -> None:
-    lake.write_table("window", EVERY_TYPE_ROWS)
-    with open_database(lake) as database:
-        assert database.add_view(Table("window", EVERY_TYPE.columns, is_partitioned=False)) == []
-        assert database.connection.sql('FROM "window"').to_arrow_table().to_pylist() == ROWS
-
-
 def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> None:
     lake.write("posts", PARTITIONS[0], rows(3).drop_columns(["paid_cpm", "extra"]))
     lake.write("posts", PARTITIONS[2], rows(3))
@@ -221,77 +191,60 @@ def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
             )
 
 
-@pytest.mark.parametrize("data", [b"", b"PAR1" + bytes(100) + b"PAR1"])
-def test_unreadable_names_the_damaged_file(data: bytes, lake: Lake) -> None:
+@pytest.mark.parametrize("data", [b"", b"PAR1" + bytes(100) + b"PAR1", None], ids=["empty", "damaged", "removed"])
+def test_file_that_cannot_be_read_is_named(data: bytes | None, lake: Lake) -> None:
     filled(lake)
+    file = partition_path("posts", PARTITIONS[3])
     with open_database(lake) as database:
         database.add_view(POSTS)
         assert database.find_unreadable_files() == {}
-        lake.storage.write(partition_path("posts", PARTITIONS[3]), data)
+        lake.storage.remove(file) if data is None else lake.storage.write(file, data)
         with pytest.raises(duckdb.Error):
             fetch(database, "SELECT sum(impressions) FROM posts")
         ((view, failures),) = database.find_unreadable_files().items()
     assert (view, [*failures]) == ("posts", PARTITIONS[3:4])
-    assert isinstance(failures[PARTITIONS[3]], FileDamaged)
-    assert str(failures[PARTITIONS[3]]).startswith(f"{lake.url('posts', PARTITIONS[3])} is damaged: ")
+    location, failure = lake.storage.location(file), failures[PARTITIONS[3]]
+    if data is None:
+        assert isinstance(failure, LakeUnavailable)
+        assert str(failure) == f"cannot read {location}: it was removed meanwhile. Next step: run again"
+    else:
+        assert isinstance(failure, FileDamaged)
+        assert str(failure).startswith(f"{location} is damaged: ")
 
 
-def count_posts(lake: Lake) -> tuple[int, ViewContents]:
+def count_posts(database: LakeDatabase) -> tuple[int, ViewContents]:
     """Return the number of posts in the readable files, and what was read."""
-    with open_database(lake) as database:
 
-        def compute(files: ViewContents) -> tuple[int, ViewContents]:
-            ((number, _),) = fetch(database, "SELECT count(post_date), sum(post_id) FROM posts")
-            return number, files
+    def compute(files: ViewContents) -> tuple[int, ViewContents]:
+        ((number, _),) = fetch(database, "SELECT count(post_date), sum(post_id) FROM posts")
+        return number, files
 
-        return database.read([(POSTS, None)], compute)
-
-
-def test_read_excludes_and_reports_unreadable_files(lake: Lake) -> None:
-    filled(lake)
-    lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
-    number, files = count_posts(lake)
-    assert number == 3 * (len(PARTITIONS) - 1)
-    assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
-    assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
+    return database.read([(POSTS, None)], compute)
 
 
-def test_read_excludes_files_of_its_own_tables_only(lake: Lake) -> None:
+def test_read_excludes_and_reports_unreadable_files_of_its_own_tables(lake: Lake) -> None:
     filled(lake)
     lake.write_table("other", rows(1))
     with open_database(lake) as database:
         database.add_view(Table("other", POSTS.columns, is_partitioned=False))
         lake.storage.write(table_path("other"), b"no Parquet")
         lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
-
-        def compute(files: ViewContents) -> ViewContents:
-            fetch(database, "SELECT sum(post_id) FROM posts")
-            return files
-
-        assert [*database.read([(POSTS, None)], compute).unreadable["posts"]] == [PARTITIONS[3]]
+        number, files = count_posts(database)
         with pytest.raises(LakeUnavailable, match="cannot be read by DuckDB"):
             database.read([(POSTS, None)], lambda _: fetch(database, "SELECT sum(post_id) FROM other"))
+    assert number == 3 * (len(PARTITIONS) - 1)
+    assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
+    assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
 
 
 def test_read_replaces_a_damaged_copy_by_the_daily_files(local: Lake) -> None:
     filled(local)
     local.compact("posts", restate_days=0, now=datetime.now(UTC) + timedelta(hours=1))
     Path(local.storage.location(compacted_path("posts", PARTITIONS[0]))).write_bytes(b"no Parquet")
-    number, files = count_posts(local)
+    with open_database(local) as database:
+        number, files = count_posts(database)
     assert number == 3 * len(PARTITIONS)
     assert files.unreadable == {"posts": {}}
-
-
-def test_unreadable_names_the_removed_file(lake: Lake) -> None:
-    filled(lake)
-    with open_database(lake) as database:
-        database.add_view(POSTS)
-        lake.storage.remove(partition_path("posts", PARTITIONS[3]))
-        with pytest.raises(duckdb.Error):
-            fetch(database, "SELECT sum(impressions) FROM posts")
-        failure = database.find_unreadable_files()["posts"][PARTITIONS[3]]
-    assert isinstance(failure, LakeUnavailable)
-    assert str(failure).endswith("part-0.parquet: it was removed meanwhile. Next step: run again")
 
 
 @pytest.mark.parametrize(
@@ -334,9 +287,6 @@ def test_confined_database_reads_its_views_and_nothing_else(sql: str, lake: Lake
     assert files(tmp_path) == before
 
 
-LARGE = "SELECT count(*) FROM (SELECT DISTINCT md5(n::VARCHAR), md5((n + 1)::VARCHAR) FROM range(2_000_000) t(n))"
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty DAGSTER_HOME."""
@@ -359,15 +309,6 @@ def test_data_beyond_the_memory_limit_is_spilled_to_a_private_folder_that_is_rem
     with pytest.raises(ZeroDivisionError), open_database(local):
         raise ZeroDivisionError
     assert [*home.iterdir()] == []
-
-
-def test_query_beyond_the_memory_limit_fails_without_a_spill_directory(local: Lake, home: Path) -> None:
-    with (
-        open_database(local, memory_gb=0.1, spill_directory=None) as database,
-        pytest.raises(duckdb.OutOfMemoryException, match="/71.5 MiB used"),  # 75 % of the limit
-    ):
-        fetch(database, LARGE)
-    assert files(home.parent) == {}
 
 
 KILLED = """

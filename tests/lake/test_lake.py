@@ -24,9 +24,6 @@ POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
 
 
-# Writing partitions
-
-
 def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> None:
     first = lake.write("posts", DAY, rows(), metadata={"fetched_at": "first"})
     again = lake.write("posts", DAY, rows(), metadata={"fetched_at": "second"})
@@ -118,9 +115,6 @@ def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path
     assert detected > 20
 
 
-# Replacement checks
-
-
 def test_replacement_check_receives_the_stored_and_the_new_rows(lake: Lake) -> None:
     same, changed, new = (Partition(date(2024, 1, day), "a") for day in (1, 2, 3))
     lake.write_all("posts", {same: rows(1), changed: rows(2)})
@@ -161,17 +155,6 @@ def test_unreadable_file_is_replaced_without_a_check(tmp_path: Path) -> None:
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 1
 
 
-def test_replacement_check_omits_columns_that_the_stored_file_lacks(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows(2).drop_columns(["extra"]))
-    columns: list[list[str]] = []
-    lake.write_all("posts", {DAY: rows(2)}, check_replacement=lambda _, old, __: columns.append(old.column_names))
-    assert columns == [POSTS_SCHEMA.names[:-1]]
-
-
-# Reading and listing partitions
-
-
 def test_read_with_date_adds_the_day_of_each_row(lake: Lake) -> None:
     days = [Partition(date(2024, 1, number)) for number in (1, 2, 3, 4)]
     for day, count in zip(days, (2, 0, 1), strict=False):  # the fourth has no file
@@ -197,13 +180,6 @@ def test_partitions_are_sorted_and_filtered_by_day(lake: Lake) -> None:
     assert lake.partitions("other") == [Partition(date(2024, 1, 1))]
 
 
-def test_partitions_without_an_instance_are_listed_first(lake: Lake) -> None:
-    of_all, *of_one = (Partition(DAY.day, instance_id) for instance_id in (None, "A", "a"))
-    for partition in (*of_one, of_all):
-        lake.write("posts", partition, rows(1))
-    assert lake.partitions("posts") == [of_all, *of_one]
-
-
 def test_partitions_ignores_other_files_and_directories(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("posts", DAY, rows())
@@ -212,9 +188,6 @@ def test_partitions_ignores_other_files_and_directories(tmp_path: Path) -> None:
         (day / path).parent.mkdir(exist_ok=True)
         (day / path).write_bytes(b"")
     assert lake.partitions("posts") == [DAY]
-
-
-# Datasets
 
 
 def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -> None:
@@ -249,9 +222,6 @@ def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: L
         assert table.column("date").to_pylist() == [DAY.day, DAY.day]
 
 
-# Unpartitioned tables
-
-
 def test_write_table_replaces_all_rows_and_writes_only_changes(lake: Lake) -> None:
     assert lake.read_table("posts", schema=POSTS_SCHEMA) is None
     written = lake.write_table("posts", rows(), metadata={"as_of": "2024-01-03"})
@@ -276,9 +246,6 @@ def test_write_table_leaves_an_equal_file_and_replaces_a_damaged_one(tmp_path: P
         lake.read_table("posts", schema=POSTS_SCHEMA)
     assert lake.write_table("posts", rows()).changed
     assert files_of(tmp_path) == before[0]
-
-
-# Files that are not tables
 
 
 def test_write_file_writes_only_changed_bytes(lake: Lake) -> None:

@@ -9,8 +9,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
 from later_reporting_dagster.lake import (
@@ -23,7 +21,6 @@ from later_reporting_dagster.lake import (
     posts_schema,
     posts_table,
 )
-from later_reporting_dagster.lake.compaction import MIN_DAYS
 from tests.lake.conftest import files_of
 
 Metrics = tuple[Metric, ...]
@@ -33,10 +30,6 @@ THREE = parse_metrics("likes, impressions, paid_reach")
 # The metrics of each day: first the eleven of the API reference, then all, then three.
 METRICS_BY_DAY = [DEFAULT_METRICS, DEFAULT_METRICS, METRICS, METRICS, THREE, THREE]
 ALL_COLUMNS = posts_schema(METRICS)
-
-any_metrics: st.SearchStrategy[Metrics] = st.lists(st.sampled_from(METRICS), max_size=5, unique=True).map(
-    lambda chosen: tuple(metric for metric in METRICS if metric in chosen)
-)
 
 
 def partition(number: int) -> Partition:
@@ -141,17 +134,3 @@ def test_replacement_check_receives_the_common_columns(tmp_path: Path) -> None:
     ((old, now),) = checked
     assert old.equals(posts_of_day(0, METRICS).select(posts_schema(THREE).names))
     assert now.equals(new)
-
-
-@settings(max_examples=20)
-@given(st.lists(st.sampled_from([DEFAULT_METRICS, METRICS, THREE]), min_size=MIN_DAYS, max_size=8), any_metrics)
-def test_any_month_reads_the_same_after_compaction(
-    tmp_path_factory: pytest.TempPathFactory, metrics_by_day: list[Metrics], requested: Metrics
-) -> None:
-    lake = lake_of(tmp_path_factory.mktemp("lake"), metrics_by_day)
-    before = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
-    compacted = lake.compact("posts", restate_days=0, now=datetime.now(UTC) + timedelta(hours=1))
-    most_common = max(map(metrics_by_day.count, metrics_by_day))
-    assert compacted.daily_files == (most_common if most_common >= MIN_DAYS else 0)
-    after = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
-    assert after == before

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import os
 import secrets
 import time
@@ -16,8 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import WrittenPartition
 from later_reporting_dagster.lake import (
@@ -37,7 +34,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Truth
 from tests.crash import lake_writers
-from tests.crash.fork_server import ForkServer, fork_server
+from tests.crash.child_process import ChildProcess
 from tests.lake.conftest import DAY, rows
 from tests.object_store_servers import BUCKET, OBJECT_STORES, SECRET, ObjectStore
 
@@ -91,15 +88,6 @@ def filled(store: ObjectStore, sandbox: str) -> Lake:
 def lake(store: ObjectStore) -> Lake:
     """An empty lake in the store."""
     return new_lake(store)
-
-
-@pytest.fixture(scope="module")
-def writers(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Starts processes that write to or read from a lake."""
-    # Not gcsfs: the gRPC that it imports does not survive forks, so each child has to import it itself.
-    imports = {"s3": ["s3fs"], "abfs": ["adlfs"], "gs": []}[store.scheme]
-    with fork_server("tests.crash.lake_writers", *imports, log=tmp_path_factory.mktemp("writers") / "log") as writers:
-        yield writers
 
 
 def new_lake(store: ObjectStore) -> Lake:
@@ -209,15 +197,6 @@ def test_two_lakes_with_different_options_are_not_mixed_up(store: ObjectStore) -
     assert open_dataset(lake, Table("posts", POST_COLUMNS)).to_table().num_rows == rows().num_rows
 
 
-def test_the_settings_reach_the_lake(store: ObjectStore, filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_LAKE_ROOT", filled.root)
-    monkeypatch.setenv("LATER_STORAGE_OPTIONS", json.dumps(dict(store.storage_options)))
-    later = LaterReportingResource.from_environment().resolved()
-    assert later.lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
-    assert LaterLake()._lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
-    assert SECRET not in f"{later!r} {LaterLake()!r}"
-
-
 def test_a_missing_bucket_is_named_without_secrets(store: ObjectStore) -> None:
     root = store.new_root().replace(BUCKET, f"no-{secrets.token_hex(4)}")
     with pytest.raises(LakeUnavailable, match=f"cannot write {root}/") as caught:
@@ -225,18 +204,16 @@ def test_a_missing_bucket_is_named_without_secrets(store: ObjectStore) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_concurrent_and_killed_writers_leave_complete_partitions(
-    store: ObjectStore, lake: Lake, writers: ForkServer
-) -> None:
+def test_concurrent_and_killed_writers_leave_complete_partitions(store: ObjectStore, lake: Lake) -> None:
     arguments = {"root": lake.root, "storage_options": dict(store.storage_options)}
-    writers.start("write", **arguments, version=0, seed=0).wait_for_success()
+    ChildProcess(lake_writers.write, **arguments, version=0, seed=0).wait_for_success()
     started = time.monotonic()
-    writers.start("write", **arguments, version=1, seed=1).wait_for_success()
+    ChildProcess(lake_writers.write, **arguments, version=1, seed=1).wait_for_success()
     longest, version, was_killed = time.monotonic() - started, 1, False
     # A process may have ended before it is killed: repeat, sooner each time, until one has not.
     while not was_killed:
         version += 1
-        pair = [writers.start("write", **arguments, version=version, seed=seed) for seed in (1, 2)]
+        pair = [ChildProcess(lake_writers.write, **arguments, version=version, seed=seed) for seed in (1, 2)]
         longest *= 0.7
         time.sleep(longest)
         was_killed = pair[0].kill()

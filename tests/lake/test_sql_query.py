@@ -3,15 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.lake import (
-    Lake,
-    LakeUnavailable,
-    QueryError,
-    Table,
-    partition_path,
-    posts_table,
-    run_query,
-)
+from later_reporting_dagster.lake import Lake, LakeUnavailable, QueryError, Table, posts_table, run_query
 from tests.conftest import files
 from tests.lake.awkward_lake import BEYOND_FLOATS, COLUMNS, DAYS, PARTITIONS, POSTS, lake_at, rows_of
 from tests.lake.conftest import post
@@ -130,15 +122,9 @@ def test_other_statements_are_rejected_and_change_nothing(
     before = files(tmp_path)
     with pytest.raises(QueryError, match=reason) as raised:
         fetch(sql, lake)
+    assert len(str(raised.value).splitlines()) == 1
     assert "LINE 1" not in str(raised.value)
     assert files(tmp_path) == before
-
-
-@pytest.mark.parametrize("sql", ["SELECT * FROM post", "SELECT sqr(4)", "SELECT post_idd FROM posts"])
-def test_query_error_is_one_line(sql: str, lake: Lake) -> None:
-    with pytest.raises(QueryError, match="[Dd]id you mean|Candidate") as raised:
-        fetch(sql, lake)
-    assert len(str(raised.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,32 +169,20 @@ def test_damaged_file_is_named_unless_the_sql_is_at_fault(lake: Lake, tmp_path: 
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("WITH w AS (COPY posts TO '{root}/posts/other.parquet') FROM w", "Permission Error: .* disabled"),
-        (
-            "WITH w AS (COPY posts TO 'later://{file}') FROM w",
-            "PermissionError: access to .* is disabled: only files of the",
-        ),
         (
             "FROM read_text('later://_quarantine/posts.json')",
             "PermissionError: access to _quarantine/posts.json is dis",
         ),
-        ("FROM read_parquet('{root}/{file}')", "Permission Error: .* disabled"),
         (
             "FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''later://x'')'))",
             "PermissionError: access to x is disabled: only files of the tables can be read$",
         ),
-        (
-            "FROM (FROM json_execute_serialized_sql(json_serialize_sql('FROM read_json(''later://x'')')))",
-            "PermissionError: access to x is disabled: only files of the tables can be read$",
-        ),
     ],
 )
-def test_files_of_the_lake_are_read_by_views_only_and_never_written(
-    sql: str, reason: str, lake: Lake, tmp_path: Path
-) -> None:
+def test_refused_access_to_a_file_is_one_line(sql: str, reason: str, lake: Lake, tmp_path: Path) -> None:
     before = files(tmp_path)
     with pytest.raises(QueryError, match=f"^{reason}") as raised:
-        fetch(sql.format(root=lake.root, file=partition_path("posts", PARTITIONS[0])), lake)
+        fetch(sql, lake)
     assert "\n" not in str(raised.value)
     assert files(tmp_path) == before
 

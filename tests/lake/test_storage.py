@@ -129,14 +129,6 @@ NEXT_STEP = (
 )
 
 
-def test_error_has_the_location_the_reason_and_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
-    with pytest.raises(LakeUnavailable) as caught:
-        Lake(str(tmp_path)).write("posts", DAY, rows())
-    location = tmp_path / partition_path("posts", DAY)
-    assert str(caught.value) == f"cannot write {location}: [Errno 28] No space left on device. {NEXT_STEP}"
-
-
 ACTIONS: dict[str, Callable[[Storage], object]] = {
     "read": lambda storage: storage.read("t/file"),
     "write": lambda storage: storage.write("t/file", b"data"),
@@ -177,10 +169,9 @@ def test_failed_action_on_a_remote_file_names_it_without_credentials(
     assert str(caught.value) == f"cannot {reported} {scheme}://host/lake/{path}: RuntimeError. {NEXT_STEP}"
 
 
-@pytest.mark.parametrize("root", ["memory://", "memory:///", "moving://"])
+@pytest.mark.parametrize("root", ["memory://", "moving://"])
 def test_root_may_be_the_root_of_the_filesystem(root: str) -> None:
-    lake = Lake(root)
-    table_name = f"posts-{root.count('/')}-{root.partition(':')[0]}"
+    lake, table_name = Lake(root), f"posts-{root.partition(':')[0]}"
     lake.write(table_name, DAY, rows())
     path = partition_path(table_name, DAY)
     assert [*lake.storage.versions([path])] == [path]
