@@ -18,7 +18,6 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
-from tests.defs.assets.test_rollups import assert_matches_reference, reference_world
 from tests.defs.conftest import each_raw_asset, list_instances, reject_instance
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
