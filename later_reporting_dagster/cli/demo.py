@@ -22,7 +22,8 @@ from later_reporting_dagster.cli.refresh import refresh_all
 from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import REPORT
-from later_reporting_dagster.lake import POST_COLUMNS, Table, run_query
+from later_reporting_dagster.lake import run_query
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server
 
@@ -146,10 +147,7 @@ LIMIT 5
 
 def _print_rows(title: str, sql: str, project: Project) -> None:
     """Print the rows of a query, whose first column has their labels. An empty cell means *not available*."""
-    tables = [
-        Table("post_metrics_daily", POST_COLUMNS),
-        Table(CAMPAIGN_RESULTS.name, CAMPAIGN_RESULTS.columns, is_partitioned=False),
-    ]
+    tables = [POST_METRICS_DAILY.table, CAMPAIGN_RESULTS.table]
     rows = run_query(sql, project.later.lake(), tables)
     table = PrintedTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
     label, *others = rows.column_names

@@ -8,7 +8,7 @@ from importlib.resources import files as files_of_package
 import pyarrow as pa
 from jinja2 import Template
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, Table, ViewContents, open_database
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, ViewContents, open_database
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS, Period
 from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES
@@ -93,7 +93,7 @@ def read_report(
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_database(lake, memory_gb=memory_gb) as database:
         for table in single:
-            database.add_view(Table(table.name, table.columns, is_partitioned=False))
+            database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
             database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
@@ -103,7 +103,7 @@ def read_report(
             }
 
         days = [partition for partition in lake.partitions(DAILY.name) if partition.day in shown]
-        tables = database.read([(Table(DAILY.name, DAILY.columns), days)], compute)
+        tables = database.read([(DAILY.table, days)], compute)
     last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
     if not last_days:
         return None

@@ -7,23 +7,19 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
     LakeDatabase,
     LakeUnavailable,
     Partition,
-    Table,
     ViewContents,
-    campaign_performance_columns,
     open_database,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake import tables as lake_tables
 from later_reporting_dagster.rollups import reconciliation, sql_engine
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
@@ -31,8 +27,8 @@ from later_reporting_dagster.rollups.rollup_tables import RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY
 
 # The fetched tables, with the columns of all known metrics; a metric that was not requested is null.
-_RAW_TABLES = {raw_table.name: raw_table.table for raw_table in RAW_TABLES}
-CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
+_RAW_TABLES = {raw_table.name: raw_table.table for raw_table in lake_tables.RAW_TABLES}
+CAMPAIGN_PERFORMANCE = lake_tables.CAMPAIGN_PERFORMANCE.table
 # The tables that windows are made from, beside the one of campaigns.
 _WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)
 
@@ -154,7 +150,6 @@ def check_lake_periods(
         By first day, one sentence for each file that cannot be read and each total that differs, if there are any.
     """
     raw_table = _RAW_TABLES[table.raw_table]
-    rollup_table = Table(table.name, table.columns)
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
 
@@ -175,7 +170,7 @@ def check_lake_periods(
             return sentences
 
         raw_partitions = lake.partitions(raw_table.name, days=days)
-        return database.read([(raw_table, raw_partitions), (rollup_table, [*map(Partition, first_days)])], check)
+        return database.read([(raw_table, raw_partitions), (table.table, [*map(Partition, first_days)])], check)
 
 
 def _roll_up_batch(

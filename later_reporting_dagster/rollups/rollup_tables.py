@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
@@ -71,6 +71,11 @@ class RollupTable:
             columns = benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns
             return tuple(columns(self.metrics))
         return (*self._keys(), *self._measured())
+
+    @property
+    def table(self) -> Table:
+        """The table of the lake; tables over windows and posts are one file."""
+        return Table(self.name, self.columns, is_partitioned=self.period not in (Period.WINDOWS, Period.POSTS))
 
     @property
     def sources(self) -> Mapping[str, Sequence[Column]]:

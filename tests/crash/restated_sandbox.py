@@ -1,9 +1,7 @@
 """A sandbox whose posts are restated, and functions that ingest them by the library."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
+from tests.ingest.conftest import IngestResults, run_ingest
 
 PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
 RAW_TABLES = (PUBLISHED, DAILY)
@@ -111,49 +107,12 @@ def restated_sandbox() -> Iterator[RestatedSandbox]:
         yield RestatedSandbox(service)
 
 
-@dataclass(slots=True)
-class IngestResult:
-    """Result of an ingest.
-
-    Attributes:
-        succeeded: Partitions in the lake with the current rows.
-        changed: Those of them whose files changed.
-        failed: FailedPartition partitions.
-    """
-
-    succeeded: list[Partition] = field(default_factory=list)
-    changed: list[Partition] = field(default_factory=list)
-    failed: list[FailedPartition] = field(default_factory=list)
-
-    def add(self, outcome: PartitionResult) -> None:
-        if isinstance(outcome, FailedPartition):
-            self.failed.append(outcome)
-            return
-        self.succeeded.append(outcome.partition)
-        if outcome.file.changed:
-            self.changed.append(outcome.partition)
-
-
-def ingest_all(root: Path, *raw_tables: RawTable, base_url: str) -> IngestResult:
-    """Ingest `INGESTED_PARTITIONS` of raw tables by the library, one table after the other."""
-    result = IngestResult()
-
-    async def run() -> None:
-        async with LaterClient(
-            base_url=base_url,
-            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
-            limiter=RateLimiter(requests=1_000_000),
-            retry=RetryPolicy(max_attempts=2),
-        ) as client:
-            for raw_table in raw_tables:
-                await ingest(
-                    INGESTED_PARTITIONS, table=raw_table, client=client, lake=Lake(str(root)), on_result=result.add
-                )
-
-    asyncio.run(run())
-    return result
+def ingest_days(root: Path, table: RawTable, *, base_url: str) -> IngestResults:
+    """Ingest `INGESTED_PARTITIONS` of a raw table by the library."""
+    return run_ingest(INGESTED_PARTITIONS, table=table, service=Service(base_url=base_url), root=root)
 
 
 def ingest_without_failures(root: str, *, base_url: str) -> None:
     """Ingest both raw tables; fail if any partition fails."""
-    assert ingest_all(Path(root), *RAW_TABLES, base_url=base_url).failed == []
+    for table in RAW_TABLES:
+        assert not ingest_days(Path(root), table, base_url=base_url).failed

@@ -14,7 +14,14 @@ from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable
 from tests.conftest import as_user, files, stored_rows
 from tests.crash import lake_writers
 from tests.crash.lake_writers import TABLE_NAME, partition_rows
-from tests.crash.restated_sandbox import DAILY, INGESTED_PARTITIONS, PUBLISHED, RAW_TABLES, ingest_all, restated_sandbox
+from tests.crash.restated_sandbox import (
+    DAILY,
+    INGESTED_PARTITIONS,
+    PUBLISHED,
+    ingest_days,
+    ingest_without_failures,
+    restated_sandbox,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -61,20 +68,20 @@ def test_full_disk_changes_no_file_and_writes_succeed_after_it_is_freed(tmp_path
 def test_ingest_to_a_full_disk_fails_single_partitions_which_the_next_run_writes(tmp_path: Path) -> None:
     root = tmp_path / "lake"
     with restated_sandbox() as sandbox:
-        assert ingest_all(root, PUBLISHED, base_url=sandbox.base_url).failed == []
+        assert not ingest_days(root, PUBLISHED, base_url=sandbox.base_url).failed
         sandbox.restate(1)
         before = files(root)
         with files_limited_to(6_144):  # enough for some partitions, but not for all
-            result = ingest_all(root, PUBLISHED, base_url=sandbox.base_url)
+            result = ingest_days(root, PUBLISHED, base_url=sandbox.base_url)
         assert result.failed
-        for failed in result.failed:
+        for failed in result.failed.values():
             with pytest.raises(LakeUnavailable, match=TOO_LARGE):
                 raise failed.error
         after = files(root)
         assert after.keys() == before.keys()
-        assert sum(after[path] != before[path] for path in before) == len(result.changed)
-        assert len(result.succeeded) + len(result.failed) == len(INGESTED_PARTITIONS)
-        assert ingest_all(root, PUBLISHED, base_url=sandbox.base_url).failed == []
+        changed = [each for each in result.written.values() if each.file.changed]
+        assert sum(after[path] != before[path] for path in before) == len(changed)
+        assert not ingest_days(root, PUBLISHED, base_url=sandbox.base_url).failed
         for each in INGESTED_PARTITIONS:
             rows = stored_rows(root, PUBLISHED.name, each.day, each.instance_id or "")
             assert rows == sandbox.rows_by_version[1][PUBLISHED.name, each]
@@ -122,22 +129,20 @@ def test_root_that_is_unmounted_during_a_run_fails_the_remaining_partitions(tmp_
     """The run must not continue in the empty mount point."""
     root, unmounted = tmp_path / "lake", tmp_path / "unmounted"
     with restated_sandbox() as sandbox:
-        assert ingest_all(root, *RAW_TABLES, base_url=sandbox.base_url).failed == []
+        ingest_without_failures(str(root), base_url=sandbox.base_url)
         before = files(root)
         sandbox.restate(1)
         sandbox.on_first_request(DAILY, lambda: root.rename(unmounted))
-        result = ingest_all(root, *RAW_TABLES, base_url=sandbox.base_url)
+        result = ingest_days(root, DAILY, base_url=sandbox.base_url)
 
-        assert len(result.succeeded) == len(result.failed) == len(INGESTED_PARTITIONS)
-        for failed in result.failed:
+        assert len(result.failed) == len(INGESTED_PARTITIONS)
+        for failed in result.failed.values():
             assert isinstance(failed.error, LakeUnavailable)
             assert "check that the lake's root can be reached" in str(failed.error)
         assert not root.exists()
-        after = files(unmounted)
-        assert after.keys() == before.keys()
-        assert {path.partition("/")[0] for path in before if after[path] != before[path]} == {PUBLISHED.name}
+        assert files(unmounted) == before
 
         unmounted.rename(root)
-        assert ingest_all(root, *RAW_TABLES, base_url=sandbox.base_url).failed == []
+        ingest_without_failures(str(root), base_url=sandbox.base_url)
         for (table_name, each), rows in sandbox.rows_by_version[1].items():
             assert stored_rows(root, table_name, each.day, each.instance_id or "") == rows

@@ -15,7 +15,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import CreatorProfile, Post
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from later_reporting_dagster.lake.compaction import MonthCopies
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
 
@@ -136,12 +135,3 @@ def unreadable(paths: Iterable[Path]) -> Iterator[None]:
     yield
     for path, (data, status) in stored.items():
         put(path, data, status)
-
-
-def compacted_rows(
-    lake: Lake, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema
-) -> dict[Partition, pa.Table]:
-    """Return the rows of those partitions that compacted months hold: they can be read without the daily files."""
-    requested = list(partitions)
-    with unreadable(Path(lake.url(table_name, partition)) for partition in requested):
-        return MonthCopies(lake.storage).read(table_name, requested, schema=schema)

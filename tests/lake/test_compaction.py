@@ -26,9 +26,15 @@ from later_reporting_dagster.lake import (
     open_dataset,
     partition_path,
 )
-from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, CompactionSummary
+from later_reporting_dagster.lake.compaction import (
+    MAX_DAY_BYTES,
+    MIN_AGE_SECONDS,
+    MIN_DAYS,
+    CompactionSummary,
+    MonthCopies,
+)
 from later_reporting_dagster.lake.paths import compacted_path
-from tests.lake.conftest import BucketFileSystem, compacted_rows, rows
+from tests.lake.conftest import BucketFileSystem, rows, unreadable
 
 POSTS = Table("posts", POST_COLUMNS)
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
@@ -98,7 +104,9 @@ def copy_path(lake: Lake, partition: Partition) -> Path:
 
 def held(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> set[Partition]:
     """Return the partitions that are read from compacted months."""
-    return set(compacted_rows(lake, "posts", partitions, schema=POSTS_SCHEMA))
+    requested = list(partitions)
+    with unreadable(Path(lake.url("posts", partition)) for partition in requested):
+        return set(MonthCopies(lake.storage).read("posts", requested, schema=POSTS_SCHEMA))
 
 
 def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:

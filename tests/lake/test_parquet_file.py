@@ -125,13 +125,6 @@ def test_from_parquet_reads_the_columns_of_the_schema_in_its_order() -> None:
     assert from_parquet(parquet_of(rows()), schema=schema).equals(rows().select(["impressions", "post_id"]))
 
 
-def test_from_parquet_fills_a_missing_nullable_column_with_null() -> None:
-    wider = POSTS_SCHEMA.append(pa.field("saves", pa.int64()))
-    table = from_parquet(parquet_of(rows(2)), schema=wider)
-    assert table.column("saves").to_pylist() == [None, None]
-    assert table.schema.equals(wider)
-
-
 @pytest.mark.parametrize(
     ("field", "reason"),
     [

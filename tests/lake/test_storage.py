@@ -256,23 +256,6 @@ def test_without_credentials(root: str, expected: str) -> None:
     assert without_credentials(root) == expected
 
 
-def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    lake = Lake("memory://user:hunter2@host/lake", storage_options={"client": {"secret": "s3cr3t"}})
-
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError("denied: s3cr3t, memory://user:hunter2@host/lake, password hunter2")
-
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
-    with pytest.raises(LakeUnavailable, match="denied") as caught:
-        lake.write("posts", DAY, rows())
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-    for text in (str(caught.value), lake.url("posts", DAY), repr(lake)):
-        assert "hunter2" not in text
-        assert "s3cr3t" not in text
-    assert lake.url("posts", DAY) == f"memory://host/lake/{partition_path('posts', DAY)}"
-
-
 @pytest.mark.parametrize(
     ("option", "denial", "redacted"),
     [
@@ -283,20 +266,24 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
         ("https://host/lake?sig=s3cr3t", "https://host/lake?sig=s3cr3t refused", "https://host/lake refused"),
         ("https://host/lake?sig=s3cr3t", "s3cr3t refused", "… refused"),
         ("Url=http://host;Key=s3cr3t", "Url=http://host;Key=s3cr3t refused", "… refused"),
+        ("s3cr3t", "memory://user:pa55word@bucket/lake, pa55word, s3cr3t", "memory://bucket/lake, …, …"),
     ],
 )
 def test_credentials_in_urls_of_options_are_redacted(
     option: str, denial: str, redacted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = open_storage("memory://bucket/lake", {"client": {"proxies": [option]}})
+    lake = Lake("memory://user:pa55word@bucket/lake", storage_options={"client": {"proxies": [option]}})
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError(denial)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
     with pytest.raises(LakeUnavailable, match=f": {re.escape(redacted)}\\. Next step") as caught:
-        storage.read("t/file")
+        lake.write("posts", DAY, rows())
     assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert "pa55word" not in f"{caught.value} {lake!r}"
+    assert lake.url("posts", DAY) == f"memory://bucket/lake/{partition_path('posts', DAY)}"
 
 
 PATHS = ["posts/date=2024-01-01/a", "posts/date=2024-01-02/a", "posts/date=2024-01-02/b"]
@@ -332,7 +319,6 @@ AWARE = datetime(2024, 1, 1, tzinfo=UTC)
         ({"etag": "CJ=", "mtime": AWARE, "md5Hash": "m"}, "3-CJ=", None),  # gcsfs
         ({"etag": '"0x8D"', "last_modified": AWARE, "creation_time": AWARE}, '3-"0x8D"', None),  # adlfs
         ({"mtime": AWARE}, "3-1704067200.0", 1704067200.0),  # sftp
-        ({"mtime": AWARE.replace(tzinfo=None)}, "3-1704067200.0", 1704067200.0),
         ({"mtime": 1704067200.25}, "3-1704067200.25", 1704067200.25),
         ({"ETag": "", "mtime": 7}, "3-7", 7.0),
         ({"created": AWARE}, None, None),  # it does not change with the content
