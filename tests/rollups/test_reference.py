@@ -77,7 +77,7 @@ def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN) -> list[Row]:
     return [each for each in found[table].to_pylist() if each["time_window"] == "all"]
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(SHAPES, st.integers(0, 2**32))
 def test_rollups_of_random_worlds_equal_the_reference(shape: Shape, seed: int) -> None:
     checked(world_of(shape, seed))
@@ -130,27 +130,24 @@ def test_overall_has_a_row_of_each_instance_and_one_of_all() -> None:
     assert rows["a"]["paid_lift_low"] < rows[None]["paid_lift_low"]
 
 
-def test_labels_are_those_of_the_newest_post() -> None:
+def test_labels_are_those_of_the_newest_post_and_among_two_of_the_highest_ids() -> None:
     names = [{"creator_id": 1, "creator_handle_name": name} for name in ("old", "new", "recorded later")]
     published = [row(post_id=n, post_date=at(NEWEST + timedelta(days=n - 3)), **names[n]) for n in (0, 1)]
     recorded = row(post_id=2, post_date=at(NEWEST), **names[2])
     unpublished = row(post_id=3, creator_id=2, creator_handle_name="only recorded")
+    ids = {"highest": (2, 5), "lower post": (2, 4), "lower campaign": (1, 9)}
+    equal = [
+        row(campaign_id=campaign, post_id=post, post_date=at(NEWEST), creator_id=3, creator_handle_name=name)
+        for name, (campaign, post) in ids.items()
+    ]
     found = checked(
         World(
-            {(NEWEST, "a"): [recorded, unpublished, row(post_id=4)]},
+            {(NEWEST, "a"): [recorded, unpublished, row(post_id=4), *equal]},
             {(each["post_date"].date(), "a"): [each] for each in published},
         )
     )
     shown = [(each["creator_id"], each["creator_handle_name"]) for each in all_time(found, BY_CREATOR)]
-    assert shown == [(1, "new"), (2, "only recorded"), (None, None)]
-
-
-def test_labels_are_those_of_the_highest_ids_if_two_posts_are_newest() -> None:
-    names = ["highest", "lower post", "lower campaign"]
-    posts = [{"campaign_id": campaign, "post_id": post} for campaign, post in ((2, 5), (2, 4), (1, 9))]
-    named = (post | {"creator_id": 1, "creator_handle_name": name} for post, name in zip(posts, names, strict=True))
-    (group,) = all_time(checked(published_of(*named)), BY_CREATOR)
-    assert group["creator_handle_name"] == "highest"
+    assert shown == [(1, "new"), (2, "only recorded"), (3, "highest"), (None, None)]
 
 
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
@@ -162,42 +159,67 @@ def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
     }
 
 
-def test_paid_lift_interval_needs_five_equal_clusters() -> None:
-    posts = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
-    (group,) = all_time(checked(published_of(*posts)))
-    assert (group["paid_lift_verdict"], group["paid_lift_low"] is None) == ("paid_higher", False)
-    (group,) = all_time(checked(published_of(*posts[:4])))
-    assert (group["paid_lift_verdict"], group["paid_lift_low"], group["paid_lift"] > 2) == (None, None, True)
-
-
-@pytest.mark.parametrize(
-    "posts",
-    [
-        [both((20, 1000), (10, 500))] * 12,  # all alike: no variance
-        [both((3, 90), (9, 90)), *[both((0, 0), (0, 0))] * 30],
-        [both((1, 90), (9 if n == 0 else 0, 90)) for n in range(12)],  # one post has all paid engagements
-        [both((0, 90), (n, 90)) for n in range(12)],
-        [both((n, 90), (None, None)) for n in range(12)],
+# One campaign for each case, because a rollup of many costs as much as one of a few posts.
+OF_FIVE = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
+OF_24 = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
+SHOWN = [both((10 + n % 3, 1000), (30 - n, 1000), creator_id=n) for n in range(8)]
+INTERVALS = {
+    "five": OF_FIVE,
+    "four": OF_FIVE[:4],
+    "same posts": [both((n, 500), (6 - n, 500)) for n in range(1, 6)],
+    "alike": [both((20, 1000), (10, 500))] * 12,  # no variance
+    "one post": [both((3, 90), (9, 90)), *[both((0, 0), (0, 0))] * 30],
+    "one engaged": [both((1, 90), (9 if n == 0 else 0, 90)) for n in range(12)],
+    "no engagements": [both((0, 90), (n, 90)) for n in range(12)],
+    "one channel": [both((n, 90), (None, None)) for n in range(12)],
+    "one creator": [post | {"creator_id": 1} for post in OF_24],
+    "four creators": [post | {"creator_id": n % 4} for n, post in enumerate(OF_24)],
+    "some creators": [post | {"creator_id": n % 4 if n < 12 else None} for n, post in enumerate(OF_24)],
+    "shown": SHOWN,
+    "shown and unshown": [
+        *SHOWN,
+        *(both((None, None), (5 + n, 0), creator_id=20 + n) for n in range(4)),
+        *(both((7, 0), (9, 0), creator_id=n) for n in range(8)),
     ],
-    ids=["alike", "one post", "one engaged", "no engagements", "one channel"],
-)
-def test_intervals_are_null_without_variance_or_results(posts: list[Row]) -> None:
-    for rows in checked(published_of(*posts)).values():
-        for name in ("paid_lift", "same_post_lift"):
-            if f"{name}_low" in rows.column_names:
-                assert {*rows[f"{name}_low"].to_pylist(), *rows[f"{name}_verdict"].to_pylist()} == {None}
+}
 
 
-def test_clusters_are_creators_if_there_are_several() -> None:
-    posts = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
-    few = [n % 4 for n in range(24)]
-    has_interval = []
-    for creators in ([1] * 24, few, few[:12] + [None] * 12):
-        numbered = (post | {"creator_id": creator} for post, creator in zip(posts, creators, strict=True))
-        (group,) = all_time(checked(published_of(*numbered)))
-        has_interval.append(group["paid_lift_low"] is not None)
+@pytest.fixture(scope="module")
+def intervals() -> dict[str, Row]:
+    """The results of each campaign of `INTERVALS`, all of whose rollups equal the reference."""
+    posts = [post | {"campaign_id": number} for number, of in enumerate(INTERVALS.values()) for post in of]
+    return dict(zip(INTERVALS, all_time(checked(published_of(*posts))), strict=True))
+
+
+def test_intervals_need_five_equal_clusters(intervals: dict[str, Row]) -> None:
+    five, four = intervals["five"], intervals["four"]
+    assert (five["paid_lift_verdict"], five["paid_lift_low"] is None) == ("paid_higher", False)
+    assert (four["paid_lift_verdict"], four["paid_lift_low"], four["paid_lift"] > 2) == (None, None, True)
+    assert (intervals["same posts"]["same_post_lift"], intervals["same posts"]["same_post_lift_verdict"]) == (
+        1,
+        "undecided",
+    )
+
+
+@pytest.mark.parametrize("case", ["alike", "one post", "one engaged", "no engagements", "one channel"])
+def test_intervals_are_null_without_variance_or_results(case: str, intervals: dict[str, Row]) -> None:
+    for name in ("paid_lift", "same_post_lift"):
+        assert {intervals[case][f"{name}_{part}"] for part in ("low", "high", "verdict")} == {None}
+
+
+def test_clusters_are_creators_if_there_are_several(intervals: dict[str, Row]) -> None:
     # If all posts are of one creator, each is a cluster. Four creators are fewer than five clusters.
-    assert has_interval == [True, False, True]
+    cases = ("one creator", "four creators", "some creators")
+    assert [intervals[case]["paid_lift_low"] is not None for case in cases] == [True, False, True]
+
+
+def test_rows_without_impressions_are_in_no_rate_and_no_lift(intervals: dict[str, Row]) -> None:
+    without, group = intervals["shown"], intervals["shown and unshown"]
+    rates = ("rate", "paid_lift", "same_post_lift")
+    assert (without["organic_engagements"], group["organic_engagements"]) == (87, 143)
+    assert without["paid_lift_low"] is not None
+    names = [name for name in group if any(name.startswith(each) or name.endswith(each) for each in rates)]
+    assert {name: group[name] for name in names} == {name: without[name] for name in names}
 
 
 def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> World:
@@ -322,16 +344,3 @@ def test_absurd_rows_are_left_out() -> None:
 )
 def test_reference_t_quantile_equals_published_values(degrees: int, quantile: float) -> None:
     assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-6)
-
-
-def test_rows_without_impressions_are_in_no_rate_and_no_lift() -> None:
-    shown = [both((10 + n % 3, 1000), (30 - n, 1000), creator_id=n) for n in range(8)]
-    unshown = [both((None, None), (5 + n, 0), creator_id=20 + n) for n in range(4)]
-    unshown += [both((7, 0), (9, 0), creator_id=n) for n in range(8)]
-    rates = ("rate", "paid_lift", "same_post_lift")
-    (without,) = all_time(checked(published_of(*shown)))
-    (group,) = all_time(checked(published_of(*shown, *unshown)))
-    assert (without["organic_engagements"], group["organic_engagements"]) == (87, 143)
-    assert without["paid_lift_low"] is not None
-    names = [name for name in group if any(name.startswith(each) or name.endswith(each) for each in rates)]
-    assert {name: group[name] for name in names} == {name: without[name] for name in names}
