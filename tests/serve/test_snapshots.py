@@ -366,11 +366,9 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
 # Memory
 
 
-@pytest.mark.parametrize(
-    "ids", [["repeated"] * 4_000, [f"x{number}" for number in range(4_000)]], ids=["repeated", "distinct"]
-)
-def test_queries_with_many_ids_leave_little_in_memory(ids: list[str], tmp_path: Path) -> None:
+def test_queries_with_many_ids_leave_little_in_memory(tmp_path: Path) -> None:
     write_versions(tmp_path, 1)
+    ids = [f"x{number}" for number in range(4_000)]
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
 
         def refuse(number: int) -> None:
@@ -383,13 +381,13 @@ def test_queries_with_many_ids_leave_little_in_memory(ids: list[str], tmp_path: 
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
-            for number in range(100):
+            for number in range(20):
                 refuse(number)
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert after - before < 30e6
+    assert after - before < 6e6
 
 
 # Blocks
