@@ -1,7 +1,6 @@
-"""The API as OpenAPI, one document an API version, and the page `/docs` about both. None needs a token or a network."""
+"""The API as OpenAPI, one document an API version, and the page `/docs`, which lists its routes. None needs a token."""
 
 import json
-from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any
@@ -59,24 +58,7 @@ def _document_json(version: ApiVersion) -> bytes:
 @cache
 def _page_html() -> str:
     documents = {path: (version, openapi_document(version)) for version, path in _DOCUMENT_PATHS.items()}
-    return _TEMPLATES.get_template("openapi_page.html").render(documents=documents, parameters=_parameters)
-
-
-def _parameters(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield the parameters of an operation, each with its allowed values if they are listed."""
-
-    def resolved(node: Any) -> Any:
-        while "$ref" in node:
-            _, *names = node["$ref"].split("/")
-            node = document
-            for name in names:
-                node = node[name]
-        return node
-
-    for each in operation.get("parameters", ()):
-        parameter = resolved(each)
-        schema = resolved(parameter["schema"])
-        yield parameter, ", ".join(resolved(schema.get("items", schema)).get("enum", ()))
+    return _TEMPLATES.get_template("openapi_page.html").render(documents=documents)
 
 
 def openapi_document(version: ApiVersion) -> dict[str, Any]:

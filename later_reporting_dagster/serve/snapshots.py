@@ -16,7 +16,6 @@ import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ BLOCK_ROWS = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 
 MAX_FILES = 256  # each is kept open
 
-_CHUNK_ROWS, _CHUNKS, _MAX_CHUNK_BYTES = 500, 32, 2**20  # kept in memory
+_MAX_KEPT, _MAX_KEPT_LENGTH = 32, 2**20  # blocks of which rows are kept in memory, and the length of these
 
 _FOLDER_PREFIX = "later-reporting-serve-"
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
@@ -97,8 +96,8 @@ class Tables:
         self._connection = duckdb.connect(config={"memory_limit": f"{500 * memory_gb:.0f}MB", "threads": 1})
         self._rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
         self._pinned: Counter[tuple[str, str]] = Counter()
-        # A name stands for the same rows for ever.
-        self._chunk = lru_cache(_CHUNKS)(self._read_chunk)
+        # Rows of the blocks that were read last, and the number of the first of them. A name stands for the same rows.
+        self._kept: OrderedDict[str, tuple[int, list[str]]] = OrderedDict()
 
     def close(self) -> None:
         self._connection.close()
@@ -114,23 +113,22 @@ class Tables:
         return self._rows.get(name)
 
     def read(self, name: str, rows: slice) -> bytes:
-        """Return some rows of a block as a JSON array."""
-        first = rows.start // _CHUNK_ROWS * _CHUNK_ROWS
-        chunk = self._chunk(name, first)
-        if chunk is None:
-            chunk, first = self._read_rows(name, rows.start, rows.stop), rows.start
-        return f"[{','.join(chunk[rows.start - first : rows.stop - first])}]".encode()
+        """Return some rows of a block as a JSON array.
 
-    def _read_chunk(self, name: str, first: int) -> list[str] | None:
-        """Return the rows of the next pages, too, which takes little longer; None if they are long."""
-        end = first + _CHUNK_ROWS + MAX_PAGE_SIZE
-        sql = f'SELECT sum(strlen("{ROW}")) FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
-        ((size,),) = self._connection.execute(sql, [first, end - 1]).fetchall()
-        return self._read_rows(name, first, end) if size <= _MAX_CHUNK_BYTES else None
-
-    def _read_rows(self, name: str, first: int, end: int) -> list[str]:
-        sql = f'SELECT "{ROW}" FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
-        return [row for (row,) in self._connection.execute(sql, [first, end - 1]).fetchall()]
+        A page that follows those in memory is read with the next four, which takes little longer.
+        """
+        first, kept = self._kept.pop(name, (0, []))
+        if not first <= rows.start <= rows.stop <= first + len(kept):
+            pages = 5 if kept and rows.start == first + len(kept) else 1
+            end = rows.start + pages * (rows.stop - rows.start)
+            sql = f'SELECT "{ROW}" FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
+            found = self._connection.execute(sql, [rows.start, end - 1]).fetchall()
+            first, kept = rows.start, [row for (row,) in found]
+        if sum(map(len, kept)) <= _MAX_KEPT_LENGTH:
+            self._kept[name] = first, kept
+        if len(self._kept) > _MAX_KEPT:
+            self._kept.popitem(last=False)
+        return f"[{','.join(kept[rows.start - first : rows.stop - first])}]".encode()
 
     def write_rows(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
         """Write the rows of a query. A snapshot has `ROW`, `TIE` and the columns that they can be sorted by."""

@@ -88,8 +88,6 @@ def test_page_is_accessible_and_fits_and_needs_nothing_else(
             assert response is not None
             assert response.headers["content-security-policy"].startswith("default-src 'none'; style-src ")
             assert page.get_by_text("GET /v2/posts/performance", exact=True).count() == 2
-            for name in ("pageSize", "nextCursor", "metrics"):
-                assert page.get_by_text(name, exact=True).count() >= 1
             violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
             assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
             assert page.evaluate("document.documentElement.scrollWidth") == width
