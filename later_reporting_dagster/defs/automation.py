@@ -187,28 +187,17 @@ def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.Sch
 
 
 def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
-    """Return the job: one independent step per raw table. It does not materialize assets."""
+    names = [raw_table.name for raw_table in RAW_TABLES if raw_table.name in settings.tables]
 
-    def compaction_op(table_name: str) -> dg.OpDefinition:
-        name = settings.asset_key(table_name).to_user_string()
-
-        @dg.op(
-            name=f"{settings.name}_compact_{table_name}",
-            description=f"Copies the closed months of {name} to one file per instance.",
-            out=dg.Out(dg.Nothing),
-            required_resource_keys={settings.resource_key},
-        )
-        def compact(context: dg.OpExecutionContext) -> None:
-            later: LaterReportingResource = getattr(context.resources, settings.resource_key)
+    @dg.op(name=f"{settings.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={settings.resource_key})
+    def compact(context: dg.OpExecutionContext) -> None:
+        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
+        for name in names:
             try:
-                result = later.lake().compact(table_name, restate_days=settings.restate_days, now=datetime.now(UTC))
+                result = later.lake().compact(name, restate_days=settings.restate_days, now=datetime.now(UTC))
             except (LakeUnavailable, ValueError) as error:
                 raise dg.Failure(str(error)) from error
-            context.log.info(f"Compacted {name}: {result}")
-
-        return compact
-
-    ops = [compaction_op(raw_table.name) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+            context.log.info(f"Compacted {settings.asset_key(name).to_user_string()}: {result}")
 
     @dg.job(
         name=f"{settings.name}_compaction",
@@ -219,8 +208,7 @@ def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
         ),
     )
     def compaction() -> None:
-        for op in ops:
-            op()
+        compact()
 
     return compaction
 

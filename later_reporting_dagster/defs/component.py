@@ -83,7 +83,6 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
     @model_validator(mode="wrap")
     @classmethod
     def _check_attributes(cls, attributes: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fail with one line that names each invalid attribute."""
         try:
             return check(_reject_moved_attributes(attributes))
         except ValidationError as error:
@@ -170,7 +169,6 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
         return materialize
 
     def _final_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset as the subclass and the translation change it."""
         if self.name != DEFAULT_NAME:
             spec = spec.replace_attributes(group_name=f"{self.name}_{spec.group_name}")
         final = self.get_asset_spec(spec)

@@ -47,15 +47,7 @@ def log_materialization(
     metadata: Mapping[str, Any],
     provenance: Mapping[str, str] | None = None,
 ) -> None:
-    """Log the materialization of the partition that starts with `day`.
-
-    Args:
-        context: the step's context.
-        day: the first day of the partition.
-        data_version: a hash of the content; downstream assets are updated when it changes.
-        metadata: shown in the UI.
-        provenance: the tags from `provenance_tags`, for a rollup.
-    """
+    """Log the materialization of the partition that starts with `day`. `provenance` are tags from `provenance_tags`."""
     key = context.asset_key
     tags = version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version)
     materialization = dg.AssetMaterialization(
@@ -133,10 +125,7 @@ def written_metadata(written: WriteResult) -> dict[str, Any]:
 def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
     """Return one failure for all failed partitions of a run; not retried, because the other partitions are written.
 
-    Args:
-        failed: reasons by partition, or by (day, instance) pair.
-        what: a noun for what failed, in the singular.
-        written: how many others were written.
+    `failed` are reasons by partition, or by (day, instance) pair; `what` is a noun for these, in the singular.
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)

@@ -49,7 +49,6 @@ def all_tables(definitions: dg.Definitions, settings: DefinitionSettings) -> lis
 
 
 def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table:
-    """Return the table of an asset, from its definition metadata."""
     schema = metadata.get(_COLUMN_SCHEMA)
     if schema is None:
         raise ValueError("it has no column schema: add `*later_tables().values()` to the assets of your definitions")

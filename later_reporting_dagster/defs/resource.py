@@ -43,7 +43,7 @@ from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.sandbox import demo_sandbox
 
-# Dagster's mark of a secret. In YAML, it has to be a reference to an environment variable.
+# Dagster's mark of a secret.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 _SECRET_OPTION = re.compile(
     r"secret|token|password|passphrase|account_key|private_key|sas|connection_string|credential"
@@ -54,6 +54,15 @@ DEFAULT_BASE_URL = "https://reporting.api.later.com"
 # A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
 # a post that replaces another between two pages (docs/reliability.md).
 _DEFAULT_VERIFY_PERCENT: dict[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
+
+
+def _secret(description: str, default: Any = "") -> Any:
+    """Return a field that in YAML has to be a reference to an environment variable."""
+    return Field(default=default, description=description, repr=False, json_schema_extra=_SECRET)
+
+
+def _percent(description: str, default: int | None) -> Any:
+    return Field(default=default, ge=0, le=100, description=description)
 
 
 class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
@@ -87,27 +96,16 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         default=DEFAULT_BASE_URL, description="URL of the API. http is allowed for this machine only."
     )
     client_id: str = Field(default="", description="Client id of the API credentials.", repr=False)
-    client_secret: str = Field(
-        default="", description="Client secret of the API credentials.", repr=False, json_schema_extra=_SECRET
-    )
-    access_token: str = Field(
-        default="",
-        description="A bearer token to use instead of client id and secret.",
-        repr=False,
-        json_schema_extra=_SECRET,
-    )
+    client_secret: str = _secret("Client secret of the API credentials.")
+    access_token: str = _secret("A bearer token to use instead of client id and secret.")
     instance_ids: Annotated[str, NAMES_IN_YAML] = Field(
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
     lake_root: str = Field(
         default_factory=default_lake_root, description="Directory or fsspec URL of the lake.", repr=False
     )
-    storage_options: dict[str, Any] = Field(
-        default={},
-        description="Options of the fsspec filesystem of the lake, such as endpoint and credentials; not used for a"
-        " local directory.",
-        repr=False,
-        json_schema_extra=_SECRET,
+    storage_options: dict[str, Any] = _secret(
+        "Options of the fsspec filesystem of the lake, such as endpoint and credentials.", default={}
     )
     requests_per_minute: int = Field(
         default=120,  # docs/api.md, "Rate limit"
@@ -115,37 +113,27 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         le=1_000_000,
         description="Maximum requests per minute, shared by all processes that use the same rate_limit_store.",
     )
-    rate_limit_store: str = Field(
-        default="",
-        description="Where machines behind one IP address share the rate limit: postgresql://…. Empty:"
-        " only the processes of a user on this machine share it.",
-        repr=False,
-        json_schema_extra=_SECRET,
+    rate_limit_store: str = _secret(
+        "Where machines behind one IP address share the rate limit: postgresql://…. Empty: only the processes of a user"
+        " on this machine share it."
     )
     api_version: str = Field(
         default="auto",
         pattern=rf"^(auto|{'|'.join(API_VERSIONS)})$",
         description="API version: paged, cursor, or auto to detect it.",
     )
-    verify_percent: int | None = Field(
-        default=None,
-        ge=0,
-        le=100,
-        description="Percentage of queries to fetch twice, to verify that both fetches return the same rows; in the"
+    verify_percent: int | None = _percent(
+        "Percentage of queries to fetch twice, to verify that both fetches return the same rows; in the"
         " paged API version only queries of several pages. Default: 1 in the cursor API version, 0 in the paged one.",
+        default=None,
     )
-    shrink_limit_percent: int = Field(
-        default=50,
-        ge=0,
-        le=100,
-        description="Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit, and a"
+    shrink_limit_percent: int = _percent(
+        "Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit, and a"
         " fetch may also remove all values of a file's metrics.",
+        default=50,
     )
-    bad_rows_limit_percent: int = Field(
-        default=100,
-        ge=0,
-        le=100,
-        description="Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.",
+    bad_rows_limit_percent: int = _percent(
+        "Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.", default=100
     )
     memory_gb: float = Field(
         default=2.0,
@@ -341,7 +329,6 @@ def _is_read_early(resource: type[BaseModel], name: str) -> bool:
 
 @contextmanager
 def _invalid_setting(*fields: str) -> Iterator[None]:
-    """Convert a ValueError to an `InvalidSetting` that names the environment variables and fields."""
     try:
         yield
     except ValueError as error:

@@ -40,7 +40,6 @@ ASSET_NAMES = (
 
 
 def _split_names(names: str | Iterable[object]) -> tuple[str, ...]:
-    """Return names that are a list, or a text that separates them by commas."""
     items = names.split(",") if isinstance(names, str) else map(str, names)
     return tuple(name for item in items if (name := item.strip()))
 

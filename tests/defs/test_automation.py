@@ -89,23 +89,6 @@ def automation(project: Project) -> Iterator[Automation]:
         yield Automation(project)
 
 
-def test_rollup_is_requested_once_after_a_fetch(automation: Automation, project: Project) -> None:
-    assert automation.tick() == set()
-    project.fetch(RAW, days=DAYS[:2])
-    assert automation.tick() == set(DAYS[:2])
-    assert automation.tick() == set()
-    project.roll_up(ROLLUP, days=DAYS[:2])
-    assert automation.tick() == set()
-
-
-def test_rollup_of_days_fetched_before_the_first_tick_is_requested(automation: Automation, project: Project) -> None:
-    project.fetch(RAW)
-    project.roll_up(ROLLUP, days=DAYS[:2])
-    assert {DAYS[2]} <= automation.tick() <= EVERY_DAY  # the other run logged the other days as well
-    project.roll_up(ROLLUP)
-    assert [automation.tick() for _ in range(2)] == [set(), set()]
-
-
 def test_rollup_is_requested_for_restated_days_only(automation: Automation, project: Project, service: Service) -> None:
     project.fetch(RAW)
     automation.tick()
@@ -130,7 +113,8 @@ def test_rollup_with_a_failed_instance_is_requested_again_once_it_is_fetched(
     assert automation.tick() == EVERY_DAY
     rolled_up = project.roll_up(ROLLUP)
     assert rolled_up.success
-    assert [found["missing_instances"] for found in project.metadata(rolled_up).values()] == [[INSTANCE_IDS[0]]] * 3
+    for day, found in project.metadata(rolled_up).items():
+        assert found["missing_instances"] == {day: [INSTANCE_IDS[0]]}
     assert automation.tick() == set()
     service.override = lambda request: None
     assert project.fetch(RAW, instances=[INSTANCE_IDS[0]]).success
@@ -276,12 +260,6 @@ def test_report_is_requested_once_after_its_rollups(automation: Automation, proj
     assert ticks(2) == [False, False]
     project.instance.report_run_canceled(run)
     assert ticks(2) == [True, False]
-
-
-def test_automation_sensor_runs_by_default(project: Project) -> None:
-    sensor = project.defs.resolve_sensor_def("later_automation")
-    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert sensor.minimum_interval_seconds == 30
 
 
 # Runs and backfills that update the asset together with its upstream.

@@ -227,13 +227,6 @@ class TestComponentTranslation(TestTranslation):
                 assert assertion(spec_of(defs))
 
 
-def test_translation_can_use_the_default_spec() -> None:
-    translation = {"group_name": "{{ spec.tags['later/layer'] }}"}
-    with loaded({"translation": translation}) as (_, defs):
-        assert spec_of(defs).group_name == "raw"
-        assert spec_of(defs, dg.AssetKey(["later", "organic_paid_weekly"])).group_name == "rollup"
-
-
 class CustomComponent(LaterReportingComponent):
     """Overrides both hooks."""
 

@@ -212,26 +212,6 @@ def test_io_manager_fails_without_any_files(project: Project) -> None:
     assert "files are missing: 2024-03-01 to " in failure_message(everything.run(project))
 
 
-def test_io_manager_opens_no_other_partition(filled: Project, truth: Truth) -> None:
-    for day in DAYS[1:]:
-        for name in INSTANCE_IDS:
-            partition_file(filled.root, "posts_published", day, name).write_bytes(b"no Parquet")
-    mine = Downstream(pa.Table, partitions_def=DAILY)
-    assert mine.run(filled, partition=str(FIRST)).success
-    assert same_rows(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
-    assert "is damaged" in failure_message(Downstream(pa.Table, partitions_def=DAILY).run(filled, partition=str(LAST)))
-
-
-@pytest.mark.parametrize("kind", [dict, Any, pd.DataFrame | None])
-def test_io_manager_names_the_supported_types(kind: Any, filled: Project) -> None:
-    failure = failure_message(Downstream(kind).run(filled))
-    assert failure.startswith("later/posts_published: ")
-    assert (
-        "is not supported: use one of pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame"
-        in failure
-    )
-
-
 def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
     mine = Downstream(pa.Table, table="a_window")
     columns = posts_column_schema(project)
@@ -263,27 +243,6 @@ def test_io_manager_needs_the_column_schema(filled: Project) -> None:
     assert failure_message(mine.run(filled, defs=downstream)).endswith(
         "add `*later_tables().values()` to the assets of your definitions"
     )
-
-
-def test_invalid_lake_root_names_its_setting(filled: Project) -> None:
-    mine = Downstream(pa.Table)
-    downstream = dg.Definitions(
-        assets=[mine.asset, *tables_of(filled).values()], resources={"later_lake": LaterLake(lake_root=" ")}
-    )
-    assert "LATER_LAKE_ROOT" in failure_message(mine.run(filled, defs=downstream))
-
-
-def test_io_manager_does_not_store_outputs(project: Project) -> None:
-    @dg.asset(io_manager_key="later_lake")
-    def mine() -> int:
-        return 1
-
-    defs = dg.Definitions.merge(project.defs, dg.Definitions(assets=[mine]))
-    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=project.instance, asset_selection=[mine.key], run_config=QUIET_LOGGING, raise_on_error=False
-    )
-    assert failure_message(result) == "LaterLake only loads Later's tables: give mine another io_manager_key"
-    assert not project.root.exists()
 
 
 def test_asset_value_loader_loads_tables(filled: Project, truth: Truth) -> None:

@@ -10,7 +10,6 @@ import pytest
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.client.rate_limiter import Ledger
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.ingest.write_guard import WriteGuard
 from tests.conftest import Service
 
 
@@ -100,19 +99,6 @@ def test_value_out_of_bounds_fails_where_it_is_read(
     if field not in ("memory_gb", "demo_mode"):
         with pytest.raises(InvalidSetting, match=message):
             unset.resolved()
-
-
-def test_write_guard_limits() -> None:
-    assert initialized(LaterReportingResource()).write_guard() == WriteGuard(
-        shrink_limit_percent=50, bad_rows_limit_percent=100
-    )
-    limited = LaterReportingResource(shrink_limit_percent=5, bad_rows_limit_percent=0)
-    assert initialized(limited).write_guard() == WriteGuard(shrink_limit_percent=5, bad_rows_limit_percent=0)
-    # Accepting a shrinking response is run config, not a setting.
-    assert initialized(limited).write_guard(accept_shrinking=True) == WriteGuard(
-        shrink_limit_percent=100, bad_rows_limit_percent=0
-    )
-    assert "accept_shrinking" not in LaterReportingResource.model_fields
 
 
 def test_access_token_overrides_client_credentials() -> None:

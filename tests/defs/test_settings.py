@@ -2,10 +2,9 @@
 
 from datetime import date
 
-import dagster as dg
 import pytest
 
-from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
+from later_reporting_dagster import LaterReportingComponent
 
 VARIABLES = ("LATER_START_DATE", "LATER_RESTATE_DAYS", "LATER_DUE_HOUR_UTC", "LATER_METRICS")
 
@@ -45,10 +44,3 @@ def test_names_are_a_list_or_a_text() -> None:
     )
     as_texts = LaterReportingComponent(key_prefix="marketing,later", tables="instances", metrics="likes,reach")
     assert as_lists == as_texts
-
-
-def test_set_variable_becomes_an_env_var(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_LAKE_ROOT", "s3://lake")
-    assert LaterReportingResource.from_environment().lake_root == dg.EnvVar("LATER_LAKE_ROOT")
-    monkeypatch.setenv("LATER_LAKE_ROOT", "")
-    assert "lake_root" not in LaterReportingResource.from_environment().model_fields_set

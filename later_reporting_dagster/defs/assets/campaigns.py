@@ -76,7 +76,6 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
         settings,
         CAMPAIGNS_TABLE,
         CAMPAIGN_COLUMNS,
-        defined_by=campaigns_step,
         description="All campaigns that the API has ever listed: name, description, status and dates.",
         group_name="campaigns",
         tags={"later/layer": "dimension"},
@@ -100,7 +99,6 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
         settings,
         CAMPAIGN_PERFORMANCE_TABLE,
         campaign_performance_columns(settings.campaign_metrics),
-        defined_by=campaign_performance_step,
         description=(
             "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
             " (`dateBasis=performance_date`). Days can be summed."

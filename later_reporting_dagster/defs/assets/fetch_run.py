@@ -103,11 +103,7 @@ class _Day:
     Attributes:
         present: instances that have a file.
         pending: files without a result yet.
-        written: the written files, including those that did not change.
-        failed: the reason of each file that was not replaced.
-        bad_rows: rows in quarantine.
         changes: what changed in replaced files: rows added, removed and restated, and the total of each metric.
-        preview: the first rows of one of the files.
     """
 
     present: set[str | None] = field(default_factory=set)

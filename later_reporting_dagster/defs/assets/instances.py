@@ -44,7 +44,6 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
         settings,
         INSTANCES_TABLE,
         INSTANCE_COLUMNS,
-        defined_by=instances_step,
         deps=settings.dependencies(*_RAW_NAMES),
         description=(
             "All instances that the credentials have ever had access to: when the API listed each first and last, its"
@@ -79,7 +78,6 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         settings,
         COVERAGE_TABLE,
         COVERAGE_COLUMNS,
-        defined_by=coverage_step,
         deps=settings.dependencies(*_COVERED_TABLES, INSTANCES_TABLE),
         description=(
             "Each file of the tables that are fetched: its rows, and when it was first fetched and last restated; and"

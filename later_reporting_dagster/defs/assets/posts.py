@@ -24,10 +24,6 @@ from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.rollups.periods import Period
 
-# The article by Later's help center about the API; docs/api.md has all sources.
-API_REFERENCE_URL = (
-    "https://help-influence.later.com/hc/en-us/articles/20462385592087-Implement-the-Reporting-API-for-Later-Influence"
-)
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
     DateBasis.PERFORMANCE_DATE: (
@@ -84,12 +80,10 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
         settings,
         raw_table.name,
         post_columns(settings.metrics),
-        defined_by=posts_step,
         description=_DESCRIPTIONS[raw_table.date_basis],
         group_name="posts",
         tags={"later/layer": "raw", "later/date_basis": str(raw_table.date_basis)},
         partitions_def=build_partitions_def(Period.DAY, settings.start_date),
-        metadata={"api_reference": dg.MetadataValue.url(API_REFERENCE_URL)},
         freshness_policy=settings.freshness,
     )
     return AssetStep(

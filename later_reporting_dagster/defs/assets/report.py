@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.asset_steps import AssetStep, code_references
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -80,7 +80,6 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
         group_name="organic_paid",
         kinds={"html"},
         tags={"later/layer": "report"},
-        metadata=code_references(report_steps),
         code_version=_package_version(),
         automation_condition=when_upstream_changes(key),
         freshness_policy=settings.freshness,
@@ -89,7 +88,6 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
 
 
 def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:
-    """Yield the number of quarantined rows by table, partition and reason."""
     for table in FETCHED_TABLES:
         counts = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
         for (partition, reason), rows in counts.items():

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.asset_steps import AssetStep, column_lineage, table_spec
+from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.events import (
@@ -110,20 +110,14 @@ def _rollup_spec(table: RollupTable, settings: DefinitionSettings, **attributes:
         settings,
         table.name,
         table.columns,
-        defined_by=windows_step if table.period in (Period.WINDOWS, Period.POSTS) else period_step,
         sql=rollup_sql(),
         description=table.description,
         group_name="organic_paid",
         tags={"later/layer": "rollup", **tags},
-        metadata=_lineage(table, settings),
         automation_condition=when_upstream_changes(settings.asset_key(table.name)),
         freshness_policy=settings.freshness,
         **attributes,
     )
-
-
-def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, Any]:
-    return column_lineage({settings.asset_key(name): columns for name, columns in table.sources.items()})
 
 
 def _roll_up_periods(
@@ -172,9 +166,7 @@ def _roll_up_periods(
                 "dagster/partition_row_count": file.rows,
                 **written_metadata(file),
                 "preview": preview(rows),
-                **_partition_metadata(table, rollup, missing=missing),
-                # Dagster+ reads column lineage from the newest materialization only.
-                **(_lineage(table, settings) if first == first_days[-1] else {}),
+                **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
             },
         )
         written += 1
@@ -195,17 +187,6 @@ def _missing_instances(rollup: PeriodRollup, days: Sequence[date], instances: Se
         for day in lacking:
             by_day.setdefault(day.isoformat(), []).append(name)
     return dict(sorted(by_day.items()))
-
-
-def _partition_metadata(
-    table: RollupTable, rollup: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"instances": len({raw_partition.instance_id for raw_partition in rollup.partitions})}
-    if table.period is Period.DAY:
-        names = [*missing.get(str(rollup.first_day), [])]
-        return {**metadata, **({"missing_instances": dg.MetadataValue.json(names)} if names else {})}
-    metadata["days"] = len({raw_partition.day for raw_partition in rollup.partitions})
-    return {**metadata, **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {})}
 
 
 def _roll_up_windows(
@@ -231,13 +212,12 @@ def _roll_up_windows(
             continue
         state = "changed" if written.changed else "unchanged"
         context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
-        yield table_result(written, {"preview": preview(rows), **_lineage(table, settings)}, key=key)
+        yield table_result(written, {"preview": preview(rows)}, key=key)
     if failed:
         raise combined_failure(failed, what="table", written=len(tables) - len(failed))
 
 
 def _log_sources(context: AssetExecutionContext, windows: WindowRollups) -> None:
-    """Log what was read. Unreadable files count as missing."""
     for name in RAW_TABLE_NAMES.values():
         days = [partition.day for partition in windows.contents.partitions[name]]
         read = f"Read {len(days):,} files of {name}, {min(days)} to {max(days)}" if days else ""

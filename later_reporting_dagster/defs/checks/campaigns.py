@@ -57,24 +57,23 @@ SPEND_WITHIN_BOUNDS = Check(
 
 def campaign_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the assets of campaigns that are defined."""
-
-    def evaluate_campaigns(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_quarantine(CAMPAIGNS_TABLE, lake=later.lake())
-
-    def evaluate_performance(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_quarantine(CAMPAIGN_PERFORMANCE_TABLE, lake=later.lake())
-        yield evaluate_newest_due_day(later.lake(), due_hour_utc=settings.due_hour_utc)
-
     checks = []
     if CAMPAIGNS_TABLE in settings.tables:
-        selected = {CAMPAIGNS_TABLE: [QUARANTINE_EMPTY]}
-        checks.append(build_asset_checks(selected, evaluate=evaluate_campaigns, settings=settings))
+        checks.append(_checks_of({CAMPAIGNS_TABLE: [QUARANTINE_EMPTY]}, settings))
     if CAMPAIGN_PERFORMANCE_TABLE in settings.tables:
-        selected = {CAMPAIGN_PERFORMANCE_TABLE: [QUARANTINE_EMPTY, DUE_DAY]}
-        checks.append(build_asset_checks(selected, evaluate=evaluate_performance, settings=settings))
+        checks.append(_checks_of({CAMPAIGN_PERFORMANCE_TABLE: [QUARANTINE_EMPTY, DUE_DAY]}, settings))
         if BY_CAMPAIGN.raw_table in settings.tables:
             checks.append(build_campaign_totals_check(settings))
     return checks
+
+
+def _checks_of(checks: dict[str, list[Check]], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        for name in checks:
+            yield evaluate_quarantine(name, lake=later.lake())
+        yield evaluate_newest_due_day(later.lake(), due_hour_utc=settings.due_hour_utc)
+
+    return build_asset_checks(checks, evaluate=evaluate, settings=settings)
 
 
 def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
@@ -138,11 +137,7 @@ def evaluate_ad_spend(
 ) -> dg.AssetCheckResult:
     """Evaluate whether the ad spend of campaigns is within the bounds of their posts' paid spend.
 
-    Args:
-        results: the rows of campaign_results.
-        costs: the rows of costs_by_campaign.
-        campaigns: the table of campaigns.
-        days: the days that campaign_performance_daily has.
+    `days` are the days that campaign_performance_daily has.
     """
     below, above = list[str](), list[str]()
     compared = compared_with_maximum = 0
@@ -198,6 +193,5 @@ def _lifetime_spend(
 
 
 def _all_time_rows(rows: pa.Table) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the rows of the window `all`, by instance and campaign."""
     of_all_time = rows.filter(pc.field("time_window") == "all").to_pylist()
     return {(row["instance_id"], row["campaign_id"]): row for row in of_all_time}

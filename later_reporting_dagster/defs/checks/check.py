@@ -25,9 +25,6 @@ class Check:
     """A check of an asset.
 
     Attributes:
-        name: the name.
-        description: what holds if it passes.
-        severity: severity of a failure.
         nothing: the description of a result if nothing was looked at.
         is_daily: whether it runs every day at the due hour, because its result changes with time, or with other tables.
     """
@@ -41,15 +38,7 @@ class Check:
     def result(
         self, passed: bool, problem: str, *, otherwise: str, looked_at: Mapping[str, int], **metadata: Any
     ) -> dg.AssetCheckResult:
-        """Return the result.
-
-        Args:
-            passed: whether nothing is wrong.
-            problem: the description if something is: what, and what to do about it.
-            otherwise: the description if nothing is.
-            looked_at: how much was looked at, by noun; part of the metadata.
-            metadata: more metadata.
-        """
+        """Return the result; `looked_at` says how much was looked at, by noun, and is part of the metadata."""
         has_nothing = passed and not any(looked_at.values())
         good = self.nothing if has_nothing else otherwise
         return dg.AssetCheckResult(
@@ -95,15 +84,7 @@ def build_asset_checks(
     step: str = "",
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
-    """Return checks as one step; any subset can be run.
-
-    Args:
-        checks: the checks, by table.
-        evaluate: evaluates the selected checks.
-        settings: the settings of the component.
-        step: the name of the step; default: that of the first table, and `_checks`.
-        deps: other tables that the checks read.
-    """
+    """Return the checks of tables as one step; any subset can be run. `deps` are other tables that they read."""
     at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(
         f"0 {settings.due_hour_utc} * * *"
     )

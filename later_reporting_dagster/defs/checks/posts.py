@@ -108,7 +108,6 @@ def _raw_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetCh
 
 
 def _settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
-    """Return the check that compares the two raw assets, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield compare_settled_posts(

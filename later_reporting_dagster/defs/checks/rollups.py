@@ -143,7 +143,6 @@ def windows_checks(table: RollupTable) -> list[Check]:
 
 
 def _read_stored(lake: Lake, tables: Sequence[RollupTable]) -> tuple[dict[str, pa.Table], dict[str, str]]:
-    """Return the rows of the tables that are stored, and why others cannot be read, by name."""
     stored, damaged = dict[str, pa.Table](), dict[str, str]()
     for table in tables:
         try:
@@ -157,7 +156,6 @@ def _read_stored(lake: Lake, tables: Sequence[RollupTable]) -> tuple[dict[str, p
 def _evaluate_checks_of_table(
     lake: Lake, table: RollupTable, rows: pa.Table, *, conflicts: int
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the checks that only this table has."""
     if table.name == COSTS_OVERALL.name:
         yield _evaluate_unit_costs(rows)
     elif table.name == BY_PLATFORM.name:
@@ -227,7 +225,6 @@ def _evaluate_windows(differences: Sequence[str], *, rows: int, damage: str) -> 
 
 
 def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
-    """Evaluate the percentage of posts whose CPE and CPM imply different spend."""
     to_date = rows.filter((pc.field("time_window") == "all") & pc.field("instance_id").is_null())
     consistent, contradictory = (
         sum(pc.sum(to_date[f"{channel}_{which}_posts"]).as_py() or 0 for channel in CHANNELS)

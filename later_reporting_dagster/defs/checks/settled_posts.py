@@ -59,11 +59,8 @@ def compare_settled_posts(
 ) -> dg.AssetCheckResult:
     """Compare the summed days of settled posts with their metrics to date. Files that cannot be read are skipped.
 
-    Args:
-        lake: where both raw tables are stored.
-        settled_after_days: days to be recorded after the publish day.
-        memory_gb: memory limit of DuckDB, in GB.
-        published: the first and the last publish day of the posts to compare; default: all.
+    `settled_after_days` are the days to be recorded after the publish day. `published` are the first and the last
+    publish day of the posts to compare; default: all.
     """
     first, last = published or (date.min, date.max)
     files_to_read = {

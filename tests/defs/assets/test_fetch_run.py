@@ -3,7 +3,6 @@
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -125,24 +124,3 @@ def test_closing_the_stream_releases_a_thread_that_waits_to_emit() -> None:
     assert next(results) == 0
     results.close()
     assert ended.wait(10)
-
-
-def test_stream_can_be_closed_while_the_coroutine_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    may_finish = threading.Event()
-
-    class LoopClosedBeforeCancellation(asyncio.SelectorEventLoop):
-        def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:
-            may_finish.set()
-            deadline = time.monotonic() + 10
-            while not self.is_closed() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            return super().call_soon_threadsafe(*args, **options)
-
-    async def start(emit: Callable[[int], None]) -> None:
-        emit(1)
-        may_finish.wait(10)
-
-    monkeypatch.setattr(asyncio, "new_event_loop", LoopClosedBeforeCancellation)
-    results = cast(Any, stream(start))
-    assert next(results) == 1
-    results.close()

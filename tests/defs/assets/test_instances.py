@@ -146,7 +146,8 @@ def test_checks_and_rollups_use_the_dimension_without_requests(project: Project,
         results = project.check(every, due)
         rolled_up = project.roll_up("organic_paid_by_publish_day")
         assert service.requests == []
-        (missing,) = {str(found.get("missing_instances")) for found in project.metadata(rolled_up).values()}
+        found = project.metadata(rolled_up)
+        (missing,) = {str(found[day].get("missing_instances", {}).get(day)) for day in found}
         return results[every].passed, results[due].metadata["instances"].value, missing
 
     # Before the first write: the instances that have files.
@@ -276,14 +277,6 @@ def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project)
     assert requested_days(first) == {"007": [str(DAYS[0])]}
     project.instance.report_run_canceled(running)
     assert requested_days(tick(project, cursor=first.cursor)) == {"007": [str(DAYS[1])]}
-
-
-def test_sensor_leaves_days_that_are_not_due_to_the_schedule(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_empty(project, DAYS[:2])
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 11, tzinfo=UTC))
-    assert not tick(project).run_requests
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 12, tzinfo=UTC))
-    assert requested_days(tick(project)) == dict.fromkeys(INSTANCE_IDS, [str(DAYS[2])])
 
 
 def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,10 +11,10 @@ from starlette.requests import Request
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
-from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
+from later_reporting_dagster.lake import Partition, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import FIRST_DAY, Service, Truth, files
-from tests.defs.conftest import Project, asset_key
+from tests.defs.conftest import Project
 
 ASSET = "post_metrics_daily"
 PARTITION = Partition(FIRST_DAY, "instance_000")
@@ -78,16 +77,6 @@ def test_changed_metric_selection_is_no_restatement(project: Project, service: S
     assert metadata_of(project, fetch(project, "saves,reach,likes"))["files_changed"] == 0
     assert files(project.root) == before
     assert project.data_versions(fetch(project, "")) == project.data_versions(first)
-
-
-@pytest.mark.parametrize("metrics", [DEFAULT_METRICS, METRICS])
-def test_raw_assets_show_the_selected_metrics(metrics: Any, tmp_path: Path) -> None:
-    defs = LaterReportingComponent(metrics=",".join(metric.column for metric in metrics)).build_definitions()
-    for asset in ("posts_published", "post_metrics_daily"):
-        metadata = defs.resolve_assets_def(asset_key(asset)).metadata_by_key[asset_key(asset)]
-        shown = [column.name for column in metadata["dagster/column_schema"].columns]
-        assert shown == [column.name for column in post_columns(metrics)]
-    assert [column.name for column in POST_COLUMNS] == [column.name for column in post_columns(DEFAULT_METRICS)]
 
 
 ROLLUP = "organic_paid_daily"

@@ -88,11 +88,3 @@ def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     assert missing.keys() >= {("post_metrics_daily", name) for name in INSTANCE_IDS[1:]}
     fetched = missing.get(("post_metrics_daily", INSTANCE_IDS[0]), [])
     assert not [age for age in range(len(DAYS)) for first, last in fetched if first <= age <= last]
-
-
-def test_report_that_cannot_be_written_fails(project: Project) -> None:
-    project.fetch("post_metrics_daily", days=DAYS[:1])
-    project.run(OVERALL.name)
-    (project.root / REPORT).write_bytes(b"not a directory")
-    description, _ = failure(project.run(REPORT))
-    assert "report.html" in description

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.lake import Partition, schema_of
-from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.lake import Partition
 from tests.conftest import INSTANCE_IDS, Row, Service, Truth, files
 from tests.defs.conftest import DAYS, Project, assert_success, enlarge_metrics, failure, freeze_clock
 from tests.rollups.reference import World
@@ -78,7 +77,6 @@ def test_days_match_the_reference(asset: str, project: Project, truth: Truth) ->
         rolled_up = stored(project, asset, day)
         found = metadata[str(day)]
         assert found["dagster/partition_row_count"] == len(rolled_up)
-        assert found["instances"] == len(INSTANCE_IDS)
         assert "missing_instances" not in found
         assert found["dagster/uri"] == str(project.root / asset / f"date={day}" / "part-0.parquet")
         assert found["preview"].startswith("| instance_id | campaign_id |")
@@ -100,7 +98,6 @@ def test_week_and_month_match_the_reference(asset: str, project: Project, truth:
     assert sum(group["posts"] for group in found) == len(posts) < len(rows)
     metadata = project.metadata(result)[str(FIRST_OF_PERIOD[asset])]
     assert metadata["dagster/partition_row_count"] == len(found)
-    assert (metadata["days"], metadata["instances"]) == (3, 4)
     assert project.passed(result)["reconciles_with_raw_rows"] is True
 
 
@@ -136,9 +133,8 @@ def test_week_metadata_has_missing_days_and_instances(project: Project) -> None:
     result = project.roll_up(WEEKLY)
     assert result.success
     metadata = project.metadata(result)[str(WEEK)]
-    assert metadata["days"] == 2
     # The first days of the week are before the start date.
-    assert metadata["missing_days"] == {"2024-03-02": [INSTANCE_IDS[3]], "2024-03-03": sorted(INSTANCE_IDS)}
+    assert metadata["missing_instances"] == {"2024-03-02": [INSTANCE_IDS[3]], "2024-03-03": sorted(INSTANCE_IDS)}
 
 
 @pytest.mark.parametrize(
@@ -200,22 +196,3 @@ def test_day_that_cannot_be_written_fails_alone(project: Project) -> None:
     (project.root / BY_PUBLISH_DAY / f"date={DAYS[1]}").write_bytes(b"not a directory")
     _, metadata = failure(project.roll_up(BY_PUBLISH_DAY))
     assert metadata["failed_partitions"].keys() == {str(DAYS[1])}
-
-
-@each_period_rollup
-def test_reconciliation_fails_for_a_tampered_rollup_and_a_damaged_raw_file(asset: str, project: Project) -> None:
-    project.fetch(RAW[asset])
-    project.roll_up(asset)
-    key = (asset, "reconciles_with_raw_rows")
-    (evaluation,) = project.check(key).values()
-    assert evaluation.passed
-    assert evaluation.description in ("1 week equals its raw rows", "1 month equals its raw rows")
-    partition = Partition(FIRST_OF_PERIOD[asset])
-    schema = schema_of(next(table for table in TABLES if table.name == asset).columns)
-    project.lake.write(asset, partition, project.lake.read(asset, [partition], schema=schema).slice(1))
-    (evaluation,) = project.check(key).values()
-    assert not evaluation.passed
-    assert (evaluation.description or "").endswith(f"materialize {FIRST_OF_PERIOD[asset]}")
-    damage(project, asset)
-    (evaluation,) = project.check(key).values()
-    assert "is damaged" in evaluation.metadata["differences"].value[str(FIRST_OF_PERIOD[asset])][0]

@@ -230,17 +230,3 @@ def test_damaged_tables_of_campaigns_are_skipped_and_reported(filled: Project, t
 def test_table_depends_on_those_of_its_sources_that_are_defined() -> None:
     defs = LaterReportingComponent(tables=[*BASES.values(), BY_CAMPAIGN.name]).build_definitions()
     assert defs.resolve_asset_graph().get(asset_key(BY_CAMPAIGN.name)).parent_keys == {asset_key("post_metrics_daily")}
-
-
-def test_tables_of_campaigns_are_in_sync_until_campaigns_change(fetched: Project) -> None:
-    def report_campaigns(version: str) -> None:
-        tags = {"dagster/data_version": version}
-        fetched.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("campaigns"), tags=tags))
-
-    fetched.roll_up_windows(*SOME)
-    assert all(fetched.is_in_sync(asset) for asset in SOME)
-    report_campaigns("1")
-    assert {asset for asset in SOME if not fetched.is_in_sync(asset)} == {COSTS_BY_CAMPAIGN.name, CAMPAIGN_RESULTS.name}
-    fetched.roll_up_windows(*SOME)
-    report_campaigns("1")
-    assert all(fetched.is_in_sync(asset) for asset in SOME)
