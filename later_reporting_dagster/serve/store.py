@@ -90,7 +90,7 @@ class LakeStore:
         self._options = options
         self._metrics = frozenset(metric.api_name for metric in options.metrics)
         self._missing: dict[str, Mapping[str, str]] = {}  # headers, by snapshot
-        self._paginations: OrderedDict[str, bytes] = OrderedDict()  # the version of each
+        self._paginations: OrderedDict[str, str] = OrderedDict()  # the snapshot of each
         self._writes: dict[str, asyncio.Task[str]] = {}
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
@@ -140,9 +140,7 @@ class LakeStore:
         number, start = divmod(page.offset, BLOCK_ROWS)
         key, part = digest(rows), digest(order, number)
         with self._tables.pinned(key, part):
-            pagination = digest(key, order, caller.session)
-            version = await self._version_of_page(rows, key, page, caller, pagination=pagination)
-            snapshot = _table_name(key, version)
+            snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
             block = f"{snapshot}_{part}"
             total = self._tables.number_of_rows(snapshot) or 0
             data = b"[]"
@@ -153,41 +151,37 @@ class LakeStore:
             # The least recently used tables are removed first: a block before the rows that it can be written from.
             for name in (block, snapshot):
                 self._tables.number_of_rows(name)
-        body = page_body(msgspec.Raw(data), page=replace(page, snapshot=version), total=total)
-        return PageResponse(body, self._missing.get(snapshot, {}))
+        page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
+        return PageResponse(page_body(msgspec.Raw(data), page=page, total=total), self._missing.get(snapshot, {}))
 
-    async def _version_of_page(
-        self, rows: _Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str
-    ) -> bytes:
-        """Return the version of the snapshot that a page belongs to: for a first page, that of the lake as it is now.
+    async def _snapshot(self, rows: _Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str) -> str:
+        """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
 
         A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
         """
         uses_cursors = page.api_version.uses_cursors
-        version = page.snapshot or None
+        name = _table_name(key, page.snapshot) if page.snapshot else None
         if page.offset and not uses_cursors:
-            version = self._paginations.get(pagination)
-        if version is None:
-            version = await self._current_version(rows, key, caller)
+            name = self._paginations.get(pagination)
+        if name is None:
+            name = await self._current_snapshot(rows, key, caller)
             if not uses_cursors:
-                self._paginations[pagination] = version
-        elif _table_name(key, version) not in self._tables:
-            # Not kept any more, but the same if the lake is: rows are read in a reproducible order.
-            state = await self._inspect(rows, caller)
-            if state.version != version or await self._current_version(rows, key, caller) != version:
-                if uses_cursors:
-                    raise expired_cursor()
-                raise _conflict(
-                    "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
-                )
+                self._paginations[pagination] = name
+        # If it is not kept any more, it is the same if the lake is: rows are read in a reproducible order.
+        elif name not in self._tables and await self._current_snapshot(rows, key, caller) != name:
+            if uses_cursors:
+                raise expired_cursor()
+            raise _conflict(
+                "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
+            )
         if pagination in self._paginations:
             self._paginations.move_to_end(pagination)
         if len(self._paginations) > MAX_PAGINATIONS:
             self._paginations.popitem(last=False)
-        return version
+        return name
 
-    async def _current_version(self, rows: _Rows, key: str, caller: Caller) -> bytes:
-        """Return the version of a snapshot of the lake as it is now."""
+    async def _current_snapshot(self, rows: _Rows, key: str, caller: Caller) -> str:
+        """Return the snapshot of the lake as it is now."""
         for _ in range(MAX_READS):
             state = await self._inspect(rows, caller)
             name = _table_name(key, state.version)
@@ -198,7 +192,7 @@ class LakeStore:
             self._missing[name] = state.missing
             if len(self._missing) > MAX_FILES:
                 self._missing = {each: headers for each, headers in self._missing.items() if each in self._tables}
-            return bytes.fromhex(name.rpartition("_")[2])
+            return name
         raise _unreadable("files of the lake are replaced faster than they can be read: try again later")
 
     def _write_rows(self, rows: _Rows, state: LakeState, name: str, key: str) -> str:
