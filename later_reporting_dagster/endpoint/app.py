@@ -142,7 +142,6 @@ class RateLimitMiddleware:
         await self._app(scope, receive, send_with_headers)
 
     def _admit(self, scope: Scope) -> bool:
-        """Count a request if the window has room for it; return whether it has."""
         client = scope.get("client")
         admitted, now = self._admitted[client[0] if client else ""], self._clock()
         while admitted and admitted[0] <= now - self._limit.window_seconds:

@@ -67,12 +67,10 @@ class PageRequest(msgspec.Struct, frozen=True):
 
     @property
     def number(self) -> int:
-        """Page number, from 1."""
         return self.offset // self.size + 1
 
     @property
     def rows(self) -> slice:
-        """Slice of the page within all rows of the list."""
         return slice(self.offset, self.offset + self.size)
 
     def cursor_to(self, offset: int) -> str:

@@ -129,7 +129,6 @@ class _CampaignSums:
         return self._values[name]
 
     def platforms(self, position: int) -> list[Platform]:
-        """Return the platforms of the posts of the campaign at a position."""
         content_types = self._world.posts.content_type[self._of_campaign(position, self._rows)]
         return sorted({CONTENT_TYPES[content_type][1] for content_type in content_types.tolist()})
 
@@ -154,7 +153,6 @@ class _CampaignSums:
         return quotient(*(self._sum(np.where(has_both, part, 0)) for part in parts), scale=scale)
 
     def _count(self, included: NDArray[np.bool_], *, distinct_creators: bool) -> IntArray:
-        """Return the number of included posts, or of their creators."""
         if not distinct_creators:
             return self._sum(included.astype(np.int64))
         creators = np.where(included, self._world.posts.creator_id[self._rows], NOT_AVAILABLE)

@@ -118,7 +118,6 @@ class FaultMiddleware:
         await self._send(response, receive, send)
 
     def _draw(self, scope: Scope) -> tuple[Fault | None, Random]:
-        """Return the fault of a request, if any, and its source of random numbers."""
         request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
         self._request_counts[request] += 1
         random = Random(f"{self._seed} {request} {self._request_counts[request]}")
@@ -145,7 +144,6 @@ class FaultMiddleware:
         return requested.body()
 
     async def _app_response(self, scope: Scope, receive: Receive) -> FaultResponse:
-        """Return the response of the application without a fault."""
         messages: list[Message] = []
 
         async def collect(message: Message) -> None:

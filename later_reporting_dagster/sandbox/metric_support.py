@@ -43,7 +43,6 @@ _CONTENT_TYPES_BY_METRIC: Mapping[str, Collection[str]] = {
 
 
 def supports(content_type: str, metric: str) -> bool:
-    """Return whether posts of a content type have the metric with this API name."""
     return metric not in _CONTENT_TYPES_BY_METRIC or content_type in _CONTENT_TYPES_BY_METRIC[metric]
 
 

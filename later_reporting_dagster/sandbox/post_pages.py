@@ -86,7 +86,6 @@ def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dic
 
 
 def included_content_types(query: PostsQuery) -> list[str]:
-    """Return the content types that match the filters of a query."""
     return [
         content_type
         for content_type, platform, _ in CONTENT_TYPES

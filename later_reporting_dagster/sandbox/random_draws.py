@@ -51,5 +51,4 @@ def skewed(keys: Keys, name: str, *, choices: int) -> IntArray:
 
 
 def floor(values: NDArray[np.float64]) -> IntArray:
-    """Round down to whole numbers."""
     return np.floor(values).astype(np.int64)

@@ -157,13 +157,11 @@ class _SyntheticStore:
         return self._respond(page, partial(self.campaigns.performance_page, query))
 
     def _check_campaigns(self) -> None:
-        """Raise the error of the options, if the campaign routes are refused."""
         if self.options.campaigns_status is not None:
             problem_type, detail = _REFUSALS[self.options.campaigns_status]
             raise ProblemError(HTTPStatus(self.options.campaigns_status), problem_type, detail)
 
     def _in_scope(self, query: PostsQuery, caller: Caller) -> PostsQuery:
-        """Return a query that names its instances."""
         return replace(query, instance_ids=instances_in_scope(query.instance_ids, caller.instance_ids or ()))
 
     def _respond(

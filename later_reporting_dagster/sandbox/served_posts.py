@@ -48,7 +48,6 @@ class ServedPosts:
         self._additions = self._removals = 0
 
     def rows(self, query: PostsQuery) -> IntArray:
-        """Return the rows that match a query now, in its order."""
         rows = self._all_rows(query)
         return rows[self._is_served(rows)]
 
@@ -70,11 +69,9 @@ class ServedPosts:
         return page_body(self._render(query, rows[current]), page=page, total=len(rows), next_offset=next_offset)
 
     def page_of_rows(self, query: PostsQuery, page: PageRequest, *, rows: IntArray) -> JsonObject:
-        """Return the body of a page if `rows` were all rows of the query."""
         return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
 
     def days(self, rows: IntArray) -> IntArray:
-        """Return the publication days of rows, as proleptic ordinals."""
         return self._world.posts.day[rows]
 
     def add_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
@@ -119,5 +116,4 @@ class RequestedPage:
     query: PostsQuery | None = None
 
     def body(self) -> JsonObject:
-        """Return the body of the page without a fault."""
         return self.render(self.page)

@@ -325,7 +325,6 @@ _ACCRUED = _accrual_table()
 
 
 def _post_counts(day_key: Keys, mean: int) -> IntArray:
-    """Draw the number of posts of instances on days."""
     spread = 1.5 * np.sqrt(mean)
     posts = np.maximum(np.rint(mean + spread * normal(day_key, "posts")), 0)
     return np.where(uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)

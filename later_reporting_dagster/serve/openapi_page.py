@@ -36,7 +36,6 @@ of the cursor version, and any other of the paged version. If days of the range 
 
 
 def openapi_routes() -> list[Route]:
-    """Return the routes of the documents and of the page."""
     documents = [Route(path, partial(_document, version=version)) for version, path in _DOCUMENT_PATHS.items()]
     return [*documents, Route("/docs", _page)]
 

@@ -162,7 +162,6 @@ def _unreadable(error: Exception, database: LakeDatabase, *, verify: bool) -> Ro
 
 
 def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
-    """Return the SQL that selects and renders the rows."""
     query = rows.query
     metrics = _metrics_to_read(query)
     return _TEMPLATES.get_template("posts.sql").render(
@@ -192,7 +191,6 @@ def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
 
 
 def _fields(query: PostsQuery) -> list[tuple[str, str]]:
-    """Return the fields of a post, each with the SQL of its value."""
     has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
     fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
     if query.metrics is None:

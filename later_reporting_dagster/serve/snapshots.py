@@ -199,7 +199,6 @@ class Tables:
             self.remove_file(name)
 
     def remove_file(self, name: str) -> None:
-        """Remove the file of a table, which is not one of those that were added."""
         for suffix in ("", ".wal"):
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 

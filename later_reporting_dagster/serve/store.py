@@ -96,7 +96,6 @@ class LakeStore:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep a folder for temporary files during the block."""
         options = self._options
         memory_gb = options.memory_gb / (WRITES_AT_ONCE + 1)
         with private_folder(options.snapshot_directory) as folder:
@@ -107,7 +106,6 @@ class LakeStore:
                 self._tables.close()
 
     async def instance_ids(self) -> Sequence[str]:
-        """Return the instances that the API lists or that have files."""
         with _lake_problems():
             return await run_in_threadpool(all_instances, self._lake)
 
@@ -127,7 +125,6 @@ class LakeStore:
     async def campaigns_page(
         self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
     ) -> PageResponse:
-        """Return a page of campaigns, ordered by instance and id."""
         return await self._page(CampaignRows(_scope(instance_ids, caller)), page, caller, order=TIE)
 
     async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> PageResponse:
@@ -181,7 +178,6 @@ class LakeStore:
         return name
 
     async def _current_snapshot(self, rows: _Rows, key: str, caller: Caller) -> str:
-        """Return the snapshot of the lake as it is now."""
         for _ in range(MAX_READS):
             state = await self._inspect(rows, caller)
             name = _table_name(key, state.version)
