@@ -60,14 +60,16 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of further metrics": without(post_columns(METRICS), POST_COLUMNS),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of organic_paid_weekly": without(WEEKLY.columns, DAILY.columns),
-    "columns of organic_paid_by_campaign": without(BY_CAMPAIGN.columns, DAILY.columns),
+    "columns of organic_paid_by_campaign": [
+        column for column in without(BY_CAMPAIGN.columns, DAILY.columns) if not column.name.startswith("previous_")
+    ],
     "columns of organic_paid_by_creator": without(BY_CREATOR.columns, BY_CAMPAIGN.columns),
     "columns of organic_paid_by_publish_day": without(BY_PUBLISH_DAY.columns, KEYS),
     "columns of campaign_results": without(
         CAMPAIGN_RESULTS.columns, [*BY_CAMPAIGN.columns, *campaign_performance_columns(CAMPAIGN_METRICS)]
     ),
-    "columns of post_benchmarks": POST_BENCHMARKS.columns,
-    "columns of organic_paid_by_age": BY_AGE.columns,
+    "columns of post_benchmarks": without(POST_BENCHMARKS.columns, [each for each in POST_COLUMNS if not each.unit]),
+    "columns of organic_paid_by_age": without(BY_AGE.columns, POST_COLUMNS),
 }
 
 

@@ -14,7 +14,6 @@ import click
 
 from later_reporting_dagster.cli.options import (
     AssetName,
-    Day,
     current_project,
     one_line,
     one_line_errors,
@@ -42,6 +41,7 @@ FETCHED_ASSETS = (*POSTS_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
 QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
 PERIODS_BY_ROLLUP = {table.name: table.period for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)}
 MAX_LISTED_FAILURES = 50
+_DAY = click.DateTime(["%Y-%m-%d"])
 
 _OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
 _WARN = click.style("WARN", fg="yellow")
@@ -105,8 +105,8 @@ def instances() -> None:
 
 @main.command()
 @click.option("--asset", required=True, type=AssetName(), help="Asset to materialize, such as later/posts_published.")
-@click.option("--start", type=Day(), help="First day, UTC. Required if the asset has partitions.")
-@click.option("--end", type=Day(), help="Last day, UTC, inclusive.")
+@click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Required if the asset has partitions.")
+@click.option("--end", type=_DAY, metavar="YYYY-MM-DD", help="Last day, UTC, inclusive.")
 @click.option(
     "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
@@ -122,8 +122,8 @@ def instances() -> None:
 def backfill(
     *,
     asset: str,
-    start: date | None,
-    end: date | None,
+    start: datetime | None,
+    end: datetime | None,
     instance_lists: tuple[str, ...],
     only_missing: bool,
     accept_shrinking: bool,
@@ -146,7 +146,7 @@ def backfill(
     from later_reporting_dagster.defs.settings import REPORT
 
     project = current_project()
-    days = _days(asset, start, end, project=project)
+    days = _days(asset, start and start.date(), end and end.date(), project=project)
     flags = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
     config = _run_config(asset, flags, instances=_instance_ids(instance_lists))
     if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
@@ -160,11 +160,11 @@ def backfill(
     for fetch in outcome.fetches:
         for warning in fetch.warnings:
             click.echo(f"Warning: {one_line(warning)}", err=True)
-        if fetch.written and not fetch.rows:
+        if days and fetch.written and not fetch.rows:
             rows = "posts" if fetch.table_name in POSTS_ASSETS else "campaigns"
             click.echo(
-                f"Warning: no {rows} from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
-                " instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
+                f"Warning: no {rows} from {days[0]} to {days[1]}: all {fetch.written} files are empty. Check the days,"
+                " the instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
                 " credentials.",
                 err=True,
             )

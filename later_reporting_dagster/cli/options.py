@@ -34,22 +34,6 @@ def yesterday() -> date:
     return newest_day(datetime.now(UTC))
 
 
-# The two base classes without a type argument are generic in newer versions of click only.
-class Day(click.ParamType):  # type: ignore[type-arg]
-    """A date as YYYY-MM-DD."""
-
-    name = "YYYY-MM-DD"
-
-    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Return the date, or fail with a usage error."""
-        if isinstance(value, date):
-            return value
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
-
-
 class FiniteNumber(click.FloatRange):
     """A finite number. `click.FloatRange` alone accepts `nan` and `inf`."""
 
@@ -61,7 +45,7 @@ class FiniteNumber(click.FloatRange):
         return number
 
 
-class AssetName(click.ParamType):  # type: ignore[type-arg]
+class AssetName(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
     """An asset of `names`, or any: by its key, such as `later/posts_published`, or by the name of its table alone."""
 
     name = "ASSET"

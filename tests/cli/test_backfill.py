@@ -261,8 +261,8 @@ def test_backfill_that_cannot_start_prints_the_reason(
 @pytest.mark.parametrize(
     ("start", "end", "line"),
     [
-        ("yesterday", "2024-03-02", "'yesterday' is not a day as YYYY-MM-DD"),
-        ("2024-03-01", "2024-02-30", "'2024-02-30' is not a day as YYYY-MM-DD"),
+        ("yesterday", "2024-03-02", "Invalid value for '--start': 'yesterday' does not match"),
+        ("2024-03-01", "2024-02-30", "Invalid value for '--end': '2024-02-30' does not match"),
         ("2024-03-02", "2024-03-01", "--end 2024-03-01 is before --start 2024-03-02"),
         (
             "2023-12-31",

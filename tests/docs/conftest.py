@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "later_reporting_dagster"
 DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
 CHANGELOG = ROOT / "CHANGELOG.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -79,11 +78,6 @@ class Shell:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
-
-    def in_repository(self, repository: Path) -> "Shell":
-        """Return a shell in a copy of the repository, whose package is the one that commands use."""
-        environment = {**self.environment, "PYTHONPATH": str(repository)}
-        return replace(self, directory=repository, environment=environment)
 
     @property
     def lake(self) -> Lake:

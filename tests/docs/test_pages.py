@@ -8,7 +8,7 @@ import pytest
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import defs
-from tests.docs.conftest import PAGES, ROOT, section
+from tests.docs.conftest import CONTRIBUTING, PAGES, ROOT, section
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -36,6 +36,12 @@ def test_page_has_no_broken_links(page: Path) -> None:
         assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked), target
+
+
+def test_contributing_names_existing_files() -> None:
+    named = re.findall(r"`((?:later_reporting_dagster|tests|docs)/[\w/.-]+)`", CONTRIBUTING.read_text())
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @every_page

@@ -144,11 +144,11 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
-    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake."""
+def dagster_dev(directory: Path, *, tables: str = "") -> Iterator[DagsterDev]:
+    """Run `dagster dev` with these or all assets while the block runs, with an empty `DAGSTER_HOME` and lake."""
     with (
         sandbox_environment(directory) as (service, environment),
-        _running_dagster(["dagster", "dev"], directory, service, environment) as dagster,
+        _running_dagster(["dagster", "dev"], directory, service, environment | {"LATER_TABLES": tables}) as dagster,
     ):
         wait_until("the daemon is healthy", lambda: _daemon_is_healthy(dagster))
         yield dagster

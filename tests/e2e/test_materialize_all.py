@@ -6,7 +6,7 @@ The tests share one lake, which is empty before the first.
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,16 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.browser import Ui
-from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, wait_until
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, dagster_dev, wait_until
 
 pytestmark = pytest.mark.e2e
 
 RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily", "organic_paid_by_publish_day")
+# With one asset of each kind: each step is a process of some seconds.
+TABLES = (
+    *(*RAW, *ROLLUPS, "instances", "coverage", "campaigns", "campaign_performance_daily", "organic_paid_weekly"),
+    *("organic_paid_by_campaign", "campaign_results", "post_benchmarks", "organic_paid_report"),
+)
 STATE = """{
   runsOrError { ... on Runs { results { runId status endTime tags { key } assetSelection { path } } } }
   partitionBackfillsOrError { ... on PartitionBackfills { results { status endTimestamp } } }
@@ -37,6 +42,12 @@ STATE = """{
 EVENTS = """query($run: ID!) {
   logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events { __typename } } }
 }"""
+
+
+@pytest.fixture(scope="module")
+def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+    with dagster_dev(tmp_path_factory.mktemp("dagster"), tables=",".join(TABLES)) as dagster:
+        yield dagster
 
 
 def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: DagsterDev) -> None:
