@@ -64,6 +64,7 @@ def test_page_names_existing_jobs_schedules_and_sensors(page: Path) -> None:
     known = {each.name for each in repository.schedule_defs} | {each.name for each in repository.sensor_defs}
     known |= {each.name for each in repository.get_all_jobs()}
     known |= {
+        "later_compact",
         "later_lake",
         "later_api",
         "later_reporting",
