@@ -103,8 +103,7 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
     parameters, size, position = _read(query_string, api_version)
-    _check_sort_property(parameters, SortProperty)
-    _check_metrics(parameters, METRICS, api_version)
+    _check_names(parameters, SortProperty, METRICS, api_version)
     query: PostsQuery = _convert(parameters, PostsQuery)
     return query, _page(size, position, api_version, query=query)
 
@@ -114,8 +113,7 @@ def parse_campaign_performance_query(
 ) -> tuple[CampaignsQuery, PageRequest]:
     """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
     parameters, size, position = _read(query_string, api_version)
-    _check_sort_property(parameters, CAMPAIGN_SORT_PROPERTIES)
-    _check_metrics(parameters, CAMPAIGN_METRICS, api_version)
+    _check_names(parameters, CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS, api_version)
     sort_property, metrics = parameters.pop(_SORT_PROPERTY, None), parameters.pop(METRICS_MEMBER, None)
     posts = _convert(parameters, PostsQuery)
     query = CampaignsQuery(posts=posts, sort_property=sort_property, metrics=metrics and tuple(metrics))
@@ -184,16 +182,15 @@ def _page(size: int, position: str | None, api_version: ApiVersion, *, query: ob
     return PageRequest((number - 1) * size, size, api_version)
 
 
-def _check_sort_property(parameters: dict[str, Any], supported: Iterable[str]) -> None:
-    if parameters.get(_SORT_PROPERTY) not in (None, *supported):
-        detail = f"sortProperty must be one of {', '.join(supported)}"
+def _check_names(
+    parameters: dict[str, Any], sort_properties: Iterable[str], metrics: Iterable[Metric], api_version: ApiVersion
+) -> None:
+    """Check the sort property, and that metrics are there in the version that requires them, and not in the other."""
+    if parameters.get(_SORT_PROPERTY) not in (None, *sort_properties):
+        detail = f"sortProperty must be one of {', '.join(sort_properties)}"
         raise ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
-
-
-def _check_metrics(parameters: dict[str, Any], known: Iterable[Metric], api_version: ApiVersion) -> None:
-    """Check that metrics are there in the API version that requires them, and not in the other one."""
     if api_version.nests_metrics and METRICS_MEMBER not in parameters:
-        raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in known)}")
+        raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in metrics)}")
     if not api_version.nests_metrics and METRICS_MEMBER in parameters:
         _reject([METRICS_MEMBER])
 

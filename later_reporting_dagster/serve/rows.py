@@ -45,7 +45,7 @@ from later_reporting_dagster.serve.lake_state import (
     unknown_instances,
     version_of_files,
 )
-from later_reporting_dagster.serve.snapshots import ROW, TIE, RowsNotRead, Tables, failure
+from later_reporting_dagster.serve.snapshots import ROW, TIE, RowsNotRead, Tables
 
 _logger = logging.getLogger(__name__)
 
@@ -119,17 +119,12 @@ class PostRows:
         DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
         file has changed at the end, all are read again, each by one access, which is slower.
         """
-        with suppress(RowsNotRead):
+        with suppress(RowsNotRead, duckdb.Error, OSError):
             self._write(lake, state, tables, name, in_one_access=False)
             if self._version(lake, state.partitions) == state.version:
                 return state.version
             tables.remove_file(name)
-        try:
-            self._write(lake, state, tables, name, in_one_access=True)
-        except RowsNotRead:
-            if self._version(lake, state.partitions) == state.version:
-                raise
-            raise LakeChanged from None
+        self._write(lake, state, tables, name, in_one_access=True)
         return state.version if self._version(lake, state.partitions) == state.version else random_version()
 
     def _write(self, lake: Lake, state: LakeState, tables: Tables, name: str, *, in_one_access: bool) -> None:
@@ -144,20 +139,23 @@ class PostRows:
                 database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
                 tables.write_rows(name, rows_sql(self, in_one_scan=in_one_access), database.connection)
             except (duckdb.Error, OSError) as error:
-                raise failure(error) or _unreadable(error, database, verify=in_one_access) from error
+                if not in_one_access:
+                    raise
+                if self._version(lake, state.partitions) != state.version:
+                    raise LakeChanged from None
+                raise _unreadable(error, database) from error
 
     def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:
         return version_of_files(lake, lake.files(self.table_name, partitions))
 
 
-def _unreadable(error: Exception, database: LakeDatabase, *, verify: bool) -> RowsNotRead:
-    """Return why rows cannot be read; to verify is to read all files."""
-    if verify:
-        for table_name, failures in database.find_unreadable_files().items():
-            partition, cause = next(iter(failures.items()))
-            _logger.error("%s", cause)
-            return RowsNotRead(f"the file of {partition} in {table_name} cannot be read: materialize that day again")
-        _logger.error("The lake cannot be read: %s", str(error).strip().partition("\n")[0])
+def _unreadable(error: Exception, database: LakeDatabase) -> RowsNotRead:
+    """Return why rows cannot be read; reads all files."""
+    for table_name, failures in database.find_unreadable_files().items():
+        partition, cause = next(iter(failures.items()))
+        _logger.error("%s", cause)
+        return RowsNotRead(f"the file of {partition} in {table_name} cannot be read: materialize that day again")
+    _logger.error("The lake cannot be read: %s", str(error).strip().partition("\n")[0])
     return RowsNotRead("the lake cannot be read: see the log of the server")
 
 

@@ -141,8 +141,11 @@ class Tables:
             connection.execute("DETACH new")
         except Exception as error:
             self.remove_file(name)
-            if found := failure(error):
-                raise found from error
+            if any(reason in str(error) for reason in _NO_SPACE):
+                raise NotWritten(error) from error
+            if "Out of Memory" in str(error):
+                detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
+                raise RowsNotRead(detail) from error
             raise
 
     def write_block(self, name: str, *, of: str, order: str, number: int) -> str:
@@ -206,15 +209,6 @@ class Tables:
 def digest(*values: object) -> str:
     """Return a short text that stands for some values: a query can have thousands of ids."""
     return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def failure(error: Exception) -> NotWritten | RowsNotRead | None:
-    """Return what to raise for an error of DuckDB whose cause is memory or disk space."""
-    if any(reason in str(error) for reason in _NO_SPACE):
-        return NotWritten(error)
-    if "Out of Memory" in str(error):
-        return RowsNotRead("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
-    return None
 
 
 def _size(folder: Path) -> int:
