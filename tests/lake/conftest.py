@@ -78,17 +78,20 @@ fsspec.register_implementation("bucket", BucketFileSystem, clobber=True)
 
 
 @pytest.fixture(params=["file", "bucket", "moving"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The root of an empty lake, on each kind of storage."""
-    if request.param == "file":
-        return f"file://{tmp_path}/a lake"
-    return f"{request.param}://{secrets.token_hex(8)}/a lake"
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake, on each kind of storage."""
+    return Lake(f"file://{tmp_path}/a lake, 'Zoë'") if request.param == "file" else remote_lake(request.param)
 
 
 @pytest.fixture
-def lake(root: str) -> Lake:
-    """An empty lake, on each kind of storage."""
-    return Lake(root)
+def local(tmp_path: Path) -> Lake:
+    """An empty lake on a local disk."""
+    return Lake(str(tmp_path / "lake"))
+
+
+def remote_lake(scheme: str) -> Lake:
+    """Return an empty lake on an object store, or on another filesystem."""
+    return Lake(f"{scheme}://{secrets.token_hex(8)}/lake")
 
 
 def post(post_id: int = 1, **fields: Any) -> Post:

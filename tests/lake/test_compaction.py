@@ -1,6 +1,5 @@
 import os
 import random
-import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +33,7 @@ from later_reporting_dagster.lake.compaction import (
     MonthCopies,
 )
 from later_reporting_dagster.lake.paths import compacted_path
-from tests.lake.conftest import BucketFileSystem, rows, unreadable
+from tests.lake.conftest import BucketFileSystem, remote_lake, rows, unreadable
 
 POSTS = Table("posts", POST_COLUMNS)
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
@@ -49,23 +48,6 @@ PARTITIONS = [
 ONE_MONTH = [partition for partition in PARTITIONS if partition.day < FEBRUARY and partition.instance_id == "a/b"]
 CLOSED_BEFORE = date(2024, 6, 1)
 DAY_AND_KEY = ["date", "creator_id", "post_id"]
-
-
-def lake_at(scheme: str, tmp_path: Path) -> Lake:
-    """Return an empty lake on this kind of storage."""
-    return Lake(f"file://{tmp_path}/lake" if scheme == "file" else f"{scheme}://{secrets.token_hex(8)}/lake")
-
-
-@pytest.fixture(params=["file", "moving", "bucket"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    """An empty lake, on each kind of storage."""
-    return lake_at(request.param, tmp_path)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Lake:
-    """An empty lake on a local disk."""
-    return Lake(str(tmp_path))
 
 
 def posts(number: int, count: int = 3) -> pa.Table:
@@ -120,8 +102,8 @@ def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
     assert lake.partitions("posts") == sorted(PARTITIONS, key=lambda each: (each.day, each.instance_id or ""))
 
 
-def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month(tmp_path: Path) -> None:
-    lake = filled(lake_at("bucket", tmp_path))
+def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month() -> None:
+    lake = filled(remote_lake("bucket"))
     compact(lake)
     BucketFileSystem.requests.clear()
     lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
@@ -130,8 +112,8 @@ def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month(tmp_pa
     assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
 
 
-def test_compact_reads_no_daily_file_of_a_current_copy(tmp_path: Path) -> None:
-    lake = filled(lake_at("bucket", tmp_path))
+def test_compact_reads_no_daily_file_of_a_current_copy() -> None:
+    lake = filled(remote_lake("bucket"))
     compact(lake)
     BucketFileSystem.requests.clear()
     assert (found := compact(lake)).unchanged == found.files == 2 * len(INSTANCES)
@@ -250,10 +232,8 @@ def test_unreadable_days_and_other_columns_are_skipped(local: Lake) -> None:
 
 
 @pytest.mark.parametrize("change", ["replaced", "removed"])
-def test_day_that_changes_during_compaction_is_skipped(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake = filled(lake_at("bucket", tmp_path), ONE_MONTH)
+def test_day_that_changes_during_compaction_is_skipped(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = filled(remote_lake("bucket"), ONE_MONTH)
     get = BucketFileSystem.cat_file
 
     def get_and_change(self: BucketFileSystem, path: str, *args: Any, **options: Any) -> Any:
@@ -273,7 +253,7 @@ def test_day_that_changes_during_compaction_is_skipped(
 
 
 def test_compact_fails_on_a_filesystem_without_versions() -> None:
-    lake = filled(Lake(f"memory://{secrets.token_hex(8)}/lake"))
+    lake = filled(remote_lake("memory"))
     with pytest.raises(ValueError, match=r"memory://.* cannot be compacted: its filesystem reports neither an ETag"):
         compact(lake)
     assert lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA).num_rows == 3 * len(PARTITIONS)

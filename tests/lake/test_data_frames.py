@@ -1,6 +1,5 @@
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +122,6 @@ def test_pandas_columns_have_nullable_types(lake: Lake) -> None:
     assert types["extra"] == pd.StringDtype(na_value=pd.NA)
     assert str(types["post_date"]) == "datetime64[us, UTC]"
     assert types["date"].kind == "M"
-
-
-def test_instants_are_in_utc(lake: Lake) -> None:
-    rows = read_frame(pl.DataFrame, lake, POSTS, PARTITIONS[:1])
-    assert rows["post_date"].to_list()[0] == datetime(2024, 1, 3, tzinfo=UTC)
-    assert rows.schema["post_date"] == pl.Datetime("us", "UTC")
 
 
 def test_duckdb_relations_can_be_joined_and_named_in_sql(lake: Lake) -> None:

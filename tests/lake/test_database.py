@@ -1,5 +1,4 @@
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import compacted_path, table_path
 from tests.conftest import files
-from tests.lake.conftest import BucketFileSystem, post, rows, unreadable
+from tests.lake.conftest import BucketFileSystem, post, remote_lake, rows, unreadable
 
 FIRST = date(2024, 3, 1)
 DAYS = [FIRST + timedelta(days=number) for number in range(6)]
@@ -62,20 +61,6 @@ ROWS = [
     {"text": "null", "count": 0, "rate": -0.0, "flag": False, "day's": None, "instant": None},
 ]
 EVERY_TYPE_ROWS = pa.Table.from_pylist(ROWS, schema_of(EVERY_TYPE.columns))
-
-
-@pytest.fixture(params=["file", "moving", "bucket"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    """An empty lake, on each kind of storage."""
-    if request.param == "file":
-        return Lake(str(tmp_path / "a lake, 'Zoë'"))
-    return Lake(f"{request.param}://{secrets.token_hex(8)}/a lake")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Lake:
-    """An empty lake on a local disk."""
-    return Lake(str(tmp_path / "lake"))
 
 
 def filled(lake: Lake) -> Lake:
@@ -179,7 +164,7 @@ def test_root_with_glob_characters_is_read_literally(name: str, tmp_path: Path) 
 
 
 def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
-    lake = filled(Lake(f"bucket://{secrets.token_hex(8)}/lake"))
+    lake = filled(remote_lake("bucket"))
     with open_database(lake) as database:
         database.add_view(POSTS)
         for sql in ("SELECT sum(impressions), max(extra) FROM posts", "SELECT count(*) FROM posts"):

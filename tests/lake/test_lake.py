@@ -204,15 +204,6 @@ def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -
     assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
 
 
-def test_dataset_has_exactly_the_requested_partitions(lake: Lake) -> None:
-    days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(5)]
-    for number, day in enumerate(days):
-        lake.write("rollup", day, rows(1 + number % 2))
-    for requested in (days[3:5], days[1:], []):
-        expected = lake.read("rollup", requested, schema=POSTS_SCHEMA, with_date=True)
-        assert open_dataset(lake, ROLLUP, requested).to_table().equals(expected)
-
-
 def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: Lake, tmp_path: Path) -> None:
     below_similar_directories = Lake(str(tmp_path / "date=2020-02-02" / "instance_id=other" / "lake"))
     for each in (lake, below_similar_directories):
