@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.write_guard import WriteGuard
@@ -41,7 +41,7 @@ class IngestResults:
 
 
 def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret) -> LaterClient:
-    """Return a client in the API version of `service`, which retries once and does not wait."""
+    """Return a client in the API version of `service`, or one that detects it, which retries once and does not wait."""
 
     async def no_wait(_seconds: float) -> None:
         return
@@ -65,6 +65,7 @@ def run_ingest(
     client_secret: str = NO_RATE_LIMIT.client_secret,
     now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
     guard: WriteGuard | None = None,
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     on_result: Callable[[PartitionResult], object] = lambda _result: None,
 ) -> IngestResults:
     """Ingest partitions in the API version of `service`; check that each partition is reported exactly once."""
@@ -84,6 +85,7 @@ def run_ingest(
                 on_result=collect,
                 now=lambda: now,
                 guard=guard or WriteGuard(),
+                metrics=metrics,
             )
 
     asyncio.run(run())

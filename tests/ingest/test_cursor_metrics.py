@@ -1,6 +1,5 @@
 """Metrics of a sandbox that accepts each metric only for some content types: the lake has all available values."""
 
-import asyncio
 import json
 from datetime import date
 from pathlib import Path
@@ -11,15 +10,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World
-from tests.conftest import DAYS, NO_RATE_LIMIT, Service, parameters, problem
-from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table
+from tests.conftest import DAYS, Service, parameters, problem
+from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table, run_ingest
 
 cursor_only = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
 Rows = dict[tuple[date, str, int, int], dict[str, float | None]]
@@ -49,28 +45,11 @@ def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) ->
     return expected
 
 
-def ingest_results(service: Service, lake: Lake, table: RawTable, metrics: tuple[Metric, ...]) -> list[PartitionResult]:
-    """Ingest all partitions, and return their results."""
-    results: list[PartitionResult] = []
-
-    async def run() -> None:
-        credentials = ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret)
-        limiter = RateLimiter(requests=1_000_000)
-        async with LaterClient(
-            base_url=service.base_url, credentials=credentials, limiter=limiter, api_version=None
-        ) as client:
-            await ingest(PARTITIONS, table=table, client=client, lake=lake, on_result=results.append, metrics=metrics)
-
-    asyncio.run(run())
-    return results
-
-
 def ingested_rows(service: Service, root: Path, table: RawTable, metrics: tuple[Metric, ...]) -> Rows:
     """Ingest all partitions, each of which must be written; return their rows as `expected_rows` does."""
+    service.api_version = None  # detected
+    assert not run_ingest(PARTITIONS, table=table, service=service, root=root, metrics=metrics).failed
     lake = Lake(str(root))
-    results = ingest_results(service, lake, table, metrics)
-    assert [result for result in results if isinstance(result, FailedPartition)] == []
-    assert {result.partition for result in results} == {*PARTITIONS}
     rows = Rows()
     for partition in PARTITIONS:
         for row in lake.read(table.name, [partition], schema=posts_schema(METRICS)).to_pylist():
@@ -140,8 +119,8 @@ def test_posts_removed_between_the_queries_of_a_day_fail_it(service: Service, tm
         return document
 
     service.transform = remove_post
-    results = ingest_results(service, Lake(str(tmp_path)), DAILY, parse_metrics("reach"))
-    errors = {str(result.error) for result in results if isinstance(result, FailedPartition)}
+    failed = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=parse_metrics("reach")).failed
+    errors = {str(result.error) for result in failed.values()}
     assert errors
     assert all("posts were added or removed in between" in error for error in errors)
 
@@ -155,8 +134,8 @@ def test_bad_row_in_a_query_for_some_metrics_leaves_them_null(service: Service, 
 
     lake = Lake(str(tmp_path))
     service.transform = corrupt
-    for result in ingest_results(service, lake, DAILY, parse_metrics("reach,impressions")):
-        assert isinstance(result, WrittenPartition)
+    metrics = parse_metrics("reach, impressions")
+    assert not run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=metrics).failed
     quarantined = lake.quarantine.rows(DAILY.name)
     assert quarantined
     for row in quarantined:
