@@ -11,6 +11,7 @@ from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.client import LaterError, RetryPolicy
+from later_reporting_dagster.defs.events import newest_materializations
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
@@ -25,7 +26,6 @@ from later_reporting_dagster.rollups.rollup_tables import (
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
 _PERIOD_TABLES = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)
-_RECORDS_PER_QUERY = 500
 
 
 def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[RunOutcome]:
@@ -87,17 +87,12 @@ def _outdated_partitions(
     """
     graph, key = project.definitions.resolve_asset_graph(), project.settings.asset_key(table.name)
     (upstream,) = graph.get(key).parent_keys
-    materialization = dg.DagsterEventType.ASSET_MATERIALIZATION
-    upstream_ids = instance.get_latest_storage_id_by_partition(upstream, materialization)
-    ids = [*instance.get_latest_storage_id_by_partition(key, materialization).values()]
+    upstream_ids = instance.get_latest_storage_id_by_partition(upstream, dg.DagsterEventType.ASSET_MATERIALIZATION)
     read_ids: dict[str, int] = {}
-    for start in range(0, len(ids), _RECORDS_PER_QUERY):
-        records = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + _RECORDS_PER_QUERY])
-        for record in instance.fetch_materializations(records, limit=_RECORDS_PER_QUERY).records:
-            event = record.asset_materialization
-            if event and event.tags and event.tags.get("dagster/code_version") == graph.get(key).code_version:
-                pointer = event.tags.get(f"dagster/input_event_pointer/{upstream.to_user_string()}", "")
-                read_ids[str(event.partition)] = int(pointer) if pointer.isdigit() else 0
+    for event in newest_materializations(instance, key):
+        if event.tags and event.tags.get("dagster/code_version") == graph.get(key).code_version:
+            pointer = event.tags.get(f"dagster/input_event_pointer/{upstream.to_user_string()}", "")
+            read_ids[str(event.partition)] = int(pointer) if pointer.isdigit() else 0
     stored = {partition.day for partition in project.later.lake().partitions(table.name)}
     days = {day for day in raw_days if day >= project.settings.start_date}
     newest_ids: dict[date, int] = {}  # of the upstream, by the first day of the partition

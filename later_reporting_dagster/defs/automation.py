@@ -1,7 +1,7 @@
 """Automation: when assets are updated by themselves, the jobs, their schedules, and the sensors."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ from later_reporting_dagster.contract.days import contiguous_ranges, day_ranges,
 from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
-from later_reporting_dagster.defs.events import version_tags, written_metadata
+from later_reporting_dagster.defs.events import newest_materializations, version_tags, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
@@ -43,7 +43,7 @@ _NOT_FINISHED = [
 
 
 def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition: materialize a partition when upstream data or its code has changed, or when it is missing.
+    """Return the condition: materialize a partition when upstream data has changed, or when it is missing.
 
     A missing partition is requested only if its upstream exists. A restatement that changes nothing keeps the data
     version, and therefore triggers nothing.
@@ -69,10 +69,9 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
     )
     followed_change, other_change = any_upstream(changed & will_follow), any_upstream(changed & ~will_follow)
     never_materialized = (condition.missing() & any_upstream(~condition.missing())).newly_true()
-    outdated = condition.code_version_changed() & ~condition.missing()
     # `newly_requested` becomes true one tick after the request. A change in between must not be forgotten.
     requested = condition.newly_requested()
-    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized | outdated).since(
+    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized).since(
         condition.newly_updated() | (requested & ~followed_change)
     )
     in_progress = condition.in_progress() | condition.any_deps_in_progress()
@@ -99,8 +98,10 @@ def _update_tag(key: dg.AssetKey) -> str:
     return f".dagster/updates/{key.to_user_string()}"
 
 
-def build_automation(settings: DefinitionSettings, keys: Sequence[dg.AssetKey], *, with_sensor: bool) -> dict[str, Any]:
-    """Return the jobs, schedules and sensors of a component with these assets.
+def build_automation(
+    settings: DefinitionSettings, keys: Sequence[dg.AssetKey], *, automated: Sequence[dg.AssetKey], with_sensor: bool
+) -> dict[str, Any]:
+    """Return the jobs, schedules and sensors of a component with these assets, some of which have a condition.
 
     The sensor of the conditions evaluates these assets and their checks only. It runs by default, because it needs no
     network, and rollups would not be updated without it.
@@ -123,7 +124,7 @@ def build_automation(settings: DefinitionSettings, keys: Sequence[dg.AssetKey], 
                 " checks: missing files, instances that are no longer listed, and settled posts."
             ),
         )
-        sensors.append(sensor)
+        sensors += [sensor, _code_versions_sensor(settings, automated)]
     if not settings.fetched_tables:
         return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
@@ -211,6 +212,44 @@ def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
         compact()
 
     return compaction
+
+
+# The sensor that follows an upgrade
+
+
+def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
+    """Return the sensor: materializes again what another version of this package has written.
+
+    `AutomationCondition.code_version_changed` compares with its last tick, so it would miss what was written before.
+    """
+
+    @dg.sensor(
+        name=f"{settings.name}_code_versions",
+        target=dg.AssetSelection.assets(*keys),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=3600,
+        description="After an upgrade, materializes again what another version of this package has rolled up.",
+    )
+    def code_versions_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        for key in keys:
+            version = graph.get(key).code_version
+            outdated = [
+                event.partition
+                for event in newest_materializations(context.instance, key)
+                if (event.tags or {}).get("dagster/code_version") != version
+            ]
+            if outdated:
+                days = [date.fromisoformat(partition) for partition in outdated if partition]
+                # Dagster runs each key once: a run that fails is not repeated every hour.
+                yield dg.RunRequest(
+                    run_key=f"{key.to_user_string()} {version}",
+                    asset_selection=[key],
+                    tags=range_tags(min(days), max(days)) if days else {},
+                )
+
+    return code_versions_sensor
 
 
 # The sensor that fetches missing files

@@ -141,7 +141,10 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
             **build_automation(
-                self, [spec.key for step in steps for spec in step.specs], with_sensor=self.automation_sensor
+                self,
+                [spec.key for step in steps for spec in step.specs],
+                automated=automated,
+                with_sensor=self.automation_sensor,
             ),
         )
 

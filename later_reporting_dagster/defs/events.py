@@ -26,6 +26,7 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
+RECORDS_PER_QUERY = 500
 PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 12
 PREVIEW_CHARACTERS = 40
 
@@ -84,6 +85,17 @@ def already_logged(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
 def version_tags(data_version: str, *, code_version: str | None) -> dict[str, str]:
     """Return the tags of a materialization that record its data version and the code version of its asset."""
     return {"dagster/data_version": data_version, "dagster/code_version": str(code_version)}
+
+
+def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.AssetMaterialization]:
+    """Yield the newest materialization of each partition; of an asset without partitions, its newest one."""
+    newest = instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    ids = [*newest.values()] or [record.storage_id for record in instance.fetch_materializations(key, limit=1).records]
+    for start in range(0, len(ids), RECORDS_PER_QUERY):
+        filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])
+        for record in instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records:
+            if event := record.asset_materialization:
+                yield event
 
 
 def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:

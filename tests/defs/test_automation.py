@@ -12,7 +12,7 @@ from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import rollups
-from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
@@ -182,17 +182,27 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
     assert tick() == [set(), {WEEK}, {MONTH}]
 
 
-def test_rollup_of_another_code_version_is_requested_where_it_exists(
-    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
+def test_rollups_of_another_code_version_are_requested_where_they_exist(
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.fetch(METRICS, days=DAYS[:2])
+    def requests() -> dict[str, tuple[date, date] | None]:
+        definitions = project.defs
+        context = dg.build_sensor_context(instance=project.instance, definitions=definitions)
+        sensor = definitions.resolve_sensor_def("later_code_versions")
+        requested = sensor.evaluate_tick(context).run_requests or []
+        return {key.path[-1]: selected_range(each.tags) for each in requested for key in each.asset_selection or ()}
+
+    project.fetch(METRICS)
     project.roll_up(DAILY, days=DAYS[:2])
-    for _ in range(2):
-        automation.tick(DAILY, WEEKLY, MONTHLY)
+    project.roll_up_windows(OF_METRICS)
+    assert requests() == {}
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
-    automation.project = project.reloaded()
-    assert automation.tick(DAILY, WEEKLY, MONTHLY)[0] == set(DAYS[:2])
-    assert automation.tick(DAILY, WEEKLY, MONTHLY)[0] == set()
+    project = project.reloaded()
+    # Not the raw table: its history would be fetched again.
+    assert requests() == {DAILY: (DAYS[0], DAYS[1]), OF_METRICS: None}
+    project.roll_up(DAILY, days=DAYS[:1])
+    project.roll_up_windows(OF_METRICS)
+    assert requests() == {DAILY: (DAYS[1], DAYS[1])}
 
 
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.
