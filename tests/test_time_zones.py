@@ -18,7 +18,7 @@ from later_reporting_dagster.cli.options import yesterday as cli_yesterday
 from later_reporting_dagster.contract import posts_page_from_body
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.defs.partitions import build_partitions_def
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, files, sandbox_settings, stored_rows
 from tests.defs.conftest import freeze_clock
@@ -76,7 +76,7 @@ def test_newest_day_changes_at_midnight_utc(day: date, zone: str, monkeypatch: p
         assert cli_yesterday() == newest_day(local) == yesterday
         restated = restated_days(newest_day(local), start_date=date(2024, 1, 1), restate_days=28)
         assert restated == days_between(yesterday - timedelta(days=27), yesterday)
-        assert build_partitions_def(Period.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(
+        assert build_partitions_def(Cadence.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(
             yesterday
         )
 

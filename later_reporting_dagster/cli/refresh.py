@@ -51,7 +51,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
             first_days = _outdated_partitions(table, raw_days[table.date_basis], project=project, instance=instance)
             # A run materializes a range.
             for first, last in _ranges(table, first_days):
-                tags = range_tags(first, last, period=table.period)
+                tags = range_tags(first, last, period=table.cadence)
                 yield materialize(project, [table.name], instance=instance, tags=tags)
     graph = project.definitions.resolve_asset_graph()
     others = [
@@ -97,7 +97,7 @@ def _outdated_partitions(
     days = {day for day in raw_days if day >= project.settings.start_date}
     newest_ids: dict[date, int] = {}  # of the upstream, by the first day of the partition
     for day in days:
-        first = first_day_of(table.period, day)
+        first = first_day_of(table.cadence, day)
         newest_ids[first] = max(newest_ids.get(first, 0), upstream_ids.get(str(day)) or 0)
     return [
         first
@@ -110,7 +110,7 @@ def _ranges(table: RollupTable, first_days: list[date]) -> Iterator[tuple[date, 
     """Yield the first days of the first and the last partition of each block without gaps."""
     block: list[date] = []
     for first in first_days:
-        if block and first != days_of(table.period, block[-1])[-1] + timedelta(days=1):
+        if block and first != days_of(table.cadence, block[-1])[-1] + timedelta(days=1):
             yield block[0], block[-1]
             block = []
         block.append(first)

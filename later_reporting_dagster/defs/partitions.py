@@ -8,27 +8,27 @@ from dagster import AssetExecutionContext
 from dagster_shared.check import CheckError
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.rollups.periods import Period, first_day_of
+from later_reporting_dagster.rollups.periods import Cadence, first_day_of
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
 
 
-def build_partitions_def(period: Period, start_date: date) -> dg.TimeWindowPartitionsDefinition:
+def build_partitions_def(period: Cadence, start_date: date) -> dg.TimeWindowPartitionsDefinition:
     """Return the UTC days from `start_date` to yesterday, or the ISO weeks or calendar months that contain them.
 
     The current week and current month are also partitions, even on their first day, when none of their days is over.
     """
     first = first_day_of(period, start_date).isoformat()
-    if period is Period.DAY:
+    if period is Cadence.DAY:
         return dg.DailyPartitionsDefinition(start_date=first, timezone="UTC")
-    if period is Period.WEEK:
+    if period is Cadence.WEEK:
         return dg.WeeklyPartitionsDefinition(start_date=first, day_offset=1, timezone="UTC", end_offset=1)
     return dg.MonthlyPartitionsDefinition(start_date=first, timezone="UTC", end_offset=1)
 
 
-def range_tags(start: date, end: date, *, period: Period = Period.DAY) -> dict[str, str]:
+def range_tags(start: date, end: date, *, period: Cadence = Cadence.DAY) -> dict[str, str]:
     """Return the run tags that select the days `start` to `end`, inclusive, or their weeks or months."""
     first, last = first_day_of(period, start), first_day_of(period, end)
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
@@ -46,7 +46,7 @@ def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
     return day, day
 
 
-def partition_first_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:
+def partition_first_days(context: AssetExecutionContext, *, period: Cadence = Cadence.DAY) -> list[date]:
     """Return the first day of each partition of the run. A run of none, or of one that does not exist, fails."""
     tags = context.run.tags
     is_range = RANGE_START_TAG in tags
@@ -65,7 +65,7 @@ def partition_first_days(context: AssetExecutionContext, *, period: Period = Per
         ) from None
     # Dagster accepts ranges that end in the future.
     yesterday = newest_day(datetime.now(UTC))
-    newest = yesterday if period is Period.DAY else first_day_of(period, yesterday + timedelta(days=1))
+    newest = yesterday if period is Cadence.DAY else first_day_of(period, yesterday + timedelta(days=1))
     if max(first_days) > newest:
         raise dg.Failure(
             f"There is no partition {max(first_days)} yet: the newest is {newest} (UTC). Select nothing later.",

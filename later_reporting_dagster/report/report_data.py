@@ -10,7 +10,7 @@ from jinja2 import Template
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, ViewContents, open_database
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.periods import WINDOWS, Period
+from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
 from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES
 
 # The fetched tables whose missing days a report lists: name -> label.
@@ -87,7 +87,7 @@ def read_report(
     Raises:
         LakeUnavailable: the lake, or a rollup table, cannot be read.
     """
-    single = [table for table in TABLES if table.period in (Period.WINDOWS, Period.POSTS)]
+    single = [table for table in TABLES if table.cadence in (Cadence.WINDOWS, Cadence.POSTS)]
     newest = max((partition.day for partition in lake.partitions(DAILY.name)), default=date.min)
     shown = {newest - timedelta(days=number) for number in range(MAX_DAYS)} if newest > date.min else set()
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))

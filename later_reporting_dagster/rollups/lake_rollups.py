@@ -131,10 +131,10 @@ def roll_up_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> Iterator[PeriodRollup]:
     """Roll up the days, weeks or months that begin on `first_days`, several with one query."""
-    days = [day for first_day in first_days for day in days_of(table.period, first_day)]
+    days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in lake.partitions(table.raw_table, days=days):
-        by_first_day[first_day_of(table.period, partition.day)].append(partition)
+        by_first_day[first_day_of(table.cadence, partition.day)].append(partition)
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_database(lake, memory_gb=memory_gb) as database:
@@ -150,7 +150,7 @@ def check_lake_periods(
         By first day, one sentence for each file that cannot be read and each total that differs, if there are any.
     """
     raw_table = _RAW_TABLES[table.raw_table]
-    days = [day for first_day in first_days for day in days_of(table.period, first_day)]
+    days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> dict[date, list[str]]:
@@ -164,7 +164,7 @@ def check_lake_periods(
             sentences: dict[date, list[str]] = {}
             for errors in contents.unreadable.values():
                 for partition, error in errors.items():
-                    sentences.setdefault(first_day_of(table.period, partition.day), []).append(str(error))
+                    sentences.setdefault(first_day_of(table.cadence, partition.day), []).append(str(error))
             for first_day, of_partition in differences.items():
                 sentences.setdefault(first_day, []).extend(of_partition)
             return sentences

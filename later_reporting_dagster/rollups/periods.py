@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 
-class Period(StrEnum):
+class Cadence(StrEnum):
     """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday.
 
     `WINDOWS` and `POSTS` have one file: of rolling windows, and of the posts of the last year.
@@ -22,21 +22,21 @@ class Period(StrEnum):
 WINDOWS: Mapping[str, int | None] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
 
 
-def days_of(period: Period, first_day: date) -> list[date]:
+def days_of(period: Cadence, first_day: date) -> list[date]:
     """Return the days of the period that begins on `first_day`.
 
     Raises:
         ValueError: no such period begins on that day; or `period` is WINDOWS: window tables have no partitions.
     """
-    begins = {Period.DAY: True, Period.WEEK: first_day.isoweekday() == 1, Period.MONTH: first_day.day == 1}
+    begins = {Cadence.DAY: True, Cadence.WEEK: first_day.isoweekday() == 1, Cadence.MONTH: first_day.day == 1}
     if not begins.get(period):
         raise ValueError(f"no {period} begins on {first_day}")
     days = (first_day + timedelta(days=number) for number in range(31))
     return [day for day in days if first_day_of(period, day) == first_day]
 
 
-def first_day_of(period: Period, day: date) -> date:
+def first_day_of(period: Cadence, day: date) -> date:
     """Return the first day of the week or month that contains `day`; for days, `day` itself."""
-    if period is Period.WEEK:
+    if period is Cadence.WEEK:
         return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if period is Period.MONTH else day
+    return day.replace(day=1) if period is Cadence.MONTH else day

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.periods import Period, first_day_of
+from later_reporting_dagster.rollups.periods import Cadence, first_day_of
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -45,7 +45,7 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
     """
     raw: dict[date, list[_Row]] = {}
     for row in _raw_totals(connection, table):
-        raw.setdefault(first_day_of(table.period, row["date"]), []).append(row)
+        raw.setdefault(first_day_of(table.cadence, row["date"]), []).append(row)
     names = _compared(table)
     sums = ", ".join(f"sum({name}) AS {name}" for name in names)
     found = query_rows(connection, f"SELECT {FIRST_DAY}, {sums} FROM {ROLLUP_RELATION} GROUP BY ALL")
@@ -106,7 +106,7 @@ def _compared(table: RollupTable) -> list[str]:
     if table.measures is Measures.COSTS:
         return ["posts", *(f"{channel}_posts" for channel in CHANNELS)]
     # In the raw rows, a post has one row per day, so over several days the number of rows is not the number of posts.
-    posts = ["posts"] if table.period is Period.DAY else []
+    posts = ["posts"] if table.cadence is Cadence.DAY else []
     return [*posts, *(sum_name(metric) for metric in additive_metrics(table.metrics))]
 
 
@@ -118,7 +118,7 @@ def _raw_totals(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> 
         table,
         source=CAMPAIGN_PERFORMANCE_TABLE if is_of_campaigns else table.raw_table,
         measures_of_table=table.measures,
-        with_duplicates=table.period is Period.WINDOWS and not is_of_campaigns,
+        with_duplicates=table.cadence is Cadence.WINDOWS and not is_of_campaigns,
     )
     return query_rows(connection, sql)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
 # Date basis -> its raw table.
@@ -30,7 +30,7 @@ class RollupTable:
         name: name of the table, of its asset and of its SQL file.
         grain: columns that identify a row within its period or window.
         measures: what it measures.
-        period: the time that one of its files covers.
+        cadence: the time that one of its files covers.
         labels: columns that name the group, such as a creator's handle.
         has_intervals: whether its lifts have intervals and verdicts.
         is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
@@ -41,7 +41,7 @@ class RollupTable:
     name: str
     grain: Sequence[str]
     measures: Measures = Measures.COMPARISON
-    period: Period = Period.WINDOWS
+    cadence: Cadence = Cadence.WINDOWS
     labels: Sequence[str] = ()
     has_intervals: bool = False
     is_overall: bool = False
@@ -66,7 +66,7 @@ class RollupTable:
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in stored order."""
-        if self.period is Period.POSTS:
+        if self.cadence is Cadence.POSTS:
             is_by_post = "post_id" in self.grain
             columns = benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns
             return tuple(columns(self.metrics))
@@ -75,12 +75,12 @@ class RollupTable:
     @property
     def table(self) -> Table:
         """The table of the lake; tables over windows and posts are one file."""
-        return Table(self.name, self.columns, is_partitioned=self.period not in (Period.WINDOWS, Period.POSTS))
+        return Table(self.name, self.columns, is_partitioned=self.cadence not in (Cadence.WINDOWS, Cadence.POSTS))
 
     @property
     def sources(self) -> Mapping[str, Sequence[Column]]:
         """By table that it is made from, the columns that are."""
-        if self.period is Period.POSTS:
+        if self.cadence is Cadence.POSTS:
             return dict.fromkeys(RAW_TABLE_NAMES.values(), self.columns)
         labels = [column for column in self._keys() if column.name in self.labels]
         others = [column for column in self.columns if column.name not in self.labels]
@@ -94,7 +94,7 @@ class RollupTable:
 
     def _keys(self) -> Iterator[Column]:
         """Yield the columns that identify a row, and the days that it is computed from."""
-        is_window = self.period is Period.WINDOWS
+        is_window = self.cadence is Cadence.WINDOWS
         yield from rollup_columns.window() if is_window else ()
         for column in rollup_columns.post_columns_named(
             self.grain, "The value in the post's row of the latest day" if is_window else "The value in the raw rows"
@@ -104,7 +104,7 @@ class RollupTable:
         if self.labels:
             is_creator = "creator_id" in self.grain
             yield from (rollup_columns.creator_labels if is_creator else rollup_columns.campaign_labels)(self.labels)
-        if self.period is not Period.DAY:
+        if self.cadence is not Cadence.DAY:
             yield from rollup_columns.day_counts(of_all_instances=self.is_overall)
 
     @property
@@ -122,7 +122,7 @@ class RollupTable:
         if self.measures is Measures.COSTS:
             return rollup_columns.costs()
         columns = rollup_columns.comparison(self.metrics, intervals=self.has_intervals)
-        if self.period is not Period.WINDOWS:
+        if self.cadence is not Cadence.WINDOWS:
             return columns
         no_file = "null if no day of the window has a file"
         current = (
@@ -142,27 +142,27 @@ _COSTS = f"spend, cost per engagement and per 1,000 impressions of the posts pub
 DAILY = RollupTable(
     name="organic_paid_daily",
     grain=GRAIN,
-    period=Period.DAY,
+    cadence=Cadence.DAY,
     description=f"Organic and paid results recorded on the day, by {_BY}.",
 )
 BY_PUBLISH_DAY = RollupTable(
     name="organic_paid_by_publish_day",
     grain=GRAIN,
     measures=Measures.COSTS,
-    period=Period.DAY,
+    cadence=Cadence.DAY,
     description=f"Spend and unit costs of the posts published on the day, to date, by {_BY}.",
 )
 WEEKLY = RollupTable(
     name="organic_paid_weekly",
     grain=GRAIN,
-    period=Period.WEEK,
+    cadence=Cadence.WEEK,
     description=f"Organic and paid results recorded in the ISO week (Monday to Sunday), by {_BY}. Each post counts"
     " once.",
 )
 MONTHLY = RollupTable(
     name="organic_paid_monthly",
     grain=GRAIN,
-    period=Period.MONTH,
+    cadence=Cadence.MONTH,
     description=f"Organic and paid results recorded in the month, by {_BY}. Each post counts once.",
 )
 BY_CAMPAIGN = RollupTable(
@@ -221,14 +221,14 @@ CAMPAIGN_RESULTS = RollupTable(
 POST_BENCHMARKS = RollupTable(
     name="post_benchmarks",
     grain=("instance_id", "post_id"),
-    period=Period.POSTS,
+    cadence=Cadence.POSTS,
     description="Each post of the last 90 days, once: its results to date, and where its organic results stand among"
     " posts of the same platform, content type and age. Shows what to boost and what to stop.",
 )
 BY_AGE = RollupTable(
     name="organic_paid_by_age",
     grain=("platform", "content_type", "age"),
-    period=Period.POSTS,
+    cadence=Cadence.POSTS,
     description="What posts of the last year had earned at each age, by platform and content type: quartiles of organic"
     " and paid results. Shows how fast a post earns, and which rate is good.",
 )

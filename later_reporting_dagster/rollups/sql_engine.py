@@ -14,7 +14,7 @@ from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Column, Partition, post_columns, schema_of
 from later_reporting_dagster.lake.database import SQL_TYPES
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.periods import WINDOWS, Period
+from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -80,11 +80,11 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     with translated_errors():
         prepare_posts(connection, tables[0])
         # Windows first: post_curves.sql drops their largest tables.
-        for period, inputs in ((Period.WINDOWS, "window_inputs.sql"), (Period.POSTS, "post_curves.sql")):
-            of_period = [table for table in tables if table.period is period]
-            for table in of_period[:1]:
+        for cadence, inputs in ((Cadence.WINDOWS, "window_inputs.sql"), (Cadence.POSTS, "post_curves.sql")):
+            of_cadence = [table for table in tables if table.cadence is cadence]
+            for table in of_cadence[:1]:
                 connection.execute(render(inputs, table)).fetchall()
-            found |= {table.name: _query(connection, table, table.columns) for table in of_period}
+            found |= {table.name: _query(connection, table, table.columns) for table in of_cadence}
     return found
 
 

@@ -64,14 +64,12 @@ def test_page_of_the_other_version_raises_even_if_the_version_is_set(service, ne
     assert (len(service.requests_to()), service.requests_to(INSTANCES)) == (1, [])
 
 
-def test_rejected_query_of_the_same_version_raises(service, new_detecting_client, july):
-    async def reject(request):
-        return problem(400, "ANL_00400", detail="endDate is wrong") if "performance" in request.url.path else None
-
-    service.faults.extend([None, reject])
+@pytest.mark.parametrize(("status", "listings"), [(400, 2), (404, 1)])
+def test_rejected_query_of_the_same_version_raises(service, new_detecting_client, july, status, listings):
+    service.faults.extend([None, problem(status, "ANL_00400", detail="endDate is wrong")])
     with pytest.raises(QueryRejected, match="endDate is wrong"):
         fetch_posts(new_detecting_client(), july)
-    assert len(service.requests_to(INSTANCES)) == 2
+    assert len(service.requests_to(INSTANCES)) == listings
 
 
 def test_set_version_is_not_detected(service, new_client, july):

@@ -21,7 +21,7 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
 
@@ -126,7 +126,7 @@ class Project:
 
     def roll_up(self, asset: str, *, days: Sequence[date] = DAYS) -> ExecuteInProcessResult:
         """Materialize days of a rollup in one run, or their weeks or months."""
-        period = next((table.period for table in TABLES if table.name == asset), Period.DAY)
+        period = next((table.cadence for table in TABLES if table.name == asset), Cadence.DAY)
         return self.run(asset, tags=range_tags(days[0], days[-1], period=period))
 
     def roll_up_windows(self, *assets: str) -> ExecuteInProcessResult:

@@ -14,7 +14,7 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import rollups
 from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
@@ -314,7 +314,7 @@ def test_nothing_is_requested_after_a_backfill_in_several_runs(automation: Autom
     automation.tick()
     assert_success(project.run(METRICS, DAILY, tags=tags | range_tags(DAYS[0], DAYS[-1])))
     automation.tick()
-    for asset, period in ((WEEKLY, Period.WEEK), (MONTHLY, Period.MONTH)):
+    for asset, period in ((WEEKLY, Cadence.WEEK), (MONTHLY, Cadence.MONTH)):
         assert_success(project.run(asset, tags=tags | range_tags(DAYS[0], DAYS[-1], period=period)))
     assert_success(project.run(*WINDOWS, tags=tags))
     project.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))

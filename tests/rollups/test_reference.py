@@ -67,7 +67,7 @@ def checked(world: World) -> dict[str, pa.Table]:
     for table in TABLES:
         dictionary = schema_of(table.with_metrics(world.metrics).columns)
         rolled = found[table.name]
-        of_partition = ["first_day"] if table.period not in ("windows", "posts") else []
+        of_partition = ["first_day"] if table.cadence not in ("windows", "posts") else []
         assert rolled.drop_columns(of_partition).schema.equals(dictionary)
         assert not [field.name for field in dictionary if not field.nullable and rolled[field.name].null_count]
     return found

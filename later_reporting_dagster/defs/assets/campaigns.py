@@ -28,7 +28,7 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     content_hash_of,
 )
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 
 
 class CampaignPerformanceConfig(dg.Config):
@@ -105,7 +105,7 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
         ),
         group_name="campaigns",
         tags={"later/layer": "raw", "later/date_basis": "performance_date"},
-        partitions_def=build_partitions_def(Period.DAY, settings.start_date),
+        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
         freshness_policy=settings.freshness,
     )
     return AssetStep(

@@ -22,7 +22,7 @@ from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
@@ -83,7 +83,7 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
         description=_DESCRIPTIONS[raw_table.date_basis],
         group_name="posts",
         tags={"later/layer": "raw", "later/date_basis": str(raw_table.date_basis)},
-        partitions_def=build_partitions_def(Period.DAY, settings.start_date),
+        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
         freshness_policy=settings.freshness,
     )
     return AssetStep(

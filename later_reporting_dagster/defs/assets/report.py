@@ -21,12 +21,12 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
 from later_reporting_dagster.report.report_page import report_page
-from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, TABLES
 
 REPORT_FILE = "report.html"
 # The rollup tables that the report shows.
-_SHOWN_TABLES = (DAILY.name, *(table.name for table in TABLES if table.period in (Period.WINDOWS, Period.POSTS)))
+_SHOWN_TABLES = (DAILY.name, *(table.name for table in TABLES if table.cadence in (Cadence.WINDOWS, Cadence.POSTS)))
 
 
 @cache

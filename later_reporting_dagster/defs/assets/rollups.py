@@ -36,7 +36,7 @@ from later_reporting_dagster.rollups.lake_rollups import (
     roll_up_lake_periods,
     roll_up_lake_windows,
 )
-from later_reporting_dagster.rollups.periods import Period, days_of
+from later_reporting_dagster.rollups.periods import Cadence, days_of
 from later_reporting_dagster.rollups.rollup_tables import (
     DAILY,
     DAY_TABLES,
@@ -65,7 +65,7 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
     yet, and becomes a file without rows.
     """
-    is_from_days = table.period is not Period.DAY and DAILY.name in settings.tables
+    is_from_days = table.cadence is not Cadence.DAY and DAILY.name in settings.tables
     upstream = settings.asset_key(DAILY.name if is_from_days else table.raw_table)
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
@@ -78,8 +78,8 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     spec = _rollup_spec(
         table,
         settings,
-        deps=[dg.AssetDep(upstream, partition_mapping=None if table.period is Period.DAY else mapping)],
-        partitions_def=build_partitions_def(table.period, settings.start_date),
+        deps=[dg.AssetDep(upstream, partition_mapping=None if table.cadence is Cadence.DAY else mapping)],
+        partitions_def=build_partitions_def(table.cadence, settings.start_date),
     )
     per_run = settings.rollup_partitions_per_run
     return AssetStep(
@@ -105,7 +105,7 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
 
 
 def _rollup_spec(table: RollupTable, settings: DefinitionSettings, **attributes: Any) -> dg.AssetSpec:
-    tags = {"later/date_basis": str(table.date_basis), "later/period": str(table.period)}
+    tags = {"later/date_basis": str(table.date_basis), "later/period": str(table.cadence)}
     return table_spec(
         settings,
         table.name,
@@ -129,10 +129,10 @@ def _roll_up_periods(
     provenance: Mapping[str, str],
 ) -> None:
     """Compute, write and log the partitions of a run. If some fail, it fails at its end, with the reason of each."""
-    first_days = partition_first_days(context, period=table.period)
+    first_days = partition_first_days(context, period=table.cadence)
     newest, lake = newest_day(datetime.now(UTC)), later.lake()
     instances = known_instances(lake, configured=later.configured_instances())
-    periods = f"{table.period}{'s' * (len(first_days) != 1)}"
+    periods = f"{table.cadence}{'s' * (len(first_days) != 1)}"
     context.log.info(
         f"Rolling up {len(first_days)} {periods} of {table.raw_table}, {first_days[0]} to {first_days[-1]}"
     )
@@ -154,7 +154,7 @@ def _roll_up_periods(
         except LakeUnavailable as error:
             failed[str(first)] = str(error)
             continue
-        days = [day for day in days_of(table.period, first) if settings.start_date <= day <= newest]
+        days = [day for day in days_of(table.cadence, first) if settings.start_date <= day <= newest]
         if missing := _missing_instances(rollup, days, instances):
             incomplete.append(first)
         log_materialization(

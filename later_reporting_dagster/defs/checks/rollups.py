@@ -22,7 +22,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, FileDamaged, Lake, schema_of
 from later_reporting_dagster.rollups.lake_rollups import check_lake_periods, check_lake_windows, read_campaigns
-from later_reporting_dagster.rollups.periods import Period, first_day_of
+from later_reporting_dagster.rollups.periods import Cadence, first_day_of
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
@@ -86,11 +86,11 @@ def _period_checks(table: RollupTable, settings: DefinitionSettings) -> dg.Asset
         if scope.has(TOTALS_RECONCILE):
             days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
-            yield _evaluate_periods(differences, partitions=len(days), period=str(table.period))
+            yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
         if scope.has(DUE_PERIOD):
             due = due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
-            present = bool(lake.partitions(table.name, days=[first_day_of(table.period, due)]))
-            yield evaluate_newest_due_period(table.period, due, present=present)
+            present = bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
+            yield evaluate_newest_due_period(table.cadence, due, present=present)
 
     return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, settings=settings)
 
@@ -135,7 +135,7 @@ def windows_checks(table: RollupTable) -> list[Check]:
     """Return the checks of a window table."""
     return [
         # Posts are not sums over all raw rows of some days.
-        *([WINDOWS_RECONCILE] if table.period is not Period.POSTS else []),
+        *([WINDOWS_RECONCILE] if table.cadence is not Cadence.POSTS else []),
         # Results have no rows if the API refuses campaigns, and end with the same day as the other tables.
         *([WINDOWS_DUE_DAY] if table.measures is not Measures.CAMPAIGNS else []),
         *_CHECKS_OF_TABLE.get(table.name, []),
@@ -183,12 +183,12 @@ def _evaluate_periods(
     )
 
 
-def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> dg.AssetCheckResult:
+def evaluate_newest_due_period(period: Cadence, due: date, *, present: bool) -> dg.AssetCheckResult:
     """Evaluate whether the day `due`, or the week or month that contains it, has a file.
 
     A week or month has a file from its first rollup, so the check does not notice if later days of it are missing.
     """
-    is_day = period is Period.DAY
+    is_day = period is Cadence.DAY
     name = str(due) if is_day else f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
     return DUE_PERIOD.result(
         present,
