@@ -116,7 +116,7 @@ def parse_campaign_performance_query(
     _check_names(parameters, CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS, api_version)
     sort_property, metrics = parameters.pop(_SORT_PROPERTY, None), parameters.pop(METRICS_MEMBER, None)
     posts = _convert(parameters, PostsQuery)
-    query = CampaignsQuery(posts=posts, sort_property=sort_property, metrics=metrics and tuple(metrics))
+    query = CampaignsQuery(posts=posts, sort_property=sort_property, metrics=metrics)
     return query, _page(size, position, api_version, query=query)
 
 
@@ -130,7 +130,7 @@ def parse_campaigns_query(
     parameters, size, position = _read(query_string, api_version)
     instance_ids = None if api_version is CURSOR else parameters.pop("instanceIds", None)
     _reject(parameters)
-    return instance_ids and tuple(instance_ids), _page(size, position, api_version, query="campaigns")
+    return instance_ids, _page(size, position, api_version, query="campaigns")
 
 
 def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) -> PageRequest:
@@ -141,7 +141,7 @@ def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) ->
 
 
 def _read(query_string: str, api_version: ApiVersion) -> tuple[dict[str, Any], int, str | None]:
-    """Return the parameters of a query string, arrays as lists of their distinct values; page size; page or cursor.
+    """Return the parameters of a query string, arrays as tuples of distinct values; page size; page or cursor.
 
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
     values only in the first form.
@@ -156,7 +156,7 @@ def _read(query_string: str, api_version: ApiVersion) -> tuple[dict[str, Any], i
         if "" in values:
             raise bad_request(f"{name} must not hold an empty value")
         if values:
-            parameters[name] = [*values]
+            parameters[name] = tuple(values)
     for name, given in sent.items():
         if len(given) > 1:
             raise bad_request(f"{name} must be given once")

@@ -23,7 +23,7 @@ class Client(
     forbid_unknown_fields=True,
     rename={"client_id": "id", "client_secret": "secret", "instance_ids": "instances"},
 ):
-    """A client of a server, and the instances that it can access; None: all. It is renamed as in a file of clients."""
+    """A client of a server, and the instances that it can access (None: all), with the names of a file of clients."""
 
     client_id: str
     client_secret: str
