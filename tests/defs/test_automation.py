@@ -114,7 +114,7 @@ def test_rollup_with_a_failed_instance_is_requested_again_once_it_is_fetched(
     rolled_up = project.roll_up(ROLLUP)
     assert rolled_up.success
     for day, found in project.metadata(rolled_up).items():
-        assert found["missing_instances"] == {day: [INSTANCE_IDS[0]]}
+        assert found["missing"] == f"1 file is missing: {day} (1 day): {INSTANCE_IDS[0]}"
     assert automation.tick() == set()
     service.override = lambda request: None
     assert project.fetch(RAW, instances=[INSTANCE_IDS[0]]).success

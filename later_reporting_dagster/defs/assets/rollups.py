@@ -4,8 +4,8 @@ Weekly and monthly rollups are computed from `post_metrics_daily`, because they 
 upstream is `organic_paid_daily`, so they are updated after it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,6 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.events import (
     already_logged,
     combined_failure,
@@ -28,14 +27,9 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import missing_days
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
-from later_reporting_dagster.rollups.lake_rollups import (
-    PeriodRollup,
-    WindowRollups,
-    roll_up_lake_periods,
-    roll_up_lake_windows,
-)
+from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.periods import Cadence, days_of
 from later_reporting_dagster.rollups.rollup_tables import (
     DAILY,
@@ -69,8 +63,7 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     upstream = settings.asset_key(DAILY.name if is_from_days else table.raw_table)
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        provenance = provenance_tags(context, upstream)
-        _roll_up_periods(context, later, table=table, settings=settings, provenance=provenance)
+        _roll_up_periods(context, later, table=table, settings=settings, upstream=upstream)
         yield already_logged(context)
 
     # The first and the current week or month contain days that are not partitions.
@@ -126,18 +119,13 @@ def _roll_up_periods(
     *,
     table: RollupTable,
     settings: DefinitionSettings,
-    provenance: Mapping[str, str],
+    upstream: dg.AssetKey,
 ) -> None:
     """Compute, write and log the partitions of a run. If some fail, it fails at its end, with the reason of each."""
-    first_days = partition_first_days(context, period=table.cadence)
+    first_days, provenance = partition_first_days(context, period=table.cadence), provenance_tags(context, upstream)
     newest, lake = newest_day(datetime.now(UTC)), later.lake()
     instances = known_instances(lake, configured=later.configured_instances())
-    periods = f"{table.cadence}{'s' * (len(first_days) != 1)}"
-    context.log.info(
-        f"Rolling up {len(first_days)} {periods} of {table.raw_table}, {first_days[0]} to {first_days[-1]}"
-    )
     failed: dict[str, str] = {}
-    incomplete: list[date] = []
     written = changed = 0
     for rollup in roll_up_lake_periods(lake, table, first_days, memory_gb=later.memory_gb):
         first, rows = rollup.first_day, rollup.rows
@@ -155,8 +143,7 @@ def _roll_up_periods(
             failed[str(first)] = str(error)
             continue
         days = [day for day in days_of(table.cadence, first) if settings.start_date <= day <= newest]
-        if missing := _missing_instances(rollup, days, instances):
-            incomplete.append(first)
+        missing = describe_missing(missing_days(days, instances, rollup.partitions), instances=len(instances))
         log_materialization(
             context,
             first,
@@ -166,27 +153,17 @@ def _roll_up_periods(
                 "dagster/partition_row_count": file.rows,
                 **written_metadata(file),
                 "preview": preview(rows),
-                **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
+                **({"missing": missing} if missing else {}),
             },
         )
         written += 1
         changed += file.changed
-    context.log.info(f"Rolled up {written} of {len(first_days)} {periods}, {changed} of them changed")
-    if incomplete:
-        context.log.info(
-            f"{len(incomplete)} of the {written} {periods} written lack instances: {join_first(incomplete)}"
-        )
+    context.log.info(
+        f"Rolled up {written} of {len(first_days)} {table.cadence}s of {table.raw_table}, {first_days[0]} to"
+        f" {first_days[-1]}; {changed} of them changed"
+    )
     if failed:
         raise combined_failure(failed, what="partition", written=written)
-
-
-def _missing_instances(rollup: PeriodRollup, days: Sequence[date], instances: Sequence[str]) -> dict[str, list[str]]:
-    """Return the missing instances by day; complete days are left out."""
-    by_day: dict[str, list[str]] = {}
-    for name, lacking in missing_days(days, instances, rollup.partitions).items():
-        for day in lacking:
-            by_day.setdefault(day.isoformat(), []).append(name)
-    return dict(sorted(by_day.items()))
 
 
 def _roll_up_windows(
@@ -199,7 +176,11 @@ def _roll_up_windows(
     """Compute all windows once, as of the newest stored day, and write the tables."""
     lake = later.lake()
     windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
-    _log_sources(context, windows)
+    for name, unreadable in windows.contents.unreadable.items():
+        for partition, reason in unreadable.items():
+            context.log.warning(f"Skipped {partition} of {name}: {reason}")
+    if windows.campaigns.error:
+        context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
     if not any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     failed: dict[str, str] = {}
@@ -215,15 +196,3 @@ def _roll_up_windows(
         yield table_result(written, {"preview": preview(rows)}, key=key)
     if failed:
         raise combined_failure(failed, what="table", written=len(tables) - len(failed))
-
-
-def _log_sources(context: AssetExecutionContext, windows: WindowRollups) -> None:
-    for name in RAW_TABLE_NAMES.values():
-        days = [partition.day for partition in windows.contents.partitions[name]]
-        read = f"Read {len(days):,} files of {name}, {min(days)} to {max(days)}" if days else ""
-        context.log.info(read or f"There are no files of {name}")
-    for name, unreadable in windows.contents.unreadable.items():
-        for partition, reason in unreadable.items():
-            context.log.warning(f"Skipped {partition} of {name}: {reason}")
-    if windows.campaigns.error:
-        context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")

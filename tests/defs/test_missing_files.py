@@ -1,0 +1,342 @@
+"""The sensor that fetches missing files of any age: what it requests, and how often."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
+from pathlib import Path
+
+import dagster as dg
+import msgspec
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.contract.days import days_between, parse_day_ranges
+from later_reporting_dagster.defs.automation import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
+from tests.conftest import INSTANCE_IDS, Service, problem
+from tests.defs.assets.test_instances import stored
+from tests.defs.conftest import (
+    DAYS,
+    QUIET_LOGGING,
+    RAW_ASSETS,
+    Project,
+    assert_success,
+    asset_key,
+    fill_once,
+    freeze_clock,
+    list_instances,
+)
+
+PUBLISHED = "posts_published"
+ALL_INSTANCES = json.dumps({"instances": sorted(INSTANCE_IDS)})
+
+
+def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
+    """Evaluate the sensor as the daemon does."""
+    resources = {"later_reporting": LaterReportingResource.from_environment()}
+    context = dg.build_sensor_context(
+        instance=project.instance, definitions=project.defs, resources=resources, cursor=cursor
+    )
+    return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
+
+
+def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
+    """Return the days of each instance that a tick requests in a single run; none if it requests no run."""
+    if not data.run_requests:
+        return {}
+    (request,) = data.run_requests
+    assert request.run_key is None
+    ops = dict(request.run_config["ops"])
+    assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
+    assert ops.keys() == {f"later__{asset}" for asset in RAW_ASSETS}
+    configs = [op["config"] for op in ops.values()]
+    assert configs[0] == configs[1]
+    assert configs[0].keys() == {"pairs", "only_missing"}
+    assert configs[0]["only_missing"] is True
+    pairs: dict[str, list[str]] = configs[0]["pairs"]
+    days = parse_day_ranges([each for ranges in pairs.values() for each in ranges])
+    assert request.tags.items() >= range_tags(min(days), max(days)).items()
+    return pairs
+
+
+def refetches_campaigns(data: SensorExecutionData) -> bool:
+    """Return whether the run that a tick requests replaces the files of campaign performance that exist."""
+    (request,) = data.run_requests or []
+    return not request.run_config["ops"]["later__campaign_performance_daily"]["config"]["only_missing"]
+
+
+def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
+    """Execute the requested run as the daemon does."""
+    (request,) = data.run_requests or []
+    job = project.defs.resolve_job_def("later_posts")
+    config = {**QUIET_LOGGING, **request.run_config}
+    return job.execute_in_process(instance=project.instance, tags=request.tags, run_config=config, raise_on_error=False)
+
+
+def write_empty(project: Project, days: Sequence[date] = DAYS, instances: Iterable[str] = INSTANCE_IDS) -> None:
+    """Write files without rows in both raw tables."""
+    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in instances}
+    for asset in RAW_ASSETS:
+        project.lake.write_all(asset, files)
+
+
+def remove(project: Project, days: Sequence[date], instances: Sequence[str]) -> None:
+    """Remove files from both raw tables."""
+    for asset, day, name in product(RAW_ASSETS, days, instances):
+        (project.root / partition_path(asset, Partition(day, name))).unlink()
+
+
+ALL_DAYS = [f"{DAYS[0]} to {DAYS[-1]}"]
+
+
+def test_sensor_requests_the_history_of_new_instances_once_a_day(project: Project, service: Service) -> None:
+    first = tick(project)
+    assert requested_days(first) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
+    assert not tick(project, cursor=first.cursor).run_requests
+    service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
+    more = tick(project, cursor=first.cursor)
+    assert requested_days(more) == dict.fromkeys(["new/one", "new two"], ALL_DAYS)
+    # A day of campaign performance is one file, so for new instances among others it is fetched again.
+    assert [refetches_campaigns(data) for data in (first, more)] == [False, True]
+    assert not tick(project, cursor=more.cursor).run_requests
+    # An instance that returns is requested, so that the days in between are fetched.
+    service.override = list_instances(*INSTANCE_IDS, "new two")
+    fewer = tick(project, cursor=more.cursor)
+    assert not fewer.run_requests
+    service.override = list_instances(*INSTANCE_IDS, "new/one")
+    assert requested_days(tick(project, cursor=fewer.cursor)) == {"new/one": ALL_DAYS}
+
+
+def test_sensor_fetches_missing_files_without_the_asset_instances(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_TABLES", PUBLISHED)
+    selected = project.reloaded()
+    data = tick(selected)
+    (request,) = data.run_requests or []
+    assert request.run_config["ops"].keys() == {f"later__{PUBLISHED}"}
+    assert not data.asset_events
+    assert_success(execute(selected, data))
+    assert len(project.lake.partitions(PUBLISHED)) == len(DAYS) * len(INSTANCE_IDS)
+    assert not tick(selected, cursor=data.cursor).run_requests
+
+
+def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
+    write_empty(project)
+    for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
+        data = tick(project, cursor=cursor)
+        assert not data.run_requests
+        assert json.loads(data.cursor or "") == {"instances": list(INSTANCE_IDS), "attempts": []}
+
+
+def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
+    write_empty(project)
+    remove(project, DAYS[:2], ["007"])
+    running = project.start("posts_published", days=DAYS[1:])
+    first = tick(project, cursor=ALL_INSTANCES)
+    assert requested_days(first) == {"007": [str(DAYS[0])]}
+    project.instance.report_run_canceled(running)
+    assert requested_days(tick(project, cursor=first.cursor)) == {"007": [str(DAYS[1])]}
+
+
+def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:
+    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    assert isinstance(updated, dg.AssetMaterialization)
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert updated.asset_key == check.asset_key == asset_key("instances")
+    assert updated.metadata["dagster/row_count"].value == 4
+    assert check.passed
+    by_asset = project.run("instances")
+    assert project.data_versions(by_asset) == {"None": updated.tags["dagster/data_version"]}
+    service.override = list_instances(*INSTANCE_IDS[:1])
+    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert not check.passed
+    assert updated.metadata["dagster/row_count"].value == 4
+
+
+def test_sensor_requests_configured_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007, not listed")
+    assert requested_days(tick(project)) == dict.fromkeys(["007", "not listed"], ALL_DAYS)
+
+
+def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
+    future = replace(
+        project,
+        defs=LaterReportingComponent.from_environment(start_date=DAYS[-1] + timedelta(days=1)).build_definitions(),
+    )
+    assert not tick(future).run_requests
+    service.override = list_instances()
+    data = tick(project)
+    assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"instances": [], "attempts": []})
+
+
+def test_sensor_skips_when_the_api_times_out(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("later_reporting_dagster.defs.automation.API_TIMEOUT_SECONDS", 0.1)
+    service.override = lambda request: problem(503)  # is retried after a wait
+    data = tick(project, cursor=ALL_INSTANCES)
+    assert data.skip_message == "Timed out listing instances; retrying at the next tick."
+    assert not data.run_requests
+    assert not data.asset_events
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("LATER_CLIENT_SECRET", "no-such-secret", "LATER_CLIENT_SECRET"),
+        ("LATER_CLIENT_ID", "", "LATER_CLIENT_ID is empty"),
+        ("LATER_LAKE_ROOT", "/dev/null/no-such-folder", "/dev/null"),
+    ],
+)
+def test_sensor_error_is_one_line_without_secrets(
+    variable: str, value: str, expected: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Exception, match="Updating the instances failed: ") as caught:
+        tick(project)
+    error: BaseException | None = caught.value
+    assert error is not None
+    assert error.__suppress_context__  # no stack trace, which could contain a secret
+    assert error.__cause__ is None
+    assert expected in str(error)
+    while error is not None:
+        assert "no-such-secret" not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_sensor_is_hourly_and_stopped_by_default(project: Project) -> None:
+    sensor = project.defs.resolve_sensor_def("later_instances")
+    assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+# When a pair is requested again
+
+OLDEST, TODAY = date(2024, 1, 1), date(2024, 6, 1)
+NINE_DAYS = days_between(OLDEST, OLDEST + timedelta(days=8))
+
+
+def plan(missing: Mapping[str, Collection[date]], cursor: Cursor, today: date) -> tuple[dict[str, list[date]], Cursor]:
+    """Return what a tick requests, and the cursor for the next one, as it is stored."""
+    requested, after = plan_requests(missing, cursor, instances=missing, days_in_progress=(), today=today)
+    return requested, parse_cursor(msgspec.json.encode(after).decode())
+
+
+def test_pairs_are_requested_after_1_2_4_8_days_and_so_on() -> None:
+    cursor, requested_after = Cursor(), []
+    for after in range(130):
+        requested, cursor = plan({"a": [OLDEST]}, cursor, TODAY + timedelta(days=after))
+        if requested:
+            requested_after.append(after)
+    waits = [after - before for before, after in zip(requested_after, requested_after[1:], strict=False)]
+    assert waits == [1, 2, 4, 8, 16, *([MAX_WAIT_DAYS] * 3)]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sets(st.sampled_from(NINE_DAYS), min_size=1)), max_size=12))
+def test_each_pair_waits_for_its_own_requests(missing_by_day: list[dict[str, set[date]]]) -> None:
+    """Compare with a count for each pair. A pair that was not missing in between starts anew."""
+    cursor = Cursor()
+    counts: dict[tuple[str, date], tuple[int, date]] = {}
+    for number, missing in enumerate(missing_by_day):
+        today = TODAY + timedelta(days=number)
+        pairs = {(name, day) for name, days in missing.items() for day in days}
+        counts = {pair: count for pair, count in counts.items() if pair in pairs}
+        due = {
+            pair for pair in pairs if pair not in counts or (today - counts[pair][1]).days >= 2 ** (counts[pair][0] - 1)
+        }
+        counts |= {pair: (counts.get(pair, (0, today))[0] + 1, today) for pair in due}
+        requested, cursor = plan(missing, cursor, today)
+        assert {(name, day) for name, days in requested.items() for day in days} == due
+
+
+def test_cursor_and_request_stay_small_if_every_other_day_is_missing() -> None:
+    every_other = days_between(OLDEST, OLDEST + timedelta(days=1059))[::2]
+    missing = {f"instance_{number:03}": every_other for number in range(200)}
+    cursor, requested_before = Cursor(), set[tuple[str, date]]()
+    for _ in range(4):
+        requested, cursor = plan(missing, cursor, TODAY)
+        pairs = {(name, day) for name, days in requested.items() for day in days}
+        assert len(pairs) == MAX_RANGES
+        assert not pairs & requested_before
+        requested_before |= pairs
+    assert len(cursor.attempts) <= MAX_RANGES
+    assert len(msgspec.json.encode(cursor)) < 300_000
+
+
+def test_new_instances_are_known_once_their_days_are_requested() -> None:
+    missing, instances = {"a": [OLDEST], "b": [NINE_DAYS[1]]}, ["a", "b", "complete"]
+    requested, cursor = plan_requests(missing, Cursor(), instances=instances, days_in_progress={OLDEST}, today=TODAY)
+    assert requested == {"b": [NINE_DAYS[1]]}
+    assert cursor.instances == ["b", "complete"]
+
+
+# Files of seven months
+
+NOW = datetime(2024, 3, 4, 13, tzinfo=UTC)
+DUE = date(2024, 3, 3)
+MANY_DAYS = days_between(DUE - timedelta(days=210), DUE)
+EVERY = "every_instance_is_present"
+
+
+@pytest.fixture
+def complete(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project with every file of 211 days, without rows, and the instances of the API in its dimension."""
+    freeze_clock(monkeypatch, NOW)
+    definitions = LaterReportingComponent.from_environment(start_date=MANY_DAYS[0]).build_definitions()
+    project = replace(project, defs=definitions)
+
+    def fill(project: Project) -> bool:
+        write_empty(project, MANY_DAYS)
+        return project.run("instances").success
+
+    return fill_once(project, module_lake, fill)
+
+
+def missing_files(project: Project) -> dict[str, tuple[bool, str, int]]:
+    """Return for each raw table whether the check passes, its description, and how many files it names."""
+    results = project.check(*((asset, EVERY) for asset in RAW_ASSETS))
+    return {
+        asset: (result.passed, result.description or "", int(str(result.metadata["missing_files"].value)))
+        for (asset, _), result in results.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("days", "instances", "named"),
+    [
+        ([DUE - timedelta(days=200)], ["007"], "2023-08-16 (1 day): 007"),
+        (days_between(DUE - timedelta(days=39), DUE), INSTANCE_IDS, "2024-01-24 to 2024-03-03 (40 days): "),
+    ],
+    ids=["an instance on one day", "a pause of 40 days"],
+)
+def test_missing_files_are_red_by_name_and_fetched_by_one_run(
+    days: list[date], instances: Sequence[str], named: str, complete: Project
+) -> None:
+    nothing = (True, f"All 4 instances on {len(MANY_DAYS)} days", 0)
+    assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
+    remove(complete, days, instances)
+    count = len(days) * len(instances)
+    for passed, description, missing in missing_files(complete).values():
+        assert (passed, missing) == (False, count)
+        assert f"missing: {named}" in description
+
+    data = tick(complete, cursor=json.dumps({"instances": INSTANCE_IDS}))
+    assert requested_days(data).keys() == set(instances)
+    assert sum(row["posts_published_missing_days"] for row in stored(complete).values()) == count
+    run = execute(complete, data)
+    assert_success(run)
+    events = complete.events(run, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    logged = [(event.asset_key.path[-1], event.partition) for event in events if event.asset_key]
+    assert sorted(each for each in logged if each[0] in RAW_ASSETS) == sorted(product(RAW_ASSETS, map(str, days)))
+
+    assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
+    assert not tick(complete, cursor=data.cursor).run_requests
