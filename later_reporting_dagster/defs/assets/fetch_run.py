@@ -106,6 +106,7 @@ class _Day:
         changes: what changed in replaced files: rows added, removed and restated, and the total of each metric.
     """
 
+    day: date
     present: set[str | None] = field(default_factory=set)
     pending: set[str | None] = field(default_factory=set)
     written: dict[str | None, WriteResult] = field(default_factory=dict)
@@ -158,7 +159,7 @@ class FetchRun:
 
     def plan(self, pairs: Collection[Partition], *, only_missing: bool) -> list[Partition]:
         """Return the pairs to fetch: all, or those without a file. Call it once, before the first result."""
-        self._days = {day: _Day() for day in sorted({partition.day for partition in pairs})}
+        self._days = {day: _Day(day) for day in sorted({partition.day for partition in pairs})}
         present = self.lake.partitions(self._table_name, days=[*self._days])
         for partition in present:
             self._days[partition.day].present.add(partition.instance_id)
@@ -192,15 +193,15 @@ class FetchRun:
                 progress.failed += 1
                 self.failed[str(result.partition)] = str(result.error)
             self._notify()
-            day = self._days[result.partition.day]
-            day.add(result)
-            if not day.pending:
-                self._log_day(result.partition.day, self._days.pop(result.partition.day))
+            files = self._days[result.partition.day]
+            files.add(result)
+            if not files.pending:
+                self._log_day(self._days.pop(files.day))
         # Days that Dagster does not know although they have all files, because a run was killed or is new.
         known = self._context.instance.get_materialized_partitions(self._context.asset_key)
-        for date_, day in self._days.items():
-            if not day.pending and str(date_) not in known:
-                self._log_day(date_, day)
+        for files in self._days.values():
+            if not files.pending and str(files.day) not in known:
+                self._log_day(files)
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
             f" {self._days_materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
@@ -227,34 +228,34 @@ class FetchRun:
         if self._listener is not None:
             self._listener(self._progress)
 
-    def _log_day(self, date_: date, day: _Day) -> None:
+    def _log_day(self, files: _Day) -> None:
         """Log the materialization of a day, unless all of its requested files failed."""
-        if day.failed and not day.written:
+        if files.failed and not files.written:
             return
-        kept = [Partition(date_, name) for name in day.present - day.written.keys()]
+        kept = [Partition(files.day, name) for name in files.present - files.written.keys()]
         stored = self.lake.read_all_metadata(self._table_name, kept)
-        files: dict[str | None, WriteResult | FileMetadata] = {
-            **day.written,
+        of_day: dict[str | None, WriteResult | FileMetadata] = {
+            **files.written,
             **{partition.instance_id: file for partition, file in stored.items()},
         }
-        changed = sum(file.changed for file in day.written.values())
-        missing = [name for name in self.expected if name not in day.present]
+        changed = sum(file.changed for file in files.written.values())
+        missing = [name for name in self.expected if name not in files.present]
         self._days_materialized += 1
         self._files_changed += changed
         log_materialization(
             self._context,
-            date_,
-            data_version=day_version({name: file.content_hash for name, file in files.items()}),
+            files.day,
+            data_version=day_version({name: file.content_hash for name, file in of_day.items()}),
             metadata={
-                "dagster/partition_row_count": sum(file.rows for file in files.values()),
-                "dagster/uri": self.lake.day_url(self._table_name, date_),
-                **({"instances": len(day.present)} if self.expected else {}),
+                "dagster/partition_row_count": sum(file.rows for file in of_day.values()),
+                "dagster/uri": self.lake.day_url(self._table_name, files.day),
+                **({"instances": len(files.present)} if self.expected else {}),
                 "files_changed": changed,
                 **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
-                **({"failed_instances": dg.MetadataValue.json(day.failed)} if day.failed else {}),
-                **({"bad_rows": day.bad_rows} if day.bad_rows else {}),
-                **{f"change/{name}": round(change, 6) for name, change in day.changes.items()},
-                **({} if day.preview is None else {"preview": preview(day.preview)}),
+                **({"failed_instances": dg.MetadataValue.json(files.failed)} if files.failed else {}),
+                **({"bad_rows": files.bad_rows} if files.bad_rows else {}),
+                **{f"change/{name}": round(change, 6) for name, change in files.changes.items()},
+                **({} if files.preview is None else {"preview": preview(files.preview)}),
             },
         )
 
