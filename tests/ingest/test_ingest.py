@@ -211,6 +211,19 @@ def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path
     assert service.data_requests < 200
 
 
+def test_an_instance_that_fails_occasionally_is_not_abandoned(
+    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One query at a time, so that failing and succeeding days alternate.
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
+    failing = {Partition(day, BROKEN) for day in DAYS[::2]}
+    starts = {str(partition.day) for partition in failing}
+    service.override = lambda request: problem(500) if {*parameters(request).get("startDate", [])} & starts else None
+    result = run_ingest([Partition(day, BROKEN) for day in DAYS], table=DAILY, service=service, root=tmp_path)
+    assert result.failed.keys() == failing
+    assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
+
+
 ERRORS = {403: InstanceForbidden, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}
 
 
