@@ -225,7 +225,8 @@ def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetK
 
     @dg.sensor(
         name=f"{settings.name}_code_versions",
-        target=dg.AssetSelection.assets(*keys),
+        # Not a target, which would be a job: assets of one job have the same partitions.
+        asset_selection=dg.AssetSelection.assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=3600,
         description="After an upgrade, materializes again what another version of this package has rolled up.",
