@@ -133,7 +133,12 @@ def test_second_account_and_own_definitions_are_side_by_side(acme: Acme) -> None
     listed = acme.run("dg list defs --json")
     assert '"later_eu/posts_published"' in listed
     assert acme.run(f"python -c '{INSPECT}'").splitlines()[-5:] == [
-        str([*("crm_automation", "later_automation", "later_eu_automation", "later_eu_instances"), "later_instances"]),
+        str(
+            [
+                *("crm_automation", "later_automation", "later_code_versions"),
+                *("later_eu_automation", "later_eu_code_versions", "later_eu_instances", "later_instances"),
+            ]
+        ),
         "['customers']",
         "False",
         "multiprocess in_process",
