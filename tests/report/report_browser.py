@@ -69,14 +69,7 @@ class Report:
 
     def figure(self, name: str) -> float | None:
         """Return a key figure."""
-        return self._number(f"#figure-{name}")
-
-    def previous(self, name: str) -> float | None:
-        """Return a key figure of the previous period."""
-        return self._number(f"#change-{name}")
-
-    def _number(self, place: str) -> float | None:
-        found = self.page.locator(f"{place} data")
+        found = self.page.locator(f"#figure-{name} data")
         return float(found.get_attribute("value") or "") if found.count() else None
 
     def missing(self) -> list[str]:
@@ -106,11 +99,6 @@ class Report:
         self.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
         for button in self.page.locator("[data-all]:visible").all():
             button.click()
-
-    def labels_in(self, chart: str) -> list[str]:
-        """Return the texts of a chart, in document order."""
-        self.wait_for_charts()
-        return self.page.locator(f"#chart-{chart} svg text").all_text_contents()
 
     def wait_for_charts(self) -> None:
         """Wait until all visible charts are drawn, and two frames more, because Vega draws asynchronously."""

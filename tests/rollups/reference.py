@@ -632,7 +632,6 @@ CAMPAIGN_SUMS = (
     "tracking_links_clicks", "tracking_links_conversions", "tracking_links_conversion_value", "affiliate_links_clicks",
     "affiliate_links_conversions", "affiliate_links_sales", "affiliate_links_commission_earned",
 )  # fmt: skip
-CAMPAIGN_RATES = ("value_per_content_cost", "cost_per_click", "paid_return_on_ad_spend")
 
 
 def campaign_results_of(rows: Sequence[Row]) -> Row:
