@@ -8,7 +8,7 @@ from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.lake.tables import Column
 from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
-    RESULTS,
+    COMPARED_COUNTS,
     comparison,
     computed_column,
     is_post_count,
@@ -49,7 +49,7 @@ def _measures(metrics: Sequence[Metric]) -> list[Column]:
 
 
 def _curve_measures(metrics: Sequence[Metric]) -> list[Column]:
-    counts = {f"{channel}_{unit}" for channel in CHANNELS for unit in (*RESULTS, "views")}
+    counts = {f"{channel}_{unit}" for channel in CHANNELS for unit in (*COMPARED_COUNTS, "views")}
     return [column for column in _measures(metrics) if column.name in counts or "_engagement_rate" in column.name]
 
 

@@ -16,7 +16,7 @@ from later_reporting_dagster.rollups.periods import WINDOWS
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 CHANNELS = (Channel.ORGANIC, Channel.PAID)
-RESULTS = ("impressions", "engagements")
+COMPARED_COUNTS = ("impressions", "engagements")
 # Unit cost, its measure, and how many of them it is the cost of.
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
 # The macro `half_width` in duckdb_macros.sql has the same limit.
@@ -68,7 +68,7 @@ def is_post_count(name: str) -> bool:
 def computed_column(name: str, unit: str, description: str, computation: str, made_from: Iterable[str] = ()) -> Column:
     """Return a column of numbers. Posts and days are counted, and never null."""
     is_count = unit in ("posts", "days")
-    type_: ColumnType = "int64" if is_count or unit in RESULTS else "float64"
+    type_: ColumnType = "int64" if is_count or unit in COMPARED_COUNTS else "float64"
     return Column(name, type_, not is_count, description, unit, computation, tuple(made_from))
 
 
@@ -137,7 +137,7 @@ def comparison(metrics: Sequence[Metric], *, intervals: bool) -> Iterator[Column
         yield _rate(channel, "impressions")
         name = f"{channel}_engagement_rate"
         yield computed_column(f"{name}_posts", "posts", f"Posts included in {name}, and so in paid_lift",
-            "Posts with a row that is in the rate", (raw_column(channel, result) for result in RESULTS))
+            "Posts with a row that is in the rate", (raw_column(channel, result) for result in COMPARED_COUNTS))
     yield computed_column("paid_share_of_impressions", "percent", "Paid share of all impressions",
         "100 × paid / (organic + paid), each over the posts that report it; null if one is null or both are 0. Compare"
         " organic_impressions_posts and paid_impressions_posts: a channel that fewer posts report is understated",
@@ -150,9 +150,9 @@ def comparison(metrics: Sequence[Metric], *, intervals: bool) -> Iterator[Column
         " which posts are paid for, except if they are chosen for their results so far",
         "Mantel-Haenszel rate ratio: Σ paid engagements × w(organic) / Σ organic engagements × w(paid), over the posts"
         " of same_post_lift_posts; w: the channel's share of the post's impressions. The term of each post is exact to"
-        " 18 decimals", _raw(*RESULTS))
+        " 18 decimals", _raw(*COMPARED_COUNTS))
     yield computed_column("same_post_lift_posts", "posts", "Posts included in same_post_lift: they are in the rates of"
-        " both channels", "Number of posts", _raw(*RESULTS))
+        " both channels", "Number of posts", _raw(*COMPARED_COUNTS))
     if intervals:
         yield from _interval("same_post_lift", "a cluster's part of the numerator of same_post_lift plus its part of"
             " the denominator", "n − 1 (n: effective clusters)")
@@ -208,10 +208,10 @@ def _interval(lift: str, effective: str, degrees: str) -> Iterator[Column]:
             f" t: 97.5 % quantile of Student's t with {degrees} degrees of freedom. Effective clusters: (Σ x)² / Σ x²,"
             f" x: {effective}. Null if there are fewer than {MIN_EFFECTIVE_CLUSTERS} of them, v is 0, a channel has no"
             " engagements, or one cluster alone makes up a whole sum of the lift, so that nothing remains without it",
-            _raw(*RESULTS))
+            _raw(*COMPARED_COUNTS))
     yield Column(f"{lift}_verdict", "string", True, "paid_higher, organic_higher or undecided: whether the difference"
         " is more than chance", "", f"paid_higher if {lift}_low is above 1, organic_higher if {lift}_high is below 1,"
-        " else undecided; null without an interval", tuple(_raw(*RESULTS)))
+        " else undecided; null without an interval", tuple(_raw(*COMPARED_COUNTS)))
 
 
 def previous() -> Iterator[Column]:

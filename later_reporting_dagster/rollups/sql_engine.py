@@ -18,7 +18,7 @@ from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
-    RESULTS,
+    COMPARED_COUNTS,
     UNIT_COSTS,
     additive_metrics,
     raw_column,
@@ -196,7 +196,7 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
         ],
         "lift_columns": tuple(name for name in rates if "_impressions_" in name),
         "cost_columns": costs,
-        "integer_columns": {*counts, *rates, *(name for name in costs if name.endswith(("posts", *RESULTS)))},
+        "integer_columns": {*counts, *rates, *(name for name in costs if name.endswith(("posts", *COMPARED_COUNTS)))},
     }
 
 
