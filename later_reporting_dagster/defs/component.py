@@ -30,17 +30,30 @@ STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_step
 CHECKS = (posts_checks, campaign_checks, rollup_checks)
 
 
-class LaterReportingScaffolder(dg.Scaffolder[Any]):
+class ScaffoldParameters(BaseModel):
+    """Options of `dg scaffold defs later_reporting_dagster.LaterReportingComponent <name>`."""
+
+    start_date: str = Field(default=str(DefinitionSettings().start_date), description="First partition, YYYY-MM-DD.")
+    demo_mode: bool = Field(default=False, description="Use the sandbox in place of the API, without credentials.")
+
+
+class LaterReportingScaffolder(dg.Scaffolder[ScaffoldParameters]):
     """Writes a `defs.yaml` that reads credentials and the lake's root from the environment."""
 
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParameters]:
+        """Return the class of the command's options."""
+        return ScaffoldParameters
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParameters]) -> None:
         """Write the file."""
+        attributes: dict[str, Any] = {"name": request.target_path.name, "start_date": request.params.start_date}
         names = ("client_id", "client_secret", "lake_root")
-        attributes = {
-            "name": request.target_path.name,
-            "start_date": str(DefinitionSettings().start_date),
-            "resource": {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names},
-        }
+        attributes["resource"] = (
+            {"demo_mode": True}
+            if request.params.demo_mode
+            else {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names}
+        )
         dg.scaffold_component(request, attributes)
 
 
