@@ -177,9 +177,10 @@ def create_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
+            # Starlette tries one route after the other, and most requests are for posts.
+            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
             Route(INSTANCES_PATH, handlers.instances),
-            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
             Route(CAMPAIGNS_PATH, handlers.campaigns),
             Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
             *more_routes,
