@@ -55,6 +55,8 @@ def run_demo(
             LATER_ACCESS_TOKEN="",
             LATER_API_VERSION="auto",
             LATER_INSTANCE_IDS="",
+            LATER_DEMO_MODE="",
+            LATER_RATE_LIMIT_STORE="",
             LATER_LAKE_ROOT=str(lake),
             LATER_START_DATE=str(start),
         )
@@ -82,7 +84,9 @@ def _ui_command() -> str:
         if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
     options = [text for each in given for text in (each.opts[0], str(context.params[str(each.name)]))]
-    return shlex.join(["later-reporting", "demo", *options, "--ui"]) if options else "make ui"
+    if not options and Path("Makefile").exists():  # in a clone
+        return "make ui"
+    return shlex.join(["later-reporting", "demo", *options, "--ui"])
 
 
 def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:

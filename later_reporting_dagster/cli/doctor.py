@@ -22,7 +22,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.client.shared_rate_limit import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
-from later_reporting_dagster.contract.days import expected_days, newest_day
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.environment import variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
@@ -233,7 +233,7 @@ def _check_lake(later: LaterReportingResource) -> str:
 def _check_files(project: Project, now: datetime) -> list[CheckResult]:
     """Check that the raw tables have every expected file. Return nothing if they have none at all."""
     later, settings = project.later, project.settings
-    days = expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc)
+    days = settings.expected_days(now)
     try:
         lake = later.lake()
         files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}

@@ -249,7 +249,7 @@ def refresh() -> None:
     if unknown := [name for name in project.later.lake().table_names() if name not in ASSET_NAMES]:
         click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
     _report_failures(outcomes)
-    click.echo("Everything is up to date.")
+    click.echo("Rollups and the report are up to date.")
     if REPORT in project.settings.tables:
         click.echo(f"Next: open {_report_location(project)}")
 

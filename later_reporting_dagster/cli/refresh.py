@@ -11,7 +11,7 @@ from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.client import LaterError, RetryPolicy
-from later_reporting_dagster.defs.events import newest_materializations
+from later_reporting_dagster.defs.events import code_version_of, newest_materializations
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
@@ -89,8 +89,9 @@ def _outdated_partitions(
     (upstream,) = graph.get(key).parent_keys
     upstream_ids = instance.get_latest_storage_id_by_partition(upstream, dg.DagsterEventType.ASSET_MATERIALIZATION)
     read_ids: dict[str, int] = {}
-    for event in newest_materializations(instance, key):
-        if event.tags and event.tags.get("dagster/code_version") == graph.get(key).code_version:
+    for record in newest_materializations(instance, key):
+        event = record.asset_materialization
+        if event and event.tags and code_version_of(record) == graph.get(key).code_version:
             pointer = event.tags.get(f"dagster/input_event_pointer/{upstream.to_user_string()}", "")
             read_ids[str(event.partition)] = int(pointer) if pointer.isdigit() else 0
     stored = {partition.day for partition in project.later.lake().partitions(table.name)}

@@ -44,7 +44,7 @@ class Inconsistency(Exception):  # noqa: N818 - named for what happened
 
 
 class PageReader:
-    """Fetches pages of one pagination, each at most once.
+    """Fetches pages of one pagination.
 
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.

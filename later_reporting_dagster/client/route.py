@@ -127,7 +127,7 @@ def posts_route(query: PerformanceQuery) -> Route:
             f" instances {describe_instances(query.instance_ids)}"
         ),
         parse_page=partial(posts_page_from_body, metrics=query.metrics),
-        key=lambda post: (post.instance_id, post.campaign_id, post.post_id),
+        key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
         instance_ids=query.instance_ids,

@@ -357,7 +357,10 @@ def _parse_success(
     secrets: Sequence[str],
 ) -> _Result | TemporaryFailure:
     """Return the parsed response; a temporary failure if it is unreadable or contains a text of `must_not_contain`."""
-    if any(len(secret) >= MIN_ECHO_LENGTH and secret.encode() in response.body for secret in must_not_contain):
+    # JSON may have a backslash before each of some characters, such as the slash.
+    body = response.body.replace(b"\\", b"")
+    texts = [secret.encode().replace(b"\\", b"") for secret in must_not_contain if len(secret) >= MIN_ECHO_LENGTH]
+    if any(text in body for text in texts):
         return TemporaryFailure(
             f"{context.description}: HTTP 200, but the response contains the credentials, which must not be stored"
         )

@@ -52,7 +52,10 @@ def parse_day_ranges(ranges: Iterable[str]) -> list[date]:
     for text in ranges:
         first, separator, last = text.partition(" to ")
         try:
-            days += days_between(date.fromisoformat(first), date.fromisoformat(last if separator else first))
+            start, end = date.fromisoformat(first), date.fromisoformat(last if separator else first)
         except ValueError:
             raise ValueError(f"{text!r} is neither a day, YYYY-MM-DD, nor a range, YYYY-MM-DD to YYYY-MM-DD") from None
+        if end < start:
+            raise ValueError(f"{text!r} ends before it starts")
+        days += days_between(start, end)
     return days

@@ -89,8 +89,7 @@ DEFAULT_METRICS: tuple[Metric, ...] = (
 
 METRICS: tuple[Metric, ...] = (
     *DEFAULT_METRICS,
-    # Metrics of the cursor version only (docs/api.md, "Cursor version"). The API reference lists bare names, so a unit
-    # is given only where the name implies it.
+    # Metrics of the cursor version only (docs/api.md, "Cursor version").
     Metric("likes", "likes", ORGANIC, COUNT, "likes", "Organic likes"),
     Metric("comments", "comments", ORGANIC, COUNT, "comments", "Organic comments"),
     Metric("shares", "shares", ORGANIC, COUNT, "shares", "Organic shares"),

@@ -346,7 +346,6 @@ def campaign_performance_from_json(
     return CampaignPerformance(campaign_id=parsed.values.pop("campaign_id"), metrics=parsed.values, extra=extra)
 
 
-# API name -> (attribute, parser, is_required)
 _CAMPAIGN_FIELDS: Fields = {
     "instanceId": ("instance_id", parse_text, True),
     "campaignId": ("campaign_id", parse_integer, True),

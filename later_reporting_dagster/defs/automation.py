@@ -16,8 +16,8 @@ from later_reporting_dagster.contract.days import contiguous_ranges, day_ranges,
 from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
-from later_reporting_dagster.defs.events import newest_materializations, version_tags, written_metadata
-from later_reporting_dagster.defs.partitions import range_tags, selected_range
+from later_reporting_dagster.defs.events import code_version_of, newest_materializations, version_tags, written_metadata
+from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, range_tags, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
@@ -234,21 +234,32 @@ def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetK
     def code_versions_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         assert context.repository_def is not None
         graph = context.repository_def.asset_graph
+        unpartitioned: dict[dg.AssetKey, int] = {}
         for key in keys:
-            version = graph.get(key).code_version
-            outdated = [
-                event.partition
-                for event in newest_materializations(context.instance, key)
-                if (event.tags or {}).get("dagster/code_version") != version
-            ]
-            if outdated:
-                days = [date.fromisoformat(partition) for partition in outdated if partition]
-                # Dagster runs each key once: a run that fails is not repeated every hour.
-                yield dg.RunRequest(
-                    run_key=f"{key.to_user_string()} {version}",
-                    asset_selection=[key],
-                    tags=range_tags(min(days), max(days)) if days else {},
-                )
+            asset = graph.get(key)
+            # The storage ids of what another code version has made, by partition.
+            outdated = {
+                record.partition_key: record.storage_id
+                for record in newest_materializations(context.instance, key)
+                if code_version_of(record) != asset.code_version
+            }
+            if asset.partitions_def is None:
+                unpartitioned.update((key, newest) for newest in outdated.values())
+                continue
+            partitions = asset.partitions_def.get_partition_keys()
+            for is_outdated, block in groupby(partitions, key=outdated.__contains__):
+                if is_outdated:
+                    days = [*block]
+                    # Dagster runs each key once: a run that fails is not repeated every hour.
+                    newest = max(outdated[day] for day in days)
+                    yield dg.RunRequest(
+                        run_key=f"{key.to_user_string()} {days[0]} {asset.code_version} {newest}",
+                        asset_selection=[key],
+                        tags={RANGE_START_TAG: days[0], RANGE_END_TAG: days[-1]},
+                    )
+        if unpartitioned:
+            versions = " ".join(f"{graph.get(key).code_version}" for key in unpartitioned)
+            yield dg.RunRequest(run_key=f"{versions} {max(unpartitioned.values())}", asset_selection=[*unpartitioned])
 
     return code_versions_sensor
 

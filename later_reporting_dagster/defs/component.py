@@ -150,7 +150,11 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
             asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],
             resources={
                 self.resource_key: resource,
-                self._lake_key: LaterLake(lake_root=resource.lake_root, storage_options=resource.storage_options),
+                self._lake_key: LaterLake(
+                    lake_root=resource.lake_root,
+                    storage_options=resource.storage_options,
+                    due_hour_utc=self.due_hour_utc,
+                ),
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
             **build_automation(

@@ -87,15 +87,19 @@ def version_tags(data_version: str, *, code_version: str | None) -> dict[str, st
     return {"dagster/data_version": data_version, "dagster/code_version": str(code_version)}
 
 
-def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.AssetMaterialization]:
+def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.EventLogRecord]:
     """Yield the newest materialization of each partition; of an asset without partitions, its newest one."""
     newest = instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
     ids = [*newest.values()] or [record.storage_id for record in instance.fetch_materializations(key, limit=1).records]
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])
-        for record in instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records:
-            if event := record.asset_materialization:
-                yield event
+        yield from instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records
+
+
+def code_version_of(record: dg.EventLogRecord) -> str | None:
+    """Return the version of the code that made a materialization; None if it is not known."""
+    event = record.asset_materialization
+    return None if event is None else (event.tags or {}).get("dagster/code_version")
 
 
 def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:

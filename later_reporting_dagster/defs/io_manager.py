@@ -85,6 +85,11 @@ class LaterLake(dg.ConfigurableIOManager):
         json_schema_extra={"dagster__is_secret": True},
     )
 
+    due_hour_utc: int = Field(
+        default_factory=lambda: DefinitionSettings.model_validate(environment_texts(["due_hour_utc"])).due_hour_utc,
+        description="From which UTC hour on the day before is missing if it has no file. Default: LATER_DUE_HOUR_UTC.",
+    )
+
     @cached_property
     def _definition(self) -> dg.IOManagerDefinition:
         return dg.IOManagerDefinition(self.create_io_manager, config_schema={}, description=self.__doc__)
@@ -123,7 +128,8 @@ class LaterLake(dg.ConfigurableIOManager):
                 days = [date.fromisoformat(key) for key in context.asset_partition_keys]
                 stored = lake.partitions(table.name, days=days)
             else:
-                days, stored = _expected_days(context.asset_partitions_def), lake.partitions(table.name)
+                days = self._expected_days(context.asset_partitions_def)
+                stored = lake.partitions(table.name)
             missing = _describe_missing(lake, table, days, stored)
             if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
                 raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
@@ -175,7 +181,7 @@ class LaterLake(dg.ConfigurableIOManager):
                 and (instance_ids is None or partition.instance_id in instance_ids)
             ]
             if table.partitions_def is not None:
-                days = _expected_days(table.partitions_def, start=start, end=end)
+                days = self._expected_days(table.partitions_def, start=start, end=end)
                 if missing := _describe_missing(lake, source, days, selected, instance_ids=instance_ids):
                     if not allow_missing:
                         raise ValueError(f"{missing}. Materialize these days first")
@@ -187,15 +193,13 @@ class LaterLake(dg.ConfigurableIOManager):
         later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
         return later.resolved().lake()
 
-
-def _expected_days(
-    partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
-) -> list[date]:
-    """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
-    settings = DefinitionSettings.model_validate(environment_texts(["due_hour_utc"]))
-    last = end or due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
-    days = map(date.fromisoformat, partitions_def.get_partition_keys())
-    return [day for day in days if (start or day) <= day <= last]
+    def _expected_days(
+        self, partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
+    ) -> list[date]:
+        """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
+        last = end or due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
+        days = map(date.fromisoformat, partitions_def.get_partition_keys())
+        return [day for day in days if (start or day) <= day <= last]
 
 
 def _describe_missing(

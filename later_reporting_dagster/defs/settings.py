@@ -113,8 +113,13 @@ class DefinitionSettings(dg.Model):
 
     @property
     def pool(self) -> str:
-        """The pool of the steps that send requests to the API."""
+        """The pool of the steps that fetch posts and campaigns."""
         return f"{self.name}_api"
+
+    @property
+    def due_cron(self) -> str:
+        """The schedule of what is evaluated when a day is due."""
+        return f"0 {self.due_hour_utc} * * *"
 
     # Cached, because Dagster computes a thousand ticks of the schedule to check a policy.
     @cached_property
@@ -123,7 +128,7 @@ class DefinitionSettings(dg.Model):
 
         The asset checks look at the newest day of each instance.
         """
-        return dg.FreshnessPolicy.cron(f"0 {self.due_hour_utc} * * *", lower_bound_delta=timedelta(hours=23))
+        return dg.FreshnessPolicy.cron(self.due_cron, lower_bound_delta=timedelta(hours=23))
 
     @property
     def fetched_tables(self) -> tuple[str, ...]:

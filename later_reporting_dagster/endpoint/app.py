@@ -1,7 +1,7 @@
 """The routes of the API as an ASGI application over a store."""
 
 import hashlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -122,7 +122,8 @@ class RateLimitMiddleware:
         self._unlimited_paths = unlimited_paths
         self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
         self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
-        self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
+        # When requests of each address were admitted. Addresses are in the order of their newest request.
+        self._admitted: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._unlimited_paths:
@@ -142,10 +143,14 @@ class RateLimitMiddleware:
         await self._app(scope, receive, send_with_headers)
 
     def _admit(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        admitted, now = self._admitted[client[0] if client else ""], self._clock()
-        while admitted and admitted[0] <= now - self._limit.window_seconds:
+        client, now = scope.get("client"), self._clock()
+        address, expired = client[0] if client else "", now - self._limit.window_seconds
+        self._admitted[address] = admitted = self._admitted.pop(address, deque())
+        while admitted and admitted[0] <= expired:
             admitted.popleft()
+        # Otherwise a client with many addresses could fill the memory.
+        while (oldest := next(iter(self._admitted))) != address and self._admitted[oldest][-1] <= expired:
+            del self._admitted[oldest]
         if len(admitted) >= self._limit.requests:
             return False
         admitted.append(now)

@@ -101,27 +101,29 @@ class _CampaignFetch:
         if self._stopped_by is not None:
             raise self._stopped_by
         try:
-            return await self._fetch(day)
+            return await self._fetch(day, self._metrics, self._instance_ids)
         except CredentialsRejected as error:
             self._stopped_by = error
             raise
         except MetricsRejected as error:
             await self._drop_refused_metrics(day, error)
-            return await self._fetch(day)
+            return await self.day(day)
         except (InstanceForbidden, QueryRejected) as error:
             if isinstance(error, InstanceForbidden) and await self._has_dropped_instances():
-                return await self._fetch(day)
+                return await self.day(day)
             if (refused := refusal(error)) is not None:
                 raise refused from None
             raise
 
-    async def _fetch(self, day: date, metrics: tuple[Metric, ...] | None = None) -> tuple[PerformanceQuery, ListResult]:
+    async def _fetch(
+        self, day: date, metrics: tuple[Metric, ...], instance_ids: tuple[str, ...]
+    ) -> tuple[PerformanceQuery, ListResult]:
         query = PerformanceQuery(
             start_date=day,
             end_date=day,
             date_basis=DateBasis.PERFORMANCE_DATE,
-            metrics=metrics or self._metrics,
-            instance_ids=self._instance_ids,
+            metrics=metrics,
+            instance_ids=instance_ids,
         )
         return query, await self._client.fetch_campaign_performance(query)
 
@@ -129,10 +131,11 @@ class _CampaignFetch:
         """Leave out the metrics that the API refuses, for all days."""
 
         async def request(metrics: tuple[Metric, ...]) -> object:
-            return await self._fetch(day, metrics)
+            # Instances do not decide it, so no forbidden instance can interfere.
+            return await self._fetch(day, metrics, ())
 
         accepted = await find_accepted_metrics(self._metrics, request)
-        if not accepted:
+        if accepted in ((), self._metrics):
             raise error
         refused = [metric.api_name for metric in self._metrics if metric not in accepted]
         self._metrics = accepted

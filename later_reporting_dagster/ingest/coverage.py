@@ -9,6 +9,7 @@ import pyarrow as pa
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Column, FileDamaged, Lake, Partition, schema_of
 from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.paths import partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_TABLES
 
@@ -104,7 +105,7 @@ def _coverage_table(
     for name in sorted({*files, *expected}):
         versions = files.get(name, {})
         missing = [partition for partition in expected.get(name, ()) if partition not in versions]
-        for partition in sorted([*versions, *missing], key=_sort_key):
+        for partition in sorted([*versions, *missing], key=partition_sort_key):
             version = versions.get(partition)
             identity = version.identity if version else None
             row = read_rows.get((name, partition), known.get((name, partition, identity)))
@@ -151,7 +152,3 @@ def _footer_values(footer: FileMetadata) -> dict[str, Any]:
 
 def _instant(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
-
-
-def _sort_key(partition: Partition) -> tuple[date, str]:
-    return partition.day, partition.instance_id or ""

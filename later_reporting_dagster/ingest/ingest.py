@@ -146,7 +146,8 @@ def _mean_stored_rows(partitions: Collection[Partition], *, table: RawTable, lak
         present = lake.partitions(table.name, days={partition.day for partition in partitions})
         stored = sorted({*partitions}.intersection(present))
         sample = stored[:: max(1, len(stored) // SAMPLED_FILES)]
-        if rows := [metadata.rows for metadata in lake.read_all_metadata(table.name, sample).values()]:
+        metadata = lake.read_all_metadata(table.name, sample).values()
+        if rows := [each.rows for each in metadata if each.content_hash]:
             return mean(rows)
     return None
 

@@ -105,6 +105,11 @@ class PostFetch:
                 f" {result.total_items} when fetched by platform and content type: the others have a content type that"
                 " cannot be requested, or posts were added in between. Try again."
             ) from too_many
+        if repeated := len(result.items) - len({post.key for post in result.items}):
+            raise InconsistentPages(
+                f"{query_text(query)}: {repeated} posts were returned for several platforms or content types. Try"
+                " again."
+            )
         return result
 
     async def _add_metrics(

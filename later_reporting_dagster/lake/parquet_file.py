@@ -51,7 +51,6 @@ class FileMetadata:
     bytes: int
     content_hash: str
     key_values: Mapping[str, str]
-    columns: tuple[str, ...] = ()
 
 
 def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, str]) -> bytes:
@@ -110,7 +109,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
         if name.startswith(_PREFIX.encode())
     }
     content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, len(data), content_hash, key_values, tuple(footer.schema.names))
+    return FileMetadata(footer.num_rows, len(data), content_hash, key_values)
 
 
 def has_content(data: bytes, content_hash: str) -> bool:

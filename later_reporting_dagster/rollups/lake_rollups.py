@@ -81,7 +81,7 @@ def read_campaigns(lake: Lake) -> Campaigns:
     schema = schema_of(CAMPAIGN_COLUMNS)
     try:
         rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema)
-    except (FileDamaged, LakeUnavailable) as error:
+    except FileDamaged as error:
         return Campaigns(schema.empty_table(), str(error))
     return Campaigns(schema.empty_table() if rows is None else rows)
 

@@ -26,7 +26,7 @@ def days_of(period: Cadence, first_day: date) -> list[date]:
     """Return the days of the period that begins on `first_day`.
 
     Raises:
-        ValueError: no such period begins on that day; or `period` is WINDOWS: window tables have no partitions.
+        ValueError: no such period begins on that day; or `period` is WINDOWS or POSTS: these tables have no partitions.
     """
     begins = {Cadence.DAY: True, Cadence.WEEK: first_day.isoweekday() == 1, Cadence.MONTH: first_day.day == 1}
     if not begins.get(period):

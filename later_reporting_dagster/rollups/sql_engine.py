@@ -40,13 +40,13 @@ _UNREAD = ("content_image_url", "creator_content_type", "creator_profile_image",
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
-    """Rows cannot be rolled up. The message has the reason and the next step."""
+    """A rollup needs more memory than allowed. The message has the next step."""
 
 
 @cache
-def rollup_sql() -> str:
-    """Return the text of all SQL files, which together define the rollups."""
-    files = sorted(path.name for path in resources.files(__package__).iterdir() if path.name.endswith(".sql"))
+def rollup_definition() -> str:
+    """Return the text of all files of this package, which together define the rollups: SQL, and numbers in Python."""
+    files = sorted(path.name for path in resources.files(__package__).iterdir() if path.name.endswith((".sql", ".py")))
     return "\n".join(resources.files(__package__).joinpath(name).read_text(encoding="utf-8") for name in files)
 
 

@@ -407,7 +407,7 @@ _PAGINATION_FAULTS = (
     PageFault("cursor-expired", "400 for a cursor, as if it had expired", _expired_cursor, (CURSOR,)),
 )
 
-_API_VERSION_FAULTS = (ApiVersionFault("switch-revision", "switch to the other API version, once"),)
+_API_VERSION_FAULTS = (ApiVersionFault("switch-api-version", "switch to the other API version, once"),)
 
 _POST_FAULTS = (
     PageFault("page-repeated", "page with the rows of the previous page", _previous_page),

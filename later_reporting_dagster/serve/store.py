@@ -201,10 +201,11 @@ class LakeStore:
             state = await run_in_threadpool(rows.inspect, self._lake, datetime.now(UTC))
         if state.unknown_instances and caller.instance_ids is None:
             instances_in_scope(tuple(state.unknown_instances), ())
-        if self._options.strict and state.missing:
+        if self._options.strict and state.missing and isinstance(rows, PostRows):
             missing = " ".join(f"{name}: {value}" for name, value in state.missing.items())
             raise _conflict(
-                f"files are missing; run `later-reporting backfill --only-missing` for these days. {missing}"
+                f"files are missing; run `later-reporting backfill --only-missing --asset {rows.table_name}`, with"
+                f" `--start` and `--end` of these days. {missing}"
             )
         return state
 

@@ -28,7 +28,7 @@ def refresh(user: User) -> dict[str, str]:
     """Run the command; return what it wrote, by asset."""
     result = user.run("refresh")
     assert result.exit_code == 0, result.stderr
-    written, _, rest = result.stdout.partition("Everything is up to date.\n")
+    written, _, rest = result.stdout.partition("Rollups and the report are up to date.\n")
     assert rest == f"Next: open {user.lake}/organic_paid_report/report.html\n"
     lines = [line.partition(": ") for line in written.splitlines() if line.startswith("later/")]
     return {key.removeprefix("later/"): text for key, _, text in lines}

@@ -341,6 +341,18 @@ def test_page_that_contains_the_token_is_retried(service, new_client, july, even
     assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
 
 
+def test_page_that_contains_the_escaped_client_secret_is_retried(service, new_client, july, events):
+    async def echo(_request):
+        row = post(1) | {"contentUrl": f"https://later.com?{CLIENT_SECRET}"}
+        body = json.dumps(page_body([row], page=1, page_size=100, total_items=1)).replace("/", "\\/")
+        return Response(body, media_type="application/json")
+
+    service.posts = [post(1)]
+    service.faults.append(echo)
+    assert [row.content_url for row in fetch_posts(new_client(), july).items] == [None]
+    assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
+
+
 def test_requests_to_loopback_use_no_proxy(service, new_client, july, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -56,6 +56,11 @@ def test_parse_day_ranges_names_what_is_not_a_day(text: str) -> None:
         parse_day_ranges(["2024-01-01", text])
 
 
+def test_parse_day_ranges_rejects_a_range_that_ends_before_it_starts() -> None:
+    with pytest.raises(ValueError, match="'2024-01-09 to 2024-01-05' ends before it starts"):
+        parse_day_ranges(["2024-01-01", "2024-01-09 to 2024-01-05"])
+
+
 @given(st.sets(st.dates(date(2023, 12, 20), date(2024, 3, 5)), max_size=30))
 def test_day_ranges_name_each_day_once(days: set[date]) -> None:
     ranges = day_ranges(days)

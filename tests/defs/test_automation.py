@@ -155,7 +155,7 @@ def test_change_during_a_run_is_requested_after_the_run(
     assert automation.tick() == set()
 
 
-def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
+def test_weekly_and_monthly_rollups_follow_the_posts_of_their_days(
     automation: Automation, project: Project, service: Service
 ) -> None:
     nothing: list[set[date]] = [set(), set(), set()]
@@ -165,11 +165,9 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
 
     tick()
     project.fetch(METRICS)
-    assert tick() == [EVERY_DAY, set(), set()]
-    project.roll_up(DAILY)
-    assert tick() == [set(), {WEEK}, {MONTH}]
-    assert project.roll_up(WEEKLY).success
-    assert project.roll_up(MONTHLY).success
+    assert tick() == [EVERY_DAY, {WEEK}, {MONTH}]
+    for rollup in (DAILY, WEEKLY, MONTHLY):
+        assert project.roll_up(rollup).success
     assert tick() == nothing
 
     assert project.fetch(METRICS).success  # unchanged
@@ -177,32 +175,37 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
 
     service.transform = enlarge_metrics
     project.fetch(METRICS, days=DAYS[:1], instances=[INSTANCE_IDS[0]])
-    assert tick() == [{DAYS[0]}, set(), set()]
-    project.roll_up(DAILY, days=DAYS[:1])
-    assert tick() == [set(), {WEEK}, {MONTH}]
+    assert tick() == [{DAYS[0]}, {WEEK}, {MONTH}]
 
 
 def test_rollups_of_another_code_version_are_requested_where_they_exist(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run_keys: set[str | None] = set()
+
     def requests() -> dict[str, tuple[date, date] | None]:
         definitions = project.defs
         context = dg.build_sensor_context(instance=project.instance, definitions=definitions)
-        sensor = definitions.resolve_sensor_def("later_code_versions")
-        requested = sensor.evaluate_tick(context).run_requests or []
-        return {key.path[-1]: selected_range(each.tags) for each in requested for key in each.asset_selection or ()}
+        requested = definitions.resolve_sensor_def("later_code_versions").evaluate_tick(context).run_requests or []
+        new = [each for each in requested if each.run_key not in run_keys]  # the daemon runs each key once
+        run_keys.update(each.run_key for each in new)
+        return {key.path[-1]: selected_range(each.tags) for each in new for key in each.asset_selection or ()}
 
     project.fetch(METRICS)
-    project.roll_up(DAILY, days=DAYS[:2])
+    for day in (DAYS[0], DAYS[2]):
+        project.roll_up(DAILY, days=[day])
     project.roll_up_windows(OF_METRICS)
     assert requests() == {}
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
     project = project.reloaded()
-    # Not the raw table: its history would be fetched again.
-    assert requests() == {DAILY: (DAYS[0], DAYS[1]), OF_METRICS: None}
-    project.roll_up(DAILY, days=DAYS[:1])
+    # Not the raw table: its history would be fetched again. The last of two ranges is in the dictionary.
+    assert requests() == {DAILY: (DAYS[2], DAYS[2]), OF_METRICS: None}
+    assert len(run_keys) == 3
+    assert requests() == {}
     project.roll_up_windows(OF_METRICS)
-    assert requests() == {DAILY: (DAYS[1], DAYS[1])}
+    monkeypatch.setenv("LATER_METRICS", "impressions,engagements")
+    project = project.reloaded()
+    assert requests() == {OF_METRICS: None}
 
 
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.

@@ -131,13 +131,12 @@ def test_asset_dependencies() -> None:
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
     } == {
         **dict.fromkeys(FETCHED, set()),
-        "organic_paid_daily": {"post_metrics_daily"},
+        **dict.fromkeys(["organic_paid_daily", *PERIOD_ROLLUPS], {"post_metrics_daily"}),
         "organic_paid_by_publish_day": {"posts_published"},
-        **dict.fromkeys(PERIOD_ROLLUPS, {"organic_paid_daily"}),
         **{table.name: {*table.sources} for table in (*WINDOW_TABLES, *POST_TABLES)},
         "instances": set(RAW_ASSETS),
         "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
-        REPORT: {"organic_paid_daily", *(table.name for table in (*WINDOW_TABLES, *POST_TABLES))},
+        REPORT: {"organic_paid_daily", "coverage", *(table.name for table in (*WINDOW_TABLES, *POST_TABLES))},
     }
 
 

@@ -1,5 +1,6 @@
 """Tokens, instance scope, rate limit and error responses of the application, over synthetic posts."""
 
+import asyncio
 import base64
 import json
 import socket
@@ -12,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from later_reporting_dagster.endpoint import Client
+from later_reporting_dagster.endpoint.app import RateLimit, RateLimitMiddleware
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from tests.serve.clients import assert_problem, authenticate
 
@@ -195,6 +197,28 @@ def test_rate_limit_window_slides() -> None:
         assert [status_at(1000), status_at(1009), status_at(1009.9)] == [200, 200, 429]
         # A fixed window would admit two; if rejected requests counted, none would be admitted.
         assert [status_at(1010), status_at(1010.1), status_at(1018.9), status_at(1019)] == [200, 429, 429, 200]
+
+
+def test_rate_limit_forgets_addresses_that_are_silent_for_a_window() -> None:
+    clock = Clock(now=1000.0)
+
+    async def request_from(address: str) -> None:
+        await middleware({"type": "http", "path": "/", "client": (address, 1), "headers": []}, receive, send)
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        pass
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None:
+        pass
+
+    middleware = RateLimitMiddleware(app, limit=RateLimit(requests=5, window_seconds=10), clock=clock)
+    for number in range(100):
+        clock.now += 1
+        asyncio.run(request_from(f"10.0.0.{number}"))
+    assert len(middleware._admitted) <= 10
 
 
 # Error responses

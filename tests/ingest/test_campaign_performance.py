@@ -194,6 +194,17 @@ def test_instances_out_of_scope_are_left_out_with_a_warning(
     assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1]) for day in DAYS)
 
 
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_instances_out_of_scope_and_refused_metrics_are_left_out_together(
+    service: Service, small_world: World, tmp_path: Path
+) -> None:
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:2], refused_campaign_metrics=("paidCost",))
+    fetched = fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
+    assert fetched.failed == {}
+    assert len(fetched.warnings) == 2
+    assert {row["paid_cost"] for day in DAYS for row in stored(tmp_path, day)} == {None}
+
+
 def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_path: Path) -> None:
     fetch(service, tmp_path)
     before = stored(tmp_path, DAYS[2])

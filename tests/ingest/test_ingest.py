@@ -395,6 +395,29 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
     assert files(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("max_two_pages")
+def test_a_post_in_the_parts_of_several_platforms_fails_the_partition(service: Service, tmp_path: Path) -> None:
+    """The total would still match: the post hides another one, which is lost."""
+    repeated: list[dict[str, Any]] = []
+
+    def repeat_a_post(request: Request, document: Any) -> Any:
+        requested = parameters(request)
+        is_first = requested.get("pageNumber") == ["1"] and requested.get("sortDirection") == ["ASC"]
+        if "platform" in requested and "contentType" not in requested and is_first:
+            repeated.append(repeated[0] if repeated else document["data"][0] | {"contentType": "unlisted_post"})
+            document["data"][0] = repeated[0]
+        return document
+
+    service.app, _ = crowded_app()
+    service.transform = repeat_a_post
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    assert len(repeated) > 1
+    assert result.errors() == {partition: InconsistentPages}
+    assert "were returned for several platforms" in str(result.failed[partition].error)
+    assert files(tmp_path) == {}
+
+
 # Inconsistent pages
 
 

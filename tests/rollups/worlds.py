@@ -58,12 +58,15 @@ NEWEST = date(2024, 3, 6)
 
 
 @contextmanager
-def open_world(world: World, *, files: random.Random | None = None, **options: Any) -> Iterator[LakeDatabase]:
+def open_world(
+    world: World, *, files: random.Random | None = None, threads: int | None = None, **options: Any
+) -> Iterator[LakeDatabase]:
     """Write a world to a lake. Yield a database with what the rollups are made from.
 
     Args:
         world: what to write.
         files: shuffles the rows and the order in which files are written.
+        threads: of DuckDB.
         options: of `open_database`.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +75,8 @@ def open_world(world: World, *, files: random.Random | None = None, **options: A
             write(lake, name, table_files, world.metrics, rng=files)
         write_campaigns(lake, world, rng=files)
         with open_database(lake, spill_directory=folder, **options) as database:
+            if threads:
+                database.connection.execute(f"SET threads = {threads}")
             tables = [
                 *(Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()),
                 CAMPAIGN_PERFORMANCE,

@@ -104,7 +104,7 @@ def test_page_fault_changes_a_page(name: str, version: Any) -> None:
 @pytest.mark.parametrize(("before", "after"), [("pagination", "nextCursor"), ("nextCursor", "pagination")])
 def test_switch_of_the_api_version_happens_once(before: str, after: str) -> None:
     version = PAGED if before == "pagination" else CURSOR
-    with sandbox({"switch-revision": 1.0}, api_version=version) as (client, _):
+    with sandbox({"switch-api-version": 1.0}, api_version=version) as (client, _):
         bodies = [client.get("/v2/instances", headers={"X-Sandbox-Faults": state}).json() for state in ("off", "", "")]
     assert [body.keys() - {"data"} for body in bodies] == [{before}, {after}, {after}]
 

@@ -73,7 +73,7 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         yield table_result(lake.write_table(COVERAGE_TABLE, rows), {"missing_files": missing})
 
     key, followed = settings.asset_key(COVERAGE_TABLE), settings.dependencies(*_COVERED_TABLES)
-    due = dg.AutomationCondition.cron_tick_passed(f"0 {settings.due_hour_utc} * * *")
+    due = dg.AutomationCondition.cron_tick_passed(settings.due_cron)
     spec = table_spec(
         settings,
         COVERAGE_TABLE,

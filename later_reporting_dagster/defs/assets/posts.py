@@ -142,9 +142,9 @@ def _fetch_posts(
 
 def _selected_pairs(config: PostsConfig) -> set[Partition] | None:
     """Return the (day, instance) pairs that the run config names; None if it names none."""
+    if not config.pairs:
+        return None
     try:
-        return {
-            Partition(day, name) for name, ranges in config.pairs.items() for day in parse_day_ranges(ranges)
-        } or None
+        return {Partition(day, name) for name, ranges in config.pairs.items() for day in parse_day_ranges(ranges)}
     except ValueError as error:
         raise dg.Failure(f"Run config pairs: {error}", allow_retries=False) from None

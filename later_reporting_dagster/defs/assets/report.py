@@ -18,6 +18,7 @@ from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
 from later_reporting_dagster.ingest.coverage import Files, expected_files
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
 from later_reporting_dagster.report.report_page import report_page
@@ -71,7 +72,7 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
     key = settings.asset_key(REPORT)
     spec = dg.AssetSpec(
         key,
-        deps=settings.dependencies(*_SHOWN_TABLES),
+        deps=settings.dependencies(*_SHOWN_TABLES, COVERAGE_TABLE),
         description=(
             "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
             " to boost, creators, and what is missing. A single HTML file that works offline, at"

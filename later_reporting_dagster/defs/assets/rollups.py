@@ -32,7 +32,6 @@ from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Parti
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.periods import Cadence, days_of
 from later_reporting_dagster.rollups.rollup_tables import (
-    DAILY,
     DAY_TABLES,
     POST_TABLES,
     RAW_TABLE_NAMES,
@@ -40,7 +39,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     WINDOW_TABLES,
     RollupTable,
 )
-from later_reporting_dagster.rollups.sql_engine import rollup_sql
+from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 
 def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
@@ -59,8 +58,7 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
     yet, and becomes a file without rows.
     """
-    is_from_days = table.cadence is not Cadence.DAY and DAILY.name in settings.tables
-    upstream = settings.asset_key(DAILY.name if is_from_days else table.raw_table)
+    upstream = settings.asset_key(table.raw_table)
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         _roll_up_periods(context, later, table=table, settings=settings, upstream=upstream)
@@ -103,7 +101,7 @@ def _rollup_spec(table: RollupTable, settings: DefinitionSettings, **attributes:
         settings,
         table.name,
         table.columns,
-        sql=rollup_sql(),
+        sql=rollup_definition(),
         description=table.description,
         group_name="organic_paid",
         tags={"later/layer": "rollup", **tags},
@@ -178,6 +176,9 @@ def _roll_up_windows(
     windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
     for name, unreadable in windows.contents.unreadable.items():
         for partition, reason in unreadable.items():
+            # Only a damaged file is left out: what cannot be read at the moment would make smaller totals.
+            if isinstance(reason, LakeUnavailable):
+                raise reason
             context.log.warning(f"Skipped {partition} of {name}: {reason}")
     if windows.campaigns.error:
         context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")

@@ -36,16 +36,16 @@ class Check:
     is_daily: bool = False
 
     def result(
-        self, passed: bool, problem: str, *, otherwise: str, looked_at: Mapping[str, int], **metadata: Any
+        self, passed: bool, problem: str, *, otherwise: str, looked_at: Mapping[str, int] | None = None, **metadata: Any
     ) -> dg.AssetCheckResult:
         """Return the result; `looked_at` says how much was looked at, by noun, and is part of the metadata."""
-        has_nothing = passed and not any(looked_at.values())
+        has_nothing = passed and looked_at is not None and not any(looked_at.values())
         good = self.nothing if has_nothing else otherwise
         return dg.AssetCheckResult(
             check_name=self.name,
             passed=passed,
             description=good if passed else problem,
-            metadata={**looked_at, **metadata, **({"nothing_to_check": True} if has_nothing else {})},
+            metadata={**(looked_at or {}), **metadata, **({"nothing_to_check": True} if has_nothing else {})},
             severity=self.severity,
         )
 
@@ -85,9 +85,7 @@ def build_asset_checks(
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
     """Return the checks of tables as one step; any subset can be run. `deps` are other tables that they read."""
-    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(
-        f"0 {settings.due_hour_utc} * * *"
-    )
+    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(settings.due_cron)
     keys = {name: settings.asset_key(name) for name in checks}
     first_key = next(iter(keys.values()))
 

@@ -211,7 +211,7 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
         not count,
         f"{count} rows in quarantine: see `later-reporting quarantine`",
         otherwise="Empty",
-        looked_at={"rows": count},
+        rows=count,
         reasons=dg.MetadataValue.json(dict(reasons)),
     )
 

@@ -272,6 +272,6 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
         not disagreements,
         f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
         " are not by campaign use the metrics of the lowest campaign id",
-        otherwise="",
-        looked_at={"posts_and_days": disagreements},
+        otherwise="Posts have the same metrics in all of their campaigns",
+        posts_and_days=disagreements,
     )

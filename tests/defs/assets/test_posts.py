@@ -251,8 +251,13 @@ def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Ser
     again = project.fetch("posts_published", pairs=pairs, only_missing=True)
     assert project.materializations(again).keys() == {str(DAYS[2])}
     assert service.data_requests == 1
-    for invalid, reason in (("yesterday", "'yesterday' is neither a day"), ("2020-01-01", "no day of them")):
+    for invalid, reason in (
+        ("yesterday", "'yesterday' is neither a day"),
+        ("2024-01-09 to 2024-01-05", "ends before it starts"),
+        ("2020-01-01", "no day of them"),
+    ):
         assert reason in failure(project.fetch("posts_published", pairs={"007": [invalid]}))[0]
+    assert service.data_requests == 1
 
 
 def test_configured_instances_are_fetched_without_a_listing(

@@ -204,6 +204,16 @@ def with_campaigns(world: World) -> World:
     return replace(world, campaigns=named, performance={day: spent for day in DAYS[1:]})
 
 
+def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
+    assert filled.roll_up_windows(COSTS_BY_CAMPAIGN.name).success
+    before = stored(filled, COSTS_BY_CAMPAIGN)
+    file = next((filled.root / "posts_published" / f"date={DAYS[1]}").rglob("*.parquet"))
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # an input/output error, also for root
+    assert "Input/output error" in failure(filled.roll_up_windows(COSTS_BY_CAMPAIGN.name))[0]
+    assert stored(filled, COSTS_BY_CAMPAIGN) == before
+
+
 def test_campaigns_match_the_reference(filled: Project, truth: Truth) -> None:
     world = with_campaigns(reference_world(truth))
     write_campaigns(filled.lake, world, rng=None)
