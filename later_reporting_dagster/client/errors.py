@@ -75,7 +75,7 @@ class InconsistentPages(LaterError):
 class TooManyPosts(LaterError):
     """The query has more posts than its pages can return or than the caller accepts: split it.
 
-    Also raised if the list of instances is too long.
+    Also raised if any other list is too long.
 
     Attributes:
         total_items: the number of posts or instances; None if it is unknown, as in the cursor version.

@@ -1,4 +1,7 @@
-"""The settings that the definitions of a component depend on, and the names derived from them."""
+"""The settings that the definitions of a component depend on, and the names derived from them.
+
+Those of the API and the lake are in `resource`.
+"""
 
 import os
 from collections.abc import Callable, Iterable

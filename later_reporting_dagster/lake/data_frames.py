@@ -124,6 +124,7 @@ def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) ->
         pa.int64(): pd.Int64Dtype(),
         pa.float64(): pd.Float64Dtype(),
         pa.string(): pd.StringDtype(na_value=pd.NA),
+        pa.bool_(): pd.BooleanDtype(),
     }
     arrow = _read_arrow(lake, table, partitions)
     rows: pd.DataFrame = arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)

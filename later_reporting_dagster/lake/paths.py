@@ -23,12 +23,12 @@ _DIRECTORY = re.compile(rf"(date|month)=([0-9]{{4}}-[0-9]{{2}}(?:-[0-9]{{2}})?)(
 class Partition:
     """One file of a partitioned table, as in Hive partitioning: `date=…/instance_id=…`.
 
-    In raw tables, it has the rows of one UTC day and one instance. A Dagster partition is a whole day, with all
+    In tables of posts, it has the rows of one UTC day and one instance. A Dagster partition is a whole day, with all
     instances.
 
     Attributes:
         day: the UTC day; in tables of weeks or months, the first day.
-        instance_id: None in rollups, in which a file has the rows of all instances.
+        instance_id: None where a file has the rows of all instances: in rollups, and of the performance of campaigns.
     """
 
     day: date

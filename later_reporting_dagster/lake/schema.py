@@ -1,4 +1,4 @@
-"""Arrow schemas of the lake's tables, and the conversion of rows to Arrow.
+"""Arrow schemas of the lake's tables, whose columns `tables` declares, and the conversion of rows to Arrow.
 
 The columns of a file of posts depend only on the requested metrics. In files with different metrics, the common columns
 have the same order and types, so the files can be read as one table.

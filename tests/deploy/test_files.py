@@ -128,7 +128,7 @@ def test_services_are_confined() -> None:
         assert "/tmp" in service["tmpfs"]
         assert "cap_add" not in service
     memory = {name: service["mem_limit"] for name, service in services.items()}
-    assert memory.pop("code-location") == "${CODE_LOCATION_MEMORY:-10g}"
+    assert memory.pop("code-location") == "${CODE_LOCATION_MEMORY:-13g}"
     assert set(memory.values()) == {"1g"}
 
 
