@@ -23,11 +23,7 @@ WINDOWS: Mapping[str, int | None] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365,
 
 
 def days_of(period: Cadence, first_day: date) -> list[date]:
-    """Return the days of the period that begins on `first_day`.
-
-    Raises:
-        ValueError: no such period begins on that day; or `period` is WINDOWS or POSTS: these tables have no partitions.
-    """
+    """Return the days of the day, week or month that begins on `first_day`; raise `ValueError` if none does."""
     begins = {Cadence.DAY: True, Cadence.WEEK: first_day.isoweekday() == 1, Cadence.MONTH: first_day.day == 1}
     if not begins.get(period):
         raise ValueError(f"no {period} begins on {first_day}")
