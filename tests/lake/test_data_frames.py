@@ -12,6 +12,7 @@ import pytest
 
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
+    Column,
     Lake,
     LibraryNotInstalled,
     Partition,
@@ -122,6 +123,12 @@ def test_pandas_columns_have_nullable_types(lake: Lake) -> None:
     assert types["extra"] == pd.StringDtype(na_value=pd.NA)
     assert str(types["post_date"]) == "datetime64[us, UTC]"
     assert types["date"].kind == "M"
+
+
+def test_pandas_booleans_keep_nulls(lake: Lake) -> None:
+    flags = Table("flags", (Column("flag", "bool", True, "A flag"),), is_partitioned=False)
+    lake.write_table(flags.name, pa.table({"flag": [True, None]}))
+    assert read_frame(pd.DataFrame, lake, flags, [])["flag"].dtype == pd.BooleanDtype()
 
 
 def test_duckdb_relations_can_be_joined_and_named_in_sql(lake: Lake) -> None:
