@@ -73,7 +73,7 @@ def read_report(
     lake: Lake,
     *,
     memory_gb: float,
-    expected: Mapping[str, Collection[Partition]],
+    missing: Mapping[str, Collection[Partition]],
     quarantined: Iterable[QuarantinedRows] = (),
 ) -> ReportData | None:
     """Read everything that a report shows; None if the key figures have not been materialized.
@@ -81,14 +81,15 @@ def read_report(
     Args:
         lake: has the rollup tables. Tables that it lacks are empty in the report.
         memory_gb: memory limit of the queries.
-        expected: the partitions that should have a file, by fetched table.
+        missing: the partitions that should have a file and have none, by fetched table.
         quarantined: rows in quarantine.
 
     Raises:
         LakeUnavailable: the lake, or a rollup table, cannot be read.
     """
     single = [table for table in TABLES if table.cadence in (Cadence.WINDOWS, Cadence.POSTS)]
-    newest = max((partition.day for partition in lake.partitions(DAILY.name)), default=date.min)
+    stored = lake.partitions(DAILY.name)
+    newest = max((partition.day for partition in stored), default=date.min)
     shown = {newest - timedelta(days=number) for number in range(MAX_DAYS)} if newest > date.min else set()
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -102,37 +103,30 @@ def read_report(
                 for name in REPORT_TABLES
             }
 
-        days = [partition for partition in lake.partitions(DAILY.name) if partition.day in shown]
+        days = [partition for partition in stored if partition.day in shown]
         tables = database.read([(DAILY.table, days)], compute)
     last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
     if not last_days:
         return None
-    missing = missing_days(lake, expected)
+    days_missing = {name: _days_by_instance(missing.get(name, ())) for name in FETCHED_TABLES}
     named = {
         name
         for rows in tables.values()
         if "instance_id" in rows.column_names
         for name in rows["instance_id"].to_pylist()
     }
-    named |= {name for by_instance in missing.values() for name in by_instance}
+    named |= {name for by_instance in days_missing.values() for name in by_instance}
     return ReportData(
         as_of=max(last_days),
         instances=sorted(name for name in named if name is not None),
         tables=tables,
-        missing=missing,
+        missing=days_missing,
         quarantined=sorted(quarantined, key=repr),
     )
 
 
-def missing_days(
-    lake: Lake, expected: Mapping[str, Collection[Partition]]
-) -> dict[str, dict[str | None, frozenset[date]]]:
-    """Return the expected days without a file, by table and instance."""
-    found: dict[str, dict[str | None, frozenset[date]]] = {}
-    for table in FETCHED_TABLES:
-        absent = {*expected.get(table, ())} - {*lake.partitions(table)}
-        found[table] = {
-            instance_id: frozenset(partition.day for partition in absent if partition.instance_id == instance_id)
-            for instance_id in {partition.instance_id for partition in absent}
-        }
-    return found
+def _days_by_instance(partitions: Collection[Partition]) -> dict[str | None, frozenset[date]]:
+    found: dict[str | None, set[date]] = {}
+    for partition in partitions:
+        found.setdefault(partition.instance_id, set()).add(partition.day)
+    return {instance_id: frozenset(days) for instance_id, days in found.items()}

@@ -67,6 +67,7 @@ def report_of(
         for day in {*daily["first_day"].to_pylist()}:
             rows = daily.filter(pc.equal(daily["first_day"], day)).drop_columns("first_day")
             lake.write(DAILY.name, Partition(day), rows)
-        data = read_report(lake, memory_gb=1, expected=expected or {}, quarantined=quarantined)
+        missing = {name: {*partitions} - {*lake.partitions(name)} for name, partitions in (expected or {}).items()}
+        data = read_report(lake, memory_gb=1, missing=missing, quarantined=quarantined)
     assert data is not None
     return data

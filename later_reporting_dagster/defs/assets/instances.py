@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, Files, expected_files, refreshed_coverage
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances, known_instances
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 
 _RAW_NAMES = tuple(raw_table.name for raw_table in RAW_TABLES)
@@ -60,10 +60,8 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
     """Return the step of the asset, updated when posts or campaigns change, and at the due hour."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        lake, days = later.lake(), settings.expected_days(datetime.now(UTC))
-        files: Files = {name: lake.file_versions(name) for name in _COVERED_TABLES}
-        instances = known_instances(lake, configured=later.configured_instances())
-        expected = expected_files(files, days, instances, tables=settings.tables)
+        lake = later.lake()
+        files, expected = stored_and_expected_files(lake, later, settings)
         rows, footers_read = refreshed_coverage(lake, files, expected)
         missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
         context.log.info(
@@ -88,3 +86,13 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         automation_condition=when_upstream_changes(key, upstream=followed) | due,
     )
     return AssetStep(name=settings.op_name(COVERAGE_TABLE), specs=[spec], run=run)
+
+
+def stored_and_expected_files(
+    lake: Lake, later: LaterReportingResource, settings: DefinitionSettings
+) -> tuple[Files, dict[str, list[Partition]]]:
+    """Return the files of the tables that are fetched, and the partitions that should have one, by table."""
+    files: Files = {name: lake.file_versions(name) for name in _COVERED_TABLES}
+    days = settings.expected_days(datetime.now(UTC))
+    instances = known_instances(lake, configured=later.configured_instances())
+    return files, expected_files(files, days, instances, tables=settings.tables)

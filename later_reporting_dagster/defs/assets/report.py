@@ -3,7 +3,6 @@
 import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -11,12 +10,11 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep
+from later_reporting_dagster.defs.assets.instances import stored_and_expected_files
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
-from later_reporting_dagster.ingest.coverage import Files, expected_files
-from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
@@ -41,13 +39,12 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
         return []
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        lake, days = later.lake(), settings.expected_days(datetime.now(UTC))
-        files: Files = {name: lake.file_versions(name) for name in FETCHED_TABLES}
-        instances = known_instances(lake, configured=later.configured_instances())
+        lake = later.lake()
+        files, expected = stored_and_expected_files(lake, later, settings)
         data = read_report(
             lake,
             memory_gb=later.memory_gb,
-            expected=expected_files(files, days, instances, tables=settings.tables),
+            missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
             quarantined=_quarantined(lake),
         )
         if data is None:
