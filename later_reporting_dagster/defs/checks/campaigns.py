@@ -59,21 +59,21 @@ def campaign_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefiniti
     """Return the checks of the assets of campaigns that are defined."""
     checks = []
     if CAMPAIGNS_TABLE in settings.tables:
-        checks.append(_checks_of({CAMPAIGNS_TABLE: [QUARANTINE_EMPTY]}, settings))
+        checks.append(_checks_of(CAMPAIGNS_TABLE, [QUARANTINE_EMPTY], settings))
     if CAMPAIGN_PERFORMANCE_TABLE in settings.tables:
-        checks.append(_checks_of({CAMPAIGN_PERFORMANCE_TABLE: [QUARANTINE_EMPTY, DUE_DAY]}, settings))
+        checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, DUE_DAY], settings))
         if BY_CAMPAIGN.raw_table in settings.tables:
             checks.append(build_campaign_totals_check(settings))
     return checks
 
 
-def _checks_of(checks: dict[str, list[Check]], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
-    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        for name in checks:
-            yield evaluate_quarantine(name, lake=later.lake())
-        yield evaluate_newest_due_day(later.lake(), due_hour_utc=settings.due_hour_utc)
+def _checks_of(name: str, checks: list[Check], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        yield evaluate_quarantine(name, lake=later.lake())
+        if scope.has(DUE_DAY):
+            yield evaluate_newest_due_day(later.lake(), due_hour_utc=settings.due_hour_utc)
 
-    return build_asset_checks(checks, evaluate=evaluate, settings=settings)
+    return build_asset_checks({name: checks}, evaluate=evaluate, settings=settings)
 
 
 def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
