@@ -36,9 +36,9 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
 
 
 @contextlib.contextmanager
-def running_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def running_server(app: ASGIApp) -> Iterator[str]:
     """Serve an application in a thread while the `with` block runs; yield the base URL."""
-    with _listener(host, port) as listener:
+    with _listener("127.0.0.1", 0) as listener:
         server = _server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         thread.start()
