@@ -21,9 +21,7 @@ from later_reporting_dagster.defs.automation import checks_job_name
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import TABLES
-
-_PERIODS = {table.name: table.cadence for table in TABLES}
+from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +222,6 @@ def _written_lines(run_id: str, instance: dg.DagsterInstance) -> list[str]:
         if events[0].partition is None:
             lines.append(f"{key.to_user_string()}: {'changed' if changed else 'unchanged'}{rows}")
         else:
-            periods = f"{_PERIODS.get(key.path[-1], Cadence.DAY)}{'s' * (len(events) != 1)}"
+            periods = f"{CADENCES.get(key.path[-1], Cadence.DAY)}{'s' * (len(events) != 1)}"
             lines.append(f"{key.to_user_string()}: {len(events):,} {periods}, {changed:,} of them changed{rows}")
     return lines

@@ -24,7 +24,7 @@ from later_reporting_dagster.cli.servers import api_version_option, sandbox, ser
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
+from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
@@ -39,7 +39,6 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 POSTS_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
 FETCHED_ASSETS = (*POSTS_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
 QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
-PERIODS_BY_ROLLUP = {table.name: table.cadence for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)}
 MAX_LISTED_FAILURES = 50
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -151,7 +150,7 @@ def backfill(
     config = _run_config(asset, flags, instances=_instance_ids(instance_lists))
     if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
         _name_default_host(project.later, "Fetching from")
-    tags = range_tags(*days, period=PERIODS_BY_ROLLUP.get(asset, Cadence.DAY)) if days else None
+    tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
     with dagster_instance() as instance:
         outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
     for line in outcome.written:
@@ -181,7 +180,7 @@ def _days(asset: str, start: date | None, end: date | None, *, project: "Project
     """Return the days to materialize, checked to fit the asset; None if it has no partitions."""
     if asset not in project.settings.tables:
         raise click.UsageError(f"there is no {asset}: LATER_TABLES (tables) leaves it out")
-    if asset not in (*FETCHED_ASSETS, *PERIODS_BY_ROLLUP):
+    if asset not in (*FETCHED_ASSETS, *CADENCES):
         if start or end:
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None

@@ -16,16 +16,10 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import (
-    DAY_TABLES,
-    RAW_TABLE_NAMES,
-    WEEK_AND_MONTH_TABLES,
-    RollupTable,
-)
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, RollupTable
 
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
-_PERIOD_TABLES = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)
 
 
 def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[RunOutcome]:
@@ -46,7 +40,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
         click.echo(f"Not updated: {' and '.join(listed)}, which need the API: {one_line(problem)}", err=True)
     elif listed:
         yield materialize(project, listed, instance=instance)
-    for table in _PERIOD_TABLES:
+    for table in PERIOD_TABLES:
         if table.name in tables:
             first_days = _outdated_partitions(table, raw_days[table.date_basis], project=project, instance=instance)
             # A run materializes a range.

@@ -246,4 +246,6 @@ WINDOW_TABLES: tuple[RollupTable, ...] = (
     CAMPAIGN_RESULTS,
 )
 POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
-TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES, *WINDOW_TABLES, *POST_TABLES)
+PERIOD_TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)
+CADENCES = {table.name: table.cadence for table in PERIOD_TABLES}
+TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *WINDOW_TABLES, *POST_TABLES)

@@ -30,11 +30,10 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
-    DAY_TABLES,
+    PERIOD_TABLES,
     POST_TABLES,
     RAW_TABLE_NAMES,
     TABLES,
-    WEEK_AND_MONTH_TABLES,
     WINDOW_TABLES,
 )
 from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
@@ -123,7 +122,7 @@ def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.T
         metrics: of the raw tables.
     """
     connection, found = database.connection, {}
-    for table in (each.with_metrics(metrics) for each in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)):
+    for table in (each.with_metrics(metrics) for each in PERIOD_TABLES):
         found[table.name] = roll_up_periods(connection, table)
         connection.register("rolled_up", found[table.name])
         assert check_periods(connection, table) == {}

@@ -32,10 +32,9 @@ from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Parti
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.periods import Cadence, days_of
 from later_reporting_dagster.rollups.rollup_tables import (
-    DAY_TABLES,
+    PERIOD_TABLES,
     POST_TABLES,
     RAW_TABLE_NAMES,
-    WEEK_AND_MONTH_TABLES,
     WINDOW_TABLES,
     RollupTable,
 )
@@ -44,7 +43,7 @@ from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
     """Return the steps of the rollups that are defined: one for each by day, week or month, and one for all others."""
-    periods = settings.rollups((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))
+    periods = settings.rollups(PERIOD_TABLES)
     windows = settings.rollups((*WINDOW_TABLES, *POST_TABLES))
     return [
         *(period_step(table, settings) for table in periods),

@@ -29,9 +29,8 @@ from later_reporting_dagster.rollups.rollup_tables import (
     CAMPAIGN_RESULTS,
     COSTS_BY_CAMPAIGN,
     COSTS_OVERALL,
-    DAY_TABLES,
+    PERIOD_TABLES,
     POST_TABLES,
-    WEEK_AND_MONTH_TABLES,
     WINDOW_TABLES,
     Measures,
     RollupTable,
@@ -72,7 +71,7 @@ _CHECKS_OF_TABLE: Mapping[str, Sequence[Check]] = {
 
 def rollup_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
-    periods = settings.rollups((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))
+    periods = settings.rollups(PERIOD_TABLES)
     windows = settings.rollups((*WINDOW_TABLES, *POST_TABLES))
     return [
         *(_period_checks(table, settings) for table in periods),
