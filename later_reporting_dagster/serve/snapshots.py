@@ -51,7 +51,7 @@ class RowsNotRead(Exception):  # noqa: N818 - named for what happened
 
 @contextmanager
 def private_folder(directory: str | None) -> Iterator[Path]:
-    """Create a folder for the block, and remove it at the end, with those that killed processes left behind.
+    """Create a folder for the `with` block, and remove it at the end, with those that killed processes left behind.
 
     Args:
         directory: Where; None: in the system's directory of temporary files.
@@ -103,14 +103,17 @@ class Tables:
         self._connection.close()
 
     def __contains__(self, name: object) -> bool:
-        """Return whether a table is there, which does not count as a use."""
         return name in self._rows
 
-    def number_of_rows(self, name: str) -> int | None:
-        """Return the number of rows of a table, which then was used last; None if it is not there."""
-        if name in self._rows:
-            self._rows.move_to_end(name)
-        return self._rows.get(name)
+    def number_of_rows(self, name: str) -> int:
+        """Return the number of rows of a table; 0 if it is not there."""
+        return self._rows.get(name, 0)
+
+    def touch(self, *names: str) -> None:
+        """Make tables the ones that were used last, in this order, if they are there."""
+        for name in names:
+            if name in self._rows:
+                self._rows.move_to_end(name)
 
     def read(self, name: str, rows: slice) -> bytes:
         """Return some rows of a block as a JSON array.
@@ -177,19 +180,19 @@ class Tables:
         self.make_room()
 
     @contextmanager
-    def pinned(self, key: str, block: str) -> Iterator[None]:
-        """Keep a block, and the rows that it is made of, during the `with` block, in each version of the rows."""
-        self._pinned[key, block] += 1
+    def pinned(self, key: str, part: str) -> Iterator[None]:
+        """Keep a part of the rows of a query, and the rows, in each version, during the `with` block."""
+        self._pinned[key, part] += 1
         try:
             yield
         finally:
-            self._pinned[key, block] -= 1
+            self._pinned[key, part] -= 1
             self._pinned += Counter()  # drops zeros
 
     def _is_pinned(self, name: str) -> bool:
         key, _, rest = name.partition("_")
-        block = rest.partition("_")[2]  # empty for rows
-        return any(key == pinned and block in ("", of) for pinned, of in self._pinned)
+        part = rest.partition("_")[2]  # empty for rows
+        return any(key == pinned and part in ("", of) for pinned, of in self._pinned)
 
     def make_room(self, max_bytes: float | None = None) -> None:
         """Remove the least recently used tables until the limit is kept, but none that is pinned."""

@@ -139,15 +139,14 @@ class LakeStore:
         with self._tables.pinned(key, part):
             snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
             block = f"{snapshot}_{part}"
-            total = self._tables.number_of_rows(snapshot) or 0
+            total = self._tables.number_of_rows(snapshot)
             data = b"[]"
             if page.offset < total:
                 write = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
                 await self._write_once(block, write)
                 data = self._tables.read(block, slice(start, start + page.size))
             # The least recently used tables are removed first: a block before the rows that it can be written from.
-            for name in (block, snapshot):
-                self._tables.number_of_rows(name)
+            self._tables.touch(block, snapshot)
         page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
         return PageResponse(page_body(msgspec.Raw(data), page=page, total=total), self._missing.get(snapshot, {}))
 
