@@ -22,7 +22,7 @@ from later_reporting_dagster.cli.options import (
 )
 from later_reporting_dagster.cli.servers import api_version_option, sandbox, serve
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
@@ -37,7 +37,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
 POSTS_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
-FETCHED_ASSETS = (*POSTS_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
+FETCHED_ASSETS = tuple(table.name for table in FETCHED_BY_DAY)
 QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
 MAX_LISTED_FAILURES = 50
 _DAY = click.DateTime(["%Y-%m-%d"])

@@ -83,6 +83,8 @@ CAMPAIGN_PERFORMANCE_TABLE = "campaign_performance_daily"
 CAMPAIGN_PERFORMANCE = RawTable(
     CAMPAIGN_PERFORMANCE_TABLE, DateBasis.PERFORMANCE_DATE, "campaigns", ("campaign_id",), CAMPAIGN_METRICS
 )
+# What is fetched day by day.
+FETCHED_BY_DAY = (*RAW_TABLES, CAMPAIGN_PERFORMANCE)
 # Each of these is one file; `ingest` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 INSTANCES_TABLE = "instances"

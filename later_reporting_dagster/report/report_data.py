@@ -10,8 +10,8 @@ from jinja2 import Template
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, ViewContents, open_database
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
-from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES
+from later_reporting_dagster.rollups.periods import WINDOWS
+from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
 
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {
@@ -87,13 +87,12 @@ def read_report(
     Raises:
         LakeUnavailable: the lake, or a rollup table, cannot be read.
     """
-    single = [table for table in TABLES if table.cadence in (Cadence.WINDOWS, Cadence.POSTS)]
     stored = lake.partitions(DAILY.name)
     newest = max((partition.day for partition in stored), default=date.min)
     shown = {newest - timedelta(days=number) for number in range(MAX_DAYS)} if newest > date.min else set()
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_database(lake, memory_gb=memory_gb) as database:
-        for table in single:
+        for table in SINGLE_TABLES:
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:

@@ -248,4 +248,6 @@ WINDOW_TABLES: tuple[RollupTable, ...] = (
 POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
 PERIOD_TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)
 CADENCES = {table.name: table.cadence for table in PERIOD_TABLES}
-TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *WINDOW_TABLES, *POST_TABLES)
+# Each of these is one file, without partitions.
+SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES)
+TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)

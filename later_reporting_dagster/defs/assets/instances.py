@@ -16,11 +16,11 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, Files, expected_files, refreshed_coverage
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances, known_instances
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES
 
 _RAW_NAMES = tuple(raw_table.name for raw_table in RAW_TABLES)
-_COVERED_TABLES = (*_RAW_NAMES, CAMPAIGN_PERFORMANCE_TABLE)
+_COVERED_TABLES = tuple(table.name for table in FETCHED_BY_DAY)
 
 
 def instances_steps(settings: DefinitionSettings) -> list[AssetStep]:

@@ -121,7 +121,8 @@ def _fetch_posts(
         known = known_instances(fetch_run.lake, configured=configured) if named else ()
         fetch_run.expected = tuple(dict.fromkeys([*known, *instances]))
         pairs = {Partition(day, name) for day in days for name in instances}
-        pairs &= pairs if only_pairs is None else only_pairs
+        if only_pairs is not None:
+            pairs &= only_pairs
         await ingest(
             fetch_run.plan(pairs, only_missing=config.only_missing),
             table=raw_table,

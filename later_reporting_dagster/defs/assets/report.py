@@ -20,12 +20,11 @@ from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
 from later_reporting_dagster.report.report_page import report_page
-from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, TABLES
+from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, SINGLE_TABLES
 
 REPORT_FILE = "report.html"
 # The rollup tables that the report shows.
-_SHOWN_TABLES = (DAILY.name, *(table.name for table in TABLES if table.cadence in (Cadence.WINDOWS, Cadence.POSTS)))
+_SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
 
 
 @cache

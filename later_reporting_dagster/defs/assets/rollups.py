@@ -31,20 +31,14 @@ from later_reporting_dagster.ingest.missing_files import describe_missing, missi
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.periods import Cadence, days_of
-from later_reporting_dagster.rollups.rollup_tables import (
-    PERIOD_TABLES,
-    POST_TABLES,
-    RAW_TABLE_NAMES,
-    WINDOW_TABLES,
-    RollupTable,
-)
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, SINGLE_TABLES, RollupTable
 from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 
 def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
     """Return the steps of the rollups that are defined: one for each by day, week or month, and one for all others."""
     periods = settings.rollups(PERIOD_TABLES)
-    windows = settings.rollups((*WINDOW_TABLES, *POST_TABLES))
+    windows = settings.rollups(SINGLE_TABLES)
     return [
         *(period_step(table, settings) for table in periods),
         *([windows_step(windows, settings)] if windows else []),

@@ -48,7 +48,7 @@ RATES_AGREE = Check(
 NO_UNKNOWN_FIELDS = Check(
     "no_unknown_fields", "The API returned no unknown fields and no unknown content types.", severity=WARN
 )
-QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid rows.", severity=WARN, nothing="Empty")
+QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid rows.", severity=WARN)
 EVERY_INSTANCE = Check(
     "every_instance_is_present",
     "Every day from the start date to the newest day that is due has a file of every instance.",

@@ -30,8 +30,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     COSTS_BY_CAMPAIGN,
     COSTS_OVERALL,
     PERIOD_TABLES,
-    POST_TABLES,
-    WINDOW_TABLES,
+    SINGLE_TABLES,
     Measures,
     RollupTable,
 )
@@ -56,10 +55,7 @@ IMPRESSIONS_REPORTED = Check(
     severity=WARN,
 )
 CAMPAIGNS_AGREE = Check(
-    "campaigns_agree_on_their_posts",
-    "A post of several campaigns has the same metrics in each.",
-    severity=WARN,
-    nothing="Posts of several campaigns have the same metrics in each",
+    "campaigns_agree_on_their_posts", "A post of several campaigns has the same metrics in each.", severity=WARN
 )
 MAX_CONTRADICTORY_PERCENT = 1.0
 _CHECKS_OF_TABLE: Mapping[str, Sequence[Check]] = {
@@ -72,7 +68,7 @@ _CHECKS_OF_TABLE: Mapping[str, Sequence[Check]] = {
 def rollup_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
     periods = settings.rollups(PERIOD_TABLES)
-    windows = settings.rollups((*WINDOW_TABLES, *POST_TABLES))
+    windows = settings.rollups(SINGLE_TABLES)
     return [
         *(_period_checks(table, settings) for table in periods),
         *([_windows_checks(windows, settings)] if windows else []),
@@ -271,6 +267,6 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
         not disagreements,
         f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
         " are not by campaign use the metrics of the lowest campaign id",
-        otherwise="Posts have the same metrics in all of their campaigns",
+        otherwise="Posts of several campaigns have the same metrics in each",
         posts_and_days=disagreements,
     )
