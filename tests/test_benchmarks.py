@@ -29,7 +29,7 @@ PROCESSES: dict[str, Callable[[], Table]] = {
 }
 SERVICES: dict[str, Callable[[], Table]] = {
     "backfill": partial(backfill, days=2),
-    "machines": partial(machines, cases=((2, True, False),), days=4, limit=(4, 1.0)),
+    "machines": partial(machines, cases=((2, False),), days=4, limit=(4, 1.0)),
     "objects": partial(objects, days=2),
 }
 
