@@ -1,6 +1,11 @@
 """The code location: the component, configured by environment variables."""
 
+import dagster as dg
+
 from later_reporting_dagster.defs.component import LaterReportingComponent
 
-defs = LaterReportingComponent.from_environment().build_definitions()
-"""The definitions of the component."""
+# By default, Dagster starts a process for each step, which takes longer than most of these steps.
+defs = dg.Definitions.merge(
+    LaterReportingComponent.from_environment().build_definitions(), dg.Definitions(executor=dg.in_process_executor)
+)
+"""The definitions of the component, whose runs execute their steps in one process."""

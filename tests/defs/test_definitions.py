@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.ingest.coverage import COVERAGE_SCHEMA
@@ -161,7 +162,8 @@ def test_fetched_assets_share_a_concurrency_pool() -> None:
     assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in FETCHED} == {"later_api"}
 
 
-def test_jobs_run_in_process() -> None:
+def test_runs_execute_in_one_process() -> None:
+    assert defs.executor is dg.in_process_executor
     jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     assert jobs.keys() == {"later_posts", "later_checks", "later_compaction"}
     assert {job.executor_def.name for job in jobs.values()} == {"in_process"}
@@ -185,7 +187,7 @@ def test_definitions_merge_without_affecting_the_host() -> None:
         sensors=[sensor],
         resources={"io_manager": dg.mem_io_manager},
     )
-    merged = dg.Definitions.merge(host, defs)
+    merged = dg.Definitions.merge(host, LaterReportingComponent.from_environment().build_definitions())
     dg.Definitions.validate_loadable(merged)
     assert merged.executor is dg.multiprocess_executor
     graph = merged.resolve_asset_graph()
