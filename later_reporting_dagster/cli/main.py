@@ -271,6 +271,44 @@ def compact(assets: tuple[str, ...]) -> None:
 
 
 @main.command()
+@one_line_errors
+def redact() -> None:
+    """Remove personal data of creators from the lake.
+
+    Requires LATER_STORE_CREATOR_PROFILES=false. Names, handles, pictures and links of
+    creators, URLs of posts and texts of unknown fields become null or empty in every
+    table and in the quarantine; compacted copies and the report are removed. Rows, ids
+    and numbers stay. Run it while nothing fetches; after an interrupt, run it again.
+    """
+    from later_reporting_dagster.defs.assets.report import REPORT_FILE
+    from later_reporting_dagster.defs.settings import REPORT
+    from later_reporting_dagster.lake.personal_data import remove_personal_data
+
+    project = current_project()
+    if project.later.store_creator_profiles:
+        raise click.UsageError(
+            "LATER_STORE_CREATOR_PROFILES (store_creator_profiles) is true, so the next run would store them again: set"
+            " it to false here and where the code location runs, start that again, and repeat this command"
+        )
+    lake, damaged = project.later.lake(), 0
+    for name in dict.fromkeys([*lake.table_names(), *QUARANTINED_ASSETS]):
+        removal = remove_personal_data(lake, name)
+        if removal.files:
+            click.echo(f"{name}: {removal.rewritten:,} of {removal.files:,} files rewritten")
+        for problem in removal.damaged:
+            click.echo(f"Not rewritten: {one_line(problem)}", err=True)
+        damaged += len(removal.damaged)
+    lake.storage.remove(f"{REPORT}/{REPORT_FILE}")
+    click.echo(
+        "Not reached: records of earlier runs in Dagster, the memory of a running `later-reporting serve`, backups, and"
+        ' what others have copied. See docs/operations.md, "Personal data".'
+    )
+    if damaged:
+        raise click.ClickException(f"{damaged} files cannot be read: see above, and run this again")
+    click.echo(f"Next: {_command_line('refresh')}")
+
+
+@main.command()
 @_asset_option(QUARANTINED_ASSETS)
 @click.option("--raw", is_flag=True, help="Also print the JSON of each row.")
 @one_line_errors

@@ -103,6 +103,8 @@ class LaterClient:
             verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
             move between pages while the total stays the same. Even with verification, a metric value that differs
             between the two fetches goes unnoticed, because only row keys are compared. Default: no query is verified.
+        personal_data: whether rows keep names, handles, pictures and links of creators, and URLs of posts; if not, they
+            are null. Of fields that the API reference does not name, only numbers are then kept.
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
@@ -121,6 +123,7 @@ class LaterClient:
         limiter: RateLimiter,
         api_version: ApiVersion | None = PAGED,
         verification_rates: Mapping[ApiVersion, float] = MappingProxyType({}),
+        personal_data: bool = True,
         concurrency: int = 8,
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -150,6 +153,7 @@ class LaterClient:
         self._on_event = on_event
         self._random = random
         self._verification_rates = verification_rates
+        self._personal_data = personal_data
         self._version = api_version
         self._is_version_set = api_version is not None
 
@@ -173,11 +177,12 @@ class LaterClient:
 
         The cursor version has no filter: it returns the campaigns of all instances.
         """
-        return await self._fetch(campaigns_route(instance_ids, await self.api_version()))
+        version = await self.api_version()
+        return await self._fetch(campaigns_route(instance_ids, version, personal_data=self._personal_data))
 
     async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
         """Fetch the `CampaignPerformance` items of a query (docs/api.md, "Campaigns")."""
-        return await self._fetch(campaign_performance_route(query))
+        return await self._fetch(campaign_performance_route(query, personal_data=self._personal_data))
 
     async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
         """Fetch all `Post` items of a query, and verify that they are complete before returning any.
@@ -190,7 +195,7 @@ class LaterClient:
             LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `MetricsRejected` ask for other
                 queries.
         """
-        return await self._fetch(posts_route(query), max_rows=max_posts)
+        return await self._fetch(posts_route(query, personal_data=self._personal_data), max_rows=max_posts)
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""

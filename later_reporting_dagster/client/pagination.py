@@ -213,7 +213,7 @@ def merge_ends(route: Route, pages: Sequence[Page], from_end: Sequence[Page], *,
         raise Inconsistency(problem)
     return ListResult(
         start.items + [item for item in end.items if route.key(item) not in seen],
-        start.bad_rows + [row for row in end.bad_rows if row.raw not in seen],
+        start.bad_rows + [row for row in end.bad_rows if row.key not in seen],
         start.pages + end.pages,
     )
 

@@ -110,8 +110,8 @@ class Route:
         return pairs
 
     def row_keys(self, rows: Page | ListResult) -> list[Hashable]:
-        """Return the key of each valid row, and the raw JSON of each bad row."""
-        return [*map(self.key, rows.items), *(row.raw for row in rows.bad_rows)]
+        """Return the key of each valid row, and that of each bad row: its JSON."""
+        return [*map(self.key, rows.items), *(row.key for row in rows.bad_rows)]
 
 
 INSTANCES = Route(
@@ -119,14 +119,14 @@ INSTANCES = Route(
 )
 
 
-def posts_route(query: PerformanceQuery) -> Route:
+def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
     return Route(
         path=POSTS_PERFORMANCE_PATH,
         description=(
             f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value},"
             f" instances {describe_instances(query.instance_ids)}"
         ),
-        parse_page=partial(posts_page_from_body, metrics=query.metrics),
+        parse_page=partial(posts_page_from_body, metrics=query.metrics, personal_data=personal_data),
         key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
@@ -137,7 +137,7 @@ def posts_route(query: PerformanceQuery) -> Route:
     )
 
 
-def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion) -> Route:
+def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion, *, personal_data: bool = True) -> Route:
     """Return the list of the campaigns of some instances; of all if there are none.
 
     The cursor version has no filter: it lists the campaigns of all instances (docs/api.md, "Campaigns").
@@ -145,18 +145,22 @@ def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion) -> R
     return Route(
         path=CAMPAIGNS_PATH,
         description=f"campaigns of instances {describe_instances(instance_ids)}",
-        parse_page=partial(list_page_from_body, parse_row=campaign_from_json, rows="campaigns"),
+        parse_page=partial(
+            list_page_from_body, parse_row=campaign_from_json, rows="campaigns", personal_data=personal_data
+        ),
         key=lambda campaign: campaign.key,
         filters=() if api_version.uses_cursors else tuple(("instanceIds", name) for name in instance_ids),
         instance_ids=instance_ids,
     )
 
 
-def campaign_performance_route(query: PerformanceQuery) -> Route:
+def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
         parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.nests_metrics)
-        return list_page_from_body(body, api_version, parse_row=parse_row, rows="campaigns")
+        return list_page_from_body(
+            body, api_version, parse_row=parse_row, rows="campaigns", personal_data=personal_data
+        )
 
     return Route(
         path=CAMPAIGNS_PERFORMANCE_PATH,

@@ -32,12 +32,16 @@ from later_reporting_dagster.contract.parameters import Platform as Platform
 from later_reporting_dagster.contract.parameters import SortDirection as SortDirection
 from later_reporting_dagster.contract.parameters import SortProperty as SortProperty
 from later_reporting_dagster.contract.parameters import platform_of as platform_of
+from later_reporting_dagster.contract.personal_data import json_without_personal_data as json_without_personal_data
+from later_reporting_dagster.contract.personal_data import personal_fields as personal_fields
+from later_reporting_dagster.contract.personal_data import reason_without_texts as reason_without_texts
 from later_reporting_dagster.contract.query import PerformanceQuery as PerformanceQuery
 from later_reporting_dagster.contract.redaction import redact as redact
 from later_reporting_dagster.contract.rows import BadRow as BadRow
 from later_reporting_dagster.contract.rows import Campaign as Campaign
 from later_reporting_dagster.contract.rows import CreatorProfile as CreatorProfile
 from later_reporting_dagster.contract.rows import Post as Post
+from later_reporting_dagster.contract.rows import PostWithoutMetrics as PostWithoutMetrics
 from later_reporting_dagster.contract.rows import campaign_from_json as campaign_from_json
 from later_reporting_dagster.contract.rows import campaign_performance_from_json as campaign_performance_from_json
 from later_reporting_dagster.contract.rows import post_type as post_type

@@ -14,7 +14,8 @@ import msgspec
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
-from later_reporting_dagster.contract.rows import BadRow, parse_text, post_from_json
+from later_reporting_dagster.contract.personal_data import without_personal_data
+from later_reporting_dagster.contract.rows import BadRow, parse_text, post_from_json, to_json
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
@@ -62,10 +63,14 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
 
 
 def posts_page_from_body(
-    body: bytes, api_version: ApiVersion = PAGED, *, metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    body: bytes,
+    api_version: ApiVersion = PAGED,
+    *,
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    personal_data: bool = True,
 ) -> Page:
     parse_row = partial(post_from_json, metrics=metrics, nested=api_version.nests_metrics)
-    return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts")
+    return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data)
 
 
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
@@ -78,11 +83,24 @@ def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
     return _page(envelope, api_version, items=ids, rows="instances")
 
 
-def list_page_from_body(body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str) -> Page:
-    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected."""
+def list_page_from_body(
+    body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str, personal_data: bool = True
+) -> Page:
+    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
+
+    Args:
+        personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
+    """
+
+    def parse_without_personal_data(row: object) -> object:
+        parsed = parse_row(without_personal_data(row, rows=rows))
+        is_bad = isinstance(parsed, BadRow)
+        return msgspec.structs.replace(parsed, received_hash=hash(to_json(row))) if is_bad else parsed
+
     envelope = _envelope(body, api_version, rows=rows)
+    parse = parse_row if personal_data else parse_without_personal_data
     try:
-        parsed = [parse_row(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
+        parsed = [parse(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     bad_rows = [row for row in parsed if isinstance(row, BadRow)]

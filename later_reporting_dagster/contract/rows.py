@@ -27,12 +27,20 @@ Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with invalid values, for the quarantine, with what could be parsed of its partition."""
+    """A row with invalid values, for the quarantine, with what could be parsed of its partition.
+
+    `received_hash`: of the row as it was received, if `raw` has less of it. Two rows may differ only in the rest.
+    """
 
     reason: str
     raw: str
     instance_id: str | None = None
     post_date: datetime | None = None
+    received_hash: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.raw, self.received_hash)
 
 
 class FieldError(ValueError):
@@ -176,14 +184,18 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+# The type of a field that names or shows a creator. `personal_data` and the lake's PERSONAL_COLUMNS follow from it.
+PersonalText = Annotated[str | None, "personal"]
+
+
 class CreatorProfile(msgspec.Struct, frozen=True, rename="camel"):
     """Profile of a post's creator, as shown on the social network (docs/api.md, "Posts performance")."""
 
     content_type: str | None = None
-    full_name: str | None = None
-    handle_name: str | None = None
-    profile_image: str | None = None
-    profile_link: str | None = None
+    full_name: PersonalText = None
+    handle_name: PersonalText = None
+    profile_image: PersonalText = None
+    profile_link: PersonalText = None
 
 
 class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
@@ -195,8 +207,8 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
     post_date: datetime
     creator_id: int | None = None
     content_type: str | None = None
-    content_url: str | None = None
-    content_image_url: str | None = None
+    content_url: PersonalText = None
+    content_image_url: PersonalText = None
     creator_profile: CreatorProfile | None = None
     # JSON of the unknown fields; set by this package.
     extra: str | None = None
@@ -233,7 +245,7 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
     parsed = ParsedRow(
-        row, fields=_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
+        row, fields=POST_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
     )
     values = parsed.values
     try:
@@ -276,7 +288,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
 }
 
 # `creatorProfile` is parsed separately.
-_FIELDS: Fields = {
+POST_FIELDS: Fields = {
     field.encode_name: (field.name, _PARSERS[field.name], field.required)
     for field in msgspec.structs.fields(PostWithoutMetrics)
     if field.name in _PARSERS
@@ -321,7 +333,7 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
 def campaign_from_json(row: object) -> Campaign | BadRow:
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
-    parsed = ParsedRow(row, fields=_CAMPAIGN_FIELDS)
+    parsed = ParsedRow(row, fields=CAMPAIGN_FIELDS)
     extra = parsed.extra()
     if parsed.problems:
         return BadRow(reason="; ".join(parsed.problems), raw=to_json(row), instance_id=parsed.values.get("instance_id"))
@@ -346,7 +358,7 @@ def campaign_performance_from_json(
     return CampaignPerformance(campaign_id=parsed.values.pop("campaign_id"), metrics=parsed.values, extra=extra)
 
 
-_CAMPAIGN_FIELDS: Fields = {
+CAMPAIGN_FIELDS: Fields = {
     "instanceId": ("instance_id", parse_text, True),
     "campaignId": ("campaign_id", parse_integer, True),
     "campaignName": ("campaign_name", parse_text, False),

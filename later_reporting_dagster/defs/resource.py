@@ -135,6 +135,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     bad_rows_limit_percent: int = _percent(
         "Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.", default=100
     )
+    store_creator_profiles: bool = Field(
+        default=True,
+        description="Whether to store names, handles, pictures and links of creators, URLs of posts, and texts of"
+        " fields that the API reference does not name.",
+    )
     memory_gb: float = Field(
         default=2.0,
         gt=0.25,  # the interpreter and its libraries alone use this much
@@ -260,6 +265,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             limiter=RateLimiter(requests=1_000_000 if self.demo_mode else self.requests_per_minute, store=store),
             api_version=self.selected_api_version(),
             verification_rates={version: percent / 100 for version, percent in percents.items()},
+            personal_data=self.store_creator_profiles,
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )

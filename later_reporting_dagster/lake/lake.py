@@ -24,6 +24,7 @@ from later_reporting_dagster.lake.parquet_file import (
     from_parquet,
     has_content,
     parse_metadata,
+    read_stored_rows,
     to_parquet,
 )
 from later_reporting_dagster.lake.paths import (
@@ -203,6 +204,25 @@ class Lake:
         if changed:
             self.storage.write(path, data)
         return WriteResult(self.storage.location(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
+
+    def rewrite(self, path: str, change: Callable[[pa.Table], pa.Table]) -> bool:
+        """Replace all rows of a file by `change` of them, but not its metadata; return whether that made a difference.
+
+        If another process replaces the file meanwhile, its new rows are changed instead.
+        """
+
+        def parse(data: bytes) -> tuple[bytes, pa.Table, Mapping[str, str]]:
+            return data, read_stored_rows(data), parse_metadata(data).key_values
+
+        while (stored := self._read_file(path, parse, step=PARTITION_STEP)) is not None:
+            data, rows, key_values = stored
+            if (changed := change(rows)).equals(rows):
+                return False
+            new = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
+            if self.storage.read(path) == data:
+                self.storage.write(path, new)
+                return True
+        return False
 
     def read(
         self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False

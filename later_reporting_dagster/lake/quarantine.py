@@ -7,7 +7,7 @@ Bad rows whose partition is known are in `date=…/instance_id=…`, all others 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -88,6 +88,15 @@ class Quarantine:
         except (ValueError, TypeError, KeyError) as error:
             step = PARTITION_STEP if file.partition else "materialize the days of the query again, or remove this file"
             raise damaged_file_error(self._storage.location(file.path), error, step=step) from error
+
+    def rewrite(self, file: QuarantineFile, change: Callable[[QuarantinedRow], QuarantinedRow]) -> bool:
+        """Replace each row of a file by `change` of it; return whether that made a difference."""
+        rows = self.rows_in(file)
+        if (changed := [change(row) for row in rows]) == rows:
+            return False
+        bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in changed]
+        self._write(file.path, bad_rows, query=rows[0].query)  # all are of one query
+        return True
 
     def remove(self, file: QuarantineFile) -> None:
         """Remove a file, if it still exists."""

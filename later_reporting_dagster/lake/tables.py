@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import (
+    CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    CreatorProfile,
+    DateBasis,
+    Metric,
+    PostWithoutMetrics,
+    personal_fields,
+)
 
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]
@@ -122,6 +131,13 @@ _POST_ATTRIBUTES = (
     Column("creator_profile_image", "string", True, "URL of the creator's profile image"),
     Column("creator_profile_link", "string", True, "URL of the creator's profile"),
     Column("post_date", "timestamp[us, tz=UTC]", False, "When the post was published"),
+)
+# Those with personal data of creators, here and in rollups.
+PERSONAL_COLUMNS = frozenset(
+    [
+        *personal_fields(PostWithoutMetrics).values(),
+        *(f"creator_{name}" for name in personal_fields(CreatorProfile).values()),
+    ]
 )
 _EXTRA = Column(
     "extra", "string", True, "JSON object of the fields that the contract does not define; null without any"

@@ -1,0 +1,73 @@
+"""Remove names, handles, pictures and links of creators, and URLs of posts, from the files of a lake."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pyarrow as pa
+
+from later_reporting_dagster.contract import json_without_personal_data, reason_without_texts
+from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.parquet_file import FileDamaged
+from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory
+from later_reporting_dagster.lake.quarantine import QuarantinedRow
+from later_reporting_dagster.lake.storage import map_concurrently
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, PERSONAL_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalSummary:
+    """What was done with a table.
+
+    Attributes:
+        files: the number of its Parquet files and quarantine files.
+        rewritten: the number of those that had personal data.
+        damaged: why files cannot be read, and so are left as they are.
+    """
+
+    files: int
+    rewritten: int
+    damaged: Sequence[str]
+
+
+def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
+    """Rewrite all files of a table that have personal data, also of a table that this version does not know.
+
+    Each file is replaced as a whole, and keeps its rows, ids and numbers. What is done stays done after an interrupt.
+    Copies of compacted months are removed, because they can be made again.
+    """
+    rows = "campaigns" if table_name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE) else "posts"
+    change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
+    paths = lake.storage.named_files([table_name], FILE_NAME)
+    results = map_concurrently(
+        _attempt,
+        [
+            *(partial(lake.rewrite, path, change) for path in paths),
+            *(partial(lake.quarantine.rewrite, file, change_bad_row) for file in lake.quarantine.files(table_name)),
+        ],
+    )
+    for path in lake.storage.named_files([compacted_directory(table_name)], FILE_NAME):
+        lake.storage.remove(path)
+    return RemovalSummary(len(results), results.count(True), [each for each in results if isinstance(each, str)])
+
+
+def _attempt(rewrite: Callable[[], bool]) -> bool | str:
+    try:
+        return rewrite()
+    except FileDamaged as error:
+        return str(error)
+
+
+def _without(table: pa.Table, *, rows: str) -> pa.Table:
+    for index, column in enumerate(table.schema):
+        if column.name in PERSONAL_COLUMNS:
+            table = table.set_column(index, column, pa.nulls(table.num_rows, column.type))
+        elif column.name == "extra":
+            extra = [each and json_without_personal_data(each, rows=rows) for each in table["extra"].to_pylist()]
+            table = table.set_column(index, column, pa.array(extra, column.type))
+    return table
+
+
+def _bad_row_without(row: QuarantinedRow, *, rows: str) -> QuarantinedRow:
+    raw = json_without_personal_data(row.raw, rows=rows)
+    return row if raw == row.raw else replace(row, raw=raw, reason=reason_without_texts(row.reason))
