@@ -9,7 +9,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import (
@@ -22,12 +22,11 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
     BY_CAMPAIGN,
-    BY_CREATOR,
     BY_PUBLISH_DAY,
     CAMPAIGN_RESULTS,
     DAILY,
     POST_BENCHMARKS,
-    WEEKLY,
+    TABLES,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -46,59 +45,77 @@ def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]
 
 KEYS = [column for column in DAILY.columns if column.name in DAILY.grain]
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
-    "columns of posts": POST_COLUMNS,
+    "columns of posts": post_columns([]),
     "columns of instances": INSTANCE_COLUMNS,
     "columns of coverage": COVERAGE_COLUMNS,
     "columns of campaigns": CAMPAIGN_COLUMNS,
-    "columns of campaign_performance_daily": without(
-        campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS), without(POST_COLUMNS, CAMPAIGN_COLUMNS)
-    ),
-    "columns of further campaign metrics": without(
-        campaign_performance_columns(CAMPAIGN_METRICS),
-        [*campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS), *post_columns(METRICS)],
-    ),
-    "columns of further metrics": without(post_columns(METRICS), POST_COLUMNS),
     "columns of organic_paid_daily": DAILY.columns,
-    "columns of organic_paid_weekly": without(WEEKLY.columns, DAILY.columns),
     "columns of organic_paid_by_campaign": [
         column for column in without(BY_CAMPAIGN.columns, DAILY.columns) if not column.name.startswith("previous_")
     ],
-    "columns of organic_paid_by_creator": without(BY_CREATOR.columns, BY_CAMPAIGN.columns),
     "columns of organic_paid_by_publish_day": without(BY_PUBLISH_DAY.columns, KEYS),
     "columns of campaign_results": without(
         CAMPAIGN_RESULTS.columns, [*BY_CAMPAIGN.columns, *campaign_performance_columns(CAMPAIGN_METRICS)]
     ),
-    "columns of post_benchmarks": without(POST_BENCHMARKS.columns, [each for each in POST_COLUMNS if not each.unit]),
+    "columns of post_benchmarks": without(POST_BENCHMARKS.columns, post_columns([])),
     "columns of organic_paid_by_age": without(BY_AGE.columns, POST_COLUMNS),
 }
 
 
-def markdown_table(columns: Sequence[Column]) -> str:
-    """Return a Markdown table that documents columns, with one row for columns that differ only in what they count."""
-    is_computed = any(column.computation for column in columns)
-    groups: dict[tuple[str, ...], list[Column]] = {}
-    for column in columns:
-        groups.setdefault(tuple(map(_common_text, (column.name, *_cells(column)))), []).append(column)
-    rows = [["column", "type", "unit", "meaning", "how computed"], ["---"] * 5]
-    for common, group in groups.items():
-        cells = (
-            _cells(group[0])
-            if len(group) == 1
-            else [common[1], common[2], common[3][:1].upper() + common[3][1:], common[4]]
+def metrics_table() -> str:
+    """Return a Markdown table of the metrics of posts and of campaigns, with the tables that have each."""
+    requested = {
+        name: {metric.column: "by default" if metric in default else "if named" for metric in known}
+        for name, known, default in (
+            ("of posts", METRICS, DEFAULT_METRICS),
+            ("of campaigns", CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS),
         )
-        rows.append([", ".join(f"`{column.name}`" for column in group), *cells])
-    return "\n".join(f"| {' | '.join(row if is_computed else row[:4])} |" for row in rows)
+    }
+    posts = post_columns(METRICS)
+    columns = [*posts, *without(campaign_performance_columns(CAMPAIGN_METRICS), posts)]
+    return markdown_table([column for column in columns if column.unit], requested)
 
 
-def _cells(column: Column) -> list[str]:
-    description = column.description.removesuffix("; null when not available; 0 is a measured zero")
-    return [column.type, column.unit, description, column.computation]
+def markdown_table(columns: Sequence[Column], more: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Return a Markdown table that documents columns, with one row for columns that differ only in what they count.
+
+    Args:
+        more: cells of further columns of the Markdown table, by header and name of the column.
+    """
+    more = more or {}
+    if any(column.computation for column in columns):
+        more = {"how computed": {column.name: column.computation for column in columns}}
+    groups: dict[tuple[str, ...], list[tuple[Column, list[str]]]] = {}
+    for column in columns:
+        description = column.description.removesuffix("; null when not available; 0 is a measured zero")
+        cells = [column.type, column.unit, description, *(cells.get(column.name, "") for cells in more.values())]
+        common = tuple(_without_metric(_common_text(text), column) for text in (column.name, *cells))
+        groups.setdefault(common, []).append((column, cells))
+    rows = [["column", "type", "unit", "meaning", *more], ["---"] * (4 + len(more))]
+    for (_, *common), group in groups.items():
+        cells = group[0][1]
+        if len(group) > 1:
+            is_of_one_metric = len({_metric(column) for column, _ in group}) == 1
+            cells = [_common_text(cell) for cell in cells] if is_of_one_metric else common
+            cells[2] = cells[2][:1].upper() + cells[2][1:]
+        rows.append([", ".join(f"`{column.name}`" for column, _ in group), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _common_text(text: str) -> str:
-    """Return a text without the channel and the percentage of a quartile."""
+    """Return a text without the channel, the percentage of a quartile, and the end of an interval."""
     text = re.sub(r"(organic|paid)_|\b(organic|paid) ", "", text, flags=re.IGNORECASE)
-    return re.sub(r"(?<=_p)\d\d\b|\b[257][05](?= % of)", "…", text)
+    text = re.sub(r"(?<=_p)\d\d\b|\b[257][05](?= % of)|(?<=lift_)(low|high)\b|(low|high)(?= end)", "…", text)
+    return re.sub(r"[−+](?= t ×)", "±", text)
+
+
+def _metric(column: Column) -> str:
+    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|low|high)$", "", column.name)
+
+
+def _without_metric(text: str, column: Column) -> str:
+    name = _metric(column).replace("_", "[_ ]")
+    return re.sub(rf"(?<![a-z]){name}(?![a-z])", "…", text, flags=re.IGNORECASE)
 
 
 def settings_table(fields: Mapping[str, FieldInfo]) -> str:
@@ -113,7 +130,10 @@ def settings_table(fields: Mapping[str, FieldInfo]) -> str:
 
 
 GENERATED = {
-    TABLES_PAGE: {name: markdown_table(columns) for name, columns in COLUMN_TABLES.items()},
+    TABLES_PAGE: {
+        "columns of metrics": metrics_table(),
+        **{name: markdown_table(columns) for name, columns in COLUMN_TABLES.items()},
+    },
     SETTINGS_PAGE: {name: settings_table(fields) for name, fields in SETTINGS.items()},
 }
 
@@ -132,6 +152,12 @@ def with_generated_tables(page: Path) -> str:
 @pytest.mark.parametrize("page", GENERATED, ids=lambda page: page.name)
 def test_page_lists_what_the_code_has(page: Path) -> None:
     assert with_generated_tables(page) == page.read_text(), "rewrite it with: python -m tests.test_tables"
+
+
+def test_tables_page_names_every_column() -> None:
+    page = TABLES_PAGE.read_text()
+    columns = {column.name for table in TABLES for column in table.columns if not column.name.startswith("previous_")}
+    assert {name for name in columns if f"`{name}`" not in page} == set()
 
 
 if __name__ == "__main__":

@@ -1,55 +1,77 @@
-"""The wheel is complete: it works outside of the checkout, with types and OpenAPI document."""
+"""What a release consists of: a wheel and a sdist that work outside of the checkout, in an empty environment."""
 
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
-
-from later_reporting_dagster.definitions import defs
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[1]
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+def names(wheel: Path) -> list[str]:
+    """Return the paths of the files in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(archive.namelist())
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the unpacked wheel of the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*build, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], check=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the sdist of the checkout."""
+    folder = tmp_path_factory.mktemp("release")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--target", "sdist"]
+    subprocess.run([*build, "--directory", str(folder)], cwd=ROOT, check=True)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
 
 
-def test_wheel_contains_types_and_openapi_document(installed: Path) -> None:
-    package = installed / "later_reporting_dagster"
-    assert (package / "py.typed").is_file()
-    assert (package / "contract" / "openapi.yaml").read_text().count("openapi: 3.1") == 1
+def test_release_can_be_uploaded(release: tuple[Path, Path]) -> None:
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, release)], check=True)
 
 
-def test_wheel_contains_no_tests(installed: Path) -> None:
-    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"later_reporting_dagster"}
+def test_wheel_contains_all_of_the_package_and_nothing_else(release: tuple[Path, Path]) -> None:
+    files = [path for path in (ROOT / "later_reporting_dagster").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    packed = [name for name in names(release[0]) if ".dist-info/" not in name]
+    assert packed == sorted(str(path.relative_to(ROOT)) for path in files)
+    assert "later_reporting_dagster/py.typed" in packed
 
 
-def test_wheel_definitions_load_outside_of_the_checkout(installed: Path, tmp_path: Path) -> None:
-    program = f"""
-import sys
-sys.path.insert(0, {str(installed)!r})
-import later_reporting_dagster.definitions as loaded
-assert loaded.__file__.startswith({str(installed)!r}), loaded.__file__
-print(len(list(loaded.defs.resolve_all_asset_specs())))
-"""
-    loaded = subprocess.run(
-        [sys.executable, "-I", "-c", program],
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(loaded.stdout) == len(list(defs.resolve_all_asset_specs()))
+def test_sdist_builds_the_same_wheel(release: tuple[Path, Path], tmp_path: Path) -> None:
+    wheel, sdist = release
+    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(sdist)]
+    subprocess.run(command, check=True)
+    assert names(tmp_path / wheel.name) == names(wheel)
+
+
+def test_wheel_runs_the_demo_and_serves_it_in_an_empty_environment(release: tuple[Path, Path], tmp_path: Path) -> None:
+    environment, folder = tmp_path / "environment", tmp_path / "empty"
+    venv.create(environment)
+    folder.mkdir()
+    install = ["--python", str(environment / "bin" / "python"), "install", "--no-compile"]
+    subprocess.run([*PIP, *install, "--constraint", str(ROOT / "constraints.txt"), str(release[0])], check=True)
+    installed = sorted(environment.rglob("*"))
+    variables = {
+        "HOME": str(tmp_path),
+        "LATER_LAKE_ROOT": str(folder / ".later-demo" / "lake"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = str(environment / "bin" / "later-reporting")
+    small = ["--days", "2", "--instances", "2", "--posts-per-day", "3"]
+    subprocess.run([command, "demo", *small], cwd=folder, env=variables, check=True)
+    serve = [command, "serve", "--no-auth", "--port", "0"]
+    with subprocess.Popen(serve, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            base_url = next(line.split("=")[1].strip() for line in server.stdout if "LATER_BASE_URL=" in line)
+            assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 2
+            assert httpx.get(f"{base_url}/docs").is_success
+        finally:
+            server.terminate()
+    assert sorted(environment.rglob("*")) == installed
+    assert [path.name for path in folder.iterdir()] == [".later-demo"]

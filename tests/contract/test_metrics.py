@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Channel, parse_metrics
 
-# As docs/api.md, "Cursor version", lists them.
+# As the cursor documentation lists them (docs/api.md).
 CURSOR_METRICS = """likes, comments, shares, saves, impressions, reach, organicReach, engagements, views,
 totalInteractions, replies, reposts, potentialReach, followersAtPostDate, videoViewTotalTime, avgWatchTime,
 navigationTapExit,

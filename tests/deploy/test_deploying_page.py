@@ -77,7 +77,7 @@ def test_dg_plus_has_each_command_and_option() -> None:
 
 
 def test_systemd_unit_is_valid_and_starts_an_existing_command(tmp_path: Path) -> None:
-    (unit,) = [block for language, block in BLOCKS if language == "ini"]
+    unit = (DEPLOY / "later-reporting.service").read_text()
     installed = "/opt/later-reporting/.venv/bin/dagster"
     file = tmp_path / "later-reporting.service"
     file.write_text(unit.replace(installed, str(Path(sys.executable).parent / "dagster")))

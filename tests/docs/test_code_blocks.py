@@ -1,6 +1,5 @@
 """The code in docs/ runs as it is printed: shell commands, SQL, Python and YAML."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -9,8 +8,6 @@ import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
@@ -61,14 +58,10 @@ def test_python_programs_run(page: Path, shell: Shell) -> None:
     shell.run_process(sys.executable, "-W", "ignore", "-c", RUN_BLOCKS, stdin=programs)
 
 
-def open_lake(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def open_lake(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Open the lake of an object store, which needs no network, with the fields of the resource in a YAML block."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    key_file = {"type": "service_account", "client_email": "a@b.c", "token_uri": "https://b.c", "private_key": text}
-    (tmp_path / "key.json").write_text(json.dumps(key_file))
     for name in re.findall(r"\{\{ env\.(\w+) \}\}", block):
-        monkeypatch.setenv(name, str(tmp_path / "key.json") if name == "GCS_KEY_FILE" else "00000000")
+        monkeypatch.setenv(name, "00000000")
     later = LaterReportingResource.resolve_from_dict(yaml.safe_load(block)).resolved()
     assert later.lake().root == later.lake_root
 
@@ -83,7 +76,7 @@ def test_yaml_is_valid_run_config_or_dagster_yaml(page: Path, tmp_path: Path, mo
             with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
                 assert instance.run_monitoring_max_runtime_seconds == 21_600
         elif block.startswith("lake_root:"):
-            open_lake(block, tmp_path, monkeypatch)
+            open_lake(block, monkeypatch)
         elif block.startswith("type: later_reporting_dagster"):
             LaterReportingComponent.resolve_from_dict(yaml.safe_load(block)["attributes"]).build_definitions()
         else:
