@@ -14,6 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_OPTIONS ?=
 # The newest version that runs on the Node.js of Debian 13.
 AZURITE_VERSION := 3.35.0
+# In an environment of its own, because dbt-core needs an older pathspec than constraints.txt has for other tools.
+DBT := dbt-core==1.11.16 dbt-duckdb==1.11.1 $(shell grep ^duckdb== constraints.txt)
 
 # The tests of each layer, in which another version of a dependency would show.
 LAYERS := $(addprefix tests/,contract client lake ingest defs)
@@ -80,6 +82,8 @@ services:
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends \
 			curl docker-compose jq postgresql procps tini $$node; }
 	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
+	@[ -e .services/dbt/bin/dbt ] || { $(PYTHON) -m venv .services/dbt && \
+		.services/dbt/bin/python -m pip install --quiet --disable-pip-version-check $(DBT); }
 
 helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet
 	helm template dagster dagster --repo https://dagster-io.github.io/helm --values deploy/values.yaml \

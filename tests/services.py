@@ -13,6 +13,9 @@ from pathlib import Path
 WAIT_SECONDS = 400
 """Longest wait for anything that happens at all: on a busy machine, some Dagster processes take minutes to start."""
 
+# Installed by `make services`, in an environment of its own.
+DBT_FOLDER = Path(__file__).parents[1] / ".services" / "dbt" / "bin"
+
 
 @contextmanager
 def running_postgres(database: str = "dagster") -> Iterator[str]:

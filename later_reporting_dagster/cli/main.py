@@ -394,6 +394,23 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
 @main.command()
 @one_line_errors
+def dbt_sources() -> None:
+    """Print the tables as a sources.yml of dbt-duckdb.
+
+    With descriptions, tests of the keys, freshness, and the asset keys that dagster-dbt
+    reads. Run dbt with LATER_LAKE_ROOT.
+
+    \b
+      later-reporting dbt-sources > models/sources.yml
+    """  # noqa: D301 - click reads the character
+    from later_reporting_dagster.cli.dbt_sources import sources_yaml
+
+    project = current_project()
+    click.echo(sources_yaml(project.definitions, project.settings), nl=False)
+
+
+@main.command()
+@one_line_errors
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 

@@ -59,6 +59,7 @@ def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: boo
             type=cast("ColumnType", column.type),
             nullable=column.constraints.nullable,
             description=column.description or "",
+            unit=column.tags.get("unit", ""),
         )
         for column in column_schema.columns
     ]

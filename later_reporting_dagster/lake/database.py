@@ -26,10 +26,17 @@ from later_reporting_dagster.lake.parquet_file import (
     damaged_file_error,
     from_parquet,
 )
-from later_reporting_dagster.lake.paths import Partition, is_compacted, partition_path, partition_sort_key, table_path
+from later_reporting_dagster.lake.paths import (
+    FILE_NAME,
+    Partition,
+    is_compacted,
+    partition_path,
+    partition_sort_key,
+    table_path,
+)
 from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
 from later_reporting_dagster.lake.storage import MAX_THREADS, LakeUnavailable, Storage, map_concurrently
-from later_reporting_dagster.lake.tables import ColumnType, Table
+from later_reporting_dagster.lake.tables import RAW_TABLES, ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -261,6 +268,27 @@ def empty_select(table: Table, *, condition: str = "false") -> str:
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"
 
 
+def glob_select(table: Table, root: str) -> str:
+    """Return SQL that selects all rows of a table from the files below `root` that exist when it runs.
+
+    For programs that cannot list the files first. It reads daily files, never copies of months. Requires DuckDB 2.
+    Without files, DuckDB ignores the schema and returns a column `empty`; the `UNION` has the columns of the table.
+    """
+    # The types are given, so that DuckDB does not turn the instance id 007 into a number.
+    in_path = {DATE.name: "DATE"} if table.is_partitioned else {}
+    if table.name in {raw_table.name for raw_table in RAW_TABLES}:
+        in_path[_INSTANCE] = "VARCHAR"
+    folders = "".join(f"/{name}=*" for name in in_path)
+    hive_types = ", ".join(f"{_literal(name)}: {type_}" for name, type_ in in_path.items())
+    hive = f"hive_partitioning = true, hive_types = {{{hive_types}}}" if in_path else "hive_partitioning = false"
+    stored = {name: type_ for name, type_ in _view_columns(table) if name not in in_path}
+    return (
+        f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME SELECT *"
+        f" FROM read_parquet({_literal(f'{root}/{table.name}{folders}/{FILE_NAME}')}, allow_empty = true, {hive},"
+        f" schema = {_schema_sql(stored)}))"
+    )
+
+
 def _by_layout(files: _Files) -> Iterator[tuple[list[str], tuple[bool, bool]]]:
     """Group paths by whether they are copies of months, and whether they have an instance. One scan reads one group."""
 
@@ -300,15 +328,20 @@ def _scan_sql(table: Table, paths: str, are_compacted: bool, have_instance: bool
             # nullable.
             missing = _literal(f" has no value of {name}")
             expressions[name] = f"coalesce({_identifier(name)}, error(filename || {missing}))"
-    schema = ", ".join(
-        f"{_literal(name)}: {{name: {_literal(name)}, type: {_literal(type_)}, default_value: NULL}}"
-        for name, type_ in stored.items()
-    )
     columns = ", ".join(f"{expression} AS {_identifier(name)}" for name, expression in expressions.items())
     return (
         f"SELECT {columns} FROM read_parquet({paths}, hive_partitioning = false, filename = true,"
-        f" schema = MAP {{{schema}}})"
+        f" schema = {_schema_sql(stored)})"
     )
+
+
+def _schema_sql(stored: Mapping[str, str]) -> str:
+    """Return DuckDB's `schema` of files, given their columns with SQL types. A column that a file lacks is null."""
+    columns = ", ".join(
+        f"{_literal(name)}: {{name: {_literal(name)}, type: {_literal(type_)}, default_value: NULL}}"
+        for name, type_ in stored.items()
+    )
+    return f"MAP {{{columns}}}"
 
 
 def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:

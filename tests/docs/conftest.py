@@ -18,6 +18,7 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
+from tests.services import DBT_FOLDER
 
 ROOT = Path(__file__).parents[2]
 DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -100,7 +101,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             "HOME": str(directory),
             **sandbox_settings(base_url, lake_root=str(directory / "lake")),
             "LATER_START_DATE": str(FIRST_DAY),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(DBT_FOLDER)]),
         }
         for name, value in environment.items():
             patched.setenv(name, value)

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -27,8 +28,9 @@ from later_reporting_dagster.lake import (
     posts_table,
     schema_of,
 )
-from later_reporting_dagster.lake.database import ViewContents
+from later_reporting_dagster.lake.database import ViewContents, glob_select
 from later_reporting_dagster.lake.paths import compacted_path, table_path
+from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post, remote_lake, rows, unreadable
 
@@ -345,3 +347,26 @@ def test_definitions_import_neither_duckdb_nor_pandas() -> None:
     program = "import sys, later_reporting_dagster.definitions; print({'duckdb', 'pandas'} & {*sys.modules})"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout == "set()\n"
+
+
+def test_glob_select_equals_the_view_of_daily_files_with_other_columns(tmp_path: Path) -> None:
+    lake, table = Lake(str(tmp_path)), POSTS_PUBLISHED.table
+    for partition, metrics in zip(PARTITIONS, [METRICS, DEFAULT_METRICS] * len(DAYS), strict=True):
+        posts = [post(number, impressions=number, instance_id=partition.instance_id) for number in range(3)]
+        lake.write(table.name, partition, posts_table(posts, metrics=metrics))
+    lake.compact(table.name, restate_days=1, now=datetime(2025, 1, 1, tzinfo=UTC))
+    sql = f"SELECT * FROM ({glob_select(table, str(tmp_path))}) ORDER BY date, instance_id, post_id"
+    with open_database(lake) as database:
+        database.add_view(table)
+        expected = fetch(database, f"FROM {table.name} ORDER BY date, instance_id, post_id")
+    assert duckdb.sql(sql).fetchall() == expected
+    assert {row[1] for row in expected} == {*IDS}
+
+
+def test_glob_select_opens_only_files_that_a_condition_selects(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write_all("posts_published", {each: rows(3, instance_id=each.instance_id) for each in PARTITIONS[:4]})
+    Path(lake.url("posts_published", PARTITIONS[0])).write_bytes(b"damaged")
+    sql = f"SELECT count(*) FROM ({glob_select(POSTS_PUBLISHED.table, str(tmp_path))}) WHERE date > '{DAYS[0]}'"
+    assert duckdb.sql(sql).fetchall() == [(6,)]
+    assert duckdb.sql(f"{sql} OR instance_id <> '007'").fetchall() == [(9,)]

@@ -1,0 +1,71 @@
+"""`later-reporting dbt-sources`: every table and column, and SQL that DuckDB runs on a lake without files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, campaign_performance_columns, post_columns
+from later_reporting_dagster.lake.database import SQL_TYPES
+from later_reporting_dagster.rollups.rollup_tables import TABLES
+from tests.cli.conftest import User
+
+EXPECTED: dict[str, Sequence[Column]] = {
+    "post_metrics_daily": post_columns(METRICS),
+    "posts_published": post_columns(METRICS),
+    "campaign_performance_daily": campaign_performance_columns(CAMPAIGN_METRICS),
+    "campaigns": CAMPAIGN_COLUMNS,
+    "instances": INSTANCE_COLUMNS,
+    "coverage": COVERAGE_COLUMNS,
+    **{table.name: table.columns for table in TABLES},
+}
+
+
+def printed(user: User) -> dict[str, Any]:
+    """Return the only source."""
+    result = user.run("dbt-sources")
+    assert result.exit_code == 0, result.output
+    (source,) = yaml.safe_load(result.stdout)["sources"]
+    return source
+
+
+def test_sources_have_every_column_of_every_table(user: User) -> None:
+    source = printed(user)
+    assert source["name"] == "later"
+    assert {table["name"] for table in source["tables"]} == set(EXPECTED)
+    for table in source["tables"]:
+        columns = {column["name"]: column for column in table["columns"]}
+        day = ["date"] * ("date=*" in table["config"]["meta"]["external_location"])
+        assert [*columns] == [*day, *(column.name for column in EXPECTED[table["name"]])]
+        for column in EXPECTED[table["name"]]:
+            assert columns[column.name]["description"].startswith(column.description)
+            assert columns[column.name]["data_type"] == SQL_TYPES[column.type]
+        assert table["config"]["meta"]["dagster"] == {"asset_key": ["later", table["name"]]}
+        assert table["description"]
+
+
+def test_sources_without_files_are_empty_with_typed_columns(user: User) -> None:
+    for table in printed(user)["tables"]:
+        sql = table["config"]["meta"]["external_location"].replace('{{ env_var("LATER_LAKE_ROOT") }}', str(user.lake))
+        relation = duckdb.sql(f"SELECT * FROM {sql}")
+        types = {column["name"]: column["data_type"] for column in table["columns"]}
+        assert dict(zip(relation.columns, map(str, relation.types), strict=True)) == types
+        assert relation.fetchall() == []
+
+
+def test_sources_are_those_of_the_selected_tables_and_the_key_prefix(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NAME": "acme", "KEY_PREFIX": "raw,later", "TABLES": "posts_published,instances"}.items():
+        monkeypatch.setenv(f"LATER_{name}", value)
+    source = printed(user)
+    posts, instances = sorted(source["tables"], key=lambda table: -len(table["name"]))
+    assert (source["name"], posts["name"], instances["name"]) == ("acme", "posts_published", "instances")
+    assert posts["config"]["meta"]["dagster"]["asset_key"] == ["raw", "later", "posts_published"]
+    assert '{{ env_var("ACME_LAKE_ROOT") }}/posts_published/' in posts["config"]["meta"]["external_location"]
+    assert "freshness" not in posts["config"]  # there is no table coverage

@@ -1,0 +1,157 @@
+"""examples/dbt/ builds on a lake, and its models equal the tables; the join of docs/warehouses.md counts spend once."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from later_reporting_dagster.defs.settings import ASSET_NAMES, REPORT
+from tests.docs.conftest import ROOT, Shell, code_blocks
+from tests.services import DBT_FOLDER
+
+pytestmark = pytest.mark.docs
+
+Row = dict[str, Any]
+PAGE = ROOT / "docs" / "warehouses.md"
+# What ad_reporting__campaign_report and ad_campaigns are in a project with ad accounts.
+AD_ACCOUNTS = {
+    "ad_reporting__campaign_report": "select * from (values (date '2024-01-03', 'facebook_ads', 'a', 10.5, 2),"
+    " (date '2024-01-03', 'facebook_ads', 'b', 4.0, 1)) as ads (date_day, platform, campaign_id, spend, clicks)",
+    "ad_campaigns": "select 'facebook_ads' as platform, unnest(['a', 'b']) as campaign_id, '{}' as later_campaign_id",
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the example with the sources of a lake."""
+
+    folder: Path
+    shell: Shell
+
+    def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run dbt, which must not warn."""
+        command = [DBT_FOLDER / "dbt", "--warn-error", *arguments]
+        values = {**self.shell.environment, **environment}
+        return subprocess.run(command, cwd=self.folder, env=values, capture_output=True, text=True, check=False)
+
+    def rows(self, relation: str) -> list[Row]:
+        """Return the rows of a model."""
+        with duckdb.connect(self.folder / "later.duckdb", read_only=True) as connection:
+            return connection.sql(f"FROM {relation}").to_arrow_table().to_pylist()
+
+
+@pytest.fixture(scope="module")
+def project(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The example, built."""
+    folder = shutil.copytree(ROOT / "examples" / "dbt", tmp_path_factory.mktemp("dbt") / "later-dbt")
+    (folder / "models" / "sources.yml").write_text(shell.run("later-reporting dbt-sources"))
+    project = Project(folder, shell)
+    built = project.dbt("build")
+    assert built.returncode == 0, built.stdout
+    return project
+
+
+def lake_rows(shell: Shell, table: str) -> list[Row]:
+    """Return the rows of a table as the command prints them, with dates and times as text."""
+    rows: list[Row] = json.loads(shell.run(f"later-reporting query 'FROM {table}' --format json"))
+    return rows
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=repr)
+
+
+def test_dbt_knows_every_column_and_asset_key(project: Project) -> None:
+    (printed,) = yaml.safe_load((project.folder / "models" / "sources.yml").read_text())["sources"]
+    sources = json.loads((project.folder / "target" / "manifest.json").read_text())["sources"].values()
+    assert {source["name"]: [*source["columns"]] for source in sources} == {
+        table["name"]: [column["name"] for column in table["columns"]] for table in printed["tables"]
+    }
+    # dagster-dbt reads the key from there.
+    assert {(*source["config"]["meta"]["dagster"]["asset_key"],) for source in sources} == {
+        ("later", name) for name in ASSET_NAMES if name != REPORT
+    }
+
+
+def test_posts_model_has_each_post_once(project: Project, shell: Shell) -> None:
+    stored = lake_rows(shell, "posts_published")
+    newest: dict[tuple[str, int], Row] = {}
+    for row in sorted(stored, key=lambda row: (row["date"], -row["campaign_id"])):
+        newest[row["instance_id"], row["post_id"]] = row
+    assert 0 < len(newest) < len(stored)
+    same = ("platform", "impressions", "engagements", "paid_impressions", "paid_engagements")
+    expected = [
+        {
+            "source_relation": f"later.{row['instance_id']}",
+            "post_id": str(row["post_id"]),
+            "page_id": None if row["creator_id"] is None else str(row["creator_id"]),
+            "page_name": row["creator_handle_name"],
+            "post_url": row["content_url"],
+            **{name: row[name] for name in same},
+            **dict.fromkeys(("post_message", "clicks", "likes", "shares", "comments")),
+        }
+        for row in newest.values()
+    ]
+    found = project.rows("later__posts")
+    assert {str(row.pop("created_timestamp").date()) for row in found} == {row["date"] for row in stored}
+    assert in_order([dict(sorted(row.items())) for row in found]) == in_order(
+        [dict(sorted(row.items())) for row in expected]
+    )
+
+
+def test_campaign_model_has_each_campaign_and_day(project: Project, shell: Shell) -> None:
+    listed: dict[int, list[Row]] = {}
+    for row in lake_rows(shell, "campaigns"):
+        listed.setdefault(row["campaign_id"], []).append(row)
+    expected = []
+    for row in lake_rows(shell, "campaign_performance_daily"):
+        (campaign,) = listed[row["campaign_id"]]
+        expected.append(
+            {
+                "source_relation": f"later.{campaign['instance_id']}",
+                "date_day": row["date"],
+                "platform": "later",
+                "account_id": campaign["instance_id"],
+                "account_name": None,
+                "campaign_id": str(row["campaign_id"]),
+                "campaign_name": campaign["campaign_name"],
+                "clicks": row["paid_clicks"],
+                "impressions": row["paid_impressions"],
+                "spend": row["paid_ad_spend"],
+                "conversions": row["tracking_links_conversions"],
+                "conversions_value": row["tracking_links_conversion_value"],
+            }
+        )
+    found = [{**row, "date_day": str(row["date_day"])} for row in project.rows("later__campaign_report")]
+    assert in_order(found) == in_order(expected)
+    assert any(row["spend"] is None for row in found)
+    assert any(row["spend"] for row in found)
+
+
+def test_join_with_ad_accounts_counts_spend_once(project: Project) -> None:
+    day, campaign = "2024-01-03", project.rows("later__campaign_report")[0]["campaign_id"]
+    (join,) = code_blocks(PAGE.read_text(), "jinja")
+    models = {name: sql.replace("{}", campaign) for name, sql in AD_ACCOUNTS.items()} | {"joined": join}
+    for name, sql in models.items():
+        (project.folder / "models" / f"{name}.sql").write_text(sql)
+    built = project.dbt("run", "--select", *models)
+    assert built.returncode == 0, built.stdout
+    joined, later = project.rows("joined"), project.rows("later__campaign_report")
+    assert sum(row["spend"] or 0 for row in joined) == 14.5
+    assert sum(row["spend_in_later"] or 0 for row in joined) == pytest.approx(sum(row["spend"] or 0 for row in later))
+    (both,) = [row for row in joined if row["spend"] is not None]
+    assert (str(both["date_day"]), both["campaign_id"], both["clicks"]) == (day, campaign, 3)
+
+
+def test_missing_lake_fails_with_the_next_step_and_keeps_the_models(project: Project) -> None:
+    built = project.dbt("build", LATER_LAKE_ROOT="/nowhere")
+    assert built.returncode != 0
+    assert "/nowhere has no table coverage: set LATER_LAKE_ROOT to the full path" in " ".join(built.stdout.split())
+    assert project.rows("later__posts")
