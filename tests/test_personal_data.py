@@ -204,6 +204,15 @@ def test_nothing_is_found_where_profiles_are_not_stored(not_stored: User, creato
     assert {rows[name].null_count for name in PERSONAL_COLUMNS & {*rows.column_names}} == {rows.num_rows}
 
 
+def test_day_that_is_fetched_again_loses_them(stored: User, creators: Creators, tmp_path: Path) -> None:
+    user = stored.copy(tmp_path / "copy")
+    days = ("--start", str(FIRST_DAY), "--end", str(FIRST_DAY))
+    printed = user.run("backfill", "--asset", "posts_published", *days, **{SETTING: "false"})
+    assert "1 day, 1 of them changed" in printed
+    found = kinds_in(user.contents("lake/posts_published"), creators)
+    assert {path.split("/")[2] for path in found["name"]} == {f"date=2024-02-0{day}" for day in range(2, 6)}
+
+
 def test_redact_is_refused_while_the_setting_stores_profiles(stored: User) -> None:
     assert f"{SETTING} (store_creator_profiles) is true" in stored.run("redact", exit_code=2)
 
