@@ -18,7 +18,7 @@ pytestmark = pytest.mark.docs
 
 PAGE = ROOT / "docs" / "serving.md"
 START, READ_A_PAGE = code_blocks(PAGE.read_text(), "sh")
-(PANDAS,) = code_blocks(PAGE.read_text(), "python")
+PANDAS = (ROOT / "examples" / "served_posts.py").read_text()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""Read the posts of a year from `later-reporting serve`, with null as `<NA>`, and counts as integers, in pandas."""
+
+import os
+
+import httpx
+import pandas as pd
+
+TYPES = {"impressions": "Int64", "engagements": "Int64", "cpm": "Float64", "paidImpressions": "Int64"}
+names = {"clientId": "LATER_SERVE_CLIENT_ID", "clientSecret": "LATER_SERVE_CLIENT_SECRET"}
+query = {"startDate": "2024-01-01", "endDate": "2024-12-31", "metrics": ",".join(TYPES), "limit": 100}
+rows = []
+with httpx.Client(base_url=os.environ["LATER_BASE_URL"], timeout=120) as api:
+    token = api.post("/oauth/token", json={key: os.environ[name] for key, name in names.items()}).raise_for_status()
+    api.headers["Authorization"] = f"Bearer {token.json()['jwt']}"
+    while query.get("nextCursor", "") is not None:
+        response = api.get("/v2/posts/performance", params=query).raise_for_status()
+        rows += [{**post, **post["metrics"]} for post in response.json()["data"]]
+        query["nextCursor"] = response.json()["nextCursor"]
+
+posts = pd.DataFrame(rows, dtype=object).drop(columns="metrics").astype(TYPES).infer_objects()
+posts["postDate"] = pd.to_datetime(posts["postDate"], format="ISO8601")
+print(posts.groupby("contentType")["impressions"].sum(min_count=1))
+print("missing:", response.headers.get("X-Later-Missing-Days", "nothing"))
