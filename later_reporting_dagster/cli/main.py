@@ -300,8 +300,8 @@ def redact() -> None:
         damaged += len(removal.damaged)
     lake.storage.remove(f"{REPORT}/{REPORT_FILE}")
     click.echo(
-        "Not reached: records of earlier runs in Dagster, the memory of a running `later-reporting serve`, backups, and"
-        ' what others have copied. See docs/operations.md, "Personal data".'
+        "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
+        ' see docs/operations.md, "Personal data".'
     )
     if damaged:
         raise click.ClickException(f"{damaged} files cannot be read: see above, and run this again")

@@ -133,12 +133,9 @@ _POST_ATTRIBUTES = (
     Column("post_date", "timestamp[us, tz=UTC]", False, "When the post was published"),
 )
 # Those with personal data of creators, here and in rollups.
-PERSONAL_COLUMNS = frozenset(
-    [
-        *personal_fields(PostWithoutMetrics).values(),
-        *(f"creator_{name}" for name in personal_fields(CreatorProfile).values()),
-    ]
-)
+PERSONAL_COLUMNS = {*personal_fields(PostWithoutMetrics).values()} | {
+    f"creator_{name}" for name in personal_fields(CreatorProfile).values()
+}
 _EXTRA = Column(
     "extra", "string", True, "JSON object of the fields that the contract does not define; null without any"
 )
