@@ -19,26 +19,22 @@ def stage() -> Iterator[ReplaceableApp]:
 
 @pytest.fixture
 def time() -> FakeTime:
-    """The clock of client and server."""
     return FakeTime()
 
 
 @pytest.fixture
 def service(stage: ReplaceableApp, time: FakeTime) -> ScriptedApi:
-    """The application of the running server."""
     stage.app = service = ScriptedApi(clock=time)
     return service
 
 
 @pytest.fixture
 def base_url(stage: ReplaceableApp) -> str:
-    """The base URL of the running server."""
     return stage.base_url
 
 
 @pytest.fixture
 def events() -> list[object]:
-    """All events of clients that `new_client` returned."""
     return []
 
 
@@ -73,5 +69,4 @@ def new_client_of_each_version(
 
 @pytest.fixture
 def july() -> PerformanceQuery:
-    """A query of two instances."""
     return PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a", "b"))

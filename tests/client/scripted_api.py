@@ -50,13 +50,11 @@ def post(number: int, *, instance_id: str = "a", post_date: datetime | None = No
 
 
 def jwt(**claims: object) -> str:
-    """Return a token with these claims and an arbitrary signature."""
     parts = [{"alg": "none"}, claims, {"signature": "x"}]
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
 
 
 def problem(status: int, type_: str, detail: str = "for people") -> Response:
-    """Return a response with problem details."""
     body = {"type": type_, "title": "Title", "detail": detail}
     return JSONResponse(body, status, media_type="application/problem+json")
 
@@ -71,7 +69,6 @@ def nest_metrics(row: dict) -> dict:
 
 
 def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) -> dict:
-    """Return the body of a page in the paged version."""
     total_pages = math.ceil(total_items / page_size)
     pagination = {"page": page, "pageSize": page_size, "totalItems": total_items, "totalPages": total_pages}
     return {"data": rows, "pagination": pagination}
@@ -104,15 +101,11 @@ class ScriptedApi:
 
     Attributes:
         by_cursor: whether it is of the cursor version; parameters of the other version are rejected.
-        posts: all rows.
-        instance_ids: all instances.
         faults: responses to the next data requests, or functions that return one; None for a regular response.
         token_faults: responses to the next token requests.
         change_body: changes the body of each data response, given the page number.
         headers: headers of each response.
         token_lifetime: seconds; None for tokens without `exp`.
-        clock: returns seconds since the epoch.
-        requests: all requests so far.
         tokens: expiry of each token.
     """
 
@@ -201,8 +194,6 @@ THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(25
 
 
 def run_with(client, function):
-    """Return the result of a coroutine function that is called with the open client."""
-
     async def run():
         async with client:
             return await function(client)

@@ -27,7 +27,7 @@ from tests.client.scripted_api import nest_metrics, post
 pytestmark = pytest.mark.faults
 
 ATTEMPTS = 2
-SLACK_SECONDS = 20  # for a busy machine
+SLACK_SECONDS = 60  # for a busy machine
 LARGE = 4_000_000  # just below the limit of a body
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -112,7 +112,6 @@ def test_malicious_server_causes_an_error_within_its_deadlines(name: str) -> Non
 
 
 async def error_of(base_url: str, kind: str, deadline: float) -> str:
-    """Return the error of a request for a token or for posts."""
     day = date(2024, 7, 1)
     async with LaterClient(
         base_url=base_url,

@@ -61,15 +61,6 @@ def test_acquire_keeps_the_limits_of_the_user_and_of_the_api(gaps, user_limit, a
     assert max_per_window(instants, api_window) <= api_limit
 
 
-def test_on_wait_is_called_before_the_wait(time):
-    limiter, waits = new_limiter(time, requests=1), []
-    for _ in range(2):
-        asyncio.run(limiter.acquire(on_wait=lambda seconds: waits.append((seconds, list(time.sleeps)))))
-    ((seconds, sleeps),) = waits
-    assert 60 < seconds < 62
-    assert sleeps == []
-
-
 def test_acquire_returns_in_the_order_of_the_calls(time):
     async def scenario() -> list[int]:
         limiter, order = new_limiter(time, requests=2), []
@@ -306,11 +297,6 @@ def start_acquiring(process: subprocess.Popen[str], count: int) -> None:
     process.stdin.flush()
 
 
-def next_time(process: subprocess.Popen[str]) -> float:
-    assert process.stdout is not None
-    return float(process.stdout.readline())
-
-
 @pytest.mark.e2e
 def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
     processes = [limited_process(tmp_path / "rate") for _ in range(2)]
@@ -318,7 +304,7 @@ def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
     # Alternating, so neither waits until the other is done.
     for number in (0, 1, 0, 1):
         start_acquiring(processes[number], 1)
-        times[number].append(next_time(processes[number]))
+        times[number].append(float(processes[number].stdout.readline()))
     for process in processes:
         start_acquiring(process, 148)
     for process, acquired in zip(processes, times, strict=True):

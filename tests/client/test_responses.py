@@ -35,9 +35,6 @@ def message_of(failure):
     return failure.message if isinstance(failure, TemporaryFailure) else str(failure)
 
 
-CREDENTIALS = "Check the client id and secret"
-
-
 @pytest.mark.parametrize(
     ("status", "context", "kind", "next_step"),
     [
@@ -45,8 +42,8 @@ CREDENTIALS = "Check the client id and secret"
         (404, POSTS, QueryRejected, "Check the parameters"),
         (401, POSTS, CredentialsRejected, "Check the credentials"),
         (403, POSTS, InstanceForbidden, "ask your account manager"),
-        (401, TOKEN, CredentialsRejected, CREDENTIALS),
-        (403, TOKEN, CredentialsRejected, CREDENTIALS),
+        (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
+        (403, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (400, TOKEN, QueryRejected, "Check the parameters"),
         (408, POSTS, TemporaryFailure, ""),
         (429, TOKEN, TemporaryFailure, ""),
@@ -80,14 +77,6 @@ def test_wait_without_retry_after_has_a_default_for_429_only(status, wait_second
 def test_failure_quotes_the_problem_details_in_one_short_line(length, shown):
     body = json.dumps({"title": "Bad", "detail": "\n" + "x " * length}).encode()
     assert message_of(classify(500, body=body)) == f"posts: HTTP 500 Bad {shown}"
-
-
-def test_rejected_credentials_quote_only_the_problem_type():
-    body = json.dumps({"type": "INVALID_CLIENT_CREDENTIALS", "detail": "no such client: hunter2"}).encode()
-    text = str(classify(401, context=TOKEN, body=body))
-    assert text.startswith("token: HTTP 401 INVALID_CLIENT_CREDENTIALS. Check the client id and secret")
-    assert "hunter2" not in text
-    assert str(classify(403, context=TOKEN)).startswith("token: HTTP 403. Check the client id and secret")
 
 
 @pytest.mark.parametrize(
@@ -129,14 +118,6 @@ def test_problem_details_of_another_body_are_empty(body):
     assert str(ProblemDetails.from_body(body)) == "without problem details"
 
 
-@pytest.mark.parametrize("jitter", [0.0, 1.0])
-def test_default_waits_add_up_to_more_than_a_minute(jitter):
-    policy = RetryPolicy()
-    waits = [policy.wait_after(attempt, requested_wait=None, jitter=jitter) for attempt in range(1, 9)]
-    assert waits[-1] is None
-    assert 61.2 < sum(waits[:-1]) < 93
-
-
 def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
     policy = RetryPolicy(max_attempts=2000)
     waits = [policy.wait_after(attempt, requested_wait=None, jitter=0.0) for attempt in (1, 2, 3, 6, 7, 1999)]
@@ -144,10 +125,11 @@ def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
     assert policy.wait_after(1, requested_wait=None, jitter=1.0) == 0.75
 
 
-def test_requested_wait_lengthens_but_never_shortens_the_backoff():
-    policy = RetryPolicy()
-    assert policy.wait_after(1, requested_wait=17.0, jitter=0.0) == 17
-    assert policy.wait_after(7, requested_wait=1.0, jitter=0.0) == 30
+def test_requested_wait_lengthens_but_never_shortens_the_backoff_and_ends_retries_if_too_long():
+    policy = RetryPolicy(max_wait_seconds=300)
+    waits = [policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in ((1, 17.0), (7, 1.0))]
+    assert waits == [17, 30]
+    assert [policy.wait_after(1, requested_wait=wait, jitter=0.0) for wait in (300.0, 301.0)] == [300, None]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +147,3 @@ def test_no_default_rate_limit_wait_is_long_enough_to_give_up():
     assert None not in [
         policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in enumerate(waits, start=1)
     ]
-
-
-def test_policy_gives_up_if_the_requested_wait_is_too_long():
-    policy = RetryPolicy(max_wait_seconds=300)
-    assert policy.wait_after(1, requested_wait=300.0, jitter=0.0) == 300
-    assert policy.wait_after(1, requested_wait=301.0, jitter=0.0) is None

@@ -1,11 +1,11 @@
 """Tests with TLS and a forward proxy: certificates are verified, and failures are clear errors without secrets."""
 
-import asyncio
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,15 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from later_reporting_dagster.client import (
-    AccessToken,
-    LaterError,
-    ListResult,
-    RetriesExhausted,
-    RetryPolicy,
-    UnexpectedResponse,
-)
-from tests.client.scripted_api import page_body, post
+from later_reporting_dagster.client import AccessToken, LaterError, RetriesExhausted, RetryPolicy, UnexpectedResponse
+from tests.client.scripted_api import fetch_posts, page_body, post
 
 HOST, PASSWORD, TOKEN = "reporting.example", "pr0xy-pass", "t0ken"
 BODY = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
@@ -46,83 +39,47 @@ def certificate(file: Path, *, host: str = HOST, days: int = 1) -> Path:
     return file
 
 
-async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while part := await reader.read(65536):
-            writer.write(part)
-    await close(writer)
+@contextmanager
+def proxy(served: Path, *, rejection: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Run a proxy for one connection, on which it goes on as the server that it connects to, unless it rejects that.
 
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        writer.close()
-        await writer.wait_closed()
-
-
-@dataclass
-class ProxiedServer:
-    """A TLS server behind a forward proxy.
-
-    Attributes:
-        certificate: certificate and key of the server.
-        rejection: response of the proxy to every request; empty to connect to the server.
-        heads: heads of the requests to the proxy and to the server.
+    Yield its port, and the heads of the requests to the proxy and to the server.
     """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(served)
+    heads: list[str] = []
 
-    certificate: Path
-    rejection: bytes = b""
-    heads: list[str] = field(default_factory=list)
-    _proxy_tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _server: asyncio.Server | None = None
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            heads.append(connection.recv(65536).decode())
+            connection.sendall(rejection or b"HTTP/1.1 200 Connection established\r\n\r\n")
+            if not rejection:
+                with context.wrap_socket(connection, server_side=True) as server:
+                    heads.append(server.recv(65536).decode())
+                    server.sendall(RESPONSE)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[int]:
-        """Run the server and the proxy; yield the port of the proxy."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate)
-        async with (
-            await asyncio.start_server(self._respond, "127.0.0.1", 0, ssl=context) as self._server,
-            await asyncio.start_server(self._proxy, "127.0.0.1", 0) as proxy,
-        ):
-            yield proxy.sockets[0].getsockname()[1]
-            await asyncio.wait(self._proxy_tasks, timeout=10)
-
-    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(RESPONSE)
-        await close(writer)
-
-    async def _proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._proxy_tasks.append(asyncio.current_task())
-        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(self.rejection or b"HTTP/1.1 200 Connection established\r\n\r\n")
-        if not self.rejection:
-            from_server, to_server = await asyncio.open_connection(*self._server.sockets[0].getsockname())
-            await asyncio.gather(relay(reader, to_server), relay(from_server, writer))
-        await close(writer)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], heads
+        thread.join(60)
 
 
 @pytest.fixture
-def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[ListResult | LaterError, list[str]]]:
-    """A function that fetches through a proxy, and returns the result and the request heads of proxy and server."""
+def fetch(new_client, july, monkeypatch):
+    """A function that fetches through a proxy, and returns the result or error, and the heads of the requests."""
 
-    async def fetch_from(server: ProxiedServer) -> ListResult | LaterError:
-        async with server.running() as proxy_port:
-            for name in ("HTTPS_PROXY", "https_proxy"):
-                monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{proxy_port}")
-            once = RetryPolicy(max_attempts=1)
-            async with new_client(base_url=f"https://{HOST}", credentials=AccessToken(TOKEN), retry=once) as client:
-                try:
-                    return await client.fetch_posts(july)
-                except LaterError as error:
-                    return error
-
-    def fetch(served: Path, *, trusted: Path, rejection: bytes = b"") -> tuple[ListResult | LaterError, list[str]]:
-        server = ProxiedServer(served, rejection)
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
+    def fetch(served, *, trusted, rejection=b""):
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-        return asyncio.run(fetch_from(server)), server.heads
+        with proxy(served, rejection=rejection) as (port, heads):
+            for name in ("HTTPS_PROXY", "https_proxy"):
+                monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{port}")
+            once = RetryPolicy(max_attempts=1)
+            client = new_client(base_url=f"https://{HOST}", credentials=AccessToken(TOKEN), retry=once)
+            try:
+                return fetch_posts(client, july), heads
+            except LaterError as error:
+                return error, heads
 
     return fetch
 

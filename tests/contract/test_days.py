@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract.days import (
     day_ranges,
     days_between,
-    due_day,
     expected_days,
     newest_day,
     parse_day_ranges,
@@ -29,11 +28,6 @@ UTC_PLUS_1 = timezone(timedelta(hours=1))
 )
 def test_newest_day_is_yesterday_in_utc(now: datetime, newest: date) -> None:
     assert newest_day(now) == newest
-
-
-@pytest.mark.parametrize(("hour", "due"), [(11, date(2024, 2, 28)), (12, date(2024, 2, 29)), (23, date(2024, 2, 29))])
-def test_due_day_is_the_newest_day_from_the_due_hour_on(hour: int, due: date) -> None:
-    assert due_day(datetime(2024, 3, 1, hour, 59, tzinfo=UTC), due_hour_utc=12) == due
 
 
 def test_restated_days_end_with_the_newest_day_and_never_precede_the_first_partition() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import (
+    CURSOR,
     DEFAULT_METRICS,
     METRICS,
     BadRow,
@@ -35,7 +36,6 @@ def body_of(*rows: str) -> bytes:
 
 
 def parse(**changes: object) -> Post | BadRow:
-    """Parse a valid row with these fields changed."""
     return parse_text(json.dumps(ROW | changes))
 
 
@@ -230,12 +230,16 @@ VALUES = st.recursive(
 
 
 @given(rows(), st.sampled_from([*ROW, "impressions", "cpm", "creatorProfile", "contentUrl", "saves"]), VALUES)
-def test_any_value_of_any_field_is_a_post_or_a_bad_row_with_all_of_it(row, name, value):
-    text = json.dumps(row | {name: value})
+def test_any_value_of_any_field_is_a_post_or_a_bad_row_with_all_of_it_in_both_api_versions(row, name, value):
+    changed = row | {name: value}
+    text, nested = json.dumps(changed), json.dumps(nest_metrics(changed))
     page = posts_page_from_body(body_of(text))
     assert page.rows == 1
     for bad in page.bad_rows:
         assert repr(json.loads(bad.raw)) == repr(json.loads(text))
+    by_cursor = posts_page_from_body(f'{{"data": [{nested}], "nextCursor": null}}'.encode(), api_version=CURSOR)
+    assert by_cursor.items == page.items
+    assert [bad.reason for bad in by_cursor.bad_rows] == [bad.reason for bad in page.bad_rows]
 
 
 SELECTIONS = st.lists(st.sampled_from(METRICS), max_size=6, unique=True).map(

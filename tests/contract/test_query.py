@@ -23,22 +23,6 @@ from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
 
-def test_query_sends_arrays_as_repeated_keys():
-    query = PerformanceQuery(
-        **JULY, instance_ids=("a,b", "c d"), campaign_ids=(49761, 49802), platforms=(Platform.INSTAGRAM,)
-    )
-    assert query.filter_parameters() == [
-        ("startDate", "2024-07-01"),
-        ("endDate", "2024-07-31"),
-        ("instanceIds", "a,b"),
-        ("instanceIds", "c d"),
-        ("campaignIds", "49761"),
-        ("campaignIds", "49802"),
-        ("platform", "instagram"),
-        ("dateBasis", "post_date"),
-    ]
-
-
 def test_query_sends_a_single_id_with_a_comma_twice():
     parameters = PerformanceQuery(**JULY, instance_ids=("a,b",)).filter_parameters()
     assert [value for name, value in parameters if name == "instanceIds"] == ["a,b", "a,b"]

@@ -1,4 +1,4 @@
-"""Tokens, instance scope, rate limit and error responses of the application, over synthetic posts."""
+"""Tokens, instance scope, limits and error responses of the application, over synthetic posts."""
 
 import asyncio
 import base64
@@ -6,19 +6,21 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from later_reporting_dagster.endpoint import Client
+from later_reporting_dagster.endpoint import Client, http_server
 from later_reporting_dagster.endpoint.app import RateLimit, RateLimitMiddleware
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from tests.serve.clients import assert_problem, authenticate
+from tests.services import WAIT_SECONDS
 
 WORLD = World(first_day=date(2024, 6, 1), last_day=date(2024, 6, 30), instances=2, posts_per_day=6)
 CLIENT = Client(SandboxOptions().client_id, SandboxOptions().client_secret)
@@ -44,7 +46,6 @@ def served(*, clock: Clock | None = None, **options: Any) -> Iterator[httpx.Clie
 
 @pytest.fixture(scope="module")
 def app_api() -> Iterator[httpx.Client]:
-    """An authenticated client of an application without a rate limit."""
     with served(requests_per_window=1_000_000) as client:
         authenticate(client, CLIENT)
         yield client
@@ -109,7 +110,7 @@ def test_forged_or_foreign_token_is_rejected(app_api: httpx.Client) -> None:
 
 def test_endless_token_request_is_rejected_before_its_end(app_api: httpx.Client) -> None:
     url = app_api.base_url
-    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+    with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
         connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
         connection.sendall(b" " * 20_000)  # more than the limit, but not more than the server reads before it responds
         response = b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -129,9 +130,9 @@ def test_token_request_that_is_aborted_is_no_error_of_the_server(caplog: pytest.
 
     with running_server(observed) as base_url:
         url = httpx.URL(base_url)
-        with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
             connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        assert ended.wait(60)
+        assert ended.wait(WAIT_SECONDS)
     assert caplog.records == []
 
 
@@ -234,3 +235,51 @@ def test_undocumented_request_gets_a_problem_response(app_api: httpx.Client) -> 
         ("GET", f"{DAY}&instanceIds=nobody", 403),
     ):
         assert_problem(app_api.request(method, path), status, f"ANL_00{status}")
+
+
+# Limits of connections, read from plain sockets
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def address() -> Iterator[tuple[str, int]]:
+    with running_server(PlainTextResponse("hello")) as base_url:
+        url = httpx.URL(base_url)
+        yield url.host, url.port or 0
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return what a server sends until it closes the connection."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(65_536):
+            received += part
+    return received
+
+
+def test_endless_request_head_is_refused(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=WAIT_SECONDS) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000)
+        assert b" 200 " not in read_to_end(connection)
+
+
+def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, address: tuple[str, int]) -> None:
+    monkeypatch.setattr(http_server, "FIRST_REQUEST_SECONDS", 0.2)
+    with socket.create_connection(address, timeout=WAIT_SECONDS) as connection:
+        connection.sendall(REQUEST[:20])
+        assert read_to_end(connection) == b""
+
+
+def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch, address: tuple[str, int]) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    with ExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(socket.create_connection(address, timeout=WAIT_SECONDS)) for _ in range(3)
+        )
+        assert read_to_end(third) == b""
+        for connection in (first, second):
+            connection.sendall(REQUEST)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")

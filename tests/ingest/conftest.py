@@ -29,13 +29,10 @@ each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda
 
 @dataclass
 class IngestResults:
-    """The results of one run, by partition."""
-
     written: dict[Partition, WrittenPartition] = field(default_factory=dict)
     failed: dict[Partition, FailedPartition] = field(default_factory=dict)
 
     def errors(self) -> dict[Partition, type[Exception]]:
-        """Return the type of each failed partition's error."""
         assert all(failed.error.__traceback__ is None for failed in self.failed.values())
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 

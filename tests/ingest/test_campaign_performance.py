@@ -29,19 +29,15 @@ PATH = "/v2/campaigns/performance"
 
 @dataclass
 class Fetched:
-    """What one fetch did: the results by day, and the warnings."""
-
     results: dict[date, PartitionResult] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> dict[date, type[Exception]]:
-        """The type of the error of each failed day."""
         return {day: type(each.error) for day, each in self.results.items() if isinstance(each, FailedPartition)}
 
     @property
     def changed(self) -> dict[date, bool]:
-        """Whether the file of each written day changed."""
         return {day: each.file.changed for day, each in self.results.items() if isinstance(each, WrittenPartition)}
 
 
@@ -118,7 +114,6 @@ def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collecti
 
 
 def with_options(service: Service, world: World, **options: Any) -> None:
-    """Let the service have other options of the sandbox."""
     service.app = create_app(
         world, options=replace(SandboxOptions(requests_per_window=100_000, api_version=service.api_version), **options)
     )

@@ -1,4 +1,4 @@
-"""The table `coverage`: files and missing files, and which footers an update reads."""
+"""The table `coverage`, which footers an update of it reads, and how messages name missing files."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -6,8 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from later_reporting_dagster.ingest.coverage import Files, expected_files, refreshed_coverage
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 
@@ -23,7 +26,6 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST_FETCH, table: str = TABLES[0]) -> None:
-    """Write a file as a fetch does."""
     rows = pa.table({"post_id": pa.array(post_ids, pa.int64())})
     lake.write(table, partition, rows, metadata={"fetched_at": at.isoformat()})
 
@@ -101,3 +103,40 @@ def test_coverage_has_no_rows_of_damaged_files_and_replaces_its_own_damaged_file
     assert refresh(lake) == (rows, 1)
     (tmp_path / COVERAGE_TABLE / "part-0.parquet").write_bytes(b"no Parquet")
     assert refresh(lake) == (rows, 2)
+
+
+# Missing files
+
+
+FIRST = date(2024, 3, 1)
+MARCH = [FIRST + timedelta(days=offset) for offset in range(4)]
+
+
+@given(
+    st.sets(st.builds(Partition, st.sampled_from([*MARCH, FIRST - timedelta(days=1)]), st.sampled_from("abx"))),
+    st.sets(st.sampled_from("abc")),
+)
+def test_missing_days_and_present_files_are_all_that_is_expected(present: set[Partition], instances: set[str]) -> None:
+    missing = missing_days(MARCH, instances, present)
+    pairs = [Partition(day, name) for name, days in missing.items() for day in days]
+    expected = {Partition(day, name) for name in instances for day in MARCH}
+    assert set(pairs) == expected - present
+    assert len(pairs) == len(set(pairs))
+    assert all(days == sorted(days) for days in missing.values())
+
+
+def test_missing_days_of_a_table_with_one_file_a_day() -> None:
+    assert missing_days(MARCH, [None], [Partition(MARCH[1])]) == {None: [MARCH[0], MARCH[2], MARCH[3]]}
+
+
+def test_gaps_are_named_by_their_first_and_last_day_and_length() -> None:
+    missing = {"a": [MARCH[0], MARCH[2], MARCH[3]], "b": [MARCH[2], MARCH[3]]}
+    gaps = "2024-03-01 (1 day): a; 2024-03-03 to 2024-03-04 (2 days): a, b"
+    assert describe_missing(missing, instances=3) == f"5 files are missing: {gaps}"
+    assert describe_missing({None: MARCH[:1]}, instances=1) == "1 file is missing: 2024-03-01 (1 day)"
+    assert describe_missing({}, instances=3) == ""
+    many = dict.fromkeys(map(str, range(6)), MARCH[:2])
+    assert describe_missing(many, instances=6).endswith("2024-03-01 to 2024-03-02 (2 days): all 6 instances")
+    assert describe_missing(many, instances=200).endswith("(2 days): 6 of 200 instances")
+    every_other = [FIRST + timedelta(days=2 * number) for number in range(50)]
+    assert describe_missing({"a": every_other}, instances=1).endswith("2024-04-08 (1 day): a; 30 more gaps")

@@ -1,16 +1,22 @@
 """Metrics of a sandbox that accepts each metric only for some content types: the lake has all available values."""
 
+import asyncio
 import json
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
+from later_reporting_dagster.client import MetricsRejected, RetriesExhausted
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
+from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World
@@ -142,3 +148,56 @@ def test_bad_row_in_a_query_for_some_metrics_leaves_them_null(service: Service, 
         posts = lake.read(DAILY.name, [row.partition], schema=posts_schema(METRICS)).to_pylist()
         (post,) = [post for post in posts if post["post_id"] == json.loads(row.raw)["postId"]]
         assert post["reach"] is None
+
+
+# Finding the metrics that the API accepts
+
+
+DETAILS: dict[str, Callable[[Sequence[str], Sequence[str]], str]] = {
+    "invalid": lambda invalid, _valid: f"metrics not supported: {', '.join(invalid)}",
+    "first invalid": lambda invalid, _valid: f"metric {invalid[0]} is not supported",
+    "valid": lambda _invalid, valid: f"metrics must be of {', '.join(valid)}",
+    "both": lambda invalid, valid: f"{', '.join(invalid)} are not metrics of {', '.join(valid)}",
+    "none": lambda _invalid, _valid: "metrics are invalid",
+}
+
+
+def find(
+    accepted: set[Metric], detail: Callable[[Sequence[str], Sequence[str]], str]
+) -> tuple[tuple[Metric, ...], int]:
+    """Return the metrics that were found to be accepted, and the number of requests."""
+    requests: list[tuple[Metric, ...]] = []
+
+    async def request(metrics: tuple[Metric, ...]) -> None:
+        requests.append(metrics)
+        if invalid := [metric.api_name for metric in metrics if metric not in accepted]:
+            text = detail(invalid, [metric.api_name for metric in METRICS if metric in accepted])
+            raise MetricsRejected(text, detail=text)
+
+    return asyncio.run(find_accepted_metrics(METRICS, request)), len(requests)
+
+
+@pytest.mark.parametrize("names", DETAILS)
+@given(accepted=st.sets(st.sampled_from(METRICS)))
+def test_accepted_metrics_are_found_whatever_the_detail_names(names: str, accepted: set[Metric]) -> None:
+    found, requests = find(accepted, DETAILS[names])
+    assert found == tuple(metric for metric in METRICS if metric in accepted)
+    assert requests <= 2 * len(METRICS)
+
+
+@pytest.mark.parametrize("names", ["invalid", "valid"])
+@given(accepted=st.sets(st.sampled_from(METRICS)))
+def test_details_that_name_all_metrics_save_requests(names: str, accepted: set[Metric]) -> None:
+    assert find(accepted, DETAILS[names])[1] <= max(3, 2 * len(METRICS) * (not accepted))
+
+
+def test_one_refused_metric_without_a_detail_costs_few_requests() -> None:
+    assert find({*METRICS[:7], *METRICS[8:]}, DETAILS["none"])[1] <= 13
+
+
+def test_another_error_is_raised() -> None:
+    async def request(_metrics: tuple[Metric, ...]) -> None:
+        raise RetriesExhausted("HTTP 503")
+
+    with pytest.raises(RetriesExhausted):
+        asyncio.run(find_accepted_metrics(METRICS, request))

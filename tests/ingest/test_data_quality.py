@@ -14,18 +14,17 @@ from later_reporting_dagster.ingest.data_quality import (
     count_rows_outside_partition,
     count_unknown_fields,
 )
-from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
+from later_reporting_dagster.lake import Partition
+from tests.rollups.conftest import posts_of, row
 
 DAY = date(2024, 3, 2)
 PARTITION = Partition(DAY, "a")
 
 
 def posts(*rows: dict[str, Any]) -> pa.Table:
-    """Return posts of partition `PARTITION`: fields that a row does not give are null, `post_id` is its position."""
-    identity = {"instance_id": "a", "campaign_id": 1, "post_date": datetime(2024, 3, 2, 12, tzinfo=UTC)}
-    return pa.Table.from_pylist(
-        [{"post_id": position, **identity, **row} for position, row in enumerate(rows)], schema=POSTS_SCHEMA
-    )
+    """Return posts of partition `PARTITION`, without fields that are not given."""
+    blank = {"platform": None, "content_type": None, "post_date": datetime(2024, 3, 2, 12, tzinfo=UTC)}
+    return posts_of(*(row(post_id=number, **{**blank, **fields}) for number, fields in enumerate(rows)))
 
 
 @given(

@@ -46,6 +46,7 @@ from tests.ingest.conftest import (
     DAILY,
     PARTITIONS,
     PUBLISHED,
+    IngestResults,
     assert_lake_matches,
     client_of,
     each_raw_table,
@@ -76,20 +77,6 @@ def test_a_second_ingest_of_the_same_data_writes_no_file(table: RawTable, servic
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, now=later)
     assert files(tmp_path) == before
     assert not any(written.file.changed for written in result.written.values())
-
-
-@each_raw_table
-def test_both_api_versions_yield_the_same_files(
-    table: RawTable, service: Service, small_world: World, tmp_path: Path
-) -> None:
-    lakes, requests = [], []
-    for version in (PAGED, CURSOR):
-        service.app, service.api_version = create_app(small_world, options=options_of(version)), version
-        run_ingest(PARTITIONS, table=table, service=service, root=tmp_path / version.name)
-        lakes.append({path: content for path, (content, _) in files(tmp_path / version.name).items()})
-        requests.append(service.data_requests - sum(requests))
-    assert lakes[0] == lakes[1]
-    assert requests[1] <= 1.1 * requests[0]
 
 
 @pytest.mark.parametrize(("before", "now"), [(PAGED, CURSOR), (CURSOR, PAGED)], ids=str)
@@ -143,7 +130,6 @@ def test_file_metadata_records_the_query_and_the_time_of_the_fetch(service: Serv
 
 
 def options_of(version: ApiVersion, **changes: Any) -> SandboxOptions:
-    """Return the options of a sandbox in an API version."""
     return replace(NO_RATE_LIMIT, api_version=version, **changes)
 
 
@@ -310,18 +296,27 @@ def test_too_many_posts_are_split_by_days(service: Service, truth: Truth, tmp_pa
     )  # the whole query and its two parts
 
 
-def crowded_app(api_version: ApiVersion = PAGED) -> tuple[Any, World]:
-    """Return a sandbox with one instance and one day of about 900 posts, a twentieth of an unlisted content type."""
+CROWDED = Partition(FIRST_DAY, "instance_000")
+
+
+def ingest_crowded(service: Service, root: Path) -> tuple[IngestResults, World]:
+    """Ingest a day of about 900 posts of one instance, a twentieth of an unlisted content type."""
     world = World(first_day=FIRST_DAY, last_day=FIRST_DAY, instances=1, posts_per_day=900)
-    return create_app(world, options=options_of(api_version)), world
+    service.app = create_app(world, options=options_of(service.api_version))
+    return run_ingest([CROWDED], table=DAILY, service=service, root=root), world
+
+
+def assert_crowded_fails(service: Service, root: Path, reason: str) -> None:
+    result, _ = ingest_crowded(service, root)
+    assert result.errors() == {CROWDED: InconsistentPages}
+    assert reason in str(result.failed[CROWDED].error)
+    assert files(root) == {}
 
 
 @pytest.mark.usefixtures("max_two_pages")
 def test_too_many_posts_of_a_partition_are_split_by_platform_and_content_type(service: Service, tmp_path: Path) -> None:
-    service.app, world = crowded_app()
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
-    written = result.written[partition]
+    result, world = ingest_crowded(service, tmp_path)
+    written = result.written[CROWDED]
     assert written.file.rows == len(world.posts) > 400
     found = {(row["campaign_id"], row["post_id"]) for row in written.rows.to_pylist()}
     assert found == set(zip(world.posts.campaign_id.tolist(), world.posts.post_id.tolist(), strict=True))
@@ -338,13 +333,8 @@ def test_posts_that_match_no_content_filter_fail_the_partition(service: Service,
             document["pagination"]["totalPages"] = ceil(document["pagination"]["totalItems"] / 100)
         return document
 
-    service.app, _ = crowded_app()
     service.transform = add_unlisted_posts
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == {partition: InconsistentPages}
-    assert "a content type that cannot be requested" in str(result.failed[partition].error)
-    assert files(tmp_path) == {}
+    assert_crowded_fails(service, tmp_path, "a content type that cannot be requested")
 
 
 @pytest.mark.usefixtures("max_two_pages")
@@ -367,11 +357,9 @@ def test_a_partition_that_exceeds_the_size_limit_without_totals_is_split_by_cont
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["later_reporting_dagster.client.pagination"], "MAX_BYTES", 4 * 2**16)
-    service.app, world = crowded_app(CURSOR)
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    result, world = ingest_crowded(service, tmp_path)
     assert result.errors() == {}
-    assert result.written[partition].file.rows == len(world.posts) > 400
+    assert result.written[CROWDED].file.rows == len(world.posts) > 400
     assert any("platform=" in request.url.query for request in service.requests)
 
 
@@ -386,13 +374,8 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
         return document
 
     monkeypatch.setattr(sys.modules["later_reporting_dagster.client.pagination"], "MAX_PAGES", 4)
-    service.app, _ = crowded_app(CURSOR)
     service.transform = add_unlisted_post
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == {partition: InconsistentPages}
-    assert "unlisted_post" in str(result.failed[partition].error)
-    assert files(tmp_path) == {}
+    assert_crowded_fails(service, tmp_path, "unlisted_post")
 
 
 @pytest.mark.usefixtures("max_two_pages")
@@ -408,14 +391,9 @@ def test_a_post_in_the_parts_of_several_platforms_fails_the_partition(service: S
             document["data"][0] = repeated[0]
         return document
 
-    service.app, _ = crowded_app()
     service.transform = repeat_a_post
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    assert_crowded_fails(service, tmp_path, "were returned for several platforms")
     assert len(repeated) > 1
-    assert result.errors() == {partition: InconsistentPages}
-    assert "were returned for several platforms" in str(result.failed[partition].error)
-    assert files(tmp_path) == {}
 
 
 # Inconsistent pages

@@ -86,17 +86,6 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
     assert_lake_matches(tmp_path, table, PARTITIONS, truth)
 
 
-def test_a_bad_row_without_a_partition_is_quarantined_under_its_query(service: Service, tmp_path: Path) -> None:
-    service.transform = insert_unassigned_row
-    lake = Lake(str(tmp_path))
-    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert not result.failed
-    (quarantined,) = lake.quarantine.rows(PUBLISHED.name)
-    assert quarantined.partition is None
-    assert json.loads(quarantined.raw) == {"surprise": True}
-    assert "startDate=2024-03-01&endDate=2024-03-05" in quarantined.query
-
-
 def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query(
     service: Service, tmp_path: Path
 ) -> None:
@@ -132,22 +121,6 @@ def quarantined_days(lake: Lake, table: RawTable) -> list[tuple[date, date] | No
     return [row.day_range for row in lake.quarantine.rows(table.name)]
 
 
-@each_raw_table
-def test_unassigned_rows_are_removed_by_a_run_that_fetches_all_of_their_days(
-    table: RawTable, service: Service, tmp_path: Path
-) -> None:
-    lake = Lake(str(tmp_path))
-    service.transform = insert_unassigned_row
-    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    days = [(DAYS[0], DAYS[-1])] if table is PUBLISHED else [(day, day) for day in DAYS]
-    assert quarantined_days(lake, table) == days
-    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert quarantined_days(lake, table) == days
-    service.transform = None
-    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert lake.quarantine.rows(table.name) == []
-
-
 def test_unassigned_rows_of_a_moved_window_stay_until_all_of_its_days_are_fetched(
     service: Service, tmp_path: Path
 ) -> None:
@@ -165,15 +138,21 @@ def test_unassigned_rows_of_a_moved_window_stay_until_all_of_its_days_are_fetche
     assert lake.quarantine.rows(PUBLISHED.name) == []
 
 
-def test_unassigned_rows_stay_if_only_some_instances_are_fetched(service: Service, tmp_path: Path) -> None:
+@each_raw_table
+def test_unassigned_rows_stay_until_all_is_fetched(table: RawTable, service: Service, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     service.transform = insert_unassigned_row
-    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    before = lake.quarantine.rows(PUBLISHED.name)
+    for _ in range(2):
+        run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    quarantined = lake.quarantine.rows(table.name)
+    queries = 1 if table is PUBLISHED else len(DAYS)
+    assert [json.loads(row.raw) for row in quarantined] == [{"surprise": True}] * queries
     service.transform = None
     others = [each for each in PARTITIONS if each.instance_id != INSTANCE_IDS[0]]
-    run_ingest(others, table=PUBLISHED, service=service, root=tmp_path)
-    assert lake.quarantine.rows(PUBLISHED.name) == before
+    run_ingest(others, table=table, service=service, root=tmp_path)
+    assert lake.quarantine.rows(table.name) == quarantined
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert lake.quarantine.rows(table.name) == []
 
 
 def test_an_unreadable_quarantine_file_does_not_affect_the_run(service: Service, tmp_path: Path) -> None:

@@ -1,10 +1,142 @@
-"""The write guard limits how much a response may remove from a partition, and how many of its rows may be bad."""
+"""How a response differs from the stored partition, and how much of it a response may remove or have as bad rows."""
 
 from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from later_reporting_dagster.ingest.write_guard import PartitionDiff, ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.contract import METRICS, parse_metrics, post_type
+from later_reporting_dagster.ingest.write_guard import (
+    MetricTotal,
+    PartitionDiff,
+    ShrankTooMuch,
+    TooManyBadRows,
+    WriteGuard,
+    diff_partitions,
+)
+from later_reporting_dagster.lake import posts_table
+from tests.lake.conftest import post
+
+IDENTITY: dict[str, Any] = {
+    "instance_id": "instance_000",
+    "campaign_id": 7,
+    "post_date": datetime(2024, 1, 3, tzinfo=UTC),
+}
+COUNTS = st.one_of(st.none(), st.integers(0, 2**63 - 1))
+
+
+def posts(*given: dict[str, Any]) -> pa.Table:
+    return posts_table([post(**fields) for fields in given])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"impressions": 1}, {"impressions": 2}),
+        ({"impressions": None}, {"impressions": 0}),
+        ({"cpm": 0.0}, {"cpm": None}),
+        ({"content_type": "instagram_post"}, {"content_type": "instagram_reel"}),
+        ({"extra": None}, {"extra": "{}"}),
+    ],
+)
+def test_diff_counts_another_value_in_any_column_as_restated(before: dict[str, Any], after: dict[str, Any]) -> None:
+    same = {"post_id": 1, "impressions": 5}
+    found = diff_partitions(posts(same, {"post_id": 2, **before}), posts(same, {"post_id": 2, **after}))
+    assert (found.added, found.removed, found.restated) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "restated"),
+    [
+        ('{"likes":5}', None, 0),
+        ('{"likes":5}', '{"likes":6}', 0),
+        ('{"audience":1,"likes":5}', '{"audience":1}', 0),
+        ('{"audience":1,"likes":5}', '{"audience":2}', 1),
+    ],
+)
+def test_diff_ignores_metrics_among_unknown_fields(before: str, after: str | None, restated: int) -> None:
+    found = diff_partitions(posts({"post_id": 1, "extra": before}), posts({"post_id": 1, "extra": after}))
+    assert found.restated == restated
+
+
+def test_diff_totals_additive_metrics_and_distinguishes_null_from_0() -> None:
+    old = posts({"post_id": 1, "impressions": 100, "paid_impressions": None, "estimated_value_generated": 0.1})
+    new = posts(
+        {"post_id": 1, "impressions": 223, "paid_impressions": 7, "estimated_value_generated": 0.1},
+        {"post_id": 2, "estimated_value_generated": 0.2},
+    )
+    totals = diff_partitions(old, new).totals
+    assert totals.keys() == {
+        "engagements",
+        "impressions",
+        "paid_engagements",
+        "paid_impressions",
+        "estimated_value_generated",
+    }
+    assert (totals["impressions"], totals["impressions"].change) == (MetricTotal(100, 223), 123)
+    assert (totals["paid_impressions"], totals["paid_impressions"].change) == (MetricTotal(None, 7), None)
+    assert (totals["engagements"], totals["engagements"].change) == (MetricTotal(None, None), None)
+    assert totals["estimated_value_generated"].change == 0.2
+    gone = diff_partitions(new, old).totals
+    assert (gone["paid_impressions"], gone["impressions"].change) == (MetricTotal(7, None), -123)
+
+
+def test_diff_counts_values_after_of_metrics_that_had_values() -> None:
+    old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
+    new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
+    found = diff_partitions(old, new)
+    assert (found.values_before, found.values_after) == (3, 1)
+
+
+def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
+    old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
+    new = posts_table(
+        [post_type(METRICS)(**(IDENTITY | {"post_id": each, "impressions": 5, "likes": 6})) for each in (1, 3)],
+        metrics=parse_metrics("impressions, likes"),
+    )
+    forward, backward = diff_partitions(old, new), diff_partitions(new, old)
+    assert (forward.added, forward.removed, forward.restated) == (1, 1, 1)
+    assert forward.totals == {"impressions": MetricTotal(7, 10)}
+    assert (forward.values_before, forward.values_after) == (2, 2)
+    assert backward.totals == {"impressions": MetricTotal(10, 7)}
+    assert (backward.values_before, backward.values_after) == (2, 2)
+    assert diff_partitions(old, old.drop_columns(["cpm"])).restated == 0
+
+
+def test_diff_without_common_metrics_loses_no_values() -> None:
+    old = posts(*({"post_id": each, "impressions": 3} for each in range(30)))
+    likes = parse_metrics("likes")
+    new = posts_table([post_type(likes)(**(IDENTITY | {"post_id": each})) for each in range(30)], metrics=likes)
+    found = diff_partitions(old, new)
+    assert (found.restated, found.totals, found.values_before) == (0, {}, 0)
+    WriteGuard().check_diff(found)
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
+    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
+)
+def test_diff_equals_the_diff_of_dictionaries(
+    before: dict[int, tuple[int | None, str | None]], after: dict[int, tuple[int | None, str | None]]
+) -> None:
+    def table(rows: dict[int, tuple[int | None, str | None]]) -> pa.Table:
+        return posts(
+            *({"post_id": key, "impressions": count, "content_type": kind} for key, (count, kind) in rows.items())
+        )
+
+    def total(rows: dict[int, tuple[int | None, str | None]]) -> int | None:
+        known = [count for count, _ in rows.values() if count is not None]
+        return sum(known) if known else None
+
+    found = diff_partitions(table(before), table(after))
+    assert found.added == len(after.keys() - before.keys())
+    assert found.removed == len(before.keys() - after.keys())
+    assert found.restated == sum(before[key] != after[key] for key in before.keys() & after.keys())
+    assert found.totals["impressions"] == MetricTotal(total(before), total(after))
 
 
 def diff(before: int, after: int, *, values_before: int = 0, values_after: int = 0) -> PartitionDiff:

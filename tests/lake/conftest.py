@@ -95,7 +95,6 @@ def remote_lake(scheme: str) -> Lake:
 
 
 def post(post_id: int = 1, **fields: Any) -> Post:
-    """Return a post with these fields and defaults for the other required ones."""
     fields = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 3, tzinfo=UTC)} | fields
     return Post(post_id=post_id, **fields)
 
@@ -118,7 +117,6 @@ def rows(count: int = 20, **fields: Any) -> pa.Table:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    """Return the bytes of all files below a directory, by relative path."""
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }

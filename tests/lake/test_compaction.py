@@ -1,7 +1,6 @@
 import os
 import random
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -51,7 +50,6 @@ DAY_AND_KEY = ["date", "creator_id", "post_id"]
 
 
 def posts(number: int, count: int = 3) -> pa.Table:
-    """Return posts that differ for each number."""
     return rows(count, creator_id=number)
 
 
@@ -80,7 +78,6 @@ def read_daily_files(
 
 
 def copy_path(lake: Lake, partition: Partition) -> Path:
-    """Return the path of the copy of a partition's month on a local disk."""
     return Path(lake.storage.location(compacted_path("posts", partition)))
 
 
@@ -102,22 +99,17 @@ def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
     assert lake.partitions("posts") == sorted(PARTITIONS, key=lambda each: (each.day, each.instance_id or ""))
 
 
-def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month() -> None:
-    lake = filled(remote_lake("bucket"))
-    compact(lake)
-    BucketFileSystem.requests.clear()
-    lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
-    requested = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
-    months = {compacted_path("posts", partition) for partition in PARTITIONS}
-    assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
-
-
-def test_compact_reads_no_daily_file_of_a_current_copy() -> None:
+def test_current_copies_save_requests_of_reads_and_of_the_next_compaction() -> None:
     lake = filled(remote_lake("bucket"))
     compact(lake)
     BucketFileSystem.requests.clear()
     assert (found := compact(lake)).unchanged == found.files == 2 * len(INSTANCES)
     assert not [request for request in BucketFileSystem.requests if request.startswith("get") and "date=" in request]
+    BucketFileSystem.requests.clear()
+    lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
+    requested = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
+    months = {compacted_path("posts", partition) for partition in PARTITIONS}
+    assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
 
 
 def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
@@ -274,23 +266,6 @@ def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
         assert compact(local).written == 1
         assert path.read_bytes() == intact
-
-
-def test_compaction_summary_is_one_sentence() -> None:
-    done = CompactionSummary(
-        written=3,
-        unchanged=1,
-        removed=1,
-        daily_files=1234,
-        daily_bytes=5_000_000,
-        bytes=1_000_000,
-        skipped=Counter({"written moments ago": 2}),
-    )
-    assert str(done) == (
-        "3 months written, 1 unchanged, 1 removed; readers read 4 monthly files (1,000,000 bytes in total) instead of"
-        " 1,234 daily files (5,000,000 bytes in total), which are kept"
-        "; 2 days skipped: written moments ago"
-    )
 
 
 # Any order of events

@@ -26,7 +26,6 @@ from tests.lake.awkward_lake import COLUMNS, DAYS, PARTITIONS, POSTS, Row, lake_
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """A lake on a local disk with all PARTITIONS."""
     return lake_at(str(tmp_path / "lake"))
 
 

@@ -276,7 +276,6 @@ def test_confined_database_reads_its_views_and_nothing_else(sql: str, lake: Lake
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty DAGSTER_HOME."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
@@ -325,7 +324,6 @@ def test_folder_of_a_killed_process_is_removed_a_day_later(local: Lake, home: Pa
 
 @pytest.fixture
 def _time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A time zone far from UTC."""
     with monkeypatch.context() as environment:
         environment.setenv("TZ", "Asia/Kathmandu")
         time.tzset()

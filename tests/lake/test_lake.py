@@ -1,10 +1,12 @@
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -17,6 +19,9 @@ from later_reporting_dagster.lake import (
     content_hash_of,
     open_dataset,
     partition_path,
+    post_columns,
+    posts_schema,
+    posts_table,
 )
 from tests.lake.conftest import DAY, files_of, rows
 
@@ -74,26 +79,6 @@ def test_empty_partition_is_a_file_without_rows(lake: Lake) -> None:
     assert (metadata := lake.read_metadata("posts", DAY)) is not None
     assert metadata.rows == 0
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
-
-
-def test_equal_rows_are_equal_bytes_in_one_hive_path(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        Lake(str(tmp_path / name)).write("posts", Partition(DAY.day, "a/b"), rows(), metadata={"queries": "q"})
-    one = files_of(tmp_path / "one")
-    assert list(one) == ["posts/date=2024-01-03/instance_id=a%2Fb/part-0.parquet"]
-    assert one == files_of(tmp_path / "two")
-
-
-def test_damaged_partition_raises_and_is_repaired_by_the_next_write(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows())
-    path = tmp_path / partition_path("posts", DAY)
-    path.write_bytes(path.read_bytes()[:100])
-    for read in (lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA), lambda: lake.read_metadata("posts", DAY)):
-        with pytest.raises(FileDamaged, match=f"{path} is damaged.*materialize this partition again"):
-            read()
-    assert lake.write("posts", DAY, rows()).changed
-    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
 
 
 def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path: Path) -> None:
@@ -213,7 +198,7 @@ def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: L
         assert table.column("date").to_pylist() == [DAY.day, DAY.day]
 
 
-def test_write_table_replaces_all_rows_and_writes_only_changes(lake: Lake) -> None:
+def test_write_table_replaces_all_rows_or_a_damaged_file_and_writes_only_changes(lake: Lake) -> None:
     assert lake.read_table("posts", schema=POSTS_SCHEMA) is None
     written = lake.write_table("posts", rows(), metadata={"as_of": "2024-01-03"})
     assert (written.rows, written.content_hash, written.changed) == (20, content_hash_of(rows()), True)
@@ -223,20 +208,11 @@ def test_write_table_replaces_all_rows_and_writes_only_changes(lake: Lake) -> No
     assert lake.partitions("posts") == []
     assert lake.table_exists("posts")
     assert not lake.table_exists("other")
-
-
-def test_write_table_leaves_an_equal_file_and_replaces_a_damaged_one(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    file = Path(lake.write_table("posts", rows()).url)
-    assert file == tmp_path / "posts" / "part-0.parquet"
-    before = (files_of(tmp_path), file.stat().st_mtime_ns)
-    lake.write_table("posts", rows())
-    assert (files_of(tmp_path), file.stat().st_mtime_ns) == before
-    file.write_bytes(b"no Parquet")
+    lake.storage.write("posts/part-0.parquet", b"no Parquet")
     with pytest.raises(FileDamaged, match="part-0.parquet is damaged"):
         lake.read_table("posts", schema=POSTS_SCHEMA)
-    assert lake.write_table("posts", rows()).changed
-    assert files_of(tmp_path) == before[0]
+    assert lake.write_table("posts", rows(3)).changed
+    assert lake.read_table("posts", schema=POSTS_SCHEMA) == rows(3)
 
 
 def test_write_file_writes_only_changed_bytes(lake: Lake) -> None:
@@ -254,3 +230,74 @@ def test_check_writable_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
     assert lake.partitions("posts") == []
     Lake(str(tmp_path / "local")).check_writable()
     assert files_of(tmp_path / "local") == {}
+
+
+# A table whose partitions were requested with different metrics
+
+
+THREE = parse_metrics("likes, impressions, paid_reach")
+METRICS_BY_DAY = [DEFAULT_METRICS, METRICS, THREE]
+ALL_COLUMNS = posts_schema(METRICS)
+COLUMNS = ["post_id", *(metric.column for metric in METRICS)]
+
+
+def partition(number: int) -> Partition:
+    return Partition(date(2024, 1, 1) + timedelta(days=number), "instance_000")
+
+
+def value_of(metric: Metric, number: int) -> int:
+    return METRICS.index(metric) * 1000 + number
+
+
+def post_of_day(number: int, metrics: tuple[Metric, ...]) -> pa.Table:
+    """Return the only post of a day, which has a value of each metric."""
+    identity = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 1, tzinfo=UTC)}
+    values = {metric.column: value_of(metric, number) for metric in metrics}
+    return posts_table([post_type(metrics)(post_id=number, **identity, **values)], metrics=metrics)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Lake:
+    """A lake with the days of METRICS_BY_DAY."""
+    lake = Lake(str(tmp_path))
+    for number, metrics in enumerate(METRICS_BY_DAY):
+        lake.write("posts", partition(number), post_of_day(number, metrics))
+    return lake
+
+
+def test_partitions_are_read_as_one_table(mixed: Lake) -> None:
+    expected = [
+        {"post_id": number} | {each.column: value_of(each, number) if each in requested else None for each in METRICS}
+        for number, requested in enumerate(METRICS_BY_DAY)
+    ]
+    table = mixed.read("posts", mixed.partitions("posts"), schema=ALL_COLUMNS)
+    assert table.schema.equals(ALL_COLUMNS)
+    assert table.select(COLUMNS).to_pylist() == expected
+    narrow = mixed.read("posts", mixed.partitions("posts"), schema=posts_schema(THREE))
+    assert narrow.equals(table.select(narrow.column_names))
+    found = open_dataset(mixed, Table("posts", post_columns(METRICS))).to_table(columns=COLUMNS)
+    assert found.sort_by("post_id").to_pylist() == expected
+    with duckdb.connect() as connection:  # without this package
+        files = f"{mixed.root}/posts/*/*/*.parquet"
+        found = connection.read_parquet(files, union_by_name=True, hive_partitioning=False).to_arrow_table()
+    assert sorted(found.column_names) == sorted(ALL_COLUMNS.names)
+    assert found.select(COLUMNS).sort_by("post_id").to_pylist() == expected
+
+
+def test_write_changes_the_file_only_for_other_rows_or_metrics(mixed: Lake, tmp_path: Path) -> None:
+    before = files_of(tmp_path)
+    for number, metrics in enumerate(METRICS_BY_DAY):
+        assert not mixed.write("posts", partition(number), post_of_day(number, metrics)).changed
+    assert files_of(tmp_path) == before
+    assert mixed.write("posts", partition(9), posts_table([], metrics=METRICS)).changed
+    assert mixed.write("posts", partition(9), posts_table([])).changed
+    assert not mixed.write("posts", partition(9), POSTS_SCHEMA.empty_table()).changed
+
+
+def test_replacement_check_receives_the_common_columns(mixed: Lake) -> None:
+    checked: list[tuple[pa.Table, pa.Table]] = []
+    new = post_of_day(5, THREE)
+    mixed.write_all("posts", {partition(1): new}, check_replacement=lambda _, old, now: checked.append((old, now)))
+    ((old, now),) = checked
+    assert old.equals(post_of_day(1, METRICS).select(posts_schema(THREE).names))
+    assert now.equals(new)

@@ -1,7 +1,6 @@
 """The pipeline on each object store: fetch, rerun, rollups, compaction, query, report, and concurrent writers."""
 
 import asyncio
-import io
 import os
 import secrets
 import time
@@ -9,9 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
-import httpx
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
@@ -25,14 +22,13 @@ from later_reporting_dagster.lake import (
     Partition,
     Table,
     open_dataset,
-    partition_path,
     run_query,
 )
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.sandbox import World, create_app, running_server
-from tests.conftest import NO_RATE_LIMIT, Truth
+from tests.conftest import NO_RATE_LIMIT
 from tests.crash import lake_writers
 from tests.crash.child_process import ChildProcess
 from tests.lake.conftest import DAY, rows
@@ -62,7 +58,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[str]:
-    """The URL of a sandbox with a few posts a day."""
     world = World(first_day=date(2024, 2, 20), last_day=date(2024, 3, 8), seed=7, instances=2, posts_per_day=4)
     with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
         yield base_url
@@ -86,7 +81,6 @@ def filled(store: ObjectStore, sandbox: str) -> Lake:
 
 @pytest.fixture
 def lake(store: ObjectStore) -> Lake:
-    """An empty lake in the store."""
     return new_lake(store)
 
 
@@ -120,25 +114,12 @@ def queried(lake: Lake) -> pa.Table:
 
 
 def all_results(lake: Lake) -> list[Any]:
-    """Return rollups, and the rows of a query and of datasets."""
     return [
         [(rollup.first_day, rollup.rows) for rollup in roll_up_lake_periods(lake, DAILY, DAYS, memory_gb=1)],
         roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables,
         queried(lake),
         *(open_dataset(lake, table).to_table() for table in TABLES),
     ]
-
-
-def test_fetched_tables_equal_the_truth(filled: Lake, sandbox: str) -> None:
-    with httpx.Client(base_url=sandbox) as client:
-        truth = Truth(client)
-        for table in RAW_TABLES:
-            assert filled.partitions(table.name) == sorted(PARTITIONS)
-            for each in PARTITIONS:
-                data = filled.storage.read(partition_path(table.name, each))
-                assert data is not None
-                expected = truth.partition(table.date_basis.value, each.day, each.instance_id or "")
-                assert pq.ParquetFile(io.BytesIO(data)).read().to_pylist() == expected
 
 
 def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(

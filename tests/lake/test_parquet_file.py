@@ -120,11 +120,6 @@ def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
     assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
 
 
-def test_from_parquet_reads_the_columns_of_the_schema_in_its_order() -> None:
-    schema = pa.schema([POSTS_SCHEMA.field("impressions"), POSTS_SCHEMA.field("post_id")])
-    assert from_parquet(parquet_of(rows()), schema=schema).equals(rows().select(["impressions", "post_id"]))
-
-
 @pytest.mark.parametrize(
     ("field", "reason"),
     [

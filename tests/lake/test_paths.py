@@ -12,7 +12,6 @@ DAY = date(2024, 1, 3)
 
 
 def directory_of(path: str) -> str:
-    """Return the directory of a file relative to its table."""
     return path[path.index("posts/") :].removeprefix("posts/").removesuffix("/part-0.parquet")
 
 

@@ -4,15 +4,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import (
-    DEFAULT_METRICS,
-    METRICS,
-    CreatorProfile,
-    Metric,
-    Post,
-    post_type,
-    posts_page_from_body,
-)
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, CreatorProfile, Metric, Post, post_type
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, posts_schema, posts_table
 from later_reporting_dagster.lake.schema import rows_by_group
@@ -56,23 +48,6 @@ def test_posts_table_holds_all_values_sorted_by_key(sample: list[Post]) -> None:
             is_of_creator = name.startswith("creator_") and name != "creator_id"
             assert row[name] == (getattr(profile, name[len("creator_") :]) if is_of_creator else getattr(each, name))
         assert row["platform"] == {"tiktok": "tiktok", "instagram_reel": "instagram"}.get(each.content_type or "")
-
-
-def test_posts_table_converts_instants_to_utc() -> None:
-    local = datetime(2024, 1, 3, 23, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=-2)))
-    (stored,) = posts_table([post(post_date=local)]).column("post_date").to_pylist()
-    assert stored == local
-    assert (stored.day, stored.utcoffset()) == (4, timedelta(0))
-
-
-def test_posts_table_keeps_null_zero_and_64_bit_integers_apart() -> None:
-    body = b"""{"data": [
-        {"instanceId": "a", "campaignId": 1, "postId": 1, "postDate": "2024-01-03T00:00:00.000Z", "impressions": 0},
-        {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-01-03T00:00:00.000Z", "impressions": null},
-        {"instanceId": "a", "campaignId": 1, "postId": 3, "postDate": "2024-01-03T00:00:00.000Z",
-         "impressions": 99999999999}
-    ], "pagination": {"page": 1, "pageSize": 50, "totalItems": 3, "totalPages": 1}}"""
-    assert posts_table(posts_page_from_body(body).items).column("impressions").to_pylist() == [0, None, 99_999_999_999]
 
 
 def test_posts_table_sorts_ids_by_code_point() -> None:

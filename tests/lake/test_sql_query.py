@@ -13,7 +13,6 @@ EMPTY = Table("without_files", POSTS.columns)
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """A lake on a local disk with all PARTITIONS."""
     return lake_at(str(tmp_path / "lake"))
 
 

@@ -115,14 +115,7 @@ def read_partition(root: Path, partition: TablePartition) -> list[Row] | None:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Number of wrong rows in a lake.
-
-    Attributes:
-        lost: Rows that are missing.
-        doubled: Rows that are stored more than once.
-        invented: Rows that the server never had.
-        changed: Rows with other values than those of the server.
-    """
+    """Number of wrong rows in a lake: missing, stored more than once, unknown to the server, of other values."""
 
     lost: int = 0
     doubled: int = 0
@@ -155,7 +148,6 @@ def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Ite
 
 
 def stored_key(row: Row) -> RowKey:
-    """Return the key of a stored row."""
     return (row["instance_id"], row["campaign_id"], row["post_id"])
 
 

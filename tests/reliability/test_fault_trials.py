@@ -27,13 +27,11 @@ CURSOR_FAULTS = [
 
 @pytest.fixture(scope="module")
 def paged_trials() -> Trials:
-    """Trials in the paged API version."""
     return Trials(posts_per_day=12)
 
 
 @pytest.fixture(scope="module")
 def cursor_trials() -> Trials:
-    """Trials in the cursor API version."""
     # One query covers several days and instances: this many posts make it some ten pages.
     return Trials(posts_per_day=60, api_version=CURSOR)
 

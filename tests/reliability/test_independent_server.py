@@ -42,7 +42,6 @@ def backfill(base_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def assert_lake_equals(lake: Path, expected: Mapping[TablePartition, list[Row]]) -> None:
-    """Assert that a lake has exactly the expected partitions and rows."""
     for partition, rows in expected.items():
         stored = read_partition(lake, partition)
         assert stored is not None, partition

@@ -20,7 +20,6 @@ INSTANCES = ("007", "acme & <sons>")
 # Not session-scoped: while Playwright's event loop runs in this thread, other tests cannot start one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless browser."""
     with chromium() as browser:
         yield browser
 
@@ -52,13 +51,7 @@ def report_of(
     expected: Mapping[str, Collection[Partition]] | None = None,
     quarantined: Sequence[QuarantinedRows] = (),
 ) -> ReportData:
-    """Roll up a world in a lake, and read the report.
-
-    Args:
-        world: the posts and campaigns.
-        expected: the partitions that should have a file, by fetched table.
-        quarantined: rows in quarantine.
-    """
+    """Roll up a world in a lake, and read the report. `expected` are the files that there should be, by table."""
     with open_world(world) as database:
         lake, found = database.lake, roll_up(database, world.metrics)
         for table in (*WINDOW_TABLES, *POST_TABLES):

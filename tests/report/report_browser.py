@@ -59,7 +59,6 @@ class Report:
     messages: list[str] = field(default_factory=list)
 
     def choose(self, name: Literal["period", "instance", "campaign"], label: str) -> None:
-        """Choose an option of a filter."""
         self.page.locator(f"#{name}").select_option(label=label)
 
     def rows(self, body: str) -> list[list[Any]]:
@@ -68,12 +67,10 @@ class Report:
         return found
 
     def figure(self, name: str) -> float | None:
-        """Return a key figure."""
         found = self.page.locator(f"#figure-{name} data")
         return float(found.get_attribute("value") or "") if found.count() else None
 
     def missing(self) -> list[str]:
-        """Return the entries of "What is missing"."""
         return self.page.locator("#missing li:not(.aside)").all_inner_texts()
 
     def misformatted(self) -> list[str]:
@@ -88,7 +85,6 @@ class Report:
         return found
 
     def download(self, table: str) -> list[list[str]]:
-        """Return the rows of a table's CSV file, including the header."""
         with self.page.expect_download() as event:
             self.page.locator(f"[data-csv={table}]").click()
         text = event.value.path().read_bytes().decode("utf-8-sig")

@@ -25,5 +25,4 @@ def row(**fields: Any) -> Row:
 
 
 def posts_of(*rows: Row) -> pa.Table:
-    """Return rows in the schema of posts."""
     return pa.Table.from_pylist(list(rows), schema=POSTS_SCHEMA)

@@ -46,7 +46,6 @@ def with_true_totals(world: World) -> World:
 
 
 def difference(day: date, campaign_id: int, metric: str, of_campaign: int, of_posts: int) -> Row:
-    """Return an example of a difference."""
     return {
         **{"date": day, "campaign_id": campaign_id, "metric": metric},
         **{"of_campaign": of_campaign, "of_posts": of_posts},
@@ -54,7 +53,6 @@ def difference(day: date, campaign_id: int, metric: str, of_campaign: int, of_po
 
 
 def expected(world: World) -> CampaignReconciliation:
-    """Return the comparison, computed slowly."""
     posts = [post for rows in world.recorded.values() for post in rows]
     wrong: list[Row] = []
     numbers, sums = dict.fromkeys(("compared", "differing", "unknown", "without_posts"), 0), dict[str, list[int]]()

@@ -62,11 +62,7 @@ def open_world(
 ) -> Iterator[LakeDatabase]:
     """Write a world to a lake. Yield a database with what the rollups are made from.
 
-    Args:
-        world: what to write.
-        files: shuffles the rows and the order in which files are written.
-        threads: of DuckDB.
-        options: of `open_database`.
+    `files` shuffles the rows and the order in which files are written.
     """
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
@@ -104,23 +100,13 @@ def shuffled(items: Sequence[Any], rng: random.Random | None) -> list[Any]:
 
 def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng: random.Random | None) -> None:
     """Write the files of a raw table. `rng` shuffles the files and their rows."""
-    written = {}
-    for (day, instance_id), rows in files.items():
-        rows = rng.sample(rows, len(rows)) if rng else rows
-        written[Partition(day, instance_id)] = pa.Table.from_pylist(rows, posts_schema(tuple(metrics)))
-    order = [*written]
-    if rng:
-        rng.shuffle(order)
-    lake.write_all(table, {partition: written[partition] for partition in order})
+    schema = posts_schema(tuple(metrics))
+    written = {Partition(*key): pa.Table.from_pylist(shuffled(rows, rng), schema) for key, rows in files.items()}
+    lake.write_all(table, {partition: written[partition] for partition in shuffled([*written], rng)})
 
 
 def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.Table]:
-    """Return the rows of every rollup table, by name, after reconciling them with the raw rows.
-
-    Args:
-        database: has what the rollups are made from.
-        metrics: of the raw tables.
-    """
+    """Return the rows of every rollup table, by name, after reconciling them with the raw rows."""
     connection, found = database.connection, {}
     for table in (each.with_metrics(metrics) for each in PERIOD_TABLES):
         found[table.name] = roll_up_periods(connection, table)
@@ -148,12 +134,7 @@ REFERENCES: Mapping[str, Callable[[World], list[Row]]] = {
 
 
 def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
-    """Return one line for each value that differs from the reference.
-
-    Args:
-        found: rows of rollup tables, by name; other tables are not compared.
-        world: the world that they are of.
-    """
+    """Return one line for each value that differs from the reference. Other tables than rollups are not compared."""
     lines = []
     for name, table in found.items():
         if (reference := REFERENCES.get(name)) is None:
@@ -201,10 +182,7 @@ class Shape:
     """Parameters of a random world.
 
     Attributes:
-        days: number of days.
         maximum_gap: maximum number of days from one stored day to the next.
-        posts: number of posts.
-        instances: their ids.
         largest: maximum of a count.
         nulls: probability that a metric is null.
         missing: probability that a file is missing.
@@ -212,10 +190,7 @@ class Shape:
         moved: probability, per day, that a post changes its campaign and attributes.
         one_sided: probability that a post has metrics of one channel only.
         contradictory: probability that CPE and CPM are of different costs.
-        creators: number of creators.
         recorded_lags: number of days that post_metrics_daily ends before posts_published; negative: after it.
-        metrics: the metrics of the raw tables.
-        campaign_tables: whether there are tables of campaigns.
     """
 
     days: int = 20
@@ -236,7 +211,6 @@ class Shape:
 
 
 def world_of(shape: Shape, seed: int) -> World:
-    """Return a random world of a shape."""
     return _WorldBuilder(shape, random.Random(seed)).world()
 
 

@@ -33,6 +33,5 @@ def sandbox(
 
 @pytest.fixture(scope="session")
 def paged_api() -> Iterator[httpx.Client]:
-    """A client of a sandbox without faults in the paged version."""
     with sandbox() as (client, _):
         yield client

@@ -39,7 +39,6 @@ cursor_schema = load_schema(CURSOR_DOCUMENT)
 
 @pytest.fixture(scope="module")
 def cursor_api() -> Iterator[httpx.Client]:
-    """A client of a sandbox without faults in the cursor version."""
     with sandbox(api_version=CURSOR) as (client, _):
         yield client
 

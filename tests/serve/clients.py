@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import httpx
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import CURSOR, METRICS, ApiVersion, Metric
+from later_reporting_dagster.contract import CURSOR, METRICS
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.endpoint import Client, running_server
 from later_reporting_dagster.ingest.dimensions import write_campaigns
@@ -35,21 +35,14 @@ OPTIONS = ServeOptions(clients=(EVERYTHING,), metrics=METRICS)
 
 
 @contextmanager
-def serving(root: Path, options: ServeOptions = OPTIONS, **changes: Any) -> Iterator[str]:
-    """Serve a lake while the block runs; yield the base URL.
-
-    Args:
-        root: Root of the lake.
-        options: Options of the server.
-        changes: Changes of the options.
-    """
-    with running_server(lake_app(Lake(str(root)), replace(options, **changes))) as base_url:
+def serving(root: Path, **changes: Any) -> Iterator[str]:
+    """Serve the lake at a root while the block runs; yield the base URL."""
+    with running_server(lake_app(Lake(str(root)), replace(OPTIONS, **changes))) as base_url:
         yield base_url
 
 
 @contextmanager
 def authenticated(base_url: str, client: Client = EVERYTHING) -> Iterator[httpx.Client]:
-    """Yield an HTTP client with a token."""
     with httpx.Client(base_url=base_url, timeout=WAIT_SECONDS) as api:
         authenticate(api, client)
         yield api
@@ -129,46 +122,31 @@ def assert_problem(response: httpx.Response, status: int, kind: str) -> str:
     return problem["detail"]
 
 
-def land(
-    base_url: str,
-    root: Path,
-    *,
-    days: tuple[date, date],
-    instance_ids: Sequence[str],
-    client: Client,
-    api_version: ApiVersion = CURSOR,
-    metrics: tuple[Metric, ...] = METRICS,
-    tables: Collection[str] = ("posts_published", "post_metrics_daily", "campaigns"),
-) -> None:
-    """Fetch raw tables and campaigns of a server into a lake."""
-
-    def on_result(result: PartitionResult) -> None:
-        if isinstance(result, FailedPartition):
-            failed.append(f"{result.partition}: {result.error}")
+def land(base_url: str, root: Path, *, days: tuple[date, date], instance_ids: Sequence[str], client: Client) -> None:
+    """Fetch raw tables and campaigns of a server into a lake, by cursor, with all metrics and a fixed clock."""
 
     async def run() -> None:
         async with LaterClient(
             base_url=base_url,
             credentials=ClientCredentials(client.client_id, client.client_secret),
             limiter=RateLimiter(requests=1_000_000),
-            api_version=api_version,
+            api_version=CURSOR,
         ) as later:
-            for table in (each for each in RAW_TABLES if each.name in tables):
+            for table in RAW_TABLES:
                 await ingest(
                     [Partition(day, instance_id) for day in days_between(*days) for instance_id in instance_ids],
                     table=table,
                     client=later,
                     lake=lake,
-                    on_result=on_result,
-                    metrics=metrics,
+                    on_result=results.append,
+                    metrics=METRICS,
                     now=lambda: datetime(2024, 7, 1, tzinfo=UTC),
                 )
-            if "campaigns" in tables:
-                listed = await later.fetch_campaigns()
-                write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=date(2024, 7, 1))
+            listed = await later.fetch_campaigns()
+            write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=date(2024, 7, 1))
 
-    failed: list[str] = []
+    results: list[PartitionResult] = []
     lake = Lake(str(root))
     asyncio.run(run())
-    assert failed == []
+    assert [each for each in results if isinstance(each, FailedPartition)] == []
     assert not (root / "_quarantine").exists()

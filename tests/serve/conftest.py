@@ -19,13 +19,11 @@ REFERENCE = Client(CLIENT_ID, CLIENT_SECRET)
 
 @pytest.fixture(scope="session")
 def reference_server() -> IndependentServer:
-    """The independent server with ten days of seven instances."""
     return IndependentServer(Posts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=17))
 
 
 @pytest.fixture(scope="session")
 def reference_api(reference_server: IndependentServer) -> Iterator[httpx.Client]:
-    """A client of the independent server."""
     with reference_client(reference_server) as api:
         authenticate(api, REFERENCE)
         yield api
@@ -42,7 +40,6 @@ def landed(reference_server: IndependentServer, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def base_url(landed: Path) -> Iterator[str]:
-    """Base URL of the served lake."""
     with serving(landed) as url:
         yield url
 

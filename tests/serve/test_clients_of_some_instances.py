@@ -37,21 +37,18 @@ CURSOR_PAGE = [("limit", 10), ("metrics", "engagements")]
 
 @pytest.fixture(scope="module")
 def shared_url(landed: Path) -> Iterator[str]:
-    """Base URL of a server with several clients."""
     with serving(landed, clients=CLIENTS) as base_url:
         yield base_url
 
 
 @pytest.fixture
 def some(shared_url: str) -> Iterator[httpx.Client]:
-    """A client of two of the seven instances."""
     with authenticated(shared_url, SOME) as api:
         yield api
 
 
 @pytest.fixture
 def everything(shared_url: str) -> Iterator[httpx.Client]:
-    """A client of all instances."""
     with authenticated(shared_url) as api:
         yield api
 

@@ -1,9 +1,10 @@
-"""The served lake returns what the server returned that it was fetched from."""
+"""The served lake returns what the server returned that it was fetched from, so a lake can be fetched from it."""
 
 import json
 from collections import Counter
 from datetime import date, timedelta
 from itertools import groupby
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.independent_server import (
     IndependentServer,
     Parameters,
 )
-from tests.serve.clients import Row, fetch_pages, get, page_of, rows_of
+from tests.serve.clients import EVERYTHING, Row, fetch_pages, get, land, page_of, rows_of
 from tests.serve.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 
 FIELDS = (
@@ -196,3 +197,17 @@ def test_campaigns_equal_those_of_the_independent_server(
     assert [envelope(each) for each in found] == [envelope(each) for each in expected]
     texts = [sorted(json.dumps(row, sort_keys=True) for row in rows_of(pages)) for pages in (found, expected)]
     assert texts[0] == texts[1] != []
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_lake_that_is_fetched_from_a_served_lake_has_the_same_bytes(
+    landed: Path, base_url: str, tmp_path: Path
+) -> None:
+    land(base_url, tmp_path, days=(FIRST_DAY, LAST_DAY), instance_ids=INSTANCE_IDS, client=EVERYTHING)
+    expected, found = contents(landed), contents(tmp_path)
+    assert found.keys() == expected.keys()
+    assert [path for path in expected if found[path] != expected[path]] == []
+    assert len(expected) == 2 * 10 * len(INSTANCE_IDS) + 1

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.ingest.dimensions import instances_table, stored_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from tests.rollups.conftest import posts_of, row
 from tests.serve.clients import assert_problem, authenticated, days_query, get, page_of, serving
 
 INSTANCE_IDS = ("north", "a,b/c ü")
@@ -23,17 +23,11 @@ each_basis = pytest.mark.parametrize("date_basis", [*TABLES])
 
 
 def write(root: Path, partition: Partition, *, rows: int = 1) -> None:
-    post = {
-        "instance_id": partition.instance_id,
-        "campaign_id": 7,
-        "post_date": datetime.combine(partition.day, datetime.min.time(), UTC),
-        "engagements": 5,
-        "content_type": "tiktok",
-        "platform": "tiktok",
-    }
-    table = pa.Table.from_pylist([{**post, "post_id": number} for number in range(rows)], POSTS_SCHEMA)
+    published = datetime.combine(partition.day, datetime.min.time(), UTC)
+    fields = {"instance_id": partition.instance_id, "post_date": published, "engagements": 5}
+    posts = posts_of(*(row(post_id=number, **fields) for number in range(rows)))
     for table_name in TABLES.values():
-        Lake(str(root)).write(table_name, partition, table)
+        Lake(str(root)).write(table_name, partition, posts)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +41,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gaps(root: Path) -> Iterator[httpx.Client]:
-    """A client of this lake."""
     with serving(root) as base_url, authenticated(base_url) as api:
         yield api
 
 
 def missing(response: httpx.Response) -> tuple[str | None, str | None]:
-    """Return the headers of missing days and instances."""
     page_of(response)
     return response.headers.get("X-Later-Missing-Days"), response.headers.get("X-Later-Missing-Instances")
 
@@ -71,6 +63,13 @@ def test_headers_name_missing_days_and_instances(date_basis: str, gaps: httpx.Cl
     assert query(7, 7) == ("2024-03-08", "north")
     assert query(7, 7, "a,b/c ü") == (None, None)
     assert query(4, 6) == (None, None)
+
+
+@each_basis
+def test_metric_that_no_file_has_is_null(date_basis: str, gaps: httpx.Client) -> None:
+    query = days_query(DAYS[0], DAYS[0], ("dateBasis", date_basis), ("metrics", "likes,reach,engagements"))
+    values = {tuple(row["metrics"].values()) for row in page_of(get(gaps, query))["data"]}
+    assert values == {(None, None, 5)}
 
 
 def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:

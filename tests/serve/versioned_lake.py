@@ -28,7 +28,6 @@ def post_ids(version: int) -> range:
 
 
 def stored_rows(partition: Partition, version: int, *, date_basis: str) -> list[Row]:
-    """Return the rows of a version of a partition."""
     offset = (partition.day - FIRST_DAY).days
     published = partition.day if date_basis == "post_date" else FIRST_DAY
     return [
@@ -52,7 +51,6 @@ def write_version(lake: Lake, partition: Partition, version: int, *, date_basis:
 
 
 def write_versions(root: Path, version: int, *, date_basis: str = "post_date") -> None:
-    """Write a version of all partitions."""
     for partition in PARTITIONS:
         write_version(Lake(str(root)), partition, version, date_basis=date_basis)
 
