@@ -115,9 +115,11 @@ def build_asset_checks(
 
 
 def _partitions_of_run(context: AssetCheckExecutionContext) -> tuple[date, date] | None:
-    if not (context.has_partition_key or context.has_partition_key_range):
+    # In older versions of Dagster, the context of the check itself has no partitions.
+    run = context.op_execution_context
+    if not (run.has_partition_key or run.has_partition_key_range):
         return None
-    keys = context.partition_key_range
+    keys = run.partition_key_range
     return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
 
 
