@@ -1,7 +1,7 @@
 """A downstream code location that copies each table of the lake into an Apache Iceberg table.
 
     pip install 'pyiceberg[sql-sqlite]'
-    export PYICEBERG_CATALOG__LATER__URI=sqlite:////data/iceberg/catalog.db
+    export PYICEBERG_CATALOG__LATER__URI=sqlite:////data/iceberg.db
     export PYICEBERG_CATALOG__LATER__WAREHOUSE=file:///data/iceberg
     LATER_LAKE_ROOT=/data/later dagster dev -f examples/iceberg.py
 
@@ -15,7 +15,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyiceberg.catalog import load_catalog
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.table import Table
 
 from later_reporting_dagster.downstream import LaterLake, later_tables
@@ -25,7 +25,7 @@ LATER = later_tables()
 
 def iceberg_table(source: dg.AssetSpec) -> dg.AssetsDefinition:
     """Return the asset that copies the partitions of its run, or a whole table without partitions."""
-    name = source.key.path[-1]
+    name, is_partitioned = source.key.path[-1], source.partitions_def is not None
 
     @dg.asset(
         key=["iceberg", name],
@@ -39,14 +39,13 @@ def iceberg_table(source: dg.AssetSpec) -> dg.AssetsDefinition:
     def copied(context: dg.AssetExecutionContext, rows: ds.Dataset) -> dg.MaterializeResult[Any]:
         # Nullable, because a column that a later version adds is null in the days that were copied before.
         schema = pa.schema([field.with_nullable(True) for field in rows.schema])
-        table = open_table(name, schema, is_partitioned=source.partitions_def is not None)
+        table = open_table(name, schema, is_partitioned=is_partitioned)
         # The dataset is read after the table was opened. If another run commits the same days meanwhile, this one
         # fails and is retried, so that the newest rows win.
         copy = rows.to_table().cast(schema)
-        selected: BooleanExpression = AlwaysTrue()
-        if source.partitions_def is not None:  # `date` is the partition key, also of weeks and months
-            keys = context.partition_key_range
-            selected = And(GreaterThanOrEqual("date", keys.start), LessThanOrEqual("date", keys.end))
+        days = context.partition_key_range if is_partitioned else None
+        # The column `date` is the partition key, also of weeks and months.
+        selected = f"date >= '{days.start}' AND date <= '{days.end}'" if days else AlwaysTrue()
         table.overwrite(copy, overwrite_filter=selected)
         return dg.MaterializeResult(metadata={"rows": copy.num_rows, "table": str(table.location())})
 
