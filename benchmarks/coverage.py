@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.markdown_table import Table
 from later_reporting_dagster.lake import POSTS_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
-from later_reporting_dagster.rollups.sql_engine import create_macros_and_row_views, render_text
+from later_reporting_dagster.rollups.sql_engine import TEMPLATES, context_of, create_macros_and_row_views
 
 SIMULATIONS, POSTS, CREATORS = 6_000, (31, 60, 120, 200), 12
 MIN_COVERAGE, MAX_COVERAGE, MIN_INTERVALS, MAX_BIAS = 0.93, 0.99, 100, 0.03
@@ -205,7 +205,8 @@ def simulate(scenario: Scenario) -> dict[str, LiftResult]:
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("post_metrics_daily", draw_posts(scenario, random))
         create_macros_and_row_views(connection, BY_CAMPAIGN, [BY_CAMPAIGN.raw_table])
-        groups = connection.sql(render_text(_LIFTS_BY_CAMPAIGN, BY_CAMPAIGN)).to_arrow_table()
+        sql = TEMPLATES.from_string(_LIFTS_BY_CAMPAIGN).render(context_of(BY_CAMPAIGN))
+        groups = connection.sql(sql).to_arrow_table()
     return {lift: _lift_result(groups, lift, scenario) for lift in LIFTS}
 
 

@@ -1,14 +1,12 @@
 """`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
-import shlex
 import shutil
 import sys
 from datetime import date
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as PrintedTable
@@ -68,29 +66,14 @@ def run_demo(
         click.echo(f"\nThe lake:      {lake}")
         click.echo(f"Dagster home:  {home}")
         if ui_port is None:
-            click.echo(f"See it in the UI:  {_ui_command()}")
+            click.echo("See it in the UI:  run the same command with --ui")
         click.echo(f"The report:    {lake}/{REPORT}/{REPORT_FILE}")
         if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
             _serve_ui(ui_port)
     return outcomes
 
 
-def _ui_command() -> str:
-    """Return the command that repeats this demo and then serves the UI."""
-    context = click.get_current_context()
-    given = [
-        parameter
-        for parameter in context.command.params
-        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    ]
-    options = [text for each in given for text in (each.opts[0], str(context.params[str(each.name)]))]
-    if not options and Path("Makefile").exists():  # in a clone
-        return "make ui"
-    return shlex.join(["later-reporting", "demo", *options, "--ui"])
-
-
 def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:
-    """Materialize all assets and evaluate all checks; print the check results."""
     outcomes: list[RunOutcome] = []
 
     def add(outcome: RunOutcome) -> None:

@@ -10,31 +10,24 @@ import click
 import dagster as dg
 
 from later_reporting_dagster.cli.in_process_runs import dagster_instance
-from later_reporting_dagster.cli.project import Project
+from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import (
     CredentialsRejected,
     LaterClient,
     LaterError,
-    RetryPolicy,
     StoreUnavailable,
     shared_rate_limit_store,
 )
-from later_reporting_dagster.client.shared_rate_limit import StoreUrl
+from later_reporting_dagster.client.rate_limit_stores import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.environment import variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
-from later_reporting_dagster.lake.tables import RAW_TABLES
 
-# The full retry policy would keep a user waiting for minutes.
-RETRY_ONCE = RetryPolicy(max_attempts=2)
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
 LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
@@ -62,7 +55,7 @@ async def check_setup(
 ) -> list[CheckResult]:
     """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
-    Checks that depend on a failed one are left out, and so are those that have nothing to look at.
+    Checks that depend on a failed one are left out.
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
@@ -76,7 +69,7 @@ async def check_setup(
             results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
-    return results + (_check_files(project, now()) if results[-1].passed else [])
+    return results
 
 
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
@@ -228,28 +221,3 @@ def _check_lake(later: LaterReportingResource) -> str:
     except LakeUnavailable as error:
         raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
-
-
-def _check_files(project: Project, now: datetime) -> list[CheckResult]:
-    """Check that the raw tables have every expected file. Return nothing if they have none at all."""
-    later, settings = project.later, project.settings
-    days = settings.expected_days(now)
-    try:
-        lake = later.lake()
-        files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}
-        instances = known_instances(lake, configured=later.configured_instances())
-    except LakeUnavailable as error:
-        return [CheckResult("files", str(error), passed=False)]
-    except InvalidSetting:
-        return []  # the check of the scope reports it
-    if not any(files.values()):
-        return []
-    described = {
-        name: describe_missing(missing_days(days, instances, present), instances=len(instances))
-        for name, present in files.items()
-    }
-    missing = "; ".join(f"{name}: {text}" for name, text in described.items() if text)
-    if not missing:
-        return [CheckResult("files", f"all {len(instances)} instances on {len(days)} days")]
-    fix = f"turn on the sensor {settings.name}_instances, which fetches them, or materialize these days"
-    return [CheckResult("files", f"{missing}: {fix}", warning=True)]

@@ -16,10 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from later_reporting_dagster.cli.interrupts import lost_interrupts_repeated
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
 from later_reporting_dagster.defs.automation import checks_job_name
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
@@ -79,18 +80,17 @@ def materialize(
 
         listener_token = PROGRESS_LISTENER.set(listen)
         try:
-            job = definitions.resolve_implicit_global_asset_job_def()
-            with lost_interrupts_repeated(), _storage_errors():
-                result = job.execute_in_process(
-                    instance=instance,
-                    asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
-                    tags=dict(tags or {}),
-                    run_config={**_logger_config(verbose=verbose), "ops": op_config},
-                    raise_on_error=False,
-                )
+            outcome = _execute(
+                definitions.resolve_implicit_global_asset_job_def(),
+                settings,
+                instance=instance,
+                asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
+                tags=dict(tags or {}),
+                run_config={**_logger_config(verbose=verbose), "ops": op_config},
+            )
         finally:
             PROGRESS_LISTENER.reset(listener_token)
-    return replace(_outcome(result, instance, settings), fetches=tuple(fetches.values()))
+    return replace(outcome, fetches=tuple(fetches.values()))
 
 
 @contextmanager
@@ -132,33 +132,25 @@ def progress_bars() -> Iterator[Callable[[Progress], None]]:
 def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
     """Evaluate all asset checks as one run."""
     job = project.definitions.resolve_job_def(checks_job_name(project.settings))
-    with lost_interrupts_repeated(), _storage_errors():
-        result = job.execute_in_process(
-            instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False
-        )
-    return _outcome(result, instance, project.settings)
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Raise an error of Dagster's storage, such as a full disk, as one line."""
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise click.ClickException(
-            f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
-            f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
-        ) from error
+    return _execute(job, project.settings, instance=instance, run_config=_logger_config(verbose=False))
 
 
 def _logger_config(*, verbose: bool) -> dict[str, Any]:
     return {"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}}
 
 
-def _outcome(
-    result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, settings: DefinitionSettings
+def _execute(
+    job: dg.JobDefinition, settings: DefinitionSettings, *, instance: dg.DagsterInstance, **options: Any
 ) -> RunOutcome:
+    try:
+        with lost_interrupts_repeated():
+            result = job.execute_in_process(instance=instance, raise_on_error=False, **options)
+    except (SQLAlchemyError, OSError) as failure:  # of Dagster's storage, such as a full disk
+        reason = getattr(failure, "orig", None) or failure
+        raise click.ClickException(
+            f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
+            f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
+        ) from failure
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
     is_interrupted = False

@@ -1,7 +1,6 @@
 """The commands of `later-reporting`. Usage errors are one line each; long commands show their progress."""
 
 import asyncio
-import os
 import shutil
 import socket
 import sys
@@ -22,14 +21,13 @@ from later_reporting_dagster.cli.options import (
 )
 from later_reporting_dagster.cli.servers import api_version_option, sandbox, serve
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_BY_DAY, RAW_TABLES
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.cli.project import Project
-    from later_reporting_dagster.defs.resource import LaterReportingResource
     from later_reporting_dagster.lake import QuarantinedRow
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -47,7 +45,6 @@ _WARN = click.style("WARN", fg="yellow")
 
 
 def _asset_option(names: Sequence[str]) -> Callable[[_Command], _Command]:
-    """Return the option that selects some of the tables that a command works on."""
     return click.option(
         "--asset", "assets", multiple=True, type=AssetName(names), help="Only this table; repeatable. Default: all."
     )
@@ -94,7 +91,6 @@ def instances() -> None:
 
     project = current_project()
     later, settings = project.later, project.settings
-    _name_default_host(later, "Listing instances at")
     listed = asyncio.run(later.listed_instances())
     configured, now = later.configured_instances(), datetime.now(UTC)
     days = settings.expected_days(now)
@@ -148,8 +144,6 @@ def backfill(
     days = _days(asset, start and start.date(), end and end.date(), project=project)
     flags = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
     config = _run_config(asset, flags, instances=_instance_ids(instance_lists))
-    if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
-        _name_default_host(project.later, "Fetching from")
     tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
     with dagster_instance() as instance:
         outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
@@ -237,7 +231,6 @@ def refresh() -> None:
 
     project = current_project()
     outcomes: list[RunOutcome] = []
-    _name_default_host(project.later, "Listing instances and campaigns at")
     with dagster_instance() as instance:
         for outcome in refresh_all(project, instance=instance):
             outcomes.append(outcome)
@@ -424,7 +417,6 @@ def doctor() -> None:
     except ValueError as error:
         results = [CheckResult("settings", str(error), passed=False)]
     else:
-        _name_default_host(project.later, "Checking")
         results = asyncio.run(check_setup(project))
     for result in results:
         mark = _FAIL if not result.passed else _WARN if result.warning else _OK
@@ -483,14 +475,12 @@ def _report_location(project: "Project") -> str:
 
 
 def _command_line(arguments: str) -> str:
-    """Return a command for the same definitions as this one."""
     module, name = click.get_current_context().find_root().obj
     options = [f" {option} {value}" for option, value in (("-m", module), ("--name", name)) if value]
     return f"later-reporting{''.join(options)} {arguments}"
 
 
 def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
-    """Print the failures of runs to standard error, and exit with 1 if there are any."""
     failures = [failure for outcome in outcomes for failure in sorted(outcome.failed.items())]
     for (asset, key), reason in failures[:MAX_LISTED_FAILURES]:
         click.echo(f"failed  {asset}  {one_line(key)}  {one_line(reason)}", err=True)
@@ -501,18 +491,3 @@ def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
             click.echo(f"Error: {one_line(outcome.error)}", err=True)
     if not all(outcome.succeeded for outcome in outcomes):
         raise SystemExit(1)
-
-
-def _name_default_host(later: "LaterReportingResource", action: str) -> None:
-    """Print the address of the API to standard error if no setting names it, before the first request.
-
-    Prints nothing if there are no credentials, because without them no request is sent.
-    """
-    from later_reporting_dagster.defs.resource import DEFAULT_BASE_URL, InvalidSetting
-
-    try:
-        later.credentials()
-    except InvalidSetting:
-        return
-    if later.base_url == DEFAULT_BASE_URL and not later.demo_mode and not os.environ.get("LATER_BASE_URL"):
-        click.echo(f"{action} {DEFAULT_BASE_URL} (LATER_BASE_URL is not set)", err=True)

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import dagster as dg
 
+from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
+# The full retry policy would keep a user waiting for minutes.
+RETRY_ONCE = RetryPolicy(max_attempts=2)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import dagster as dg
 
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
 from later_reporting_dagster.cli.options import one_line
-from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.client import LaterError, RetryPolicy
+from later_reporting_dagster.cli.project import RETRY_ONCE, Project
+from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.defs.events import code_version_of, newest_materializations
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
@@ -61,7 +61,7 @@ def _api_problem(later: LaterReportingResource) -> str | None:
     """Return why the API cannot be used; None if it can."""
 
     async def probe() -> None:
-        async with later.client(retry=RetryPolicy(max_attempts=2)) as client:
+        async with later.client(retry=RETRY_ONCE) as client:
             await client.probe()
 
     try:

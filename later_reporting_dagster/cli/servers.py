@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 
 from later_reporting_dagster import sandbox as sandbox_package
 from later_reporting_dagster.cli.options import (
-    FiniteNumber,
     current_project,
     list_and_exit,
     one_line_errors,
@@ -23,7 +22,7 @@ from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.endpoint import serve as serve_app
 from later_reporting_dagster.endpoint.http_server import DEFAULT_PORT
-from later_reporting_dagster.serve.client_file import check_clients, parse_clients
+from later_reporting_dagster.endpoint.tokens import parse_clients
 
 # Both commands import HTTPX and DuckDB themselves, which `--help` does not need.
 
@@ -31,7 +30,7 @@ ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECR
 MIN_SECRET_LENGTH = 16  # beyond this machine
 _AUTO = "auto"
 
-_POSITIVE = FiniteNumber(0, min_open=True)
+_POSITIVE = click.FloatRange(0, min_open=True)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,10 +77,10 @@ api_version_option = click.option(
 
 @click.command()
 @_address_options
-@click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the synthetic data.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the data and of the faults.")
 @click.option("--instances", default=8, type=click.IntRange(1), help="Instances, besides two from the API reference.")
 @click.option("--posts-per-day", default=20, type=click.IntRange(0), help="Average posts per day and instance.")
-@click.option("--latency", "latency_seconds", default=0.0, type=FiniteNumber(0), help="Seconds before each response.")
+@click.option("--latency", "latency_seconds", default=0.0, type=click.FloatRange(0), help="Seconds before a response.")
 @click.option("--requests-per-window", default=120, type=click.IntRange(1), help="Rate limit: requests per window.")
 @click.option("--window", "window_seconds", default=60.0, type=_POSITIVE, help="Rate limit: seconds per window.")
 @click.option("--token-lifetime", "token_lifetime_seconds", default=43_200, type=click.IntRange(1), help="In seconds.")
@@ -100,8 +99,6 @@ api_version_option = click.option(
     "--refuse-campaign-metric", "refused_campaign_metrics", multiple=True, metavar="NAME",
     help="Offer no such metric of campaigns, such as paidAdSpend; repeatable.",
 )  # fmt: skip
-@click.option("--unusual-instance-ids", is_flag=True, help="Add instances whose ids need escaping in URLs and paths.")
-@click.option("--fault-seed", default=0, help="Seed that picks the affected requests and rows.")
 @one_line_errors
 def sandbox(
     *,
@@ -113,8 +110,6 @@ def sandbox(
     api_version: str,
     faults: tuple[str, ...],
     malformed_rows: tuple[str, ...],
-    unusual_instance_ids: bool,
-    fault_seed: int,
     **settings: Any,
 ) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
@@ -136,17 +131,16 @@ def sandbox(
         )
     with prefix_errors_with("--refuse-campaign-metric"):
         options = sandbox_package.SandboxOptions(api_version=API_VERSIONS[api_version], **settings)
-    unusual_ids = sandbox_package.UNUSUAL_INSTANCE_IDS if unusual_instance_ids else ()
     world = sandbox_package.World(
         first_day=sandbox_package.two_years_before(yesterday()),
         last_day=yesterday(),
         seed=seed,
         instances=instances,
         posts_per_day=posts_per_day,
-        extra_instance_ids=(*sandbox_package.EXAMPLE_INSTANCE_IDS, *unusual_ids),
+        extra_instance_ids=sandbox_package.EXAMPLE_INSTANCE_IDS,
     )
     app = sandbox_package.FaultMiddleware(
-        world, faults=fault_rates, malformed_rows=row_rates, seed=fault_seed, options=options
+        world, faults=fault_rates, malformed_rows=row_rates, seed=seed, options=options
     )
     comments = sandbox_package.BANNER, f"Posts from {world.first_day} to {world.last_day} (UTC); other days are empty."
     credentials = {"LATER_CLIENT_ID": options.client_id, "LATER_CLIENT_SECRET": options.client_secret}
@@ -185,7 +179,7 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
 @click.option("--requests-per-window", type=click.IntRange(1), help="Limit of an IP address. Default: none.")
 @click.option("--window", default=60.0, type=_POSITIVE, help="Seconds per window.")
-@click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
+@click.option("--memory-gb", default=1.0, type=click.FloatRange(0.25), help="Memory limit of DuckDB, in GB.")
 @click.option("--snapshot-gb", default=8.0, type=_POSITIVE, help="Disk space for the rows of latest queries, in GB.")
 @click.option(
     "--snapshot-directory", type=click.Path(file_okay=False, exists=True, writable=True),
@@ -245,6 +239,8 @@ def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, 
     if any(variables.values()):
         if missing := [name for name, value in variables.items() if not value]:
             raise click.UsageError(f"{missing[0]} is not set: set it too, or unset the other one of the pair")
+        if variables[ID_VARIABLE] in {client.client_id for client in listed}:
+            raise click.UsageError(f"the client of {ID_VARIABLE} is also in the file of clients: omit one of the two")
         clients.append(Client(variables[ID_VARIABLE], variables[SECRET_VARIABLE]))
     if no_auth and clients:
         raise click.UsageError("--no-auth cannot be combined with clients: omit one of the two")
@@ -253,7 +249,7 @@ def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, 
             f"there are no credentials: set {ID_VARIABLE} and {SECRET_VARIABLE}, or --clients; or serve without"
             " authentication to this machine only: --no-auth"
         )
-    return check_clients(clients) if clients else ()
+    return tuple(clients)
 
 
 def _log_to_standard_error() -> None:

@@ -18,7 +18,7 @@ from later_reporting_dagster.client.errors import (
 )
 from later_reporting_dagster.contract import redact
 
-MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.metric_search` looks for these names in it
+MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch` looks for these names in it
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):

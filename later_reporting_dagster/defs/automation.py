@@ -1,36 +1,37 @@
 """Automation: when assets are updated by themselves, the jobs, their schedules, and the sensors."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any
 
 import dagster as dg
 import msgspec
-import pyarrow as pa
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract.days import contiguous_ranges, day_ranges, days_between, newest_day, restated_days
+from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
 from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
-from later_reporting_dagster.defs.events import code_version_of, newest_materializations, version_tags, written_metadata
+from later_reporting_dagster.defs.events import (
+    code_version_of,
+    newest_materializations,
+    preview,
+    version_tags,
+    written_metadata,
+)
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, range_tags, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
-from later_reporting_dagster.ingest.missing_files import missing_days
+from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
 
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
-# The longest wait between two requests of a pair.
-MAX_WAIT_DAYS = 32
-# Beyond this number of ranges, the cursor keeps one range for each instance, and a run fetches no more than these.
-MAX_RANGES = 2_000
 _NOT_FINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -50,11 +51,8 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
 
     A change is visible in one tick only, so it is remembered: until the asset is requested, when no run of the asset or
     of its upstream is in progress; or until the asset is updated, if the run or backfill that made the change updates
-    it as well. An update by another run may have read the data before the change.
-
-    Args:
-        key: the asset that gets the condition.
-        upstream: the dependencies to consider; default: all.
+    it as well. An update by another run may have read the data before the change. `upstream` are the dependencies to
+    consider; default: all.
     """
     condition = dg.AutomationCondition
 
@@ -129,7 +127,7 @@ def build_automation(
         return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
     posts_job: Any = dg.define_asset_job(
-        _posts_job_name(settings),
+        f"{settings.name}_posts",
         selection=dg.AssetSelection.assets(*(settings.asset_key(name) for name in settings.fetched_tables)),
         executor_def=dg.in_process_executor,
         description="Fetches the raw tables and the campaigns for a range of days.",
@@ -158,10 +156,6 @@ def build_automation(
 def checks_job_name(settings: DefinitionSettings) -> str:
     """Return the name of the job that evaluates all checks."""
     return f"{settings.name}_checks"
-
-
-def _posts_job_name(settings: DefinitionSettings) -> str:
-    return f"{settings.name}_posts"
 
 
 def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.ScheduleDefinition:
@@ -314,7 +308,11 @@ def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.Sensor
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         materialization = dg.AssetMaterialization(
             key,
-            metadata={"dagster/row_count": written.rows, **written_metadata(written), **instances_metadata(rows)},
+            metadata={
+                "dagster/row_count": written.rows,
+                **written_metadata(written),
+                "instances": preview(rows, limit=rows.num_rows),
+            },
             tags=version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS)),
         )
         check = to_evaluation(evaluate_listing(rows, configured=configured), key)
@@ -327,22 +325,12 @@ def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.Sensor
     return instances_sensor
 
 
-def instances_metadata(rows: pa.Table) -> dict[str, Any]:
-    """Return all rows of the dimension as metadata of its materialization."""
-    records = [
-        dg.TableRecord({name: str(value) if isinstance(value, date) else value for name, value in row.items()})
-        for row in rows.to_pylist()
-    ]
-    # Without records Dagster cannot infer their schema.
-    return {"instances": dg.MetadataValue.table(records)} if records else {}
-
-
 def _days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
     keys = {settings.asset_key(raw_table.name) for raw_table in RAW_TABLES}
     days: set[date] = set()
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == _posts_job_name(settings)
+        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == f"{settings.name}_posts"
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
     return days
@@ -363,94 +351,3 @@ def _missing_files_request(
     ops = {settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs}
     every_day = [day for of_instance in days.values() for day in of_instance]
     return dg.RunRequest(tags=range_tags(min(every_day), max(every_day)), run_config={"ops": ops})
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """Days of an instance that were requested together, how often, and the UTC day of the last request."""
-
-    instance_id: str
-    first: date
-    last: date
-    requests: int
-    requested_on: date
-
-
-class Cursor(msgspec.Struct, frozen=True):
-    """The state of the sensor.
-
-    Attributes:
-        instances: the instances whose history was requested or is complete.
-        attempts: what was requested and is still missing.
-    """
-
-    instances: list[str] = []
-    attempts: list[Attempt] = []
-
-
-def parse_cursor(text: str | None) -> Cursor:
-    """Return the cursor in a text; an empty one if it is not a cursor, because it can be edited in the UI."""
-    try:
-        return msgspec.json.decode(text or "{}", type=Cursor)
-    except msgspec.MsgspecError:
-        return Cursor()
-
-
-def plan_requests(
-    missing: Mapping[str, Collection[date]],
-    cursor: Cursor,
-    *,
-    instances: Iterable[str],
-    days_in_progress: Collection[date],
-    today: date,
-) -> tuple[dict[str, list[date]], Cursor]:
-    """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
-
-    A day is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`. The cursor forgets what is no
-    longer missing.
-    """
-    before = {
-        (attempt.instance_id, day): (attempt.requests, attempt.requested_on)
-        for attempt in cursor.attempts
-        for day in days_between(attempt.first, attempt.last)
-    }
-
-    def is_due(name: str, day: date) -> bool:
-        requests, requested_on = before.get((name, day), (0, today))
-        return not requests or today >= requested_on + timedelta(days=min(2 ** (requests - 1), MAX_WAIT_DAYS))
-
-    requested: dict[str, list[date]] = {}
-    attempts: list[Attempt] = []
-    remaining = MAX_RANGES
-    for name, days in missing.items():
-        due = [day for day in days if day not in days_in_progress and is_due(name, day)]
-        ranges = contiguous_ranges(due)[:remaining]
-        remaining -= len(ranges)
-        now = {day for first, last in ranges for day in days_between(first, last)}
-        if now:
-            requested[name] = sorted(now)
-        by_request: dict[tuple[int, date], list[date]] = {}
-        for day in days:
-            requests, requested_on = before.get((name, day), (0, today))
-            if day in now:
-                by_request.setdefault((requests + 1, today), []).append(day)
-            elif requests:
-                by_request.setdefault((requests, requested_on), []).append(day)
-        attempts += [
-            Attempt(name, first, last, *request)
-            for request, of_request in by_request.items()
-            for first, last in contiguous_ranges(of_request)
-        ]
-    if len(attempts) > MAX_RANGES:
-        by_instance = [[*group] for _, group in groupby(attempts, lambda each: each.instance_id)]
-        attempts = [
-            Attempt(
-                group[0].instance_id,
-                min(each.first for each in group),
-                max(each.last for each in group),
-                max(each.requests for each in group),
-                max(each.requested_on for each in group),
-            )
-            for group in by_instance
-        ]
-    handled = [name for name in instances if name in cursor.instances or name in requested or not missing.get(name)]
-    return requested, Cursor(handled, attempts)

@@ -5,7 +5,7 @@ partitioned assets log an `AssetMaterialization` per written partition, and at t
 `already_logged`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -27,8 +27,7 @@ DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
 RECORDS_PER_QUERY = 500
-PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 12
-PREVIEW_CHARACTERS = 40
+PREVIEW_CHARACTERS = 60
 
 
 @contextmanager
@@ -148,37 +147,18 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
     lines = [f"{key}: {reason}" for key, reason in list(reasons.items())[:DESCRIBED_FAILURES]]
     if count > len(lines):
         lines.append(f"… and {count - len(lines)} more, in the metadata")
-    headline = (
-        f"{count} {what} failed and was not changed" if count == 1 else f"{count} {what}s failed and were not changed"
-    )
+    headline = f"{what} failed and was" if count == 1 else f"{what}s failed and were"
     return dg.Failure(
-        "\n".join([f"{headline}; {written} written.", *lines]),
+        "\n".join([f"{count} {headline} not changed; {written} written.", *lines]),
         metadata={FAILED_PARTITIONS: dg.MetadataValue.json(dict(list(reasons.items())[:RECORDED_FAILURES]))},
         allow_retries=False,
     )
 
 
-def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
-    """Return the first rows and columns as a Markdown table. Nulls are empty cells, so that they differ from zeros."""
-    rows = rows.select(rows.column_names[:PREVIEW_COLUMNS])
-    head = rows.slice(0, PREVIEW_ROWS).to_pylist()
-    if not head:
-        return dg.MetadataValue.md("*no rows*")
-    lines = [_line(rows.column_names), _line(["---"] * rows.num_columns)]
-    lines += [_line([_cell(value) for value in row.values()]) for row in head]
-    if rows.num_rows > len(head):
-        lines.append(f"\n*{rows.num_rows - len(head)} more rows*")
-    return dg.MetadataValue.md("\n".join(lines))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    text = f"{value:,.2f}" if isinstance(value, float) else str(value)
-    # A creator's name must not end the cell, start markup or span several lines.
-    text = " ".join(text.split())[:PREVIEW_CHARACTERS]
-    return "".join(f"\\{character}" if character in "\\|`*_{}[]<>#!" else character for character in text)
+def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:
+    """Return the first rows. Long texts are cut, because a creator's name may have a megabyte."""
+    names, records = rows.column_names, []
+    for row in rows.slice(0, limit).to_pylist():
+        texts = {name: str(value)[:PREVIEW_CHARACTERS] for name, value in row.items() if isinstance(value, date | str)}
+        records.append(dg.TableRecord(row | texts))
+    return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name) for name in names]))

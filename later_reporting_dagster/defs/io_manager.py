@@ -11,9 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.environment import environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame
@@ -113,8 +112,7 @@ class LaterLake(dg.ConfigurableIOManager):
         `allow_missing_partitions: False`, they fail the step.
 
         Raises:
-            Failure: there are no files, the annotation is not a supported type, or the asset is not a table of the
-                lake.
+            Failure: there are no files, or the annotation is not a supported type.
         """
         kind, name = context.dagster_type.typing_type, context.asset_key.to_user_string()
         with _failures(name):
@@ -163,8 +161,7 @@ class LaterLake(dg.ConfigurableIOManager):
             allow_missing: whether to load the rest if files are missing, or to raise.
 
         Raises:
-            Failure: files are missing, and `allow_missing` is false; the table has no such part, or is not one of the
-                lake; `kind` is not a supported type; or the lake cannot be read.
+            Failure: files are missing, and `allow_missing` is false; or the table has no such part.
         """
         with _failures(table.key.to_user_string()):
             lake = self._lake()
@@ -211,7 +208,6 @@ def _describe_missing(
     *,
     instance_ids: Collection[str] | None = None,
 ) -> str:
-    """Return which files of these days and instances are not stored; an empty text if all are."""
     instances: Collection[str | None] = (None,)
     if table.name in {raw_table.name for raw_table in RAW_TABLES}:
         instances = instance_ids or known_instances(lake) or instances

@@ -26,8 +26,10 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.environment import (
+from later_reporting_dagster.defs.settings import (
     ENVIRONMENT_VARIABLES,
+    NAMES_IN_YAML,
+    default_lake_root,
     describe_invalid,
     environment_texts,
     from_yaml,
@@ -38,7 +40,6 @@ from later_reporting_dagster.defs.environment import (
     variable_name,
     without_bounds,
 )
-from later_reporting_dagster.defs.settings import NAMES_IN_YAML, default_lake_root
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.sandbox import demo_sandbox
@@ -245,12 +246,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     def client(
         self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
     ) -> LaterClient:
-        """Return a client that shares its rate limit with all processes that use the same `rate_limit_store`.
-
-        Args:
-            on_event: called for pages, waits and retries.
-            retry: how often failed requests are retried; the client's default if None.
-        """
+        """Return a client that shares its rate limit with all processes that use the same `rate_limit_store`."""
         with _invalid_setting("base_url"):
             base_url = validate_base_url(self.api_url())
         with _invalid_setting("rate_limit_store"):
@@ -290,11 +286,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             return Lake(root, storage_options=self.storage_options)
 
     def write_guard(self, *, accept_shrinking: bool = False) -> WriteGuard:
-        """Return the guard that rejects suspicious responses before they replace files.
-
-        Args:
-            accept_shrinking: allow any number of posts, and all values of the metrics, to be removed.
-        """
+        """Return the guard that rejects suspicious responses before they replace files."""
         return WriteGuard(
             shrink_limit_percent=100 if accept_shrinking else self.shrink_limit_percent,
             bad_rows_limit_percent=self.bad_rows_limit_percent,

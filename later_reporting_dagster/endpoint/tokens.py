@@ -1,20 +1,24 @@
-"""Clients of a server, and their tokens: JWTs that are signed with the client's secret and not stored."""
+"""Clients of a server, the file that lists them, and their tokens: JWTs signed with the client's secret, not stored."""
 
 import hashlib
 import hmac
 import secrets
+import tomllib
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import jwt
 import msgspec
+from msgspec import Meta
 
 from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.endpoint.responses import ProblemError
 
 _ALGORITHM = "HS256"
+_Text = Annotated[str, Meta(pattern=r"\S")]
 
 
 class Client(
@@ -25,9 +29,9 @@ class Client(
 ):
     """A client of a server, and the instances that it can access (None: all), with the names of a file of clients."""
 
-    client_id: str
-    client_secret: str
-    instance_ids: tuple[str, ...] | None = None
+    client_id: _Text
+    client_secret: _Text
+    instance_ids: Annotated[tuple[_Text, ...], Meta(min_length=1)] | None = None
 
     def __repr__(self) -> str:
         return f"Client({self.client_id!r}, instance_ids={self.instance_ids!r})"
@@ -36,6 +40,43 @@ class Client(
     def key(self) -> bytes:
         """The key of its tokens: they end with a change of its secret."""
         return hashlib.sha256(f"{self.client_id}\n{self.client_secret}".encode()).digest()
+
+
+class _ClientFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    clients: Annotated[tuple[Client, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        client_id, count = Counter(client.client_id for client in self.clients).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"the client {client_id!r} is given twice")
+
+
+def parse_clients(text: str) -> tuple[Client, ...]:
+    """Parse a TOML file of clients.
+
+    Example:
+        >>> parse_clients('''
+        ... [[clients]]
+        ... id = "dashboards"
+        ... secret = "f1a5"
+        ... instances = ["instance_abc"]
+        ... ''')
+        (Client('dashboards', instance_ids=('instance_abc',)),)
+
+    Raises:
+        ValueError: The text is not such a file. The message contains no secret.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), _ClientFile).clients
+    except tomllib.TOMLDecodeError as error:
+        # The message may quote the text, but ends with the place.
+        place = str(error).rpartition("(")[2].rstrip(")")
+        raise ValueError(f"not TOML: see {place}") from None
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{error}. Write a table [[clients]] for each client, with id, secret and, for only some instances,"
+            ' instances = ["…"]'
+        ) from None
 
 
 class Tokens:

@@ -14,8 +14,8 @@ from later_reporting_dagster.client import (
     QueryRejected,
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter
+from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE, Lake, Partition
 
@@ -128,8 +128,6 @@ class _CampaignFetch:
         return query, await self._client.fetch_campaign_performance(query)
 
     async def _drop_refused_metrics(self, day: date, error: MetricsRejected) -> None:
-        """Leave out the metrics that the API refuses, for all days."""
-
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
             return await self._fetch(day, metrics, ())

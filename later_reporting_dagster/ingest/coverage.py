@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Column, FileDamaged, Lake, Partition, schema_of
 from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.paths import partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, RAW_TABLES
 
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
@@ -47,6 +48,14 @@ def stored_coverage(lake: Lake) -> pa.Table:
     except FileDamaged:
         stored = None
     return COVERAGE_SCHEMA.empty_table() if stored is None else stored
+
+
+def stored_and_expected_files(
+    lake: Lake, days: Sequence[date], *, configured: Sequence[str], tables: Collection[str]
+) -> tuple[Files, dict[str, list[Partition]]]:
+    """Return the files of the tables that are fetched, and the partitions that should have one, by table."""
+    files: Files = {table.name: lake.file_versions(table.name) for table in FETCHED_BY_DAY}
+    return files, expected_files(files, days, known_instances(lake, configured=configured), tables=tables)
 
 
 def expected_files(

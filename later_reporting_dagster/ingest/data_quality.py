@@ -1,7 +1,7 @@
-"""Count rows of a raw table that violate its invariants. Pure functions of Arrow tables."""
+"""Count rows of a raw table that violate its invariants."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -10,11 +10,62 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
+from later_reporting_dagster.lake.storage import map_concurrently
+from later_reporting_dagster.lake.tables import RawTable
 
 # The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
 # The rest allows for binary floating point.
 ROUNDING = 0.005 + 1e-6
+UNREADABLE = "files cannot be read"
+REPEATED_KEYS = "rows repeat a key"
+OF_OTHER_FILES = "rows belong to another file"
+CONTRADICTORY = "rates contradict their counts"
+# Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
+_FILES_TOGETHER = 64
+
+
+def find_problems(
+    lake: Lake, raw_table: RawTable, partitions: Sequence[Partition]
+) -> tuple[dict[str, Counter[Partition]], dict[str, int]]:
+    """Return how often a problem or an unknown field is in each file, and how many files and rows were read.
+
+    The daily files are read, never their compacted copies, so that a damaged file is found.
+    """
+
+    def read(partition: Partition) -> pa.Table | None:
+        try:
+            return lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA)
+        except FileDamaged:
+            return None
+
+    found: dict[str, Counter[Partition]] = defaultdict(Counter)
+    looked_at = {"files": 0, "rows": 0}
+    for start in range(0, len(partitions), _FILES_TOGETHER):
+        batch = partitions[start : start + _FILES_TOGETHER]
+        tables = [*zip(batch, map_concurrently(read, batch), strict=True)]
+        files = [(partition, posts) for partition, posts in tables if posts is not None]
+        found[UNREADABLE].update(partition for partition, posts in tables if posts is None)
+        looked_at["files"] += len(files)
+        looked_at["rows"] += sum(posts.num_rows for _, posts in files)
+        for file in files if _count_problems(files, raw_table) else ():
+            for problem, count in _count_problems([file], raw_table).items():
+                found[problem][file[0]] += count
+    return found, looked_at
+
+
+def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawTable) -> Counter[str]:
+    if not files:
+        return Counter()
+    posts = pa.concat_tables([rows for _, rows in files])
+    file_number = pa.array(np.repeat(np.arange(len(files)), [rows.num_rows for _, rows in files]))
+    keys = posts.select(list(POST_KEY)).append_column("file", file_number)
+    problems = {
+        REPEATED_KEYS: keys.num_rows - keys.group_by(keys.column_names).aggregate([]).num_rows,
+        OF_OTHER_FILES: count_rows_outside_partition(files, date_basis=raw_table.date_basis),
+        CONTRADICTORY: sum(count_inconsistent_rates(posts).values()),
+    }
+    return +Counter({**problems, **count_unknown_fields(posts)})  # + drops zeros
 
 
 def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:

@@ -205,8 +205,6 @@ class FailureTracker:
 
 
 class _IngestRun:
-    """Fetches queries with concurrent workers and writes their results."""
-
     def __init__(
         self,
         client: LaterClient,

@@ -1,26 +1,30 @@
-"""Which expected files are missing, and how a message names them."""
+"""Which expected files are missing, how a message names them, and which of them to request now."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import TypeVar
 
-from later_reporting_dagster.contract.days import contiguous_ranges
+import msgspec
+
+from later_reporting_dagster.contract.days import contiguous_ranges, days_between
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.paths import days_by_instance
 
 # None in tables whose files have the rows of all instances.
 InstanceId = TypeVar("InstanceId", bound="str | None")
 
 _MAX_NAMES, _MAX_GAPS = 5, 20
+# The longest wait between two requests of a pair.
+MAX_WAIT_DAYS = 32
+# A run fetches no more ranges than these: its config would be too large.
+MAX_RANGES = 2_000
 
 
 def missing_days(
     days: Iterable[date], instances: Iterable[InstanceId], present: Iterable[Partition]
 ) -> dict[InstanceId, list[date]]:
     """Return the days without a file of each instance that lacks any."""
-    found: dict[str | None, set[date]] = {}
-    for partition in present:
-        found.setdefault(partition.instance_id, set()).add(partition.day)
-    expected = set(days)
+    found, expected = days_by_instance(present), set(days)
     lacking = {name: expected - found.get(name, set()) for name in instances}
     return {name: sorted(lacks) for name, lacks in lacking.items() if lacks}
 
@@ -48,3 +52,82 @@ def _describe_gap(first: date, last: date, names: Sequence[str], instances: int)
     if len(names) <= _MAX_NAMES:
         return f"{days}: {', '.join(names)}"
     return f"{days}: {'all ' if len(names) == instances else f'{len(names)} of '}{instances} instances"
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """Days of an instance that were requested together, how often, and the UTC day of the last request."""
+
+    instance_id: str
+    first: date
+    last: date
+    requests: int
+    requested_on: date
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """The state of the sensor that requests missing files.
+
+    Attributes:
+        instances: the instances whose history was requested or is complete.
+        attempts: what was requested and is still missing.
+    """
+
+    instances: list[str] = []
+    attempts: list[Attempt] = []
+
+
+def parse_cursor(text: str | None) -> Cursor:
+    """Return the cursor in a text; an empty one if it is not a cursor, because it can be edited in the UI."""
+    try:
+        return msgspec.json.decode(text or "{}", type=Cursor)
+    except msgspec.MsgspecError:
+        return Cursor()
+
+
+def plan_requests(
+    missing: Mapping[str, Collection[date]],
+    cursor: Cursor,
+    *,
+    instances: Iterable[str],
+    days_in_progress: Collection[date],
+    today: date,
+) -> tuple[dict[str, list[date]], Cursor]:
+    """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
+
+    A day is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`. The cursor forgets what is no
+    longer missing.
+    """
+    before = {
+        (attempt.instance_id, day): (attempt.requests, attempt.requested_on)
+        for attempt in cursor.attempts
+        for day in days_between(attempt.first, attempt.last)
+    }
+
+    def is_due(name: str, day: date) -> bool:
+        requests, requested_on = before.get((name, day), (0, today))
+        return not requests or today >= requested_on + timedelta(days=min(2 ** (requests - 1), MAX_WAIT_DAYS))
+
+    requested: dict[str, list[date]] = {}
+    attempts: list[Attempt] = []
+    remaining = MAX_RANGES
+    for name, days in missing.items():
+        due = [day for day in days if day not in days_in_progress and is_due(name, day)]
+        ranges = contiguous_ranges(due)[:remaining]
+        remaining -= len(ranges)
+        now = {day for first, last in ranges for day in days_between(first, last)}
+        if now:
+            requested[name] = sorted(now)
+        by_request: dict[tuple[int, date], list[date]] = {}
+        for day in days:
+            requests, requested_on = before.get((name, day), (0, today))
+            if day in now:
+                by_request.setdefault((requests + 1, today), []).append(day)
+            elif requests:
+                by_request.setdefault((requests, requested_on), []).append(day)
+        attempts += [
+            Attempt(name, first, last, *request)
+            for request, of_request in by_request.items()
+            for first, last in contiguous_ranges(of_request)
+        ]
+    handled = [name for name in instances if name in cursor.instances or name in requested or not missing.get(name)]
+    return requested, Cursor(handled, attempts)

@@ -7,6 +7,8 @@ them too, by content type, and their values are added to the posts. A metric tha
 """
 
 import asyncio
+import re
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -25,7 +27,6 @@ from later_reporting_dagster.contract import (
     platform_of,
     post_type,
 )
-from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     find_unmatched_content_types,
@@ -185,3 +186,33 @@ def _must_match(post: Post, query: PerformanceQuery) -> bool:
     if query.content_types:
         return post.content_type in query.content_types
     return platform_of(post.content_type) in query.platforms
+
+
+async def find_accepted_metrics(
+    metrics: tuple[Metric, ...], request: Callable[[tuple[Metric, ...]], Awaitable[object]], *, separated: bool = False
+) -> tuple[Metric, ...]:
+    """Return the metrics that the API accepts, in their order.
+
+    The text of a rejection may name the invalid metrics, the valid ones, or none. It is therefore never trusted by
+    itself: it only decides how the metrics are separated into two parts, which are requested next. Without such a text
+    they are halved. A rejected part is invalid if it is a single metric, or if one text has separated it from the
+    others and the next one does not separate it further.
+
+    `separated`: whether a text has done so with these metrics.
+    """
+    try:
+        await request(metrics)
+    except MetricsRejected as error:
+        words = set(re.findall(r"\w+", error.detail))
+    else:
+        return metrics
+    mentioned = tuple(metric for metric in metrics if metric.api_name in words)
+    others = tuple(metric for metric in metrics if metric.api_name not in words)
+    is_separated = bool(mentioned and others)
+    if len(metrics) == 1 or (separated and not is_separated):
+        return ()
+    half = len(metrics) // 2
+    accepted: set[Metric] = set()
+    for part in (others, mentioned) if is_separated else (metrics[:half], metrics[half:]):
+        accepted.update(await find_accepted_metrics(part, request, separated=is_separated))
+    return tuple(metric for metric in metrics if metric in accepted)

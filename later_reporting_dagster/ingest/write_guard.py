@@ -5,7 +5,7 @@ change.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,28 +14,7 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
 from later_reporting_dagster.lake import POST_KEY, ReplacementRejected
 
-# A sum of 64-bit counts may need more than 64 bits.
-_EXACT = pa.decimal128(19, 0)
-# The last binary digits of a sum of floats depend on the order of the rows.
-_MONEY_DIGITS = 6
 _METRIC_NAMES = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS))
-
-
-@dataclass(frozen=True, slots=True)
-class MetricTotal:
-    """The total of a metric before and after; None if no row has a value, which is not a total of 0."""
-
-    before: int | float | None
-    after: int | float | None
-
-    @property
-    def change(self) -> int | float | None:
-        """`after` minus `before`; None if either is None."""
-        if self.before is None or self.after is None:
-            return None
-        return (
-            self.after - self.before if isinstance(self.after, int) else round(self.after - self.before, _MONEY_DIGITS)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +23,6 @@ class PartitionDiff:
 
     Attributes:
         restated: rows whose key is in both tables, with a different value in any column.
-        totals: the total of each additive metric, by column.
         values_before: non-null metric values in the old table, of the metrics whose column both tables have.
         values_after: non-null values in the new table, of those metrics that have a value in the old table.
     """
@@ -54,7 +32,6 @@ class PartitionDiff:
     added: int
     removed: int
     restated: int
-    totals: Mapping[str, MetricTotal]
     values_before: int
     values_after: int
 
@@ -80,11 +57,6 @@ def diff_partitions(
         restated=_count_differing_rows(old, new)
         if is_same_order
         else _count_differing_rows(old.take(in_old), new.take(in_new)),
-        totals={
-            metric.column: MetricTotal(_total(old[metric.column]), _total(new[metric.column]))
-            for metric in metrics
-            if metric.kind.is_additive
-        },
         values_before=sum(old.num_rows - old[name].null_count for name in had_values),
         values_after=sum(new.num_rows - new[name].null_count for name in had_values),
     )
@@ -121,14 +93,6 @@ def _without_metrics(extras: pa.ChunkedArray) -> pa.ChunkedArray:
         return json.dumps(others, sort_keys=True, separators=(",", ":")) if others else None
 
     return pa.chunked_array([pa.array([remove_metrics(extra) for extra in extras.to_pylist()], pa.string())])
-
-
-def _total(values: pa.ChunkedArray) -> int | float | None:
-    if pa.types.is_int64(values.type):
-        total = pc.sum(values.cast(_EXACT)).as_py()
-        return None if total is None else int(total)
-    total_float: float | None = pc.sum(values).as_py()
-    return total_float
 
 
 # Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric

@@ -10,7 +10,7 @@ from calendar import monthrange
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import accumulate, groupby
 from typing import NamedTuple
@@ -49,14 +49,6 @@ MIN_AGE_SECONDS = 3.0
 # The key, in the copy's Parquet metadata, of the days that it holds.
 _DAYS = "days"
 
-# Reasons why a day is not copied.
-TOO_YOUNG = "written moments ago: will be copied next time"
-TOO_LARGE = "too large to gain from compaction"
-NOT_READABLE = "its file cannot be read"
-OTHER_COLUMNS = "its columns differ from most days of the month"
-CHANGED_MEANWHILE = "replaced or removed during compaction"
-TOO_FEW_DAYS = f"fewer than {MIN_DAYS} days of the month can be copied"
-
 
 @dataclass(slots=True, kw_only=True)
 class CompactionSummary:
@@ -65,17 +57,15 @@ class CompactionSummary:
     Attributes:
         removed: the number of months whose copy was removed, because too few days of the month can be copied now.
         daily_files: the number of copied daily files; readers read the copies instead.
-        bytes: the size of the copies.
-        skipped: the number of days of closed months that were not copied, by reason.
+        skipped: the number of days of closed months that were not copied: too young, too large, damaged, with other
+            columns than most, or fewer than `MIN_DAYS` in a month.
     """
 
     written: int = 0
     unchanged: int = 0
     removed: int = 0
     daily_files: int = 0
-    daily_bytes: int = 0
-    bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
 
     @property
     def files(self) -> int:
@@ -84,11 +74,9 @@ class CompactionSummary:
 
     def __str__(self) -> str:
         removed = f", {self.removed} removed" if self.removed else ""
-        skipped = "".join(f"; {count} days skipped: {reason}" for reason, count in sorted(self.skipped.items()))
         return (
-            f"{self.written} months written, {self.unchanged} unchanged{removed};"
-            f" readers read {self.files:,} monthly files ({self.bytes:,} bytes in total) instead of"
-            f" {self.daily_files:,} daily files ({self.daily_bytes:,} bytes in total), which are kept{skipped}"
+            f"{self.written} months written, {self.unchanged} unchanged{removed}; readers read {self.files:,} monthly"
+            f" files instead of {self.daily_files:,} daily files, which are kept; {self.skipped:,} days are not copied"
         )
 
 
@@ -101,8 +89,6 @@ class _CopiedDay(NamedTuple):
 
 
 class _Copy(NamedTuple):
-    """A copy of a month."""
-
     path: str
     data: bytes
     days: Mapping[date, _CopiedDay]
@@ -134,7 +120,6 @@ class MonthCopies:
         return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
     def _copies(self, table_name: str, partitions: Iterable[Partition]) -> list[_Copy]:
-        """Return the copies that have any of `partitions`."""
         requested: dict[Partition, list[Partition]] = {}
         for partition in partitions:
             requested.setdefault(partition.month, []).append(partition)
@@ -193,14 +178,12 @@ class MonthCopies:
         now: datetime,
         summary: CompactionSummary,
     ) -> None:
-        candidates: dict[date, FileVersion] = {}
-        for day, version in versions.items():
-            if version.bytes > MAX_DAY_BYTES:
-                summary.skipped[TOO_LARGE] += 1
-            elif version.modified is not None and version.modified > now.timestamp() - MIN_AGE_SECONDS:
-                summary.skipped[TOO_YOUNG] += 1
-            else:
-                candidates[day] = version
+        candidates = {
+            day: version
+            for day, version in versions.items()
+            if version.bytes <= MAX_DAY_BYTES
+            and (version.modified is None or version.modified <= now.timestamp() - MIN_AGE_SECONDS)
+        }
         path = compacted_path(table_name, month)
         stored = data = self._storage.read(path)
         days: dict[date, _CopiedDay] = {}
@@ -212,7 +195,7 @@ class MonthCopies:
         if not days or {day: copied.identity for day, copied in days.items()} != {
             day: version.identity for day, version in candidates.items()
         }:
-            rows = self._read_days(table_name, month, candidates, skipped=summary.skipped)
+            rows = self._read_days(table_name, month, candidates)
             days = {
                 day: _CopiedDay(of_day.num_rows, content_hash, str(candidates[day].identity))
                 for day, (of_day, content_hash) in rows.items()
@@ -226,42 +209,33 @@ class MonthCopies:
         summary.unchanged += data is not None and data == stored
         summary.removed += data is None and stored is not None
         summary.daily_files += len(days)
-        summary.daily_bytes += sum(versions[day].bytes for day in days)
-        summary.bytes += len(data or b"")
+        summary.skipped += len(versions) - len(days)
 
     def _read_days(
-        self, table_name: str, month: Partition, candidates: Mapping[date, FileVersion], *, skipped: Counter[str]
+        self, table_name: str, month: Partition, candidates: Mapping[date, FileVersion]
     ) -> dict[date, tuple[pa.Table, str]]:
-        """Return the rows of each day to copy and their hash, or none if they are too few; count the other days."""
+        """Return the rows of each day to copy and their hash, or none if they are too few."""
         partitions = {day: Partition(day, month.instance_id) for day in sorted(candidates)}
 
-        def read(day: date) -> tuple[pa.Table, str] | str:
+        def read(day: date) -> tuple[pa.Table, str] | None:
             data = self._storage.read(partition_path(table_name, partitions[day]))
-            if data is None:
-                return CHANGED_MEANWHILE
             try:
-                return read_stored_rows(data), parse_metadata(data).content_hash
+                return None if data is None else (read_stored_rows(data), parse_metadata(data).content_hash)
             except FileDamaged:
-                return NOT_READABLE
+                return None
 
-        results = dict(zip(partitions, map_concurrently(read, partitions), strict=True))
+        found = zip(partitions, map_concurrently(read, partitions), strict=True)
+        results = {day: result for day, result in found if result}
         # Looked up after the files were read: a file that still has the same version has not changed since.
         identities = self._identities(table_name, partitions.values())
-        schemas = Counter(result[0].schema for result in results.values() if not isinstance(result, str))
-        copied: dict[date, tuple[pa.Table, str]] = {}
-        for day, result in results.items():
-            if isinstance(result, str):
-                skipped[result] += 1
-            elif result[0].schema != schemas.most_common(1)[0][0]:
-                skipped[OTHER_COLUMNS] += 1
-            elif identities.get(partitions[day]) != candidates[day].identity:
-                skipped[CHANGED_MEANWHILE] += 1
-            else:
-                copied[day] = result
-        if len(copied) >= MIN_DAYS:
-            return copied
-        skipped.update([TOO_FEW_DAYS] * len(copied))
-        return {}
+        schemas = Counter(rows.schema for rows, _ in results.values())
+        copied = {
+            day: (rows, content_hash)
+            for day, (rows, content_hash) in results.items()
+            if rows.schema == schemas.most_common(1)[0][0]
+            and identities.get(partitions[day]) == candidates[day].identity
+        }
+        return copied if len(copied) >= MIN_DAYS else {}
 
     def _identities(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, str | None]:
         """Return the identities of the versions of the daily files that exist."""

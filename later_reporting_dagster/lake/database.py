@@ -304,7 +304,6 @@ def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, paths: Iter
 
 
 def _view_columns(table: Table) -> list[tuple[str, str]]:
-    """Return the name and the SQL type of each column of a table's view."""
     day = [(DATE.name, "DATE")] if table.is_partitioned else []
     return [*day, *((column.name, SQL_TYPES[column.type]) for column in table.columns)]
 
@@ -386,10 +385,8 @@ def _spill_folder(directory: str | None) -> Iterator[str]:
 
 
 def _identifier(name: str) -> str:
-    """Return a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(value: str) -> str:
-    """Return a quoted SQL string."""
     return "'" + value.replace("'", "''") + "'"

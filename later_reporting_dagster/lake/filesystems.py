@@ -67,7 +67,6 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
 
 
 def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return the filesystem, and the path within it."""
     if _EXTRAS.get(root.partition("://")[0]) == "gcs":
         # By default gcsfs returns a filesystem that first looks up the kind of each bucket by gRPC. It does so again
         # for every file if it may not, and waits for a minute each time if a proxy or an emulator does not support

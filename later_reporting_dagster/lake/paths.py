@@ -1,6 +1,7 @@
 """Where the files of the lake are: `{table}/date=YYYY-MM-DD/instance_id={percent-encoded id}/part-0.parquet`."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -46,6 +47,13 @@ class Partition:
 def partition_sort_key(partition: Partition) -> tuple[date, str]:
     """Return the key that sorts partitions by day, then instance; partitions without an instance come first."""
     return partition.day, partition.instance_id or ""
+
+
+def days_by_instance(partitions: Iterable[Partition]) -> dict[str | None, set[date]]:
+    days: dict[str | None, set[date]] = {}
+    for partition in partitions:
+        days.setdefault(partition.instance_id, set()).add(partition.day)
+    return days
 
 
 def encode_instance_id(instance_id: str) -> str:

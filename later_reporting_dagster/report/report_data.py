@@ -1,14 +1,16 @@
 """Read the data of a report: results from the rollup tables of a lake, and which days and rows are missing."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib.resources import files as files_of_package
+from typing import Any
 
 import pyarrow as pa
 from jinja2 import Template
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, ViewContents, open_database
+from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
@@ -22,6 +24,14 @@ FETCHED_TABLES = {
 # The tables that report.sql creates, without their prefix `report_`.
 REPORT_TABLES = ("figures", "parts", "creators", "posts", "days")
 MOST_CREATORS, MOST_POSTS = 100, 25
+_LIFTS = ("paid_lift", "same_post_lift")
+# What the metadata of the asset shows of `report_figures`.
+KEY_FIGURES = (
+    *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
+    *("organic_engagements", "paid_engagements", "organic_engagement_rate", "paid_engagement_rate"),
+    *(*_LIFTS, "paid_ad_spend", "total_cpe", "paid_return_on_ad_spend"),
+    *(f"{lift}_{part}" for lift in _LIFTS for part in ("low", "high", "verdict")),
+)
 MAX_DAYS = max(days for days in WINDOWS.values() if days is not None)
 
 
@@ -52,7 +62,7 @@ class ReportData:
     as_of: date
     instances: Sequence[str]
     tables: Mapping[str, pa.Table]
-    missing: Mapping[str, Mapping[str | None, frozenset[date]]]
+    missing: Mapping[str, Mapping[str | None, Set[date]]]
     quarantined: Sequence[QuarantinedRows] = ()
 
     @property
@@ -67,6 +77,14 @@ class ReportData:
         rows = self.tables["figures"].select(["time_window", "instance_id", "days"]).to_pylist()
         days = {row["time_window"]: row["days"] or 0 for row in rows if row["instance_id"] is None}
         return "28d" if days.get("28d", 0) > days.get("7d", 0) else "7d"
+
+    @property
+    def key_figures(self) -> dict[str, Any]:
+        """The figures that the page opens with, of all instances and campaigns; None if not available."""
+        rows = self.tables["figures"].to_pylist()
+        found = (row for row in rows if row["instance_id"] is None and row["time_window"] == self.initial_window)
+        figures: dict[str, Any] = next(found, {})
+        return {name: figures.get(name) for name in KEY_FIGURES}
 
 
 def read_report(
@@ -107,7 +125,7 @@ def read_report(
     last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
     if not last_days:
         return None
-    days_missing = {name: _days_by_instance(missing.get(name, ())) for name in FETCHED_TABLES}
+    days_missing = {name: days_by_instance(missing.get(name, ())) for name in FETCHED_TABLES}
     named = {
         name
         for rows in tables.values()
@@ -122,10 +140,3 @@ def read_report(
         missing=days_missing,
         quarantined=sorted(quarantined, key=repr),
     )
-
-
-def _days_by_instance(partitions: Collection[Partition]) -> dict[str | None, frozenset[date]]:
-    found: dict[str | None, set[date]] = {}
-    for partition in partitions:
-        found.setdefault(partition.instance_id, set()).add(partition.day)
-    return {instance_id: frozenset(days) for instance_id, days in found.items()}

@@ -40,7 +40,6 @@ _LAST_DAY = Column(
 
 
 def _measures(metrics: Sequence[Metric]) -> list[Column]:
-    """Return the sums and the engagement rates of a post."""
     rates = (column for column in comparison(metrics, intervals=False) if column.unit == "percent")
     return [
         *(column for column in totals(metrics) if not is_post_count(column.name)),

@@ -105,24 +105,22 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
 
 def check_lake_windows(
     lake: Lake, tables: Sequence[RollupTable], rows: Mapping[str, pa.Table], *, memory_gb: float
-) -> tuple[dict[str, list[str]], int]:
+) -> dict[str, list[str]]:
     """Compare the rows of window tables, given by table name, with the raw tables of the lake.
 
     Returns:
-        By table name, one sentence for each raw file that cannot be read and each total that differs; and the number of
-        (post, day) pairs, over both date bases, for which campaigns report different numbers.
+        By table name, one sentence for each raw file that cannot be read and each total that differs.
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def check(contents: ViewContents) -> tuple[dict[str, list[str]], int]:
+        def check(contents: ViewContents) -> dict[str, list[str]]:
             sql_engine.register_stored_files(database.connection, contents.partitions)
             with sql_engine.translated_errors():
                 sql_engine.prepare_posts(database.connection, tables[0])
                 database.connection.execute(sql_engine.render("window_ranges.sql", tables[0])).fetchall()
-                conflicts = reconciliation.count_campaign_conflicts(database.connection, tables[0])
                 differences = reconciliation.check_windows(database.connection, tables, rows)
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
-            return {name: [*unreadable, *sentences] for name, sentences in differences.items()}, conflicts
+            return {name: [*unreadable, *sentences] for name, sentences in differences.items()}
 
         return database.read([(source, None) for source in _WINDOW_SOURCES], check)
 

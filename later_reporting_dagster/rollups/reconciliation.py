@@ -92,15 +92,7 @@ def _check_window_table(
                 yield f"{prefix}{each['time_window']}{' of all instances' * (scope == 'IS NULL')}: {sentence}"
 
 
-def count_campaign_conflicts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> int:
-    """Return the number of (post, day) pairs, over both date bases, for which campaigns report different numbers."""
-    conflicts = sql_engine.render("campaign_conflicts.sql", table)
-    (counted,) = query_rows(connection, f"SELECT count(*) AS conflicts FROM ({conflicts})")
-    return int(counted["conflicts"])
-
-
 def _compared(table: RollupTable) -> list[str]:
-    """Return the columns of a table that are compared with the raw rows."""
     if table.measures is Measures.CAMPAIGNS:
         return [metric.column for metric in CAMPAIGN_TOTALS]
     if table.measures is Measures.COSTS:

@@ -116,7 +116,6 @@ class RollupTable:
         return "Null for all instances together" if self.is_overall else ""
 
     def _measured(self) -> Iterable[Column]:
-        """Return the columns that are computed for each group."""
         if self.measures is Measures.CAMPAIGNS:
             return rollup_columns.campaign_results()
         if self.measures is Measures.COSTS:

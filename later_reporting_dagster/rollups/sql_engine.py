@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
 
-_TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 # Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
 _DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
 # Columns of posts that no rollup reads.
@@ -52,7 +52,7 @@ def rollup_definition() -> str:
 
 def duckdb_macros() -> str:
     """Return the SQL that creates the macros of all rollups."""
-    return _TEMPLATES.get_template("duckdb_macros.sql").render()
+    return TEMPLATES.get_template("duckdb_macros.sql").render()
 
 
 def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
@@ -135,15 +135,10 @@ def translated_errors() -> Iterator[None]:
 
 def render(template: str, table: RollupTable, **context: Any) -> str:
     """Return the SQL of a template in this package, for a table and its metrics."""
-    return _TEMPLATES.get_template(template).render(_context(table) | context)
+    return TEMPLATES.get_template(template).render(context_of(table) | context)
 
 
-def render_text(sql: str, table: RollupTable, **context: Any) -> str:
-    """Return the SQL of a template's text. It can import the other templates."""
-    return _TEMPLATES.from_string(sql).render(_context(table) | context)
-
-
-def _context(table: RollupTable) -> dict[str, Any]:
+def context_of(table: RollupTable) -> dict[str, Any]:
     """Return the variables of the templates. They are described in measures.sql."""
     measured = [column.name for column in rollup_columns.comparison(table.metrics, intervals=table.has_intervals)]
     variables = {
@@ -167,7 +162,6 @@ def _summed(metric: Metric, name: str) -> dict[str, Any]:
 
 
 def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return the template variables about metrics, channels and summed columns."""
     requested, additive = {metric.column for metric in metrics}, additive_metrics(metrics)
     rate_units = {
         str(channel): [unit for unit in ("impressions", "views") if raw_column(channel, unit) in requested]

@@ -4,11 +4,10 @@ from later_reporting_dagster.endpoint.http_server import running_server as runni
 from later_reporting_dagster.endpoint.http_server import serve as serve
 from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
 from later_reporting_dagster.sandbox.fault_middleware import FaultMiddleware as FaultMiddleware
-from later_reporting_dagster.sandbox.fault_rates import parse_rates as parse_rates
 from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
 from later_reporting_dagster.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
-from later_reporting_dagster.sandbox.malformed_rows import UNUSUAL_INSTANCE_IDS as UNUSUAL_INSTANCE_IDS
+from later_reporting_dagster.sandbox.malformed_rows import parse_rates as parse_rates
 from later_reporting_dagster.sandbox.sandbox_app import DemoSandbox as DemoSandbox
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.sandbox.sandbox_app import create_app as create_app

@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import API_VERSIONS, TOKEN_PATH
 from later_reporting_dagster.endpoint.responses import JsonObject, ProblemError
-from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,
     FAULTS,
@@ -25,7 +24,7 @@ from later_reporting_dagster.sandbox.faults import (
     PageFault,
     ResponseFault,
 )
-from later_reporting_dagster.sandbox.malformed_rows import MalformedRows
+from later_reporting_dagster.sandbox.malformed_rows import MalformedRows, draw, validate_rates
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World

@@ -130,7 +130,6 @@ Fault = ResponseFault | PageFault | ApiVersionFault
 
 
 def _replaced(response: FaultResponse, status: int, *, body: bytes, content_type: str, **headers: str) -> FaultResponse:
-    """Return another response with the rate-limit headers of the original one."""
     kept = {name: value for name, value in response.headers.items() if name.startswith("x-ratelimit-")}
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     return replace(response, status=status, body=body, headers={**kept, "content-type": content_type, **more})

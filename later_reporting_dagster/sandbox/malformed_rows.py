@@ -1,27 +1,67 @@
-"""Malformed rows and unusual instance ids: input that the API reference does not describe but that may arrive.
+"""Malformed rows: input that the API reference does not describe but that may arrive.
 
 A row is chosen by the seed and its key, not by the request: it is malformed in the same way in every response. Values
 that a JSON encoder does not write, such as `NaN`, are inserted as raw text.
+
+The probabilities of faults and of malformed rows are parsed and drawn in the same way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import accumulate
 from random import Random
 from typing import Any
 
 from msgspec import Raw
 
-from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
-
 Row = dict[str, Any]
 RowKey = tuple[str, int, int]
 """A row's `instanceId`, `campaignId` and `postId`."""
 
-UNUSUAL_INSTANCE_IDS = ("a/b", "..", "a|b", "a,b", "a b", "Zoë 😀", "%2F", "x" * 300, "")
-"""Instance ids that are special in paths, query strings or partition keys. No query can select the empty one."""
-
 _UTC_PLUS_14 = timezone(timedelta(hours=14))
+_FLOAT_TOLERANCE = 1e-9  # ten times 0.1 adds up to a little more than 1
+
+
+def parse_rates(texts: Iterable[str], *, known: Collection[str], kind: str) -> dict[str, float]:
+    """Parse command-line values such as `http-500:0.05` into probabilities by name, in the order of `known`.
+
+    Args:
+        kind: What the names stand for, for error messages: `fault` or `malformed row`.
+    """
+    rates: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition(":")
+        try:
+            rate = float(number)
+        except ValueError:
+            example = f"{next(iter(known))}:0.05"
+            raise ValueError(f"{text!r}: expected a {kind} and its probability, such as {example}") from None
+        if name in rates:
+            raise ValueError(f"the {kind} {name} is given twice")
+        rates[name] = rate
+    return validate_rates(rates, known=known, kind=kind)
+
+
+def validate_rates(rates: Mapping[str, float], *, known: Collection[str], kind: str) -> dict[str, float]:
+    """Return the probabilities in the order of `known`, so that draws do not depend on the order of the input."""
+    for name, rate in rates.items():
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; use one of {', '.join(known)}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"the probability of {name} must be from 0 to 1, not {rate:g}")
+    if sum(rates.values()) > 1 + _FLOAT_TOLERANCE:
+        raise ValueError(f"the {kind} probabilities add up to {sum(rates.values()):g}, more than 1")
+    return {name: rates[name] for name in known if name in rates}
+
+
+def draw(rates: Mapping[str, float], random: Random) -> str | None:
+    """Draw one name with its probability; None with the remaining probability."""
+    number = random.random()
+    for name, bound in zip(rates, accumulate(rates.values()), strict=True):
+        if number < bound:
+            return name
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,9 @@ from later_reporting_dagster.endpoint.responses import (
     unsupported_metrics,
 )
 from later_reporting_dagster.endpoint.tokens import Client, Tokens
-from later_reporting_dagster.sandbox import metric_support
-from later_reporting_dagster.sandbox.campaign_pages import CampaignStore
-from later_reporting_dagster.sandbox.post_pages import included_content_types
-from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
+from later_reporting_dagster.sandbox.campaigns import CampaignStore
+from later_reporting_dagster.sandbox.cursor_metrics import find_unsupported_metrics
+from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts, included_content_types
 from later_reporting_dagster.sandbox.synthetic_world import World, two_years_before
 
 _REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
@@ -123,8 +122,6 @@ def _instance_scope(world: World, options: SandboxOptions) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SyntheticStore:
-    """The `PostStore` of the sandbox."""
-
     world: World
     options: SandboxOptions
     posts: ServedPosts
@@ -135,7 +132,7 @@ class _SyntheticStore:
         return self.world.instance_ids
 
     async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse:
-        if names := metric_support.unsupported_metrics(query.metrics or (), included_content_types(query)):
+        if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
             raise unsupported_metrics(names)
         query = self._in_scope(query, caller)
         return self._respond(page, partial(self.posts.page, query), query=query)

@@ -1,7 +1,12 @@
-"""The posts that the sandbox serves at the moment: faults add and remove posts and alter rows."""
+"""The posts that the sandbox serves at the moment: filtered, sorted, and rendered as JSON, a page at a time.
 
-from collections.abc import Callable
+Filters and sorting work on columns; only the rows of the page are rendered. Faults add and remove posts and alter rows.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -10,13 +15,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
-from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, render_posts
+from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.sandbox.random_draws import IntArray
-from later_reporting_dagster.sandbox.synthetic_world import World
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World, json_times
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
+_FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
+_LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
+
+_PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
+_WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
 class ServedPosts:
@@ -117,3 +129,142 @@ class RequestedPage:
 
     def body(self) -> JsonObject:
         return self.render(self.page)
+
+
+def matching_rows(world: World, query: PostsQuery) -> IntArray:
+    """Return the positions in `world.posts` of the posts that match a query, in its order.
+
+    Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
+    """
+    rows = np.flatnonzero(_matches(world, query))
+    if query.sort_property is SortProperty.POST_DATE:
+        values = world.posts.published_ms[rows]
+    else:
+        since, until = metric_days(world, query)
+        values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
+        if query.sort_direction is SortDirection.ASC:
+            values = nulls_last(values)
+    if query.sort_direction is SortDirection.DESC:
+        values = -values
+    return rows[np.argsort(values, kind="stable")]
+
+
+def nulls_last(values: IntArray) -> IntArray:
+    """Return a column in which the values that are not available are the largest ones, to sort it in ascending order.
+
+    In descending order, they are the last ones anyway.
+    """
+    return np.where(values < 0, np.iinfo(np.int64).max, values)
+
+
+def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dict[str, Any]]:
+    """Return posts as flat JSON objects in the form of the sample in docs/api.md, "Posts performance".
+
+    Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
+    """
+    posts = world.posts
+    since, until = metric_days(world, query)
+    values = world.metrics(rows, since=since, until=until)
+    if cursor_only := [name for name in query.metrics or () if name not in _PAGED_METRICS]:
+        values |= cursor_only_metrics(world, rows, since=since, until=until)
+    metrics = {name: json_values(name, column) for name, column in values.items()}
+    published = json_times(posts.published_ms[rows])
+    rendered = []
+    for index, row in enumerate(rows.tolist()):
+        instance_id = world.instance_ids[posts.instance[row]]
+        post_id, creator_id = int(posts.post_id[row]), int(posts.creator_id[row])
+        content_type, platform, _ = CONTENT_TYPES[posts.content_type[row]]
+        code = _digest(f"{instance_id}/{post_id}").hex()
+        fields = {
+            "campaignId": int(posts.campaign_id[row]),
+            "contentImageUrl": f"https://example.com/posts/{code}.jpg",
+            "contentType": content_type,
+            "contentUrl": f"https://{platform}.example/p/{code}/",
+            "creatorId": creator_id,
+            "creatorProfile": _creator_profile(creator_id, content_type=content_type, platform=platform),
+            "instanceId": instance_id,
+            "postDate": published[index],
+            "postId": post_id,
+            **{name: metrics[name][index] for name in _PAGED_METRICS},
+        }
+        rendered.append(dict(sorted(fields.items())) | {name: metrics[name][index] for name in cursor_only})
+    return rendered
+
+
+def included_content_types(query: PostsQuery) -> list[str]:
+    return [
+        content_type
+        for content_type, platform, _ in CONTENT_TYPES
+        if (query.platforms is None or platform in query.platforms)
+        and (query.content_types is None or content_type in query.content_types)
+    ]
+
+
+def nest_metrics(row: Any, query: PostsQuery) -> Any:
+    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them.
+
+    Rows that were replaced by raw JSON are returned as they are.
+    """
+    if query.metrics is None or not isinstance(row, dict):
+        return row
+    outer = {name: value for name, value in row.items() if name not in _PAGED_METRICS and name not in query.metrics}
+    return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
+
+
+def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
+    posts = world.posts
+    since, until = metric_days(world, query)
+    if query.basis is DateBasis.POST_DATE:
+        matches = (posts.day >= query.start.toordinal()) & (posts.day <= query.end.toordinal())
+    else:
+        matches = (posts.day <= until) & (posts.day + posts.lifetime_days > since) & (since <= until)
+    if query.instance_ids is not None:
+        instance_ids = set(query.instance_ids)
+        matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
+    if query.campaign_ids is not None:
+        matches &= _is_in(posts.campaign_id, query.campaign_ids)
+    if query.platforms is not None:
+        matches &= np.array([platform in query.platforms for _, platform, _ in CONTENT_TYPES])[posts.content_type]
+    if query.content_types is not None:
+        matches &= np.array([name in query.content_types for name, _, _ in CONTENT_TYPES])[posts.content_type]
+    return matches
+
+
+def _is_in(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
+    """Return where a column has one of the numbers. A query may have numbers beyond int64, which match nothing."""
+    return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
+
+
+def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
+    """Return the first and last ordinal day of the metrics: to date by `post_date`, else those of the range."""
+    if query.basis is DateBasis.POST_DATE:
+        return date.min.toordinal(), world.last_day.toordinal()
+    return query.start.toordinal(), min(query.end, world.last_day).toordinal()
+
+
+def json_values(name: str, values: IntArray) -> list[int | float | None]:
+    """Return a metric column as JSON values: null if not available, hundredths as numbers."""
+    if name in _WHOLE_METRICS:
+        return [None if value < 0 else value for value in values.tolist()]
+    return [
+        None if value < 0 else value / 100 if value % 100 else value // 100  # whole amounts without `.0`
+        for value in values.tolist()
+    ]
+
+
+@lru_cache(maxsize=65_536)
+def _creator_profile(creator_id: int, *, content_type: str, platform: Platform) -> dict[str, str | None]:
+    first, last, name_draw, image_draw, *_ = _digest(f"creator {creator_id}")
+    first_name, last_name = _FIRST_NAMES[first % len(_FIRST_NAMES)], _LAST_NAMES[last % len(_LAST_NAMES)]
+    handle = f"creator{creator_id}"
+    return {
+        "contentType": content_type,
+        "fullName": f"{first_name} {last_name}" if name_draw >= 20 else None,
+        "handleName": handle,
+        "profileImage": f"https://example.com/profiles/{handle}_{platform}.jpg" if image_draw >= 26 else None,
+        "profileLink": f"https://{platform}.example/{handle}",
+    }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=6).digest()

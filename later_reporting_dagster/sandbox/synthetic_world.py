@@ -6,7 +6,6 @@ the same posts for any range of the world, and columns are drawn for all posts a
 All values are whole numbers, money and rates in hundredths: rounding is exact, and daily metrics add up to the totals.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import MAX_RANGE_YEARS, ContentType, Platform, years_later
-from later_reporting_dagster.sandbox import metric_support
 from later_reporting_dagster.sandbox.random_draws import (
     IntArray,
     Keys,
@@ -74,34 +72,6 @@ _ACCRUING = (
     "paidEngagements",
     "paidCost",
 )
-# Additive metrics of the cursor version: the metric that each is a part of, and its mean share in thousandths.
-_PARTS: Mapping[str, tuple[str, int]] = {
-    "likes": ("engagements", 700),
-    "comments": ("engagements", 80),
-    "shares": ("engagements", 60),
-    "saves": ("engagements", 50),
-    "replies": ("engagements", 20),
-    "reposts": ("engagements", 30),
-    "totalInteractions": ("engagements", 950),
-    "views": ("impressions", 600),
-    "navigationTapForward": ("impressions", 300),
-    "navigationTapBack": ("impressions", 40),
-    "navigationTapExit": ("impressions", 60),
-    "navigationSwipeForward": ("impressions", 80),
-    "crosspostedViews": ("impressions", 200),
-    "crosspostedFacebookOnlyViews": ("impressions", 90),
-    "paidLikes": ("paidEngagements", 700),
-    "paidComments": ("paidEngagements", 60),
-    "paidShares": ("paidEngagements", 50),
-    "paidSaves": ("paidEngagements", 40),
-    "paidViews": ("paidImpressions", 600),
-}
-# Reach metrics of the cursor version: the impressions that each is based on, and its maximum share in thousandths.
-_REACH: Mapping[str, tuple[str, int]] = {
-    "organicReach": ("impressions", 500),
-    "reach": ("impressions", 550),
-    "paidReach": ("paidImpressions", 450),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,35 +196,6 @@ class World:
         )
         return values | {f"paid{name[0].upper()}{name[1:]}": value for name, value in paid.items()}
 
-    def cursor_only_metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """Return the metrics that only the cursor API version has; arguments and units as in `metrics`.
-
-        Metrics that a content type does not support are not available. Additive metrics are shares of engagements or
-        impressions and accrue like these. Reach is not additive: most of it is reached in the first days.
-        """
-        posts = self.posts
-        key = child(self.instance_keys[posts.instance[rows]], posts.post_id[rows])
-        totals = self.totals(rows)
-        values: dict[str, IntArray] = {}
-        for name, (whole, per_mille) in _PARTS.items():
-            share = floor(per_mille * (0.5 + uniform(key, name)))
-            total = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
-            values[name] = self.recorded(total, rows, since=since, until=until)
-        for name, (base, per_mille) in _REACH.items():
-            maximum = np.where(totals[base] < 0, NOT_AVAILABLE, totals[base] * per_mille // 1000)
-            impressions = self.recorded(totals[base], rows, since=since, until=until)
-            values[name] = np.where(maximum < 0, NOT_AVAILABLE, np.minimum(maximum, impressions))
-        followers = floor(log_normal(child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
-        values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
-        # In hundredths of a second; the API reference names no unit.
-        watch_time = 100 * values["views"] * (3 + floor(20 * uniform(key, "watched")))
-        values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watch_time)
-        values["avgWatchTime"] = quotient(values["videoViewTotalTime"], values["views"], scale=1)
-        for name in values:
-            supported = np.array([metric_support.supports(content_type, name) for content_type, _, _ in CONTENT_TYPES])
-            values[name] = np.where(supported[posts.content_type[rows]], values[name], NOT_AVAILABLE)
-        return values
-
     def totals(self, rows: IntArray) -> dict[str, IntArray]:
         """Return the accruing quantities of some posts at the end of their lifetimes, with both costs, by name."""
         return dict(zip(_ACCRUING, self.posts.totals[:, rows], strict=True))
@@ -271,6 +212,17 @@ class World:
         before = _ACCRUED[decay, lifetime, np.clip(since - posts.day[rows], 0, lifetime)]
         after = _ACCRUED[decay, lifetime, np.clip(until + 1 - posts.day[rows], 0, lifetime)]
         return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
+
+
+def part_of(totals: IntArray, name: str, *, per_mille: int, keys: Keys) -> IntArray:
+    """Draw the parts of the totals of some posts that another metric has; their mean share is in thousandths."""
+    share = floor(per_mille * (0.5 + uniform(keys, name)))
+    return np.where(totals < 0, NOT_AVAILABLE, totals * share // 1000)
+
+
+def json_times(milliseconds: IntArray) -> list[str]:
+    times: list[str] = np.datetime_as_string(milliseconds.astype("datetime64[ms]"), unit="ms").tolist()
+    return [f"{time}Z" for time in times]
 
 
 def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:

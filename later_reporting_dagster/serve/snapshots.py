@@ -215,7 +215,6 @@ def digest(*values: object) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the number of bytes that the files below a folder take."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # removed meanwhile

@@ -28,8 +28,7 @@ from later_reporting_dagster.endpoint.responses import (
 )
 from later_reporting_dagster.endpoint.tokens import Client
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable
-from later_reporting_dagster.serve.lake_state import LakeChanged, LakeState, all_instances
-from later_reporting_dagster.serve.rows import CampaignRows, PostRows
+from later_reporting_dagster.serve.rows import CampaignRows, LakeChanged, LakeState, PostRows, all_instances
 from later_reporting_dagster.serve.snapshots import (
     BLOCK_ROWS,
     MAX_FILES,
@@ -133,7 +132,6 @@ class LakeStore:
         raise ProblemError(HTTPStatus.NOT_FOUND, ProblemType.NOT_FOUND, detail)
 
     async def _page(self, rows: _Rows, page: PageRequest, caller: Caller, *, order: str) -> PageResponse:
-        """Return a page of rows in an order, which is SQL."""
         number, start = divmod(page.offset, BLOCK_ROWS)
         key, part = digest(rows), digest(order, number)
         with self._tables.pinned(key, part):
@@ -188,7 +186,7 @@ class LakeStore:
             if len(self._missing) > MAX_FILES:
                 self._missing = {each: headers for each, headers in self._missing.items() if each in self._tables}
             return name
-        raise _unreadable("files of the lake are replaced faster than they can be read: try again later")
+        raise _internal_error("files of the lake are replaced faster than they can be read: try again later")
 
     def _write_rows(self, rows: _Rows, state: LakeState, name: str, key: str) -> str:
         version = rows.write(self._lake, state, self._tables, name)
@@ -248,15 +246,15 @@ def _lake_problems() -> Iterator[None]:
     try:
         yield
     except (RowsNotRead, NotWritten) as error:
-        raise _unreadable(str(error)) from error
+        raise _internal_error(str(error)) from error
     except (LakeUnavailable, FileDamaged) as error:
         _logger.exception("The lake cannot be read")
-        raise _unreadable("the lake cannot be read: see the log of the server") from error
+        raise _internal_error("the lake cannot be read: see the log of the server") from error
 
 
 def _conflict(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.CONFLICT, _CONFLICT, detail)
 
 
-def _unreadable(reason: str) -> ProblemError:
+def _internal_error(reason: str) -> ProblemError:
     return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, reason)

@@ -250,7 +250,7 @@ def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None
             assert api.get(f"{POSTS}&dateBasis=performance_date").status_code == 200
             assert problem_of(api.get("/v2/campaigns")) == (404, "ANL_00404")
         assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
-        assert httpx.get(f"{base_url}/docs").status_code == 200
+        assert httpx.get(f"{base_url}/openapi.json").status_code == 200
         assert command.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         printed = command.output + command.errors
         for text in secret_texts(SECRET) | secret_texts(token) | {*token.split(".")[1:]}:

@@ -14,9 +14,12 @@ import psycopg2
 import pytest
 
 from later_reporting_dagster.client import RateLimiter, StoreUnavailable, rate_limit_store, shared_rate_limit_store
-from later_reporting_dagster.client.rate_limit_stores import FallbackRateLimitStore
+from later_reporting_dagster.client.rate_limit_stores import (
+    RETRY_SECONDS,
+    FallbackRateLimitStore,
+    local_rate_limit_store,
+)
 from later_reporting_dagster.client.rate_limiter import Ledger, LedgerChange, MemoryRateLimitStore, Rate
-from later_reporting_dagster.client.shared_rate_limit import RETRY_SECONDS, local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 from tests.services import free_port, running_postgres
 
@@ -164,7 +167,7 @@ def test_unreachable_server_is_warned_of_once_and_this_machine_counts_alone(
 def test_server_that_does_not_respond_blocks_neither_the_event_loop_nor_the_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("later_reporting_dagster.client.shared_rate_limit.CONNECT_TIMEOUT_SECONDS", 2)  # libpq's least
+    monkeypatch.setattr("later_reporting_dagster.client.rate_limit_stores.CONNECT_TIMEOUT_SECONDS", 2)  # libpq's least
 
     async def scenario(port: int) -> int:
         store = rate_limit_store(f"postgresql://127.0.0.1:{port}/db", base_url=API)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import RateLimiter, rate_limit_state_path
+from later_reporting_dagster.client.rate_limit_stores import local_rate_limit_store
 from later_reporting_dagster.client.rate_limiter import Ledger, Rate
-from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 
 START = 1_750_000_000.0
@@ -268,7 +268,7 @@ PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
+from later_reporting_dagster.client.rate_limit_stores import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 
 async def main():

@@ -51,23 +51,18 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
     months = list((filled.root / "_compacted" / RAW / "month=2024-03").rglob("part-0.parquet"))
     assert len(months) == len(INSTANCE_IDS)
     assert {name: stored for name, stored in files(filled.root).items() if "_compacted" not in name} == before
-    daily_bytes, month_bytes = (
-        sum(len(data) for data, _ in before.values()),
-        sum(each.stat().st_size for each in months),
-    )
-    copied = (
-        f"readers read {len(months)} monthly files ({month_bytes:,} bytes in total) instead of"
-        f" {len(PARTITIONS)} daily files ({daily_bytes:,} bytes in total), which are kept"
-    )
     assert logged(filled, result) == {
-        "Compacted later/post_metrics_daily: 0 months written, 0 unchanged;"
-        " readers read 0 monthly files (0 bytes in total) instead of 0 daily files (0 bytes in total), which are kept",
-        f"Compacted later/posts_published: {len(months)} months written, 0 unchanged; {copied}",
+        f"Compacted {table}: {count} months written, 0 unchanged; readers read {count} monthly files instead of {daily}"
+        " daily files, which are kept; 0 days are not copied"
+        for table, count, daily in (
+            ("later/post_metrics_daily", 0, 0),
+            ("later/posts_published", len(months), len(PARTITIONS)),
+        )
     }
 
     after = files(filled.root)
-    again = f"Compacted later/posts_published: 0 months written, {len(months)} unchanged; {copied}"
-    assert again in logged(filled, run_job(filled))
+    again = f"Compacted later/posts_published: 0 months written, {len(months)} unchanged; "
+    assert any(line.startswith(again) for line in logged(filled, run_job(filled)))
     assert files(filled.root) == after
 
 

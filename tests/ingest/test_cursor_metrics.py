@@ -16,10 +16,11 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import MetricsRejected, RetriesExhausted
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
+from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World
+from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
 from tests.conftest import DAYS, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, run_ingest
 
@@ -37,9 +38,8 @@ def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) ->
         else:
             rows = np.flatnonzero((posts.day <= ordinal) & (posts.day + posts.lifetime_days > ordinal))
             since = until = ordinal
-        values = world.metrics(rows, since=since, until=until) | world.cursor_only_metrics(
-            rows, since=since, until=until
-        )
+        values = world.metrics(rows, since=since, until=until)
+        values |= cursor_only_metrics(world, rows, since=since, until=until)
         for position, row in enumerate(rows.tolist()):
             key = (world.instance_ids[posts.instance[row]], int(posts.campaign_id[row]), int(posts.post_id[row]))
             expected[day, *key] = {

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import METRICS, parse_metrics, post_type
 from later_reporting_dagster.ingest.write_guard import (
-    MetricTotal,
     PartitionDiff,
     ShrankTooMuch,
     TooManyBadRows,
@@ -63,28 +62,6 @@ def test_diff_ignores_metrics_among_unknown_fields(before: str, after: str | Non
     assert found.restated == restated
 
 
-def test_diff_totals_additive_metrics_and_distinguishes_null_from_0() -> None:
-    old = posts({"post_id": 1, "impressions": 100, "paid_impressions": None, "estimated_value_generated": 0.1})
-    new = posts(
-        {"post_id": 1, "impressions": 223, "paid_impressions": 7, "estimated_value_generated": 0.1},
-        {"post_id": 2, "estimated_value_generated": 0.2},
-    )
-    totals = diff_partitions(old, new).totals
-    assert totals.keys() == {
-        "engagements",
-        "impressions",
-        "paid_engagements",
-        "paid_impressions",
-        "estimated_value_generated",
-    }
-    assert (totals["impressions"], totals["impressions"].change) == (MetricTotal(100, 223), 123)
-    assert (totals["paid_impressions"], totals["paid_impressions"].change) == (MetricTotal(None, 7), None)
-    assert (totals["engagements"], totals["engagements"].change) == (MetricTotal(None, None), None)
-    assert totals["estimated_value_generated"].change == 0.2
-    gone = diff_partitions(new, old).totals
-    assert (gone["paid_impressions"], gone["impressions"].change) == (MetricTotal(7, None), -123)
-
-
 def test_diff_counts_values_after_of_metrics_that_had_values() -> None:
     old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
@@ -100,9 +77,7 @@ def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
     )
     forward, backward = diff_partitions(old, new), diff_partitions(new, old)
     assert (forward.added, forward.removed, forward.restated) == (1, 1, 1)
-    assert forward.totals == {"impressions": MetricTotal(7, 10)}
     assert (forward.values_before, forward.values_after) == (2, 2)
-    assert backward.totals == {"impressions": MetricTotal(10, 7)}
     assert (backward.values_before, backward.values_after) == (2, 2)
     assert diff_partitions(old, old.drop_columns(["cpm"])).restated == 0
 
@@ -112,7 +87,7 @@ def test_diff_without_common_metrics_loses_no_values() -> None:
     likes = parse_metrics("likes")
     new = posts_table([post_type(likes)(**(IDENTITY | {"post_id": each})) for each in range(30)], metrics=likes)
     found = diff_partitions(old, new)
-    assert (found.restated, found.totals, found.values_before) == (0, {}, 0)
+    assert (found.restated, found.values_before) == (0, 0)
     WriteGuard().check_diff(found)
 
 
@@ -128,15 +103,10 @@ def test_diff_equals_the_diff_of_dictionaries(
             *({"post_id": key, "impressions": count, "content_type": kind} for key, (count, kind) in rows.items())
         )
 
-    def total(rows: dict[int, tuple[int | None, str | None]]) -> int | None:
-        known = [count for count, _ in rows.values() if count is not None]
-        return sum(known) if known else None
-
     found = diff_partitions(table(before), table(after))
     assert found.added == len(after.keys() - before.keys())
     assert found.removed == len(before.keys() - after.keys())
     assert found.restated == sum(before[key] != after[key] for key in before.keys() & after.keys())
-    assert found.totals["impressions"] == MetricTotal(total(before), total(after))
 
 
 def diff(before: int, after: int, *, values_before: int = 0, values_after: int = 0) -> PartitionDiff:
@@ -146,7 +116,6 @@ def diff(before: int, after: int, *, values_before: int = 0, values_after: int =
         added=0,
         removed=0,
         restated=0,
-        totals={},
         values_before=values_before,
         values_after=values_after,
     )

@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.rollups.campaign_reconciliation import CampaignReconciliation, reconcile_campaigns
+from later_reporting_dagster.rollups.raw_reconciliation import CampaignReconciliation, reconcile_campaigns
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, Shape, campaign, performance, world_of, write, write_campaigns

@@ -9,7 +9,7 @@ import schemathesis
 from schemathesis import Case
 
 from later_reporting_dagster.contract import CURSOR, METRICS
-from later_reporting_dagster.sandbox import metric_support
+from later_reporting_dagster.sandbox.cursor_metrics import supports
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
 from tests.openapi_documents import (
     CURSOR_DOCUMENT,
@@ -24,7 +24,7 @@ from tests.sandbox.conftest import WORLD, sandbox
 METRICS_OF_ALL_POSTS = [
     metric.api_name
     for metric in METRICS
-    if all(metric_support.supports(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
+    if all(supports(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
 ]
 
 

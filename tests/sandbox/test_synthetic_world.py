@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 from later_reporting_dagster.sandbox import World
-from later_reporting_dagster.sandbox.post_pages import matching_rows
+from later_reporting_dagster.sandbox.served_posts import matching_rows
 from later_reporting_dagster.sandbox.synthetic_world import NOT_AVAILABLE
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))

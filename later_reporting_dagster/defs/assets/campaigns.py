@@ -7,15 +7,14 @@ from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
-from pydantic import Field
 
 from later_reporting_dagster.client import LaterClient, LaterError
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
-from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchRun
+from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.events import already_logged, preview, table_result
-from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
@@ -28,18 +27,7 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     content_hash_of,
 )
-from later_reporting_dagster.rollups.periods import Cadence
-
-
-class CampaignPerformanceConfig(dg.Config):
-    """Run config of a fetch; by default it fetches every selected day. A day is one file with all campaigns."""
-
-    only_missing: bool = Field(default=False, description="Fetch only the days that have no file in the lake.")
-    accept_shrinking: bool = Field(
-        default=False,
-        description="Also replace files that lose more campaigns than LATER_SHRINK_LIMIT_PERCENT allows, or all values"
-        " of their metrics. Use it if campaigns or values were really deleted.",
-    )
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 
 
 def campaign_steps(settings: DefinitionSettings) -> list[AssetStep]:
@@ -85,7 +73,7 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
 
 
 def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
-    """Return the step of the daily performance. A backfill of any number of days is one run.
+    """Return the step of the daily performance.
 
     If a day fails, the others are written, and the run fails at its end. If the API refuses the route, the run logs a
     warning and writes nothing.
@@ -95,34 +83,18 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
         _fetch_campaign_performance(context, later, settings=settings)
         yield already_logged(context)
 
-    spec = table_spec(
-        settings,
-        CAMPAIGN_PERFORMANCE_TABLE,
-        campaign_performance_columns(settings.campaign_metrics),
-        description=(
-            "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
-            " (`dateBasis=performance_date`). Days can be summed."
-        ),
-        group_name="campaigns",
-        tags={"later/layer": "raw", "later/date_basis": "performance_date"},
-        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
-        freshness_policy=settings.freshness,
+    columns = campaign_performance_columns(settings.campaign_metrics)
+    description = (
+        "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
+        " (`dateBasis=performance_date`). Days can be summed."
     )
-    return AssetStep(
-        name=settings.op_name(CAMPAIGN_PERFORMANCE_TABLE),
-        specs=[spec],
-        run=run,
-        config=CampaignPerformanceConfig,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=settings.pool,
-    )
+    return fetched_step(settings, CAMPAIGN_PERFORMANCE, columns, description=description, config=FetchConfig, run=run)
 
 
 def _fetch_campaign_performance(
     context: AssetExecutionContext, later: LaterReportingResource, *, settings: DefinitionSettings
 ) -> None:
-    """Fetch the run's days and log their materializations; only warn if the API refuses the route."""
-    config = CampaignPerformanceConfig(**context.op_execution_context.op_config)
+    config = FetchConfig(**context.op_execution_context.op_config)
     fetch_run = FetchRun(context, later, CAMPAIGN_PERFORMANCE_TABLE)
     days = [Partition(day) for day in partition_first_days(context)]
     configured = later.configured_instances()

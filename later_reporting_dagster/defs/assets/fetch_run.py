@@ -1,96 +1,31 @@
-"""One run of a raw table: fetch in a background thread, and log each day once all of its files are done."""
+"""The tables that are fetched day by day: their step, and its run, which logs each day once its files are done."""
 
-import asyncio
-import contextlib
-import contextvars
 import hashlib
-import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date
-from queue import Full, Queue
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 from dagster import AssetExecutionContext
+from pydantic import Field
 
-from later_reporting_dagster.client import (
-    ClientEvent,
-    LaterClient,
-    PageFetched,
-    PagesRefetched,
-    RateLimitWait,
-    RequestRetried,
-)
-from later_reporting_dagster.defs.events import PREVIEW_ROWS, combined_failure, log_materialization, preview
+from later_reporting_dagster.client import ClientEvent, LaterClient
+from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
+from later_reporting_dagster.defs.events import combined_failure, log_materialization, preview
+from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
-from later_reporting_dagster.lake import Partition, WriteResult
+from later_reporting_dagster.ingest.result_stream import Progress, stream
+from later_reporting_dagster.lake import Column, Partition, WriteResult
 from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.rollups.periods import Cadence
 
-# The columns of the preview of posts. The preview of campaigns has all columns but the unknown fields.
-PREVIEW_COLUMNS = (
-    "instance_id",
-    "post_id",
-    "content_type",
-    "creator_handle_name",
-    "impressions",
-    "engagements",
-    "paid_impressions",
-    "paid_engagements",
-)
-# Shorter waits are normal under the rate limit and are not logged.
-MIN_LOGGED_WAIT_SECONDS = 5.0
-# Maximum number of results in the queue. Bounds memory if logging days is slower than fetching them.
-QUEUE_SIZE = 64
-
-_Result = TypeVar("_Result")
 Emit = Callable[[PartitionResult], None]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a run has done so far: partitions to fetch, written and failed, rows in files, and pages received.
-
-    Attributes:
-        warnings: what the caller should know although the run succeeds.
-        status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
-    """
-
-    table_name: str
-    partitions: int = 0
-    written: int = 0
-    failed: int = 0
-    rows: int = 0
-    requests: int = 0
-    retries: int = 0
-    rate_limit_waits: int = 0
-    warnings: list[str] = field(default_factory=list)
-    status: str = ""
-
-    def count(self, event: ClientEvent) -> str:
-        """Count an event of the client, and return what to log about it; an empty text for nothing."""
-        match event:
-            case PageFetched():
-                self.requests += 1
-                self.status = ""
-            case RateLimitWait():
-                self.rate_limit_waits += 1
-                # Concurrent requests wait at the same time; one log line is enough for all of them.
-                if event.seconds >= MIN_LOGGED_WAIT_SECONDS and not self.status.startswith("waiting"):
-                    self.status = f"waiting {event.seconds:.0f} s for the rate limit"
-                    return self.status.capitalize()
-            case RequestRetried():
-                self.retries += 1
-                self.status = f"retrying in {event.wait_seconds:.0f} s"
-                return f"Retrying in {event.wait_seconds:.1f} s: {event.reason}"
-            case PagesRefetched():
-                return f"Fetching again from the first page: {event.reason}"
-        return ""
-
-
 # Set by a caller that runs the asset inside the caller's process, such as the CLI; never set in a run that Dagster
 # launches. Called after each change.
 PROGRESS_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("PROGRESS_LISTENER", default=None)
@@ -103,7 +38,7 @@ class _Day:
     Attributes:
         present: instances that have a file.
         pending: files without a result yet.
-        changes: what changed in replaced files: rows added, removed and restated, and the total of each metric.
+        changes: how many rows were added, removed and restated in replaced files.
     """
 
     day: date
@@ -112,8 +47,8 @@ class _Day:
     written: dict[str | None, WriteResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     bad_rows: int = 0
-    changes: dict[str, float] = field(default_factory=dict)
-    preview: pa.Table | None = None
+    changes: Counter[str] = field(default_factory=Counter)
+    preview: dg.TableMetadataValue | None = None
 
     def add(self, result: PartitionResult) -> None:
         """Add the result of one of the pending files."""
@@ -125,22 +60,57 @@ class _Day:
         self.present.add(instance_id)
         self.written[instance_id] = result.file
         self.bad_rows += result.bad_rows
-        if self.preview is None or not self.preview.num_rows:
-            names = [name for name in PREVIEW_COLUMNS if name in result.rows.column_names]
-            rows = result.rows.select(names) if "post_id" in names else result.rows.drop_columns(["extra"])
-            self.preview = rows.slice(0, PREVIEW_ROWS)
+        if self.preview is None and result.rows.num_rows:
+            self.preview = preview(result.rows)
         if (diff := result.diff) is not None:
-            rows_changed = {"rows_added": diff.added, "rows_removed": diff.removed, "rows_restated": diff.restated}
-            totals = {name: total.change for name, total in diff.totals.items() if total.change}
-            for name, change in {**rows_changed, **totals}.items():
-                self.changes[name] = self.changes.get(name, 0) + change
+            self.changes.update(rows_added=diff.added, rows_removed=diff.removed, rows_restated=diff.restated)
+
+
+class FetchConfig(dg.Config):
+    """Run config of a fetch; by default it fetches every selected day."""
+
+    only_missing: bool = Field(default=False, description="Fetch only files that are not in the lake.")
+    accept_shrinking: bool = Field(
+        default=False,
+        description="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
+        " their metrics. Use it if rows or values were really deleted.",
+    )
+
+
+def fetched_step(
+    settings: DefinitionSettings,
+    table: RawTable,
+    columns: Sequence[Column],
+    *,
+    description: str,
+    config: type[FetchConfig],
+    run: RunStep,
+) -> AssetStep:
+    """Return the step of a table that is fetched day by day. A backfill of any number of days is one run."""
+    spec = table_spec(
+        settings,
+        table.name,
+        columns,
+        description=description,
+        group_name=table.rows,
+        tags={"later/layer": "raw", "later/date_basis": str(table.date_basis)},
+        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
+        freshness_policy=settings.freshness,
+    )
+    return AssetStep(
+        name=settings.op_name(table.name),
+        specs=[spec],
+        run=run,
+        config=config,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=settings.pool,
+    )
 
 
 class FetchRun:
     """One run of a raw table. Memory grows with the number of days, not of rows.
 
     Attributes:
-        lake: where the files are written.
         failed: the reason by partition, of each that failed.
         expected: the instances that each day should have; empty if a file has all instances.
     """
@@ -176,8 +146,7 @@ class FetchRun:
     def run(self, fetch: Callable[[LaterClient, Emit], Coroutine[Any, Any, None]]) -> None:
         """Fetch with an open client in a background thread, and log each day once its last file is done.
 
-        Args:
-            fetch: calls `plan` and emits the result of each pair exactly once.
+        `fetch` calls `plan` and emits the result of each pair exactly once.
         """
         client, progress = self._later.client(on_event=self._on_event), self._progress
 
@@ -254,8 +223,8 @@ class FetchRun:
                 **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
                 **({"failed_instances": dg.MetadataValue.json(files.failed)} if files.failed else {}),
                 **({"bad_rows": files.bad_rows} if files.bad_rows else {}),
-                **{f"change/{name}": round(change, 6) for name, change in files.changes.items()},
-                **({} if files.preview is None else {"preview": preview(files.preview)}),
+                **{f"change/{name}": count for name, count in files.changes.items()},
+                **({} if files.preview is None else {"preview": files.preview}),
             },
         )
 
@@ -269,55 +238,3 @@ def day_version(content_hashes: Mapping[str | None, str]) -> str:
         return content_hashes[None]
     lines = [f"{instance_id!a} {content_hashes[instance_id]}\n" for instance_id in sorted(map(str, content_hashes))]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-class StreamClosed(Exception):  # noqa: N818 - named for what happened
-    """The iterator was closed, so no more results are accepted."""
-
-
-def stream(start: Callable[[Callable[[_Result], None]], Coroutine[Any, Any, None]]) -> Iterator[_Result]:
-    """Run the coroutine `start(emit)` in its own thread and event loop, and yield each result that it emits.
-
-    `emit` may be called from any thread; it blocks while the queue is full. If the coroutine raises an exception, the
-    results that it emitted are yielded first, then the exception is raised. Closing the iterator, as an interrupt of
-    the run does, cancels the coroutine.
-    """
-    queue: Queue[Any] = Queue(maxsize=QUEUE_SIZE)
-    closed = threading.Event()
-    end = object()
-    errors: list[BaseException] = []
-    loop = asyncio.new_event_loop()
-
-    def emit(result: object) -> None:
-        while not closed.is_set():
-            with contextlib.suppress(Full):
-                queue.put(result, timeout=0.2)
-                return
-        raise StreamClosed
-
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(start(emit))
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that iterates
-            errors.append(error)
-        with contextlib.suppress(StreamClosed):
-            emit(end)
-
-    def cancel_all() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="later-reporting-ingest", daemon=True)
-    thread.start()
-    try:
-        while (result := queue.get()) is not end:
-            yield result
-        if errors:
-            raise errors[0]
-    finally:
-        closed.set()
-        with contextlib.suppress(RuntimeError):  # the coroutine has finished, and its thread has closed the loop
-            loop.call_soon_threadsafe(cancel_all)
-        thread.join(timeout=10)

@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
-from later_reporting_dagster.defs.automation import instances_metadata, when_upstream_changes
-from later_reporting_dagster.defs.events import table_result
+from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.events import preview, table_result
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, Files, expected_files, refreshed_coverage
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances, known_instances
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
+from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES
 
 _RAW_NAMES = tuple(raw_table.name for raw_table in RAW_TABLES)
@@ -38,7 +37,8 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
         days = settings.expected_days(now)
         rows, _ = current_instances(lake, listed, configured=configured, days=days, today=now.date())
         context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
-        yield table_result(lake.write_table(INSTANCES_TABLE, rows), instances_metadata(rows))
+        written = lake.write_table(INSTANCES_TABLE, rows)
+        yield table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
 
     spec = table_spec(
         settings,
@@ -61,7 +61,10 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         lake = later.lake()
-        files, expected = stored_and_expected_files(lake, later, settings)
+        days = settings.expected_days(datetime.now(UTC))
+        files, expected = stored_and_expected_files(
+            lake, days, configured=later.configured_instances(), tables=settings.tables
+        )
         rows, footers_read = refreshed_coverage(lake, files, expected)
         missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
         context.log.info(
@@ -86,13 +89,3 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         automation_condition=when_upstream_changes(key, upstream=followed) | due,
     )
     return AssetStep(name=settings.op_name(COVERAGE_TABLE), specs=[spec], run=run)
-
-
-def stored_and_expected_files(
-    lake: Lake, later: LaterReportingResource, settings: DefinitionSettings
-) -> tuple[Files, dict[str, list[Partition]]]:
-    """Return the files of the tables that are fetched, and the partitions that should have one, by table."""
-    files: Files = {name: lake.file_versions(name) for name in _COVERED_TABLES}
-    days = settings.expected_days(datetime.now(UTC))
-    instances = known_instances(lake, configured=later.configured_instances())
-    return files, expected_files(files, days, instances, tables=settings.tables)

@@ -10,19 +10,18 @@ from pydantic import Field
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
-from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchRun
+from later_reporting_dagster.defs.asset_steps import AssetStep
+from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.checks.posts import evaluate_files
 from later_reporting_dagster.defs.events import already_logged
-from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
-from later_reporting_dagster.rollups.periods import Cadence
 
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
@@ -37,8 +36,8 @@ _DESCRIPTIONS = {
 }
 
 
-class PostsConfig(dg.Config):
-    """Run config of a fetch; by default it fetches every instance of the selected days."""
+class PostsConfig(FetchConfig):
+    """Run config of a fetch of posts; by default it fetches every instance of the selected days."""
 
     instances: list[str] = Field(
         default_factory=list,
@@ -50,14 +49,6 @@ class PostsConfig(dg.Config):
         description="Fetch only these days of these instances, such as {instance_000: [2024-01-03, 2024-01-05 to"
         " 2024-01-09]}. Days outside of the run's partitions are ignored.",
     )
-    only_missing: bool = Field(
-        default=False, description="Fetch only the (day, instance) pairs that have no file in the lake."
-    )
-    accept_shrinking: bool = Field(
-        default=False,
-        description="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
-        " their metrics. Use it if posts or values were really deleted.",
-    )
 
 
 def posts_steps(settings: DefinitionSettings) -> list[AssetStep]:
@@ -66,7 +57,7 @@ def posts_steps(settings: DefinitionSettings) -> list[AssetStep]:
 
 
 def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
-    """Return the step of a raw asset. A backfill of any number of days is one run.
+    """Return the step of a raw asset.
 
     If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
     in its metadata, and the run fails at its end with the (day, instance) pairs that failed.
@@ -76,24 +67,8 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
         _fetch_posts(context, later, raw_table=raw_table, settings=settings)
         yield already_logged(context)
 
-    spec = table_spec(
-        settings,
-        raw_table.name,
-        post_columns(settings.metrics),
-        description=_DESCRIPTIONS[raw_table.date_basis],
-        group_name="posts",
-        tags={"later/layer": "raw", "later/date_basis": str(raw_table.date_basis)},
-        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
-        freshness_policy=settings.freshness,
-    )
-    return AssetStep(
-        name=settings.op_name(raw_table.name),
-        specs=[spec],
-        run=run,
-        config=PostsConfig,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=settings.pool,
-    )
+    columns, description = post_columns(settings.metrics), _DESCRIPTIONS[raw_table.date_basis]
+    return fetched_step(settings, raw_table, columns, description=description, config=PostsConfig, run=run)
 
 
 def _fetch_posts(
@@ -142,7 +117,6 @@ def _fetch_posts(
 
 
 def _selected_pairs(config: PostsConfig) -> set[Partition] | None:
-    """Return the (day, instance) pairs that the run config names; None if it names none."""
     if not config.pairs:
         return None
     try:

@@ -1,23 +1,22 @@
 """The report asset: one HTML page about the whole lake, written again when a rollup changes."""
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.assets.instances import stored_and_expected_files
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
+from later_reporting_dagster.ingest.coverage import stored_and_expected_files
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
 from later_reporting_dagster.report.report_page import report_page
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, SINGLE_TABLES
@@ -27,11 +26,6 @@ REPORT_FILE = "report.html"
 _SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
 
 
-@cache
-def _package_version() -> str:
-    return importlib.metadata.version("later-reporting-dagster")
-
-
 def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
     """Return the step of the report, if it is defined. It shows rollup tables, and lists which files are missing."""
     if REPORT not in settings.tables:
@@ -39,7 +33,10 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         lake = later.lake()
-        files, expected = stored_and_expected_files(lake, later, settings)
+        days = settings.expected_days(datetime.now(UTC))
+        files, expected = stored_and_expected_files(
+            lake, days, configured=later.configured_instances(), tables=settings.tables
+        )
         data = read_report(
             lake,
             memory_gb=later.memory_gb,
@@ -54,14 +51,11 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
         written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
         state = "written" if written.changed else "unchanged"
         context.log.info(f"The report as of {data.as_of} is {state}: {written.url}")
-        figures = key_figures(data)
-        shown = (*(name for name, *_ in KPIS), *VERDICTS)
         metadata = {
             **written_metadata(written),
             "as_of": str(data.as_of),
             "window": data.initial_window,
-            **{name: NOT_AVAILABLE if figures[name] is None else figures[name] for name in shown},
-            "preview": dg.MetadataValue.md(kpis_markdown(figures)),
+            **{name: "not available" if value is None else value for name, value in data.key_figures.items()},
         }
         yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)
 
@@ -77,7 +71,7 @@ def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
         group_name="organic_paid",
         kinds={"html"},
         tags={"later/layer": "report"},
-        code_version=_package_version(),
+        code_version=version("later-reporting-dagster"),
         automation_condition=when_upstream_changes(key),
         freshness_policy=settings.freshness,
     )

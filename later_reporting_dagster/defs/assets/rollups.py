@@ -75,10 +75,7 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
 
 
 def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) -> AssetStep:
-    """Return one step for all window tables, because they read the same posts. Any subset can be materialized.
-
-    The tables are updated when posts have changed and no fetch is in progress: once per backfill, not per day.
-    """
+    """Return one step for all window tables, because they read the same posts. Any subset can be materialized."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         selected = [table for table in tables if settings.asset_key(table.name) in context.selected_asset_keys]
@@ -164,7 +161,6 @@ def _roll_up_windows(
     tables: Sequence[RollupTable],
     settings: DefinitionSettings,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Compute all windows once, as of the newest stored day, and write the tables."""
     lake = later.lake()
     windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
     for name, unreadable in windows.contents.unreadable.items():

@@ -12,9 +12,6 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
-NEWEST_DUE_DAY = "newest_due_day_is_present"
-RECONCILES = "reconciles_with_raw_rows"
-
 WARN = dg.AssetCheckSeverity.WARN
 # A description names this many partitions or instances; the metadata has the rest.
 MAX_NAMES = 20

@@ -1,35 +1,28 @@
 """The checks of the raw assets and of `instances`."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import chain
+from typing import Any
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
-from later_reporting_dagster.defs.checks.check import (
-    NEWEST_DUE_DAY,
-    WARN,
-    Check,
-    CheckScope,
-    build_asset_checks,
-    join_first,
-)
-from later_reporting_dagster.defs.checks.settled_posts import DAYS_ADD_UP, compare_settled_posts
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.data_quality import (
-    count_inconsistent_rates,
-    count_rows_outside_partition,
-    count_unknown_fields,
+    CONTRADICTORY,
+    OF_OTHER_FILES,
+    REPEATED_KEYS,
+    UNREADABLE,
+    find_problems,
 )
 from later_reporting_dagster.ingest.dimensions import known_instances, stored_instances, unlisted_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
-from later_reporting_dagster.lake.storage import map_concurrently
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import (
     INSTANCES_TABLE,
     POST_METRICS_DAILY,
@@ -37,6 +30,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
     RawTable,
 )
+from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
 ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows share instance, campaign and post.")
 ROWS_BELONG = Check("rows_belong_to_partition", "Each file can be read, and its rows belong to its instance and day.")
@@ -56,7 +50,7 @@ EVERY_INSTANCE = Check(
     is_daily=True,
 )
 DUE_DAY = Check(
-    NEWEST_DUE_DAY,
+    "newest_due_day_is_present",
     "The newest day that is due has a file of every instance.",
     nothing="No day is due yet",
     is_daily=True,
@@ -69,15 +63,23 @@ STILL_LISTED = Check(
     nothing="Not materialized yet",
     is_daily=True,
 )
+DAYS_ADD_UP = Check(
+    "days_add_up_to_metrics_to_date",
+    "The days of post_metrics_daily add up to the metrics to date, for posts old enough to be settled.",
+    severity=WARN,
+    nothing=(
+        f"No post is settled yet. A post is settled when {POST_METRICS_DAILY.name} has every day since its publication,"
+        f" at least as many as are restated, and {POSTS_PUBLISHED.name} has the day of its publication"
+    ),
+    is_daily=True,
+)
 # The problems in files that each of these checks counts.
 _PROBLEMS: Mapping[Check, Sequence[str]] = {
-    ROWS_UNIQUE: ["rows repeat a key"],
-    ROWS_BELONG: ["files cannot be read", "rows belong to another file"],
-    RATES_AGREE: ["rates contradict their counts"],
+    ROWS_UNIQUE: [REPEATED_KEYS],
+    ROWS_BELONG: [UNREADABLE, OF_OTHER_FILES],
+    RATES_AGREE: [CONTRADICTORY],
 }
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
-# Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
-_FILES_TOGETHER = 64
 
 
 def posts_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
@@ -108,13 +110,10 @@ def _raw_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetCh
 
 
 def _settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
-
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield compare_settled_posts(
-            later.lake(),
-            settled_after_days=settings.restate_days,
-            memory_gb=later.memory_gb,
-            published=scope.partitions,
+        days, memory_gb = settings.restate_days, later.memory_gb
+        yield evaluate_settled_posts(
+            sum_settled_posts(later.lake(), settled_after_days=days, memory_gb=memory_gb, published=scope.partitions)
         )
 
     return build_asset_checks(
@@ -149,30 +148,8 @@ def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.
 
 
 def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partition]) -> Iterator[dg.AssetCheckResult]:
-    """Read files, and yield the results of the checks of their rows.
-
-    The daily files are read, never their compacted copies, because a damaged file must fail a check.
-    """
-
-    def read(partition: Partition) -> pa.Table | None:
-        try:
-            return lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA)
-        except FileDamaged:
-            return None
-
-    # By problem or unknown field, how often it is in each file.
-    found: dict[str, Counter[Partition]] = defaultdict(Counter)
-    looked_at = {"files": 0, "rows": 0}
-    for start in range(0, len(partitions), _FILES_TOGETHER):
-        batch = partitions[start : start + _FILES_TOGETHER]
-        tables = [*zip(batch, map_concurrently(read, batch), strict=True)]
-        files = [(partition, posts) for partition, posts in tables if posts is not None]
-        found["files cannot be read"].update(partition for partition, posts in tables if posts is None)
-        looked_at["files"] += len(files)
-        looked_at["rows"] += sum(posts.num_rows for _, posts in files)
-        for file in files if _count_problems(files, raw_table) else ():
-            for problem, count in _count_problems([file], raw_table).items():
-                found[problem][file[0]] += count
+    """Read files, and yield the results of the checks of their rows."""
+    found, looked_at = find_problems(lake, raw_table, partitions)
     otherwise = f"All {looked_at['rows']} rows of {looked_at['files']} files"
     for check, problems in _PROBLEMS.items():
         counts = {problem: files_with for problem in problems if (files_with := found.pop(problem, None))}
@@ -186,21 +163,6 @@ def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partitio
         looked_at=looked_at,
         unknown=dg.MetadataValue.json(fields),
     )
-
-
-def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawTable) -> Counter[str]:
-    """Return how many problems, and unknown fields, some files have together."""
-    if not files:
-        return Counter()
-    posts = pa.concat_tables([rows for _, rows in files])
-    file_number = pa.array(np.repeat(np.arange(len(files)), [rows.num_rows for _, rows in files]))
-    keys = posts.select(list(POST_KEY)).append_column("file", file_number)
-    problems = {
-        "rows repeat a key": keys.num_rows - keys.group_by(keys.column_names).aggregate([]).num_rows,
-        "rows belong to another file": count_rows_outside_partition(files, date_basis=raw_table.date_basis),
-        "rates contradict their counts": sum(count_inconsistent_rates(posts).values()),
-    }
-    return +Counter({**problems, **count_unknown_fields(posts)})  # + drops zeros
 
 
 def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
@@ -222,24 +184,16 @@ def evaluate_files(
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     days = settings.expected_days(datetime.now(UTC))
     missing = missing_days(days, instances, lake.partitions(table_name))
-    yield evaluate_missing_files(missing, days=days, instances=instances)
-    yield evaluate_newest_due_day(missing, days=days, instances=instances)
-
-
-def evaluate_missing_files(
-    missing: Mapping[str, Sequence[date]], *, days: Sequence[date], instances: Sequence[str]
-) -> dg.AssetCheckResult:
-    """Evaluate whether every instance has a file of every expected day. The metadata has the missing days."""
-    ranges = {name: day_ranges(lacking) for name, lacking in missing.items()}
     next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
-    return EVERY_INSTANCE.result(
+    yield EVERY_INSTANCE.result(
         not missing,
         f"{describe_missing(missing, instances=len(instances))}. {next_step}",
         otherwise=f"All {len(instances)} instances on {len(days)} days",
         looked_at={"instances": len(instances), "days": len(days) if instances else 0},
         missing_files=sum(map(len, missing.values())),
-        missing=dg.MetadataValue.json(ranges),
+        missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
     )
+    yield evaluate_newest_due_day(missing, days=days, instances=instances)
 
 
 def evaluate_newest_due_day(
@@ -255,6 +209,33 @@ def evaluate_newest_due_day(
         looked_at={"instances": len(instances) if due else 0},
         due_day=str(due),
         missing_instances=len(lacking),
+    )
+
+
+def evaluate_settled_posts(sums: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Evaluate the sum of days and the sum to date of each metric over all settled posts.
+
+    Null, the sum of no values, counts as 0, because a day without a row may mean null or 0. The metadata has each
+    difference, in percent.
+    """
+    totals = {name: (sums[f"{name}_of_days"], sums[f"{name}_to_date"]) for name in SETTLED_METRICS}
+    differing, percents = [], {}
+    for name, (of_days, to_date) in totals.items():
+        difference = (of_days or 0.0) - (to_date or 0.0)
+        if abs(difference) > abs(to_date or 0.0) * TOLERANCE_PERCENT / 100:
+            differing.append(name)
+        if of_days is not None and to_date is not None and (to_date or not difference):
+            percents[f"difference_percent/{name}"] = round(100 * difference / (to_date or 1.0), 6)
+    return DAYS_ADD_UP.result(
+        not differing,
+        f"{', '.join(differing)} of {sums['posts']} settled posts differ by over {TOLERANCE_PERCENT} %",
+        otherwise=f"The days of {sums['posts']} settled posts add up to their metrics to date",
+        looked_at={"posts": sums["posts"]},
+        posts_that_differ=sums["posts_that_differ"],
+        **percents,
+        sums=dg.MetadataValue.json(
+            {name: {"sum_of_days": of_days, "to_date": to_date} for name, (of_days, to_date) in totals.items()}
+        ),
     )
 
 

@@ -73,7 +73,7 @@ def test_materialization_shows_rows_version_and_restatement(project: Project) ->
     metadata = project.metadata(first)[str(DAYS[0])]
     assert metadata["dagster/partition_row_count"] > 0
     assert metadata["files_changed"] == 1
-    assert "campaign_id" in metadata["preview"]
+    assert "campaign_id" in metadata["preview"].records[0].data
     again = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     assert project.data_versions(again) == project.data_versions(first)
     assert all(each["files_changed"] == 0 for each in project.metadata(again).values())

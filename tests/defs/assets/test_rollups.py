@@ -79,7 +79,7 @@ def test_days_match_the_reference(asset: str, project: Project, truth: Truth) ->
         assert found["dagster/partition_row_count"] == len(rolled_up)
         assert "missing" not in found
         assert found["dagster/uri"] == str(project.root / asset / f"date={day}" / "part-0.parquet")
-        assert found["preview"].startswith("| instance_id | campaign_id |")
+        assert len(found["preview"].records) == min(len(rolled_up), 5)
         file = project.lake.read_metadata(asset, Partition(day))
         assert file is not None
         assert project.data_versions(result)[str(day)] == file.content_hash

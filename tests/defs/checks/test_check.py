@@ -46,18 +46,13 @@ ALL_CHECKS = {
         if (asset, check) != ("campaign_results", "newest_due_day_is_present")
         and (check != "reconciles_with_raw_rows" or asset not in ("post_benchmarks", "organic_paid_by_age"))
     ),
-    ("costs_overall", "unit_costs_agree"),
-    ("campaign_results", "ad_spend_is_within_bounds"),
-    ("organic_paid_by_platform", "campaigns_agree_on_their_posts"),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
 NOT_FETCHED = ("posts_published", "every_instance_is_present")
 # All others run daily: their result changes with time, or no run of their asset evaluates them.
 CHECKED_BY_RUNS = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
-    *("quarantine_is_empty", "reconciles_with_raw_rows"),
-    *("unit_costs_agree", "campaigns_agree_on_their_posts", "platforms_still_report_impressions"),
-    "ad_spend_is_within_bounds",
+    *("quarantine_is_empty", "reconciles_with_raw_rows", "platforms_still_report_impressions"),
 }
 
 

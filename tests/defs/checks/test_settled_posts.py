@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.defs.checks.settled_posts import compare_settled_posts, evaluate_totals
+from later_reporting_dagster.defs.checks.posts import evaluate_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RAW_TABLES
+from later_reporting_dagster.rollups.raw_reconciliation import sum_settled_posts
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Truth
 from tests.rollups.conftest import Row, posts_of, row
@@ -44,12 +45,16 @@ def write(lake: Lake, table_name: str, *rows: Dated, days: Mapping[str, Collecti
             lake.write(table_name, Partition(day, instance_id), posts_of(*posts))
 
 
+def compare(lake: Lake, *, settled_after_days: int = SETTLED_AFTER) -> dg.AssetCheckResult:
+    return evaluate_settled_posts(sum_settled_posts(lake, settled_after_days=settled_after_days, memory_gb=1))
+
+
 def compared(
     lake: Lake, recorded: list[Dated], posts: list[Dated], *, recorded_days: Collection[date] = DAYS
 ) -> dg.AssetCheckResult:
     write(lake, RECORDED, *recorded, days={"a": recorded_days})
     write(lake, PUBLISHED, *posts, days={"a": DAYS})
-    return compare_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1)
+    return compare(lake)
 
 
 def counts(result: dg.AssetCheckResult) -> tuple[object, object]:
@@ -70,14 +75,14 @@ def test_check_passes_for_complete_days_and_fails_for_a_lost_day(lake: Lake) -> 
             for day in days:
                 rows = truth.partition(str(source.date_basis), day, "instance_000")
                 lake.write(source.name, Partition(day, "instance_000"), posts_of(*rows))
-    result = compare_settled_posts(lake, settled_after_days=28, memory_gb=1)
+    result = compare(lake, settled_after_days=28)
     posts, _ = counts(result)
     assert posts > 20
     assert result.passed
     assert result.description == f"The days of {posts} settled posts add up to their metrics to date"
     assert {f"difference_percent/{name}" for name in ADDITIVE} <= result.metadata.keys()
     lake.write(RECORDED, Partition(days[1], "instance_000"), posts_of())
-    result = compare_settled_posts(lake, settled_after_days=28, memory_gb=1)
+    result = compare(lake, settled_after_days=28)
     assert not result.passed
     assert "impressions" in result.description
     assert result.metadata["difference_percent/impressions"].value < -1
@@ -85,7 +90,7 @@ def test_check_passes_for_complete_days_and_fails_for_a_lost_day(lake: Lake) -> 
 
 
 def test_check_passes_without_settled_posts(lake: Lake) -> None:
-    result = compare_settled_posts(lake, settled_after_days=28, memory_gb=1)
+    result = compare(lake, settled_after_days=28)
     assert result.passed
     assert result.description.startswith(
         "No post is settled yet. A post is settled when post_metrics_daily has every day since its publication,"
@@ -111,7 +116,9 @@ def test_check_passes_without_settled_posts(lake: Lake) -> None:
 def test_sums_may_differ_by_one_percent(
     sum_of_days: float | None, to_date: float | None, agree: bool, percent: float | None
 ) -> None:
-    result = evaluate_totals({"impressions": (sum_of_days, to_date), "engagements": (2, 2)}, posts=5, differ=1)
+    sums = {f"{name}_{which}": 2 for name in ADDITIVE for which in ("of_days", "to_date")}
+    of_impressions = {"impressions_of_days": sum_of_days, "impressions_to_date": to_date}
+    result = evaluate_settled_posts({"posts": 5, "posts_that_differ": 1, **sums, **of_impressions})
     assert result.passed is agree
     if not agree:
         assert result.description == "impressions of 5 settled posts differ by over 1 %"
@@ -147,7 +154,7 @@ def test_settled_posts_are_determined_per_instance(lake: Lake) -> None:
     posts = [published(1, FIRST, instance_id=each, impressions=1) for each in instances]
     write(lake, RECORDED, days=recorded)
     write(lake, PUBLISHED, *posts, days={each: [FIRST] for each in instances})
-    found = compare_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1)
+    found = compare(lake)
     assert counts(found)[0] == 2  # the posts of a and c
 
 

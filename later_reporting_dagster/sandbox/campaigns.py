@@ -1,18 +1,19 @@
-"""Pages of campaigns, and of their performance: the sums of the posts that a query for posts would return."""
+"""The campaigns of the sandbox, as a pure function of a seed, and their performance: sums over the posts of a query."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection, years_later
 from later_reporting_dagster.endpoint.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
 from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
-from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
-from later_reporting_dagster.sandbox.random_draws import IntArray
-from later_reporting_dagster.sandbox.served_posts import ServedPosts
-from later_reporting_dagster.sandbox.synthetic_campaigns import SyntheticCampaign, campaign_only_metrics, campaigns_of
+from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.sandbox.random_draws import IntArray, Keys, child, uniform
+from later_reporting_dagster.sandbox.served_posts import ServedPosts, json_values, metric_days, nulls_last
 from later_reporting_dagster.sandbox.synthetic_world import (
     CAMPAIGNS,
     CONTENT_TYPES,
@@ -20,8 +21,137 @@ from later_reporting_dagster.sandbox.synthetic_world import (
     World,
     campaign_ids,
     campaign_positions,
+    json_times,
+    part_of,
     quotient,
 )
+
+DRAFTS_PER_INSTANCE = 2
+_DRAFT_ID_OFFSET = 17  # between the ids of two campaigns with posts
+
+# A campaign is named for a product and an occasion. An instance has each product once.
+_PRODUCTS = (
+    "Crème Légère", "Trail Runner 3", "Café Olé", "Citrus Fizz", "さくら Matcha", "Mom & Baby Care",
+    "Nachtpflege für Männer", "Nature's Best", "Glow Serum", "Açaí Bowl", "Smart Kettle", "Żubr Outdoor",
+    "Linen Basics", "Pet Snacks",
+)  # fmt: skip
+_OCCASIONS = (
+    "Launch", "Summer Edit", "Holiday Gifting", "Back to School", "Always-On", "Creator Giveaway", "Fête des Mères",
+    "Unboxing", "Brand Ambassadors", "Día del Niño",
+)  # fmt: skip
+_DESCRIPTIONS = (
+    "Awareness: short videos by micro creators.",
+    "Seeding to 150 creators – no fixed deliverables.",
+    "Paid amplification of the best organic posts; the budget is reviewed monthly.",
+    "Goal: “save” rate. Stories with a link, reels without.",
+    None,
+    None,
+)
+
+# Additive metrics: the total that each is a part of, and its mean share in thousandths. Money is in hundredths, so that
+# the share of an amount per conversion is large. `paidRevenue` is not a metric: returns on ad spend come from it.
+_PARTS: Mapping[str, tuple[str, int]] = {
+    "clicks": ("impressions", 12),
+    "paidClicks": ("paidImpressions", 15),
+    "paidInitialPlays": ("paidImpressions", 350),
+    "paidRevenue": ("paidCost", 1_800),
+    "trackingLinksClicks": ("impressions", 8),
+    "trackingLinksConversions": ("trackingLinksClicks", 60),
+    "trackingLinksConversionValue": ("trackingLinksConversions", 4_500_000),
+    "affiliateLinksClicks": ("impressions", 6),
+    "affiliateLinksConversions": ("affiliateLinksClicks", 50),
+    "affiliateLinksSales": ("affiliateLinksConversions", 6_000_000),
+    "affiliateLinksCommissionEarned": ("affiliateLinksSales", 100),
+}
+_SHARES_OF_CAMPAIGNS_WITH_LINKS = {"trackingLinks": 0.6, "affiliateLinks": 0.5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticCampaign:
+    """A campaign without its posts.
+
+    Attributes:
+        instance: Position in `World.instance_ids`.
+        name: Two instances may have campaigns of the same name.
+        status: `live`, or `draft` for a campaign that has no posts.
+        start: First UTC day: not after the first day of the world, or after its last day for a draft.
+    """
+
+    instance: int
+    campaign_id: int
+    name: str
+    description: str | None
+    status: str
+    start: date
+
+
+def campaigns_of(world: World) -> list[SyntheticCampaign]:
+    """Return all campaigns of a world, ordered by instance. They depend only on its seed, days and the instance."""
+    return [
+        _campaign(world, instance, number)
+        for instance in range(len(world.instance_ids))
+        for number in range(CAMPAIGNS + DRAFTS_PER_INSTANCE)
+    ]
+
+
+def _campaign(world: World, instance: int, number: int) -> SyntheticCampaign:
+    instance_key = world.instance_keys[[instance]]
+    key = _campaign_keys(instance_key, np.array([number]))
+    is_draft = number >= CAMPAIGNS
+    campaign_id = int(campaign_ids(np.array([instance]), np.array([number % CAMPAIGNS]))[0])
+    first_product = _index(instance_key, "first product", choices=len(_PRODUCTS))
+    product = _PRODUCTS[(first_product + number) % len(_PRODUCTS)]
+    day_of_year = date.fromordinal(_index(key, "start", choices=365) + 1)
+    return SyntheticCampaign(
+        instance=instance,
+        campaign_id=campaign_id + _DRAFT_ID_OFFSET if is_draft else campaign_id,
+        name=f"{product} – {_OCCASIONS[_index(key, 'occasion', choices=len(_OCCASIONS))]}",
+        description=_DESCRIPTIONS[_index(key, "description", choices=len(_DESCRIPTIONS))],
+        status="draft" if is_draft else "live",
+        start=_next(day_of_year, world.last_day) if is_draft else _latest(day_of_year, world.first_day),
+    )
+
+
+def _latest(day_of_year: date, day: date) -> date:
+    """Return the last date with the month and day of `day_of_year` that is not after `day`."""
+    same_year = day_of_year.replace(year=day.year)
+    return same_year if same_year <= day else years_later(same_year, -1)
+
+
+def _next(day_of_year: date, day: date) -> date:
+    """Return the first date with the month and day of `day_of_year` that is after `day`."""
+    return years_later(_latest(day_of_year, day), 1)
+
+
+def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+    """Return the additive metrics that the API has for campaigns only, by post, and the revenue of paid posts.
+
+    They accrue like the other metrics of a post. Some campaigns have no tracking links, some no affiliate links: these
+    metrics of their posts are not available. Arguments and units are those of `World.metrics`.
+    """
+    posts = world.posts
+    instance_keys = world.instance_keys[posts.instance[rows]]
+    post_keys = child(instance_keys, posts.post_id[rows])
+    totals = world.totals(rows)
+    for name, (whole, per_mille) in _PARTS.items():
+        totals[name] = part_of(totals[whole], name, per_mille=per_mille, keys=post_keys)
+    campaign_keys = _campaign_keys(instance_keys, campaign_positions(posts.campaign_id[rows]) % CAMPAIGNS)
+    for prefix, share_of_campaigns in _SHARES_OF_CAMPAIGNS_WITH_LINKS.items():
+        has_links = uniform(campaign_keys, prefix) < share_of_campaigns
+        for name in _PARTS:
+            if name.startswith(prefix):
+                totals[name] = np.where(has_links, totals[name], NOT_AVAILABLE)
+    return {name: world.recorded(totals[name], rows, since=since, until=until) for name in _PARTS}
+
+
+def _campaign_keys(instance_keys: Keys, numbers: IntArray) -> Keys:
+    """Return the keys of campaigns for random draws, which differ from those of the days of an instance."""
+    return child(instance_keys, -1 - numbers)
+
+
+def _index(key: Keys, name: str, *, choices: int) -> int:
+    return int(uniform(key, name)[0] * choices)
+
 
 _COUNTED_POSTS = "counted posts"
 # Rates in hundredths: the sums that each is a quotient of, and its scale. The units are those of the rates of posts;
@@ -85,7 +215,6 @@ class CampaignStore:
         return page_body(data, page=page, total=len(order))
 
     def _post_dates(self) -> dict[int, tuple[str, str]]:
-        """Return the times of the first and the last post of each campaign that has any."""
         posts, rows = self._world.posts, self._posts.all_rows()
         positions = campaign_positions(posts.campaign_id[rows])
         count = CAMPAIGNS * len(self._world.instance_ids)
@@ -94,7 +223,7 @@ class CampaignStore:
         np.maximum.at(last, positions, posts.published_ms[rows])
         found = np.flatnonzero(first <= last)
         ids = campaign_ids(found // CAMPAIGNS, found % CAMPAIGNS).tolist()
-        return dict(zip(ids, zip(_json_times(first[found]), _json_times(last[found]), strict=True), strict=True))
+        return dict(zip(ids, zip(json_times(first[found]), json_times(last[found]), strict=True), strict=True))
 
     def _render(self, campaign: SyntheticCampaign, post_dates: tuple[str, str] | None) -> JsonObject:
         first_post_date, last_post_date = post_dates or (None, None)
@@ -147,7 +276,6 @@ class _CampaignSums:
         return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
 
     def _rate(self, numerator: str, denominator: str, *, scale: int) -> IntArray:
-        """Return a quotient of sums over the posts that have both parts."""
         parts = self._column(numerator), self._column(denominator)
         has_both = (parts[0] != NOT_AVAILABLE) & (parts[1] != NOT_AVAILABLE)
         return quotient(*(self._sum(np.where(has_both, part, 0)) for part in parts), scale=scale)
@@ -163,19 +291,15 @@ class _CampaignSums:
         """Return a column of the posts. All columns of a group are computed together, when one is needed."""
         if name == _COUNTED_POSTS:
             return np.ones_like(self._rows)
-        for columns in (self._world.accrued, self._campaign_only, self._world.cursor_only_metrics):
+        for columns in (World.accrued, campaign_only_metrics, cursor_only_metrics):
             if name not in self._columns:
-                self._columns |= columns(self._rows, since=self._since, until=self._until)
+                self._columns |= columns(self._world, self._rows, since=self._since, until=self._until)
         return self._columns[name]
-
-    def _campaign_only(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        return campaign_only_metrics(self._world, rows, since=since, until=until)
 
     def _sum(self, values: IntArray) -> IntArray:
         return np.add.reduceat(values, self._starts)
 
     def _of_campaign(self, position: int, values: IntArray) -> IntArray:
-        """Return the part of a column that belongs to the campaign at a position."""
         end = self._starts[position + 1] if position + 1 < len(self._starts) else len(self._rows)
         return values[self._starts[position] : end]
 
@@ -189,8 +313,3 @@ def _describe(campaign: SyntheticCampaign, platforms: list[Platform]) -> JsonObj
         "platforms": platforms,
         "title": campaign.name,
     }
-
-
-def _json_times(milliseconds: IntArray) -> list[str]:
-    times: list[str] = np.datetime_as_string(milliseconds.astype("datetime64[ms]"), unit="ms").tolist()
-    return [f"{time}Z" for time in times]

@@ -1,0 +1,176 @@
+"""Compare the raw tables: totals of campaigns with posts of the same day, and days of posts with metrics to date."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from later_reporting_dagster.contract import DEFAULT_METRICS
+from later_reporting_dagster.lake import (
+    CAMPAIGNS_TABLE,
+    POST_COLUMNS,
+    POST_KEY,
+    Lake,
+    Partition,
+    Table,
+    ViewContents,
+    open_database,
+)
+from later_reporting_dagster.lake.paths import days_by_instance
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.rollups import sql_engine
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Allowed difference in percent: tables are fetched at different times, networks restate late, and money is rounded
+# again for each day.
+TOLERANCE_PERCENT = 1
+MAX_EXAMPLES = 20
+# The number of posts is that of the rows of the day.
+COMPARED_METRICS = ("posts_count", "impressions", "engagements", "paid_impressions", "paid_engagements")
+_POSTS = Table(BY_CAMPAIGN.raw_table, POST_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignReconciliation:
+    """The comparison of campaigns with their posts. All numbers but those of `totals` are of (day, campaign) pairs.
+
+    Attributes:
+        compared: pairs with at least one total that both tables report.
+        differing: pairs with a total that differs by more than the tolerance.
+        unknown: pairs whose campaign is neither in `campaigns` nor in the posts.
+        without_posts: pairs that cannot be compared, because an instance of the campaign has no posts file of the day.
+        totals: by metric, the sum that the API reports for campaigns, and the sum over their posts, where both tables
+            report the metric; metrics that are never compared are left out.
+        examples: the first differences: date, campaign_id, metric, of_campaign and of_posts.
+        unreadable_files: number of files that were skipped.
+    """
+
+    compared: int
+    differing: int
+    unknown: int
+    without_posts: int
+    totals: Mapping[str, tuple[int, int]]
+    examples: Sequence[Mapping[str, Any]]
+    unreadable_files: int = 0
+
+
+def reconcile_campaigns(
+    lake: Lake, *, memory_gb: float, days: tuple[date, date] | None = None
+) -> CampaignReconciliation:
+    """Compare the days that both tables have, from the first to the last of `days`. Skip files that cannot be read."""
+    campaigns = read_campaigns(lake)
+    first, last = days or (date.min, date.max)
+    campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE.name) if first <= each.day <= last]
+    compared = {partition.day for partition in campaign_days}
+    posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in compared]
+    with open_database(lake, memory_gb=memory_gb) as database:
+
+        def reconcile(contents: ViewContents) -> CampaignReconciliation:
+            database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+            sql_engine.register_stored_files(database.connection, contents.partitions)
+            skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
+            with sql_engine.translated_errors():
+                return _reconcile(database.connection, unreadable_files=skipped)
+
+        return database.read([(CAMPAIGN_PERFORMANCE, campaign_days), (_POSTS, posts)], reconcile)
+
+
+def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
+    variables = {"compared_columns": COMPARED_METRICS[1:], "tolerance_percent": TOLERANCE_PERCENT}
+    connection.execute(sql_engine.render("campaign_reconciliation.sql", BY_CAMPAIGN, **variables)).fetchall()
+    (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
+    totals = sql_engine.query_rows(
+        connection,
+        "SELECT metric, sum(of_campaign) AS of_campaign, sum(of_posts) AS of_posts FROM compared_totals GROUP BY ALL",
+    )
+    by_metric = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in totals}
+    return CampaignReconciliation(
+        **counts,
+        totals={name: by_metric[name] for name in COMPARED_METRICS if name in by_metric},
+        examples=sql_engine.query_rows(
+            connection,
+            f"SELECT * EXCLUDE (differs) FROM compared_totals WHERE differs ORDER BY ALL LIMIT {MAX_EXAMPLES}",
+        ),
+        unreadable_files=unreadable_files,
+    )
+
+
+SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.is_additive]
+_KEY = ", ".join(POST_KEY)
+_DIFFERS = " OR ".join(
+    f"abs(coalesce(days.{name}, 0) - coalesce(posts.{name}, 0))"
+    f" > abs(coalesce(posts.{name}, 0)) * {TOLERANCE_PERCENT / 100}"
+    for name in SETTLED_METRICS
+)
+_SETTLED_POSTS = f"""
+WITH posts AS (
+    SELECT {POSTS_PUBLISHED.name}.*
+    FROM {POSTS_PUBLISHED.name} JOIN settled USING (instance_id)
+    WHERE date BETWEEN first_day AND last_day
+),
+days AS (
+    SELECT {_KEY}, {", ".join(f"sum({name}) AS {name}" for name in SETTLED_METRICS)}
+    FROM {POST_METRICS_DAILY.name} SEMI JOIN posts USING ({_KEY})
+    GROUP BY ALL
+)
+SELECT
+    count(*) AS posts, count(*) FILTER ({_DIFFERS}) AS posts_that_differ,
+    {", ".join(f"sum(days.{name}) AS {name}_of_days" for name in SETTLED_METRICS)},
+    {", ".join(f"sum(posts.{name}) AS {name}_to_date" for name in SETTLED_METRICS)}
+FROM posts LEFT JOIN days USING ({_KEY})
+"""
+
+
+def sum_settled_posts(
+    lake: Lake, *, settled_after_days: int, memory_gb: float, published: tuple[date, date] | None = None
+) -> dict[str, Any]:
+    """Sum the days of settled posts, and their metrics to date. Files that cannot be read are skipped.
+
+    A post is settled once `settled_after_days` days have been recorded after the day on which it was published.
+    `published` are the first and the last publish day of the posts to compare; default: all.
+
+    Returns:
+        The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
+    """
+    first, last = published or (date.min, date.max)
+    tables = {
+        POST_METRICS_DAILY: [each for each in lake.partitions(POST_METRICS_DAILY.name) if first <= each.day],
+        POSTS_PUBLISHED: [each for each in lake.partitions(POSTS_PUBLISHED.name) if first <= each.day <= last],
+    }
+    with open_database(lake, memory_gb=memory_gb) as database:
+
+        def compare(files: ViewContents) -> dict[str, Any]:
+            recorded, published = (files.partitions[table.name] for table in (POST_METRICS_DAILY, POSTS_PUBLISHED))
+            ranges = _settled_day_ranges(recorded, published, settled_after_days=settled_after_days)
+            schema = pa.schema({"instance_id": pa.string(), "first_day": pa.date32(), "last_day": pa.date32()})
+            rows = [dict(zip(schema.names, (instance_id, *days), strict=True)) for instance_id, days in ranges.items()]
+            database.connection.register("settled", pa.Table.from_pylist(rows, schema))
+            (sums,) = sql_engine.query_rows(database.connection, _SETTLED_POSTS)
+            return sums
+
+        return database.read([(Table(each.name, POST_COLUMNS), files) for each, files in tables.items()], compare)
+
+
+def _settled_day_ranges(
+    recorded: Sequence[Partition], published: Sequence[Partition], *, settled_after_days: int
+) -> dict[str | None, tuple[date, date]]:
+    """Return the first and the last publish day of settled posts that can be compared, by instance.
+
+    Both days are in the newest run of recorded days without a gap, so that every day of these posts is recorded. The
+    result leaves out instances without a publish day in that range.
+    """
+    ranges, publish_days = {}, days_by_instance(published)
+    for instance_id, recorded_days in days_by_instance(recorded).items():
+        last = first = max(recorded_days)
+        while (before := first - timedelta(days=1)) in recorded_days:
+            first = before
+        last -= timedelta(days=settled_after_days)
+        if any(first <= day <= last for day in publish_days.get(instance_id, ())):
+            ranges[instance_id] = first, last
+    return ranges
