@@ -193,6 +193,13 @@ def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
     assert wait_of_second(87_000) == 0
 
 
+def test_limit_that_was_stated_before_the_clock_was_set_back_is_replaced():
+    ledger = Ledger()
+    for limit, now in ((1, START + 1000), (9, START)):
+        ledger.state_rate(Rate(limit, 60.0), at=now, now=now)
+    assert ledger.stated_rate == Rate(9, 60.0)
+
+
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
     return Ledger(reserved=array("d", reserved), not_before=not_before).to_bytes()
 

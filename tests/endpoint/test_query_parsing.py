@@ -2,24 +2,9 @@
 
 import pytest
 
-from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 from later_reporting_dagster.endpoint.responses import ProblemError
-
-DAYS = "startDate=2024-01-01&endDate=2024-01-31"
-
-
-def test_cursor_of_a_page_is_decoded() -> None:
-    query_string = f"{DAYS}&metrics=engagements&limit=10"
-    query, first = parse_posts_query(query_string, CURSOR)
-    found, page = parse_posts_query(f"{query_string}&nextCursor={first.cursor_to(30)}", CURSOR)
-    assert (found, page.offset, page.size) == (query, 30, 10)
-
-
-def test_page_number_counts_pages_of_the_requested_size() -> None:
-    _, page = parse_posts_query(f"pageNumber=3&{DAYS}&pageSize=20", PAGED)
-    assert (page.offset, page.size) == (40, 20)
-
 
 JUNE = "startDate=2024-06-01&endDate=2024-06-14"
 ARRAYS = {"instanceIds": "instance_000", "campaignIds": "49761", "platform": "tiktok", "contentType": "instagram_reel"}

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import CredentialsRejected, MetricsRejected, RetriesExhausted
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
@@ -23,6 +24,7 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Parti
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, parameters, problem
 from tests.ingest.conftest import client_of
+from tests.serve.clients import authenticate, days_query, fetch_pages, rows_of
 
 PATH = "/v2/campaigns/performance"
 
@@ -89,27 +91,20 @@ def api(small_world: World) -> Iterator[httpx.Client]:
     """An authorized client of the sandbox in the paged API version, without code of this package."""
     app = create_app(small_world, options=NO_RATE_LIMIT)
     with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
-        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
-        client.headers["Authorization"] = f"Bearer {client.post('/oauth/token', json=body).json()['jwt']}"
+        authenticate(client, Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret))
         yield client
 
 
 def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return the rows that the sandbox serves for a day, as they should be stored."""
-    query = {"startDate": str(day), "endDate": str(day), "dateBasis": "performance_date", "pageSize": "100"}
-    document = (
-        api.get(PATH, params=[*query.items(), *(("instanceIds[]", name) for name in instance_ids)])
-        .raise_for_status()
-        .json()
-    )
-    assert document["pagination"]["totalPages"] == 1
+    query = days_query(day, day, ("dateBasis", "performance_date"), *(("instanceIds[]", name) for name in instance_ids))
     return [
         {"campaign_id": row["campaignId"]}
         | {
             metric.column: None if metric.api_name in without else row[metric.api_name]
             for metric in DEFAULT_CAMPAIGN_METRICS
         }
-        for row in sorted(document["data"], key=lambda row: row["campaignId"])
+        for row in sorted(rows_of(fetch_pages(api, query, PATH)), key=lambda row: row["campaignId"])
     ]
 
 

@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, CreatorProfile, Metric, Post, post_type
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, posts_schema, posts_table
+from later_reporting_dagster.lake import POSTS_SCHEMA, posts_schema, posts_table
 from later_reporting_dagster.lake.schema import rows_by_group
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
-from tests.lake.conftest import post
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=8)
@@ -48,11 +47,6 @@ def test_posts_table_holds_all_values_sorted_by_key(sample: list[Post]) -> None:
             is_of_creator = name.startswith("creator_") and name != "creator_id"
             assert row[name] == (getattr(profile, name[len("creator_") :]) if is_of_creator else getattr(each, name))
         assert row["platform"] == {"tiktok": "tiktok", "instagram_reel": "instagram"}.get(each.content_type or "")
-
-
-def test_posts_table_sorts_ids_by_code_point() -> None:
-    table = posts_table([post(instance_id=instance_id) for instance_id in ("b", "é", "B", "\U0001f600", "\uffff", "a")])
-    assert table == table.sort_by([(name, "ascending") for name in POST_KEY])
 
 
 @given(st.lists(st.lists(posts, max_size=3), max_size=4))

@@ -6,7 +6,7 @@ Nothing here uses the package's parsers: a mistake in shared code would not be f
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Any
 
 import httpx
 
+from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.sandbox import FAULTS_HEADER
 from tests.conftest import NO_RATE_LIMIT, expected_stored_row, partition_file, stored_rows
+from tests.serve.clients import authenticate, days_query, fetch_rows
 
 Row = dict[str, Any]
 TablePartition = tuple[str, Partition]
@@ -36,33 +38,16 @@ def fetch_sandbox_rows(
 ) -> dict[TablePartition, list[Row]]:
     """Fetch the current rows of a sandbox, without faults, by partition and in the form of the paged version."""
     ids = list(instance_ids)
+    page = [("limit", 100), ("metrics", _METRICS)] if by_cursor else [("pageSize", 100)]
     found: dict[TablePartition, list[Row]] = {}
     with httpx.Client(base_url=base_url, headers={FAULTS_HEADER: "off"}) as client:
-        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
-        client.headers["Authorization"] = f"Bearer {client.post('/oauth/token', json=body).json()['jwt']}"
+        authenticate(client, Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret))
         for table_name, date_basis in DATE_BASES.items():
             for day in days:
                 found |= {(table_name, Partition(day, instance_id)): [] for instance_id in ids}
-                query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis}
-                for row in _all_pages(client, query, by_cursor=by_cursor):
-                    found[table_name, Partition(day, row["instanceId"])].append(row)
+                for row in fetch_rows(client, days_query(day, day, ("dateBasis", date_basis), *page)):
+                    found[table_name, Partition(day, row["instanceId"])].append(flatten_metrics(row))
     return found
-
-
-def _all_pages(client: httpx.Client, query: dict[str, Any], *, by_cursor: bool) -> Iterator[Row]:
-    page: dict[str, Any] | None = (
-        {"limit": 100, "metrics": _METRICS} if by_cursor else {"pageSize": 100, "pageNumber": 1}
-    )
-    while page:
-        response = client.get("/v2/posts/performance", params={**query, **page})
-        body = json.loads(response.raise_for_status().content)
-        if by_cursor:
-            yield from map(flatten_metrics, body["data"])
-            page = {**page, "nextCursor": body["nextCursor"]} if body["nextCursor"] else None
-        else:
-            yield from body["data"]
-            following = page["pageNumber"] + 1
-            page = {**page, "pageNumber": following} if following <= body["pagination"]["totalPages"] else None
 
 
 def flatten_metrics(row: Row) -> Row:

@@ -1,5 +1,7 @@
 """The page in a browser: at each width, in light and dark, without network; its numbers equal the reference."""
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,9 +11,12 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from hypothesis import given
+from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
+from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
 from tests.report.conftest import INSTANCES, report_of
 from tests.report.report_browser import open_report
 from tests.rollups.conftest import row
@@ -19,7 +24,7 @@ from tests.rollups.reference import Row, World, by_window, campaigns_by_window, 
 from tests.rollups.worlds import NEWEST, agree, campaign
 
 RESULTS = ("posts", "organic_impressions", "paid_impressions", "organic_engagement_rate", "paid_engagement_rate")
-KPIS = (
+FIGURES = (
     "organic_impressions", "paid_impressions", "paid_share_of_impressions", "organic_engagements", "paid_engagements",
     "organic_engagement_rate", "paid_engagement_rate", "paid_lift",
 )  # fmt: skip
@@ -69,7 +74,7 @@ def test_numbers_equal_the_reference(
         (overall,) = rows_of("organic_paid_overall", window, instance_id=instance)
         (costs,) = rows_of("costs_overall", window, instance_id=instance)
         of_scope = overall | {name: costs[name] for name in ("organic_cpe", "paid_cpe", "total_cpe")}
-        for name in (*KPIS, "organic_cpe", "paid_cpe", "total_cpe", "organic_estimated_value"):
+        for name in (*FIGURES, "organic_cpe", "paid_cpe", "total_cpe", "organic_estimated_value"):
             assert same(report.figure(name), of_scope[name], name), name
         spend = [each["paid_ad_spend"] for each in campaigns_by_window(world) if each["time_window"] == window
                  and instance in (None, each["instance_id"]) and each["paid_ad_spend"] is not None]  # fmt: skip
@@ -160,7 +165,7 @@ def test_null_zero_and_unpaid_look_different(browser: Browser, tmp_path: Path) -
     with open_report(browser, report_of(World(files, files)), tmp_path) as report:
         for name, (_, impressions, rate, paid) in cases.items():
             report.choose("instance", name)
-            shown = [report.page.locator(f"#figure-{figure}").inner_text() for figure in KPIS[:2]]
+            shown = [report.page.locator(f"#figure-{figure}").inner_text() for figure in FIGURES[:2]]
             assert shown == [impressions, paid]
             assert report.page.locator("#figure-organic_engagement_rate").all_inner_texts() == rate
             assert "Paid lift" not in report.page.locator("#table-campaigns thead").inner_text()
@@ -221,3 +226,57 @@ def test_page_works_by_keyboard_and_announces_changes(
             expect(heading).to_be_focused()
             column = [each[2][0] for each in report.rows("creators")]
             assert column == sorted(column, key=lambda value: (value is None, sign * (value or 0)))
+
+
+# What the page is made of, and the key figures in the metadata of its asset
+
+
+@given(st.recursive(st.text(), lambda inner: st.dictionaries(st.text(), inner, max_size=3), max_leaves=5))
+def test_json_for_html_has_no_markup_and_round_trips(value: object) -> None:
+    text = json_for_html(value)
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == value
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        None,
+        "",
+        "javascript:alert(1)",
+        "JavaScript:alert(1)",
+        " https://a.example",
+        "java\tscript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "//a.example",
+        "/relative",
+        "https:",
+        "https://",
+        "https:\\\\a.example",
+        "http://[",
+        "ftp://a.example",
+    ],
+)
+def test_web_link_rejects_other_addresses(link: str | None) -> None:
+    assert web_link(link) is None
+
+
+@pytest.mark.parametrize("link", ["https://a.example", "HTTP://a.example/ü?q=<b>", "https://u@a.example:8080/#x"])
+def test_web_link_accepts_http_and_https(link: str) -> None:
+    assert web_link(link) == link
+
+
+def test_report_page_policy_allows_only_its_own_scripts_and_style(report_of_world: ReportData) -> None:
+    page = report_page(report_of_world).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert not re.search("unsafe|http|\\*", policy)
+    assert "src=" not in page.split("<script", 1)[0]
+
+
+def test_key_figures_equal_the_reference(rows_of: Callable[..., list[Row]], report_of_world: ReportData) -> None:
+    figures = report_of_world.key_figures
+    (expected,) = rows_of("organic_paid_overall", "28d", instance_id=None)
+    compared = figures.keys() & expected.keys()
+    assert len(compared) > 10
+    assert not [name for name in compared if not agree(expected[name], figures[name], name)]

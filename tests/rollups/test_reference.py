@@ -18,7 +18,7 @@ from later_reporting_dagster.rollups import benchmark_columns
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_tables
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import Files, World, dated, t_quantile
+from tests.rollups.reference import Files, World, dated
 from tests.rollups.worlds import NEWEST, Shape, campaign, differences, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
@@ -337,13 +337,6 @@ def test_absurd_rows_are_left_out() -> None:
     found = rolled_up(replace(stored, performance=days))
     assert len(dated(stored.recorded)) == len(dated(world.recorded)) > 100
     assert differences(found, world) == []
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(4, 2.776445), (5, 2.570582), (10, 2.228139), (30, 2.042272), (1000, 1.962339)]
-)
-def test_reference_t_quantile_equals_published_values(degrees: int, quantile: float) -> None:
-    assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

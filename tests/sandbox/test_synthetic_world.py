@@ -12,6 +12,7 @@ from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 from later_reporting_dagster.sandbox import World
 from later_reporting_dagster.sandbox.served_posts import matching_rows
 from later_reporting_dagster.sandbox.synthetic_world import NOT_AVAILABLE
+from tests.serve.clients import days_query, fetch_pages, rows_of
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
 SUMMED = ("impressions", "engagements", "estimatedValueGenerated", "paidImpressions", "paidEngagements")
@@ -47,11 +48,8 @@ def test_daily_performance_adds_up_to_metrics_to_date() -> None:
 @pytest.mark.parametrize("basis", ["post_date", "performance_date"])
 def test_campaign_is_the_sum_of_its_posts(paged_api: httpx.Client, basis: str) -> None:
     def fetch(route: str) -> list[dict[str, Any]]:
-        query = f"startDate=2024-06-03&endDate=2024-06-05&dateBasis={basis}&pageSize=100"
-        pages: list[Any] = []
-        while not pages or len(pages) < pages[0]["pagination"]["totalPages"]:
-            pages.append(paged_api.get(f"/v2/{route}/performance?{query}&pageNumber={len(pages) + 1}").json())
-        return [row for page in pages for row in page["data"]]
+        query = days_query(date(2024, 6, 3), date(2024, 6, 5), ("dateBasis", basis), ("pageSize", 100))
+        return rows_of(fetch_pages(paged_api, query, f"/v2/{route}/performance"))
 
     posts = fetch("posts")
     campaigns = fetch("campaigns")
