@@ -6,7 +6,6 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -42,21 +41,6 @@ settings.register_profile("varied", settings.get_profile("steady"), max_examples
 settings.load_profile("steady")
 
 Row = dict[str, Any]
-
-
-@contextmanager
-def as_user(uid: int) -> Iterator[None]:
-    """Run the block as another user and group. Requires that the process runs as root."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setresgid(uid, uid, 0)
-    os.setresuid(uid, uid, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
-        os.setgroups(groups)
 
 
 # Ids that are awkward in paths, query strings and comma-separated lists.
@@ -180,12 +164,10 @@ class Service:
             await send(message)
 
     def request_count(self, path: str) -> int:
-        """Return the number of requests for a path."""
         return sum(request.url.path == path for request in self.requests)
 
     @property
     def data_requests(self) -> int:
-        """The number of requests for posts."""
         return self.request_count("/v2/posts/performance")
 
 

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.servers import running
+from later_reporting_dagster.endpoint import running_server
 from tests.services import free_port, wait_for_port
 
 BUCKET = "a-bucket"
@@ -49,7 +49,7 @@ class CountingProxy:
         self._target = httpx.URL(target)
         self._type_of = type_of
         self._lock = threading.Lock()
-        self._requests: list[tuple[str, str]] = []
+        self._requests = Counter[str]()
         # Few connections, because the emulator of Google Cloud Storage resets those that it has to queue. Idle ones
         # are not used again, because a server may close them at any time.
         limits = httpx.Limits(max_connections=4, max_keepalive_connections=0)
@@ -57,12 +57,8 @@ class CountingProxy:
 
     def take(self) -> Counter[str]:
         """Return the number of requests by type since the last call."""
-        return Counter(kind for kind, _ in self.take_requests())
-
-    def take_requests(self) -> list[tuple[str, str]]:
-        """Return the type and the path of each request since the last call."""
         with self._lock:
-            requests, self._requests = self._requests, []
+            requests, self._requests = self._requests, Counter()
         return requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +66,7 @@ class CountingProxy:
         body = await request.body()
         kind = self._type_of(request.method, scope["raw_path"].decode(), dict(request.query_params))
         with self._lock:
-            self._requests.append((kind, f"{scope['raw_path'].decode()}?{request.url.query}"))
+            self._requests[kind] += 1
         url = self._target.copy_with(
             raw_path=scope["raw_path"] + b"?" * bool(scope["query_string"]) + scope["query_string"]
         )
@@ -90,14 +86,7 @@ class CountingProxy:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running object store with an empty bucket.
-
-    Attributes:
-        name: its name.
-        scheme: the scheme of its URLs.
-        storage_options: all options that it needs: endpoint and credentials.
-        proxy: counts its requests.
-    """
+    """A running object store with an empty bucket, and all options that it needs: endpoint and credentials."""
 
     name: str
     scheme: str
@@ -111,7 +100,6 @@ class ObjectStore:
 
 @contextmanager
 def running_moto() -> Iterator[ObjectStore]:
-    """Run moto's S3 server."""
     port = free_port()
     with _process([sys.executable, "-c", _MOTO, str(port)], port=port), _counted(port, s3_request_type) as (proxy, url):
         options = {"endpoint_url": url, "key": "somebody", "secret": SECRET}
@@ -185,7 +173,7 @@ def _with_bucket(store: ObjectStore) -> ObjectStore:
 @contextmanager
 def _counted(port: int, type_of: Callable[[str, str, Mapping[str, str]], str]) -> Iterator[tuple[CountingProxy, str]]:
     proxy = CountingProxy(f"http://127.0.0.1:{port}", type_of)
-    with running(proxy) as url:
+    with running_server(proxy) as url:
         yield proxy, url
 
 

@@ -57,11 +57,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, *, timeout_seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a server accepts connections on a loopback port.
-
-    Raises:
-        TimeoutError: it does not within the timeout.
-    """
+    """Wait until a server accepts connections on a loopback port."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:

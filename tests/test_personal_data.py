@@ -26,9 +26,8 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
-from later_reporting_dagster.sandbox import FaultMiddleware, World
+from later_reporting_dagster.sandbox import FaultMiddleware, World, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
-from tests.servers import running
 from tests.test_secrets import as_text, values_in
 
 pytestmark = pytest.mark.e2e
@@ -162,7 +161,7 @@ def service(creators: Creators) -> Iterator[Service]:
     rates = dict.fromkeys(MALFORMED_ROWS, 0.04)
     app = FaultMiddleware(world, malformed_rows=rates, options=NO_RATE_LIMIT)
     service = Service(app=app, override=creators.fail_some, transform=creators.add_texts)
-    with running(service) as service.base_url:
+    with running_server(service) as service.base_url:
         yield service
 
 

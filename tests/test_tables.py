@@ -38,7 +38,6 @@ SETTINGS = {
 
 
 def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]:
-    """Return the columns whose names `others` lacks."""
     names = {column.name for column in others}
     return [column for column in columns if column.name not in names]
 

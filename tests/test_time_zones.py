@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.requests import Request
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.options import yesterday as cli_yesterday
-from later_reporting_dagster.contract import posts_page_from_body
-from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
+from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.sandbox import World, create_app, running_server
@@ -39,7 +36,6 @@ INSTANCE = "instance_000"
 
 @contextmanager
 def time_zone(name: str) -> Iterator[None]:
-    """Run the block in a time zone."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TZ", ZONES[name])
         time.tzset()
@@ -52,7 +48,6 @@ def time_zone(name: str) -> Iterator[None]:
 
 @pytest.fixture(params=ZONES)
 def zone(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The time zone that the test runs in."""
     with time_zone(request.param):
         yield request.param
 
@@ -74,40 +69,10 @@ def test_newest_day_changes_at_midnight_utc(day: date, zone: str, monkeypatch: p
         stop_clocks(monkeypatch, instant)
         local = instant.astimezone()
         assert cli_yesterday() == newest_day(local) == yesterday
-        restated = restated_days(newest_day(local), start_date=date(2024, 1, 1), restate_days=28)
-        assert restated == days_between(yesterday - timedelta(days=27), yesterday)
+        assert due_day(local, due_hour_utc=23) == yesterday - timedelta(days=instant.hour < 23)
         assert build_partitions_def(Cadence.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(
             yesterday
         )
-
-
-@pytest.mark.parametrize("due_hour_utc", [0, 12, 23])
-def test_due_day_changes_at_the_due_hour_utc(due_hour_utc: int, zone: str) -> None:
-    for day in DST_CHANGES:
-        due = datetime(day.year, day.month, day.day, due_hour_utc, tzinfo=UTC)
-        assert due_day(due.astimezone(), due_hour_utc=due_hour_utc) == day - timedelta(days=1)
-        just_before = (due - timedelta(microseconds=1)).astimezone()
-        assert due_day(just_before, due_hour_utc=due_hour_utc) == day - timedelta(days=2)
-
-
-@given(st.sampled_from(DST_CHANGES), st.sampled_from(["first", "last"]), st.integers(-14 * 60, 14 * 60))
-def test_post_belongs_to_its_utc_day_to_the_microsecond(day: date, edge: str, offset: int) -> None:
-    instant = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    if edge == "last":
-        instant += timedelta(days=1) - timedelta(microseconds=1)
-    text = instant.astimezone(timezone(timedelta(minutes=offset))).isoformat()
-    for zone in ZONES:
-        with time_zone(zone):
-            (post,) = posts_page_from_body(response_body(text)).items
-        assert (post.post_date, post.post_date.date()) == (instant, day)
-
-
-def response_body(post_date: str) -> bytes:
-    """Return a page of one post."""
-    post = f'{{"instanceId": "a", "campaignId": 1, "postId": 1, "postDate": "{post_date}"}}'
-    return (
-        f'{{"data": [{post}], "pagination": {{"page": 1, "pageSize": 1, "totalItems": 1, "totalPages": 1}}}}'.encode()
-    )
 
 
 # Runs over days on which daylight saving time begins or ends.

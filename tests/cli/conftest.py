@@ -13,12 +13,7 @@ from tests.conftest import Service, sandbox_settings
 
 @dataclass(frozen=True)
 class User:
-    """Runs commands in the environment of the test process.
-
-    Attributes:
-        home: `DAGSTER_HOME`.
-        lake: `LATER_LAKE_ROOT`.
-    """
+    """Runs commands in the environment of the test process."""
 
     home: Path
     lake: Path

@@ -2,18 +2,16 @@
 
 import os
 from datetime import date
-from pathlib import Path
 
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from tests.cli.conftest import User, error_line
+from tests.cli.conftest import User
 
 DAYS = [date(2024, 3, number) for number in range(1, 7)]
 
 
 def fill(user: User, asset: str) -> None:
-    """Write six old files of one instance and month."""
     lake = Lake(str(user.lake))
     for day in DAYS:
         lake.write(asset, Partition(day, "a/b"), posts_table([]))
@@ -21,7 +19,6 @@ def fill(user: User, asset: str) -> None:
 
 
 def months(user: User) -> list[str]:
-    """Return the paths of all compacted months."""
     return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
 
 
@@ -61,13 +58,3 @@ def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: p
         lake.write("posts_published", Partition(today.replace(day=number), "a"), posts_table([]))
     assert "posts_published: 0 months written, 0 unchanged" in user.run("compact").stdout
     assert months(user) == []
-
-
-def test_compact_prints_one_line_if_the_lake_cannot_be_opened(
-    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
-    result = user.run("compact")
-    assert result.exit_code == 1
-    assert "Not a directory" in error_line(result)

@@ -14,7 +14,6 @@ PARTITION = Partition(FIRST_DAY, INSTANCE_IDS[2])
 
 
 def quarantine_rows(user: User, *rows: Any, reason: str = "r", asset: str = ASSET) -> None:
-    """Write rows to the quarantine of one partition."""
     bad_rows = [BadRow(reason=reason, raw=json.dumps(row)) for row in rows]
     Lake(str(user.lake)).quarantine.write(asset, PARTITION, bad_rows, query="q")
 

@@ -25,7 +25,6 @@ ALWAYS = (
 
 
 def refresh(user: User) -> dict[str, str]:
-    """Run the command; return what it wrote, by asset."""
     result = user.run("refresh")
     assert result.exit_code == 0, result.stderr
     written, _, rest = result.stdout.partition("Rollups and the report are up to date.\n")
@@ -36,7 +35,6 @@ def refresh(user: User) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what several tests begin with."""
     return tmp_path_factory.mktemp("copies")
 
 

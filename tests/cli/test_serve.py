@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from later_reporting_dagster.cli import main
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
+from tests.conftest import files
 from tests.services import WAIT_SECONDS
 
 CLIENT_ID, SECRET = "dashboards", "s3cret/of+dashboards=="  # noqa: S105 - valid only here
@@ -35,7 +36,6 @@ MISSING_DAY = date(2024, 3, 4)
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """A lake with posts of three days."""
     root = tmp_path / "lake"
     for day in DAYS:
         for name in INSTANCE_IDS:
@@ -47,12 +47,7 @@ def lake(tmp_path: Path) -> Path:
 
 
 class Command:
-    """The command in a process of its own; its output goes to files.
-
-    Attributes:
-        process: The process.
-        snapshots: Its folder for temporary files.
-    """
+    """The command in a process of its own; its output goes to files, and its snapshots into a folder."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
         self.process = process
@@ -61,12 +56,10 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has printed to standard output."""
         return (self._folder / "stdout").read_text(encoding="utf-8")
 
     @property
     def errors(self) -> str:
-        """What it has printed to standard error."""
         return (self._folder / "stderr").read_text(encoding="utf-8")
 
     def base_url(self) -> str:
@@ -86,22 +79,10 @@ class Command:
 
 @contextmanager
 def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
-    """Run the command in a subprocess while the block runs.
-
-    Args:
-        root: Root of the lake.
-        options: Options of the command.
-        variables: Environment variables.
-    """
+    """Run the command over a lake in a subprocess while the block runs, with options and environment variables."""
     folder = root.parent / "process"
     (folder / "temporary").mkdir(parents=True)
-    variables = {
-        **environment(),
-        "LATER_LAKE_ROOT": str(root),
-        "TMPDIR": str(folder / "temporary"),
-        "PYTHONUNBUFFERED": "1",
-        **variables,
-    }
+    variables = {**environment(), "LATER_LAKE_ROOT": str(root), "TMPDIR": str(folder / "temporary"), **variables}
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "serve", "--port", "0", *options]
     with (
         (folder / "stdout").open("wb") as output,
@@ -116,7 +97,6 @@ def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
 
 @contextmanager
 def authenticated(base_url: str, client_id: str = CLIENT_ID, secret: str = SECRET) -> Iterator[httpx.Client]:
-    """Yield an HTTP client with a token."""
     with httpx.Client(base_url=base_url, timeout=WAIT_SECONDS) as api:
         response = api.post("/oauth/token", json={"clientId": client_id, "clientSecret": secret})
         api.headers["Authorization"] = f"Bearer {response.raise_for_status().json()['jwt']}"
@@ -124,112 +104,81 @@ def authenticated(base_url: str, client_id: str = CLIENT_ID, secret: str = SECRE
 
 
 def problem_of(response: httpx.Response) -> tuple[int, str]:
-    """Return the status and the problem type of a response."""
     assert response.headers["Content-Type"] == "application/problem+json"
     return response.status_code, response.json()["type"]
-
-
-def state_of(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the time of change of every file and folder, and the bytes of files."""
-    return {
-        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in [root, *root.rglob("*")]
-    }
 
 
 # Refusals
 
 
 @pytest.fixture
-def taken_port() -> Iterator[str]:
-    """A port in use: a command that should be refused, but is not, ends nevertheless."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield str(listener.getsockname()[1])
+def refusal(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """A function that runs the command with options and variables, and returns what it prints when it refuses to start.
 
-
-def refusal(taken_port: str, *options: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    """Run the command, and return the line with which it refuses to start."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(main, ["serve", "--port", taken_port, *options], prog_name="later-reporting")
-    assert result.exit_code != 0
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.stdout == ""
-    assert "Traceback" not in result.output
-    assert SECRET not in result.output
-    return error_line(result)
-
-
-def test_serve_without_credentials_is_refused(taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refusal(taken_port, monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake))
-    assert "LATER_SERVE_CLIENT_ID" in message
-    assert "LATER_SERVE_CLIENT_SECRET" in message
-    assert "--no-auth" in message
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
-def test_serve_beyond_loopback_needs_credentials(
-    host: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    The port is in use, so that a command that should be refused, but is not, ends nevertheless.
+    """
     monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
-    message = refusal(taken_port, "--no-auth", "--host", host, monkeypatch=monkeypatch)
-    assert "--no-auth" in message
-    assert "127.0.0.1" in message or "loopback" in message
-    assert "LATER_SERVE_CLIENT_ID" in refusal(taken_port, "--host", host, monkeypatch=monkeypatch)
+
+    def run(*options: str, **variables: str) -> str:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        port = str(listener.getsockname()[1])
+        result = CliRunner().invoke(main, ["serve", "--port", port, *options], prog_name="later-reporting")
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.stdout == ""
+        assert SECRET not in result.stderr
+        assert error_line(result)
+        return result.stderr
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield run
 
 
-def test_serve_beyond_loopback_needs_a_long_secret(
-    taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "variables", "words"),
+    [
+        ("", {}, ["LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECRET", "--no-auth"]),
+        ("", {"LATER_SERVE_CLIENT_ID": CLIENT_ID}, ["LATER_SERVE_CLIENT_SECRET"]),
+        ("", {"LATER_SERVE_CLIENT_SECRET": SECRET, "LATER_SERVE_CLIENT_ID": ""}, ["LATER_SERVE_CLIENT_ID"]),
+        ("--host 0.0.0.0", {}, ["LATER_SERVE_CLIENT_ID"]),
+        ("--host 0.0.0.0", {**CREDENTIALS, "LATER_SERVE_CLIENT_SECRET": "x"}, ["can be guessed", "16 characters"]),
+        *((f"--no-auth --host {host}", {}, ["--no-auth"]) for host in ("0.0.0.0", "::", "example.com")),
+    ],
+)
+def test_serve_is_refused_without_credentials(
+    options: str, variables: dict[str, str], words: list[str], refusal: Callable[..., str]
 ) -> None:
-    variables = {"LATER_LAKE_ROOT": str(lake), "LATER_SERVE_CLIENT_ID": "dashboards", "LATER_SERVE_CLIENT_SECRET": "x"}
-    message = refusal(taken_port, "--host", "0.0.0.0", monkeypatch=monkeypatch, **variables)
-    assert "the secret of client 'dashboards' can be guessed" in message
-    assert "at least 16 characters" in message
+    message = refusal(*options.split(), **variables)
+    assert all(word in message for word in words), message
+    assert "port is in use" not in message
 
 
 @pytest.mark.parametrize(("mode", "is_warned_of"), [(0o644, True), (0o600, False)])
 def test_serve_warns_of_a_file_of_clients_that_others_can_read(
-    mode: int, is_warned_of: bool, taken_port: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: int, is_warned_of: bool, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
     path = tmp_path / "clients.toml"
     path.write_text("[[clients]]\nid = 'a'\nsecret = 'TOP'", encoding="utf-8")
     path.chmod(mode)
-    monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
-    result = CliRunner().invoke(main, ["serve", "--port", taken_port, "--clients", str(path)])
-    assert (f"chmod 600 {path}" in result.stderr) is is_warned_of
-
-
-@pytest.mark.parametrize("name", [*CREDENTIALS])
-def test_serve_with_half_of_the_credentials_is_refused(
-    name: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
-    (other,) = {*CREDENTIALS} - {name}
-    for value in (None, ""):
-        variables = {name: CREDENTIALS[name]} | ({} if value is None else {other: value})
-        assert other in refusal(taken_port, monkeypatch=monkeypatch, **variables)
+    assert (f"chmod 600 {path}" in refusal("--clients", str(path))) is is_warned_of
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("", "clients"),
         ("clients = [", ""),
         ("[[clients]]\nsecret = 'TOP'", "id"),
         ("[[clients]]\nid = 'a'\nsecret = ''", "secret"),
-        ("[[clients]]\nid = 'a'\nsecret = 5", "secret"),
         ("[[clients]]\nid = 'twice'\nsecret = 'TOP'\n[[clients]]\nid = 'twice'\nsecret = 'TOP2'", "twice"),
         ("[[clients]]\nid = 'a'\nsecret = 'TOP'\ninstance = ['north']", "instance"),
         ("[[clients]]\nid = 'a'\nsecret = 'TOP'\ninstances = 'north'", "instances"),
     ],
 )
-def test_serve_refuses_a_bad_file_of_clients(
-    text: str, word: str, taken_port: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_serve_refuses_a_bad_file_of_clients(text: str, word: str, refusal: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "list-of-clients.toml"
     path.write_text(text, encoding="utf-8")
-    variables = {"LATER_LAKE_ROOT": str(lake), "LATER_SERVE_CLIENTS": str(path)}
-    message = refusal(taken_port, monkeypatch=monkeypatch, **variables)
+    path.chmod(0o600)
+    message = refusal(LATER_SERVE_CLIENTS=str(path))
     assert "list-of-clients.toml" in message
     assert word in message.replace("list-of-clients.toml", "")
     assert "TOP" not in message
@@ -240,7 +189,7 @@ def test_serve_refuses_a_bad_file_of_clients(
 
 @pytest.mark.e2e
 def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None:
-    before = state_of(lake)
+    before = files(lake)
     with running(lake, **CREDENTIALS) as command:
         base_url = command.base_url()
         with authenticated(base_url) as api:
@@ -262,7 +211,7 @@ def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None
         # One line a request: those of this test, the token, and three that the server may not parse.
         assert sent + 6 <= len(command.errors.splitlines()) <= sent + 12
         assert [*command.snapshots.rglob("*")] == []
-    assert state_of(lake) == before
+    assert files(lake) == before
 
 
 def secret_texts(secret: str) -> set[str]:
@@ -326,15 +275,7 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
     with running(lake, *options) as command:
         base_url = command.base_url()
         port = httpx.URL(base_url).port
-        accepted = [
-            f"127.0.0.1:{port}",
-            f"localhost:{port}",
-            f"[::1]:{port}",
-            "localhost",
-            "LOCALHOST",
-            "127.0.0.1",
-            "127.1.2.3",
-        ]
+        accepted = [f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST", "127.1.2.3"]
         refused = [f"example.com:{port}", *FOREIGN_HOSTS]
         with httpx.Client(base_url=base_url) as api:
             for route in (POSTS, "/v2/instances"):

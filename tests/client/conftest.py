@@ -5,15 +5,16 @@ import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
+from later_reporting_dagster.endpoint import running_server
 from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, FakeTime, ScriptedApi
-from tests.servers import ReplaceableApp, running
+from tests.conftest import Service
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[ReplaceableApp]:
+def stage() -> Iterator[Service]:
     """A running server whose application each test replaces."""
-    stage = ReplaceableApp()
-    with running(stage) as stage.base_url:
+    stage = Service()
+    with running_server(stage) as stage.base_url:
         yield stage
 
 
@@ -23,13 +24,13 @@ def time() -> FakeTime:
 
 
 @pytest.fixture
-def service(stage: ReplaceableApp, time: FakeTime) -> ScriptedApi:
+def service(stage: Service, time: FakeTime) -> ScriptedApi:
     stage.app = service = ScriptedApi(clock=time)
     return service
 
 
 @pytest.fixture
-def base_url(stage: ReplaceableApp) -> str:
+def base_url(stage: Service) -> str:
     return stage.base_url
 
 

@@ -40,7 +40,6 @@ def backfill_arguments(asset: str) -> list[str]:
 
 
 def start_command(*arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start `later-reporting` in a new process."""
     return subprocess.Popen(
         [sys.executable, "-m", "later_reporting_dagster.cli", *arguments],
         stdout=subprocess.PIPE,

@@ -58,11 +58,7 @@ def write(root: str, *, version: int, seed: int, storage_options: dict[str, Any]
 
 
 def watch(root: str, *, until: int) -> None:
-    """Read all partitions repeatedly until they have the version `until`.
-
-    Raises:
-        AssertionError: A partition is missing, incomplete or older than before.
-    """
+    """Read all partitions repeatedly until they have the version `until`."""
     lake, seen = Lake(root), dict.fromkeys(PARTITIONS, 0)
     while min(seen.values()) < until:
         assert lake.partitions(TABLE_NAME) == sorted(PARTITIONS)

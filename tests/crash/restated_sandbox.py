@@ -29,12 +29,7 @@ RowsByPartition = Mapping[tuple[str, Partition], Rows]
 
 
 class RestatedSandbox:
-    """A sandbox with several versions of the same posts, which differ in their metrics.
-
-    Attributes:
-        base_url: Base URL.
-        rows_by_version: The rows of all partitions in each version.
-    """
+    """A sandbox with several versions of the same posts, which differ in their metrics."""
 
     def __init__(self, service: Service) -> None:
         self.base_url = service.base_url
@@ -108,11 +103,9 @@ def restated_sandbox() -> Iterator[RestatedSandbox]:
 
 
 def ingest_days(root: Path, table: RawTable, *, base_url: str) -> IngestResults:
-    """Ingest `INGESTED_PARTITIONS` of a raw table by the library."""
     return run_ingest(INGESTED_PARTITIONS, table=table, service=Service(base_url=base_url), root=root)
 
 
 def ingest_without_failures(root: str, *, base_url: str) -> None:
-    """Ingest both raw tables; fail if any partition fails."""
     for table in RAW_TABLES:
         assert not ingest_days(Path(root), table, base_url=base_url).failed

@@ -26,7 +26,6 @@ VERSIONS = 6
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[RestatedSandbox]:
-    """A sandbox with restated posts."""
     with restated_sandbox() as sandbox:
         yield sandbox
 

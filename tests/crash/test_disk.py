@@ -1,17 +1,15 @@
-"""A disk that is full, unmounted or without permissions: no data is lost, and errors name a fix."""
+"""A disk that is full or unmounted: no data is lost, and errors name a fix."""
 
-import os
 import resource
-import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable
-from tests.conftest import as_user, files, stored_rows
+from tests.conftest import files, stored_rows
 from tests.crash import lake_writers
 from tests.crash.lake_writers import TABLE_NAME, partition_rows
 from tests.crash.restated_sandbox import (
@@ -25,7 +23,6 @@ from tests.crash.restated_sandbox import (
 
 pytestmark = pytest.mark.faults
 
-NOBODY_UID = 65_534
 SMALL, LARGE = lake_writers.PARTITIONS[0], lake_writers.PARTITIONS[3]
 TOO_LARGE = "File too large.*has free space"
 
@@ -85,44 +82,6 @@ def test_ingest_to_a_full_disk_fails_single_partitions_which_the_next_run_writes
         for each in INGESTED_PARTITIONS:
             rows = stored_rows(root, PUBLISHED.name, each.day, each.instance_id or "")
             assert rows == sandbox.rows_by_version[1][PUBLISHED.name, each]
-
-
-def without_root_rights() -> AbstractContextManager[None]:
-    """Run a block as the user nobody if this process is root, which ignores permission bits."""
-    return as_user(NOBODY_UID) if os.geteuid() == 0 else nullcontext()
-
-
-@pytest.fixture
-def public_directory() -> Iterator[Path]:
-    """A directory that all users can enter, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
-
-
-def test_root_without_write_permission_can_be_read_and_stays_unchanged(public_directory: Path) -> None:
-    root = public_directory / "lake"
-    lake = Lake(str(root))
-    lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 1))
-    before = files(root)
-    directories = [path for path in root.rglob("*") if path.is_dir()]
-    for directory in (root, *directories):
-        directory.chmod(0o555)
-    try:
-        with without_root_rights():
-            for attempt in (
-                lambda: lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)),
-                lambda: Lake(str(root / "deeper")).check_writable(),
-                lake.check_writable,
-            ):
-                with pytest.raises(LakeUnavailable, match="Permission denied.*may be written by this user"):
-                    attempt()
-            assert lake.read(TABLE_NAME, [SMALL], schema=POSTS_SCHEMA).equals(partition_rows(SMALL, 1))
-    finally:
-        for directory in (root, *directories):
-            directory.chmod(0o755)
-    assert files(root) == before
-    assert lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)).changed
 
 
 def test_root_that_is_unmounted_during_a_run_fails_the_remaining_partitions(tmp_path: Path) -> None:

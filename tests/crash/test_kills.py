@@ -50,7 +50,6 @@ class Writer:
         )
 
     def start(self, version: int) -> ChildProcess:
-        """Restate the posts and start a process."""
         self._sandbox.restate(version)
         if self._by_command:
             return ChildProcess(backfill_command.backfill, asset=PUBLISHED.name, environment=self.environment)
@@ -76,7 +75,6 @@ class Writer:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[RestatedSandbox]:
-    """A sandbox with restated posts."""
     with restated_sandbox() as sandbox:
         yield sandbox
 

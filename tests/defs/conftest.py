@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
@@ -65,24 +64,15 @@ def asset_key(asset: str) -> dg.AssetKey:
     return dg.AssetKey(["later", asset])
 
 
-def reject_instance(instance_id: str, status: int = 403) -> Callable[[Request], Response | None]:
+def reject_instance(instance_id: str) -> Callable[[Request], Response | None]:
     """Return a response override that rejects requests for an instance."""
-
-    def instead(request: Request) -> Response | None:
-        return problem(status) if instance_id in parameters(request).get("instanceIds", []) else None
-
-    return instead
-
-
-def listing(*instance_ids: str) -> Response:
-    """Return the response that lists these instances."""
-    page = {"page": 1, "pageSize": 100, "totalItems": len(instance_ids), "totalPages": 1}
-    return JSONResponse({"data": {"instanceIds": instance_ids}, "pagination": page})
+    return lambda request: problem(403) if instance_id in parameters(request).get("instanceIds", []) else None
 
 
 def list_instances(*instance_ids: str) -> Callable[[Request], Response | None]:
-    """Return a response override that lists these instances."""
-    return lambda request: listing(*instance_ids) if request.url.path == INSTANCES_PATH else None
+    page = {"page": 1, "pageSize": 100, "totalItems": len(instance_ids), "totalPages": 1}
+    body = {"data": {"instanceIds": instance_ids}, "pagination": page}
+    return lambda request: JSONResponse(body) if request.url.path == INSTANCES_PATH else None
 
 
 def restate_one_post(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
@@ -100,7 +90,6 @@ def restate_one_post(day: date, instance_id: str) -> Callable[[Request, Any], An
 
 
 def enlarge_metrics(_request: Request, document: Any) -> Any:
-    """Edit a response: the same large metrics for every post."""
     return {**document, "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]]}
 
 
@@ -130,7 +119,6 @@ class Project:
         return self.run(asset, tags=range_tags(days[0], days[-1], period=period))
 
     def roll_up_windows(self, *assets: str) -> ExecuteInProcessResult:
-        """Materialize window tables in one run; default: all."""
         return self.run(*(assets or WINDOWS))
 
     def run(
@@ -166,7 +154,6 @@ class Project:
         return self.evaluations(job.execute_in_process(instance=self.instance, run_config=QUIET_LOGGING))
 
     def events(self, result: ExecuteInProcessResult, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
-        """Return the events that the instance has stored of a run; works for failed runs, too."""
         entries = self.instance.all_logs(result.run_id, of_type=kind)
         return [entry.dagster_event for entry in entries if entry.dagster_event is not None]
 
@@ -178,7 +165,6 @@ class Project:
         return found
 
     def metadata(self, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-        """Return the metadata of the materializations of a run, by partition."""
         return {key: plain_metadata(event) for key, event in self.materializations(result).items()}
 
     def data_versions(self, result: ExecuteInProcessResult) -> dict[str, str]:
@@ -193,18 +179,15 @@ class Project:
         return found
 
     def passed(self, result: ExecuteInProcessResult) -> dict[str, bool]:
-        """Return whether the checks of a run passed, by check name."""
         return {name: evaluation.passed for (_, name), evaluation in self.evaluations(result).items()}
 
-    def is_in_sync(self, asset: str, partition: str | None = None) -> bool:
-        """Return whether the UI shows an asset or partition as in sync with its upstream."""
+    def is_in_sync(self, asset: str, partition: str) -> bool:
         resolver = CachingStaleStatusResolver(
             self.instance, self.defs.resolve_asset_graph(), LoadingContextForTest(self.instance)
         )
         return resolver.get_status(asset_key(asset), partition) is StaleStatus.FRESH
 
     def statuses(self, asset: str) -> dict[date, AssetPartitionStatus]:
-        """Return the partition status of the days that have one."""
         partitions_def = self.defs.resolve_assets_def(asset_key(asset)).partitions_def
         assert partitions_def is not None
         statuses = self.instance.get_status_by_partition(asset_key(asset), list(map(str, DAYS)), partitions_def) or {}
@@ -225,7 +208,6 @@ def current_definitions() -> dg.Definitions:
 
 
 def plain_metadata(event: dg.AssetMaterialization) -> dict[str, Any]:
-    """Return the metadata of a materialization, as plain values."""
     return {name: value.value for name, value in event.metadata.items()}
 
 
@@ -246,15 +228,10 @@ def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
 
 @pytest.fixture
 def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the environment variables that point the project at the sandbox."""
     for name, value in sandbox_settings(service.base_url, lake_root=str(tmp_path / "lake")).items():
         monkeypatch.setenv(name, value)
     # Set, so that tests can count the other requests.
     monkeypatch.setenv("LATER_API_VERSION", str(service.api_version))
-
-
-def _project(instance: dg.DagsterInstance, root: Path) -> Project:
-    return Project(current_definitions(), instance, root)
 
 
 @pytest.fixture
@@ -276,7 +253,7 @@ def _no_schema_versions() -> Iterator[None]:
 def project(settings: None, next_day: None, tmp_path: Path) -> Iterator[Project]:
     """The project with a Dagster instance in memory, which is faster than one on disk. Expected are `DAYS`."""
     with dg.DagsterInstance.ephemeral() as instance:
-        yield _project(instance, tmp_path / "lake")
+        yield Project(current_definitions(), instance, tmp_path / "lake")
 
 
 @pytest.fixture(scope="module")
@@ -293,17 +270,3 @@ def fill_once(project: Project, module_lake: Path, fill: Callable[[Project], boo
     else:
         shutil.copytree(module_lake, project.root)
     return project
-
-
-@pytest.fixture
-def project_on_disk(settings: None, next_day: None, dagster_home: Path, tmp_path: Path) -> Iterator[Project]:
-    """The project with a Dagster instance on disk."""
-    with dg.DagsterInstance.get() as instance:
-        yield _project(instance, tmp_path / "lake")
-
-
-@pytest.fixture
-def later(settings: None) -> LaterReportingResource:
-    """The resource as an asset receives it."""
-    resource: LaterReportingResource = LaterReportingResource.from_environment().resolved()
-    return resource

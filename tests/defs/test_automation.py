@@ -7,14 +7,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import rollups
 from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
-from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
@@ -60,7 +58,6 @@ class Automation:
         return found if assets else found[0]
 
     def tick_unpartitioned(self, *assets: str) -> set[str]:
-        """Return which of these unpartitioned assets are requested."""
         result = self._evaluate()
         return {asset for asset in assets if result.get_num_requested(asset_key(asset))}
 
@@ -294,35 +291,6 @@ def test_rollup_follows_a_run_that_failed_before_it(automation: Automation, proj
     service.override = reject_instance(INSTANCE_IDS[0])
     assert not project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])).success
     assert [automation.tick() for _ in range(2)] == [EVERY_DAY, set()]
-
-
-def test_nothing_is_requested_after_a_backfill_in_several_runs(automation: Automation, project: Project) -> None:
-    """Dagster puts the assets of a backfill in several runs if their partitions differ."""
-    keys = [asset_key(asset) for asset in (METRICS, DAILY, WEEKLY, MONTHLY, *WINDOWS)]
-    backfill = PartitionBackfill.from_asset_partitions(
-        backfill_id="all",
-        asset_graph=project.defs.resolve_asset_graph(),
-        partition_names=None,
-        asset_selection=keys,
-        backfill_timestamp=datetime(2024, 3, 6, tzinfo=UTC).timestamp(),
-        tags={},
-        dynamic_partitions_store=project.instance,
-        all_partitions=True,
-        title=None,
-        description=None,
-        run_config=None,
-    )
-    project.instance.add_backfill(backfill)
-    tags = {"dagster/backfill": "all"}
-    automation.tick()
-    assert_success(project.run(METRICS, DAILY, tags=tags | range_tags(DAYS[0], DAYS[-1])))
-    automation.tick()
-    for asset, period in ((WEEKLY, Cadence.WEEK), (MONTHLY, Cadence.MONTH)):
-        assert_success(project.run(asset, tags=tags | range_tags(DAYS[0], DAYS[-1], period=period)))
-    assert_success(project.run(*WINDOWS, tags=tags))
-    project.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
-    assert [automation.tick_unpartitioned(*WINDOWS) for _ in range(2)] == [set(), set()]
-    assert automation.tick(DAILY, WEEKLY, MONTHLY) == [set(), set(), set()]
 
 
 @pytest.mark.parametrize("is_seen_in_between", [False, True])

@@ -10,10 +10,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster.components.testing.test_cases import TestTranslation
 from dagster.components.testing.utils import create_defs_folder_sandbox
 
-import later_reporting_dagster
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.partitions import range_tags
@@ -42,7 +40,6 @@ PUBLISHED = dg.AssetKey(["later", "posts_published"])
 def loaded(
     attributes: dict[str, Any], *, type_: str = TYPE, **sections: Any
 ) -> Iterator[tuple[LaterReportingComponent, dg.Definitions]]:
-    """Load a component from a `defs.yaml` with these attributes and further sections."""
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(
             component_cls=LaterReportingComponent,
@@ -81,18 +78,6 @@ def test_component_is_built_from_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {job.name for job in defs.resolve_all_job_defs()} >= {"later_posts", "later_checks", "later_compaction"}
 
 
-def test_package_registers_its_component_only() -> None:
-    assert {"LaterReportingComponent", "LaterReportingResource"} <= set(dir(later_reporting_dagster))
-    with pytest.raises(AttributeError, match="no attribute 'Component'"):
-        later_reporting_dagster.Component  # noqa: B018
-
-
-def test_every_setting_is_a_described_attribute() -> None:
-    for model in (LaterReportingComponent.model(), LaterReportingResource.model()):
-        attributes = model.model_json_schema()["properties"]
-        assert [name for name, schema in attributes.items() if not schema.get("description")] == []
-
-
 SECRET = "s3cr3t-Zq7"
 HOW_TO_WRITE_IT = (
     'write it as "{{ env.NAME }}", or as a text with that in it, so that it is read from the environment when a run'
@@ -104,11 +89,6 @@ HOW_TO_WRITE_IT = (
     ("attributes", "line"),
     [
         ({"name": "two words"}, "LATER_NAME (name): String should match pattern '^[A-Za-z][A-Za-z0-9_]*$'"),
-        (
-            {"start_date": "spring"},
-            "LATER_START_DATE (start_date): Input should be a valid date or datetime, input is too short",
-        ),
-        ({"restate_days": 0}, "LATER_RESTATE_DAYS (restate_days): Input should be greater than or equal to 1"),
         (
             {"restate_days": "{{ env.NOT_A_NUMBER }}"},
             "LATER_RESTATE_DAYS (restate_days): Input should be a valid integer, unable to parse string as an integer",
@@ -124,16 +104,7 @@ HOW_TO_WRITE_IT = (
             {"client_id": "id", "client_secret": SECRET},
             "client_id, client_secret: write it below the attribute `resource`",
         ),
-        ({"resource": {"memory_gb": 0.1}}, "LATER_MEMORY_GB (memory_gb): Input should be greater than 0.25"),
-        (
-            {"resource": {"requests_per_minute": "{{ env.NOT_A_NUMBER }}"}},
-            "LATER_REQUESTS_PER_MINUTE (requests_per_minute): Input should be a valid integer, unable to parse string"
-            " as an integer",
-        ),
-        (
-            {"resource": {"demo_mode": "{{ 'maybe' }}"}},
-            "LATER_DEMO_MODE (demo_mode): Input should be a valid boolean, unable to interpret input",
-        ),
+        ({"resource": {"memory_gb": "{{ 0.1 }}"}}, "LATER_MEMORY_GB (memory_gb): Input should be greater than 0.25"),
         *(
             ({"resource": {"client_secret": written}}, f"LATER_CLIENT_SECRET (client_secret): {HOW_TO_WRITE_IT}")
             for written in (SECRET, "{{ env.A_SECRET | trim }}", "{{ env('A_SECRET', 'x') }}", "{{ 'x' }}")
@@ -216,20 +187,7 @@ def test_numbers_and_texts_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> 
         assert later.configured_instances() == ("a", "7")
 
 
-class TestComponentTranslation(TestTranslation):
-    """The translations that Dagster's own integrations are tested with."""
-
-    def test_translation(self, attributes: Any, assertion: Any, key_modifier: Any) -> None:
-        if key_modifier is not None:
-            assert "set key_prefix" in str(load_error({"translation": attributes}))
-        else:
-            with loaded({"translation": attributes, "tables": "posts_published"}) as (_, defs):
-                assert assertion(spec_of(defs))
-
-
 class CustomComponent(LaterReportingComponent):
-    """Overrides both hooks."""
-
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         return super().get_asset_spec(spec).replace_attributes(owners=["team:custom"])
 
@@ -278,9 +236,22 @@ def test_each_table_can_be_defined_alone(tables: list[str]) -> None:
     assert {key.path[-1] for key in defs.resolve_asset_graph().materializable_asset_keys} == set(tables)
 
 
-def test_automation_sensor_is_optional() -> None:
-    defs = LaterReportingComponent(automation_sensor=False).build_definitions()
-    assert [sensor.name for sensor in defs.sensors or []] == ["later_instances"]
+def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_NAME", "later_eu")
+    monkeypatch.setenv("LATER_KEY_PREFIX", "marketing, later")
+    monkeypatch.setenv("LATER_TABLES", "instances,posts_published,campaigns,-campaigns")
+    monkeypatch.setenv("LATER_AUTOMATION_SENSOR", "false")
+    monkeypatch.setenv("LATER_METRICS", "likes,reach")
+    monkeypatch.setenv("LATER_START_DATE", "")  # counts as unset
+    component = LaterReportingComponent.from_environment()
+    assert component == LaterReportingComponent(
+        name="later_eu",
+        automation_sensor=False,
+        key_prefix=("marketing", "later"),
+        tables=("posts_published", "instances"),
+        metrics=["likes", "reach"],
+    )
+    assert [sensor.name for sensor in component.build_definitions().sensors or []] == ["later_eu_instances"]
 
 
 def test_rollup_backfills_can_be_divided_into_runs() -> None:

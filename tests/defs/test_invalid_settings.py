@@ -1,6 +1,5 @@
 """Invalid settings, run config and partition keys: the error is one line that names the setting and the fix."""
 
-import os
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,8 +15,7 @@ from tests.conftest import FIRST_DAY, Service
 from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
 
 DAY = "2024-03-01"
-NOT_A_BASE_URL = r"LATER_BASE_URL \(base_url\): the base URL must be a scheme, host and port only, like https://reporting\.api\.later\.com"
-IN_THE_CLEAR = r"LATER_BASE_URL \(base_url\): .*unencrypted: use https"
+BASE_URL = r"LATER_BASE_URL \(base_url\): "
 CREDENTIALS = r"LATER_CLIENT_ID \(client_id\), LATER_CLIENT_SECRET \(client_secret\)"
 INSTANCES = r"LATER_INSTANCE_IDS \(instance_ids\): "
 LAKE = r"LATER_LAKE_ROOT \(lake_root\): "
@@ -40,65 +38,47 @@ class InvalidValue:
 
 
 CLIENT_SETTINGS = [
-    InvalidValue("base_url", "example.com", NOT_A_BASE_URL),
-    InvalidValue("base_url", "https://example.com/v2", NOT_A_BASE_URL),
-    InvalidValue("base_url", "https://someone:pa55word@example.com", NOT_A_BASE_URL),
-    InvalidValue("base_url", "http://127.0.0.1:99999", NOT_A_BASE_URL),
-    InvalidValue("base_url", "http://example.com", IN_THE_CLEAR),
-    InvalidValue("base_url", "http://localhost.evil.com", IN_THE_CLEAR),
+    InvalidValue(
+        "base_url",
+        "https://someone:pa55word@example.com",
+        rf"{BASE_URL}the base URL must be a scheme, host and port only, like https://reporting\.api\.later\.com",
+    ),
+    InvalidValue("base_url", "http://example.com", rf"{BASE_URL}.*unencrypted: use https"),
     InvalidValue("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
     InvalidValue("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
-    InvalidValue("client_id", "copied\u2026", rf"{CREDENTIALS}: the client id contains .*: copy it again"),
-    InvalidValue(
-        "client_secret", "pa55word\n", rf"{CREDENTIALS}: the client secret contains a line break.*: copy it again"
-    ),
-    InvalidValue(
-        "client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret contains .*ASCII: copy it again"
-    ),
     InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
     InvalidValue(
         "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"
     ),
-    InvalidValue("access_token", "pa55word\n", r"LATER_ACCESS_TOKEN \(access_token\): .*line breaks.*: copy it again"),
 ]
+STORE = InvalidValue("rate_limit_store", "somewhere", r"LATER_RATE_LIMIT_STORE \(rate_limit_store\): must be empty, or")
 LAKE_SETTINGS = [
     InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
     InvalidValue("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
-    InvalidValue("lake_root", "dropbox://lake", rf"{LAKE}.*dropbox://lake cannot .*its package installed"),
     InvalidValue(
         "lake_root", "s3:/bucket/lake", rf"{LAKE}a URL has two slashes after its scheme, as in s3://bucket/lake"
     ),
     InvalidValue("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
-    InvalidValue("lake_root", "/data/la\0ke", rf"{LAKE}remove line breaks, other control characters.*"),
 ]
 INSTANCE_SETTINGS = [
     InvalidValue("instance_ids", ",", rf"{INSTANCES}',' names no instance: leave it empty to fetch all"),
-    InvalidValue("instance_ids", "a," + "x" * 300, rf"{INSTANCES}instance id 'xxx.*may have at most"),
     InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
-NOT_AN_INTEGER = "Input should be a valid integer, .*"
 LOAD_SETTINGS = [
     InvalidValue("start_date", "spring", r"Input should be a valid date or datetime, input is too short"),
-    InvalidValue("start_date", "2024-02-30", r"Input should be a valid date .*"),
     InvalidValue("start_date", "0024-01-01", r"Input should be greater than or equal to 2000-01-01"),
     InvalidValue("restate_days", "0", r"Input should be greater than or equal to 1"),
-    InvalidValue("restate_days", "731", r"Input should be less than or equal to 730"),
-    InvalidValue("restate_days", "\u00b2", NOT_AN_INTEGER),
-    InvalidValue("restate_days", "9" * 5000, r"Unable to parse input string as an integer, exceeded maximum size"),
     InvalidValue("due_hour_utc", "24", r"Input should be less than or equal to 23"),
-    InvalidValue("requests_per_minute", "many", NOT_AN_INTEGER),
     InvalidValue("requests_per_minute", "0", r"Input should be greater than or equal to 1"),
     InvalidValue("shrink_limit_percent", "101", r"Input should be less than or equal to 100"),
-    InvalidValue("bad_rows_limit_percent", "5%", NOT_AN_INTEGER),
+    InvalidValue("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
     InvalidValue("memory_gb", "0.25", r"Input should be greater than 0.25"),
-    InvalidValue("memory_gb", "2 GB", r"Input should be a valid number, .*"),
 ]
+SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, STORE, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
 
 
 def set_invalid(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        os.environ, invalid.variable, invalid.value.replace("\0", "\x01")
-    )  # an environment variable cannot contain NUL
+    monkeypatch.setenv(invalid.variable, invalid.value)
 
 
 def with_resource(project: Project, **values: Any) -> Project:
@@ -111,7 +91,7 @@ def with_resource(project: Project, **values: Any) -> Project:
 
 
 # The command `later-reporting doctor` checks the others.
-@pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS[::4], *LAKE_SETTINGS[::3]], ids=str)
+@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS[::3], ids=str)
 def test_run_with_an_invalid_setting_fails_with_its_message(
     invalid: InvalidValue, project: Project, service: Service
 ) -> None:
@@ -142,7 +122,7 @@ def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: 
     assert re.fullmatch(rf"{invalid.variable} \({invalid.field}\): {invalid.line}", str(rejected.value))
 
 
-@pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS], ids=str)
+@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS, ids=str)
 def test_invalid_run_setting_does_not_fail_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
     set_invalid(invalid, monkeypatch)
     resource = LaterReportingResource.from_environment()
@@ -200,4 +180,4 @@ def test_run_of_an_invalid_partition_fails_with_advice(
 def test_invalid_setting_is_a_value_error_and_is_not_retried() -> None:
     error = InvalidSetting("LATER_X: why")
     assert isinstance(error, ValueError)
-    assert (str(error), error.description, error.allow_retries) == ("LATER_X: why", "LATER_X: why", False)
+    assert error.allow_retries is False

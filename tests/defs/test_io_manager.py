@@ -21,7 +21,7 @@ from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_T
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
-from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, fill_once
+from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, failure, fill_once
 from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
@@ -38,8 +38,6 @@ ROWS_OF_TYPE: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
 }
 DAILY = dg.DailyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
-# Weeks that begin at the first partition: Dagster rejects weeks with days before it.
-WEEKLY = dg.WeeklyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC", day_offset=FIRST_DAY.isoweekday() % 7)
 WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
 
 
@@ -48,8 +46,6 @@ def tables_of(project: Project) -> Mapping[str, dg.AssetSpec]:
 
 
 class Downstream:
-    """A downstream asset that records its input."""
-
     def __init__(
         self,
         kind: Any,
@@ -96,16 +92,6 @@ class Downstream:
         return ROWS_OF_TYPE[self.kind](loaded)
 
 
-def failure_message(result: dg.ExecuteInProcessResult) -> str:
-    """Return the one-line failure message of a run."""
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    data = event.step_failure_data.user_failure_data
-    assert data is not None, event.step_failure_data.error
-    assert data.description is not None
-    assert "\n" not in data.description
-    return data.description
-
-
 def expected(truth: Truth, pairs: list[DayAndInstance], basis: str = "post_date") -> list[dict[str, Any]]:
     return [{"date": day, **row} for day, name in pairs for row in truth.partition(basis, day, name)]
 
@@ -136,11 +122,8 @@ def test_io_manager_loads_the_run_s_days_as_each_type(kind: type, filled: Projec
     assert same_rows(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
 
 
-@pytest.mark.parametrize("partitions_def", [WEEKLY, MONTHLY], ids=["week", "month"])
-def test_io_manager_loads_all_days_of_a_week_or_month(
-    partitions_def: dg.PartitionsDefinition, filled: Project, truth: Truth
-) -> None:
-    whole = Downstream(pa.Table, partitions_def=partitions_def)
+def test_io_manager_loads_all_days_of_a_month(filled: Project, truth: Truth) -> None:
+    whole = Downstream(pa.Table, partitions_def=MONTHLY)
     assert whole.run(filled, partition=str(FIRST)).success
     assert same_rows(whole.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
     earlier = Downstream(pa.Table, partitions_def=WEEKLY_FROM_FEBRUARY)
@@ -168,9 +151,8 @@ def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, trut
     names = ", ".join(sorted(INSTANCE_IDS[:2]))
     assert warning.user_message == f"later/posts_published: 2 files are missing: {LAST} (1 day): {names}"
     strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
-    assert failure_message(strict.run(project, between=(str(FIRST), str(LAST)))) == (
-        f"{warning.user_message}. Materialize these days first"
-    )
+    description, _ = failure(strict.run(project, between=(str(FIRST), str(LAST))))
+    assert description == f"{warning.user_message}. Materialize these days first"
     assert strict.inputs == []
 
 
@@ -205,21 +187,18 @@ def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
 
 
 def test_io_manager_fails_without_any_files(project: Project) -> None:
-    mine, everything = Downstream(pd.DataFrame, partitions_def=DAILY), Downstream(pd.DataFrame)
-    assert failure_message(mine.run(project, partition=str(FIRST))) == (
+    mine = Downstream(pd.DataFrame, partitions_def=DAILY)
+    assert failure(mine.run(project, partition=str(FIRST)))[0] == (
         f"later/posts_published: 1 file is missing: {FIRST} (1 day). Materialize these days first"
     )
-    assert "files are missing: 2024-03-01 to " in failure_message(everything.run(project))
 
 
 def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
     mine = Downstream(pa.Table, table="a_window")
-    columns = posts_column_schema(project)
-    window = dg.AssetSpec(["later", "a_window"], metadata=columns).with_io_manager_key("later_lake")
+    metadata = tables_of(project)["posts_published"].metadata  # with the columns of posts
+    window = dg.AssetSpec(["later", "a_window"], metadata=metadata).with_io_manager_key("later_lake")
     downstream = dg.Definitions(assets=[mine.asset, window], resources={"later_lake": LaterLake()})
-    assert (
-        failure_message(mine.run(project, defs=downstream)) == "later/a_window: it has no files. Materialize it first"
-    )
+    assert failure(mine.run(project, defs=downstream))[0] == "later/a_window: it has no files. Materialize it first"
     rows = posts_table([post(1), post(2, impressions=0)])
     project.lake.write_table("a_window", rows)
     assert mine.run(project, defs=downstream).success
@@ -230,29 +209,12 @@ def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
         LaterLake().load(window, pa.Table, start=FIRST)
 
 
-def posts_column_schema(project: Project) -> Mapping[str, Any]:
-    """Return the column schema of posts as definition metadata."""
-    metadata = tables_of(project)["posts_published"].metadata
-    return {"dagster/column_schema": metadata["dagster/column_schema"]}
-
-
 def test_io_manager_needs_the_column_schema(filled: Project) -> None:
     mine = Downstream(pd.DataFrame)
     bare = dg.AssetSpec(["later", "posts_published"]).with_io_manager_key("later_lake")
     downstream = dg.Definitions(assets=[mine.asset, bare], resources={"later_lake": LaterLake()})
-    assert failure_message(mine.run(filled, defs=downstream)).endswith(
-        "add `*later_tables().values()` to the assets of your definitions"
-    )
-
-
-def test_asset_value_loader_loads_tables(filled: Project, truth: Truth) -> None:
-    downstream = dg.Definitions(assets=tables_of(filled).values(), resources={"later_lake": LaterLake()})
-    key = asset_key("posts_published")
-    with downstream.get_asset_value_loader(filled.instance) as loader:
-        everything = loader.load_asset_value(key, python_type=pd.DataFrame)
-        one = loader.load_asset_value(key, python_type=pa.Table, partition_key=str(FIRST))
-    assert len(everything) == sum(len(truth.day("post_date", day)) for day in DAYS)
-    assert same_rows(one.to_pylist(), expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
+    description, _ = failure(mine.run(filled, defs=downstream))
+    assert description.endswith("add `*later_tables().values()` to the assets of your definitions")
 
 
 def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: Truth) -> None:

@@ -1,7 +1,6 @@
 """The resource: settings from the environment or from code, and secrets that are never shown."""
 
 import asyncio
-import re
 from pathlib import Path
 
 import dagster as dg
@@ -11,21 +10,6 @@ from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.client.rate_limiter import Ledger
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from tests.conftest import Service
-
-
-def initialized(resource: LaterReportingResource) -> LaterReportingResource:
-    """Return the resource as an asset receives it."""
-    used: LaterReportingResource = resource.resolved()
-    return used
-
-
-def test_defaults_are_the_documented_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    later = initialized(LaterReportingResource.from_environment())
-    assert later.base_url == "https://reporting.api.later.com"
-    assert later.requests_per_minute == 120
-    assert later.lake_root == str(tmp_path / "later-lake")
-    assert (later.client_id, later.client_secret, later.access_token, later.instance_ids) == ("", "", "", "")
 
 
 def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +41,12 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         **read_early,
         "storage_options": {"env": "LATER_STORAGE_OPTIONS"},
     }
-    assert {name: getattr(initialized(resource), name) for name in expected} == expected
+    assert {name: getattr(resource.resolved(), name) for name in expected} == expected
 
 
 def test_verify_percent_defaults_by_api_version() -> None:
     def rates(**fields: int) -> dict[str, float]:
-        client = initialized(LaterReportingResource(access_token="some-token", **fields)).client()
+        client = LaterReportingResource(access_token="some-token", **fields).resolved().client()
         return {str(version): rate for version, rate in client._verification_rates.items()}
 
     assert rates() == {"paged": 0.0, "cursor": 0.01}
@@ -70,51 +54,26 @@ def test_verify_percent_defaults_by_api_version() -> None:
         assert rates(verify_percent=percent) == {"paged": percent / 100, "cursor": percent / 100}
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "reason"),
-    [
-        ("verify_percent", "101", "less than or equal to 100"),
-        ("verify_percent", "-1", "greater than or equal to 0"),
-        ("requests_per_minute", "0", "greater than or equal to 1"),
-        ("requests_per_minute", "many", "a valid integer, unable to parse string as an integer"),
-        ("memory_gb", "0.25", "greater than 0.25"),
-        ("memory_gb", "nan", "a finite number"),
-        ("demo_mode", "maybe", "a valid boolean, unable to interpret input"),
-        ("api_version", "v3", "match pattern '^(auto|paged|cursor)$'"),
-    ],
-)
-def test_value_out_of_bounds_fails_where_it_is_read(
-    field: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    variable = f"LATER_{field.upper()}"
-    message = rf"^{variable} \({field}\): (Input|String) should (be )?{re.escape(reason)}$"
+def test_value_of_a_variable_is_checked_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    unset = LaterReportingResource(verify_percent=dg.EnvVar("LATER_VERIFY_PERCENT"))
+    monkeypatch.setenv("LATER_VERIFY_PERCENT", "101")
+    message = r"^LATER_VERIFY_PERCENT \(verify_percent\): Input should be less than or equal to 100$"
     with pytest.raises(InvalidSetting, match=message):
-        LaterReportingResource(**{field: value})
-    # The variable need not be set when the definitions load.
-    unset = LaterReportingResource.from_environment()
-    if field not in ("memory_gb", "demo_mode"):
-        unset = LaterReportingResource(**{field: dg.EnvVar(variable)})
-        with pytest.raises(InvalidSetting, match=f"the environment variable {variable} is not set"):
-            unset.resolved()
-    monkeypatch.setenv(variable, value)
+        unset.resolved()
     with pytest.raises(InvalidSetting, match=message):
-        LaterReportingResource.from_environment()
-    if field not in ("memory_gb", "demo_mode"):
-        with pytest.raises(InvalidSetting, match=message):
-            unset.resolved()
+        LaterReportingResource(verify_percent="101")
 
 
 def test_access_token_overrides_client_credentials() -> None:
     credentials = {"client_id": "some-client", "client_secret": "some-secret"}
-    assert initialized(LaterReportingResource(**credentials)).credentials() == ClientCredentials(**credentials)
-    assert initialized(LaterReportingResource(**credentials, access_token="token")).credentials() == AccessToken(
-        "token"
-    )
+    assert LaterReportingResource(**credentials).resolved().credentials() == ClientCredentials(**credentials)
+    assert LaterReportingResource(**credentials, access_token="token").resolved().credentials() == AccessToken("token")
 
 
 def test_clients_share_the_rate_limit(
-    later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: None, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    later = LaterReportingResource.from_environment().resolved()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         asyncio.run(later.listed_instances())
@@ -123,12 +82,8 @@ def test_clients_share_the_rate_limit(
 
 
 def test_configured_instances_are_unique() -> None:
-    assert initialized(LaterReportingResource(instance_ids=" b, a ,, Zoë,b")).configured_instances() == (
-        "b",
-        "a",
-        "Zoë",
-    )
-    assert initialized(LaterReportingResource()).configured_instances() == ()
+    assert LaterReportingResource(instance_ids=" b, a ,, Zoë,b").resolved().configured_instances() == ("b", "a", "Zoë")
+    assert LaterReportingResource().resolved().configured_instances() == ()
 
 
 def test_storage_options_are_read_from_variables_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +96,8 @@ def test_storage_options_are_read_from_variables_when_a_run_starts(monkeypatch: 
         ({"endpoint_url": "a:{{ env.A_KEY }}@b{{env('A_KEY')}}"}, {"endpoint_url": "a:s3cr3t@bs3cr3t"}),
     ):
         resource = LaterReportingResource(lake_root="memory://lake", storage_options=storage_options)
-        assert initialized(resource).storage_options == expected
-        assert "s3cr3t" not in f"{resource!r} {initialized(resource)!r} {initialized(resource).lake()!r}"
+        assert resource.resolved().storage_options == expected
+        assert "s3cr3t" not in f"{resource!r} {resource.resolved()!r} {resource.resolved().lake()!r}"
 
 
 @pytest.mark.parametrize("text", ["{'key': 's3cr3t'}", '"s3cr3t"', "s3cr3t"])
@@ -153,11 +108,5 @@ def test_storage_options_that_are_no_json_object_fail_without_their_value(
     with pytest.raises(
         InvalidSetting, match=r"^LATER_STORAGE_OPTIONS \(storage_options\): .* must be a JSON"
     ) as caught:
-        initialized(LaterReportingResource.from_environment()).lake()
+        LaterReportingResource.from_environment().resolved().lake()
     assert "s3cr3t" not in str(caught.value)
-
-
-def test_storage_options_name_a_missing_variable() -> None:
-    later = LaterReportingResource(lake_root="memory://lake", storage_options={"key": dg.EnvVar("NO_SUCH_KEY")})
-    with pytest.raises(InvalidSetting, match="the environment variable NO_SUCH_KEY is not set"):
-        initialized(later).lake()

@@ -6,19 +6,9 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
+from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import (
-    DAYS,
-    RAW_ASSETS,
-    ROLLUPS,
-    WINDOWS,
-    Project,
-    assert_success,
-    asset_key,
-    reject_instance,
-    restate_one_post,
-)
+from tests.defs.conftest import DAYS, RAW_ASSETS, ROLLUPS, WINDOWS, Project, assert_success, asset_key, restate_one_post
 
 DAILY = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS)
 UNPARTITIONED = ("campaigns", "instances", *WINDOWS, "organic_paid_report")
@@ -55,7 +45,6 @@ def test_each_day_keeps_its_data_version(project: Project, service: Service) -> 
 
 
 def _versions(project: Project) -> dict[str, dict[date, str]]:
-    """Materialize a raw table and its rollup in one run; return the data versions by asset and day."""
     assets = ("posts_published", "organic_paid_by_publish_day")
     result = project.run(*assets, tags=range_tags(DAYS[0], DAYS[-1]))
     assert_success(result)
@@ -65,23 +54,6 @@ def _versions(project: Project) -> dict[str, dict[date, str]]:
         day = date.fromisoformat(str(materialization.partition))
         versions[materialization.asset_key.path[-1]][day] = materialization.tags["dagster/data_version"]
     return versions
-
-
-def test_run_of_one_day_is_complete(project: Project) -> None:
-    result = project.run("post_metrics_daily", "organic_paid_daily", tags={PARTITION_TAG: str(DAYS[1])})
-    assert_success(result)
-    assert project.statuses("organic_paid_daily").keys() == {DAYS[1]}
-    assert len(project.evaluations(result)) == 7 + 2
-
-
-def test_failed_pair_fails_the_run_before_its_rollups(project: Project, service: Service) -> None:
-    service.override = reject_instance(INSTANCE_IDS[2])
-    result = project.run("posts_published", "organic_paid_by_publish_day", tags=range_tags(DAYS[0], DAYS[-1]))
-    assert not result.success
-    assert project.statuses("posts_published").keys() == set(DAYS)
-    materialized = {event.asset_key for event in project.events(result, KINDS.ASSET_MATERIALIZATION)}
-    assert materialized == {asset_key("posts_published")}
-    assert project.passed(result) == {"every_instance_is_present": False, "newest_due_day_is_present": False}
 
 
 @pytest.mark.parametrize(
@@ -97,11 +69,3 @@ def test_checks_look_at_the_partitions_of_their_run_only(asset: str, check: str,
     assert of_run.metadata[looked_at].value == 2 * per_day
     of_job = project.check((asset, check))[asset, check]
     assert of_job.metadata[looked_at].value == 3 * per_day
-    # Missing files are looked for in all days.
-    if asset == "posts_published":
-        assert (
-            project.check((asset, "every_instance_is_present"))[asset, "every_instance_is_present"]
-            .metadata["days"]
-            .value
-            == 3
-        )

@@ -26,11 +26,7 @@ DOCKERFILE = DEPLOY / "Dockerfile"
 
 
 def resolved_compose_file(folder: Path) -> Any:
-    """Return docker-compose.yaml of a folder as Docker Compose reads it, with variables and defaults filled in.
-
-    Raises:
-        AssertionError: Docker Compose rejects the file.
-    """
+    """Return docker-compose.yaml of a folder as Docker Compose reads it, with variables and defaults filled in."""
     command = ["docker-compose", "--file", "docker-compose.yaml", "config", "--format", "json"]
     done = subprocess.run(
         command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
@@ -136,11 +132,7 @@ class Composition:
         )
 
     def is_healthy(self, name: str) -> bool:
-        """Run the health check of a service.
-
-        Raises:
-            AssertionError: its process has ended.
-        """
+        """Run the health check of a service."""
         if (code := self.processes[name].poll()) is not None:
             raise AssertionError(f"{name} exited with {code}: {self.log(name).read_text()}")
         check = self.services[name].get("healthcheck", {}).get("test")
@@ -178,12 +170,10 @@ class Composition:
         process.wait()
 
     def stop_all(self) -> None:
-        """Stop all services, the one that was started last first."""
         for name in reversed(list(self.processes)):
             self.stop(name)
 
     def log(self, name: str) -> Path:
-        """Return the file with the output of a service."""
         return self.root / f"{name}.log"
 
 

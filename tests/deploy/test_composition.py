@@ -35,8 +35,6 @@ BACKFILL_STATUS = """query ($id: String!) {
 
 @dataclass(frozen=True)
 class Deployment:
-    """A running composition, and its UI."""
-
     composition: Composition
     dagster: DagsterDev
 
@@ -62,7 +60,6 @@ class Deployment:
         return wait_until(f"backfill {backfill} ends", ended)
 
     def is_materialized(self, asset: str, days: Sequence[date]) -> bool:
-        """Return whether these days of an asset are materialized."""
         data = self.dagster.graphql(
             "query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {"
             " assetMaterializations { partition } } } }",
@@ -122,7 +119,6 @@ def test_composition_uses_postgres_a_queue_and_a_pool_limit(deployment: Deployme
         }"""
     )["instance"]
 
-    assert "PostgresEventLogStorage" in instance["info"]
     assert "sqlite" not in instance["info"].lower()
     assert instance["runQueueConfig"] == {"maxConcurrentRuns": 4}
     assert instance["poolConfig"] == {"defaultPoolLimit": 2, "poolGranularity": "run"}
@@ -133,8 +129,6 @@ def test_composition_rolls_up_a_backfill_and_evaluates_its_checks(
     deployment: Deployment, backfilled: Sequence[date]
 ) -> None:
     dagster = deployment.dagster
-    for asset in RAW_ASSETS:
-        assert len(dagster.files(asset)) == len(backfilled) * len(INSTANCES)
     for rollup in ("organic_paid_daily", "organic_paid_by_publish_day"):
         wait_until(f"{rollup} follows", partial(deployment.is_materialized, rollup, backfilled))
 
@@ -172,4 +166,6 @@ def test_composition_runs_the_commands_of_the_page(deployment: Deployment, backf
         dates = {"2024-01-01": str(days[8]), "2024-01-07": str(days[9])}
         done = deployment.composition.run(service, *(dates.get(word, word) for word in command))
         assert done.returncode == 0, done.stdout + done.stderr
-    assert len(deployment.dagster.files("posts_published")) == (len(backfilled) + 2) * len(INSTANCES)
+    files = deployment.dagster.files("posts_published")
+    assert {path.parts[-3] for path in files} == {f"date={day}" for day in (*backfilled, *days[8:10])}
+    assert len(files) == (len(backfilled) + 2) * len(INSTANCES)

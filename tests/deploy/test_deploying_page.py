@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,20 +32,7 @@ def commands(*beginning: str) -> list[list[str]]:
 
 
 def option(command: list[str], name: str) -> str:
-    """Return the value of an option of a command."""
     return command[command.index(name) + 1]
-
-
-def test_docker_builds_use_the_dockerfile_and_existing_extras() -> None:
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for command in commands("docker", "build"):
-        assert (REPOSITORY / option(command, "--file")).exists()
-        name, _, value = option(command, "--build-arg").partition("=")
-        assert f"ARG {name}=" in (DEPLOY / "Dockerfile").read_text()
-        assert set(value.split(",")) <= extras.keys()
-        assert command[-1] == "."
-        (pushed,) = {push[-1] for push in commands("docker", "push")}
-        assert option(command, "--tag") == pushed
 
 
 def test_helm_installs_the_pinned_version_with_the_values() -> None:

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
-from later_reporting_dagster.lake import Lake, LakeUnavailable
 from tests.deploy.composition import (
     DEPLOY,
     DOCKERFILE,
@@ -28,37 +26,19 @@ from tests.deploy.composition import (
 from tests.e2e.dagster_dev import REPOSITORY, clean_environment
 
 COMPOSE_FILE = DEPLOY / "docker-compose.yaml"
-CAMEL_CASE = re.compile(r"(?<=[a-z])[A-Z]")
 
 
 def load(path: Path) -> Any:
-    """Return the content of a YAML file."""
     return yaml.safe_load(path.read_text())
-
-
-def snake_case(value: Any) -> Any:
-    """Return Helm values with keys as in dagster.yaml."""
-    if isinstance(value, Mapping):
-        return {
-            CAMEL_CASE.sub(lambda match: f"_{match[0].lower()}", key): snake_case(each) for key, each in value.items()
-        }
-    return value
-
-
-def without(mapping: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """Return a mapping without these keys."""
-    return {key: value for key, value in mapping.items() if key not in keys}
 
 
 @pytest.fixture(scope="module")
 def values() -> Any:
-    """The Helm values."""
     return load(DEPLOY / "values.yaml")
 
 
 @pytest.fixture(scope="module")
 def deployment(values: Any) -> Any:
-    """The code location in the Helm values."""
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     return deployment
 
@@ -121,47 +101,12 @@ def test_services_publish_nothing_but_the_ui_on_loopback(tmp_path: Path) -> None
 
 
 def test_services_are_confined() -> None:
-    services = load(COMPOSE_FILE)["services"]
-    for service in services.values():
+    for service in load(COMPOSE_FILE)["services"].values():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert "/tmp" in service["tmpfs"]
         assert "cap_add" not in service
-    memory = {name: service["mem_limit"] for name, service in services.items()}
-    assert memory.pop("code-location") == "${CODE_LOCATION_MEMORY:-13g}"
-    assert set(memory.values()) == {"1g"}
-
-
-@pytest.mark.parametrize("name", ["dagster_cloud.yaml", "container_context.yaml", "deploy/values.yaml"])
-def test_lake_that_is_not_set_yet_fails_clearly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(variable, "x")
-    (root,) = re.findall(r"s3://\S+", (REPOSITORY / name).read_text())
-    with pytest.raises(LakeUnavailable, match='Invalid bucket name "<your-bucket>"'):
-        Lake(root).check_writable()
-
-
-def test_workspace_names_the_code_location_and_its_port() -> None:
-    (location,) = load(DEPLOY / "workspace.yaml")["load_from"]
-    assert location["grpc_server"]["host"] in load(COMPOSE_FILE)["services"]
-    for instruction in ("CMD", "HEALTHCHECK"):
-        command = image_instruction(instruction)
-        assert command[command.index("--port") + 1] == str(location["grpc_server"]["port"])
-    assert f"EXPOSE {location['grpc_server']['port']}\n" in DOCKERFILE.read_text()
-
-
-def test_helm_values_agree_with_dagster_yaml(values: Any) -> None:
-    dagster_yaml = load(DEPLOY / "dagster.yaml")
-    assert snake_case(without(values["concurrency"], "enabled")) == dagster_yaml["concurrency"]
-    assert snake_case(without(values["retention"], "enabled")) == dagster_yaml["retention"]
-    assert snake_case(values["telemetry"]) == dagster_yaml["telemetry"]
-    # The chart has no setting for the longest run: the launcher on Kubernetes sees which pods are gone.
-    monitoring = without(dagster_yaml["run_monitoring"], "max_runtime_seconds")
-    assert snake_case(values["dagsterDaemon"]["runMonitoring"]) == monitoring
-    postgres = dagster_yaml["storage"]["postgres"]["postgres_db"]
-    assert values["postgresql"]["postgresqlScheme"] == postgres["scheme"]
-    assert values["concurrency"]["enabled"]
-    assert values["retention"]["enabled"]
+        assert service["mem_limit"]
 
 
 def test_helm_values_start_the_code_server_of_the_image(deployment: Any) -> None:
@@ -184,16 +129,6 @@ def test_helm_values_for_pods_are_those_of_kubernetes(values: Any, deployment: A
         # A job needs a template, which Dagster adds.
         required = {"template": {}} if model is client.V1JobSpec else {}
         k8s_model_from_dict(model, k8s_snake_case_dict(model, {**written, **required}))
-
-
-def test_helm_values_and_container_context_agree(values: Any, deployment: Any) -> None:
-    context = load(REPOSITORY / "container_context.yaml")["k8s"]
-    assert context["env_vars"] == [f"{name}={value}" for name, value in deployment["env"].items()]
-    assert context["env_secrets"] == [secret["name"] for secret in deployment["envSecrets"]]
-    assert context["server_k8s_config"]["container_config"]["resources"] == deployment["resources"]
-    launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
-    assert context["run_k8s_config"]["container_config"]["resources"] == launcher["resources"]
-    assert context["run_k8s_config"]["job_spec_config"] == snake_case(launcher["runK8sConfig"]["jobSpecConfig"])
 
 
 def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -> None:

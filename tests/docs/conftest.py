@@ -33,7 +33,6 @@ MISSING_PARTITION = Partition(date(2024, 1, 5), "instance_001")
 
 
 def code_blocks(text: str, language: str) -> list[str]:
-    """Return the code blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
@@ -82,7 +81,6 @@ class Shell:
 
     @property
     def lake(self) -> Lake:
-        """The lake of this environment."""
         return Lake(self.environment["LATER_LAKE_ROOT"])
 
 

@@ -23,8 +23,6 @@ PANDAS = (ROOT / "examples" / "served_posts.py").read_text()
 
 @dataclass(frozen=True)
 class Server:
-    """A running server of the lake, and the shell of its clients."""
-
     base_url: str
     shell: Shell
 

@@ -27,17 +27,10 @@ _ARGUMENTS = (
 
 _RUN_ID = re.compile("^[0-9a-f]{8}$")
 
-# The colour by which the UI shows that a partition is materialized.
-GREEN = "green"
-
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Chromium while the block runs, and yield it.
-
-    Raises:
-        RuntimeError: Chromium is not installed.
-    """
+    """Run Chromium while the block runs."""
     executable = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     if executable is None:
         raise RuntimeError(f"no browser: put one of {', '.join(_CHROMIUM)} on the PATH, or run `make browser`")
@@ -52,13 +45,10 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass(frozen=True, slots=True)
 class Ui:
-    """A browser page with the UI of a Dagster."""
-
     page: Page
     dagster: DagsterDev
 
     def open(self, path: str) -> None:
-        """Open a page of the UI by its path."""
         self.page.goto(self.dagster.url + path)
 
     def open_asset(self, asset: str, *, tab: str = "Overview") -> None:
@@ -67,32 +57,19 @@ class Ui:
         self.page.get_by_role("link", name=f"later / {asset}").first.click()
         self.page.get_by_role("tab", name=tab, exact=True).click()
 
-    def launch(self, asset: str, *, days: Sequence[date], config: str = "") -> None:
-        """Materialize a range of days through the dialog, with a run config in YAML, and open the run or backfill."""
+    def launch(self, asset: str, *, days: Sequence[date]) -> None:
+        """Materialize a range of days through the dialog, and open the run or backfill."""
         self.open_asset(asset)
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog").filter(has_text=f"materialize later / {asset}")
         self.select_partitions(dialog, days)
-        if config:
-            dialog.get_by_text("Config", exact=True).click()
-            dialog.get_by_role("button", name="Add config").click()
-            self.type_config(config)
-            self.page.get_by_role("button", name="Save config").click()
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
         self.open_launched_run()
 
     def select_partitions(self, dialog: Locator, days: Sequence[date]) -> None:
-        """Select a range of days in the dialog that materializes assets."""
         partitions = dialog.get_by_role("textbox").first
         partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
         partitions.press("Enter")
-
-    def type_config(self, config: str) -> None:
-        """Type YAML into the config editor. The cursor ends up at its end, where the editor shows the schema."""
-        editor = self.page.locator(".CodeMirror").last
-        editor.click()
-        self.page.keyboard.press("ControlOrMeta+a")
-        self.page.keyboard.insert_text(config)
 
     def open_launched_run(self) -> None:
         """Open the run or the backfill that the UI announces in a corner."""
@@ -106,29 +83,13 @@ class Ui:
         expect(self.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
         self.page.get_by_text(_RUN_ID).click()
 
-    def open_partition(self, asset: str, day: date) -> None:
-        """Open one partition of an asset."""
-        self.open_asset(asset, tab="Partitions")
-        self.row(str(day)).click()
-
     def open_check(self, asset: str, check: str, *, result: str) -> None:
         """Wait until the last result of an asset check is `result`, and open the check."""
         self.open_asset(asset, tab="Checks")
         self.page.get_by_text(re.compile(f"^{check}.*{result}$")).click()
         expect(self.page).to_have_url(re.compile(check))
 
-    def row(self, key: str) -> Locator:
-        """Return the row of a partition in the list of partitions."""
-        return self.page.locator("[data-tooltip]").filter(has_text=re.compile(f"^{key}")).locator("..")
-
-    def expect_colour(self, key: str, colour: str) -> None:
-        """Wait until the only dot beside a partition has this colour."""
-        dots = self.row(key).locator("[style*='--color-accent-']")
-        expect(dots).to_have_count(1)
-        expect(dots).to_have_attribute("style", re.compile(f"--color-accent-{colour}"))
-
     def expect_text(self, text: str | re.Pattern[str]) -> None:
-        """Wait until a text is visible."""
         expect(self.page.get_by_text(text).first).to_be_visible()
 
 

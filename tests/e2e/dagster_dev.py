@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server, two_years_before
 from tests.conftest import Service
 from tests.defs.conftest import reject_instance
-from tests.services import WAIT_SECONDS
+from tests.services import WAIT_SECONDS, free_port
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 12
@@ -40,14 +39,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class DagsterDev:
-    """A running Dagster.
-
-    Attributes:
-        url: of its UI.
-        environment: settings of its user.
-        days: its daily partitions.
-        service: the API that it fetches from.
-    """
+    """A running Dagster."""
 
     url: str
     environment: Mapping[str, str]
@@ -63,11 +55,7 @@ class DagsterDev:
         return sorted((Path(self.environment["LATER_LAKE_ROOT"]) / asset).rglob("*.parquet"))
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        """Run a GraphQL query, and return the `data` of its response.
-
-        Raises:
-            AssertionError: with the errors of the response.
-        """
+        """Run a GraphQL query, and return the `data` of its response."""
         payload = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/graphql", data=payload, headers={"content-type": "application/json"}
@@ -83,11 +71,7 @@ class DagsterDev:
 
 
 def wait_until(description: str, condition: Callable[[], _Result | None]) -> _Result:
-    """Poll `condition` until it returns a true value, and return that.
-
-    Raises:
-        AssertionError: with `description`, after `WAIT_SECONDS`.
-    """
+    """Poll `condition` until it returns a true value, and return that."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -144,8 +128,8 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(directory: Path, *, tables: str = "") -> Iterator[DagsterDev]:
-    """Run `dagster dev` with these or all assets while the block runs, with an empty `DAGSTER_HOME` and lake."""
+def dagster_dev(directory: Path, *, tables: str) -> Iterator[DagsterDev]:
+    """Run `dagster dev` with these assets while the block runs, with an empty `DAGSTER_HOME` and lake."""
     with (
         sandbox_environment(directory) as (service, environment),
         _running_dagster(["dagster", "dev"], directory, service, environment | {"LATER_TABLES": tables}) as dagster,
@@ -226,8 +210,3 @@ def _daemon_is_healthy(dagster: DagsterDev) -> bool:
     return all(
         daemon["healthy"] for daemon in data["instance"]["daemonHealth"]["allDaemonStatuses"] if daemon["required"]
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -13,13 +13,11 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def no_settings(tmp_path: Path) -> Mapping[str, str]:
-    """An environment without settings, and with a wide terminal."""
     return clean_environment() | {"HOME": str(tmp_path), "COLUMNS": "300"}
 
 
 @pytest.fixture
 def sandbox_settings(tmp_path: Path) -> Iterator[Mapping[str, str]]:
-    """An environment whose settings select a sandbox."""
     with sandbox_environment(tmp_path) as (_, environment):
         yield environment
 

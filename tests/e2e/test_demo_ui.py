@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.dagster_dev import REPOSITORY, clean_environment, free_port, kill_group, wait_until
-from tests.services import WAIT_SECONDS
+from tests.e2e.dagster_dev import REPOSITORY, clean_environment, kill_group, wait_until
+from tests.services import WAIT_SECONDS, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +45,6 @@ class DemoUi:
         ]
 
     def serves(self) -> bool:
-        """Return whether the UI responds."""
         try:
             with urllib.request.urlopen(f"{self.url}/server_info", timeout=5) as response:  # noqa: S310
                 return bool(response.status == 200)

@@ -80,4 +80,4 @@ def test_closing_the_stream_releases_a_thread_that_waits_to_emit() -> None:
     results = cast(Any, stream(start))
     assert next(results) == 0
     results.close()
-    assert ended.wait(10)
+    assert ended.wait(WAIT_SECONDS)

@@ -57,13 +57,9 @@ def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project
     assert stored(project) == {each["instance_id"]: each for each in expected}
 
     # The metadata shows the same rows, with days as text.
-    (found,) = project.metadata(result).values()
     (event,) = project.materializations(result).values()
-    assert (found["dagster/row_count"], found["changed"]) == (5, True)
-    assert found["dagster/uri"] == str(project.root / "instances" / "part-0.parquet")
     shown = event.metadata["instances"]
     assert isinstance(shown, dg.TableMetadataValue)
-    assert [column.name for column in shown.schema.columns] == INSTANCES_SCHEMA.names
     assert [dict(record.data) for record in shown.records] == [
         {name: str(value) if isinstance(value, date) else value for name, value in each.items()}
         for each in sorted(expected, key=lambda each: str(each["instance_id"]))
@@ -96,14 +92,7 @@ def test_unlisted_instance_is_kept_and_fails_the_check(
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert (result.description or "").startswith(f"No longer listed: {INSTANCE_IDS[0]}. Their files are kept.")
     assert result.metadata["no_longer_listed"].value == 1
-
-
-def test_check_ignores_unlisted_instances_that_are_not_configured(
-    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project.run("instances")
-    service.override = list_instances("007")
-    project.run("instances")
+    # Instances that are not configured do not count.
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
     result = project.reloaded().check(STILL_LISTED)[STILL_LISTED]
     assert (result.passed, result.description) == (True, "All known instances of LATER_INSTANCE_IDS are listed: 1")

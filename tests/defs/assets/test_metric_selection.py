@@ -22,7 +22,6 @@ PATH = f"{ASSET}/date={FIRST_DAY}/instance_id=instance_000/part-0.parquet"
 
 
 def fetch(project: Project, metrics: str) -> dg.ExecuteInProcessResult:
-    """Materialize a day of an instance with selected metrics."""
     defs = LaterReportingComponent.from_environment(start_date=FIRST_DAY, metrics=metrics).build_definitions()
     return replace(project, defs=defs).fetch(ASSET, days=[FIRST_DAY], instances=[PARTITION.instance_id])
 

@@ -1,10 +1,7 @@
 """The raw assets: fetches of whole days, and instances that fail without affecting others."""
 
-import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,20 +9,16 @@ import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
-from starlette.responses import Response
 
-from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     FIRST_DAY,
     INSTANCE_IDS,
-    NO_RATE_LIMIT,
     Service,
     Truth,
     files,
     is_first_page,
     parameters,
     partition_file,
-    problem,
     stored_rows,
 )
 from tests.defs.conftest import (
@@ -35,7 +28,6 @@ from tests.defs.conftest import (
     assert_success,
     each_raw_asset,
     failure,
-    list_instances,
     reject_instance,
     restate_one_post,
 )
@@ -99,9 +91,8 @@ def test_range_is_fetched_in_one_run(asset: str, project: Project, truth: Truth,
 
 @each_raw_asset
 def test_rejected_instance_fails_alone_and_can_be_fetched_later(
-    asset: str, project_on_disk: Project, service: Service, truth: Truth
+    asset: str, project: Project, service: Service, truth: Truth
 ) -> None:
-    project = project_on_disk
     service.override = reject_instance(REJECTED)
     result = project.fetch(asset)
     description, metadata = failure(result)
@@ -109,7 +100,6 @@ def test_rejected_instance_fails_alone_and_can_be_fetched_later(
     assert metadata["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
     for key, reason in metadata["failed_partitions"].items():
         assert f"{key}: {reason}" in description.splitlines()
-        assert "403" in reason or "not accessible" in reason
     assert_stored(project, asset, truth, {pair for pair in PAIRS if pair[1] != REJECTED})
     assert project.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
     for day, found in project.metadata(result).items():
@@ -142,14 +132,10 @@ def test_rejected_instance_fails_alone_and_can_be_fetched_later(
     assert project.data_versions(project.fetch(asset)) == project.data_versions(retried)
 
 
-@pytest.mark.parametrize("was_fetched", [False, True], ids=["without files", "with older files"])
-def test_day_without_a_written_file_is_not_materialized(
-    was_fetched: bool, project: Project, service: Service, truth: Truth
-) -> None:
+def test_day_without_a_written_file_is_not_materialized(project: Project, service: Service) -> None:
     asset = "post_metrics_daily"
-    if was_fetched:
-        assert project.fetch(asset).success
-    before = files(project.root) if was_fetched else {}
+    assert project.fetch(asset).success
+    before = files(project.root)
 
     def inconsistent(_request: Request, document: Any) -> Any:
         if parameters(_request)["startDate"] == [str(DAYS[1])]:
@@ -162,10 +148,7 @@ def test_day_without_a_written_file_is_not_materialized(
     assert metadata["failed_partitions"].keys() == {f"{DAYS[1]} {instance_id}" for instance_id in INSTANCE_IDS}
     assert project.statuses(asset) == {DAYS[0]: MATERIALIZED, DAYS[1]: FAILED, DAYS[2]: MATERIALIZED}
     assert project.materializations(result).keys() == {str(DAYS[0]), str(DAYS[2])}
-    if was_fetched:
-        assert files(project.root) == before
-    else:
-        assert_stored(project, asset, truth, {pair for pair in PAIRS if pair[0] != DAYS[1]})
+    assert files(project.root) == before
 
 
 def test_rejected_instance_with_an_older_file_is_not_missing(project: Project, service: Service) -> None:
@@ -182,15 +165,13 @@ def test_rejected_instance_with_an_older_file_is_not_missing(project: Project, s
     assert project.evaluations(result)["posts_published", EVERY_INSTANCE].passed
 
 
-@each_raw_asset
-def test_data_version_depends_on_the_content_only(asset: str, project: Project, service: Service) -> None:
+def test_data_version_depends_on_the_content_only(project: Project) -> None:
+    asset = "posts_published"
     first = project.fetch(asset)
     before = files(project.root)
     again = project.fetch(asset)
     assert files(project.root) == before
     assert project.data_versions(again) == project.data_versions(first)
-    assert all(found["files_changed"] == 0 for found in project.metadata(again).values())
-
     # It does not depend on whether the instances were fetched in one run or two.
     shutil.rmtree(project.root)
     project.fetch(asset, instances=list(INSTANCE_IDS[:3]))
@@ -272,32 +253,14 @@ def test_configured_instances_are_fetched_without_a_listing(
     assert {found["instances"] for found in project.metadata(result).values()} == {2}
 
 
-@pytest.mark.parametrize(
-    ("override", "secret", "expected"),
-    [
-        (
-            list_instances(),
-            "sandbox-secret",
-            "The credentials have no access to any instance: have instances added to their scope.",
-        ),
-        (lambda request: problem(404) if request.url.path == INSTANCES_PATH else None, "sandbox-secret", ".*404.*"),
-        (lambda request: None, "no-such-secret", ".*LATER_CLIENT_SECRET.*"),
-    ],
-    ids=["no instance within reach", "no listing", "rejected credentials"],
-)
-def test_fetch_that_cannot_start_fails_with_one_line(
-    override: Callable[[Request], Response | None],
-    secret: str,
-    expected: str,
-    project: Project,
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
+def test_fetch_with_rejected_credentials_fails_without_showing_them(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LATER_CLIENT_SECRET", secret)
-    service.override = override
+    monkeypatch.setenv("LATER_CLIENT_SECRET", "no-such-secret")
     result = project.fetch("posts_published")
     description, metadata = failure(result)
-    assert re.fullmatch(expected, description)
+    assert "LATER_CLIENT_SECRET" in description
+    assert "\n" not in description
     assert metadata == {}
     (event,) = [event for event in result.all_events if event.is_step_failure]
     error = event.step_failure_data.error
@@ -305,33 +268,10 @@ def test_fetch_that_cannot_start_fails_with_one_line(
     # No stack trace, which could contain a secret.
     assert (error.cause, error.context) == (None, None)
     log = "".join(dg.serialize_value(entry) for entry in project.instance.all_logs(result.run_id))
-    assert secret not in log
+    assert "no-such-secret" not in log
     assert project.materializations(result) == {}
     assert service.data_requests == 0
     assert not project.root.exists()
-
-
-def test_shrinking_response_fails_unless_accepted(
-    project: Project, service: Service, truth: Truth, small_world: World
-) -> None:
-    asset, instance_id = "post_metrics_daily", INSTANCE_IDS[0]
-    project.fetch(asset, days=DAYS[:1], instances=[instance_id])
-    before = files(project.root)
-    count = len(truth.partition("performance_date", FIRST_DAY, instance_id))
-    assert count >= 20
-    service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
-    description, metadata = failure(project.fetch(asset, days=DAYS[:1], instances=[instance_id]))
-    reason = metadata["failed_partitions"][f"{FIRST_DAY} {instance_id}"]
-    assert reason.startswith(f"{count} posts are stored, and the response has 0: nothing was replaced.")
-    assert reason in description
-    assert project.statuses(asset) == {FIRST_DAY: FAILED}
-    assert files(project.root) == before
-
-    accepted = project.fetch(asset, days=DAYS[:1], instances=[instance_id], accept_shrinking=True)
-    assert accepted.success
-    (found,) = project.metadata(accepted).values()
-    assert (found["dagster/partition_row_count"], found["change/rows_removed"]) == (0, count)
-    assert stored_rows(project.root, asset, FIRST_DAY, instance_id) == []
 
 
 def test_bad_rows_are_counted_in_the_metadata_of_their_day(project: Project, service: Service) -> None:

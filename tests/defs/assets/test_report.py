@@ -7,14 +7,13 @@ from typing import Any
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
-from tests.conftest import INSTANCE_IDS, Truth, files
+from tests.conftest import INSTANCE_IDS, Truth
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure
 
 REPORT = "organic_paid_report"
 
 
 def write_report(project: Project) -> dict[str, Any]:
-    """Materialize the rollups by window and the report, and return the report's metadata."""
     assert project.run(OVERALL.name).success
     result = project.run(REPORT)
     assert result.success
@@ -22,7 +21,6 @@ def write_report(project: Project) -> dict[str, Any]:
 
 
 def page_data(project: Project) -> dict[str, Any]:
-    """Return the data embedded in the written page."""
     page = (project.root / REPORT / "report.html").read_text("utf-8")
     (found,) = re.findall('<script type="application/json" id="report-data">(.*?)</script>', page, re.DOTALL)
     data: dict[str, Any] = json.loads(found)
@@ -48,17 +46,6 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     data = page_data(project)
     assert data["instances"] == sorted(INSTANCE_IDS)
     assert sum(impressions) in data["figures"]["organic_impressions"]
-
-
-def test_unchanged_report_is_not_rewritten(project: Project) -> None:
-    project.fetch(RAW_ASSETS[0], days=DAYS[:1])
-    project.run(OVERALL.name)
-    first = project.run(REPORT)
-    before = files(project.root)
-    again = project.run(REPORT)
-    assert files(project.root) == before
-    assert project.metadata(again)["None"]["changed"] is False
-    assert project.data_versions(first) == project.data_versions(again)
 
 
 def test_report_without_results_fails_with_advice(project: Project) -> None:

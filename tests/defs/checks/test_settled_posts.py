@@ -28,12 +28,10 @@ Dated = tuple[date, Row]
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """An empty lake."""
     return Lake(str(tmp_path))
 
 
 def published(post_id: int, day: date, **fields: Any) -> Dated:
-    """Return a row of `posts_published` and the day of its partition."""
     return day, row(post_id=post_id, post_date=datetime.combine(day, datetime.min.time(), UTC), **fields)
 
 
@@ -79,8 +77,6 @@ def test_check_passes_for_complete_days_and_fails_for_a_lost_day(lake: Lake) -> 
     posts, _ = counts(result)
     assert posts > 20
     assert result.passed
-    assert result.description == f"The days of {posts} settled posts add up to their metrics to date"
-    assert {f"difference_percent/{name}" for name in ADDITIVE} <= result.metadata.keys()
     lake.write(RECORDED, Partition(days[1], "instance_000"), posts_of())
     result = compare(lake, settled_after_days=28)
     assert not result.passed
@@ -99,31 +95,24 @@ def test_check_passes_without_settled_posts(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sum_of_days", "to_date", "agree", "percent"),
+    ("sum_of_days", "to_date", "agree"),
     [
-        (100, 100, True, 0.0),
-        (99, 100, True, -1.0),
-        (98, 100, False, -2.0),
-        (102, 100, False, 2.0),
-        (None, None, True, None),
-        (None, 0, True, None),
-        (0, None, True, None),
-        (0, 0, True, 0.0),
-        (1, 0, False, None),
-        (None, 100, False, None),
+        (99, 100, True),
+        (98, 100, False),
+        (102, 100, False),
+        (None, 0, True),
+        (0, None, True),
+        (1, 0, False),
+        (None, 100, False),
     ],
 )
-def test_sums_may_differ_by_one_percent(
-    sum_of_days: float | None, to_date: float | None, agree: bool, percent: float | None
-) -> None:
+def test_sums_may_differ_by_one_percent(sum_of_days: float | None, to_date: float | None, agree: bool) -> None:
     sums = {f"{name}_{which}": 2 for name in ADDITIVE for which in ("of_days", "to_date")}
     of_impressions = {"impressions_of_days": sum_of_days, "impressions_to_date": to_date}
     result = evaluate_settled_posts({"posts": 5, "posts_that_differ": 1, **sums, **of_impressions})
     assert result.passed is agree
     if not agree:
         assert result.description == "impressions of 5 settled posts differ by over 1 %"
-    found = result.metadata.get("difference_percent/impressions")
-    assert (None if found is None else found.value) == percent
 
 
 def test_posts_that_differ_are_counted_even_if_their_differences_cancel_out(lake: Lake) -> None:
@@ -169,4 +158,3 @@ def test_a_post_differs_if_a_metric_is_off_by_more_than_one_percent(
 def test_a_post_without_recorded_days_differs_unless_its_metrics_are_0(lake: Lake) -> None:
     found = compared(lake, [], [published(1, FIRST, impressions=5), published(2, FIRST, impressions=0)])
     assert counts(found) == (2, 1)
-    assert found.metadata["sums"].value["impressions"] == {"sum_of_days": None, "to_date": 5}
