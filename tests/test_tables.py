@@ -47,7 +47,7 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": post_columns([]),
     "columns of instances": INSTANCE_COLUMNS,
     "columns of coverage": COVERAGE_COLUMNS,
-    "columns of campaigns": CAMPAIGN_COLUMNS,
+    "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of organic_paid_by_campaign": [
         column for column in without(BY_CAMPAIGN.columns, DAILY.columns) if not column.name.startswith("previous_")
@@ -109,7 +109,7 @@ def _common_text(text: str) -> str:
 
 
 def _metric(column: Column) -> str:
-    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|low|high)$", "", column.name)
+    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|low|high|newest_day|missing_days)$", "", column.name)
 
 
 def _without_metric(text: str, column: Column) -> str:
