@@ -12,18 +12,21 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform
 from later_reporting_dagster.endpoint.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
 from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
 from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
-from later_reporting_dagster.sandbox.random_draws import IntArray, Keys, child, uniform
 from later_reporting_dagster.sandbox.served_posts import ServedPosts, json_values, metric_days, nulls_last
 from later_reporting_dagster.sandbox.synthetic_world import (
     CAMPAIGNS,
     CONTENT_TYPES,
     NOT_AVAILABLE,
+    IntArray,
+    Keys,
     World,
     campaign_ids,
     campaign_positions,
+    child,
     json_times,
     part_of,
     quotient,
+    uniform,
 )
 
 DRAFTS_PER_INSTANCE = 2

@@ -11,8 +11,18 @@ import numpy as np
 
 from later_reporting_dagster.contract.metrics import METRICS
 from later_reporting_dagster.contract.parameters import ContentType
-from later_reporting_dagster.sandbox.random_draws import IntArray, child, floor, log_normal, uniform
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, World, part_of, quotient
+from later_reporting_dagster.sandbox.synthetic_world import (
+    CONTENT_TYPES,
+    NOT_AVAILABLE,
+    IntArray,
+    World,
+    child,
+    floor,
+    log_normal,
+    part_of,
+    quotient,
+    uniform,
+)
 
 _REELS = {ContentType.INSTAGRAM_REEL, ContentType.FACEBOOK_REEL}
 _YOUTUBE = {ContentType.YOUTUBE_VIDEO, ContentType.YOUTUBE_SHORTS}

@@ -20,8 +20,7 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasi
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, page_body
 from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
-from later_reporting_dagster.sandbox.random_draws import IntArray
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World, json_times
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World, json_times
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
