@@ -34,7 +34,7 @@ INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # The modules that decide which days are expected.
-CLOCKS = ("defs.assets.instances", "defs.automation", "defs.checks.posts")
+CLOCKS = ("defs.assets.instances", "defs.assets.report", "defs.automation", "defs.checks.posts")
 
 each_raw_asset = pytest.mark.parametrize("asset", RAW_ASSETS)
 
