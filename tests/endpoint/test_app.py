@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -19,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from later_reporting_dagster.endpoint import Client, http_server
 from later_reporting_dagster.endpoint.app import RateLimit, RateLimitMiddleware
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
+from tests.client.scripted_api import FakeTime
 from tests.serve.clients import assert_problem, authenticate
 from tests.services import WAIT_SECONDS
 
@@ -28,18 +28,10 @@ CREDENTIALS = {"clientId": CLIENT.client_id, "clientSecret": CLIENT.client_secre
 DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
 
 
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @contextmanager
-def served(*, clock: Clock | None = None, **options: Any) -> Iterator[httpx.Client]:
+def served(*, clock: FakeTime | None = None, **options: Any) -> Iterator[httpx.Client]:
     """Serve the application while the block runs; yield a client of it."""
-    app = create_app(WORLD, options=SandboxOptions(**options), clock=clock or Clock())
+    app = create_app(WORLD, options=SandboxOptions(**options), clock=clock or FakeTime())
     with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
         yield client
 
@@ -55,7 +47,7 @@ def app_api() -> Iterator[httpx.Client]:
 
 
 def test_token_is_rejected_from_its_exp_on() -> None:
-    clock = Clock(now=1_000_000.0)
+    clock = FakeTime(now=1_000_000.0)
     with served(clock=clock, token_lifetime_seconds=3) as client:
         authenticate(client, CLIENT)
         clock.now += 2.99
@@ -163,7 +155,7 @@ def test_credentials_access_only_their_instance_scope() -> None:
 
 
 def test_every_response_has_rate_limit_headers_also_a_429() -> None:
-    clock = Clock()
+    clock = FakeTime()
     with served(clock=clock, requests_per_window=4, window_seconds=2.5) as client:
         authenticate(client, CLIENT)
         responses = [client.get(path) for path in (DAY, f"{DAY}&nonsense=1", "/nowhere", DAY, DAY)]
@@ -176,7 +168,7 @@ def test_every_response_has_rate_limit_headers_also_a_429() -> None:
 
 
 def test_rate_limit_window_slides() -> None:
-    clock = Clock(now=1000.0)
+    clock = FakeTime(now=1000.0)
     with served(clock=clock, requests_per_window=2, window_seconds=10) as client:
 
         def status_at(now: float) -> int:
@@ -189,7 +181,7 @@ def test_rate_limit_window_slides() -> None:
 
 
 def test_rate_limit_forgets_addresses_that_are_silent_for_a_window() -> None:
-    clock = Clock(now=1000.0)
+    clock = FakeTime(now=1000.0)
 
     async def request_from(address: str) -> None:
         await middleware({"type": "http", "path": "/", "client": (address, 1), "headers": []}, receive, send)

@@ -1,17 +1,16 @@
-"""A lake whose rows show which version of a partition they belong to, and a thread that replaces partitions."""
+"""A lake whose rows show which version of a partition they belong to, and whose partitions are replaced."""
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.serve.clients import Row
-from tests.services import WAIT_SECONDS
 
 FIRST_DAY = date(2024, 3, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -73,44 +72,16 @@ def versions_of(rows: Sequence[Row], *, date_basis: str) -> dict[Partition, int]
     return {partition: next(iter(posts)) for partition, posts in found.items()}
 
 
-class Replacer(threading.Thread):
-    """Replaces one partition after the other, as fast as it can."""
+class Replacer:
+    """Replaces the partitions one after the other, again and again, each time by a newer version."""
 
     def __init__(self, root: Path, *, date_basis: str) -> None:
-        super().__init__(daemon=True)
         self._lake = Lake(str(root))
         self._date_basis = date_basis
-        self._changed = threading.Condition()
-        self._replaced = 0
-        self._stopping = False
-        self._error: BaseException | None = None
+        self._following = ((partition, version) for version in count(2) for partition in PARTITIONS)
+        self._lock = threading.Lock()
 
-    def run(self) -> None:
-        version = 2
-        try:
-            while not self._stopping:
-                for partition in PARTITIONS:
-                    write_version(self._lake, partition, version, date_basis=self._date_basis)
-                    with self._changed:
-                        self._replaced += 1
-                        self._changed.notify_all()
-                version += 1
-        except BaseException as error:
-            self._error = error
-            raise
-
-    def wait(self) -> None:
-        """Wait until another partition has been replaced."""
-        with self._changed:
-            before = self._replaced
-            assert self._changed.wait_for(lambda: self._replaced > before or self._error, timeout=WAIT_SECONDS)
-        assert self._error is None
-
-    @contextmanager
-    def running(self) -> Iterator["Replacer"]:
-        self.start()
-        try:
-            yield self
-        finally:
-            self._stopping = True
-            self.join(timeout=WAIT_SECONDS)
+    def replace_one(self) -> None:
+        with self._lock:
+            partition, version = next(self._following)
+            write_version(self._lake, partition, version, date_basis=self._date_basis)
