@@ -1,4 +1,4 @@
-"""What a release consists of: a wheel and a sdist that work outside of the checkout, in an empty environment."""
+"""What a release consists of: a wheel and an sdist that work outside of the checkout, in an empty environment."""
 
 import subprocess
 import sys
