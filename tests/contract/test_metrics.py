@@ -1,12 +1,25 @@
-"""Tests of the metric table, and of the selection of metrics by name."""
+"""Tests of the metric table, of the selection of metrics by name, and of both in the OpenAPI documents."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Channel, parse_metrics
+from later_reporting_dagster.contract import (
+    CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    Channel,
+    ContentType,
+    DateBasis,
+    Platform,
+    SortDirection,
+    SortProperty,
+    parse_metrics,
+)
+from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
 
 # As the cursor documentation lists them (docs/api.md).
 CURSOR_METRICS = """likes, comments, shares, saves, impressions, reach, organicReach, engagements, views,
@@ -58,3 +71,29 @@ def test_parse_metrics_returns_metrics_in_table_order_for_names_in_any_order(sel
 def test_parse_metrics_of_an_unknown_name_suggests_the_nearest(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parse_metrics(text)
+
+
+SCHEMAS = PAGED_DOCUMENT["components"]["schemas"]
+CURSOR_SCHEMAS = CURSOR_DOCUMENT["components"]["schemas"]
+
+
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        target: Any = CURSOR_DOCUMENT  # includes the components of the paged document
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = target
+    return node
+
+
+@pytest.mark.parametrize("enum", [Platform, ContentType, DateBasis, SortProperty, SortDirection])
+def test_enum_equals_that_of_the_contract(enum: Any) -> None:
+    assert SCHEMAS[enum.__name__]["enum"] == [value.value for value in enum]
+
+
+def test_metrics_equal_those_of_the_contract() -> None:
+    for metric in DEFAULT_METRICS:
+        schema = resolve(SCHEMAS["Post"]["properties"][metric.api_name])
+        assert schema["type"] == ["integer" if metric.kind.is_integer else "number", "null"]
+    assert {metric.api_name for metric in METRICS} <= {*CURSOR_SCHEMAS["MetricName"]["enum"]}
+    assert CURSOR_SCHEMAS["CampaignMetricName"]["enum"] == [metric.api_name for metric in CAMPAIGN_METRICS]

@@ -50,16 +50,10 @@ EVERY_TYPE = Table(
         Column("instant", "timestamp[us, tz=UTC]", True, ""),
     ],
 )
+LATE = datetime(2024, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)
 ROWS = [
     {"text": "007", "count": 2**63 - 1, "rate": 0.1, "flag": True, "day's": date(1, 1, 1), "instant": None},
-    {
-        "text": "",
-        "count": None,
-        "rate": None,
-        "flag": None,
-        "day's": None,
-        "instant": datetime(2024, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC),
-    },
+    {"text": "", "count": None, "rate": None, "flag": None, "day's": None, "instant": LATE},
     {"text": "null", "count": 0, "rate": -0.0, "flag": False, "day's": None, "instant": None},
 ]
 EVERY_TYPE_ROWS = pa.Table.from_pylist(ROWS, schema_of(EVERY_TYPE.columns))
