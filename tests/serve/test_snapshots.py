@@ -78,14 +78,17 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
         sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
         with authenticated(base_url) as api:
             pairs = query_of(page, date_basis=date_basis, sorting=sorting)
-            rows = fetch_slowly(api, pairs, between_pages=replacer.replace_one)
+            rows = fetch_slowly(api, pairs, between_pages=replacer.wait)
         versions_of(rows, date_basis=date_basis)
         if "metrics" not in dict(page) or sort_property == "engagements":
             values = [row[sort_property] for row in rows]
             assert values == sorted(values, reverse=direction == "DESC")
 
-    replacer = Replacer(tmp_path, date_basis=date_basis)
-    with serving(tmp_path) as base_url, ThreadPoolExecutor(CLIENTS) as threads:
+    with (
+        serving(tmp_path) as base_url,
+        Replacer(tmp_path, date_basis=date_basis) as replacer,
+        ThreadPoolExecutor(CLIENTS) as threads,
+    ):
         for result in [threads.submit(read, pager) for pager in islice(cycle(PAGERS), CLIENTS)]:
             result.result()
 

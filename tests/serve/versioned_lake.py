@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.serve.clients import Row
+from tests.services import WAIT_SECONDS
 
 FIRST_DAY = date(2024, 3, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -72,16 +73,32 @@ def versions_of(rows: Sequence[Row], *, date_basis: str) -> dict[Partition, int]
     return {partition: next(iter(posts)) for partition, posts in found.items()}
 
 
-class Replacer:
-    """Replaces the partitions one after the other, again and again, each time by a newer version."""
+class Replacer(threading.Thread):
+    """Replaces one partition after the other, as fast as it can, while the block runs."""
 
     def __init__(self, root: Path, *, date_basis: str) -> None:
+        super().__init__(daemon=True)
         self._lake = Lake(str(root))
         self._date_basis = date_basis
-        self._following = ((partition, version) for version in count(2) for partition in PARTITIONS)
-        self._lock = threading.Lock()
+        self._replaced, self._ended = threading.Event(), threading.Event()
 
-    def replace_one(self) -> None:
-        with self._lock:
-            partition, version = next(self._following)
-            write_version(self._lake, partition, version, date_basis=self._date_basis)
+    def run(self) -> None:
+        for version in count(2):
+            for partition in PARTITIONS:
+                if self._ended.is_set():
+                    return
+                write_version(self._lake, partition, version, date_basis=self._date_basis)
+                self._replaced.set()
+
+    def wait(self) -> None:
+        """Wait until another partition has been replaced."""
+        self._replaced.clear()
+        assert self._replaced.wait(WAIT_SECONDS)
+
+    def __enter__(self) -> "Replacer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join(WAIT_SECONDS)
