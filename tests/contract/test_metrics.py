@@ -1,19 +1,24 @@
 """Tests of the metric table, of the selection of metrics by name, and of both in the OpenAPI documents."""
 
 import re
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import (
     CAMPAIGN_METRICS,
+    CURSOR,
     DEFAULT_METRICS,
     METRICS,
+    PAGED,
     Channel,
     ContentType,
     DateBasis,
+    PerformanceQuery,
     Platform,
     SortDirection,
     SortProperty,
@@ -97,3 +102,13 @@ def test_metrics_equal_those_of_the_contract() -> None:
         assert schema["type"] == ["integer" if metric.kind.is_integer else "number", "null"]
     assert {metric.api_name for metric in METRICS} <= {*CURSOR_SCHEMAS["MetricName"]["enum"]}
     assert CURSOR_SCHEMAS["CampaignMetricName"]["enum"] == [metric.api_name for metric in CAMPAIGN_METRICS]
+
+
+def test_parameters_in_the_documents_equal_those_that_are_sent() -> None:
+    day = date(2024, 1, 1)
+    filters: Any = {"instance_ids": ("a",), "campaign_ids": (1,), "platforms": (Platform.TIKTOK,)}
+    route = posts_route(PerformanceQuery(start_date=day, end_date=day, **filters))
+    for version, document in ((PAGED, PAGED_DOCUMENT), (CURSOR, CURSOR_DOCUMENT)):
+        listed = {each["name"] for each in map(resolve, document["paths"][route.path]["get"]["parameters"])}
+        sent = {name for name, _ in route.parameters(version, PageRequest(1, cursor="on"))}
+        assert listed == sent | {"contentType"}
