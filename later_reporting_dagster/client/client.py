@@ -173,10 +173,7 @@ class LaterClient:
         return tuple((await self._fetch(INSTANCES)).items)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
-        """Fetch the `Campaign` items of some instances, or of all, without metrics (docs/api.md, "Campaigns").
-
-        The cursor version has no filter: it returns the campaigns of all instances.
-        """
+        """Fetch the `Campaign` items of some instances, or of all, without metrics; see `campaigns_route`."""
         version = await self.api_version()
         return await self._fetch(campaigns_route(instance_ids, version, personal_data=self._personal_data))
 

@@ -122,10 +122,7 @@ INSTANCES = Route(
 def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
     return Route(
         path=POSTS_PERFORMANCE_PATH,
-        description=(
-            f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value},"
-            f" instances {describe_instances(query.instance_ids)}"
-        ),
+        description=_describe("posts", query),
         parse_page=partial(posts_page_from_body, metrics=query.metrics, personal_data=personal_data),
         key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
@@ -164,16 +161,18 @@ def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool =
 
     return Route(
         path=CAMPAIGNS_PERFORMANCE_PATH,
-        description=(
-            f"campaign performance of {query.start_date} to {query.end_date} by {query.date_basis.value},"
-            f" instances {describe_instances(query.instance_ids)}"
-        ),
+        description=_describe("campaign performance", query),
         parse_page=parse_page,
         key=lambda campaign: campaign.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
         instance_ids=query.instance_ids,
     )
+
+
+def _describe(rows: str, query: PerformanceQuery) -> str:
+    days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
+    return f"{rows} of {days}, instances {describe_instances(query.instance_ids)}"
 
 
 def describe_instances(instance_ids: tuple[str, ...]) -> str:

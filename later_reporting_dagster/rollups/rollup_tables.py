@@ -27,15 +27,13 @@ class RollupTable:
     """A rollup table.
 
     Attributes:
-        name: name of the table, of its asset and of its SQL file.
+        name: also that of its asset and of its SQL file.
         grain: columns that identify a row within its period or window.
-        measures: what it measures.
         cadence: the time that one of its files covers.
         labels: columns that name the group, such as a creator's handle.
         has_intervals: whether its lifts have intervals and verdicts.
         is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
-        description: one sentence for the Dagster UI.
-        metrics: metrics of the table. Each additive metric has a column with its sum.
+        metrics: each additive metric has a column with its sum.
     """
 
     name: str
