@@ -32,7 +32,8 @@ def sources_yaml(definitions: dg.Definitions, settings: DefinitionSettings) -> s
 
     Fetched tables have the columns of all known metrics; a metric that was not requested is null.
     """
-    root = f'{{{{ env_var("{settings.name.upper()}_LAKE_ROOT") }}}}'
+    # In an object store, the path of no file has two slashes in a row.
+    root = f'{{{{ env_var("{settings.name.upper()}_LAKE_ROOT").rstrip("/") }}}}'
     descriptions = {name: spec.description for name, spec in table_specs(definitions, settings).items()}
     fetched = {table.name: table.table for table in FETCHED_BY_DAY}
     source = {

@@ -271,7 +271,7 @@ def redact() -> None:
     Requires LATER_STORE_CREATOR_PROFILES=false. Names, handles, pictures and links of
     creators, URLs of posts and texts of unknown fields become null or empty in every
     table and in the quarantine; compacted copies and the report are removed. Rows, ids
-    and numbers stay. Run it while nothing fetches; after an interrupt, run it again.
+    and numbers stay. Run it while no run is in progress; after an interrupt, run it again.
     """
     from later_reporting_dagster.defs.assets.report import REPORT_FILE
     from later_reporting_dagster.defs.settings import REPORT

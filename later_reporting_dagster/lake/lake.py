@@ -208,7 +208,8 @@ class Lake:
     def rewrite(self, path: str, change: Callable[[pa.Table], pa.Table]) -> bool:
         """Replace all rows of a file by `change` of them, but not its metadata; return whether that made a difference.
 
-        If another process replaces the file meanwhile, its new rows are changed instead.
+        If another process replaces the file meanwhile, its new rows are changed instead; but not if it does so just
+        before the write, which then brings the old rows back. So nothing else should write the file.
         """
 
         def parse(data: bytes) -> tuple[bytes, pa.Table, Mapping[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 import yaml
+from jinja2 import Template
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
@@ -34,6 +35,12 @@ def printed(user: User) -> dict[str, Any]:
     return source
 
 
+def location(table: dict[str, Any], *, root: str) -> str:
+    """Return the SQL of a table as dbt renders it."""
+    sql: str = Template(table["config"]["meta"]["external_location"]).render(env_var=lambda _name: root)
+    return sql
+
+
 def test_sources_have_every_column_of_every_table(user: User) -> None:
     source = printed(user)
     assert source["name"] == "later"
@@ -51,11 +58,16 @@ def test_sources_have_every_column_of_every_table(user: User) -> None:
 
 def test_sources_without_files_are_empty_with_typed_columns(user: User) -> None:
     for table in printed(user)["tables"]:
-        sql = table["config"]["meta"]["external_location"].replace('{{ env_var("LATER_LAKE_ROOT") }}', str(user.lake))
-        relation = duckdb.sql(f"SELECT * FROM {sql}")
+        relation = duckdb.sql(f"SELECT * FROM {location(table, root=str(user.lake))}")
         types = {column["name"]: column["data_type"] for column in table["columns"]}
         assert dict(zip(relation.columns, map(str, relation.types), strict=True)) == types
         assert relation.fetchall() == []
+
+
+def test_root_may_end_with_a_slash(user: User) -> None:
+    for table in printed(user)["tables"]:
+        assert location(table, root="s3://bucket/lake/") == location(table, root="s3://bucket/lake")
+        assert "'s3://bucket/lake/" in location(table, root="s3://bucket/lake/")
 
 
 def test_sources_are_those_of_the_selected_tables_and_the_key_prefix(
@@ -67,5 +79,5 @@ def test_sources_are_those_of_the_selected_tables_and_the_key_prefix(
     posts, instances = sorted(source["tables"], key=lambda table: -len(table["name"]))
     assert (source["name"], posts["name"], instances["name"]) == ("acme", "posts_published", "instances")
     assert posts["config"]["meta"]["dagster"]["asset_key"] == ["raw", "later", "posts_published"]
-    assert '{{ env_var("ACME_LAKE_ROOT") }}/posts_published/' in posts["config"]["meta"]["external_location"]
+    assert 'env_var("ACME_LAKE_ROOT")' in posts["config"]["meta"]["external_location"]
     assert "freshness" not in posts["config"]  # there is no table coverage
