@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, rate_limit_store
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
+from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, WrittenPartition

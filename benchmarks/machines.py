@@ -23,7 +23,8 @@ import httpx
 from benchmarks.markdown_table import Table
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES
 from benchmarks.sandbox_server import Request, Sandbox, running_sandbox_process
-from later_reporting_dagster.client import RateLimiter, rate_limit_store
+from later_reporting_dagster.client import RateLimiter
+from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
 from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import Truth, partition_file, stored_rows
 from tests.services import running_postgres

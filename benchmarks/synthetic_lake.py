@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract import ContentType, platform_of
+from later_reporting_dagster.contract import ContentType
+from later_reporting_dagster.contract.parameters import platform_of
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 
 FIRST_DAY, DAYS, INSTANCES = date(2024, 1, 1), 365, 10

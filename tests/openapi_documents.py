@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, assume, settings
 from schemathesis import Case, GenerationMode
 
 from later_reporting_dagster import contract
+from later_reporting_dagster.contract.parameters import TOKEN_PATH
 
 PATH = files(contract).joinpath("openapi.yaml")
 PAGED_DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
@@ -27,7 +28,7 @@ def load_cursor_document() -> dict[str, Any]:
     text = files(contract).joinpath("openapi-cursor.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = yaml.safe_load(text.replace("openapi.yaml#", "#"))
     document["paths"] = PAGED_DOCUMENT["paths"] | document["paths"]
-    document["paths"][contract.TOKEN_PATH] = PAGED_DOCUMENT["paths"][contract.TOKEN_PATH]
+    document["paths"][TOKEN_PATH] = PAGED_DOCUMENT["paths"][TOKEN_PATH]
     del document["components"]["securitySchemes"]
     for kind, components in PAGED_DOCUMENT["components"].items():
         document["components"][kind] = components | document["components"].get(kind, {})

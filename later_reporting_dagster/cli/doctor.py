@@ -12,14 +12,9 @@ import dagster as dg
 from later_reporting_dagster.cli.in_process_runs import dagster_instance
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
-from later_reporting_dagster.client import (
-    CredentialsRejected,
-    LaterClient,
-    LaterError,
-    StoreUnavailable,
-    shared_rate_limit_store,
-)
-from later_reporting_dagster.client.rate_limit_stores import StoreUrl
+from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
+from later_reporting_dagster.client.rate_limit_stores import StoreUrl, shared_rate_limit_store
+from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent

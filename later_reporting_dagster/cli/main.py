@@ -28,7 +28,7 @@ from later_reporting_dagster.rollups.rollup_tables import CADENCES
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.cli.project import Project
-    from later_reporting_dagster.lake import QuarantinedRow
+    from later_reporting_dagster.lake.quarantine import QuarantinedRow
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -360,7 +360,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
     from later_reporting_dagster.defs.io_manager import all_tables
-    from later_reporting_dagster.lake import run_query
+    from later_reporting_dagster.lake.sql_query import run_query
 
     width = _terminal_width() if output is None else None
     if format_ == "parquet" and width is not None:

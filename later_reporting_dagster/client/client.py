@@ -43,15 +43,9 @@ from later_reporting_dagster.client.route import (
     posts_route,
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
-from later_reporting_dagster.contract import (
-    INSTANCES_PATH,
-    METRICS_MEMBER,
-    PAGED,
-    ApiVersion,
-    PerformanceQuery,
-    UnreadableBody,
-    instances_page_from_body,
-)
+from later_reporting_dagster.contract.page import UnreadableBody, instances_page_from_body
+from later_reporting_dagster.contract.parameters import INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.query import PerformanceQuery
 
 logger = logging.getLogger(__name__)
 

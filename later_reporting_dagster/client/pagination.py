@@ -18,18 +18,16 @@ from later_reporting_dagster.client.errors import ApiVersionChanged, QueryReject
 from later_reporting_dagster.client.responses import RequestContext, Response
 from later_reporting_dagster.client.route import FIRST_PAGE, ListResult, PageRequest, Route
 from later_reporting_dagster.client.transport import ClientEvent, PageFetched, Transport
-from later_reporting_dagster.contract import (
+from later_reporting_dagster.contract.page import Page, Pagination, UnreadableBody
+from later_reporting_dagster.contract.parameters import (
     MAX_PAGE_NUMBER,
     MAX_PAGE_SIZE,
     ApiVersion,
     DateBasis,
-    Page,
-    Pagination,
-    PerformanceQuery,
-    UnreadableBody,
     platform_of,
-    redact,
 )
+from later_reporting_dagster.contract.query import PerformanceQuery
+from later_reporting_dagster.contract.redaction import redact
 
 MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages, from the start and from the end
 # Limit on the bodies of one pagination, to bound memory: about 70,000 posts of 700 bytes. In memory they may take four

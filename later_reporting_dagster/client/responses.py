@@ -16,7 +16,7 @@ from later_reporting_dagster.client.errors import (
     QueryRejected,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract import redact
+from later_reporting_dagster.contract.redaction import redact
 
 MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch` looks for these names in it
 

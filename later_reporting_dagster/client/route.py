@@ -5,23 +5,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from later_reporting_dagster.contract import (
+from later_reporting_dagster.contract import ApiVersion, BadRow, PerformanceQuery
+from later_reporting_dagster.contract.page import (
+    Page,
+    instances_page_from_body,
+    list_page_from_body,
+    posts_page_from_body,
+)
+from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
     INSTANCES_PATH,
     MAX_PAGE_SIZE,
     METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
-    ApiVersion,
-    BadRow,
-    Page,
-    PerformanceQuery,
-    campaign_from_json,
-    campaign_performance_from_json,
-    instances_page_from_body,
-    list_page_from_body,
-    posts_page_from_body,
 )
+from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_from_json
 
 SHOWN_INSTANCES = 5
 

@@ -40,7 +40,9 @@ from later_reporting_dagster.client.responses import (
     classify_failure,
     stated_rate_limit,
 )
-from later_reporting_dagster.contract import TOKEN_PATH, UnreadableBody, redact
+from later_reporting_dagster.contract.page import UnreadableBody
+from later_reporting_dagster.contract.parameters import TOKEN_PATH
+from later_reporting_dagster.contract.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,9 @@ import dagster as dg
 import msgspec
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, create_model, field_validator
 
-from later_reporting_dagster.contract import (
-    DEFAULT_CAMPAIGN_METRICS,
-    DEFAULT_METRICS,
-    Metric,
-    parse_campaign_metrics,
-    parse_metrics,
-)
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.days import expected_days
+from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable

@@ -17,7 +17,8 @@ from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE, Lake, Partition
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition
 from later_reporting_dagster.lake.storage import map_concurrently
-from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 
 # The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
 # The rest allows for binary floating point.

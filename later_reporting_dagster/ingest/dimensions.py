@@ -9,19 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import BadRow, Campaign
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.missing_files import missing_days
-from later_reporting_dagster.lake import (
-    CAMPAIGN_COLUMNS,
-    CAMPAIGNS_TABLE,
-    Column,
-    FileDamaged,
-    Lake,
-    Partition,
-    WriteResult,
-    schema_of,
-)
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.lake import Lake, WriteResult
+from later_reporting_dagster.lake.parquet_file import FileDamaged
+from later_reporting_dagster.lake.paths import Partition
+from later_reporting_dagster.lake.schema import schema_of
+from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, INSTANCES_TABLE, RAW_TABLES, Column
 
 
 def _columns() -> Iterable[Column]:

@@ -7,8 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between
-from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.paths import days_by_instance
+from later_reporting_dagster.lake.paths import Partition, days_by_instance
 
 # None in tables whose files have the rows of all instances.
 InstanceId = TypeVar("InstanceId", bound="str | None")

@@ -16,18 +16,13 @@ from later_reporting_dagster.client import LaterError, ListResult
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
 from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of, query_text
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
-from later_reporting_dagster.lake import (
-    FileDamaged,
-    Lake,
-    LakeUnavailable,
-    Partition,
-    RawTable,
-    ReplacementRejected,
-    WriteResult,
-)
-from later_reporting_dagster.lake.lake import FETCHED_AT
+from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
+from later_reporting_dagster.lake.parquet_file import FileDamaged
+from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.quarantine import QuarantineFile
 from later_reporting_dagster.lake.schema import rows_by_group
+from later_reporting_dagster.lake.storage import LakeUnavailable
+from later_reporting_dagster.lake.tables import RawTable
 
 # The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16

@@ -16,17 +16,10 @@ from typing import Any
 import msgspec
 
 from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, MetricsRejected, TooManyPosts
-from later_reporting_dagster.contract import (
-    DEFAULT_METRICS,
-    BadRow,
-    ContentType,
-    Metric,
-    PerformanceQuery,
-    Platform,
-    Post,
-    platform_of,
-    post_type,
-)
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.parameters import ContentType, Platform, platform_of
+from later_reporting_dagster.contract.query import PerformanceQuery
+from later_reporting_dagster.contract.rows import BadRow, Post, post_type
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     find_unmatched_content_types,

@@ -15,19 +15,18 @@ from math import ceil
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from later_reporting_dagster.contract import (
-    DEFAULT_METRICS,
+from later_reporting_dagster.contract.days import days_between
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.parameters import (
     MAX_PAGE_NUMBER,
     MAX_PAGE_SIZE,
     ContentType,
     DateBasis,
-    Metric,
-    PerformanceQuery,
     Platform,
     platform_of,
-    redact,
 )
-from later_reporting_dagster.contract.days import days_between
+from later_reporting_dagster.contract.query import PerformanceQuery
+from later_reporting_dagster.contract.redaction import redact
 from later_reporting_dagster.lake import Partition
 
 # The client fetches as many pages in descending order as in ascending order.

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
-from later_reporting_dagster.lake import POST_KEY, ReplacementRejected
+from later_reporting_dagster.lake import ReplacementRejected
+from later_reporting_dagster.lake.tables import POST_KEY
 
 _METRIC_NAMES = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS))
 

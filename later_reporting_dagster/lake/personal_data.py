@@ -6,7 +6,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import json_without_personal_data, reason_without_texts
+from later_reporting_dagster.contract.personal_data import json_without_personal_data, reason_without_texts
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, CreatorProfile, Metric, Post, platform_of
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric, Post
+from later_reporting_dagster.contract.parameters import platform_of
+from later_reporting_dagster.contract.rows import CreatorProfile
 from later_reporting_dagster.lake.tables import (
     POST_KEY,
     Column,

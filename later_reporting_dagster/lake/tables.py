@@ -7,16 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from later_reporting_dagster.contract import (
-    CAMPAIGN_METRICS,
-    DEFAULT_METRICS,
-    METRICS,
-    CreatorProfile,
-    DateBasis,
-    Metric,
-    PostWithoutMetrics,
-    personal_fields,
-)
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
+from later_reporting_dagster.contract.parameters import DateBasis
+from later_reporting_dagster.contract.personal_data import personal_fields
+from later_reporting_dagster.contract.rows import CreatorProfile, PostWithoutMetrics
 
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]

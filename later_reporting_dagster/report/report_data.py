@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Template
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, ViewContents, open_database
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.lake.database import ViewContents, open_database
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS

@@ -12,14 +12,12 @@ from later_reporting_dagster.lake import (
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
-    LakeDatabase,
     LakeUnavailable,
     Partition,
-    ViewContents,
-    open_database,
     schema_of,
 )
 from later_reporting_dagster.lake import tables as lake_tables
+from later_reporting_dagster.lake.database import LakeDatabase, ViewContents, open_database
 from later_reporting_dagster.rollups import reconciliation, sql_engine
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION

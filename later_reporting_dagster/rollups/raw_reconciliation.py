@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.lake import (
+from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.database import ViewContents, open_database
+from later_reporting_dagster.lake.paths import Partition, days_by_instance
+from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     POST_COLUMNS,
     POST_KEY,
-    Lake,
-    Partition,
+    POST_METRICS_DAILY,
+    POSTS_PUBLISHED,
     Table,
-    ViewContents,
-    open_database,
 )
-from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN

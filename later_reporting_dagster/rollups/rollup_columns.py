@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Channel, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.metrics import Channel
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_COLUMNS,
     POST_COLUMNS,

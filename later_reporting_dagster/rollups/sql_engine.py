@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from later_reporting_dagster.contract import Metric
-from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.contract.metrics import Kind, Metric
 from later_reporting_dagster.lake import Column, Partition, post_columns, schema_of
 from later_reporting_dagster.lake.database import SQL_TYPES
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns

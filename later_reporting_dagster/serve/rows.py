@@ -30,13 +30,12 @@ from later_reporting_dagster.lake import (
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
-    LakeDatabase,
     Partition,
     Table,
-    open_database,
     post_columns,
     schema_of,
 )
+from later_reporting_dagster.lake.database import LakeDatabase, open_database
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS

@@ -6,14 +6,9 @@ import math
 import httpx
 import pytest
 
-from later_reporting_dagster.client import (
-    AccessToken,
-    ClientCredentials,
-    LaterClient,
-    RateLimiter,
-    rate_limit_state_path,
-)
+from later_reporting_dagster.client import AccessToken, ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.client.auth import Token, is_header_safe, token_expiry, validate_base_url
+from later_reporting_dagster.client.rate_limit_stores import rate_limit_state_path
 from tests.client.scripted_api import jwt
 
 

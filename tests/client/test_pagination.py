@@ -17,15 +17,8 @@ from later_reporting_dagster.client.pagination import (
     remaining_pages,
 )
 from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, posts_route
-from later_reporting_dagster.contract import (
-    ContentType,
-    DateBasis,
-    Page,
-    Pagination,
-    PerformanceQuery,
-    Platform,
-    posts_page_from_body,
-)
+from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform
+from later_reporting_dagster.contract.page import Page, Pagination, posts_page_from_body
 from tests.client.scripted_api import page_body, post
 
 QUERY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))

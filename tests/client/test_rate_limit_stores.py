@@ -13,13 +13,21 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from later_reporting_dagster.client import RateLimiter, StoreUnavailable, rate_limit_store, shared_rate_limit_store
+from later_reporting_dagster.client import RateLimiter
 from later_reporting_dagster.client.rate_limit_stores import (
     RETRY_SECONDS,
     FallbackRateLimitStore,
     local_rate_limit_store,
+    rate_limit_store,
+    shared_rate_limit_store,
 )
-from later_reporting_dagster.client.rate_limiter import Ledger, LedgerChange, MemoryRateLimitStore, Rate
+from later_reporting_dagster.client.rate_limiter import (
+    Ledger,
+    LedgerChange,
+    MemoryRateLimitStore,
+    Rate,
+    StoreUnavailable,
+)
 from tests.client.scripted_api import FakeTime
 from tests.services import free_port, running_postgres
 
@@ -96,7 +104,7 @@ def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(
 
 HOLDER = """
 import asyncio, sys, time
-from later_reporting_dagster.client import shared_rate_limit_store
+from later_reporting_dagster.client.rate_limit_stores import shared_rate_limit_store
 
 def hold(ledger, now):
     print("holding", flush=True)

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client import RateLimiter, rate_limit_state_path
-from later_reporting_dagster.client.rate_limit_stores import local_rate_limit_store
+from later_reporting_dagster.client import RateLimiter
+from later_reporting_dagster.client.rate_limit_stores import local_rate_limit_store, rate_limit_state_path
 from later_reporting_dagster.client.rate_limiter import Ledger, Rate
 from tests.client.scripted_api import FakeTime
 

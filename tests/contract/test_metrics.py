@@ -15,15 +15,14 @@ from later_reporting_dagster.contract import (
     DEFAULT_METRICS,
     METRICS,
     PAGED,
-    Channel,
     ContentType,
     DateBasis,
     PerformanceQuery,
     Platform,
-    SortDirection,
-    SortProperty,
     parse_metrics,
 )
+from later_reporting_dagster.contract.metrics import Channel
+from later_reporting_dagster.contract.parameters import SortDirection, SortProperty
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
 
 # As the cursor documentation lists them (docs/api.md).

@@ -6,13 +6,8 @@ from functools import partial
 
 import pytest
 
-from later_reporting_dagster.contract import (
-    CURSOR,
-    PAGED,
-    UnreadableBody,
-    instances_page_from_body,
-    posts_page_from_body,
-)
+from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.contract.page import UnreadableBody, instances_page_from_body, posts_page_from_body
 
 PAGINATION = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-07-01T00:00:00.000Z"}

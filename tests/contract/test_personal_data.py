@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import (
-    PAGED,
-    BadRow,
+from later_reporting_dagster.contract import PAGED, BadRow
+from later_reporting_dagster.contract.page import posts_page_from_body
+from later_reporting_dagster.contract.personal_data import (
     json_without_personal_data,
-    posts_page_from_body,
     reason_without_texts,
+    without_personal_data,
 )
-from later_reporting_dagster.contract.personal_data import without_personal_data
 from later_reporting_dagster.contract.rows import post_from_json
 
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-01-03T00:00:00Z", "creatorId": 3}

@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import (
-    CURSOR,
-    DEFAULT_METRICS,
-    METRICS,
-    BadRow,
-    CreatorProfile,
-    Pagination,
-    Post,
-    parse_metrics,
-    post_type,
-    posts_page_from_body,
-)
-from later_reporting_dagster.contract.rows import post_from_json
+from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, BadRow, Post, parse_metrics
+from later_reporting_dagster.contract.page import Pagination, posts_page_from_body
+from later_reporting_dagster.contract.rows import CreatorProfile, post_from_json, post_type
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from later_reporting_dagster.contract import redact
+from later_reporting_dagster.contract.redaction import redact
 
 SECRET = 'eyJhbGci.s3cr3t "Zq7"/\\+&<%41>-0123456789'
 

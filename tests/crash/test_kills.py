@@ -15,7 +15,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.parquet_file import content_hash_of
 from tests.conftest import stored_rows
 from tests.crash import backfill_command, lake_writers
 from tests.crash.child_process import ChildProcess

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import BadRow, Campaign
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.dimensions import (
     INSTANCES_SCHEMA,
     campaigns_table,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform, platform_of
+from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform
+from later_reporting_dagster.contract.parameters import platform_of
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_INSTANCE_CHARACTERS,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, parse_metrics, post_type
+from later_reporting_dagster.contract import METRICS, parse_metrics
+from later_reporting_dagster.contract.rows import post_type
 from later_reporting_dagster.ingest.write_guard import (
     PartitionDiff,
     ShrankTooMuch,

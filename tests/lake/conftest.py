@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from later_reporting_dagster.contract import CreatorProfile, Post
+from later_reporting_dagster.contract import Post
+from later_reporting_dagster.contract.rows import CreatorProfile
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 
 DAY = Partition(date(2024, 1, 3), "instance_000")

@@ -18,17 +18,15 @@ from later_reporting_dagster.lake import (
     Column,
     FileDamaged,
     Lake,
-    LakeDatabase,
     LakeUnavailable,
     Partition,
     Table,
-    open_database,
     open_dataset,
     partition_path,
     posts_table,
     schema_of,
 )
-from later_reporting_dagster.lake.database import ViewContents, glob_select
+from later_reporting_dagster.lake.database import LakeDatabase, ViewContents, glob_select, open_database
 from later_reporting_dagster.lake.paths import compacted_path, table_path
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
 from tests.conftest import files
@@ -292,7 +290,8 @@ def test_data_beyond_the_memory_limit_is_spilled_to_a_private_folder_that_is_rem
 
 KILLED = """
 import os, signal, sys
-from later_reporting_dagster.lake import Lake, open_database
+from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.database import open_database
 with open_database(Lake(sys.argv[1]), memory_gb=0.2) as database:
     database.connection.execute("CREATE TABLE large AS SELECT repeat(md5(n::VARCHAR), 2) FROM range(3_000_000) t(n)")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics
+from later_reporting_dagster.contract.rows import post_type
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -16,13 +17,13 @@ from later_reporting_dagster.lake import (
     ReplacementRejected,
     Table,
     WriteResult,
-    content_hash_of,
     open_dataset,
     partition_path,
     post_columns,
     posts_schema,
     posts_table,
 )
+from later_reporting_dagster.lake.parquet_file import content_hash_of
 from tests.lake.conftest import DAY, files_of, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)

@@ -22,8 +22,8 @@ from later_reporting_dagster.lake import (
     Partition,
     Table,
     open_dataset,
-    run_query,
 )
+from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, content_hash_of
-from later_reporting_dagster.lake.parquet_file import from_parquet, has_content, parse_metadata, to_parquet
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged
+from later_reporting_dagster.lake.parquet_file import (
+    content_hash_of,
+    from_parquet,
+    has_content,
+    parse_metadata,
+    to_parquet,
+)
 from tests.lake.conftest import rows
 
 SCHEMA = pa.schema(

@@ -20,14 +20,13 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     LibraryNotInstalled,
     Partition,
-    QueryError,
     Table,
     partition_path,
     posts_table,
     read_frame,
-    run_query,
     schema_of,
 )
+from later_reporting_dagster.lake.sql_query import QueryError, run_query
 from tests.conftest import files
 from tests.lake.conftest import post
 

@@ -4,8 +4,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, CreatorProfile, Metric, Post, post_type
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, Post
 from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.contract.rows import CreatorProfile, post_type
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_schema, posts_table
 from later_reporting_dagster.lake.schema import rows_by_group
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
-from later_reporting_dagster.lake import content_hash_of, schema_of
+from later_reporting_dagster.lake import schema_of
+from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.rollups import benchmark_columns
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_tables

@@ -3,7 +3,8 @@
 import pytest
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, parse_metrics
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_KEY, campaign_performance_columns, post_columns
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_performance_columns, post_columns
+from later_reporting_dagster.lake.tables import POST_KEY
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, Measures, RollupTable
 
 SUMS = [table.with_metrics(METRICS) for table in TABLES if table not in POST_TABLES]

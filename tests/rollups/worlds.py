@@ -19,14 +19,13 @@ from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGNS_TABLE,
     Lake,
-    LakeDatabase,
     Partition,
     Table,
-    open_database,
     post_columns,
     posts_schema,
     schema_of,
 )
+from later_reporting_dagster.lake.database import LakeDatabase, open_database
 from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (

@@ -16,7 +16,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.contract import SortProperty
+from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import BLOCK_ROWS, NotWritten, Tables, private_folder
 from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving

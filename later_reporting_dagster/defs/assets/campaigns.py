@@ -25,8 +25,8 @@ from later_reporting_dagster.lake import (
     CAMPAIGNS_TABLE,
     Partition,
     campaign_performance_columns,
-    content_hash_of,
 )
+from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 
 
