@@ -3,7 +3,8 @@
     LATER_LAKE_ROOT=/data/later dagster dev -f examples/creators.py
 
 A parameter with the name of a table receives the days of the run, as the type of its annotation. Nulls stay null, but
-the libraries differ in how they sum columns of nulls: each asset shows how to keep the sum null.
+the libraries differ in how they sum columns of nulls: each asset shows how to keep the sum null. A post has a row for
+each of its campaigns, with the same numbers, so sums that are not by campaign need each post once.
 """
 
 from typing import Any
@@ -27,7 +28,8 @@ PREVIEW_ROWS = 10
 )
 def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any]:
     """Sum the impressions to date of a day's posts, by instance and platform."""
-    reach = posts_published.groupby(["date", "instance_id", "platform"], dropna=False, as_index=False)[
+    posts = posts_published.drop_duplicates(["date", "instance_id", "post_id"])
+    reach = posts.groupby(["date", "instance_id", "platform"], dropna=False, as_index=False)[
         ["impressions", "paid_impressions"]
     ].sum(min_count=1)  # without min_count, a sum of nulls is 0
     return with_preview(pa.Table.from_pandas(reach, preserve_index=False))
@@ -41,10 +43,14 @@ def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any
 )
 def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[Any]:
     """Rank creators by the engagements that their posts recorded on a day."""
-    engagements = post_metrics_daily.group_by(["date", "creator_id", "creator_handle_name"]).aggregate(
-        [("engagements", "sum"), ("paid_engagements", "sum"), ("post_id", "count")]
+    creator = ["date", "instance_id", "creator_id", "creator_handle_name"]  # an id is unique within its instance
+    posts = post_metrics_daily.group_by([*creator, "post_id"]).aggregate(
+        [("engagements", "max"), ("paid_engagements", "max")]
+    )
+    engagements = posts.group_by(creator).aggregate(
+        [("engagements_max", "sum"), ("paid_engagements_max", "sum"), ("post_id", "count")]
     )  # Arrow's sum of nulls is null
-    return with_preview(engagements.sort_by([("engagements_sum", "descending")]))
+    return with_preview(engagements.sort_by([("engagements_max_sum", "descending")]))
 
 
 @dg.asset(
