@@ -170,7 +170,7 @@ def write_campaigns(
     rows = campaigns_table(listed, previous=stored_campaigns(lake), instance_ids=instance_ids, today=today)
     result = lake.write_table(CAMPAIGNS_TABLE, rows)
     for file in outdated:
-        lake.quarantine.remove(file)
+        lake.storage.remove(file.path)
     return rows, result
 
 

@@ -168,7 +168,6 @@ class PartitionWriter:
                     self._on_result(outcome)
 
     def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
-        """Report partitions as failed."""
         for partition in partitions:
             self._on_result(FailedPartition(partition=partition, error=error))
 
@@ -188,7 +187,7 @@ class PartitionWriter:
             for file in self._lake.quarantine.files(self._table.name):
                 with suppress(LakeUnavailable, FileDamaged):
                     if self._is_outdated(file, written_days):
-                        self._lake.quarantine.remove(file)
+                        self._lake.storage.remove(file.path)
 
     def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
         if file.partition is not None:

@@ -238,7 +238,6 @@ class MonthCopies:
         return copied if len(copied) >= MIN_DAYS else {}
 
     def _identities(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, str | None]:
-        """Return the identities of the versions of the daily files that exist."""
         by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
         # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
         # little else.

@@ -19,8 +19,6 @@ from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
 from later_reporting_dagster.lake.tables import Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
     import pyarrow.dataset as ds
 
 
@@ -116,7 +114,7 @@ def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> 
     return schema.empty_table() if rows is None else rows
 
 
-def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
+def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
     import pandas as pd  # deferred: takes 40 % of the time of `import dagster`
 
     # Extension types have a null; with the default types, a column of integers with a null would become floats.
@@ -127,8 +125,7 @@ def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) ->
         pa.bool_(): pd.BooleanDtype(),
     }
     arrow = _read_arrow(lake, table, partitions)
-    rows: pd.DataFrame = arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
-    return rows
+    return arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
 
 
 def _import_polars() -> Any:
@@ -139,14 +136,12 @@ def _import_polars() -> Any:
         raise LibraryNotInstalled("polars is not installed: pip install polars") from None
 
 
-def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":
-    rows: pl.DataFrame = _import_polars().from_arrow(_read_arrow(lake, table, partitions))
-    return rows
+def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
+    return _import_polars().from_arrow(_read_arrow(lake, table, partitions))
 
 
-def _scan_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
-    rows: pl.LazyFrame = _import_polars().scan_pyarrow_dataset(open_dataset(lake, table, partitions))
-    return rows
+def _scan_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
+    return _import_polars().scan_pyarrow_dataset(open_dataset(lake, table, partitions))
 
 
 _READERS: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {

@@ -19,13 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, removed_file_error
-from later_reporting_dagster.lake.parquet_file import (
-    PARTITION_STEP,
-    TABLE_STEP,
-    FileDamaged,
-    damaged_file_error,
-    from_parquet,
-)
+from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import (
     FILE_NAME,
     Partition,
@@ -129,7 +123,6 @@ class LakeDatabase:
         return sorted((each for held in files.values() for each in held), key=partition_sort_key)
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a view has no files."""
         return not self._views[name][1]
 
     def read(
@@ -143,9 +136,6 @@ class LakeDatabase:
             tables: each table with its partitions, which have to exist; None for all that exist.
             compute: computes the result from the views, which have the names of the tables. If a file cannot be read,
                 it must let the `duckdb.Error` through: only then is it called again.
-
-        Raises:
-            LakeUnavailable: the lake cannot be listed, or `compute` fails although all files of `tables` can be read.
         """
         import duckdb
 
@@ -187,7 +177,6 @@ class LakeDatabase:
         return {name: errors for name, errors in found.items() if errors}
 
     def _failed_files(self, name: str) -> list[tuple[str, _ReadError]]:
-        """Return the path and the error of each file of a view that cannot be read."""
         table, files = self._views[name]
         # A file that can be read now may have failed during the query.
         earlier = {} if self._filesystem is None else self._filesystem.errors
@@ -351,16 +340,17 @@ def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
         return error
     if data is None:
         return removed_file_error(storage, path)
-    schema, step = schema_of(table.columns), PARTITION_STEP if table.is_partitioned else TABLE_STEP
+    schema = schema_of(table.columns)
     try:
         rows = from_parquet(data, schema=with_date_field(schema) if is_compacted(path) else schema)
     except FileDamaged as error:
-        if is_compacted(path):
-            step = "run `later-reporting compact`, which writes this copy of daily files again"
+        step = (
+            "run `later-reporting compact`, which writes this copy of daily files again" if is_compacted(path) else ""
+        )
         return damaged_file_error(storage.location(path), error, step=step)
     if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
         reason = FileDamaged(f"it has rows without {', '.join(nulls)}")
-        return damaged_file_error(storage.location(path), reason, step=step)
+        return damaged_file_error(storage.location(path), reason)
     return None
 
 

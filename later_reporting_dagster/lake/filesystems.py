@@ -36,12 +36,7 @@ _CACHE = re.compile(r"(\w+::)*(\w*cache|cached):")
 
 
 def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
-    """Return the storage of a local path or an fsspec URL, given the options of its filesystem.
-
-    Raises:
-        ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.
-        LakeUnavailable: its filesystem cannot be reached.
-    """
+    """Return the storage of a local path or an fsspec URL, given the options of its filesystem; see `Lake`."""
     if not root.strip():
         raise ValueError("the lake's root is empty: give a directory or an fsspec URL, such as s3://bucket/lake")
     location, scheme = without_credentials(root), root.partition("://")[0]

@@ -15,8 +15,6 @@ import pyarrow as pa
 from later_reporting_dagster.lake.compaction import CompactionSummary, MonthCopies
 from later_reporting_dagster.lake.filesystems import open_storage
 from later_reporting_dagster.lake.parquet_file import (
-    PARTITION_STEP,
-    TABLE_STEP,
     FileDamaged,
     FileMetadata,
     content_hash_of,
@@ -191,11 +189,11 @@ class Lake:
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
-        return self._read_file(table_path(table_name), partial(from_parquet, schema=schema), step=TABLE_STEP)
+        return self._read_file(table_path(table_name), partial(from_parquet, schema=schema))
 
     def table_exists(self, table_name: str) -> bool:
         """Return whether an unpartitioned table has its file."""
-        return self.storage.exists(table_path(table_name))
+        return bool(self.storage.versions([table_path(table_name)]))
 
     def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
         """Replace a file that is not a table, such as a web page; equal bytes are not written again."""
@@ -215,7 +213,7 @@ class Lake:
         def parse(data: bytes) -> tuple[bytes, pa.Table, Mapping[str, str]]:
             return data, read_stored_rows(data), parse_metadata(data).key_values
 
-        while (stored := self._read_file(path, parse, step=PARTITION_STEP)) is not None:
+        while (stored := self._read_file(path, parse)) is not None:
             data, rows, key_values = stored
             if (changed := change(rows)).equals(rows):
                 return False
@@ -238,7 +236,7 @@ class Lake:
         compacted = self._copies.read(table_name, requested, schema=schema)
 
         def read_daily(partition: Partition) -> pa.Table | None:
-            return self._read_file(partition_path(table_name, partition), parse, step=PARTITION_STEP)
+            return self._read_file(partition_path(table_name, partition), parse)
 
         daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
@@ -302,7 +300,7 @@ class Lake:
 
     def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
         """Read the metadata of a partition's file; None if the file does not exist."""
-        return self._read_file(partition_path(table_name, partition), parse_metadata, step=PARTITION_STEP)
+        return self._read_file(partition_path(table_name, partition), parse_metadata)
 
     def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
         """Read the metadata of the partitions that exist; of a file that cannot be read, 0 rows and an empty hash."""
@@ -339,7 +337,6 @@ class Lake:
         metadata: Mapping[str, str],
         check: Callable[[str, pa.Table, pa.Table], None] | None = None,
     ) -> dict[str, WriteOutcome]:
-        """Replace files, by path; return the result or the error of each."""
         content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
         results: dict[str, WriteOutcome] = {}
         new_files: dict[str, bytes] = {}
@@ -372,12 +369,12 @@ class Lake:
             results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
         return results | self.storage.write_all(new_files)
 
-    def _read_file(self, path: str, parse: Callable[[bytes], _Parsed], *, step: str) -> _Parsed | None:
+    def _read_file(self, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         data = self.storage.read(path)
         try:
             return None if data is None else parse(data)
         except FileDamaged as error:
-            raise damaged_file_error(self.storage.location(path), error, step=step) from error
+            raise damaged_file_error(self.storage.location(path), error) from error
 
 
 def _first_fetch(replaced: bytes | None) -> dict[str, str]:

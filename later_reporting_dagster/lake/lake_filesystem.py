@@ -43,7 +43,6 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         self._lock = threading.Lock()
 
     def url(self, path: str) -> str:
-        """Return the URL of a file, given its path relative to the lake's root."""
         return f"{self.protocol}://{path}"
 
     def glob(self, path: str, **_: Any) -> list[str]:
@@ -51,7 +50,6 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         return [path]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
-        """Read the whole file."""
         path = path.removeprefix(self.url(""))
         if mode != "rb" or (self.allowed is not None and path not in self.allowed):
             raise _access_denied(path)
@@ -97,5 +95,4 @@ def _access_denied(path: str) -> PermissionError:
 
 
 def removed_file_error(storage: Storage, path: str) -> LakeUnavailable:
-    """Return the error for a file that was listed but no longer exists."""
     return LakeUnavailable(f"cannot read {storage.location(path)}: it was removed meanwhile. Next step: run again")

@@ -27,13 +27,9 @@ class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a st
     """A file of the lake cannot be read as expected. The message has the next step."""
 
 
-# Next steps for damaged files.
-PARTITION_STEP = "materialize this partition again"
-TABLE_STEP = "materialize this table again"
-
-
-def damaged_file_error(location: str, error: Exception, *, step: str) -> FileDamaged:
-    """Return the error for a file that cannot be read, with its location and the next step."""
+def damaged_file_error(location: str, error: Exception, *, step: str = "") -> FileDamaged:
+    is_partition = "/date=" in location or "/month=" in location
+    step = step or f"materialize this {'partition' if is_partition else 'table'} again"
     return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
 
 
@@ -96,7 +92,6 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
 
 
 def read_stored_rows(data: bytes) -> pa.Table:
-    """Return all rows of a file, with all its columns; or raise `FileDamaged`."""
     return _read_rows(_open(data), None).replace_schema_metadata()
 
 

@@ -1,4 +1,7 @@
-"""Where the files of the lake are: `{table}/date=YYYY-MM-DD/instance_id={percent-encoded id}/part-0.parquet`."""
+"""Where the files of the lake are: `{table}/date=YYYY-MM-DD/instance_id={percent-encoded id}/part-0.parquet`.
+
+An unpartitioned table is `{table}/part-0.parquet`. Paths are relative to the lake's root.
+"""
 
 import re
 from collections.abc import Iterable
@@ -87,38 +90,31 @@ def _decode_instance_id(encoded: str) -> str:
 
 
 def table_path(table_name: str) -> str:
-    """Return the path of an unpartitioned table's file, relative to the lake's root."""
     return f"{table_name}/{FILE_NAME}"
 
 
 def partition_path(table_name: str, partition: Partition) -> str:
-    """Return the path of a partition's file, `/`-separated and relative to the lake's root."""
     return f"{partition_directory(table_name, partition)}/{FILE_NAME}"
 
 
 def partition_directory(table_name: str, partition: Partition) -> str:
-    """Return the directory of a partition's file, relative to the lake's root."""
     return _instance_directory(day_directory(table_name, partition.day), partition)
 
 
 def day_directory(table_name: str, day: date) -> str:
-    """Return the directory with all partitions of a day, relative to the lake's root."""
     return f"{table_name}/date={day.isoformat()}"
 
 
 def compacted_directory(table_name: str) -> str:
-    """Return the directory of a table's compacted months, relative to the lake's root."""
     return f"{_COMPACTED}/{table_name}"
 
 
 def compacted_path(table_name: str, partition: Partition) -> str:
-    """Return the path of the copy of a partition's month, relative to the lake's root."""
     month = f"{compacted_directory(table_name)}/month={partition.day.isoformat()[: len('YYYY-MM')]}"
     return f"{_instance_directory(month, partition)}/{FILE_NAME}"
 
 
 def is_compacted(path: str) -> bool:
-    """Return whether a path is that of the copy of a month."""
     return path.startswith(f"{_COMPACTED}/")
 
 

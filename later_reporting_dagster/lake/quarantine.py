@@ -13,7 +13,7 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake.parquet_file import PARTITION_STEP, damaged_file_error
+from later_reporting_dagster.lake.parquet_file import damaged_file_error
 from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
 from later_reporting_dagster.lake.storage import Storage, map_concurrently
 
@@ -74,7 +74,6 @@ class Quarantine:
         return files
 
     def rows(self, table_name: str) -> list[QuarantinedRow]:
-        """Read all bad rows of a table."""
         return list(chain.from_iterable(map_concurrently(self.rows_in, self.files(table_name))))
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
@@ -86,7 +85,7 @@ class Quarantine:
                 for line in lines
             ]
         except (ValueError, TypeError, KeyError) as error:
-            step = PARTITION_STEP if file.partition else "materialize the days of the query again, or remove this file"
+            step = "" if file.partition else "materialize the days of the query again, or remove this file"
             raise damaged_file_error(self._storage.location(file.path), error, step=step) from error
 
     def rewrite(self, file: QuarantineFile, change: Callable[[QuarantinedRow], QuarantinedRow]) -> bool:
@@ -97,10 +96,6 @@ class Quarantine:
         bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in changed]
         self._write(file.path, bad_rows, query=rows[0].query)  # all are of one query
         return True
-
-    def remove(self, file: QuarantineFile) -> None:
-        """Remove a file, if it still exists."""
-        self._storage.remove(file.path)
 
     def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
         lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]

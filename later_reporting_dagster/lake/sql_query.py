@@ -43,7 +43,6 @@ def run_query(
     """Return the rows of one SQL query, with instants in UTC.
 
     Args:
-        sql: the query, in DuckDB's SQL.
         tables: all tables of the lake; a table without files has no rows. Only the files of tables whose names the
             query contains are listed.
         memory_gb: the memory limit in GB. It applies to DuckDB and, separately, to the rows of the result, so both
@@ -126,7 +125,6 @@ def _translated(
 
 
 def out_of_memory(memory_gb: float) -> QueryError:
-    """Return the error for a query that exceeds a memory limit."""
     return QueryError(
         f"the query needs more than {memory_gb:g} GB of memory: select fewer days or columns, or raise the limit"
     )

@@ -94,10 +94,6 @@ class Storage(ABC):
         with self._translated_errors("remove", path), suppress(FileNotFoundError):
             self._remove(path)
 
-    def exists(self, path: str) -> bool:
-        """Return whether a file exists."""
-        return bool(self.versions([path]))
-
     def native_path(self, path: str) -> str | None:  # noqa: ARG002
         """Return the path in the local file system; None if the file has to be read through this class."""
         return None

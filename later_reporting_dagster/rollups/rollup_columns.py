@@ -91,7 +91,6 @@ def post_columns_named(names: Sequence[str], computed: str) -> Iterator[Column]:
 
 
 def creator_labels(names: Sequence[str]) -> Iterator[Column]:
-    """Yield columns that name a creator."""
     return post_columns_named(names, "The value in the newest row of the creator's newest post: in posts_published, or"
         " in post_metrics_daily if the creator has no post there. If several posts have the same time, the highest"
         " campaign id, then post id")

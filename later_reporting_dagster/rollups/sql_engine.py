@@ -50,7 +50,6 @@ def rollup_definition() -> str:
 
 
 def duckdb_macros() -> str:
-    """Return the SQL that creates the macros of all rollups."""
     return TEMPLATES.get_template("duckdb_macros.sql").render()
 
 
@@ -133,7 +132,6 @@ def translated_errors() -> Iterator[None]:
 
 
 def render(template: str, table: RollupTable, **context: Any) -> str:
-    """Return the SQL of a template in this package, for a table and its metrics."""
     return TEMPLATES.get_template(template).render(context_of(table) | context)
 
 

@@ -26,7 +26,7 @@ def test_write_replaces_earlier_rows_and_remove_removes_them(lake: Lake) -> None
     assert [row.raw for row in lake.quarantine.rows("posts")] == ["2"]
     (file,) = lake.quarantine.files("posts")
     for _ in range(2):
-        lake.quarantine.remove(file)
+        lake.storage.remove(file.path)
         assert lake.quarantine.rows("posts") == []
 
 
