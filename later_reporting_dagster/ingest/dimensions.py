@@ -15,8 +15,14 @@ from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.schema import schema_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, INSTANCES_TABLE, RAW_TABLES, Column
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    INSTANCES_TABLE,
+    RAW_TABLES,
+    Column,
+    schema_of,
+)
 
 
 def _columns() -> Iterable[Column]:

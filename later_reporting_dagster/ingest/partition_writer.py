@@ -20,9 +20,8 @@ from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejec
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.quarantine import QuarantineFile
-from later_reporting_dagster.lake.schema import rows_by_group
 from later_reporting_dagster.lake.storage import LakeUnavailable
-from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.lake.tables import RawTable, rows_by_group
 
 # The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16

@@ -35,8 +35,8 @@ from later_reporting_dagster.lake.paths import (
     partition_path,
     partition_sort_key,
 )
-from later_reporting_dagster.lake.schema import with_date_column
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, map_concurrently
+from later_reporting_dagster.lake.tables import with_date_column
 
 # For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
 MIN_DAYS = 4

@@ -15,8 +15,7 @@ from later_reporting_dagster.lake.database import duckdb_relation, table_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
-from later_reporting_dagster.lake.tables import Table
+from later_reporting_dagster.lake.tables import DATE, Table, schema_of, with_date_field
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds

@@ -28,9 +28,8 @@ from later_reporting_dagster.lake.paths import (
     partition_sort_key,
     table_path,
 )
-from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
 from later_reporting_dagster.lake.storage import MAX_THREADS, LakeUnavailable, Storage, map_concurrently
-from later_reporting_dagster.lake.tables import RAW_TABLES, ColumnType, Table
+from later_reporting_dagster.lake.tables import DATE, RAW_TABLES, ColumnType, Table, schema_of, with_date_field
 
 if TYPE_CHECKING:
     import duckdb

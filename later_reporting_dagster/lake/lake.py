@@ -35,7 +35,6 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
-from later_reporting_dagster.lake.schema import with_date_column
 from later_reporting_dagster.lake.storage import (
     FileVersion,
     LakeUnavailable,
@@ -43,6 +42,7 @@ from later_reporting_dagster.lake.storage import (
     map_concurrently,
     without_credentials,
 )
+from later_reporting_dagster.lake.tables import with_date_column
 
 _Parsed = TypeVar("_Parsed")
 

@@ -8,8 +8,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, P
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.contract.rows import CreatorProfile, post_type
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_schema, posts_table
-from later_reporting_dagster.lake.schema import rows_by_group
-from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, rows_by_group
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=8)
