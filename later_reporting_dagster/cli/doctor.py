@@ -21,7 +21,10 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
 from later_reporting_dagster.ingest.campaign_performance import refusal
+from later_reporting_dagster.ingest.dimensions import known_instances
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -50,7 +53,7 @@ async def check_setup(
 ) -> list[CheckResult]:
     """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
-    Checks that depend on a failed one are left out.
+    Checks that depend on a failed one are left out, and so are those that have nothing to look at.
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
@@ -64,7 +67,7 @@ async def check_setup(
             results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
-    return results
+    return results + (_check_files(project, now()) if results[-1].passed else [])
 
 
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
@@ -216,3 +219,28 @@ def _check_lake(later: LaterReportingResource) -> str:
     except LakeUnavailable as error:
         raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
+
+
+def _check_files(project: Project, now: datetime) -> list[CheckResult]:
+    """Check that the raw tables have every expected file. Return nothing if they have none at all."""
+    later, settings = project.later, project.settings
+    days = settings.expected_days(now)
+    try:
+        lake = later.lake()
+        files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}
+        instances = known_instances(lake, configured=later.configured_instances())
+    except LakeUnavailable as error:
+        return [CheckResult("files", str(error), passed=False)]
+    except InvalidSetting:
+        return []  # the check of the scope reports it
+    if not any(files.values()):
+        return []
+    described = {
+        name: describe_missing(missing_days(days, instances, present), instances=len(instances))
+        for name, present in files.items()
+    }
+    missing = "; ".join(f"{name}: {text}" for name, text in described.items() if text)
+    if not missing:
+        return [CheckResult("files", f"all {len(instances)} instances on {len(days)} days")]
+    fix = f"turn on the sensor {settings.name}_instances, which fetches them, or materialize these days"
+    return [CheckResult("files", f"{missing}: {fix}", warning=True)]

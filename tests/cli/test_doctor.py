@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,6 +15,8 @@ from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User
 from tests.conftest import NO_RATE_LIMIT, Service, both_api_versions, problem
@@ -178,3 +181,20 @@ def test_doctor_prints_no_password_of_the_lake_url(user: User, monkeypatch: pyte
     assert mark == "ok"
     assert "t0psecret" not in message
     assert "t0psecret" not in repr(LaterReportingResource.from_environment().resolved())
+
+
+def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    monkeypatch.setenv("LATER_DUE_HOUR_UTC", "0")
+    monkeypatch.setenv("LATER_START_DATE", str(yesterday - timedelta(days=1)))
+    lake = Lake(str(user.lake))
+    for raw_table in RAW_TABLES:
+        for offset in range(2):
+            lake.write(raw_table.name, Partition(yesterday - timedelta(days=offset), "a"), POSTS_SCHEMA.empty_table())
+    assert check_results(user, exit_code=0)["files"] == ("ok", "all 1 instances on 2 days")
+    Path(lake.url("posts_published", Partition(yesterday, "a"))).unlink()
+    assert check_results(user, exit_code=0)["files"] == (
+        "WARN",
+        f"posts_published: 1 file is missing: {yesterday} (1 day): a: turn on the sensor later_instances, which fetches"
+        " them, or materialize these days",
+    )
