@@ -19,5 +19,6 @@ with httpx.Client(base_url=os.environ["LATER_BASE_URL"], timeout=120) as api:
 
 posts = pd.DataFrame(rows, dtype=object).drop(columns="metrics").astype(TYPES).infer_objects()
 posts["postDate"] = pd.to_datetime(posts["postDate"], format="ISO8601")
-print(posts.groupby("contentType")["impressions"].sum(min_count=1))
+once = posts.drop_duplicates(["instanceId", "postId"])  # there is a row for each campaign of a post
+print(once.groupby("contentType")["impressions"].sum(min_count=1))
 print("missing:", response.headers.get("X-Later-Missing-Days", "nothing"))
