@@ -76,7 +76,6 @@ class LakeDatabase:
     Attributes:
         connection: the DuckDB connection, with UTC as its time zone. Its cursors cannot read the views, because they do
             not share its variables.
-        lake: the lake.
     """
 
     def __init__(self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool) -> None:

@@ -92,26 +92,22 @@ class Lake:
 
     Example:
         >>> import tempfile
-        >>> from datetime import UTC, date, datetime, timedelta
+        >>> from datetime import date
         >>> import pyarrow as pa
         >>> from later_reporting_dagster.lake import Lake, Partition
         >>> partition = Partition(date(2024, 1, 3), "instance_000")
         >>> rows = pa.table({"post_id": [1, 2]})
         >>> with tempfile.TemporaryDirectory() as root:
         ...     lake = Lake(root)
-        ...     first = lake.write("posts", partition, rows, metadata={"fetched_at": "2024-01-04"})
-        ...     again = lake.write("posts", partition, rows)
+        ...     written = lake.write("posts", partition, rows)
         ...     partitions = lake.partitions("posts")
         ...     stored = lake.read("posts", partitions, schema=rows.schema)
-        ...     metadata = lake.read_metadata("posts", partition)
-        >>> (first.rows, first.changed, again.changed)
-        (2, True, False)
+        >>> (written.rows, written.changed)
+        (2, True)
         >>> [str(partition) for partition in partitions]
         ['2024-01-03 instance_000']
         >>> stored["post_id"].to_pylist()
         [1, 2]
-        >>> metadata.key_values
-        {'fetched_at': '2024-01-04'}
 
     Attributes:
         root: the root, without credentials.

@@ -57,7 +57,6 @@ class ReportData:
         tables: the tables that `report.sql` creates, by name.
         missing: by fetched table and instance (None for campaign totals), the days that should have a file and have
             none.
-        quarantined: rows in quarantine.
     """
 
     as_of: date
@@ -99,12 +98,7 @@ def read_report(
 
     Args:
         lake: has the rollup tables. Tables that it lacks are empty in the report.
-        memory_gb: memory limit of the queries.
         missing: the partitions that should have a file and have none, by fetched table.
-        quarantined: rows in quarantine.
-
-    Raises:
-        LakeUnavailable: the lake, or a rollup table, cannot be read.
     """
     stored = lake.partitions(DAILY.name)
     newest = max((partition.day for partition in stored), default=date.min)

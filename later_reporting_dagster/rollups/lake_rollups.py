@@ -47,9 +47,7 @@ class WindowRollups:
     """The window tables, rolled up.
 
     Attributes:
-        tables: rows, by table name.
         contents: the partitions that were read, and the ones that could not be read, by table name.
-        campaigns: the table of campaigns.
     """
 
     tables: Mapping[str, pa.Table]
@@ -64,7 +62,6 @@ class PeriodRollup:
     Attributes:
         first_day: identifies the partition.
         rows: None if the partition has no raw files, or one of them cannot be read.
-        partitions: its raw partitions.
         unreadable: errors of the raw files that could not be read.
     """
 

@@ -38,7 +38,6 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
 
     Args:
         connection: has the relation `rolled_up`: rows of the table, with the column `first_day`.
-        table: a table of days, weeks or months.
 
     Returns:
         By first day, one sentence for each total that differs, if there are any.

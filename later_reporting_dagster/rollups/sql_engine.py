@@ -72,7 +72,6 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     Args:
         connection: has views of both raw tables and of `campaign_performance_daily`, the table `campaigns`, and the
             relation of `register_stored_files`.
-        tables: tables of windows and about posts.
     """
     found: dict[str, pa.Table] = {}
     with translated_errors():
