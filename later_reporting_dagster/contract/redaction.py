@@ -20,7 +20,6 @@ def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
 
     Args:
         text: text from the server; only its first `20 * limit` characters are read, which bounds the time.
-        secrets: values to remove, for example the token.
         limit: maximum length in characters; a longer result is cut there and ends with an ellipsis.
     """
     text, secrets = text[: 20 * limit].replace("\0", " "), [*filter(None, secrets)]

@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.contract.rows import Campaign
+from later_reporting_dagster.contract.rows import BadRow, Campaign
 from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import FileDamaged

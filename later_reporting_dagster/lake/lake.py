@@ -312,7 +312,6 @@ class Lake:
         return {partition: metadata for partition, metadata in found if metadata is not None}
 
     def day_url(self, table_name: str, day: date) -> str:
-        """Return the location of a day's files: a path on a local disk, else a URL, without credentials."""
         return self.storage.location(day_directory(table_name, day))
 
     def url(self, table_name: str, partition: Partition) -> str:
