@@ -156,5 +156,5 @@ def _last_run(state: Any, asset: str, days: Sequence[date]) -> Any:
     newest: dict[str, str] = {}
     for each in node["assetMaterializations"]:  # the newest comes first
         newest.setdefault(each["partition"], each["runId"])
-    run_ids = {newest[str(day)] for day in days}
+    run_ids = {newest.get(str(day)) for day in days}
     return next((run for run in state["runsOrError"]["results"] if {run["runId"]} == run_ids), None)
