@@ -27,13 +27,7 @@ from later_reporting_dagster.client.pagination import (
     fetch_numbered_pages,
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.responses import (
-    RequestContext,
-    Response,
-    RetryPolicy,
-    server_time,
-    stated_rate_limit,
-)
+from later_reporting_dagster.client.retries import RequestContext, Response, RetryPolicy, server_time, stated_rate_limit
 from later_reporting_dagster.client.route import (
     INSTANCES,
     ListResult,
@@ -159,8 +153,7 @@ class LaterClient:
 
     async def api_version(self) -> ApiVersion:
         """Return the API version of the service; the first call detects it with one request, unless it is set."""
-        self._version = self._version or (await self.probe()).api_version
-        return self._version
+        return self._version or (await self.probe()).api_version
 
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read, in the order of the API."""
@@ -236,9 +229,11 @@ class LaterClient:
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
-        return await self._transport.request(
+        probe = await self._transport.request(
             "GET", INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe
         )
+        self._version = self._version or probe.api_version
+        return probe
 
 
 def _parse_probe(response: Response) -> Probe:

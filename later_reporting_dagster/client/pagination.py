@@ -15,7 +15,7 @@ from datetime import UTC, datetime, time
 from urllib.parse import urlencode
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
-from later_reporting_dagster.client.responses import RequestContext, Response
+from later_reporting_dagster.client.retries import RequestContext, Response
 from later_reporting_dagster.client.route import FIRST_PAGE, ListResult, PageRequest, Route
 from later_reporting_dagster.client.transport import ClientEvent, PageFetched, Transport
 from later_reporting_dagster.contract.page import Page, Pagination, UnreadableBody

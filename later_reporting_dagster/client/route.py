@@ -138,15 +138,16 @@ def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion, *, p
 
     The cursor version has no filter: it lists the campaigns of all instances (docs/api.md, "Campaigns").
     """
+    requested = () if api_version.uses_cursors else instance_ids
     return Route(
         path=CAMPAIGNS_PATH,
-        description=f"campaigns of instances {describe_instances(instance_ids)}",
+        description=f"campaigns of instances {describe_instances(requested)}",
         parse_page=partial(
             list_page_from_body, parse_row=campaign_from_json, rows="campaigns", personal_data=personal_data
         ),
         key=lambda campaign: campaign.key,
-        filters=() if api_version.uses_cursors else tuple(("instanceIds", name) for name in instance_ids),
-        instance_ids=instance_ids,
+        filters=tuple(("instanceIds", name) for name in requested),
+        instance_ids=requested,
     )
 
 

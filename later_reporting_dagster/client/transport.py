@@ -30,7 +30,7 @@ from later_reporting_dagster.client.errors import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.responses import (
+from later_reporting_dagster.client.retries import (
     ProblemDetails,
     RequestContext,
     Response,

@@ -1,0 +1,207 @@
+"""Pure functions: the meaning of failed responses, the values of headers, and when a request is retried."""
+
+import math
+import ssl
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from later_reporting_dagster.client.errors import (
+    CredentialsRejected,
+    InstanceForbidden,
+    LaterError,
+    QueryRejected,
+    UnexpectedResponse,
+)
+from later_reporting_dagster.contract.redaction import redact
+
+MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch` looks for these names in it
+
+
+class ProblemDetails(msgspec.Struct, frozen=True):
+    """Body of an error response.
+
+    `detail` is written for people and may change. Decisions must not depend on it, with one exception: whether the
+    metrics are the reason why a query is rejected, and in which groups they are requested next. Nothing else in a
+    response shows that.
+    """
+
+    type: str = ""
+    title: str = ""
+    detail: str = ""
+
+    @classmethod
+    def from_body(cls, body: bytes) -> "ProblemDetails":
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return cls()
+
+    def redact(self, secrets: Collection[str]) -> "ProblemDetails":
+        """Return a copy whose texts are shortened and without secrets (see `redaction.redact`)."""
+        texts = (self.type, self.title, self.detail)
+        return ProblemDetails(*(redact(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff with jitter.
+
+    The default waits add up to 61.5 to 92 seconds, more than the API's rate limit window of 60 seconds
+    (docs/api.md, "Rate limit").
+
+    Attributes:
+        max_attempts: including the first one.
+        max_backoff_seconds: upper limit of the backoff, before jitter.
+        max_wait_seconds: the longest wait that a response may ask for; if it asks for a longer one, retries end at
+            once. Also the upper limit of `default_rate_limit_wait`.
+    """
+
+    max_attempts: int = 8
+    initial_backoff_seconds: float = 0.5
+    max_backoff_seconds: float = 30.0
+    max_wait_seconds: float = 300.0
+
+    def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
+        """Return the seconds to wait after an attempt (counted from 1) that failed, or None to give up.
+
+        `jitter`, 0 to 1, lengthens the wait by up to half, and never shortens it.
+        """
+        if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
+            return None
+        # The exponent is bounded so that no policy can overflow a float.
+        backoff = min(self.max_backoff_seconds, self.initial_backoff_seconds * 2.0 ** min(attempt - 1, 60))
+        return max(requested_wait or 0.0, backoff * (1 + jitter / 2))
+
+    def default_rate_limit_wait(self, attempt: int, *, window_seconds: float) -> float:
+        """Return the seconds to wait after a 429 without `Retry-After`.
+
+        The window slides, so a short wait usually suffices. The wait is a fraction of the window and doubles with each
+        attempt. Before the last attempt it is the whole window, after which no earlier request counts. It is never
+        longer than `max_wait_seconds`.
+        """
+        wait = window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)
+        return min(wait, self.max_wait_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a request is for. A 403 response concerns the `instance_ids`."""
+
+    description: str
+    instance_ids: tuple[str, ...] = ()
+    is_token_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete response. `headers` is case-insensitive."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryFailure:
+    """A failed attempt that is worth a retry, with the wait that the response asks for, if any."""
+
+    message: str
+    wait_seconds: float | None = None
+
+
+def classify_failure(
+    response: Response, context: RequestContext, *, now: float, default_wait_seconds: float
+) -> TemporaryFailure | LaterError:
+    """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
+
+    See docs/api.md, "Errors" and "Rate limit". `default_wait_seconds` applies to a 429 without `Retry-After`.
+    """
+    status, problem = response.status, ProblemDetails.from_body(response.body)
+    summary = f"{context.description}: HTTP {status} {redact(str(problem))}"
+    if status in (408, 429) or status >= 500:
+        wait = retry_after_seconds(response.headers, now=now)
+        if wait is None and status == 429:
+            wait = default_wait_seconds
+        return TemporaryFailure(summary, wait_seconds=wait)
+    if context.is_token_request and status in (401, 403):
+        return CredentialsRejected(
+            f"{context.description}: HTTP {status} {redact(problem.type)}".rstrip() + ". Check the client id and "
+            "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
+            "instance."
+        )
+    if status == 401:
+        return CredentialsRejected(f"{summary}. Check the credentials.")
+    if status == 403:
+        advice = (
+            "The credentials have no access to one of these instances: leave it out, or ask your account manager for "
+            "access."
+            if context.instance_ids
+            else "The credentials have no access: ask your account manager for it."
+        )
+        return InstanceForbidden(f"{summary}. {advice}", instance_ids=context.instance_ids)
+    if status in (400, 404, 414, 422):
+        return QueryRejected(
+            f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
+        )
+    if 300 <= status < 400:
+        return UnexpectedResponse(
+            f"{context.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
+            "token. Check the base URL."
+        )
+    return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
+
+
+def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return how many seconds `Retry-After` asks to wait; None without it.
+
+    The header is a number of seconds or an HTTP date. A date is compared with the response's own `Date` if there is
+    one, so that a wrong local clock does not matter.
+    """
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        until = _http_date(value)
+        if until is None:
+            return None
+        sent = _http_date(headers.get("date", ""))
+        seconds = until.timestamp() - (now if sent is None else sent.timestamp())
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def certificate_error(error: BaseException) -> str | None:
+    """Return why the server's certificate was not trusted, if that caused the error; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def stated_rate_limit(headers: Mapping[str, str]) -> tuple[int, float] | None:
+    """Return the limit and the window in seconds from the headers (docs/api.md, "Rate limit"); None without them."""
+    try:
+        return int(headers["x-ratelimit-limit"]), float(headers["x-ratelimit-window"])
+    except (KeyError, ValueError):
+        return None
+
+
+def server_time(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time of the response by the server's clock, in UTC; None without a valid `Date`."""
+    return _http_date(headers.get("date", ""))
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        parsed = parsedate_to_datetime(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,149 @@
+"""Tests of the pure functions that decide what a response means."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from later_reporting_dagster.client import (
+    CredentialsRejected,
+    InstanceForbidden,
+    QueryRejected,
+    RetryPolicy,
+    UnexpectedResponse,
+)
+from later_reporting_dagster.client.retries import (
+    ProblemDetails,
+    RequestContext,
+    Response,
+    TemporaryFailure,
+    classify_failure,
+    retry_after_seconds,
+    stated_rate_limit,
+)
+
+NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
+POSTS = RequestContext("posts", instance_ids=("a", "b"))
+TOKEN = RequestContext("token", is_token_request=True)
+
+
+def classify(status, *, headers=None, context=POSTS, body=b""):
+    return classify_failure(Response(status, headers or {}, body), context, now=NOW, default_wait_seconds=60.0)
+
+
+def message_of(failure):
+    return failure.message if isinstance(failure, TemporaryFailure) else str(failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "context", "kind", "next_step"),
+    [
+        (400, POSTS, QueryRejected, "Check the parameters"),
+        (404, POSTS, QueryRejected, "Check the parameters"),
+        (401, POSTS, CredentialsRejected, "Check the credentials"),
+        (403, POSTS, InstanceForbidden, "ask your account manager"),
+        (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
+        (403, TOKEN, CredentialsRejected, "Check the client id and secret"),
+        (400, TOKEN, QueryRejected, "Check the parameters"),
+        (408, POSTS, TemporaryFailure, ""),
+        (429, TOKEN, TemporaryFailure, ""),
+        (500, POSTS, TemporaryFailure, ""),
+        (599, POSTS, TemporaryFailure, ""),
+        (299, POSTS, UnexpectedResponse, "check the base URL"),
+        (300, POSTS, UnexpectedResponse, "a redirect, which is not followed"),
+        (399, TOKEN, UnexpectedResponse, "a redirect, which is not followed"),
+        (499, POSTS, UnexpectedResponse, "check the base URL"),
+    ],
+)
+def test_status_determines_the_failure_and_its_next_step(status, context, kind, next_step):
+    failure = classify(status, context=context)
+    assert type(failure) is kind
+    message = message_of(failure)
+    assert message.startswith(f"{context.description}: HTTP {status}")
+    assert next_step in message
+    assert "\n" not in message
+    if kind is InstanceForbidden:
+        assert failure.instance_ids == context.instance_ids
+
+
+@pytest.mark.parametrize(("status", "wait_seconds"), [(429, 60.0), (503, None)])
+def test_wait_without_retry_after_has_a_default_for_429_only(status, wait_seconds):
+    assert classify(status).wait_seconds == classify(status, headers={"retry-after": "garbage"}).wait_seconds
+    assert classify(status).wait_seconds == wait_seconds
+    assert classify(status, headers={"retry-after": "7"}).wait_seconds == 7.0
+
+
+@pytest.mark.parametrize(("length", "shown"), [(98, "x " * 97 + "x"), (99, "x " * 98 + "…")])
+def test_failure_quotes_the_problem_details_in_one_short_line(length, shown):
+    body = json.dumps({"title": "Bad", "detail": "\n" + "x " * length}).encode()
+    assert message_of(classify(500, body=body)) == f"posts: HTTP 500 Bad {shown}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "30"}, 30.0),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT"}, 9.0),
+        ({"retry-after": "Sun, 15 Jun 2025 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT", "date": "Sun, 15 Jun 2025 12:00:05 GMT"}, 4.0),
+        ({"retry-after": "Sun, 99 Jun 2025 12:00:09 GMT"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, None),
+    ],
+)
+def test_retry_after_may_be_seconds_or_a_date(headers, seconds):
+    assert retry_after_seconds(headers, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "limit"),
+    [
+        ({"x-ratelimit-limit": "120", "x-ratelimit-window": "60"}, (120, 60.0)),
+        ({"x-ratelimit-limit": "120"}, None),
+        ({"x-ratelimit-window": "60"}, None),
+        ({"x-ratelimit-limit": "120", "x-ratelimit-window": "a minute"}, None),
+    ],
+)
+def test_stated_rate_limit_requires_both_headers(headers, limit):
+    assert stated_rate_limit(headers) == limit
+
+
+@pytest.mark.parametrize("body", [b"", b"Service Unavailable", b"[]", b"\xff", b'{"type": 5}', b'{"x":' + b"[" * 10**5])
+def test_problem_details_of_another_body_are_empty(body):
+    assert ProblemDetails.from_body(body) == ProblemDetails()
+    assert str(ProblemDetails.from_body(body)) == "without problem details"
+
+
+def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
+    policy = RetryPolicy(max_attempts=2000)
+    waits = [policy.wait_after(attempt, requested_wait=None, jitter=0.0) for attempt in (1, 2, 3, 6, 7, 1999)]
+    assert waits == [0.5, 1, 2, 16, 30, 30]
+    assert policy.wait_after(1, requested_wait=None, jitter=1.0) == 0.75
+
+
+def test_requested_wait_lengthens_but_never_shortens_the_backoff_and_ends_retries_if_too_long():
+    policy = RetryPolicy(max_wait_seconds=300)
+    waits = [policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in ((1, 17.0), (7, 1.0))]
+    assert waits == [17, 30]
+    assert [policy.wait_after(1, requested_wait=wait, jitter=0.0) for wait in (300.0, 301.0)] == [300, None]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "waits"), [(2, [60]), (4, [15, 30, 60]), (8, [60 / 64, 60 / 32, 3.75, 7.5, 15, 30, 60])]
+)
+def test_default_rate_limit_wait_covers_the_window_before_the_last_attempt(attempts, waits):
+    policy = RetryPolicy(max_attempts=attempts)
+    assert [policy.default_rate_limit_wait(attempt, window_seconds=60) for attempt in range(1, attempts)] == waits
+
+
+def test_no_default_rate_limit_wait_is_long_enough_to_give_up():
+    policy = RetryPolicy()
+    waits = [policy.default_rate_limit_wait(attempt, window_seconds=3600) for attempt in range(1, policy.max_attempts)]
+    assert waits == [3600 / 64, 3600 / 32, 3600 / 16, 300, 300, 300, 300]
+    assert None not in [
+        policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in enumerate(waits, start=1)
+    ]
