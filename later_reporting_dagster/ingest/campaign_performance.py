@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 
 from later_reporting_dagster.client import (
+    ApiVersionChanged,
     CredentialsRejected,
     InstanceForbidden,
     LaterClient,
@@ -60,13 +61,17 @@ async def ingest_campaign_performance(
         table=CAMPAIGN_PERFORMANCE, lake=lake, guard=guard, metrics=metrics, on_result=on_result, now=now
     )
 
+    # As many days at once as the client sends requests, so that what fails all days is requested for few of them.
+    slots = asyncio.Semaphore(client.concurrency)
+
     async def process(day: date) -> None:
-        try:
-            query, result = await fetch.day(day)
-        except LaterError as error:
-            await asyncio.to_thread(writer.fail, [Partition(day)], error)
-            return
-        await asyncio.to_thread(writer.write, query, result, [Partition(day)])
+        async with slots:
+            try:
+                query, result = await fetch.day(day)
+            except LaterError as error:
+                await asyncio.to_thread(writer.fail, [Partition(day)], error)
+                return
+            await asyncio.to_thread(writer.write, query, result, [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
@@ -103,7 +108,7 @@ class _CampaignFetch:
             raise self._stopped_by
         try:
             return await self._fetch(day, self._metrics, self._instance_ids)
-        except CredentialsRejected as error:
+        except (CredentialsRejected, ApiVersionChanged) as error:
             self._stopped_by = error
             raise
         except MetricsRejected as error:

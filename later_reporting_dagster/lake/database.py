@@ -152,6 +152,9 @@ class LakeDatabase:
             except duckdb.Error as error:
                 failed = [(name, path, cause) for name in unreadable for path, cause in self._failed_files(name)]
                 if not failed:
+                    # A file of a view that was added before, such as a table without partitions?
+                    for by_partition in self.find_unreadable_files().values():
+                        raise next(iter(by_partition.values())) from error
                     reason = str(error).partition("\n")[0]
                     raise LakeUnavailable(
                         f"{self.lake.root} cannot be read by DuckDB: {reason}. Next step: run again; if it fails again,"

@@ -15,6 +15,7 @@ from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
+from later_reporting_dagster.rollups.sql_engine import translated_errors
 
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {
@@ -109,11 +110,12 @@ def read_report(
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
-            return {
-                name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
-                for name in REPORT_TABLES
-            }
+            with translated_errors():
+                database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
+                return {
+                    name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
+                    for name in REPORT_TABLES
+                }
 
         days = [partition for partition in stored if partition.day in shown]
         tables = database.read([(DAILY.table, days)], compute)

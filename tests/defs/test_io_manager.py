@@ -21,7 +21,7 @@ from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_T
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
-from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, failure, fill_once
+from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once
 from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
@@ -120,6 +120,19 @@ def test_io_manager_loads_the_run_s_days_as_each_type(kind: type, filled: Projec
     assert same_rows(one.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
     assert several.run(filled, between=(str(FIRST), str(DAYS[1]))).success
     assert same_rows(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
+
+
+def test_asset_loads_a_table_that_the_same_run_writes(project: Project, truth: Truth) -> None:
+    downstream = Downstream(pa.Table, partitions_def=DAILY)
+    defs = dg.Definitions.merge(project.defs, dg.Definitions(assets=[downstream.asset]))
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=project.instance,
+        asset_selection=[asset_key("posts_published"), downstream.asset.key],
+        partition_key=str(DAYS[1]),
+        run_config=QUIET_LOGGING,
+    )
+    assert result.success
+    assert same_rows(downstream.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
 
 
 def test_io_manager_loads_all_days_of_a_month(filled: Project, truth: Truth) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import CredentialsRejected, MetricsRejected, RetriesExhausted
+from later_reporting_dagster.client import ApiVersionChanged, CredentialsRejected, MetricsRejected, RetriesExhausted
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
@@ -206,6 +206,19 @@ def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_pa
 def test_rejected_credentials_fail_all_days_after_one_attempt(service: Service, tmp_path: Path) -> None:
     assert fetch(service, tmp_path, secret="wrong").failed == dict.fromkeys(DAYS, CredentialsRejected)  # noqa: S106
     assert (service.request_count("/oauth/token"), service.request_count(PATH)) == (1, 0)
+
+
+def test_an_api_version_that_changes_ends_the_run(service: Service, small_world: World, tmp_path: Path) -> None:
+    def change_version(_request: Request) -> None:
+        if service.request_count(PATH) == 3:
+            service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, api_version=CURSOR))
+
+    service.api_version, service.override = None, change_version
+    days = [small_world.first_day + timedelta(days=number) for number in range(30)]
+    failed = fetch(service, tmp_path, days=days).failed
+    assert set(failed.values()) == {ApiVersionChanged}
+    assert len(failed) > service.request_count(PATH)
+    assert fetch(service, tmp_path, days=[*failed]).failed == {}
 
 
 @pytest.mark.parametrize(

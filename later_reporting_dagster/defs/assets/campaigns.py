@@ -116,7 +116,7 @@ def _fetch_campaign_performance(
     except RouteRefused as refused:
         fetch_run.warn(_refusal_warning(context, CAMPAIGN_PERFORMANCE_TABLE, refused))
     if fetch_run.failed:
-        log_check_results(context, [evaluate_newest_due_day(fetch_run.lake, due_hour_utc=settings.due_hour_utc)])
+        log_check_results(context, [evaluate_newest_due_day(fetch_run.lake, settings)])
         raise fetch_run.failure()
 
 

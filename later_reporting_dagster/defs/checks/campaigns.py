@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -51,7 +50,7 @@ def _checks_of(name: str, checks: list[Check], settings: DefinitionSettings) -> 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_quarantine(name, lake=later.lake())
         if scope.has(PERFORMANCE_DUE):
-            yield evaluate_newest_due_day(later.lake(), due_hour_utc=settings.due_hour_utc)
+            yield evaluate_newest_due_day(later.lake(), settings)
 
     return build_asset_checks({name: checks}, evaluate=evaluate, settings=settings)
 
@@ -72,14 +71,14 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
     )
 
 
-def evaluate_newest_due_day(lake: Lake, *, due_hour_utc: int) -> dg.AssetCheckResult:
+def evaluate_newest_due_day(lake: Lake, settings: DefinitionSettings) -> dg.AssetCheckResult:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
-    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+    due = next(reversed(settings.expected_days(datetime.now(UTC))), None)
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
     return PERFORMANCE_DUE.result(
-        not days or due in days,
+        not days or due is None or due in days,
         f"{due} is missing: materialize it",
-        otherwise=f"{due} has a file",
+        otherwise=f"{due} has a file" if due else "No day is due yet",
         looked_at={"days": len(days)},
         due_day=str(due),
     )

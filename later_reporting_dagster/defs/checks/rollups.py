@@ -59,8 +59,8 @@ def _period_checks(table: RollupTable, settings: DefinitionSettings) -> dg.Asset
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
         if scope.has(DUE_PERIOD):
-            due = due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
-            present = bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
+            due = next(reversed(settings.expected_days(datetime.now(UTC))), None)
+            present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
             yield evaluate_newest_due_period(table.cadence, due, present=present)
 
     return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, settings=settings)
@@ -126,15 +126,16 @@ def _evaluate_periods(
     )
 
 
-def evaluate_newest_due_period(period: Cadence, due: date, *, present: bool) -> dg.AssetCheckResult:
+def evaluate_newest_due_period(period: Cadence, due: date | None, *, present: bool) -> dg.AssetCheckResult:
     """Evaluate whether the day `due`, or the week or month that contains it, has a file, perhaps of other days only."""
-    is_day = period is Cadence.DAY
-    name = str(due) if is_day else f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
+    name = str(due)
+    if due is not None and period is not Cadence.DAY:
+        name = f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
     return DUE_PERIOD.result(
-        present,
+        present or due is None,
         f"{name} has no file: make sure that the raw table has {due}, then materialize this {period}",
         otherwise=f"{name} has a file",
-        looked_at={f"{period}s": 1},
+        looked_at={f"{period}s": int(due is not None)},
         due_day=str(due),
     )
 

@@ -54,6 +54,16 @@ def test_report_without_results_fails_with_advice(project: Project) -> None:
     assert not project.root.exists()
 
 
+def test_report_names_a_damaged_table(project: Project) -> None:
+    project.fetch("post_metrics_daily")
+    assert project.run(OVERALL.name).success
+    path = project.root / OVERALL.name / "part-0.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    description, _ = failure(project.run(REPORT))
+    assert f"{path} is damaged" in description
+    assert description.endswith("materialize this table again")
+
+
 def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     project.run("instances")
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))

@@ -1,6 +1,7 @@
 """Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
@@ -180,6 +182,15 @@ def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) 
     results = project.check(key, rollup_key)
     assert results.keys() == {key, rollup_key}
     assert all(evaluation.passed for evaluation in results.values())
+
+
+def test_no_rollup_is_due_before_the_first_day_is(project: Project) -> None:
+    defs = LaterReportingComponent.from_environment(start_date=datetime.now(UTC).date()).build_definitions()
+    rollups = [(name, "newest_due_day_is_present") for name in (*ROLLUPS, *PERIOD_ROLLUPS)]
+    results = replace(project, defs=defs).check(*rollups)
+    assert {key: (each.passed, each.description) for key, each in results.items()} == dict.fromkeys(
+        rollups, (True, "No day is due yet")
+    )
 
 
 def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None:
