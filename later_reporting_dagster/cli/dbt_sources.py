@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import yaml  # type: ignore[import-untyped]
 
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.io_manager import all_tables, table_specs
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
 from later_reporting_dagster.lake.database import SQL_TYPES, glob_select
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE

@@ -18,8 +18,8 @@ from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
 from later_reporting_dagster.defs.assets.report import REPORT_FILE
+from later_reporting_dagster.defs.definition_settings import REPORT
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS

@@ -18,8 +18,8 @@ from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days

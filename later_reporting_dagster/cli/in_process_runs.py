@@ -18,8 +18,8 @@ from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
 from later_reporting_dagster.defs.automation import checks_job_name
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES

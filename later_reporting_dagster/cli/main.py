@@ -137,8 +137,8 @@ def backfill(
     everything else is written.
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
+    from later_reporting_dagster.defs.definition_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.defs.settings import REPORT
 
     project = current_project()
     days = _days(asset, start and start.date(), end and end.date(), project=project)
@@ -227,7 +227,7 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.defs.settings import ASSET_NAMES, REPORT
+    from later_reporting_dagster.defs.definition_settings import ASSET_NAMES, REPORT
 
     project = current_project()
     outcomes: list[RunOutcome] = []
@@ -274,7 +274,7 @@ def redact() -> None:
     and numbers stay. Run it while no run is in progress; after an interrupt, run it again.
     """
     from later_reporting_dagster.defs.assets.report import REPORT_FILE
-    from later_reporting_dagster.defs.settings import REPORT
+    from later_reporting_dagster.defs.definition_settings import REPORT
     from later_reporting_dagster.lake.personal_data import remove_personal_data
 
     project = current_project()
@@ -469,7 +469,7 @@ def _terminal_width() -> int | None:
 
 def _report_location(project: "Project") -> str:
     from later_reporting_dagster.defs.assets.report import REPORT_FILE
-    from later_reporting_dagster.defs.settings import REPORT
+    from later_reporting_dagster.defs.definition_settings import REPORT
 
     return project.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")
 

@@ -43,7 +43,7 @@ class AssetName(click.ParamType):  # type: ignore[type-arg] # generic in newer v
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name of the table, or fail with a usage error."""
-        from later_reporting_dagster.defs.settings import ASSET_NAMES
+        from later_reporting_dagster.defs.definition_settings import ASSET_NAMES
 
         name, names = value.rpartition("/")[2], self._names or ASSET_NAMES
         if name not in names:

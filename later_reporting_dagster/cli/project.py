@@ -12,8 +12,8 @@ import dagster as dg
 
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
+from later_reporting_dagster.defs.definition_settings import METADATA_PREFIX, DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
 # The full retry policy would keep a user waiting for minutes.

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Column
 
 # Called with the step's context and the resource of the component.

@@ -15,6 +15,7 @@ from later_reporting_dagster.contract.days import day_ranges, days_between, newe
 from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import (
     code_version_of,
     newest_materializations,
@@ -24,7 +25,6 @@ from later_reporting_dagster.defs.events import (
 )
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, range_tags, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable

@@ -19,10 +19,7 @@ from later_reporting_dagster.defs.automation import build_automation, tag_run_wi
 from later_reporting_dagster.defs.checks.campaigns import campaign_checks
 from later_reporting_dagster.defs.checks.posts import posts_checks
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
-from later_reporting_dagster.defs.events import failures
-from later_reporting_dagster.defs.io_manager import LaterLake, is_table
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import (
+from later_reporting_dagster.defs.definition_settings import (
     DEFAULT_NAME,
     METADATA_PREFIX,
     DefinitionSettings,
@@ -31,6 +28,9 @@ from later_reporting_dagster.defs.settings import (
     environment_texts,
     without_bounds,
 )
+from later_reporting_dagster.defs.events import failures
+from later_reporting_dagster.defs.io_manager import LaterLake, is_table
+from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 
 # Each returns the steps, or the checks, of the assets that are defined.
 STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_steps)

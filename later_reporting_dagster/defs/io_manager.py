@@ -11,8 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings, environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from later_reporting_dagster.contract.days import expected_days
-from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import instances_table
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES

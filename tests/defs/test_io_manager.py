@@ -16,9 +16,9 @@ import pyarrow.dataset as ds
 import pytest
 
 from later_reporting_dagster.contract.days import due_day
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 import yaml
 
-from later_reporting_dagster.defs.settings import ASSET_NAMES, REPORT
+from later_reporting_dagster.defs.definition_settings import ASSET_NAMES, REPORT
 from tests.docs.conftest import ROOT, Shell, code_blocks
 from tests.services import DBT_FOLDER
 

@@ -13,10 +13,10 @@ from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.check import log_check_results
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import already_logged, preview, table_result
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
 from later_reporting_dagster.ingest.dimensions import write_campaigns
 from later_reporting_dagster.lake import (

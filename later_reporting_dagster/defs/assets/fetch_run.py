@@ -14,10 +14,10 @@ from pydantic import Field
 
 from later_reporting_dagster.client import ClientEvent, LaterClient
 from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import combined_failure, log_materialization, preview
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.result_stream import Progress, stream
 from later_reporting_dagster.lake import Column, Partition, WriteResult

@@ -11,9 +11,9 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import preview, table_result
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES

@@ -14,10 +14,10 @@ from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.checks.posts import evaluate_files
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import already_logged
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.lake import Partition, post_columns

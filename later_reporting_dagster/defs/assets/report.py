@@ -11,9 +11,9 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.definition_settings import REPORT, DefinitionSettings
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
 from later_reporting_dagster.ingest.coverage import stored_and_expected_files
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE

@@ -14,6 +14,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import (
     already_logged,
     combined_failure,
@@ -25,7 +26,6 @@ from later_reporting_dagster.defs.events import (
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of

@@ -8,8 +8,8 @@ import dagster as dg
 
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,

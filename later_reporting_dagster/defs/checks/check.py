@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
 WARN = dg.AssetCheckSeverity.WARN

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.data_quality import (
     CONTRADICTORY,
     OF_OTHER_FILES,

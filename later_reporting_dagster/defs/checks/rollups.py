@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, schema_of
 from later_reporting_dagster.rollups.lake_rollups import check_lake_periods, check_lake_windows
 from later_reporting_dagster.rollups.periods import Cadence, first_day_of

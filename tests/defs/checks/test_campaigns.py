@@ -5,8 +5,8 @@ from dataclasses import replace
 import dagster as dg
 
 from later_reporting_dagster.defs.checks.campaigns import build_campaign_totals_check, evaluate_campaign_totals
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.raw_reconciliation import reconcile_campaigns
