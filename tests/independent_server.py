@@ -245,7 +245,8 @@ class IndependentServer:
         token_seconds: Lifetime of a token.
         faults: Shares of all responses by fault: a status such as `429`; `cut` within the body; `dropped` before the
             response; `expired` cursor; `revoked` tokens, all of them.
-        seed: Selects the requests with faults.
+        seed: Selects the requests with faults. Each fault occurs once there were half as many requests as it needs on
+            average.
         injected: Number of injected faults, by fault.
         issued: Number of issued tokens.
     """
@@ -260,6 +261,7 @@ class IndependentServer:
 
     def __post_init__(self) -> None:
         self._valid_until: dict[str, float] = {}
+        self._suitable: Counter[str] = Counter()
         self._requests = 0
         self._lock = threading.Lock()
 
@@ -332,9 +334,13 @@ class IndependentServer:
             random = Random(f"{self.seed} {self._requests}")
             number = random.random()
             for name, share in self.faults.items():
-                if number < share and {"expired": "nextCursor=", "revoked": "GET "}.get(name, "") in request:
-                    self.injected[name] += 1
-                    return name, random
+                if {"expired": "nextCursor=", "revoked": "GET "}.get(name, "") in request:
+                    self._suitable[name] += 1
+                    # Which request comes when depends on the threads, so chance alone may leave out a fault.
+                    is_overdue = name not in self.injected and self._suitable[name] * share >= 0.5
+                    if number < share or is_overdue:
+                        self.injected[name] += 1
+                        return name, random
                 number -= share
             return None, random
 
