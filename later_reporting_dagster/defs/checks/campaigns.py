@@ -73,7 +73,7 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
 
 def evaluate_newest_due_day(lake: Lake, settings: DefinitionSettings) -> dg.AssetCheckResult:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
-    due = next(reversed(settings.expected_days(datetime.now(UTC))), None)
+    due = settings.newest_due_day(datetime.now(UTC))
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
     return PERFORMANCE_DUE.result(
         not days or due is None or due in days,

@@ -8,7 +8,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings
@@ -59,7 +58,7 @@ def _period_checks(table: RollupTable, settings: DefinitionSettings) -> dg.Asset
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
         if scope.has(DUE_PERIOD):
-            due = next(reversed(settings.expected_days(datetime.now(UTC))), None)
+            due = settings.newest_due_day(datetime.now(UTC))
             present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
             yield evaluate_newest_due_period(table.cadence, due, present=present)
 
@@ -91,7 +90,7 @@ def _windows_checks(tables: Sequence[RollupTable], settings: DefinitionSettings)
             rows = stored.get(name, schema_of(table.columns).empty_table())
             results = [
                 _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
-                _evaluate_windows_due_day(rows, due_hour_utc=settings.due_hour_utc),
+                _evaluate_windows_due_day(rows, settings.newest_due_day(datetime.now(UTC))),
                 *([_evaluate_impressions(rows)] if name == BY_PLATFORM.name else []),
             ]
             yield from (result._replace(asset_key=settings.asset_key(name)) for result in results)
@@ -140,14 +139,13 @@ def evaluate_newest_due_period(period: Cadence, due: date | None, *, present: bo
     )
 
 
-def _evaluate_windows_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
-    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+def _evaluate_windows_due_day(rows: pa.Table, due: date | None) -> dg.AssetCheckResult:
     newest = pc.max(rows["last_day"]).as_py()
     return WINDOWS_DUE_DAY.result(
-        newest is not None and newest >= due,
+        due is None or (newest is not None and newest >= due),
         f"The windows end before {due}: fetch that day, then materialize this table",
         otherwise=f"All windows end with {due} or later",
-        looked_at={"rows": rows.num_rows},
+        looked_at={"rows": rows.num_rows if due else 0},
         due_day=str(due),
         newest_day=str(newest),
     )

@@ -13,7 +13,7 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.rollup_tables import DAILY
+from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, DAILY
 from tests.conftest import INSTANCE_IDS
 from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, fill_once
 
@@ -186,7 +186,7 @@ def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) 
 
 def test_no_rollup_is_due_before_the_first_day_is(project: Project) -> None:
     defs = LaterReportingComponent.from_environment(start_date=datetime.now(UTC).date()).build_definitions()
-    rollups = [(name, "newest_due_day_is_present") for name in (*ROLLUPS, *PERIOD_ROLLUPS)]
+    rollups = [(name, "newest_due_day_is_present") for name in (*ROLLUPS, *PERIOD_ROLLUPS, BY_PLATFORM.name)]
     results = replace(project, defs=defs).check(*rollups)
     assert {key: (each.passed, each.description) for key, each in results.items()} == dict.fromkeys(
         rollups, (True, "No day is due yet")
