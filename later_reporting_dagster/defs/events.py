@@ -27,7 +27,8 @@ DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
 RECORDS_PER_QUERY = 500
-PREVIEW_CHARACTERS = 60
+# Dagster keeps the preview of each day in its database, every time that the day is fetched.
+PREVIEW_COLUMNS, PREVIEW_CHARACTERS = 12, 60
 
 
 @contextmanager
@@ -156,9 +157,9 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
 
 
 def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:
-    """Return the first rows. Long texts are cut, because a creator's name may have a megabyte."""
-    names, records = rows.column_names, []
-    for row in rows.slice(0, limit).to_pylist():
+    """Return the first rows and columns. Long texts are cut, because a creator's name may have a megabyte."""
+    names, records = rows.column_names[:PREVIEW_COLUMNS], []
+    for row in rows.slice(0, limit).select(names).to_pylist():
         texts = {name: str(value)[:PREVIEW_CHARACTERS] for name, value in row.items() if isinstance(value, date | str)}
         records.append(dg.TableRecord(row | texts))
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name) for name in names]))

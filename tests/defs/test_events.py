@@ -45,3 +45,9 @@ def test_preview_shows_the_first_rows_and_cuts_texts() -> None:
         {"name": "a", "day": "2024-01-03", "rate": None},
     ]
     assert [column.name for column in preview(table.slice(0, 0)).schema.columns] == ["name", "day", "rate"]
+
+
+def test_preview_of_a_wide_table_has_its_first_columns() -> None:
+    shown = preview(pa.table({f"column_{number}": [number] for number in range(45)}))
+    assert [column.name for column in shown.schema.columns] == [f"column_{number}" for number in range(12)]
+    assert shown.records[0].data == {f"column_{number}": number for number in range(12)}

@@ -26,6 +26,11 @@ from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.rollups.periods import Cadence
 
 Emit = Callable[[PartitionResult], None]
+# The columns of posts, or of campaigns, that a preview shows.
+_PREVIEW_COLUMNS = (
+    *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
+    *("impressions", "engagements", "paid_impressions", "paid_engagements"),
+)
 # Set by a caller that runs the asset inside the caller's process, such as the CLI; never set in a run that Dagster
 # launches. Called after each change.
 PROGRESS_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("PROGRESS_LISTENER", default=None)
@@ -61,7 +66,8 @@ class _Day:
         self.written[instance_id] = result.file
         self.bad_rows += result.bad_rows
         if self.preview is None and result.rows.num_rows:
-            self.preview = preview(result.rows)
+            shown = [name for name in _PREVIEW_COLUMNS if name in result.rows.column_names]
+            self.preview = preview(result.rows.select(shown))
         if (diff := result.diff) is not None:
             self.changes.update(rows_added=diff.added, rows_removed=diff.removed, rows_restated=diff.restated)
 
