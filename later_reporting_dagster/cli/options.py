@@ -1,11 +1,12 @@
 """What the commands share: option types, errors of one line, and text that is safe to print."""
 
 import errno
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -31,6 +32,17 @@ def one_line(text: str) -> str:
 def yesterday() -> date:
     """Return the newest day that is over in UTC."""
     return newest_day(datetime.now(UTC))
+
+
+class FiniteNumber(click.FloatRange):
+    """A finite number. `click.FloatRange` alone accepts `nan` and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with a usage error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class AssetName(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from later_reporting_dagster import sandbox as sandbox_package
 from later_reporting_dagster.cli.options import (
+    FiniteNumber,
     current_project,
     list_and_exit,
     one_line_errors,
@@ -30,7 +31,7 @@ ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECR
 MIN_SECRET_LENGTH = 16  # beyond this machine
 _AUTO = "auto"
 
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = FiniteNumber(0, min_open=True)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -80,7 +81,7 @@ api_version_option = click.option(
 @click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the data and of the faults.")
 @click.option("--instances", default=8, type=click.IntRange(1), help="Instances, besides two from the API reference.")
 @click.option("--posts-per-day", default=20, type=click.IntRange(0), help="Average posts per day and instance.")
-@click.option("--latency", "latency_seconds", default=0.0, type=click.FloatRange(0), help="Seconds before a response.")
+@click.option("--latency", "latency_seconds", default=0.0, type=FiniteNumber(0), help="Seconds before a response.")
 @click.option("--requests-per-window", default=120, type=click.IntRange(1), help="Rate limit: requests per window.")
 @click.option("--window", "window_seconds", default=60.0, type=_POSITIVE, help="Rate limit: seconds per window.")
 @click.option("--token-lifetime", "token_lifetime_seconds", default=43_200, type=click.IntRange(1), help="In seconds.")
@@ -179,7 +180,7 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
 @click.option("--requests-per-window", type=click.IntRange(1), help="Limit of an IP address. Default: none.")
 @click.option("--window", default=60.0, type=_POSITIVE, help="Seconds per window.")
-@click.option("--memory-gb", default=1.0, type=click.FloatRange(0.25), help="Memory limit of DuckDB, in GB.")
+@click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
 @click.option("--snapshot-gb", default=8.0, type=_POSITIVE, help="Disk space for the rows of latest queries, in GB.")
 @click.option(
     "--snapshot-directory", type=click.Path(file_okay=False, exists=True, writable=True),

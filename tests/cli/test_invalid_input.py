@@ -107,6 +107,8 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
         (["sandbox", "--port", "USED"], "--host, --port: the port is in use: choose another one"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
+        (["sandbox", "--latency", "nan"], "Invalid value for '--latency': 'nan' is not a finite number"),
+        (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': 'inf' is not a finite number"),
         (["demo", "--directory", "FILE/below"], "--directory: .*Name a folder that can be written"),
         (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: the port is in use: choose another one"),
         (
