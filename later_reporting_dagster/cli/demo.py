@@ -1,6 +1,7 @@
 """`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
+import shlex
 import shutil
 import sys
 from datetime import date
@@ -66,7 +67,7 @@ def run_demo(
         click.echo(f"\nThe lake:      {lake}")
         click.echo(f"Dagster home:  {home}")
         if ui_port is None:
-            click.echo("See it in the UI:  run the same command with --ui")
+            click.echo(f"See it in the UI:  {shlex.join([*sys.argv, '--ui'])}")
         click.echo(f"The report:    {lake}/{REPORT}/{REPORT_FILE}")
         if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
             _serve_ui(ui_port)

@@ -92,12 +92,13 @@ def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(two_runs:
 def test_demo_prints_where_everything_is(two_runs: TwoRuns) -> None:
     assert "SYNTHETIC DATA" in two_runs.output.splitlines()[0]
     report = two_runs.directory / "lake" / "organic_paid_report" / "report.html"
-    assert two_runs.output.splitlines()[-4:] == [
-        f"The lake:      {two_runs.directory}/lake",
-        f"Dagster home:  {two_runs.directory}/dagster-home",
-        "See it in the UI:  run the same command with --ui",
-        f"The report:    {report}",
-    ]
+    lake, home, ui, page = two_runs.output.splitlines()[-4:]
+    assert lake == f"The lake:      {two_runs.directory}/lake"
+    assert home == f"Dagster home:  {two_runs.directory}/dagster-home"
+    command = f" demo --directory {two_runs.directory} --days 2 --instances 2 --posts-per-day 3 --ui"
+    assert ui.startswith("See it in the UI:  ")
+    assert ui.endswith(command)
+    assert page == f"The report:    {report}"
     assert report.read_bytes().startswith(b"<!doctype html>")
 
 
