@@ -228,12 +228,9 @@ class Lake:
         daily file. The rows are the same. If a file lacks a nullable column, the column is null in its rows. With
         `with_date`, a first column `date` has the day of the row's partition.
         """
-        requested, parse = list(partitions), partial(from_parquet, schema=schema)
+        requested = list(partitions)
         compacted = self._copies.read(table_name, requested, schema=schema)
-
-        def read_daily(partition: Partition) -> pa.Table | None:
-            return self._read_file(partition_path(table_name, partition), parse)
-
+        read_daily = partial(self.read_daily_file, table_name, schema=schema)
         daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
         existing = [(partition, rows) for partition, rows in zip(requested, tables, strict=True) if rows is not None]
@@ -241,6 +238,10 @@ class Lake:
         if not with_date:
             return together
         return with_date_column(together, ((partition.day, rows.num_rows) for partition, rows in existing))
+
+    def read_daily_file(self, table_name: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
+        """Read a partition from its own file, never from a compacted copy; None if the file does not exist."""
+        return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
 
     def compact(self, table_name: str, *, restate_days: int, now: datetime) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
