@@ -1,11 +1,10 @@
 """Client of the Reporting API: stays within the rate limit, renews its token, retries, and returns complete results."""
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Self
@@ -16,6 +15,7 @@ from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.errors import (
     ApiVersionChanged,
     InconsistentPages,
+    InstanceForbidden,
     LaterError,
     MetricsRejected,
     QueryRejected,
@@ -39,9 +39,7 @@ from later_reporting_dagster.client.route import (
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract.page import UnreadableBody, instances_page_from_body
 from later_reporting_dagster.contract.parameters import INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
-from later_reporting_dagster.contract.query import PerformanceQuery
-
-logger = logging.getLogger(__name__)
+from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
 
@@ -124,7 +122,6 @@ class LaterClient:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
-        on_event = on_event or (lambda _: None)
         self._transport = Transport(
             base_url=base_url,
             credentials=credentials,
@@ -132,18 +129,18 @@ class LaterClient:
             concurrency=concurrency,
             timeout_seconds=timeout_seconds,
             retry=retry,
-            on_event=on_event,
+            on_event=on_event or (lambda _: None),
             http_transport=transport,
             clock=clock,
             sleep=sleep,
             random=random,
         )
-        self._on_event = on_event
         self._random = random
         self._verification_rates = verification_rates
         self._personal_data = personal_data
         self._version = api_version
         self._is_version_set = api_version is not None
+        self._listing: asyncio.Task[tuple[str, ...]] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,14 +156,37 @@ class LaterClient:
         """Fetch the ids of all instances that the credentials can read, in the order of the API."""
         return tuple((await self._fetch(INSTANCES)).items)
 
+    async def find_inaccessible(self, instance_ids: tuple[str, ...]) -> list[str]:
+        """Return those of the instances that the API does not list, after a 403, which does not name them.
+
+        The first call lists the instances, for all calls.
+        """
+        if not instance_ids:
+            return []
+        self._listing = self._listing or asyncio.create_task(self.fetch_instances())
+        listed = {*await self._listing}
+        return [name for name in instance_ids if name not in listed]
+
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
-        """Fetch the `Campaign` items of some instances, or of all, without metrics; see `campaigns_route`."""
-        version = await self.api_version()
-        return await self._fetch(campaigns_route(instance_ids, version, personal_data=self._personal_data))
+        """Fetch the `Campaign` items of all instances, or of some; instances that are not accessible have none.
+
+        The cursor version has no filter: it lists the campaigns of all instances (docs/api.md, "Campaigns").
+        """
+        requested = () if (await self.api_version()).uses_cursors else instance_ids
+        groups = group_by_url_length(requested)
+        try:
+            return await self._fetch_all([campaigns_route(each, personal_data=self._personal_data) for each in groups])
+        except InstanceForbidden:
+            if not (inaccessible := await self.find_inaccessible(requested)):
+                raise
+        return await self.fetch_campaigns(tuple(name for name in requested if name not in inaccessible))
 
     async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
         """Fetch the `CampaignPerformance` items of a query (docs/api.md, "Campaigns")."""
-        return await self._fetch(campaign_performance_route(query, personal_data=self._personal_data))
+        queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
+        return await self._fetch_all(
+            [campaign_performance_route(each, personal_data=self._personal_data) for each in queries]
+        )
 
     async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
         """Fetch all `Post` items of a query, and verify that they are complete before returning any.
@@ -181,6 +201,14 @@ class LaterClient:
         """
         return await self._fetch(posts_route(query, personal_data=self._personal_data), max_rows=max_posts)
 
+    async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
+        """Fetch a list in parts, each of other instances."""
+        result = ListResult.of([await self._fetch(route) for route in routes])
+        keys = routes[0].row_keys(result)
+        if repeated := len(keys) - len(set(keys)):
+            raise InconsistentPages(f"{routes[0].description}: {repeated} rows are those of other instances, too.")
+        return result
+
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""
         version = await self.api_version()
@@ -188,15 +216,14 @@ class LaterClient:
         problem: str | None = None
         for _ in range(MAX_FETCHES):
             if problem is not None:
-                logger.info("%s: %s; fetching all pages again", route.description, problem)
-                self._on_event(PagesRefetched(problem))
+                self._transport.on_event(PagesRefetched(problem))
             try:
-                result = await fetch_pages(self._reader(route, version), max_rows=max_rows)
+                result = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
                 # One numbered page is a snapshot: no row can move to another page.
                 can_differ = version.uses_cursors or result.pages > 1
                 if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
                     return result
-                again = await fetch_pages(self._reader(route, version), max_rows=max_rows)
+                again = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
                 differences = {*route.row_keys(result)} ^ {*route.row_keys(again)}
                 if not differences:
                     return result
@@ -209,9 +236,6 @@ class LaterClient:
             f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
             f" {route.too_volatile_advice}"
         )
-
-    def _reader(self, route: Route, version: ApiVersion) -> PageReader:
-        return PageReader(self._transport, route, version, on_event=self._on_event)
 
     async def _explained(self, error: QueryRejected, route: Route, version: ApiVersion) -> LaterError:
         """Return what a rejection means: another API version, rejected metrics, or a wrong parameter."""

@@ -11,14 +11,7 @@ class LaterError(Exception):
 
 
 class RetriesExhausted(LaterError):
-    """The request failed temporarily in every attempt: 429, 5xx, a connection error, or an unreadable body.
-
-    `wait_seconds`: the wait that the last response asked for, or the default one after a 429; None otherwise.
-    """
-
-    def __init__(self, message: str, *, wait_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.wait_seconds = wait_seconds
+    """The request failed temporarily in every attempt: 429, 5xx, a connection error, or an unreadable body."""
 
 
 class CredentialsRejected(LaterError):
@@ -26,16 +19,10 @@ class CredentialsRejected(LaterError):
 
 
 class InstanceForbidden(LaterError):
-    """At least one instance of the query is not readable with the credentials.
+    """At least one instance of the query, or the route, is not readable with the credentials.
 
-    Attributes:
-        instance_ids: all instances of the query, because the response does not say which one is not readable. Empty
-            if the request named no instance.
+    The response does not say which instance.
     """
-
-    def __init__(self, message: str, *, instance_ids: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.instance_ids = instance_ids
 
 
 class QueryRejected(LaterError):

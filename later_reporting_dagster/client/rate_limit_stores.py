@@ -1,22 +1,19 @@
-"""Stores of the ledger of the rate limit: in a file of this user, in PostgreSQL, and another store as a fallback."""
+"""Stores of the ledger of the rate limit: in a file of this user, in PostgreSQL, and in memory as a fallback."""
 
 import asyncio
 import errno
 import fcntl
 import hashlib
 import logging
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -28,10 +25,11 @@ from later_reporting_dagster.client.rate_limiter import (
     RateLimitStore,
     StoreUnavailable,
 )
-from later_reporting_dagster.contract.redaction import redact
+from later_reporting_dagster.contract.safe_line import safe_line
 
 try:
     import psycopg2
+    from psycopg2.extensions import parse_dsn
 except ModuleNotFoundError:  # of the extra `postgres`
     psycopg2 = None
 
@@ -39,67 +37,39 @@ logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.002
+RETRY_SECONDS = 60.0
 
 
-@contextmanager
-def private_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading and writing; create it and its folder if absent."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        _check_private(folder, path.parent)
-        # Relative to the checked folder, because the path may point elsewhere by now.
-        file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-    finally:
-        os.close(folder)
-    with os.fdopen(file, "r+b") as stream:
-        _check_private(file, path)
-        yield stream
-
-
-def _check_private(descriptor: int, path: Path) -> None:
-    status = os.fstat(descriptor)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise PermissionError(errno.EPERM, "must belong to this user and not be writable by others", str(path))
-
-
+@dataclass(eq=False, slots=True)
 class FallbackRateLimitStore:
-    """Uses another store while the first one is unavailable, so that no request fails because of it."""
+    """Counts the requests of this process only while a shared store is unavailable, so that no request fails."""
 
-    def __init__(
-        self,
-        first: RateLimitStore,
-        fallback: RateLimitStore,
-        *,
-        shared_with: str,
-        retry_seconds: float = math.inf,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._first = first
-        self._fallback = fallback
-        self._shared_with = shared_with
-        self._retry_seconds = retry_seconds
-        self._clock = clock
-        self._retry_at: float | None = None
+    shared: RateLimitStore
+    shared_with: str
+    clock: Callable[[], float] = time.time
+    _retry_at: float | None = field(default=None, init=False)
+    _memory: MemoryRateLimitStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._memory = MemoryRateLimitStore(clock=self.clock)
 
     async def update(self, change: LedgerChange) -> None:
-        if self._retry_at is None or self._clock() >= self._retry_at:
+        if self._retry_at is None or self.clock() >= self._retry_at:
             try:
-                await self._first.update(change)
+                await self.shared.update(change)
             except StoreUnavailable as error:
                 if self._retry_at is None:
-                    logger.warning("the rate limit is not shared with other %s: %s", self._shared_with, error)
-                self._retry_at = self._clock() + self._retry_seconds
+                    logger.warning("the rate limit is not shared with other %s: %s", self.shared_with, error)
+                self._retry_at = self.clock() + RETRY_SECONDS
             else:
                 if self._retry_at is not None:
-                    logger.info("the rate limit is shared with other %s again", self._shared_with)
+                    logger.info("the rate limit is shared with other %s again", self.shared_with)
                 self._retry_at = None
                 return
-        await self._fallback.update(change)
+        await self._memory.update(change)
 
     def close(self) -> None:
-        self._first.close()
-        self._fallback.close()
+        self.shared.close()
 
 
 def rate_limit_state_path(base_url: str) -> Path | None:
@@ -114,66 +84,63 @@ def rate_limit_state_path(base_url: str) -> Path | None:
         folder = Path(cache_of_user) if cache_of_user else Path.home() / ("Library/Caches" if is_mac else ".cache")
     except RuntimeError:
         # The folder for temporary files is not a substitute: another user could have created the file there.
-        _warn_once("the rate limit is not shared with other processes: no cache folder; set HOME or XDG_CACHE_HOME")
         return None
     return folder / "later-reporting" / f"rate-{host}"
 
 
-_warn_once = cache(logger.warning)
-
-
 class FileRateLimitStore:
-    """Stores the ledger in a file."""
+    """Stores the ledger in a file; unavailable without a path."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger, without blocking the event loop while another process has locked the file."""
-        try:
-            self._update(change, timeout_seconds=0)
-        except BlockingIOError:
-            try:
-                await asyncio.to_thread(self._update, change, timeout_seconds=LOCK_TIMEOUT_SECONDS)
-            except BlockingIOError:
-                raise StoreUnavailable(f"{self._path} stays locked") from None
+        if self._path is None:
+            raise StoreUnavailable("no cache folder; set HOME or XDG_CACHE_HOME")
+        # In a thread, because another process may have locked the file.
+        await asyncio.to_thread(self._update, self._path, change)
 
     def close(self) -> None:
         pass  # the file is open during an update only
 
-    def _update(self, change: LedgerChange, *, timeout_seconds: float) -> None:
+    def _update(self, path: Path, change: LedgerChange) -> None:
         try:
-            with private_file(self._path) as stream:
-                _lock(stream, timeout_seconds=timeout_seconds)
+            with _open_private(path) as stream:
+                _lock(stream)
                 ledger = Ledger.from_bytes(stream.read())
                 change(ledger, self._clock())
                 stream.seek(0)
                 stream.write(ledger.to_bytes())
                 stream.truncate()
-        except BlockingIOError:
-            raise
         except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error}") from error
+            raise StoreUnavailable(f"{path}: {error}") from error
 
 
-def _lock(stream: BinaryIO, *, timeout_seconds: float) -> None:
-    """Lock a file until it is closed; raise `BlockingIOError` if it stays locked for longer than the timeout."""
-    for attempts_left in range(int(timeout_seconds / LOCK_POLL_SECONDS), -1, -1):
+def _open_private(path: Path) -> BinaryIO:
+    """Open a file for reading and writing; create it and its folder if absent. Links are not followed."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.parent.lstat()  # the mode of a link is 0777
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "must belong to this user and not be writable by others", str(path.parent))
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Lock a file until it is closed."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if attempts_left == 0:
-                raise
-            time.sleep(LOCK_POLL_SECONDS)
+            if time.monotonic() > deadline:
+                raise TimeoutError("stays locked") from None
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 EXAMPLE = "postgresql://user:password@host:5432/database"
-RETRY_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class StoreUrl:
     """The URL of a PostgreSQL database.
 
@@ -181,34 +148,31 @@ class StoreUrl:
         ValueError: it is not such a URL. The message does not quote it, because it may contain a password.
     """
 
-    text: str
-
-    def __post_init__(self) -> None:
+    def __init__(self, text: str) -> None:
+        if psycopg2 is None:
+            raise ValueError("psycopg2 is not installed: pip install 'later-reporting-dagster[postgres]'")
+        self.text = text
         try:
-            parts = urlsplit(self.text)
-            # An @ after the host: the password has an unescaped / ? or #, and what is before it looks like a port.
-            rest = self.text.partition("://")[2].removeprefix(parts.netloc)
-            is_valid = parts.scheme in ("postgresql", "postgres") and bool(parts.hostname) and "@" not in rest
-            _ = parts.port
-        except ValueError:
-            is_valid = False
-        if not is_valid or any(character <= " " for character in self.text):
+            self._parts = parse_dsn(text) if "://" in text else {}
+        except psycopg2.ProgrammingError:
+            self._parts = {}
+        # An @ in the database: the password has an unescaped slash, and what is before it looks like a port.
+        if not self._parts.get("host") or "@" in self._parts.get("dbname", ""):
             raise ValueError(
                 f"must be empty, or a URL such as {EXAMPLE}; in user and password, write @ : / ? # as %40 %3A %2F %3F"
                 " %23"
             )
 
     def __str__(self) -> str:
-        """Return scheme, host, port and path, without user, password and options."""
-        parts = urlsplit(self.text)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """Return host, port and database, without user, password and options."""
+        host, port, database = (self._parts.get(name, "") for name in ("host", "port", "dbname"))
+        return f"postgresql://{host}{port and f':{port}'}/{database}"
 
-    def redact(self, error: Exception) -> str:
+    def describe(self, error: Exception) -> str:
         """Return the first line of an error without password and options of the URL."""
-        parts = urlsplit(self.text)
-        secrets = [parts.password or "", parts.query]
+        shown = ("user", "host", "port", "dbname")
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return redact(lines[0], [*secrets, *map(unquote, secrets)])
+        return safe_line(lines[0], [value for name, value in self._parts.items() if name not in shown])
 
 
 CONNECT_TIMEOUT_SECONDS = 3
@@ -269,7 +233,7 @@ class PostgresRateLimitStore:
                     self._update_once(change)
             except psycopg2.Error as error:
                 self._disconnect()
-                raise StoreUnavailable(f"{self._url}: {self._url.redact(error)}") from None
+                raise StoreUnavailable(f"{self._url}: {self._url.describe(error)}") from None
 
     def _update_once(self, change: LedgerChange) -> None:
         if self._connection is None:
@@ -305,35 +269,19 @@ def rate_limit_store(url: str, *, base_url: str, clock: Callable[[], float] = ti
     """Return the store in which requests to the host of `base_url` are counted.
 
     Args:
-        url: PostgreSQL, shared by machines; empty for a file of this user on this machine. While the server is
-            unavailable, a warning is logged and the file is used; if that is unavailable too, this process counts its
-            own requests only.
+        url: PostgreSQL, shared by machines; empty for a file of this user on this machine. While it is unavailable, a
+            warning is logged, and this process counts its own requests only.
     """
-    store = local_rate_limit_store(rate_limit_state_path(base_url), clock=clock)
-    if not url:
-        return store
-    return FallbackRateLimitStore(
-        shared_rate_limit_store(url, base_url=base_url),
-        store,
-        shared_with="machines",
-        retry_seconds=RETRY_SECONDS,
-        clock=clock,
-    )
+    if url:
+        return FallbackRateLimitStore(shared_rate_limit_store(url, base_url=base_url), "machines", clock)
+    return local_rate_limit_store(rate_limit_state_path(base_url), clock=clock)
 
 
 def local_rate_limit_store(path: Path | None, *, clock: Callable[[], float] = time.time) -> RateLimitStore:
-    """Return a store in a file, with memory as its fallback; a store in memory if `path` is None."""
-    memory = MemoryRateLimitStore(clock=clock)
-    if path is None:
-        return memory
-    file = FileRateLimitStore(path, clock=clock)
-    return FallbackRateLimitStore(file, memory, shared_with="processes", clock=clock)
+    return FallbackRateLimitStore(FileRateLimitStore(path, clock=clock), "processes", clock)
 
 
 def shared_rate_limit_store(url: str, *, base_url: str) -> RateLimitStore:
     """Return a store in PostgreSQL, without a fallback. Nothing is connected yet."""
-    store_url = StoreUrl(url)
     host = httpx.URL(validate_base_url(base_url)).netloc.decode()
-    if psycopg2 is None:
-        raise ValueError("psycopg2 is not installed: pip install 'later-reporting-dagster[postgres]'")
-    return PostgresRateLimitStore(store_url, host=host)
+    return PostgresRateLimitStore(StoreUrl(url), host=host)

@@ -9,18 +9,18 @@ import asyncio
 import logging
 import math
 import time
-from array import array
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, MutableSequence, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 logger = logging.getLogger(__name__)
 
 # A stated limit with more seconds per request than this is applied with a warning.
 SLOW_SECONDS_PER_REQUEST = 10
-# A header may hold any number; the ledger stores doubles, which are exact up to this one.
+# A header may hold any number; the ledger stores integers of 64 bits.
 MAX_STATED_LIMIT = 2**53
 MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 3600.0
@@ -32,8 +32,6 @@ MAX_QUEUE_WINDOWS = 20
 MAX_JITTER_SECONDS = 0.5
 # The API states its limit in each response, so a limit that was last stated longer ago belongs to no running process.
 STATED_RATE_SECONDS = 86_400.0
-# The last byte is the version of the format. Ledgers of other versions are ignored.
-LEDGER_MAGIC = b"LATER\x00\x00\x02"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,7 @@ def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_secon
     return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(msgspec.Struct, array_like=True):
     """What all processes know of the rate limit.
 
     Attributes:
@@ -77,52 +74,26 @@ class Ledger:
         stated_at: when the API stated it.
     """
 
-    reserved: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    reserved: list[float] = []
     not_before: float = 0.0
     stated_rate: Rate | None = None
     stated_at: float = 0.0
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Ledger":
-        """Parse a ledger; return an empty one if the data is invalid."""
-        values = array("d")
-        body = data.removeprefix(LEDGER_MAGIC)
-        if len(body) == len(data) or len(body) < 4 * values.itemsize or len(body) % values.itemsize:
+        """Return a stored ledger; an empty one if the data is damaged or of another version of this package."""
+        try:
+            return msgspec.msgpack.decode(data, type=cls)
+        except msgspec.MsgspecError:
             return cls()
-        values.frombytes(body)
-        not_before, limit, window_seconds, stated_at = values[:4]
-        stated_rate = Rate(int(limit), window_seconds) if math.isfinite(limit) else None
-        if stated_rate is not None and not stated_rate.is_valid:
-            stated_rate = None
-        # A slot between the first and the last that is later than both would be waited for. False for NaN.
-        if not all(slot <= later for slot, later in pairwise(values[4:])):
-            return cls()
-        return cls(reserved=values[4:], not_before=not_before, stated_rate=stated_rate, stated_at=stated_at)
 
     def to_bytes(self) -> bytes:
-        """Return the content of a store: a magic number and doubles.
-
-        The doubles are `not_before`, the limit and the window of the stated rate (both 0 without one), `stated_at`, and
-        the slots.
-        """
-        rate = self.stated_rate or Rate(0, 0.0)
-        header = [self.not_before, rate.limit, rate.window_seconds, self.stated_at]
-        return LEDGER_MAGIC + array("d", [*header, *self.reserved]).tobytes()
+        return msgspec.msgpack.encode(self)
 
     def is_plausible(self, now: float, *, window_seconds: float) -> bool:
         """Return whether the stored times are plausible; they are not if the clock has been set back."""
-        # A stored NaN is not plausible: written as `<=`, not as a negated `>`, the comparisons are False for NaN.
         horizon = max(now, self.not_before) + MAX_QUEUE_WINDOWS * window_seconds
-        return self.not_before <= now + MAX_PAUSE_SECONDS and (
-            not self.reserved or self.reserved[0] <= self.reserved[-1] <= horizon
-        )
-
-    def state_rate(self, rate: Rate, *, at: float, now: float) -> None:
-        """Store the limit that the API stated at `at`, unless it has stated one later."""
-        # Also False for a stored NaN, and for a time in the future, which was stored before the clock was set back.
-        if at <= self.stated_at <= now:
-            return
-        self.stated_rate, self.stated_at = rate, min(at, now)
+        return self.not_before <= now + MAX_PAUSE_SECONDS and (not self.reserved or self.reserved[-1] <= horizon)
 
     def reserve(self, now: float, *, user_rate: Rate) -> float:
         """Reserve and return the next slot within the limits of the user and of the API.
@@ -134,7 +105,7 @@ class Ledger:
             rates.append(self.stated_rate)
         longest = max(rate.padded_window_seconds for rate in rates)
         if not self.is_plausible(now, window_seconds=longest):
-            self.reserved, self.not_before = array("d"), 0.0
+            self.reserved, self.not_before = [], 0.0
         del self.reserved[: bisect_left(self.reserved, now - longest)]
         earliest = max(now, self.not_before)
         slot = max(
@@ -223,8 +194,9 @@ class RateLimiter:
             raise ValueError(
                 f"a rate limit must be at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s"
             )
-        # The limit that the API stated last in a response to this process, and when, on the clock of the limiter.
-        self._stated: tuple[Rate, float] | None = None
+        # The limit that the API stated last in a response to this process, and whether it is to be stored.
+        self._stated: Rate | None = None
+        self._unstored: Rate | None = None
         self._store = store or MemoryRateLimitStore(clock=clock)
         self._clock = clock
         self._sleep = sleep
@@ -238,8 +210,7 @@ class RateLimiter:
     @property
     def window_seconds(self) -> float:
         """The window of the limit that the API states; until it states one, the window of the user's limit."""
-        rate = self._stated[0] if self._stated else self._user_rate
-        return rate.window_seconds
+        return (self._stated or self._user_rate).window_seconds
 
     def close(self) -> None:
         self._store.close()
@@ -273,8 +244,9 @@ class RateLimiter:
         stated = Rate(min(limit, MAX_STATED_LIMIT), window_seconds)
         if not stated.is_valid:
             return
-        before, self._stated = self._stated, (stated, self._clock())
-        if (before is None or before[0] != stated) and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
+        before, self._stated = self._stated, stated
+        self._unstored = stated
+        if stated != before and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
             text = f"{limit} requests in {window_seconds:g} s"
             logger.warning("the API states a rate limit of %s, which is applied: fetching will be very slow", text)
 
@@ -303,18 +275,19 @@ class RateLimiter:
         return waiting.result()
 
     async def _reserve_for_all_waiting(self) -> None:
-        all_waiting = list(self._waiting)
+        all_waiting, unstored = list(self._waiting), self._unstored
         slots: list[_Slot] = []
 
         def reserve(ledger: Ledger, now: float) -> None:
             ahead_seconds = now - self._clock()
-            if self._stated is not None:
-                rate, stated_at = self._stated
-                ledger.state_rate(rate, at=stated_at + ahead_seconds, now=now)
+            if unstored is not None:
+                ledger.stated_rate, ledger.stated_at = unstored, now
             times = [ledger.reserve(now, user_rate=self._user_rate) for _ in all_waiting]
             slots[:] = [_Slot(time, time - ahead_seconds) for time in times]
             self._not_before = ledger.not_before
 
         await self._store.update(reserve)
+        if self._unstored is unstored:  # else a response has stated it during the update
+            self._unstored = None
         for waiting, slot in zip(all_waiting, slots, strict=True):
             waiting.set_result(slot)

@@ -1,4 +1,4 @@
-"""Pure functions: the meaning of failed responses, the values of headers, and when a request is retried."""
+"""Pure functions: the meaning of responses and errors, the values of headers, and when a request is retried."""
 
 import math
 import ssl
@@ -16,7 +16,7 @@ from later_reporting_dagster.client.errors import (
     QueryRejected,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract.redaction import redact
+from later_reporting_dagster.contract.safe_line import safe_line
 
 MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch` looks for these names in it
 
@@ -40,10 +40,10 @@ class ProblemDetails(msgspec.Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
 
-    def redact(self, secrets: Collection[str]) -> "ProblemDetails":
-        """Return a copy whose texts are shortened and without secrets (see `redaction.redact`)."""
+    def hide(self, secrets: Collection[str]) -> "ProblemDetails":
+        """Return a copy whose texts are shortened and without secrets (see `safe_line`)."""
         texts = (self.type, self.title, self.detail)
-        return ProblemDetails(*(redact(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
+        return ProblemDetails(*(safe_line(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"
@@ -92,10 +92,9 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What a request is for. A 403 response concerns the `instance_ids`."""
+    """What a request is for."""
 
     description: str
-    instance_ids: tuple[str, ...] = ()
     is_token_request: bool = False
 
 
@@ -117,14 +116,18 @@ class TemporaryFailure:
 
 
 def classify_failure(
-    response: Response, context: RequestContext, *, now: float, default_wait_seconds: float
+    response: Response, context: RequestContext, *, secrets: Collection[str], now: float, default_wait_seconds: float
 ) -> TemporaryFailure | LaterError:
     """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
 
-    See docs/api.md, "Errors" and "Rate limit". `default_wait_seconds` applies to a 429 without `Retry-After`.
+    See docs/api.md, "Errors" and "Rate limit".
+
+    Args:
+        secrets: what messages must not quote, because the server may echo the request.
+        default_wait_seconds: the wait after a 429 without `Retry-After`.
     """
-    status, problem = response.status, ProblemDetails.from_body(response.body)
-    summary = f"{context.description}: HTTP {status} {redact(str(problem))}"
+    status, problem = response.status, ProblemDetails.from_body(response.body).hide(secrets)
+    summary = f"{context.description}: HTTP {status} {safe_line(str(problem))}"
     if status in (408, 429) or status >= 500:
         wait = retry_after_seconds(response.headers, now=now)
         if wait is None and status == 429:
@@ -132,20 +135,17 @@ def classify_failure(
         return TemporaryFailure(summary, wait_seconds=wait)
     if context.is_token_request and status in (401, 403):
         return CredentialsRejected(
-            f"{context.description}: HTTP {status} {redact(problem.type)}".rstrip() + ". Check the client id and "
+            f"{context.description}: HTTP {status} {safe_line(problem.type)}".rstrip() + ". Check the client id and "
             "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
             "instance."
         )
     if status == 401:
         return CredentialsRejected(f"{summary}. Check the credentials.")
     if status == 403:
-        advice = (
-            "The credentials have no access to one of these instances: leave it out, or ask your account manager for "
-            "access."
-            if context.instance_ids
-            else "The credentials have no access: ask your account manager for it."
+        return InstanceForbidden(
+            f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
+            " ask your account manager for access."
         )
-        return InstanceForbidden(f"{summary}. {advice}", instance_ids=context.instance_ids)
     if status in (400, 404, 414, 422):
         return QueryRejected(
             f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
@@ -156,6 +156,22 @@ def classify_failure(
             "token. Check the base URL."
         )
     return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
+
+
+def classify_error(
+    error: Exception, context: RequestContext, *, base_url: str, secrets: Collection[str]
+) -> TemporaryFailure | LaterError:
+    """Return what an error of the connection means. It is not retried if the certificate is at fault."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return UnexpectedResponse(
+                f"{context.description}: {base_url} has a certificate that this machine does not trust:"
+                f" {safe_line(cause.verify_message, secrets)}. Check the base URL; if a proxy decrypts TLS, set"
+                " SSL_CERT_FILE to its certificate."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return TemporaryFailure(f"{context.description}: {type(error).__name__} {safe_line(str(error), secrets)}".rstrip())
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:
@@ -174,16 +190,6 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | No
         sent = _http_date(headers.get("date", ""))
         seconds = until.timestamp() - (now if sent is None else sent.timestamp())
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def certificate_error(error: BaseException) -> str | None:
-    """Return why the server's certificate was not trusted, if that caused the error; else None."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def stated_rate_limit(headers: Mapping[str, str]) -> tuple[int, float] | None:

@@ -20,6 +20,7 @@ from later_reporting_dagster.contract.parameters import (
     METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
 )
+from later_reporting_dagster.contract.query import instance_parameters
 from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_from_json
 
 SHOWN_INSTANCES = 5
@@ -52,9 +53,11 @@ class ListResult:
     pages: int
 
     @classmethod
-    def of_pages(cls, pages: Sequence[Page]) -> "ListResult":
-        items = [item for page in pages for item in page.items]
-        return cls(items, [row for page in pages for row in page.bad_rows], len(pages))
+    def of(cls, parts: Sequence["Page | ListResult"]) -> "ListResult":
+        """Return the rows of pages, or of lists, as one list."""
+        items = [item for part in parts for item in part.items]
+        pages = sum(part.pages if isinstance(part, ListResult) else 1 for part in parts)
+        return cls(items, [row for part in parts for row in part.bad_rows], pages)
 
     @property
     def total_items(self) -> int:
@@ -80,7 +83,6 @@ class Route:
     key: Callable[[Any], Hashable]
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
-    instance_ids: tuple[str, ...] = ()
     posts_query: PerformanceQuery | None = None
     too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
     too_volatile_advice: str = "Try later."
@@ -89,11 +91,6 @@ class Route:
     def is_sorted(self) -> bool:
         """Whether the order of the rows is requested, so that the list can be fetched from its end, too."""
         return self.posts_query is not None
-
-    @property
-    def has_progress(self) -> bool:
-        """Whether a run fetches many of these lists, so that their pages are its progress."""
-        return bool(self.metrics)
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
         pairs = [*self.filters]
@@ -126,28 +123,21 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route
         key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
-        instance_ids=query.instance_ids,
         posts_query=query,
         too_long_advice="Query fewer days or instances.",
         too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
     )
 
 
-def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion, *, personal_data: bool = True) -> Route:
-    """Return the list of the campaigns of some instances; of all if there are none.
-
-    The cursor version has no filter: it lists the campaigns of all instances (docs/api.md, "Campaigns").
-    """
-    requested = () if api_version.uses_cursors else instance_ids
+def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True) -> Route:
     return Route(
         path=CAMPAIGNS_PATH,
-        description=f"campaigns of instances {describe_instances(requested)}",
+        description=f"campaigns of instances {describe_instances(instance_ids)}",
         parse_page=partial(
             list_page_from_body, parse_row=campaign_from_json, rows="campaigns", personal_data=personal_data
         ),
         key=lambda campaign: campaign.key,
-        filters=tuple(("instanceIds", name) for name in requested),
-        instance_ids=requested,
+        filters=tuple(instance_parameters(instance_ids)),
     )
 
 
@@ -166,7 +156,6 @@ def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool =
         key=lambda campaign: campaign.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
-        instance_ids=query.instance_ids,
     )
 
 

@@ -124,7 +124,6 @@ METRICS: tuple[Metric, ...] = (
 """All known metrics; the default metrics come first."""
 
 ALL = "all"
-_SHOWN_CHARACTERS = 40
 
 
 def parse_metrics(
@@ -138,17 +137,13 @@ def parse_metrics(
         return default
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ValueError(f"no metric in {_shorten(text)}: leave it empty for the default metrics, or write {ALL}")
+        raise ValueError(f"no metric in {text!r}: leave it empty for the default metrics, or write {ALL}")
     all_names = [ALL, *(name for metric in known for name in (metric.column, metric.api_name))]
     for name in names:
         if name not in all_names:
             near = get_close_matches(name, all_names, n=1, cutoff=0)
-            raise ValueError(f"unknown metric {_shorten(name)}; the nearest is {near[0]}")
+            raise ValueError(f"unknown metric {name!r}; the nearest is {near[0]}")
     return tuple(metric for metric in known if not {ALL, metric.column, metric.api_name}.isdisjoint(names))
-
-
-def _shorten(text: str) -> str:
-    return repr(text) if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]!r}…"
 
 
 _POST_METRICS = {metric.api_name: metric for metric in METRICS}

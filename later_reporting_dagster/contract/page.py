@@ -15,7 +15,7 @@ import msgspec
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.personal_data import without_personal_data
-from later_reporting_dagster.contract.rows import BadRow, parse_text, post_from_json, to_json
+from later_reporting_dagster.contract.rows import BadRow, json_type, parse_text, post_from_json, to_json
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
@@ -92,13 +92,17 @@ def list_page_from_body(
         personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
     """
 
-    def parse_without_personal_data(row: object) -> object:
-        parsed = parse_row(without_personal_data(row, rows=rows))
+    def parse(received: object) -> Any:
+        row = received if personal_data else without_personal_data(received, rows=rows)
+        parsed = (
+            parse_row(row)
+            if isinstance(row, dict)
+            else BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
+        )
         is_bad = isinstance(parsed, BadRow)
-        return msgspec.structs.replace(parsed, received_hash=hash(to_json(row))) if is_bad else parsed
+        return msgspec.structs.replace(parsed, received_hash=hash(to_json(received))) if is_bad else parsed
 
     envelope = _envelope(body, api_version, rows=rows)
-    parse = parse_row if personal_data else parse_without_personal_data
     try:
         parsed = [parse(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
     except (ValueError, TypeError, KeyError, RecursionError) as error:

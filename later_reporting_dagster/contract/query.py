@@ -1,7 +1,9 @@
 """A query to one of the two performance routes, validated before a request is made."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from urllib.parse import quote
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import (
@@ -10,8 +12,12 @@ from later_reporting_dagster.contract.parameters import (
     ContentType,
     DateBasis,
     Platform,
+    platform_of,
     years_later,
 )
+
+# Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
+MAX_INSTANCE_CHARACTERS = 6_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +49,50 @@ class PerformanceQuery:
         if self.platforms and self.content_types:
             raise ValueError("platform and contentType cannot be combined: use one of them")
 
-    def filter_parameters(self) -> list[tuple[str, str]]:
-        """Return the pairs of the query string that select rows.
+    def selects(self, content_type: str | None) -> bool | None:
+        """Return whether the filters select posts of a content type; None if that is unknown.
 
-        Arrays are sent as repeated keys, the only form in which a value may contain a comma. A single id with a comma
-        is sent twice, because the API reads a single `p=a,b` as two values.
+        A content type whose first word is not a platform may belong to any platform.
         """
+        if self.content_types:
+            return None if content_type is None else content_type in self.content_types
+        if self.platforms:
+            platform = platform_of(content_type)
+            return None if platform is None else platform in self.platforms
+        return True
+
+    def filter_parameters(self) -> list[tuple[str, str]]:
+        """Return the pairs of the query string that select rows. Arrays are sent as repeated keys."""
         pairs = [("startDate", self.start_date.isoformat()), ("endDate", self.end_date.isoformat())]
-        single_with_comma = len(self.instance_ids) == 1 and "," in self.instance_ids[0]
-        pairs += [("instanceIds", instance_id) for instance_id in self.instance_ids * (2 if single_with_comma else 1)]
+        pairs += instance_parameters(self.instance_ids)
         pairs += [("campaignIds", str(campaign_id)) for campaign_id in self.campaign_ids]
         pairs += [("platform", platform.value) for platform in self.platforms]
         pairs += [("contentType", content_type.value) for content_type in self.content_types]
         pairs.append(("dateBasis", self.date_basis.value))
         return pairs
+
+
+def instance_parameters(instance_ids: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the pairs of a query string that select instances.
+
+    A single id with a comma is sent twice, because the API reads a single `p=a,b` as two values.
+    """
+    is_single_with_comma = len(instance_ids) == 1 and "," in instance_ids[0]
+    return [("instanceIds", instance_id) for instance_id in instance_ids * (2 if is_single_with_comma else 1)]
+
+
+def group_by_url_length(instance_ids: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of instances whose part of the URL is at most `MAX_INSTANCE_CHARACTERS` long, in their order.
+
+    Without instances, there is one empty group, because a query without instances selects all.
+    """
+    groups: list[tuple[str, ...]] = [()]
+    characters = 0
+    for instance_id in instance_ids:
+        cost = len("&instanceIds=") + len(quote(instance_id, safe=""))
+        characters += cost
+        if groups[-1] and characters > MAX_INSTANCE_CHARACTERS:
+            groups.append(())
+            characters = cost
+        groups[-1] += (instance_id,)
+    return groups

@@ -9,27 +9,29 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, Kind, Metric
-from later_reporting_dagster.contract.redaction import redact
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER
+from later_reporting_dagster.contract.safe_line import safe_line
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
+_Struct = TypeVar("_Struct")
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 # API name -> (attribute, parser, is_required)
 Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
+Metrics = tuple[Metric, ...]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row with invalid values, for the quarantine, with what could be parsed of its partition.
 
-    `received_hash`: of the row as it was received, if `raw` has less of it. Two rows may differ only in the rest.
+    `received_hash`: of the row as it was received. Two rows may differ only in personal data, which `raw` may lack.
     """
 
     reason: str
@@ -47,76 +49,74 @@ class FieldError(ValueError):
     """A field has an invalid value."""
 
 
-class ParsedRow:
-    """The fields of one row.
+class RowParser:
+    """Takes the known fields out of a row.
 
     Attributes:
         values: the valid values by attribute; null and absent fields are left out.
-        unknown: the fields that the API reference does not name, by API name. Unknown metrics are kept as if they were
-            not nested, so that both API versions yield the same row.
+        unknown: the fields that were not taken, by API name.
         problems: a description of each invalid field.
     """
 
-    def __init__(
-        self,
-        row: Mapping[str, Any],
-        *,
-        fields: Fields,
-        metric_fields: Fields = MappingProxyType({}),
-        nested: bool = False,
-        parsed_elsewhere: str = "",
-    ) -> None:
+    def __init__(self, row: Mapping[str, Any], fields: Fields) -> None:
+        self._row, self._fields = row, fields
+        self.unknown = {**row}
         self.problems: list[str] = []
-        metrics_holder = row
-        if nested:
-            member = row.get("metrics")
-            metrics_holder = member if isinstance(member, Mapping) else {}
-            if metrics_holder is not member and member is not None:
-                self.problems.append(f"metrics must be an object, not {json_type(member)}")
-        self.values = self._parse(row, fields) | self._parse(metrics_holder, metric_fields)
-        names = row.keys() - fields.keys() - {parsed_elsewhere}
-        if metrics_holder is row:
-            self.unknown = {name: row[name] for name in names - metric_fields.keys()}
-            return
-        self.unknown = {name: row[name] for name in names - {"metrics"}}
-        nested_unknown = {name: metrics_holder[name] for name in metrics_holder.keys() - metric_fields.keys()}
-        # An unknown metric with the same name as a field of the row stays nested, to avoid a collision.
-        ambiguous = {
-            name: value
-            for name, value in nested_unknown.items()
-            if name in row or name in fields or name == parsed_elsewhere
-        }
-        self.unknown |= {name: value for name, value in nested_unknown.items() if name not in ambiguous}
-        if ambiguous:
-            self.unknown["metrics"] = ambiguous
+        self.values = self.take(fields, self.unknown)
 
-    def extra(self) -> str | None:
-        """Return the unknown fields as JSON; None if there are none, or if they cannot be JSON, which is a problem."""
-        if not self.unknown:
-            return None
-        try:
-            return json.dumps(self.unknown, sort_keys=True, allow_nan=False, separators=(",", ":"))
-        except ValueError:
-            self.problems.append("an unknown field holds a number that is not finite")
-            return None
-
-    def _parse(self, holder: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    def take(self, fields: Fields, holder: dict[str, Any], *, path: str = "") -> dict[str, Any]:
+        """Remove fields from `holder`; return their values."""
         values: dict[str, Any] = {}
         for name, (attribute, parse, is_required) in fields.items():
-            value = holder.get(name)
+            value = holder.pop(name, None)
             if value is None:
                 if is_required:
-                    self.problems.append(f"{name} is missing")
+                    self.problems.append(f"{path}{name} is missing")
                 continue
             try:
                 values[attribute] = parse(value)
             except FieldError as error:
-                self.problems.append(f"{name} {error}")
+                self.problems.append(f"{path}{name} {error}")
         return values
+
+    def take_object(self, name: str) -> dict[str, Any] | None:
+        """Remove a field that is an object, and return its fields; None if it is null or absent."""
+        value = self.unknown.pop(name, None)
+        if value is None or isinstance(value, Mapping):
+            return None if value is None else {**value}
+        self.problems.append(f"{name} must be an object, not {json_type(value)}")
+        return None
+
+    def take_metrics(self, metrics: tuple[Metric, ...], *, nested: bool) -> None:
+        """Take the metrics of a row.
+
+        Unknown metrics are kept as if they were not nested, so that both API versions yield the same row. They stay
+        nested if one has the name of a field of the row.
+        """
+        holder = (self.take_object(METRICS_MEMBER) or {}) if nested else self.unknown
+        self.values |= self.take(metric_fields(metrics), holder)
+        if nested and holder.keys() & (self._row.keys() | self._fields.keys()):
+            self.unknown[METRICS_MEMBER] = holder
+        elif nested:
+            self.unknown |= holder
+
+    def finish(self, struct: Callable[..., _Struct]) -> _Struct | BadRow:
+        """Return the row with its unknown fields as JSON; a bad row if there are problems."""
+        extra = None
+        try:
+            if self.unknown:
+                extra = json.dumps(self.unknown, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        except ValueError:
+            self.problems.append("an unknown field holds a number that is not finite")
+        if not self.problems:
+            return struct(**self.values, extra=extra)
+        instance_id, post_date = self.values.get("instance_id"), self.values.get("post_date")
+        reason = "; ".join(self.problems)
+        return BadRow(reason=reason, raw=to_json(self._row), instance_id=instance_id, post_date=post_date)
 
 
 @lru_cache(64)
-def metric_fields(metrics: tuple[Metric, ...], /) -> Fields:
+def metric_fields(metrics: Metrics, /) -> Fields:
     return {metric.api_name: (metric.column, partial(parse_metric, kind=metric.kind), False) for metric in metrics}
 
 
@@ -177,7 +177,7 @@ def json_type(value: object) -> str:
 
 
 def _excerpt(value: object) -> str:
-    return redact(to_json(value), limit=80)
+    return safe_line(to_json(value), limit=80)
 
 
 def to_json(value: object) -> str:
@@ -218,9 +218,6 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
         return (self.instance_id, self.campaign_id, self.post_id)
 
 
-Metrics = tuple[Metric, ...]
-
-
 @lru_cache(64)
 def post_type(metrics: Metrics, /) -> Any:
     """Return a `PostWithoutMetrics` with an attribute for each metric, named as its column."""
@@ -237,66 +234,44 @@ else:
     Post.__doc__ = "The `post_type` for the default metrics; as an annotation, for any metrics."
 
 
+_PARSERS: dict[Any, Callable[[object], Any]] = {
+    **dict.fromkeys((str, str | None, PersonalText), parse_text),
+    **dict.fromkeys((int, int | None), parse_integer),
+    **dict.fromkeys((datetime, datetime | None), parse_instant),
+}
+
+
+def fields_of(struct: type[msgspec.Struct]) -> Fields:
+    """Return the texts, whole numbers and times among the fields of a struct."""
+    return {
+        field.encode_name: (field.name, _PARSERS[field.type], field.required)
+        for field in msgspec.structs.fields(struct)
+        if field.type in _PARSERS and field.name != "extra"
+    }
+
+
+POST_FIELDS = fields_of(PostWithoutMetrics)
+_PROFILE_FIELDS = fields_of(CreatorProfile)
+
 # The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
 
 
-def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False) -> Post | BadRow:
+def post_from_json(
+    row: Mapping[str, Any], *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False
+) -> Post | BadRow:
     """Parse a post. Metrics other than these are kept as unknown fields."""
-    if not isinstance(row, Mapping):
-        return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
-    parsed = ParsedRow(
-        row, fields=POST_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
-    )
-    values = parsed.values
-    try:
-        values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
-        if unknown_in_profile:
-            parsed.unknown["creatorProfile"] = unknown_in_profile
-    except FieldError as error:
-        parsed.problems.append(f"creatorProfile {error}")
-    extra = parsed.extra()
-    if parsed.problems:
-        return BadRow(
-            reason="; ".join(parsed.problems),
-            raw=to_json(row),
-            instance_id=values.get("instance_id"),
-            post_date=values.get("post_date"),
-        )
-    post: Post = post_type(metrics)(**values, extra=extra)
+    parser = RowParser(row, POST_FIELDS)
+    parser.take_metrics(metrics, nested=nested)
+    if (profile := parser.take_object("creatorProfile")) is not None:
+        values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
+        parser.values["creator_profile"] = CreatorProfile(**values)
+        if profile:
+            parser.unknown["creatorProfile"] = profile
+    post: Post | BadRow = parser.finish(post_type(metrics))
     return post
 
 
-def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
-    if value is None:
-        return None, {}
-    if not isinstance(value, Mapping):
-        raise FieldError(f"must be an object, not {json_type(value)}")
-    known = {name: parse_text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
-    unknown = {name: part for name, part in value.items() if name not in _PROFILE_FIELDS}
-    return CreatorProfile(**{_PROFILE_FIELDS[name]: part for name, part in known.items()}), unknown
-
-
-_PARSERS: dict[str, Callable[[object], Any]] = {
-    "instance_id": parse_text,
-    "campaign_id": parse_integer,
-    "post_id": parse_integer,
-    "post_date": parse_instant,
-    "creator_id": parse_integer,
-    "content_type": parse_text,
-    "content_url": parse_text,
-    "content_image_url": parse_text,
-}
-
-# `creatorProfile` is parsed separately.
-POST_FIELDS: Fields = {
-    field.encode_name: (field.name, _PARSERS[field.name], field.required)
-    for field in msgspec.structs.fields(PostWithoutMetrics)
-    if field.name in _PARSERS
-}
-_PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
-
-
-class Campaign(msgspec.Struct, kw_only=True, frozen=True):
+class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """An item of `GET /v2/campaigns`; `extra` is the JSON of its unknown fields."""
 
     instance_id: str
@@ -312,6 +287,13 @@ class Campaign(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def key(self) -> tuple[str, int]:
         return (self.instance_id, self.campaign_id)
+
+
+CAMPAIGN_FIELDS = fields_of(Campaign)
+
+
+def campaign_from_json(row: Mapping[str, Any]) -> Campaign | BadRow:
+    return RowParser(row, CAMPAIGN_FIELDS).finish(Campaign)
 
 
 class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
@@ -330,43 +312,23 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
         return self.campaign_id
 
 
-def campaign_from_json(row: object) -> Campaign | BadRow:
-    if not isinstance(row, Mapping):
-        return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
-    parsed = ParsedRow(row, fields=CAMPAIGN_FIELDS)
-    extra = parsed.extra()
-    if parsed.problems:
-        return BadRow(reason="; ".join(parsed.problems), raw=to_json(row), instance_id=parsed.values.get("instance_id"))
-    return Campaign(**parsed.values, extra=extra)
+_PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
+_METRIC_NAMES = frozenset(metric.api_name for metric in CAMPAIGN_METRICS)
 
 
 def campaign_performance_from_json(
-    row: object, *, metrics: tuple[Metric, ...], nested: bool = False
+    row: Mapping[str, Any], *, metrics: Metrics, nested: bool = False
 ) -> CampaignPerformance | BadRow:
     """Parse the performance of a campaign.
 
     Other known metrics than these, which the paged version returns unasked, are left out, so that both versions yield
     the same row.
     """
-    if not isinstance(row, Mapping):
-        return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
-    parsed = ParsedRow(row, fields=_PERFORMANCE_FIELDS, metric_fields=metric_fields(metrics), nested=nested)
-    parsed.unknown = {name: value for name, value in parsed.unknown.items() if name not in _METRIC_NAMES}
-    extra = parsed.extra()
-    if parsed.problems:
-        return BadRow(reason="; ".join(parsed.problems), raw=to_json(row))
-    return CampaignPerformance(campaign_id=parsed.values.pop("campaign_id"), metrics=parsed.values, extra=extra)
+    parser = RowParser(row, _PERFORMANCE_FIELDS)
+    parser.take_metrics(metrics, nested=nested)
+    parser.unknown = {name: value for name, value in parser.unknown.items() if name not in _METRIC_NAMES}
 
+    def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
+        return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)
 
-CAMPAIGN_FIELDS: Fields = {
-    "instanceId": ("instance_id", parse_text, True),
-    "campaignId": ("campaign_id", parse_integer, True),
-    "campaignName": ("campaign_name", parse_text, False),
-    "description": ("description", parse_text, False),
-    "status": ("status", parse_text, False),
-    "startDate": ("start_date", parse_instant, False),
-    "firstPostDate": ("first_post_date", parse_instant, False),
-    "lastPostDate": ("last_post_date", parse_instant, False),
-}
-_METRIC_NAMES = frozenset(metric.api_name for metric in CAMPAIGN_METRICS)
-_PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
+    return parser.finish(performance)

@@ -16,7 +16,6 @@ from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
     ClientEvent,
-    InstanceForbidden,
     LaterClient,
     ListResult,
     RateLimiter,
@@ -308,17 +307,9 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             return await client.fetch_instances()
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...]) -> ListResult:
-        """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns.
-
-        If the credentials cannot read one of the instances, it fetches those of all instances that they can read.
-        """
+        """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns."""
         async with self.client() as client:
-            try:
-                return await client.fetch_campaigns(instance_ids)
-            except InstanceForbidden:
-                if not instance_ids:
-                    raise
-                return await client.fetch_campaigns()
+            return await client.fetch_campaigns(instance_ids)
 
 
 def _is_read_early(resource: type[BaseModel], name: str) -> bool:

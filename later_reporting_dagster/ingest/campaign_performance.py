@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from later_reporting_dagster.client import (
@@ -86,72 +87,59 @@ async def ingest_campaign_performance(
     await asyncio.to_thread(writer.remove_outdated_quarantine_files)
 
 
+@dataclass(eq=False, slots=True)
 class _CampaignFetch:
     """Fetches days, without the metrics that the API refuses and the instances that it does not list."""
 
-    def __init__(
-        self,
-        client: LaterClient,
-        *,
-        metrics: tuple[Metric, ...],
-        instance_ids: tuple[str, ...],
-        warn: Callable[[str], None],
-    ) -> None:
-        self._client = client
-        self._metrics = metrics
-        self._instance_ids = instance_ids
-        self._warn = warn
-        self._stopped_by: LaterError | None = None
+    client: LaterClient
+    metrics: tuple[Metric, ...]
+    instance_ids: tuple[str, ...]
+    warn: Callable[[str], None]
+    stopped_by: LaterError | None = None
 
     async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
-        if self._stopped_by is not None:
-            raise self._stopped_by
-        try:
-            return await self._fetch(day, self._metrics, self._instance_ids)
-        except (CredentialsRejected, ApiVersionChanged) as error:
-            self._stopped_by = error
-            raise
-        except MetricsRejected as error:
-            await self._drop_refused_metrics(day, error)
-            return await self.day(day)
-        except (InstanceForbidden, QueryRejected) as error:
-            if isinstance(error, InstanceForbidden) and await self._has_dropped_instances():
-                return await self.day(day)
-            if (refused := refusal(error)) is not None:
-                raise refused from None
-            raise
-
-    async def _fetch(
-        self, day: date, metrics: tuple[Metric, ...], instance_ids: tuple[str, ...]
-    ) -> tuple[PerformanceQuery, ListResult]:
+        if self.stopped_by is not None:
+            raise self.stopped_by
         query = PerformanceQuery(
             start_date=day,
             end_date=day,
             date_basis=DateBasis.PERFORMANCE_DATE,
-            metrics=metrics,
-            instance_ids=instance_ids,
+            metrics=self.metrics,
+            instance_ids=self.instance_ids,
         )
-        return query, await self._client.fetch_campaign_performance(query)
+        try:
+            return query, await self.client.fetch_campaign_performance(query)
+        except (CredentialsRejected, ApiVersionChanged) as error:
+            self.stopped_by = error
+            raise
+        except MetricsRejected as error:
+            await self._drop_refused_metrics(query, error)
+        except (InstanceForbidden, QueryRejected) as error:
+            if not (isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)):
+                raise refusal(error) or error from None
+        return await self.day(day)
 
-    async def _drop_refused_metrics(self, day: date, error: MetricsRejected) -> None:
+    async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
-            return await self._fetch(day, metrics, ())
+            return await self.client.fetch_campaign_performance(replace(query, metrics=metrics, instance_ids=()))
 
-        accepted = await find_accepted_metrics(self._metrics, request)
-        if accepted in ((), self._metrics):
+        if self.metrics != query.metrics:
+            return  # another day has found them
+        accepted = await find_accepted_metrics(query.metrics, request)
+        if accepted in ((), query.metrics):
             raise error
-        refused = [metric.api_name for metric in self._metrics if metric not in accepted]
-        self._metrics = accepted
-        self._warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
+        refused = [metric.api_name for metric in query.metrics if metric not in accepted]
+        self.metrics = accepted
+        self.warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
 
-    async def _has_dropped_instances(self) -> bool:
-        """Leave out the instances that the API does not list, for all days; return whether there are any."""
-        listed = set(await self._client.fetch_instances()) if self._instance_ids else set()
-        accessible = tuple(name for name in self._instance_ids if name in listed)
-        if not accessible or accessible == self._instance_ids:
+    async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
+        """Leave out the instances that are not accessible, for all days; return whether the query has any of them."""
+        inaccessible = await self.client.find_inaccessible(query.instance_ids)
+        accessible = tuple(name for name in query.instance_ids if name not in inaccessible)
+        if not inaccessible or not accessible:
             return False
-        inaccessible = [name for name in self._instance_ids if name not in accessible]
-        self._instance_ids = accessible
-        self._warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
+        if self.instance_ids != accessible:  # else another day has left them out
+            self.instance_ids = accessible
+            self.warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
         return True

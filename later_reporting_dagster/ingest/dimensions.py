@@ -129,14 +129,17 @@ def unlisted_instances(instances: pa.Table, *, configured: Sequence[str]) -> lis
 
 
 def stored_instances(lake: Lake) -> pa.Table | None:
-    """Return the dimension as last written; None if it does not exist or its file is damaged."""
-    # The next refresh replaces a damaged file; until then the partitions in the lake show which instances exist.
+    """Return the dimension as last written; see `stored_table`."""
+    return stored_table(lake, INSTANCES_TABLE, INSTANCES_SCHEMA)
+
+
+def stored_table(lake: Lake, name: str, schema: pa.Schema) -> pa.Table | None:
+    """Return a table as last written; None if it does not exist or its file is damaged: the next refresh replaces it.
+
+    Campaigns that are no longer listed are then lost. The files in the lake show which instances exist.
+    """
     with suppress(FileDamaged):
-        rows = lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
-        if rows is not None:  # files of before the column `expected_now` lack it
-            expected = pc.coalesce(rows["expected_now"], rows["listed_now"])
-            rows = rows.set_column(INSTANCES_SCHEMA.get_field_index("expected_now"), "expected_now", expected)
-        return rows
+        return lake.read_table(name, schema=schema)
     return None
 
 
@@ -172,16 +175,9 @@ def write_campaigns(
             CAMPAIGNS_TABLE, bad_rows, query="campaigns", day_range=(today, today)
         )
         outdated = [file for file in outdated if lake.storage.location(file.path) != written]
-    rows = campaigns_table(listed, previous=stored_campaigns(lake), instance_ids=instance_ids, today=today)
+    previous = stored_table(lake, CAMPAIGNS_TABLE, CAMPAIGNS_SCHEMA)
+    rows = campaigns_table(listed, previous=previous, instance_ids=instance_ids, today=today)
     result = lake.write_table(CAMPAIGNS_TABLE, rows)
     for file in outdated:
         lake.storage.remove(file.path)
     return rows, result
-
-
-def stored_campaigns(lake: Lake) -> pa.Table | None:
-    """Return the dimension as last written; None if it does not exist or its file is damaged."""
-    # The next refresh replaces a damaged file. Campaigns that are no longer listed are then lost.
-    with suppress(FileDamaged):
-        return lake.read_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
-    return None

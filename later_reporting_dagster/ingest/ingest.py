@@ -8,8 +8,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from statistics import mean
 
 from later_reporting_dagster.client import (
@@ -24,13 +25,13 @@ from later_reporting_dagster.client import (
     TooManyPosts,
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
     number_of_parts,
+    partitions_between,
     partitions_of,
     plan_queries,
     split_after,
@@ -92,20 +93,23 @@ async def ingest(
     except LaterError as error:
         await asyncio.to_thread(writer.fail, partitions, error)
         return
-    known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
-    queries = plan_queries(partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics)
-    mean_stored_rows = (
-        await asyncio.to_thread(_mean_stored_rows, partitions, table=table, lake=lake)
-        if version.uses_cursors and table.date_basis is DateBasis.POST_DATE
-        else None
-    )
+    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics)
+    queries, mean_stored_rows = plan(), None
+    if table.date_basis is DateBasis.POST_DATE and len(queries) > 1:
+        days = [partition.day for partition in partitions]
+        instances = {str(partition.instance_id) for partition in partitions}
+        covered = partitions_between(min(days), max(days), instances)
+        queries = plan(known_rows=await asyncio.to_thread(_stored_rows, covered, table=table, lake=lake))
+    if table.date_basis is DateBasis.POST_DATE and version.uses_cursors:
+        sample = await asyncio.to_thread(_stored_rows, partitions, table=table, lake=lake, sample=SAMPLED_FILES)
+        mean_stored_rows = mean(sample.values()) if sample else None
     run = _IngestRun(
         client,
         writer,
         partitions=frozenset(partitions),
-        metrics=metrics,
+        posts=PostFetch(client, metrics=metrics, by_cursor=version.uses_cursors),
         uses_cursors=version.uses_cursors,
-        mean_stored_rows=mean_stored_rows,
+        rows_of_pairs=mean_stored_rows,
     )
     await run.run(queries)
     await asyncio.to_thread(writer.remove_outdated_quarantine_files)
@@ -124,32 +128,20 @@ async def _fail_invalid_instances(partitions: Collection[Partition], writer: Par
     return valid
 
 
-def _stored_row_counts(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> dict[Partition, int]:
-    """Return the rows of stored partitions in the range of `partitions`, for deciding whether to widen a query.
+def _stored_rows(
+    partitions: Collection[Partition], *, table: RawTable, lake: Lake, sample: int | None = None
+) -> dict[Partition, int]:
+    """Return the number of rows of the partitions that are stored, or of a sample of them.
 
-    Empty if one query covers the range anyway, or if the lake cannot be read: writing reports that error.
+    Empty if the lake cannot be read: writing reports that error.
     """
-    if table.date_basis is not DateBasis.POST_DATE or len(plan_queries(partitions, date_basis=table.date_basis)) < 2:
-        return {}
-    first, last = min(partition.day for partition in partitions), max(partition.day for partition in partitions)
-    instances = {partition.instance_id for partition in partitions}
-    with suppress(LakeUnavailable):
-        present = lake.partitions(table.name, days=days_between(first, last))
-        stored = lake.read_all_metadata(table.name, [each for each in present if each.instance_id in instances])
-        return {partition: metadata.rows for partition, metadata in stored.items() if metadata.content_hash}
-    return {}
-
-
-def _mean_stored_rows(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> float | None:
-    """Return the mean number of rows of the stored partitions, from a sample; None if there are none."""
     with suppress(LakeUnavailable):
         present = lake.partitions(table.name, days={partition.day for partition in partitions})
         stored = sorted({*partitions}.intersection(present))
-        sample = stored[:: max(1, len(stored) // SAMPLED_FILES)]
-        metadata = lake.read_all_metadata(table.name, sample).values()
-        if rows := [each.rows for each in metadata if each.content_hash]:
-            return mean(rows)
-    return None
+        step = max(1, len(stored) // sample) if sample else 1
+        metadata = lake.read_all_metadata(table.name, stored[::step])
+        return {partition: file.rows for partition, file in metadata.items() if file.content_hash}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +159,7 @@ class _QueuedQuery:
     is_part: bool = False
 
 
+@dataclass(eq=False, slots=True)
 class FailureTracker:
     """Counts consecutive failures per instance.
 
@@ -175,11 +168,10 @@ class FailureTracker:
         abandoned: instances that are not requested any more, each with the error.
     """
 
-    def __init__(self) -> None:
-        self.stopped_by: LaterError | None = None
-        self.abandoned: dict[str, LaterError] = {}
-        self._consecutive: Counter[str] = Counter()
-        self._failed_since_success: set[str] = set()
+    stopped_by: LaterError | None = None
+    abandoned: dict[str, LaterError] = field(default_factory=dict)
+    _consecutive: Counter[str] = field(default_factory=Counter)
+    _failed_since_success: set[str] = field(default_factory=set)
 
     def record_success(self, query: PerformanceQuery) -> None:
         self._failed_since_success.clear()
@@ -204,38 +196,34 @@ class FailureTracker:
             self.abandoned[query.instance_ids[0]] = error
 
 
+@dataclass(eq=False, slots=True)
 class _IngestRun:
-    def __init__(
-        self,
-        client: LaterClient,
-        writer: PartitionWriter,
-        *,
-        partitions: frozenset[Partition],
-        metrics: tuple[Metric, ...],
-        uses_cursors: bool,
-        mean_stored_rows: float | None,
-    ) -> None:
-        self._client = client
-        self._writer = writer
-        self._partitions = partitions
-        self._posts = PostFetch(client, metrics=metrics, by_cursor=uses_cursors)
-        self._failures = FailureTracker()
-        # Lists the instances that the credentials have access to, at most once per run.
-        self._listing: asyncio.Task[tuple[str, ...]] | None = None
-        # Last in, first out: the parts of a query are fetched before the next query, which can then leave out
-        # abandoned instances.
-        self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
-        self._uses_cursors = uses_cursors
-        # Rows of a (day, instance) pair in the queries that have succeeded; before the first one, in stored files.
-        self._rows_of_pairs = mean_stored_rows
-        self._fetched_rows = self._fetched_pairs = 0
-        self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
+    """One run of `ingest`.
+
+    Attributes:
+        rows_of_pairs: the mean number of rows of a (day, instance) pair in the queries that have succeeded; before the
+            first one, in stored files.
+    """
+
+    client: LaterClient
+    writer: PartitionWriter
+    partitions: frozenset[Partition]
+    posts: PostFetch
+    uses_cursors: bool
+    rows_of_pairs: float | None
+    _fetched_rows: int = 0
+    _fetched_pairs: int = 0
+    _failures: FailureTracker = field(default_factory=FailureTracker)
+    # Last in, first out: the parts of a query are fetched before the next query, which can then leave out abandoned
+    # instances.
+    _queue: asyncio.LifoQueue[_QueuedQuery] = field(default_factory=asyncio.LifoQueue)
+    _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
     async def run(self, queries: Sequence[PerformanceQuery]) -> None:
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
         async with asyncio.TaskGroup() as tasks:
-            count = self._client.concurrency if self._uses_cursors else PAGED_WORKERS
+            count = self.client.concurrency if self.uses_cursors else PAGED_WORKERS
             workers = [tasks.create_task(self._work()) for _ in range(count)]
             await self._queue.join()
             for worker in workers:
@@ -251,11 +239,11 @@ class _IngestRun:
         query = await self._without_abandoned_instances(queued.query)
         if query is None:
             return
-        if self._uses_cursors and not queued.is_part:
+        if self.uses_cursors and not queued.is_part:
             query = self._first_days(query, planned=queued.planned)
-        is_limited = not self._uses_cursors and not queued.is_part and bool(split_by_days(query))
+        is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
         try:
-            result = await self._posts.fetch(query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
+            result = await self.posts.fetch(query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
         except LaterError as error:
             posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
             await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
@@ -263,18 +251,18 @@ class _IngestRun:
             self._failures.record_success(query)
             self._fetched_rows += result.total_items
             self._fetched_pairs += len(partitions_of(query))
-            self._rows_of_pairs = self._fetched_rows / self._fetched_pairs
+            self.rows_of_pairs = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
                 partitions = self._partitions_to_write(query)
-                await asyncio.to_thread(self._writer.write, query, result, partitions, planned=queued.planned)
+                await asyncio.to_thread(self.writer.write, query, result, partitions, planned=queued.planned)
 
     def _partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
-        return [partition for partition in partitions_of(query) if partition in self._partitions]
+        return [partition for partition in partitions_of(query) if partition in self.partitions]
 
     def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
-        days = days_per_cursor_query(rows_per_day=self._rows_of_pairs and self._rows_of_pairs * len(query.instance_ids))
+        days = days_per_cursor_query(rows_per_day=self.rows_of_pairs and self.rows_of_pairs * len(query.instance_ids))
         first, rest = split_after(query, days=days)
         if rest is not None:
             self._queue.put_nowait(_QueuedQuery(rest, planned))
@@ -287,14 +275,14 @@ class _IngestRun:
         match error:
             case CredentialsRejected() | ApiVersionChanged():
                 self._failures.stopped_by = error
-            case InstanceForbidden():
-                parts = await self._split_forbidden_query(query, error)
+            case InstanceForbidden() if len(query.instance_ids) > 1:
+                parts = await self._split_forbidden_query(query)
             case TooManyPosts():
                 parts = split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_per_part))
             case RetriesExhausted():
                 self._failures.record_failure(query, error)
                 parts = split_by_instances(query)
-            case QueryRejected():
+            case InstanceForbidden() | QueryRejected():
                 # The cause may be one of the instances, for example a deleted one.
                 self._failures.record_rejection(query, error)
                 parts = split_by_instances(query)
@@ -313,37 +301,25 @@ class _IngestRun:
         if self._failures.stopped_by is not None:
             await self._fail(query, self._failures.stopped_by)
             return None
-        # A copy, because another query may abandon an instance during an await.
-        known = dict(self._failures.abandoned)
-        abandoned = {instance_id: known[instance_id] for instance_id in query.instance_ids if instance_id in known}
+        abandoned = {name: error for name, error in self._failures.abandoned.items() if name in query.instance_ids}
         for instance_id, error in abandoned.items():
             await self._fail(replace(query, instance_ids=(instance_id,)), error)
         instance_ids = tuple(instance_id for instance_id in query.instance_ids if instance_id not in abandoned)
-        if not instance_ids:
-            return None
         remaining = replace(query, instance_ids=instance_ids)
         return remaining if self._partitions_to_write(remaining) else None
 
-    async def _split_forbidden_query(
-        self, query: PerformanceQuery, error: InstanceForbidden
-    ) -> Sequence[PerformanceQuery]:
-        """Abandon the forbidden instances of a query; return the queries to fetch next, empty for a single instance.
+    async def _split_forbidden_query(self, query: PerformanceQuery) -> Sequence[PerformanceQuery]:
+        """Abandon the forbidden instances of a query; return the queries to fetch next.
 
         A returned query may still contain abandoned instances: `_without_abandoned_instances` removes them.
         """
-        if len(query.instance_ids) == 1:
-            self._failures.record_rejection(query, error)
-            return []
-        self._listing = self._listing or asyncio.create_task(self._client.fetch_instances())
-        accessible = query.instance_ids
+        forbidden: list[str] = []
         with suppress(LaterError):
-            accessible = await self._listing
-        forbidden = set(query.instance_ids).difference(accessible)
+            forbidden = await self.client.find_inaccessible(query.instance_ids)
         for instance_id in forbidden:
             self._failures.abandoned[instance_id] = InstanceForbidden(
                 f"instance {instance_id!r} is not accessible with these credentials: "
-                "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
-                instance_ids=(instance_id,),
+                "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS"
             )
         if forbidden:
             return [query]
@@ -352,4 +328,4 @@ class _IngestRun:
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
         # In a thread, because `on_result` may block.
-        await asyncio.to_thread(self._writer.fail, self._partitions_to_write(query), error)
+        await asyncio.to_thread(self.writer.fail, self._partitions_to_write(query), error)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
@@ -112,28 +112,19 @@ def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | N
     return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
 
 
+@dataclass(kw_only=True, eq=False, slots=True)
 class PartitionWriter:
     """Writes the results of one run to a raw table, and reports the result of each partition to `on_result`."""
 
-    def __init__(
-        self,
-        *,
-        table: RawTable,
-        lake: Lake,
-        guard: WriteGuard,
-        metrics: tuple[Metric, ...],
-        on_result: Callable[[PartitionResult], None],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._table = table
-        self._lake = lake
-        self._guard = guard
-        self._metrics = metrics
-        self._on_result = on_result
-        self._now = now
-        # The content hash of each written file; None if the partition has bad rows.
-        self._written: dict[Partition, str | None] = {}
-        self._queries_with_unassigned_rows: set[str] = set()
+    table: RawTable
+    lake: Lake
+    guard: WriteGuard
+    metrics: tuple[Metric, ...]
+    on_result: Callable[[PartitionResult], None]
+    now: Callable[[], datetime]
+    # The content hash of each written file; None if the partition has bad rows.
+    _written: dict[Partition, str | None] = field(default_factory=dict, init=False)
+    _queries_with_unassigned_rows: set[str] = field(default_factory=set, init=False)
 
     def write(
         self,
@@ -164,11 +155,11 @@ class PartitionWriter:
                 for outcome in batch:
                     if isinstance(outcome, WrittenPartition):
                         self._written[outcome.partition] = None if outcome.bad_rows else outcome.file.content_hash
-                    self._on_result(outcome)
+                    self.on_result(outcome)
 
     def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
         for partition in partitions:
-            self._on_result(FailedPartition(partition=partition, error=error))
+            self.on_result(FailedPartition(partition=partition, error=error))
 
     def remove_outdated_quarantine_files(self) -> None:
         """Remove the quarantine files that are outdated, now that all queries of the run have been written.
@@ -183,22 +174,22 @@ class PartitionWriter:
         """
         written_days = {partition.day for partition in self._written}
         with suppress(LakeUnavailable):
-            for file in self._lake.quarantine.files(self._table.name):
+            for file in self.lake.quarantine.files(self.table.name):
                 with suppress(LakeUnavailable, FileDamaged):
                     if self._is_outdated(file, written_days):
-                        self._lake.storage.remove(file.path)
+                        self.lake.storage.remove(file.path)
 
     def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
         if file.partition is not None:
             written = self._written.get(file.partition)
             if written is None:
                 return False
-            stored = self._lake.read_metadata(self._table.name, file.partition)
+            stored = self.lake.read_metadata(self.table.name, file.partition)
             return stored is not None and stored.content_hash == written
         # Checked first, because it needs no read: a file is kept if the first or the last day was not written.
         if file.day_range is None or not written_days >= set(file.day_range):
             return False
-        queries = {row.query for row in self._lake.quarantine.rows_in(file)}
+        queries = {row.query for row in self.lake.quarantine.rows_in(file)}
         return bool(queries) and all(self._is_superseded(query, file.day_range) for query in queries)
 
     def _is_superseded(self, query: str, day_range: tuple[date, date]) -> bool:
@@ -213,7 +204,7 @@ class PartitionWriter:
 
     def _file_metadata(self, planned: PerformanceQuery) -> dict[str, str]:
         return {
-            FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            FETCHED_AT: self.now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
         }
@@ -223,10 +214,10 @@ class PartitionWriter:
             return
         text, count = query_text(query), len(rows.unassigned)
         self._queries_with_unassigned_rows.add(text)
-        self._lake.quarantine.write_rows_without_partition(
-            self._table.name, rows.unassigned, query=text, day_range=(query.start_date, query.end_date)
+        self.lake.quarantine.write_rows_without_partition(
+            self.table.name, rows.unassigned, query=text, day_range=(query.start_date, query.end_date)
         )
-        self._guard.check_bad_rows(count, total=rows.total, subject="rows of the query are bad and name no partition")
+        self.guard.check_bad_rows(count, total=rows.total, subject="rows of the query are bad and name no partition")
 
     def _write_batch(
         self, partitions: Sequence[Partition], *, rows: _QueryRows, query: str, metadata: Mapping[str, str]
@@ -237,8 +228,8 @@ class PartitionWriter:
         diffs: dict[Partition, PartitionDiff] = {}
 
         def check_replacement(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-            diffs[partition] = diff_partitions(old, new, key=self._table.key, known_metrics=self._table.known_metrics)
-            self._guard.check_diff(diffs[partition], bad_rows=len(bad_rows[partition]), rows=self._table.rows)
+            diffs[partition] = diff_partitions(old, new, key=self.table.key, known_metrics=self.table.known_metrics)
+            self.guard.check_diff(diffs[partition], bad_rows=len(bad_rows[partition]), rows=self.table.rows)
 
         for partition in partitions:
             try:
@@ -246,9 +237,9 @@ class PartitionWriter:
             except (LakeUnavailable, TooManyBadRows) as error:
                 failed[partition] = error
         accepted = {partition: rows.items[partition] for partition in partitions if partition not in failed}
-        tables = rows_by_group(self._table, accepted, metrics=self._metrics)
-        outcomes = failed | self._lake.write_all(
-            self._table.name, tables, metadata=metadata, check_replacement=check_replacement
+        tables = rows_by_group(self.table, accepted, metrics=self.metrics)
+        outcomes = failed | self.lake.write_all(
+            self.table.name, tables, metadata=metadata, check_replacement=check_replacement
         )
         return [
             WrittenPartition(
@@ -265,6 +256,6 @@ class PartitionWriter:
 
     def _quarantine(self, partition: Partition, bad_rows: Sequence[BadRow], *, query: str, good_rows: int) -> None:
         if bad_rows:
-            self._lake.quarantine.write(self._table.name, partition, bad_rows, query=query)
+            self.lake.quarantine.write(self.table.name, partition, bad_rows, query=query)
         total = good_rows + len(bad_rows)
-        self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
+        self.guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")

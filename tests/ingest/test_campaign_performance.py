@@ -14,8 +14,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import ApiVersionChanged, CredentialsRejected, MetricsRejected, RetriesExhausted
-from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.client import (
+    ApiVersionChanged,
+    CredentialsRejected,
+    ListResult,
+    MetricsRejected,
+    RetriesExhausted,
+)
+from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
@@ -136,6 +142,28 @@ def test_days_equal_what_the_api_returns(service: Service, api: httpx.Client, tm
     assert service.request_count(PATH) == len(DAYS)
     again = fetch(service, tmp_path)
     assert set(again.changed.values()) == {False}
+
+
+def test_instances_that_are_too_many_for_a_url_are_requested_in_groups(
+    service: Service, api: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def requested(path: str) -> list[str]:
+        groups = {frozenset(parameters(each)["instanceIds"]) for each in service.requests if each.url.path == path}
+        assert len(groups) > 1
+        return sorted(name for names in groups for name in names)
+
+    async def list_campaigns() -> ListResult:
+        async with client_of(service) as client:
+            return await client.fetch_campaigns(INSTANCE_IDS)
+
+    monkeypatch.setattr(query, "MAX_INSTANCE_CHARACTERS", 60)
+    assert fetch(service, tmp_path, days=DAYS[:1], instance_ids=INSTANCE_IDS).failed == {}
+    assert stored(tmp_path, DAYS[0]) == expected(api, DAYS[0])
+    assert requested(PATH) == sorted(INSTANCE_IDS)
+    listed = asyncio.run(list_campaigns()).items
+    assert {campaign.instance_id for campaign in listed} == {*INSTANCE_IDS}
+    assert len({campaign.key for campaign in listed}) == len(listed)
+    assert requested("/v2/campaigns") == sorted(INSTANCE_IDS)
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.ingest.coverage import Files, expected_files, refreshed_coverage
+from later_reporting_dagster.ingest.coverage import refreshed_coverage, stored_and_expected_files
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
@@ -32,8 +32,8 @@ def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST
 
 def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
-    files: Files = {name: lake.file_versions(name) for name in TABLES}
-    table, footers_read = refreshed_coverage(lake, files, expected_files(files, DAYS, instances, tables=TABLES))
+    files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
+    table, footers_read = refreshed_coverage(lake, files, expected)
     lake.write_table(COVERAGE_TABLE, table)
     rows = table.drop_columns(["file_version"]).to_pylist()
     keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]
@@ -59,9 +59,8 @@ def test_coverage_lists_files_and_missing_files(lake: Lake) -> None:
 
 def test_coverage_expects_campaigns_only_if_there_are_any(lake: Lake) -> None:
     assert {table for table, _, _ in refresh(lake)[0]} == {"posts_published"}
-    assert expected_files({}, DAYS, ["a"], tables=("posts_published",)) == {
-        "posts_published": [Partition(day, "a") for day in DAYS]
-    }
+    _, expected = stored_and_expected_files(lake, DAYS, configured=["a"], tables=("posts_published",))
+    assert expected == {"posts_published": [Partition(day, "a") for day in DAYS]}
 
 
 def test_coverage_reads_the_footers_of_new_and_changed_files_only(lake: Lake, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.dimensions import (
+    CAMPAIGNS_SCHEMA,
     INSTANCES_SCHEMA,
     campaigns_table,
     instances_table,
     known_instances,
-    stored_campaigns,
     stored_instances,
+    stored_table,
     unlisted_instances,
     write_campaigns,
 )
@@ -88,7 +89,7 @@ def test_bad_row_keeps_the_stored_row_and_is_quarantined_until_it_is_corrected(t
     assert len(lake.quarantine.rows(CAMPAIGNS_TABLE)) == 2
     write_campaigns(lake, [campaign(name="Spring 2")], [], instance_ids=(), today=later + timedelta(days=2))
     assert lake.quarantine.rows(CAMPAIGNS_TABLE) == []
-    stored = stored_campaigns(lake)
+    stored = stored_table(lake, CAMPAIGNS_TABLE, CAMPAIGNS_SCHEMA)
     assert stored is not None
     assert stored["campaign_name"].to_pylist() == ["Spring 2"]
 
@@ -97,7 +98,7 @@ def test_damaged_file_is_replaced(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     write_campaigns(lake, [campaign()], [], instance_ids=(), today=TODAY)
     (tmp_path / CAMPAIGNS_TABLE / "part-0.parquet").write_bytes(b"damaged")
-    assert stored_campaigns(lake) is None
+    assert stored_table(lake, CAMPAIGNS_TABLE, CAMPAIGNS_SCHEMA) is None
     rows, written = write_campaigns(lake, [campaign("b")], [], instance_ids=(), today=TODAY)
     assert (rows.num_rows, written.changed) == (1, True)
 
@@ -204,10 +205,3 @@ def test_a_damaged_dimension_counts_as_missing(lake: Lake, tmp_path: Path) -> No
     (tmp_path / "lake" / INSTANCES_TABLE / "part-0.parquet").write_bytes(b"PAR1")
     assert known_instances(lake) == ("x",)
     assert by_id(refreshed(lake, ["a"])).keys() == {"a", "x"}
-
-
-def test_a_dimension_without_expected_now_expects_the_listed_instances(lake: Lake) -> None:
-    rows = refreshed(lake, ["a"], configured=["b"])
-    lake.write_table(INSTANCES_TABLE, rows.drop_columns(["expected_now"]))
-    assert known_instances(lake) == ("a",)
-    assert by_id(refreshed(lake, []))["a"]["first_seen"] == TODAY

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.parameters import platform_of
+from later_reporting_dagster.contract.query import MAX_INSTANCE_CHARACTERS
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
-    MAX_INSTANCE_CHARACTERS,
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
     find_unmatched_content_types,

@@ -1,17 +1,17 @@
-"""Removes secrets from text received from the server before it is logged or shown in an error."""
+"""Text of the server as one line without secrets, before it is logged or shown in an error."""
 
 import html
 import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-REDACTED_PART_LENGTH = 8  # consecutive characters of a secret; fewer may match by chance
+HIDDEN_PART_LENGTH = 8  # consecutive characters of a secret; fewer may match by chance
 
 _UNICODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _LONG_WORD = re.compile(r"([\w+/=%~-]{8})[\w+/=%~-]{24,}")  # 32 characters or more: base64 of 24 bytes has 32
 
 
-def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
+def safe_line(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
     """Return a text as one short, printable line without secrets or parts of them.
 
     Any eight consecutive characters of a secret are replaced, in upper or lower case, and also where they are escaped
@@ -27,7 +27,7 @@ def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
     normalized, positions = _normalize(text)
     shown = list(text)
     for spelling, _ in map(_normalize, {*secrets, *map(_unescape, secrets)}):
-        size = min(len(spelling), REDACTED_PART_LENGTH)
+        size = min(len(spelling), HIDDEN_PART_LENGTH)
         parts = {spelling[start : start + size] for start in range(len(spelling) - size + 1)} - {""}
         for start in range(len(normalized) - size + 1):
             if normalized[start : start + size] in parts:
