@@ -23,7 +23,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import API_VERSIONS, CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
+from tests.serve.clients import authenticate, days_query, fetch_rows
 
 # The same few examples in every run and on any machine. The other settings are all those in which Hypothesis's profile
 # for CI servers differs from its default, so that tests run the same there.
@@ -163,6 +165,10 @@ class Service:
         for message in messages:
             await send(message)
 
+    def refuse_campaigns(self, status: int) -> None:
+        """Respond to all requests for campaigns and their performance with an error."""
+        self.override = lambda request: problem(status) if request.url.path.startswith("/v2/campaigns") else None
+
     def request_count(self, path: str) -> int:
         return sum(request.url.path == path for request in self.requests)
 
@@ -202,25 +208,14 @@ class Truth:
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
-        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
-        token = json.loads(self._client.post("/oauth/token", json=body).content)["jwt"]
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        authenticate(client, Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret))
         self._days: dict[tuple[str, date], list[Row]] = {}
 
     def day(self, date_basis: str, day: date) -> list[Row]:
         """Return all posts of a day, of all instances, as parsed JSON."""
         if (date_basis, day) not in self._days:
-            rows: list[Row] = []
-            page, pages = 1, 1
-            while page <= pages:
-                query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis}
-                response = self._client.get(
-                    "/v2/posts/performance", params={**query, "pageSize": 100, "pageNumber": page}
-                ).raise_for_status()
-                document = json.loads(response.content)
-                rows += document["data"]
-                page, pages = page + 1, document["pagination"]["totalPages"]
-            self._days[date_basis, day] = rows
+            query = days_query(day, day, ("dateBasis", date_basis), ("pageSize", 100))
+            self._days[date_basis, day] = fetch_rows(self._client, query)
         return self._days[date_basis, day]
 
     def partition(self, date_basis: str, day: date, instance_id: str) -> list[Row]:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from math import fsum
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -46,6 +45,11 @@ CAMPAIGN_METRICS = (
     "estimatedValueGenerated", "impressions", "paidAdSpend", "paidClicks", "paidCost", "paidEngagements",
     "paidImpressions", "paidReturnOnAdSpend", "postsCount", "trackingLinksClicks", "trackingLinksConversionValue",
     "trackingLinksConversions",
+)  # fmt: skip
+DECIMAL_CAMPAIGN_METRICS = (
+    "affiliateLinksCommissionEarned", "affiliateLinksConversionRate", "affiliateLinksRoi", "affiliateLinksSales",
+    "estimatedContentCost", "estimatedValueGenerated", "paidAdSpend", "paidCost", "paidReturnOnAdSpend",
+    "trackingLinksConversionValue",
 )  # fmt: skip
 SORT_PROPERTIES = (*PAGED_METRICS, "postDate")
 PLATFORMS = ("instagram", "tiktok", "facebook", "youtube", "twitter")
@@ -138,32 +142,23 @@ class Posts:
         ]
 
     def campaigns_reported(self, day: date) -> list[Row]:
-        """Return the campaigns with posts that have metrics on a day, with all metrics of that day.
-
-        The metrics are added up over all instances, up to the largest values. Those that posts do not have are random.
-        """
-        posts: dict[int, list[Row]] = {}
+        """Return the campaigns with posts that have metrics on a day, with random metrics of that day."""
+        content_types: dict[int, set[str | None]] = {}
         for post in self.reported(day):
-            posts.setdefault(post["campaignId"], []).append(post)
-        return [_campaign_performance(self._seed, number, day, rows) for number, rows in posts.items()]
+            content_types.setdefault(post["campaignId"], set()).add(post["contentType"])
+        return [_campaign_performance(self._seed, day, number, types) for number, types in content_types.items()]
 
 
-def _campaign_performance(seed: int, number: int, day: date, posts: list[Row]) -> Row:
+def _campaign_performance(seed: int, day: date, number: int, content_types: set[str | None]) -> Row:
     random = Random(f"{seed} {number} {day}")
     metrics: Row = {name: random.choice((None, 0, random.randrange(10**9))) for name in CAMPAIGN_METRICS}
-    for name in ("CommissionEarned", "ConversionRate", "Roi", "Sales"):
-        metrics[f"affiliateLinks{name}"] = random.choice((None, round(1000 * random.random(), 2)))
-    for name in ("estimatedContentCost", "paidAdSpend", "paidCost", "paidReturnOnAdSpend"):
+    for name in DECIMAL_CAMPAIGN_METRICS:
         metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
-    for name in ("engagements", "estimatedValueGenerated", "impressions", "paidEngagements", "paidImpressions"):
-        known = [post[name] for post in posts if post[name] is not None]
-        if name == "estimatedValueGenerated":
-            metrics[name] = min(fsum(known), LARGEST_VALUE) if known else None
-        else:
-            metrics[name] = min(sum(known), LARGEST_COUNT) if known else None
-    metrics["postsCount"] = len(posts)
-    types = {post["contentType"] for post in posts} - {None}
-    return {"campaignId": number, "name": f"№ {number}", "networks": sorted(types)} | metrics
+    return {
+        "campaignId": number,
+        "name": f"№ {number}",
+        "networks": sorted(each for each in content_types if each),
+    } | metrics
 
 
 def _day(post: Row) -> date:
@@ -244,10 +239,8 @@ class IndependentServer:
             select the version.
         token_seconds: Lifetime of a token.
         faults: Shares of all responses by fault: a status such as `429`; `cut` within the body; `dropped` before the
-            response; `expired` cursor; `revoked` tokens, all of them.
-        seed: Selects the requests with faults. Each fault occurs once there were half as many requests as it needs on
-            average.
-        injected: Number of injected faults, by fault.
+            response.
+        injected: Number of injected faults, by fault. The number of a request selects its fault.
         issued: Number of issued tokens.
     """
 
@@ -255,13 +248,11 @@ class IndependentServer:
     by_cursor: bool | None = None
     token_seconds: float = 3600.0
     faults: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     issued: int = 0
 
     def __post_init__(self) -> None:
         self._valid_until: dict[str, float] = {}
-        self._suitable: Counter[str] = Counter()
         self._requests = 0
         self._lock = threading.Lock()
 
@@ -327,27 +318,16 @@ class IndependentServer:
         known.sort(key=lambda row: row[sort_property], reverse=parameters.get("sortDirection") != ["ASC"])
         return known + [row for row in rows if row[sort_property] is None]
 
-    def draw_fault(self, request: str) -> tuple[str | None, Random]:
-        """Return the fault of a request, if any, and its source of random numbers."""
+    def draw_fault(self) -> tuple[str | None, Random]:
+        """Return the fault of the next request, if any, and its source of random numbers."""
         with self._lock:
             self._requests += 1
-            random = Random(f"{self.seed} {self._requests}")
-            number = random.random()
-            for name, share in self.faults.items():
-                if {"expired": "nextCursor=", "revoked": "GET "}.get(name, "") in request:
-                    self._suitable[name] += 1
-                    # Which request comes when depends on the threads, so chance alone may leave out a fault.
-                    is_overdue = name not in self.injected and self._suitable[name] * share >= 0.5
-                    if number < share or is_overdue:
-                        self.injected[name] += 1
-                        return name, random
-                number -= share
-            return None, random
-
-    def revoke_tokens(self) -> None:
-        """Accept none of the issued tokens any more."""
-        with self._lock:
-            self._valid_until.clear()
+            random = Random(self._requests)
+            kinds, shares = [*self.faults, None], [*self.faults.values(), 1 - sum(self.faults.values())]
+            (fault,) = random.choices(kinds, shares)
+            if fault:
+                self.injected[fault] += 1
+            return fault, random
 
     def _issue_token(self) -> str:
         with self._lock:
@@ -443,18 +423,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         reply = self.api.respond(method, self.path, authorization=self.headers.get("Authorization", ""), body=body)
-        fault, random = self.api.draw_fault(f"{method} {self.path}")
-        match fault:
-            case "expired":
-                reply = _problem(400)
-            case "revoked":
-                self.api.revoke_tokens()
-                reply = _problem(401)
-            case "500":
-                reply = _problem(500)
-            case "dropped":
-                self.close_connection = True
-                return
+        fault, random = self.api.draw_fault()
+        if fault == "dropped":
+            self.close_connection = True
+            return
+        if fault == "500":
+            reply = _problem(500)
         content, media_type = json.dumps(reply.document, ensure_ascii=False).encode(), reply.media_type
         status = reply.status
         if fault in ("429", "503"):

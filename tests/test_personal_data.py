@@ -28,7 +28,7 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
 from later_reporting_dagster.sandbox import FaultMiddleware, World, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
-from tests.test_secrets import as_text, values_in
+from tests.test_secrets import contents_of
 
 pytestmark = pytest.mark.e2e
 
@@ -128,26 +128,15 @@ class User:
     def lake(self) -> Path:
         return self.directory / "lake"
 
-    def contents(self, *below: str) -> dict[str, bytes]:
-        """Return the content of each file below these directories, by path; Parquet and SQLite also as text."""
-        contents: dict[str, bytes] = {}
-        for path in (file for name in below for file in self.directory.glob(name) for file in [file, *file.rglob("*")]):
-            if path.is_file():
-                text = as_text(path) if path.suffix == ".parquet" else b""
-                if path.suffix == ".db":
-                    text = b"\n".join(values_in(path))
-                contents[str(path.relative_to(self.directory))] = path.read_bytes() + text
-        return contents
-
-
-def kinds_in(contents: dict[str, bytes], creators: Creators) -> dict[str, set[str]]:
-    """Return, by kind, the paths of the contents that have any of the texts."""
-    found: dict[str, set[str]] = {}
-    for kind, texts in {**creators.texts, "failed": {IN_FAILED_RESPONSES}}.items():
-        encoded = {form.encode() for text in texts for form in (text, json.dumps(text)[1:-1], repr(text)[1:-1])}
-        if paths := {path for path, content in contents.items() if any(form in content for form in encoded)}:
-            found[kind] = paths
-    return found
+    def kinds_in(self, creators: Creators, *below: str) -> dict[str, set[str]]:
+        """Return the paths below some others whose content has any of the texts, by kind."""
+        contents = contents_of(self.directory, *below)
+        found: dict[str, set[str]] = {}
+        for kind, texts in {**creators.texts, "failed": {IN_FAILED_RESPONSES}}.items():
+            encoded = {form.encode() for text in texts for form in (text, json.dumps(text)[1:-1], repr(text)[1:-1])}
+            if paths := {path for path, content in contents.items() if any(form in content for form in encoded)}:
+                found[kind] = paths
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -185,18 +174,16 @@ def test_search_finds_what_is_stored_by_default(stored: User, creators: Creators
     kinds = {*creators.texts}
     assert all(creators.texts.values())
     for place in ("lake/posts_published", "lake/post_metrics_daily", "lake/_quarantine", "*.printed"):
-        assert kinds_in(stored.contents(place), creators).keys() == kinds, place
-    assert kinds_in(stored.contents("lake/_compacted"), creators).keys() == kinds
-    assert {"name", "profile", "post"} <= kinds_in(stored.contents("lake/organic_paid_report"), creators).keys()
-    assert {"name", "handle"} <= kinds_in(stored.contents("home"), creators).keys()
+        assert stored.kinds_in(creators, place).keys() == kinds, place
+    assert stored.kinds_in(creators, "lake/_compacted").keys() == kinds
+    assert {"name", "profile", "post"} <= stored.kinds_in(creators, "lake/organic_paid_report").keys()
+    assert {"name", "handle"} <= stored.kinds_in(creators, "home").keys()
 
 
 def test_nothing_is_found_where_profiles_are_not_stored(not_stored: User, creators: Creators) -> None:
-    contents = not_stored.contents("*")
-    assert {path.partition("/")[0] for path in contents} >= {"home", "lake", "0 backfill.printed"}
-    assert any(path.startswith("lake/_compacted") for path in contents)
-    assert any(path.startswith("lake/_quarantine") for path in contents)
-    assert kinds_in(contents, creators) == {}
+    assert not_stored.kinds_in(creators, "*") == {}
+    for path in ("home/history", "lake/_compacted", "lake/_quarantine", "0 backfill.printed"):
+        assert (not_stored.directory / path).exists()
     rows = pq.read_table(not_stored.lake / "organic_paid_by_creator" / "part-0.parquet")
     assert rows["creator_id"].null_count < rows.num_rows
     assert len({*rows["creator_id"].to_pylist()}) > 5
@@ -208,7 +195,7 @@ def test_day_that_is_fetched_again_loses_them(stored: User, creators: Creators, 
     days = ("--start", str(FIRST_DAY), "--end", str(FIRST_DAY))
     printed = user.run("backfill", "--asset", "posts_published", *days, **{SETTING: "false"})
     assert "1 day, 1 of them changed" in printed
-    found = kinds_in(user.contents("lake/posts_published"), creators)
+    found = user.kinds_in(creators, "lake/posts_published")
     assert {path.split("/")[2] for path in found["name"]} == {f"date=2024-02-0{day}" for day in range(2, 6)}
 
 
@@ -234,7 +221,7 @@ def test_redact_keeps_all_but_personal_data(
         user.run("redact", exit_code=1, **{SETTING: "false"})
     user.run("redact", **{SETTING: "false"})
 
-    assert kinds_in(user.contents("lake"), creators) == {}
+    assert user.kinds_in(creators, "lake") == {}
     quarantine = [path.read_text().count("\n") for path in sorted(stored.lake.glob("_quarantine/**/*.jsonl"))]
     assert quarantine == [path.read_text().count("\n") for path in sorted(user.lake.glob("_quarantine/**/*.jsonl"))]
     for path, (metadata, rows) in before.items():
@@ -252,7 +239,7 @@ def test_redact_keeps_all_but_personal_data(
 
     user.run("refresh", **{SETTING: "false"})
     assert (user.lake / "organic_paid_report" / "report.html").exists()
-    assert kinds_in(user.contents("lake"), creators) == {}
+    assert user.kinds_in(creators, "lake") == {}
 
 
 def test_records_of_runs_can_be_removed_as_documented(
@@ -265,7 +252,7 @@ def test_records_of_runs_can_be_removed_as_documented(
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("VACUUM")
     shutil.rmtree(user.directory / "home" / "storage")
-    assert kinds_in(user.contents("home"), creators) == {}
+    assert user.kinds_in(creators, "home") == {}
 
     requests = service.data_requests
     days = ("--start", str(FIRST_DAY), "--end", str(LAST_DAY))

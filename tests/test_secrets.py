@@ -16,7 +16,7 @@ import sys
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -204,10 +204,10 @@ python_logs:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """Everything that the commands have written, by output or path; all secrets, by name; and what the servers did."""
+    """Everything that the commands have written, by output or path; and all secrets and tokens that were sent."""
 
     contents: dict[str, bytes]
-    secrets: dict[str, str]
+    secrets: set[str]
     statuses: list[int]
     echo_counts: Counter[bool]
 
@@ -254,31 +254,25 @@ def leftovers(tmp_path_factory: pytest.TempPathFactory) -> Leftovers:
             timeout=WAIT_SECONDS,
             check=False,
         )
-    contents = {"stdout": command.stdout, "stderr": command.stderr}
-    for file in sorted(directory.rglob("*")):
-        if file.is_file():
-            name = str(file.relative_to(directory))
-            contents[name] = file.read_bytes()
-            if file.suffix == ".parquet":
-                contents[f"{name} as text"] = as_text(file)
-            elif contents[name].startswith(b"SQLite"):
-                contents[f"{name} as text"] = b"\n".join(values_in(file))
+    contents = {"stdout": command.stdout, "stderr": command.stderr, **contents_of(directory)}
     sent = {request.headers.get("authorization", "").removeprefix("Bearer ") for request in service.requests}
-    tokens = {f"token {number}": token for number, token in enumerate(sorted(sent - {"", ACCESS_TOKEN}))}
-    secrets = {
-        "client id": CLIENT_ID,
-        "client secret": CLIENT_SECRET,
-        "wrong secret": WRONG_SECRET,
-        "access token": ACCESS_TOKEN,
-        "echoed token": ECHOED_TOKEN,
-        **tokens,
-    }
+    secrets = (sent - {""}) | {CLIENT_ID, CLIENT_SECRET, WRONG_SECRET, ACCESS_TOKEN, ECHOED_TOKEN}
     return Leftovers(contents, secrets, failures.statuses, echo_counts)
 
 
-def as_text(file: Path) -> bytes:
-    parquet = pq.ParquetFile(file)
-    return repr((parquet.metadata.metadata, parquet.schema_arrow, parquet.read().to_pylist())).encode()
+def contents_of(directory: Path, *below: str) -> dict[str, bytes]:
+    """Return the content of each file of a directory, or of some paths below it; Parquet and SQLite also as text."""
+    contents: dict[str, bytes] = {}
+    paths = [path for name in below or ("*",) for path in directory.glob(name)]
+    for file in (file for path in paths for file in (path, *path.rglob("*")) if file.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".parquet":
+            parquet = pq.ParquetFile(file)
+            content += repr((parquet.metadata.metadata, parquet.schema_arrow, parquet.read().to_pylist())).encode()
+        elif content.startswith(b"SQLite"):
+            content += b"\n".join(values_in(file))
+        contents[str(file.relative_to(directory))] = content
+    return contents
 
 
 def values_in(database: Path) -> Iterator[bytes]:
@@ -304,26 +298,24 @@ def decoded(content: bytes, depth: int = 0) -> Iterator[bytes]:
                 yield from decoded(inner, depth + 1)
 
 
-def encodings(secret: str) -> dict[str, bytes]:
+def encodings(secret: str) -> set[str]:
     """Return the forms in which a secret may occur in a text."""
     in_json = json.dumps(secret)[1:-1]
-    texts = {"as it is": secret, "in JSON": in_json, "in JSON in JSON": json.dumps(in_json)[1:-1]}
-    texts |= {"in a URL": quote(secret, safe=""), "in a path": quote(secret), "as Python literal": repr(secret)[1:-1]}
+    texts = {secret, secret.upper(), in_json, json.dumps(in_json)[1:-1], repr(secret)[1:-1]}
+    texts |= {quote(secret, safe=""), quote(secret)}
     # The base64 of a text inside a longer one depends on the number of bytes before it, modulo three.
     for before in range(3):
         inner = base64.b64encode(b"\0" * before + secret.encode())
-        texts[f"in base64, {before} bytes later"] = inner[4 * (before > 0) : -4].decode()
-    return {name: text.encode() for name, text in texts.items()}
+        texts.add(inner[4 * (before > 0) : -4].decode())
+    return texts
 
 
-def fragments_in(contents: dict[str, bytes], *secrets: str) -> set[tuple[str, bytes]]:
-    """Return names of contents with fragments of secrets, also in upper case or base64.
+def fragments_in(contents: Mapping[str, bytes], *secrets: str) -> set[tuple[str, bytes]]:
+    """Return names of contents with fragments of secrets in any encoding.
 
     Every 20 characters of a secret contain one of its aligned fragments of 10 characters.
     """
-    texts = [
-        text for secret in secrets for text in (secret, secret.upper(), base64.b64encode(secret.encode()).decode())
-    ]
+    texts = {text for secret in secrets for text in encodings(secret)}
     fragments = {text[start : start + 10].encode() for text in texts for start in range(0, len(text) - 9, 10)}
     return {(name, fragment) for name, content in contents.items() for fragment in fragments if fragment in content}
 
@@ -342,20 +334,12 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
     assert {401, 403, 400, 500, 429, 418} <= {*leftovers.statuses}
     assert min(leftovers.echo_counts.values()) >= len(ECHOES)
     assert any(name.startswith("lake/posts_published") for name in leftovers.contents)
-    assert len([name for name in leftovers.secrets if name.startswith("token")]) >= 2
+    assert len(leftovers.secrets) >= 7  # with two issued tokens
 
 
 @pytest.mark.e2e
 def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
-    found = [
-        f"{name}, {encoding}, in {place}"
-        for name, secret in leftovers.secrets.items()
-        for encoding, encoded in encodings(secret).items()
-        for place, content in leftovers.contents.items()
-        if encoded in content
-    ]
-    assert found == []
-    assert fragments_in(leftovers.contents, *leftovers.secrets.values()) == set()
+    assert fragments_in(leftovers.contents, *leftovers.secrets) == set()
 
 
 # Errors and reprs.
@@ -366,12 +350,6 @@ QUERY = PerformanceQuery(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2),
 def error_contents(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     return b"\n".join([text.encode(), repr(error).encode(), repr(vars(error)).encode(), pickle.dumps(error)])
-
-
-def assert_contains_no(content: bytes, *secrets: str) -> None:
-    for secret in secrets:
-        for encoding, encoded in encodings(secret).items():
-            assert encoded not in content, f"{secret} {encoding} in {content!r}"
 
 
 def make_client(base_url: str, *, credentials: ClientCredentials | AccessToken | None = None) -> LaterClient:
@@ -410,8 +388,6 @@ def test_client_errors_contain_no_part_of_a_secret(echo: str) -> None:
             error_contents(error_of(make_client(base_url, credentials=credentials)))
             for credentials in (None, AccessToken(ECHOED_TOKEN))
         )
-    assert_contains_no(secret_error, CLIENT_SECRET)
-    assert_contains_no(token_error, ECHOED_TOKEN)
     assert fragments_in({"secret": secret_error, "token": token_error}, CLIENT_SECRET, ECHOED_TOKEN) == set()
 
 
@@ -427,6 +403,5 @@ def test_reprs_of_resources_and_clients_contain_no_secret() -> None:
     objects += [token_resource, token_resource.credentials(), token_resource.client()]
     for exchange in (vars(each.client())["_transport"] for each in (resource, token_resource)):
         objects += [exchange, vars(exchange)["_token"]]
-    assert_contains_no(
-        "\n".join(f"{each!r} {each}" for each in objects).encode(), CLIENT_SECRET, ACCESS_TOKEN, LAKE_PASSWORD
-    )
+    texts = {repr(each): f"{each!r} {each}".encode() for each in objects}
+    assert fragments_in(texts, CLIENT_SECRET, ACCESS_TOKEN, LAKE_PASSWORD) == set()

@@ -41,7 +41,7 @@ from later_reporting_dagster.defs.definition_settings import (
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
-from later_reporting_dagster.sandbox import demo_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, demo_sandbox
 
 # Dagster's mark of a secret.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
@@ -227,7 +227,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     def credentials(self) -> ClientCredentials | AccessToken:
         """Return the access token if one is set, else client id and secret; in demo mode those of the sandbox."""
         if self.demo_mode:
-            sandbox = demo_sandbox(newest_day(datetime.now(UTC)))
+            sandbox = SandboxOptions()
             return ClientCredentials(client_id=sandbox.client_id, client_secret=sandbox.client_secret)
         if self.access_token:
             with _invalid_setting("access_token"):
@@ -267,7 +267,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     def api_url(self) -> str:
         """Return the URL of the API; in demo mode that of the sandbox, which is started if necessary."""
-        return demo_sandbox(newest_day(datetime.now(UTC))).base_url if self.demo_mode else self.base_url
+        return demo_sandbox(newest_day(datetime.now(UTC))) if self.demo_mode else self.base_url
 
     def selected_api_version(self) -> ApiVersion | None:
         """Return the configured API version; None to detect it."""

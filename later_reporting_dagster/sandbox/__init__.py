@@ -8,7 +8,6 @@ from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
 from later_reporting_dagster.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
 from later_reporting_dagster.sandbox.malformed_rows import parse_rates as parse_rates
-from later_reporting_dagster.sandbox.sandbox_app import DemoSandbox as DemoSandbox
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.sandbox.sandbox_app import create_app as create_app
 from later_reporting_dagster.sandbox.sandbox_app import demo_sandbox as demo_sandbox

@@ -19,7 +19,6 @@ from later_reporting_dagster.sandbox.synthetic_world import (
     child,
     floor,
     log_normal,
-    part_of,
     quotient,
     uniform,
 )
@@ -100,17 +99,11 @@ def cursor_only_metrics(world: World, rows: IntArray, *, since: int, until: int)
     Metrics that a content type does not support are not available. Additive metrics are shares of engagements or
     impressions and accrue like these. Reach is not additive: most of it is reached in the first days.
     """
-    posts = world.posts
-    key = child(world.instance_keys[posts.instance[rows]], posts.post_id[rows])
-    totals = world.totals(rows)
-    values: dict[str, IntArray] = {}
-    for name, (whole, per_mille) in _PARTS.items():
-        total = part_of(totals[whole], name, per_mille=per_mille, keys=key)
-        values[name] = world.recorded(total, rows, since=since, until=until)
+    posts, key, totals = world.posts, world.post_keys(rows), world.totals(rows)
+    values = world.parts(_PARTS, rows, since=since, until=until)
+    recorded = world.accrued(rows, since=since, until=until)
     for name, (base, per_mille) in _REACH.items():
-        maximum = np.where(totals[base] < 0, NOT_AVAILABLE, totals[base] * per_mille // 1000)
-        impressions = world.recorded(totals[base], rows, since=since, until=until)
-        values[name] = np.where(maximum < 0, NOT_AVAILABLE, np.minimum(maximum, impressions))
+        values[name] = np.minimum(totals[base] * per_mille // 1000, recorded[base])  # -1 stays -1
     followers = floor(log_normal(child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
     values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
     # In hundredths of a second; the API reference names no unit.

@@ -1,39 +1,34 @@
 """The sandbox application with faults: draw a fault for each request, apply it and send the response."""
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from http import HTTPStatus
 from random import Random
+from typing import Any, cast
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.parameters import API_VERSIONS, TOKEN_PATH
-from later_reporting_dagster.endpoint.responses import JsonObject, ProblemError
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,
     FAULTS,
-    ApiVersionFault,
     Fault,
     FaultContext,
     FaultResponse,
     FaultSettings,
-    PageFault,
-    ResponseFault,
+    FaultState,
 )
 from later_reporting_dagster.sandbox.malformed_rows import MalformedRows, draw, validate_rates
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts
+from later_reporting_dagster.sandbox.served_posts import ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World
 
 FAULTS_HEADER = "X-Sandbox-Faults"
 """With the value `off`, a request gets the current data without a fault. Malformed rows stay malformed."""
 
 _POST_ADDING_FAULTS = {"post-inserted", "post-exchanged"}
-_PADDING = b" " * 2**20
 
 
 class FaultMiddleware:
@@ -44,6 +39,7 @@ class FaultMiddleware:
     response is correct. Faults that close a connection require uvicorn.
 
     Attributes:
+        faults: Probabilities by name in `FAULTS`; tests empty it while the sandbox runs.
         injected: Number of injected faults, by fault.
         altered: By malformation, the original keys of the altered rows that were served.
 
@@ -51,7 +47,6 @@ class FaultMiddleware:
         faults: Probabilities by name in `FAULTS`; their sum is at most 1.
         malformed_rows: Shares of all rows by name in `MALFORMATIONS`; their sum is at most 1.
         seed: Selects the requests with faults and the malformed rows.
-        sleep: Wait for latency and slow responses.
     """
 
     def __init__(
@@ -63,84 +58,49 @@ class FaultMiddleware:
         seed: int = 0,
         settings: FaultSettings | None = None,
         options: SandboxOptions | None = None,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._faults = validate_rates(faults or {}, known=FAULTS, kind="fault")
-        self._seed = seed
-        self._settings = settings or FaultSettings()
-        self._options = options or SandboxOptions()
-        self._api_version = self._options.api_version
-        self._clock = clock
-        self._sleep = sleep
+        options = options or SandboxOptions()
+        self.faults = validate_rates(faults or {}, known=FAULTS, kind="fault")
+        self.injected = Counter(dict.fromkeys(self.faults, 0))
         alter = MalformedRows(malformed_rows or {}, seed=seed)
-        pending_seed = seed if _POST_ADDING_FAULTS & self._faults.keys() else None
-        self._posts = ServedPosts(world, alter=alter, pending_seed=pending_seed)
-        self._app: ASGIApp = create_app(
-            world,
-            options=self._options,
-            clock=clock,
-            sleep=sleep,
-            posts=self._posts,
-            page_response=self._page_response,
-            api_version=lambda: self._api_version,
-        )
-        self._request_counts: Counter[str] = Counter()
-        self._revoked: set[str] = set()
-        self.injected = Counter(dict.fromkeys(self._faults, 0))
         self.altered = alter.altered
+        pending_seed = seed if _POST_ADDING_FAULTS & self.faults.keys() else None
+        posts = ServedPosts(world, alter=alter, pending_seed=pending_seed)
+        self._state = state = FaultState(posts, options.api_version)
+        self._app: ASGIApp = create_app(world, options=options, posts=posts, api_version=lambda: state.api_version)
+        self._settings = settings or FaultSettings()
+        self._seed = seed
+        self._request_counts: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
+        headers, api_version = Headers(scope=scope), self._state.api_version
         authorization = headers.get("authorization", "")
-        if authorization in self._revoked:
-            scope = {**scope, "headers": list(scope["headers"])}
-            MutableHeaders(scope=scope)["authorization"] = "Bearer revoked"
-        path = scope["path"]
+        if authorization in self._state.revoked:
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"authorization"]}
         fault, random = self._draw(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
-        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
-        if isinstance(fault, ApiVersionFault) and path != TOKEN_PATH:
-            self._switch_api_version(fault)
-        if not isinstance(fault, ResponseFault) or path not in fault.paths:
+        if fault is None or scope["path"] not in fault.paths or api_version not in fault.api_versions:
             await self._app(scope, receive, send)
             return
-        if fault.skips_app:
-            rate_limit_headers = self._options.rate_limit.headers.items()
-            response = FaultResponse(200, {name.lower(): value for name, value in rate_limit_headers})
-        else:
-            response = await self._app_response(scope, receive)
+        response = await self._app_response(scope, receive)
         if response.status == HTTPStatus.OK:
-            response = fault.apply(response, FaultContext(random, self._settings, self._clock()))
-            self.injected[fault.name] += 1
-            if response.revokes_token:
-                self._revoked.add(authorization)
-        await self._send(response, receive, send)
+            context = FaultContext(
+                random=random,
+                settings=self._settings,
+                state=self._state,
+                query_string=scope["query_string"].decode("latin-1"),
+                authorization=authorization,
+            )
+            if faulty := fault.apply(response, context):
+                self.injected[fault.name] += 1
+                response = faulty
+        await _send(response, receive, send)
 
     def _draw(self, scope: Scope) -> tuple[Fault | None, Random]:
         request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
         self._request_counts[request] += 1
         random = Random(f"{self._seed} {request} {self._request_counts[request]}")
-        name = draw(self._faults, random)
+        name = draw(self.faults, random)
         return FAULTS[name] if name else None, random
-
-    def _switch_api_version(self, fault: ApiVersionFault) -> None:
-        if self._api_version is self._options.api_version:
-            self._api_version = next(each for each in API_VERSIONS.values() if each is not self._api_version)
-            self.injected[fault.name] += 1
-
-    def _page_response(self, requested: RequestedPage) -> JsonObject:
-        """Return the body of a page, with the drawn page fault if it is possible for the page."""
-        if (drawn_fault := _drawn_page_fault.get()) and requested.page.api_version in drawn_fault[0].api_versions:
-            fault, random = drawn_fault
-            try:
-                body = fault.apply(requested, FaultContext(random, self._settings, self._clock()))
-            except ProblemError:
-                self.injected[fault.name] += 1
-                raise
-            if body is not None:
-                self.injected[fault.name] += 1
-                return body
-        return requested.body()
 
     async def _app_response(self, scope: Scope, receive: Receive) -> FaultResponse:
         messages: list[Message] = []
@@ -149,47 +109,30 @@ class FaultMiddleware:
             messages.append(message)
 
         await self._app(scope, receive, collect)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in messages[0]["headers"]}
-        headers.pop("content-length", None)
-        body = b"".join(message["body"] for message in messages[1:])
-        return FaultResponse(messages[0]["status"], headers, body)
-
-    async def _send(self, response: FaultResponse, receive: Receive, send: Send) -> None:
-        if response.delay:
-            await self._wait(response.delay, receive)
-        if response.close_after == CLOSE_BEFORE_STATUS_LINE:
-            await _close_connection(receive, send)
-            return
-        headers = dict(response.headers)
-        if not response.padding:
-            headers["content-length"] = str(len(response.body))
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": encoded})
-        if response.close_after is not None:
-            await send(_body_message(response.body[: response.close_after], more=True))
-            await _close_connection(receive, send)
-            return
-        body = response.body
-        if response.padding:
-            await send(_body_message(body[:-1], more=True))
-            for start in range(0, response.padding, len(_PADDING)):
-                await send(_body_message(_PADDING[: response.padding - start], more=True))
-            body = body[-1:]
-        await send(_body_message(body, more=False))
-
-    async def _wait(self, seconds: float, receive: Receive) -> None:
-        """Wait, but only while the client is connected, so that a slow response does not delay a shutdown."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._sleep(seconds), _disconnected(receive))]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        headers = dict(Headers(raw=messages[0]["headers"]))
+        del headers["content-length"]
+        return FaultResponse(messages[0]["status"], headers, b"".join(message["body"] for message in messages[1:]))
 
 
-_drawn_page_fault: ContextVar[tuple[PageFault, Random] | None] = ContextVar("drawn page fault", default=None)
+async def _send(response: FaultResponse, receive: Receive, send: Send) -> None:
+    if response.delay:
+        await _wait(response.delay, receive)
+    is_cut = response.close_after is not None
+    if response.close_after != CLOSE_BEFORE_STATUS_LINE:
+        headers = Response(response.body, headers=response.headers).raw_headers
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        sent = response.body[: response.close_after]
+        await send({"type": "http.response.body", "body": sent, "more_body": is_cut})
+    if is_cut:
+        await _close_connection(receive, send)
 
 
-def _body_message(body: bytes, *, more: bool) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more}
+async def _wait(seconds: float, receive: Receive) -> None:
+    """Wait, but only while the client is connected, so that a slow response does not delay a shutdown."""
+    waits = [asyncio.ensure_future(wait) for wait in (asyncio.sleep(seconds), _disconnected(receive))]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -199,10 +142,5 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _close_connection(receive: Receive, send: Send) -> None:
     """Close the connection of a request. ASGI has no message for it: use the transport of uvicorn's `send`."""
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is None:
-        raise ConnectionError(
-            "cannot close the connection: serve FaultMiddleware by uvicorn, without other middleware around it"
-        )
-    transport.close()
+    cast(Any, send).__self__.transport.close()
     await _disconnected(receive)

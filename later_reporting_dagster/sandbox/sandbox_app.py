@@ -3,39 +3,27 @@
 import asyncio
 import atexit
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, partial
-from http import HTTPStatus
 
 from msgspec.structs import replace
 from starlette.applications import Starlette
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.parameters import PAGED, ApiVersion, ProblemType
+from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
 from later_reporting_dagster.endpoint.app import Caller, RateLimit, instances_in_scope
 from later_reporting_dagster.endpoint.app import create_app as create_server_app
 from later_reporting_dagster.endpoint.http_server import running_server
 from later_reporting_dagster.endpoint.query_parameters import CampaignsQuery, PostsQuery
-from later_reporting_dagster.endpoint.responses import (
-    JsonObject,
-    PageRequest,
-    PageResponse,
-    ProblemError,
-    unsupported_metrics,
-)
+from later_reporting_dagster.endpoint.responses import PageRequest, PageResponse, unsupported_metrics
 from later_reporting_dagster.endpoint.tokens import Client, Tokens
 from later_reporting_dagster.sandbox.campaigns import CampaignStore
 from later_reporting_dagster.sandbox.cursor_metrics import find_unsupported_metrics
-from later_reporting_dagster.sandbox.served_posts import RequestedPage, ServedPosts, included_content_types
+from later_reporting_dagster.sandbox.served_posts import ServedPosts, included_content_types
 from later_reporting_dagster.sandbox.synthetic_world import World, two_years_before
-
-_REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
-    403: (ProblemType.FORBIDDEN, "these credentials cannot access campaigns"),
-    404: (ProblemType.NOT_FOUND, "Not Found"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +34,6 @@ class SandboxOptions:
         instance_scope: Instances that the credentials can access; None: all of the world.
         latency_seconds: Delay of each admitted request.
         refused_campaign_metrics: Metrics that the campaign performance route does not offer.
-        campaigns_status: Status of the response to all requests for campaigns and their performance: 403 or 404; None:
-            serve them.
     """
 
     client_id: str = "sandbox-client"
@@ -59,11 +45,8 @@ class SandboxOptions:
     token_lifetime_seconds: int = 43_200
     api_version: ApiVersion = PAGED
     refused_campaign_metrics: tuple[str, ...] = ()
-    campaigns_status: int | None = None
 
     def __post_init__(self) -> None:
-        if self.campaigns_status not in (None, *_REFUSALS):
-            raise ValueError(f"campaigns_status must be 403 or 404, not {self.campaigns_status}")
         known = {metric.api_name for metric in CAMPAIGN_METRICS}
         if unknown := [name for name in self.refused_campaign_metrics if name not in known]:
             raise ValueError(f"unknown campaign metric: {', '.join(unknown)}")
@@ -78,29 +61,25 @@ def create_app(
     *,
     options: SandboxOptions | None = None,
     clock: Callable[[], float] = time.time,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     posts: ServedPosts | None = None,
-    page_response: Callable[[RequestedPage], JsonObject] = RequestedPage.body,
     api_version: Callable[[], ApiVersion] | None = None,
 ) -> Starlette:
     """Return the sandbox as an ASGI application.
 
     Args:
         clock: Return seconds since the epoch, for tokens and the rate limit.
-        sleep: Wait for the latency.
         posts: The posts to serve; None: all posts of the world.
-        page_response: Return the body of a page of posts, of campaigns or of their performance.
         api_version: Return the API version of a request when it arrives; None: that of the options.
     """
     options = options or SandboxOptions()
-    client = Client(options.client_id, options.client_secret, _instance_scope(world, options))
+    scope = world.instance_ids if options.instance_scope is None else options.instance_scope
+    client = Client(options.client_id, options.client_secret, scope)
     posts = posts or ServedPosts(world)
     store = _SyntheticStore(
         world=world,
         options=options,
         posts=posts,
         campaigns=CampaignStore(world, posts, refused_metrics=options.refused_campaign_metrics),
-        page_response=page_response,
     )
     return create_server_app(
         store,
@@ -108,16 +87,8 @@ def create_app(
         rate_limit=options.rate_limit,
         api_version=lambda _: api_version() if api_version else options.api_version,
         clock=clock,
-        delay=partial(sleep, options.latency_seconds) if options.latency_seconds else None,
+        delay=partial(asyncio.sleep, options.latency_seconds) if options.latency_seconds else None,
     )
-
-
-def _instance_scope(world: World, options: SandboxOptions) -> tuple[str, ...]:
-    """Return the instances that the credentials can access; raise `ValueError` if the world does not have one."""
-    scope = world.instance_ids if options.instance_scope is None else options.instance_scope
-    if unknown := set(scope) - set(world.instance_ids):
-        raise ValueError(f"instance_scope has instances that this world does not have: {', '.join(sorted(unknown))}")
-    return scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +97,6 @@ class _SyntheticStore:
     options: SandboxOptions
     posts: ServedPosts
     campaigns: CampaignStore
-    page_response: Callable[[RequestedPage], JsonObject]
 
     async def instance_ids(self) -> Sequence[str]:
         return self.world.instance_ids
@@ -134,59 +104,35 @@ class _SyntheticStore:
     async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
             raise unsupported_metrics(names)
-        query = self._in_scope(query, caller)
-        return self._respond(page, partial(self.posts.page, query), query=query)
+        return PageResponse(self.posts.page(self._in_scope(query, caller), page))
 
     async def campaigns_page(
         self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
     ) -> PageResponse:
-        self._check_campaigns()
         scope = instances_in_scope(instance_ids, caller.instance_ids or ())
-        return self._respond(page, partial(self.campaigns.page, scope))
+        return PageResponse(self.campaigns.page(scope, page))
 
     async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> PageResponse:
         """Return a page; a metric is supported unless it is refused: a campaign may have posts of any content type."""
-        self._check_campaigns()
         supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*self.options.refused_campaign_metrics}
         if names := [name for name in query.metrics or () if name not in supported]:
             raise unsupported_metrics(names)
         query = replace(query, posts=self._in_scope(query.posts, caller))
-        return self._respond(page, partial(self.campaigns.performance_page, query))
-
-    def _check_campaigns(self) -> None:
-        if self.options.campaigns_status is not None:
-            problem_type, detail = _REFUSALS[self.options.campaigns_status]
-            raise ProblemError(HTTPStatus(self.options.campaigns_status), problem_type, detail)
+        return PageResponse(self.campaigns.performance_page(query, page))
 
     def _in_scope(self, query: PostsQuery, caller: Caller) -> PostsQuery:
         return replace(query, instance_ids=instances_in_scope(query.instance_ids, caller.instance_ids or ()))
 
-    def _respond(
-        self, page: PageRequest, render: Callable[[PageRequest], JsonObject], *, query: PostsQuery | None = None
-    ) -> PageResponse:
-        requested = RequestedPage(page=page, render=render, posts=self.posts, query=query)
-        return PageResponse(self.page_response(requested))
-
-
-@dataclass(frozen=True, slots=True)
-class DemoSandbox:
-    """A running sandbox and its credentials."""
-
-    base_url: str
-    client_id: str
-    client_secret: str
-
 
 @cache
-def demo_sandbox(last_day: date) -> DemoSandbox:
-    """Return the sandbox of the demo mode, which replaces the API; there is one per process and last day of posts.
+def demo_sandbox(last_day: date) -> str:
+    """Return the URL of the sandbox of the demo mode, which replaces the API and accepts the default credentials.
 
-    Every sandbox returns the same posts for the days that it covers.
+    There is one per process and last day of posts. Each returns the same posts for the days that it covers.
     """
     # A rate limit would only slow the demo down.
     options = SandboxOptions(requests_per_window=1_000_000)
     world = World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
     stack = ExitStack()
     atexit.register(stack.close)
-    base_url = stack.enter_context(running_server(create_app(world, options=options)))
-    return DemoSandbox(base_url, options.client_id, options.client_secret)
+    return stack.enter_context(running_server(create_app(world, options=options)))

@@ -4,14 +4,13 @@ Filters and sorting work on columns; only the rows of the page are rendered. Fau
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from random import Random
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,10 @@ _PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
 _WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
+# States of a post. Faults add pending posts, and remove served ones.
+PENDING, SERVED, REMOVED = range(3)
+
+
 class ServedPosts:
     """The posts of a world that are served now: some are pending, some removed, some altered.
 
@@ -38,32 +41,26 @@ class ServedPosts:
 
     Args:
         alter: Return the row to serve for a row; None: serve all rows unchanged.
-        pending_seed: Selects the posts that are not served until `add_post` adds them; None: serve all posts.
+        pending_seed: Selects the posts that are pending at first; None: serve all posts.
     """
 
     def __init__(
-        self,
-        world: World,
-        *,
-        alter: Callable[[JsonObject], JsonObject | msgspec.Raw] | None = None,
-        pending_seed: int | None = None,
+        self, world: World, *, alter: Callable[[JsonObject], JsonObject] | None = None, pending_seed: int | None = None
     ) -> None:
         self._world = world
         self._alter = alter
         self._all_rows = lru_cache(maxsize=256)(lambda query: matching_rows(world, query))
-        count = len(world.posts)
-        self._pending = np.zeros(count, dtype=np.bool_)
+        self._states = np.full(len(world.posts), SERVED, dtype=np.int64)
         if pending_seed is not None:
-            self._pending = np.random.default_rng(pending_seed).random(count) < _PENDING_SHARE
-        self._removed = np.zeros(count, dtype=np.bool_)
-        self._additions = self._removals = 0
+            is_pending = np.random.default_rng(pending_seed).random(len(world.posts)) < _PENDING_SHARE
+            self._states[is_pending] = PENDING
+        self._changes = Counter[int]()
 
-    def rows(self, query: PostsQuery) -> IntArray:
-        rows = self._all_rows(query)
-        return rows[self._is_served(rows)]
-
-    def all_rows(self) -> IntArray:
-        return np.flatnonzero(~(self._pending | self._removed))
+    def rows(self, query: PostsQuery | None = None) -> IntArray:
+        """Return the rows that are served and match a query, in its order; None: all of the world."""
+        rows: IntArray = np.arange(len(self._states)) if query is None else self._all_rows(query)
+        served: IntArray = rows[self._states[rows] == SERVED]
+        return served
 
     def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
         """Return the body of a page.
@@ -71,63 +68,28 @@ class ServedPosts:
         A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.
         """
         if page.api_version.has_totals:
-            return self.page_of_rows(query, page, rows=self.rows(query))
+            rows = self.rows(query)
+            return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
         rows = self._all_rows(query)
-        offsets = np.flatnonzero(self._is_served(rows))
+        offsets = np.flatnonzero(self._states[rows] == SERVED)
         offsets = offsets[offsets >= page.offset]
         current, following = offsets[: page.size], offsets[page.size :]
         next_offset = int(following[0]) if len(following) else len(rows)
         return page_body(self._render(query, rows[current]), page=page, total=len(rows), next_offset=next_offset)
 
-    def page_of_rows(self, query: PostsQuery, page: PageRequest, *, rows: IntArray) -> JsonObject:
-        return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
-
-    def days(self, rows: IntArray) -> IntArray:
-        return self._world.posts.day[rows]
-
-    def add_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
-        """Add a pending post that matches a query, unless there is none or `limit` posts have been added."""
+    def change_state(self, query: PostsQuery, before: int, after: int, *, random: Random, limit: int) -> bool:
+        """Change the state of a post that matches a query; return False if none has it, or after `limit` changes."""
         rows = self._all_rows(query)
-        pending = rows[self._pending[rows]]
-        if not len(pending) or self._additions >= limit:
+        candidates = rows[self._states[rows] == before]
+        if not len(candidates) or self._changes[after] >= limit:
             return False
-        self._pending[random.choice(pending.tolist())] = False
-        self._additions += 1
+        self._states[random.choice(candidates.tolist())] = after
+        self._changes[after] += 1
         return True
-
-    def remove_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
-        """Remove a post that matches a query, unless there is none or `limit` posts have been removed."""
-        rows = self.rows(query)
-        if not len(rows) or self._removals >= limit:
-            return False
-        self._removed[random.choice(rows.tolist())] = True
-        self._removals += 1
-        return True
-
-    def _is_served(self, rows: IntArray) -> NDArray[np.bool_]:
-        return ~(self._pending[rows] | self._removed[rows])
 
     def _render(self, query: PostsQuery, rows: IntArray) -> list[Any]:
         posts = render_posts(self._world, query, rows=rows)
         return [nest_metrics(row if self._alter is None else self._alter(row), query) for row in posts]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestedPage:
-    """A requested page of posts, of campaigns or of their performance, so that faults can replace it.
-
-    Attributes:
-        render: Return the body of any page of the same list.
-        query: The query, if the rows are posts.
-    """
-
-    page: PageRequest
-    render: Callable[[PageRequest], JsonObject]
-    posts: ServedPosts
-    query: PostsQuery | None = None
-
-    def body(self) -> JsonObject:
-        return self.render(self.page)
 
 
 def matching_rows(world: World, query: PostsQuery) -> IntArray:
@@ -156,7 +118,7 @@ def nulls_last(values: IntArray) -> IntArray:
     return np.where(values < 0, np.iinfo(np.int64).max, values)
 
 
-def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dict[str, Any]]:
+def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[JsonObject]:
     """Return posts as flat JSON objects in the form of the sample in docs/api.md, "Posts performance".
 
     Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
@@ -199,12 +161,9 @@ def included_content_types(query: PostsQuery) -> list[str]:
     ]
 
 
-def nest_metrics(row: Any, query: PostsQuery) -> Any:
-    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them.
-
-    Rows that were replaced by raw JSON are returned as they are.
-    """
-    if query.metrics is None or not isinstance(row, dict):
+def nest_metrics(row: JsonObject, query: PostsQuery) -> JsonObject:
+    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them."""
+    if query.metrics is None:
         return row
     outer = {name: value for name, value in row.items() if name not in _PAGED_METRICS and name not in query.metrics}
     return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
@@ -222,10 +181,8 @@ def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
         matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
     if query.campaign_ids is not None:
         matches &= _is_in(posts.campaign_id, query.campaign_ids)
-    if query.platforms is not None:
-        matches &= np.array([platform in query.platforms for _, platform, _ in CONTENT_TYPES])[posts.content_type]
-    if query.content_types is not None:
-        matches &= np.array([name in query.content_types for name, _, _ in CONTENT_TYPES])[posts.content_type]
+    included = included_content_types(query)
+    matches &= np.array([name in included for name, _, _ in CONTENT_TYPES])[posts.content_type]
     return matches
 
 

@@ -7,6 +7,7 @@ All values are whole numbers, money and rates in hundredths: rounding is exact, 
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -65,6 +66,16 @@ _ACCRUING = (
     "paidEngagements",
     "paidCost",
 )
+# Rates in hundredths: the quantities that each is a quotient of, and its scale. The units are those of docs/api.md,
+# "Metrics, null and units".
+RATES: Mapping[str, tuple[str, str, int]] = {
+    "engagementRate": ("engagements", "impressions", 10_000),
+    "cpe": ("cost", "engagements", 1),
+    "cpm": ("cost", "impressions", 1_000),
+    "paidEngagementRate": ("paidEngagements", "paidImpressions", 10_000),
+    "paidCpe": ("paidCost", "paidEngagements", 1),
+    "paidCpm": ("paidCost", "paidImpressions", 1_000),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +134,6 @@ class World:
     def __post_init__(self) -> None:
         if self.last_day < self.first_day:
             raise ValueError(f"last_day {self.last_day} of a world must not be before first_day {self.first_day}")
-        if self.instances < 0 or not self.instance_ids:
-            raise ValueError("a world must have at least one instance")
-        if len(set(self.instance_ids)) < len(self.instance_ids):
-            raise ValueError("the instance ids of a world must be distinct")
         if not 0 <= self.posts_per_day <= MAX_POSTS_PER_DAY:
             raise ValueError(f"posts_per_day must be from 0 to {MAX_POSTS_PER_DAY}, not {self.posts_per_day}")
 
@@ -138,6 +145,10 @@ class World:
     def instance_keys(self) -> Keys:
         """Keys of all instances for random draws; a key does not depend on the other instances."""
         return np.array([hash_of(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
+
+    def post_keys(self, rows: IntArray) -> Keys:
+        """Return keys of posts for random draws; a post has the same key in each of its campaigns."""
+        return child(self.instance_keys[self.posts.instance[rows]], self.posts.post_id[rows])
 
     @cached_property
     def posts(self) -> Posts:
@@ -179,15 +190,13 @@ class World:
             until: Last day of the metrics, inclusive.
 
         Returns:
-            Columns by API name: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
+            Columns by API name, and both costs: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
         """
         values = self.accrued(rows, since=since, until=until)
-        cost, paid_cost = values.pop("cost"), values.pop("paidCost")
-        values |= channel_rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
-        paid = channel_rates(
-            engagements=values["paidEngagements"], impressions=values["paidImpressions"], cost=paid_cost
-        )
-        return values | {f"paid{name[0].upper()}{name[1:]}": value for name, value in paid.items()}
+        return values | {
+            name: quotient(values[numerator], values[denominator], scale=scale)
+            for name, (numerator, denominator, scale) in RATES.items()
+        }
 
     def totals(self, rows: IntArray) -> dict[str, IntArray]:
         """Return the accruing quantities of some posts at the end of their lifetimes, with both costs, by name."""
@@ -198,6 +207,21 @@ class World:
         recorded = self.recorded(self.posts.totals[:, rows], rows, since=since, until=until)
         return dict(zip(_ACCRUING, recorded, strict=True))
 
+    def parts(
+        self, shares: Mapping[str, tuple[str, int]], rows: IntArray, *, since: int, until: int
+    ) -> dict[str, IntArray]:
+        """Return metrics that are parts of others and accrue like these, by name; units as in `metrics`.
+
+        Args:
+            shares: The metric that each is a part of, an accruing quantity or an earlier part, and its mean share in
+                thousandths.
+        """
+        keys, totals = self.post_keys(rows), self.totals(rows)
+        for name, (whole, per_mille) in shares.items():
+            share = floor(per_mille * (0.5 + uniform(keys, name)))
+            totals[name] = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
+        return {name: self.recorded(totals[name], rows, since=since, until=until) for name in shares}
+
     def recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
         """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total."""
         posts = self.posts
@@ -205,12 +229,6 @@ class World:
         before = _ACCRUED[decay, lifetime, np.clip(since - posts.day[rows], 0, lifetime)]
         after = _ACCRUED[decay, lifetime, np.clip(until + 1 - posts.day[rows], 0, lifetime)]
         return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
-
-
-def part_of(totals: IntArray, name: str, *, per_mille: int, keys: Keys) -> IntArray:
-    """Draw the parts of the totals of some posts that another metric has; their mean share is in thousandths."""
-    share = floor(per_mille * (0.5 + uniform(keys, name)))
-    return np.where(totals < 0, NOT_AVAILABLE, totals * share // 1000)
 
 
 def json_times(milliseconds: IntArray) -> list[str]:
@@ -226,19 +244,6 @@ def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:
 def campaign_positions(ids: IntArray) -> IntArray:
     """Return the positions of campaigns among those of all instances, by their ids: the inverse of `campaign_ids`."""
     return (ids - FIRST_CAMPAIGN_ID) // CAMPAIGN_ID_STEP
-
-
-def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
-    """Return the rates of one channel in hundredths, rounded half up.
-
-    The units are those of docs/api.md, "Metrics, null and units". A rate with a missing part or a zero denominator is
-    not available.
-    """
-    return {
-        "engagementRate": quotient(engagements, impressions, scale=10_000),
-        "cpe": quotient(cost, engagements, scale=1),
-        "cpm": quotient(cost, impressions, scale=1_000),
-    }
 
 
 def quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:

@@ -162,8 +162,8 @@ def test_backfill_fetches_days_of_campaigns(user: User, service: Service) -> Non
     assert "--instances applies to post_metrics_daily and posts_published" in error_line(rejected)
 
 
-def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Service, small_world: World) -> None:
-    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, campaigns_status=403))
+def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Service) -> None:
+    service.refuse_campaigns(403)
     result = user.run("backfill", "--asset", "later/campaign_performance_daily", *RANGE)
     assert result.exit_code == 0
     (warning,) = result.stderr.splitlines()

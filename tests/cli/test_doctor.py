@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.tables import RAW_TABLES
-from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User
-from tests.conftest import NO_RATE_LIMIT, Service, both_api_versions, problem
+from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
 from tests.services import running_postgres
 
@@ -56,8 +54,8 @@ def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> Non
     assert [path for path in user.lake.rglob("*") if path.is_file()] == []
 
 
-def test_doctor_warns_if_the_api_refuses_campaigns(user: User, service: Service, small_world: World) -> None:
-    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, campaigns_status=404))
+def test_doctor_warns_if_the_api_refuses_campaigns(user: User, service: Service) -> None:
+    service.refuse_campaigns(404)
     mark, message = check_results(user, exit_code=0)["campaigns"]
     assert mark == "WARN"
     assert "HTTP 404" in message

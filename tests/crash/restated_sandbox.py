@@ -1,6 +1,6 @@
 """A sandbox whose posts are restated, and functions that ingest them by the library."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
-from tests.ingest.conftest import IngestResults, run_ingest
+from tests.ingest.conftest import run_ingest
 
 PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
 RAW_TABLES = (PUBLISHED, DAILY)
@@ -50,16 +50,6 @@ class RestatedSandbox:
             return body
 
         self._service.transform = add_version
-
-    def on_first_request(self, raw_table: RawTable, act: Callable[[], object]) -> None:
-        """Call `act` once, before the response to the next request for posts of a raw table."""
-
-        def act_once(request: Request) -> None:
-            if f"dateBasis={raw_table.date_basis}" in request.url.query:
-                self._service.override = lambda request: None
-                act()
-
-        self._service.override = act_once
 
     def stall(self, day: date | None) -> None:
         """Send no response to requests for posts of a day from now on; None: respond to all requests."""
@@ -102,10 +92,7 @@ def restated_sandbox() -> Iterator[RestatedSandbox]:
         yield RestatedSandbox(service)
 
 
-def ingest_days(root: Path, table: RawTable, *, base_url: str) -> IngestResults:
-    return run_ingest(INGESTED_PARTITIONS, table=table, service=Service(base_url=base_url), root=root)
-
-
 def ingest_without_failures(root: str, *, base_url: str) -> None:
     for table in RAW_TABLES:
-        assert not ingest_days(Path(root), table, base_url=base_url).failed
+        service = Service(base_url=base_url)
+        assert not run_ingest(INGESTED_PARTITIONS, table=table, service=service, root=Path(root)).failed

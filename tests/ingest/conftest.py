@@ -59,6 +59,7 @@ def run_ingest(
     table: RawTable,
     service: Service,
     root: Path,
+    client: LaterClient | None = None,
     client_secret: str = NO_RATE_LIMIT.client_secret,
     now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
     guard: WriteGuard | None = None,
@@ -73,11 +74,11 @@ def run_ingest(
         on_result(result)
 
     async def run() -> None:
-        async with client_of(service, client_secret=client_secret) as client:
+        async with client or client_of(service, client_secret=client_secret) as used_client:
             await ingest(
                 partitions,
                 table=table,
-                client=client,
+                client=used_client,
                 lake=Lake(str(root)),
                 on_result=collect,
                 now=lambda: now,

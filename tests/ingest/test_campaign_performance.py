@@ -192,10 +192,8 @@ def test_day_fails_if_all_metrics_are_refused(service: Service, small_world: Wor
 
 @pytest.mark.parametrize("status", [403, 404])
 @both_api_versions
-def test_refused_route_ends_the_fetch_with_one_request(
-    service: Service, small_world: World, status: int, tmp_path: Path
-) -> None:
-    with_options(service, small_world, campaigns_status=status)
+def test_refused_route_ends_the_fetch_with_one_request(service: Service, status: int, tmp_path: Path) -> None:
+    service.refuse_campaigns(status)
     with pytest.raises(RouteRefused, match=f"HTTP {status}"):
         fetch(service, tmp_path)
     assert service.request_count(PATH) == 1

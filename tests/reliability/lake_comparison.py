@@ -7,7 +7,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -98,24 +97,8 @@ def read_partition(root: Path, partition: TablePartition) -> list[Row] | None:
     return [row | {"extra": row["extra"] and json.loads(row["extra"])} for row in stored_rows(*location)]
 
 
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """Number of wrong rows in a lake: missing, stored more than once, unknown to the server, of other values."""
-
-    lost: int = 0
-    doubled: int = 0
-    invented: int = 0
-    changed: int = 0
-
-    def __add__(self, other: "Differences") -> "Differences":
-        return Differences(*map(sum, zip(astuple(self), astuple(other), strict=True)))
-
-    def __bool__(self) -> bool:
-        return any(astuple(self))
-
-
-def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Iterable[Row]) -> Differences:
-    """Compare the stored rows of a partition with JSON rows.
+def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Iterable[Row]) -> Counter[str]:
+    """Compare the stored rows of a partition with JSON rows; count those that are wrong, by kind.
 
     Args:
         stored: Rows from `read_partition`.
@@ -124,7 +107,7 @@ def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Ite
     """
     counts = Counter(map(stored_key, stored))
     expected = {stored_key(row): row for row in map(expected_stored_row, allowed)}
-    return Differences(
+    return +Counter(
         lost=len({(row["instanceId"], row["campaignId"], row["postId"]) for row in required} - counts.keys()),
         doubled=counts.total() - len(counts),
         invented=len(counts.keys() - expected.keys()),

@@ -7,7 +7,7 @@ import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
-from later_reporting_dagster.sandbox.faults import ResponseFault
+from later_reporting_dagster.sandbox.faults import PAGE_FAULTS
 from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials, failures
 
 pytestmark = pytest.mark.faults
@@ -17,11 +17,9 @@ SHARE = 0.2
 SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
 
 # Response faults do not depend on the API version: a few suffice in the cursor version.
-CURSOR_RESPONSE_FAULTS = ("http-429", "http-503", "body-cut", "json-truncated", "token-revoked")
 CURSOR_FAULTS = [
-    name
-    for name, fault in FAULTS.items()
-    if CURSOR in fault.api_versions and (name in CURSOR_RESPONSE_FAULTS or not isinstance(fault, ResponseFault))
+    *("http-429", "http-503", "body-cut", "json-truncated", "token-revoked", "switch-api-version"),
+    *(fault.name for fault in PAGE_FAULTS if CURSOR in fault.api_versions),
 ]
 
 

@@ -1,16 +1,32 @@
-"""Backfill a month by the command, from servers that fail at random and whose tokens expire after 3 seconds."""
+"""Fetch a month of all tables by the command, from servers that fail at random and whose tokens expire after 3 seconds.
 
-from collections.abc import Mapping
-from datetime import date, timedelta
+Nothing here uses the package's parsers: a mistake in shared code would not be found.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.lake import Partition
 from tests.cli.conftest import User
-from tests.independent_server import CLIENT_ID, CLIENT_SECRET, METRICS, PAGED_METRICS, IndependentServer, Posts
-from tests.reliability.lake_comparison import DATE_BASES, Differences, Row, TablePartition, compare_rows, read_partition
+from tests.conftest import sandbox_settings
+from tests.independent_server import (
+    CAMPAIGN_METRICS,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    METRICS,
+    PAGED_METRICS,
+    IndependentServer,
+    Posts,
+)
+from tests.reliability.lake_comparison import DATE_BASES, Row, compare_rows, read_partition
 
 pytestmark = pytest.mark.faults
 
@@ -18,65 +34,90 @@ FIRST_DAY = date(2024, 2, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(30)]
 TOKEN_SECONDS = 3
 FAULT_RATES = {"429": 0.03, "500": 0.03, "503": 0.02, "cut": 0.02, "dropped": 0.02}
+CAMPAIGNS, PERFORMANCE = "campaigns", "campaign_performance_daily"
 
 
-def backfill(base_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Backfill both raw tables in a new Dagster home, and return the root of the lake."""
-    user = User(home=home / "dagster-home", lake=home / "lake")
-    user.home.mkdir()
-    (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
-    for name, value in {
-        "DAGSTER_HOME": str(user.home),
-        "LATER_BASE_URL": base_url,
-        "LATER_CLIENT_ID": CLIENT_ID,
-        "LATER_CLIENT_SECRET": CLIENT_SECRET,
-        "LATER_LAKE_ROOT": str(user.lake),
-        "LATER_REQUESTS_PER_MINUTE": "100000",
-    }.items():
-        monkeypatch.setenv(name, value)
-    for table_name in DATE_BASES:
-        result = user.run("backfill", "--asset", f"later/{table_name}", "--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+def fetch_all(user: User) -> None:
+    """Fetch posts, campaigns and their performance."""
+    days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+    for table_name in (*DATE_BASES, PERFORMANCE, CAMPAIGNS):
+        result = user.run("backfill", "--asset", f"later/{table_name}", *(days if table_name != CAMPAIGNS else ()))
         assert result.exit_code == 0, result.output
-    return user.lake
 
 
-def assert_lake_equals(lake: Path, expected: Mapping[TablePartition, list[Row]]) -> None:
-    for partition, rows in expected.items():
-        stored = read_partition(lake, partition)
-        assert stored is not None, partition
-        assert compare_rows(stored, required=rows, allowed=rows) == Differences(), partition
-    assert len(list(lake.rglob("*.parquet"))) == len(expected)
-
-
-def expected_partitions(posts: Posts) -> dict[TablePartition, list[Row]]:
-    """Return the rows of the server by partition, with the default metrics."""
+def assert_posts_equal(lake: Path, posts: Posts) -> None:
+    """Assert that the lake has the posts of the server, with the default metrics, and no other files of posts."""
     others = {*METRICS} - {*PAGED_METRICS}
     rows_by_table = {"posts_published": lambda day: posts.published(day, day), "post_metrics_daily": posts.reported}
+    for table_name, rows_of in rows_by_table.items():
+        for day in DAYS:
+            rows = [{name: value for name, value in row.items() if name not in others} for row in rows_of(day)]
+            for instance_id in posts.instance_ids:
+                expected = [row for row in rows if row["instanceId"] == instance_id]
+                stored = read_partition(lake, (table_name, Partition(day, instance_id)))
+                assert stored is not None, (table_name, day, instance_id)
+                assert not compare_rows(stored, required=expected, allowed=expected)
+        assert len([*(lake / table_name).rglob("*.parquet")]) == len(DAYS) * len(posts.instance_ids)
+
+
+def stored_by_key(path: Path, *key: str) -> dict[tuple[Any, ...], Row]:
+    """Return the rows of a file by their key, with `extra` as parsed JSON, and without what the API does not have."""
+    rows = pq.ParquetFile(path).read().to_pylist()
+    for row in rows:
+        row["extra"] = row["extra"] and json.loads(row["extra"])
+        for name in ("first_seen", "last_seen", "listed_now"):
+            row.pop(name, None)
+    found = {tuple(row[name] for name in key): row for row in rows}
+    assert len(found) == len(rows), "a key is stored twice"
+    return found
+
+
+def expected_row(row: Row, *, stored: Sequence[str], times: Sequence[str] = ()) -> Row:
+    """Return a row as it must be stored: known members in columns, others in `extra`."""
+    columns = {name: row[name] and datetime.fromisoformat(row[name]).astimezone(UTC) for name in times}
+    columns = {name: row[name] for name in stored} | columns
     return {
-        (table_name, Partition(day, instance_id)): [
-            {name: value for name, value in row.items() if name not in others}
-            for row in rows
-            if row["instanceId"] == instance_id
-        ]
-        for table_name, rows_of in rows_by_table.items()
-        for day in DAYS
-        for rows in [rows_of(day)]
-        for instance_id in posts.instance_ids
+        **{re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name): value for name, value in columns.items()},
+        "extra": {name: value for name, value in row.items() if name not in columns} or None,
     }
 
 
 @pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
-def test_backfill_from_failing_independent_server_is_complete(
-    api_version: ApiVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lake_fetched_from_a_failing_independent_server_is_complete(
+    api_version: ApiVersion, dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posts = Posts(
-        first_day=FIRST_DAY - timedelta(days=10), days=45, instance_ids=("north", "007", "a/b c", "Zoë"), seed=1
+        first_day=FIRST_DAY - timedelta(days=10),
+        days=45,
+        instance_ids=("north", "007", "a/b c", "Zoë"),
+        seed=1,
+        most=16,
+        campaign_ids=range(1, 251),  # several pages of campaigns, and of their performance on a day
     )
     by_cursor = api_version is CURSOR
-    fault_rates = FAULT_RATES | ({"expired": 0.03} if by_cursor else {})
-    server = IndependentServer(posts, token_seconds=TOKEN_SECONDS, faults=fault_rates, by_cursor=by_cursor)
+    server = IndependentServer(posts, token_seconds=TOKEN_SECONDS, faults=FAULT_RATES, by_cursor=by_cursor)
+    user = User(home=dagster_home, lake=tmp_path / "lake")
+    credentials = {"LATER_CLIENT_ID": CLIENT_ID, "LATER_CLIENT_SECRET": CLIENT_SECRET}
     with server.running() as base_url:
-        lake = backfill(base_url, tmp_path, monkeypatch)
-    assert {*server.injected} == {*fault_rates}, server.injected
+        for name, value in {**sandbox_settings(base_url, lake_root=str(user.lake)), **credentials}.items():
+            monkeypatch.setenv(name, value)
+        fetch_all(user)
+    assert {*server.injected} == {*FAULT_RATES}, server.injected
     assert server.issued > 1
-    assert_lake_equals(lake, expected_partitions(posts))
+    assert_posts_equal(user.lake, posts)
+    known = ("campaignId", "campaignName", "description", "instanceId", "status")
+    times = ("firstPostDate", "lastPostDate", "startDate")
+    campaigns = {
+        (row["instanceId"], row["campaignId"]): expected_row(row, stored=known, times=times)
+        for row in posts.campaigns()
+    }
+    assert len(campaigns) > 600
+    assert stored_by_key(user.lake / CAMPAIGNS / "part-0.parquet", "instance_id", "campaign_id") == campaigns
+    for day in DAYS:
+        performance = {
+            (row["campaignId"],): expected_row(row, stored=("campaignId", *CAMPAIGN_METRICS))
+            for row in posts.campaigns_reported(day)
+        }
+        assert len(performance) > 100
+        path = user.lake / PERFORMANCE / f"date={day}" / "part-0.parquet"
+        assert stored_by_key(path, "campaign_id") == performance

@@ -56,12 +56,12 @@ def test_daily_run_fetches_posts_and_campaigns(
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_refused_routes_cost_a_warning_each_and_keep_what_is_stored(
-    project: Project, service: Service, small_world: World, status: int
+    project: Project, service: Service, status: int
 ) -> None:
     assert_success(project.run(CAMPAIGNS_TABLE))
     assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE))
     before = files(project.root)
-    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, campaigns_status=status))
+    service.refuse_campaigns(status)
     job = project.defs.resolve_job_def("later_posts")
     tags = range_tags(DAYS[0], DAYS[-1])
     result = job.execute_in_process(instance=project.instance, tags=tags, run_config=QUIET_LOGGING)
