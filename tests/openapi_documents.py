@@ -1,11 +1,9 @@
 """The OpenAPI documents of both API versions, and requests that Schemathesis generates from them."""
 
 import copy
-import json
 from collections.abc import Collection
 from datetime import date, timedelta
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -36,8 +34,6 @@ def load_cursor_document() -> dict[str, Any]:
 
 
 CURSOR_DOCUMENT = load_cursor_document()
-# The sample response of the API reference.
-SAMPLE = json.loads((Path(__file__).parent / "samples" / "post_performance" / "200.json").read_bytes())
 
 
 def restrict(document: dict[str, Any], *, instance_ids: Collection[str], metrics: Collection[str]) -> dict[str, Any]:

@@ -70,7 +70,6 @@ def test_wheel_runs_the_demo_and_serves_it_in_an_empty_environment(release: tupl
             assert server.stdout is not None
             base_url = next(line.split("=")[1].strip() for line in server.stdout if "LATER_BASE_URL=" in line)
             assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 2
-            assert httpx.get(f"{base_url}/openapi.json").is_success
         finally:
             server.terminate()
     assert sorted(environment.rglob("*")) == installed

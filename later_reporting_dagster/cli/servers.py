@@ -178,8 +178,6 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
     help="API version to serve: paged, cursor, or that of the parameters of each request.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
-@click.option("--requests-per-window", type=click.IntRange(1), help="Limit of an IP address. Default: none.")
-@click.option("--window", default=60.0, type=_POSITIVE, help="Seconds per window.")
 @click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
 @click.option("--snapshot-gb", default=8.0, type=_POSITIVE, help="Disk space for the rows of latest queries, in GB.")
 @click.option(
@@ -188,14 +186,7 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
 )  # fmt: skip
 @one_line_errors
 def serve(
-    *,
-    host: str,
-    port: int,
-    no_auth: bool,
-    clients: tuple[Client, ...],
-    api_version: str,
-    window: float,
-    **settings: Any,
+    *, host: str, port: int, no_auth: bool, clients: tuple[Client, ...], api_version: str, **settings: Any
 ) -> None:
     """Serve the lake through the API's own endpoint, until Ctrl-C.
 
@@ -222,11 +213,7 @@ def serve(
             )
     project = current_project()
     options = ServeOptions(
-        clients=known_clients,
-        api_version=API_VERSIONS.get(api_version),
-        window_seconds=window,
-        metrics=project.settings.metrics,
-        **settings,
+        clients=known_clients, api_version=API_VERSIONS.get(api_version), metrics=project.settings.metrics, **settings
     )
     lake = project.later.lake()
     _log_to_standard_error()

@@ -148,14 +148,9 @@ class SortDirection(StrEnum):
 
 
 class ProblemType(StrEnum):
-    """Known problem types (docs/api.md, "Errors"). `INVALID_SORT` is returned with HTTP 400, not 422."""
+    """Problem types that are not `ANL_00` and the status (docs/api.md, "Errors"); of HTTP 400, and of 401."""
 
-    VALIDATION = "ANL_00400"
     INVALID_SORT = "ANL_00422"
-    UNAUTHORIZED = "ANL_00401"
-    FORBIDDEN = "ANL_00403"
-    NOT_FOUND = "ANL_00404"
-    INTERNAL = "ANL_00500"
     INVALID_CLIENT_CREDENTIALS = "INVALID_CLIENT_CREDENTIALS"
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol, cast
 
 import msgspec
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from later_reporting_dagster.client.auth import is_loopback
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
@@ -23,7 +25,6 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
     ApiVersion,
-    ProblemType,
 )
 from later_reporting_dagster.endpoint.query_parameters import (
     CampaignsQuery,
@@ -35,9 +36,9 @@ from later_reporting_dagster.endpoint.query_parameters import (
 )
 from later_reporting_dagster.endpoint.responses import (
     PageRequest,
-    PageResponse,
     ProblemError,
     bad_request,
+    json_response,
     page_body,
     problem_response,
 )
@@ -59,33 +60,36 @@ class Caller:
     instance_ids: tuple[str, ...] | None
     session: str
 
+    def instances(self, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Return the instances of a query, None for all; raise the 403 if the caller cannot access one of them."""
+        if self.instance_ids is None:
+            return requested
+        if forbidden := set(requested or ()) - set(self.instance_ids):
+            raise forbidden_instances(forbidden)
+        return self.instance_ids if requested is None else requested
+
+
+def forbidden_instances(instance_ids: Iterable[str]) -> ProblemError:
+    detail = f"these credentials cannot access {', '.join(sorted(instance_ids))}"
+    return ProblemError(HTTPStatus.FORBIDDEN, detail)
+
 
 class PostStore(Protocol):
     """The data behind a server, which the sandbox's synthetic world and the lake implement.
 
-    Methods raise `ProblemError`: 400 for a metric that a query cannot have, 403 for an instance that does not exist or
-    that the caller cannot access, and the problem of a route that the store does not serve.
+    Queries have only instances that the caller can access. Methods raise `ProblemError`: 400 for a metric that a query
+    cannot have, 403 for an instance that does not exist, and the problem of a route that the store does not serve.
     """
 
     async def instance_ids(self) -> Sequence[str]: ...
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse: ...
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response: ...
 
     async def campaigns_page(
         self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
-    ) -> PageResponse: ...
+    ) -> Response: ...
 
-    async def campaign_performance_page(
-        self, query: CampaignsQuery, page: PageRequest, caller: Caller
-    ) -> PageResponse: ...
-
-
-def instances_in_scope(requested: tuple[str, ...] | None, accessible: Sequence[str]) -> tuple[str, ...]:
-    """Return the requested instances, or all that are accessible if `requested` is None; raise the 403 otherwise."""
-    if forbidden := set(requested or ()) - set(accessible):
-        detail = f"these credentials cannot access {', '.join(sorted(forbidden))}"
-        raise ProblemError(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
-    return tuple(accessible) if requested is None else requested
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,6 @@ class RateLimitMiddleware:
 
     Args:
         delay: Awaited before each admitted request; None: no delay.
-        unlimited_paths: Routes whose requests neither count nor wait.
     """
 
     def __init__(
@@ -117,16 +120,14 @@ class RateLimitMiddleware:
         limit: RateLimit,
         clock: Callable[[], float],
         delay: Callable[[], Awaitable[None]] | None = None,
-        unlimited_paths: Collection[str] = (),
     ) -> None:
-        self._unlimited_paths = unlimited_paths
         self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
         self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
         # When requests of each address were admitted. Addresses are in the order of their newest request.
         self._admitted: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._unlimited_paths:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
@@ -165,20 +166,17 @@ def create_app(
     api_version: Callable[[str], ApiVersion],
     clock: Callable[[], float],
     delay: Callable[[], Awaitable[None]] | None = None,
-    more_routes: Sequence[Route] = (),
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
     """Return the routes of the API as an ASGI application.
 
     Args:
-        tokens: None: requests need no token.
+        tokens: None: requests need no token, but a loopback address or `localhost` as their host.
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
         delay: Awaited before each admitted request.
-        more_routes: Routes that the API does not have. They need no token, and the rate limit does not apply to them.
     """
     handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
-    unlimited_paths = {route.path for route in more_routes}
     app = Starlette(
         lifespan=lifespan,
         routes=[
@@ -188,12 +186,9 @@ def create_app(
             Route(INSTANCES_PATH, handlers.instances),
             Route(CAMPAIGNS_PATH, handlers.campaigns),
             Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
-            *more_routes,
         ],
-        middleware=[
-            Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay, unlimited_paths=unlimited_paths)
-        ],
-        exception_handlers={ProblemError: _problem_error, HTTPException: _http_error, Exception: _unexpected_error},
+        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay)],
+        exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
     )
     app.router.redirect_slashes = False
     return app
@@ -218,44 +213,46 @@ class _Handlers:
             credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
             raise bad_request("the body must be a JSON object with the strings clientId and clientSecret") from None
-        token: str | None = "no.token.needed"
+        token = "no.token.needed"
         if self.tokens is not None:
             token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
-        if token is None:
-            detail = "clientId or clientSecret is wrong"
-            raise ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
-        return _json_response({"jwt": token})
+        return json_response({"jwt": token})
 
     async def instances(self, request: Request) -> Response:
         caller = self._authorize(request)
         page = parse_instances_query(*self._query(request))
         instance_ids = caller.instance_ids if caller.instance_ids is not None else await self.store.instance_ids()
-        return _json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
+        return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
 
     async def posts_performance(self, request: Request) -> Response:
         caller = self._authorize(request)
         query, page = parse_posts_query(*self._query(request))
-        return _page_response(await self.store.posts_page(query, page, caller))
+        query = replace(query, instance_ids=caller.instances(query.instance_ids))
+        return await self.store.posts_page(query, page, caller)
 
     async def campaigns(self, request: Request) -> Response:
         caller = self._authorize(request)
         instance_ids, page = parse_campaigns_query(*self._query(request))
-        return _page_response(await self.store.campaigns_page(instance_ids, page, caller))
+        return await self.store.campaigns_page(caller.instances(instance_ids), page, caller)
 
     async def campaigns_performance(self, request: Request) -> Response:
         caller = self._authorize(request)
         query, page = parse_campaign_performance_query(*self._query(request))
-        return _page_response(await self.store.campaign_performance_page(query, page, caller))
+        posts = replace(query.posts, instance_ids=caller.instances(query.posts.instance_ids))
+        return await self.store.campaign_performance_page(replace(query, posts=posts), page, caller)
 
     def _query(self, request: Request) -> tuple[str, ApiVersion]:
         query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
         return query_string, self.api_version(query_string)
 
     def _authorize(self, request: Request) -> Caller:
-        """Return the client of a request; raise `ProblemError` 401 without a valid token."""
-        host = request.client.host if request.client else ""
+        """Return the client of a request; raise the 401 without a valid token."""
         if self.tokens is None:
-            client, session = _ANYONE, host
+            # Any web page whose name is made to resolve to 127.0.0.1 could send the request (DNS rebinding).
+            if not is_loopback(_host(request)):
+                detail = "without authentication, the host of a URL must be localhost or a loopback address"
+                raise ProblemError(HTTPStatus.FORBIDDEN, detail)
+            client, session = _ANYONE, request.client.host if request.client else ""
         else:
             authorization = request.headers.get("authorization", "")
             client = self.tokens.client_of(authorization, now=self.clock())
@@ -264,22 +261,21 @@ class _Handlers:
         return Caller(instance_ids=client.instance_ids, session=session)
 
 
-async def _problem_error(request: Request, error: Exception) -> Response:
-    problem = cast(ProblemError, error)
-    return problem_response(problem.status, problem.type, str(problem))
+def _host(request: Request) -> str:
+    header = request.headers.get("host", "").lower()
+    name, separator, port = header.rpartition(":")
+    return (name if separator and port.isdigit() else header).removeprefix("[").removesuffix("]")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Return the response to an unknown route or method. Its type is undocumented: `ANL_00` and the status."""
     http = cast(HTTPException, error)
-    return problem_response(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
+    problem_type = http.type if isinstance(http, ProblemError) else ""
+    return problem_response(http.status_code, http.detail, problem_type, headers=http.headers)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
     """Return the response to a request that fails because of a bug. Starlette raises the error again, for the log."""
-    return problem_response(
-        HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an error in this server: see its log"
-    )
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "an error in this server: see its log")
 
 
 async def _read_body(request: Request) -> bytes:
@@ -290,11 +286,3 @@ async def _read_body(request: Request) -> bytes:
         if len(body) > _MAX_BODY_BYTES:
             raise HTTPException(413, f"the body has more than {_MAX_BODY_BYTES} bytes", {"Connection": "close"})
     return body
-
-
-def _page_response(page: PageResponse) -> Response:
-    return Response(msgspec.json.encode(page.body), headers=page.headers, media_type="application/json")
-
-
-def _json_response(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -102,22 +102,19 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
     Raises:
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
-    parameters, size, position = _read(query_string, api_version)
+    parameters, page = _read(query_string, api_version, of="posts")
     _check_names(parameters, SortProperty, METRICS, api_version)
-    query: PostsQuery = _convert(parameters, PostsQuery)
-    return query, _page(size, position, api_version, query=query)
+    return _convert(parameters, PostsQuery), page
 
 
 def parse_campaign_performance_query(
     query_string: str, api_version: ApiVersion = PAGED
 ) -> tuple[CampaignsQuery, PageRequest]:
     """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
-    parameters, size, position = _read(query_string, api_version)
+    parameters, page = _read(query_string, api_version, of="campaign performance")
     _check_names(parameters, CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS, api_version)
     sort_property, metrics = parameters.pop(_SORT_PROPERTY, None), parameters.pop(METRICS_MEMBER, None)
-    posts = _convert(parameters, PostsQuery)
-    query = CampaignsQuery(posts=posts, sort_property=sort_property, metrics=metrics)
-    return query, _page(size, position, api_version, query=query)
+    return CampaignsQuery(posts=_convert(parameters, PostsQuery), sort_property=sort_property, metrics=metrics), page
 
 
 def parse_campaigns_query(
@@ -127,21 +124,21 @@ def parse_campaigns_query(
 
     The cursor version has no filter.
     """
-    parameters, size, position = _read(query_string, api_version)
+    parameters, page = _read(query_string, api_version, of="campaigns")
     instance_ids = None if api_version is CURSOR else parameters.pop("instanceIds", None)
     _reject(parameters)
-    return instance_ids, _page(size, position, api_version, query="campaigns")
+    return instance_ids, page
 
 
 def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) -> PageRequest:
     """Parse the query string of `GET /v2/instances`, which has only the parameters of a page."""
-    parameters, size, position = _read(query_string, api_version)
+    parameters, page = _read(query_string, api_version, of="instances")
     _reject(parameters)
-    return _page(size, position, api_version, query="instances")
+    return page
 
 
-def _read(query_string: str, api_version: ApiVersion) -> tuple[dict[str, Any], int, str | None]:
-    """Return the parameters of a query string, arrays as tuples of distinct values; page size; page or cursor.
+def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageRequest]:
+    """Return the parameters of a query for some rows, arrays as tuples of distinct values; and the requested page.
 
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
     values only in the first form.
@@ -163,7 +160,11 @@ def _read(query_string: str, api_version: ApiVersion) -> tuple[dict[str, Any], i
         parameters[name] = given[0]
     name = api_version.page_size_parameter
     size = _convert(parameters.pop(name, DEFAULT_PAGE_SIZE), _PageSize, name=name)
-    return parameters, size, parameters.pop(api_version.page_parameter, None)
+    position = parameters.pop(api_version.page_parameter, None)
+    if api_version is CURSOR:
+        return parameters, page_at_cursor(position, size=size, query=f"{of} {size} {sorted(parameters.items())}")
+    number = 1 if position is None else _convert(position, _PageNumber, name=api_version.page_parameter)
+    return parameters, PageRequest((number - 1) * size, size, api_version)
 
 
 def _convert(value: object, kind: Any, *, name: str = "") -> Any:
@@ -174,21 +175,13 @@ def _convert(value: object, kind: Any, *, name: str = "") -> Any:
         raise bad_request(f"{name}: {error}" if name else str(error)) from None
 
 
-def _page(size: int, position: str | None, api_version: ApiVersion, *, query: object) -> PageRequest:
-    """Return the requested page; `query` identifies the list that its cursors belong to."""
-    if api_version is CURSOR:
-        return page_at_cursor(position, size=size, query=f"{query!r} {size}")
-    number = 1 if position is None else _convert(position, _PageNumber, name=api_version.page_parameter)
-    return PageRequest((number - 1) * size, size, api_version)
-
-
 def _check_names(
     parameters: dict[str, Any], sort_properties: Iterable[str], metrics: Iterable[Metric], api_version: ApiVersion
 ) -> None:
     """Check the sort property, and that metrics are there in the version that requires them, and not in the other."""
     if parameters.get(_SORT_PROPERTY) not in (None, *sort_properties):
         detail = f"sortProperty must be one of {', '.join(sort_properties)}"
-        raise ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
+        raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
     if api_version.nests_metrics and METRICS_MEMBER not in parameters:
         raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in metrics)}")
     if not api_version.nests_metrics and METRICS_MEMBER in parameters:

@@ -6,14 +6,14 @@ Problems are `application/problem+json` with `type`, `title` and `detail` (docs/
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion, ProblemType
+from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 
 JsonObject = dict[str, Any]
 
@@ -21,31 +21,35 @@ JsonObject = dict[str, Any]
 _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
 
 
-class ProblemError(Exception):
-    """A request that gets an error response instead of data."""
+class ProblemError(HTTPException):
+    """A request that gets an error response instead of data; see `problem_response`."""
 
-    def __init__(self, status: HTTPStatus, problem_type: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
+    def __init__(self, status: HTTPStatus, detail: str, problem_type: str = "") -> None:
+        super().__init__(status, detail)
         self.type = problem_type
 
 
 def bad_request(detail: str) -> ProblemError:
-    """Return the 400 `ANL_00400` for an invalid parameter or body."""
-    return ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.VALIDATION, detail)
+    """Return the 400 for an invalid parameter or body."""
+    return ProblemError(HTTPStatus.BAD_REQUEST, detail)
 
 
 def unsupported_metrics(names: Iterable[str]) -> ProblemError:
-    """Return the 400 `ANL_00400` for requested metrics that are unknown, or not available for the filters."""
+    """Return the 400 for requested metrics that are unknown, or not available for the filters."""
     return bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(names)}")
 
 
 def problem_response(
-    status: int, problem_type: str, detail: str, *, headers: Mapping[str, str] | None = None
+    status: int, detail: str, problem_type: str = "", *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return an error response. Its title is the standard HTTP phrase of the status."""
-    body = {"type": str(problem_type), "title": HTTPStatus(status).phrase, "detail": detail}
+    """Return an error response. Its type is `ANL_00` and the status by default, as all but two types of the API are."""
+    title = HTTPStatus(status).phrase
+    body = {"type": str(problem_type) or f"ANL_00{status:d}", "title": title, "detail": detail}
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+def json_response(value: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -77,14 +81,6 @@ class PageRequest(msgspec.Struct, frozen=True):
         """Return an opaque cursor to the page of the same rows at an offset. Other queries reject it."""
         position = offset.to_bytes(_OFFSET_BYTES, "big") + self.snapshot
         return base64.urlsafe_b64encode(position + _digest(position, self.cursor_query)).decode()
-
-
-@dataclass(frozen=True, slots=True)
-class PageResponse:
-    """The body of a page, and headers for it."""
-
-    body: JsonObject
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageRequest:

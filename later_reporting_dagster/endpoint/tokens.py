@@ -82,18 +82,19 @@ def parse_clients(text: str) -> tuple[Client, ...]:
 class Tokens:
     """Issues tokens to clients, and recognizes them; their lifetime is from `iat` to `exp`."""
 
-    def __init__(self, clients: Iterable[Client], *, lifetime_seconds: int) -> None:
+    def __init__(self, clients: Iterable[Client], *, lifetime_seconds: int = 43_200) -> None:
         self._clients = {client.client_id: client for client in clients}
         self._lifetime_seconds = lifetime_seconds
         self._verified = lru_cache(maxsize=1024)(self._verify)
 
-    def issue(self, client_id: str, client_secret: str, *, now: float) -> str | None:
-        """Return a token that is valid from `now`, in seconds since the epoch; None for wrong credentials."""
+    def issue(self, client_id: str, client_secret: str, *, now: float) -> str:
+        """Return a token that is valid from `now`, in seconds since the epoch; raise the 401 for wrong credentials."""
         client = self._clients.get(client_id)
         expected = client.client_secret if client else ""
         is_secret = hmac.compare_digest(client_secret.encode("utf-8", "replace"), expected.encode())
         if client is None or not is_secret:
-            return None
+            detail = "clientId or clientSecret is wrong"
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, detail, ProblemType.INVALID_CLIENT_CREDENTIALS)
         claims = {
             "sub": client_id,
             "iat": int(now),
@@ -128,4 +129,4 @@ class Tokens:
 
 def _unauthorized() -> ProblemError:
     detail = "the bearer token is missing, invalid or has expired"
-    return ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail)
+    return ProblemError(HTTPStatus.UNAUTHORIZED, detail)

@@ -24,16 +24,9 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
     ApiVersion,
-    ProblemType,
 )
 from later_reporting_dagster.endpoint.query_parameters import PostsQuery, parse_posts_query
-from later_reporting_dagster.endpoint.responses import (
-    JsonObject,
-    PageRequest,
-    ProblemError,
-    expired_cursor,
-    problem_response,
-)
+from later_reporting_dagster.endpoint.responses import JsonObject, PageRequest, expired_cursor, problem_response
 from later_reporting_dagster.sandbox.served_posts import PENDING, REMOVED, SERVED, ServedPosts
 
 CLOSE_BEFORE_STATUS_LINE = -1
@@ -131,14 +124,14 @@ def _html_page(response: FaultResponse, status: int, title: bytes) -> FaultRespo
     return _instead(response, status, _HTML % (title, title), content_type="text/html; charset=utf-8")
 
 
-def _problem(response: FaultResponse, error: ProblemError) -> FaultResponse:
-    body = bytes(problem_response(error.status, error.type, str(error)).body)
-    return _instead(response, error.status, body, content_type="application/problem+json")
+def _problem(response: FaultResponse, status: int, detail: str) -> FaultResponse:
+    return _instead(
+        response, status, bytes(problem_response(status, detail).body), content_type="application/problem+json"
+    )
 
 
 def _internal_error(response: FaultResponse, _: FaultContext) -> FaultResponse:
-    detail = "an unexpected error occurred"
-    return _problem(response, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, detail))
+    return _problem(response, HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error occurred")
 
 
 def _too_many_requests(response: FaultResponse, **headers: str) -> FaultResponse:
@@ -156,8 +149,7 @@ def _retry_after_date(response: FaultResponse, context: FaultContext) -> FaultRe
 
 def _revoked_token(response: FaultResponse, context: FaultContext) -> FaultResponse:
     context.state.revoked.add(context.authorization)
-    detail = "the bearer token is invalid or has expired"
-    return _problem(response, ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail))
+    return _problem(response, HTTPStatus.UNAUTHORIZED, "the bearer token is invalid or has expired")
 
 
 def _switched_api_version(response: FaultResponse, context: FaultContext) -> FaultResponse | None:
@@ -267,7 +259,8 @@ def _no_next_cursor(body: JsonObject, _: FaultContext) -> JsonObject | None:
 
 
 def _expired_cursor(response: FaultResponse, context: FaultContext) -> FaultResponse | None:
-    return _problem(response, expired_cursor()) if "nextCursor=" in context.query_string else None
+    error = expired_cursor()
+    return _problem(response, error.status_code, error.detail) if "nextCursor=" in context.query_string else None
 
 
 def _short_page(body: JsonObject, context: FaultContext) -> JsonObject | None:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache, partial
 
-from msgspec.structs import replace
 from starlette.applications import Starlette
+from starlette.responses import Response
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
-from later_reporting_dagster.endpoint.app import Caller, RateLimit, instances_in_scope
+from later_reporting_dagster.endpoint.app import Caller, RateLimit
 from later_reporting_dagster.endpoint.app import create_app as create_server_app
 from later_reporting_dagster.endpoint.http_server import running_server
 from later_reporting_dagster.endpoint.query_parameters import CampaignsQuery, PostsQuery
-from later_reporting_dagster.endpoint.responses import PageRequest, PageResponse, unsupported_metrics
+from later_reporting_dagster.endpoint.responses import PageRequest, json_response, unsupported_metrics
 from later_reporting_dagster.endpoint.tokens import Client, Tokens
 from later_reporting_dagster.sandbox.campaigns import CampaignStore
 from later_reporting_dagster.sandbox.cursor_metrics import find_unsupported_metrics
@@ -101,27 +101,20 @@ class _SyntheticStore:
     async def instance_ids(self) -> Sequence[str]:
         return self.world.instance_ids
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> PageResponse:
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
             raise unsupported_metrics(names)
-        return PageResponse(self.posts.page(self._in_scope(query, caller), page))
+        return json_response(self.posts.page(query, page))
 
-    async def campaigns_page(
-        self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
-    ) -> PageResponse:
-        scope = instances_in_scope(instance_ids, caller.instance_ids or ())
-        return PageResponse(self.campaigns.page(scope, page))
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+        return json_response(self.campaigns.page(instance_ids or (), page))
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> PageResponse:
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
         """Return a page; a metric is supported unless it is refused: a campaign may have posts of any content type."""
         supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*self.options.refused_campaign_metrics}
         if names := [name for name in query.metrics or () if name not in supported]:
             raise unsupported_metrics(names)
-        query = replace(query, posts=self._in_scope(query.posts, caller))
-        return PageResponse(self.campaigns.performance_page(query, page))
-
-    def _in_scope(self, query: PostsQuery, caller: Caller) -> PostsQuery:
-        return replace(query, instance_ids=instances_in_scope(query.instance_ids, caller.instance_ids or ()))
+        return json_response(self.campaigns.performance_page(query, page))
 
 
 @cache

@@ -1,69 +1,116 @@
-"""The application of `later-reporting serve`: the routes of the API over a lake, their OpenAPI, and an access log."""
+"""The application of `later-reporting serve`: the routes of the API over a lake, and an access log.
 
-import json
+A query is read from the lake once, and its pages from the snapshot of that read.
+"""
+
+import asyncio
 import logging
 import time
-from functools import cache, partial
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
-from importlib.resources import files
-from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
-from starlette.datastructures import Headers
+from msgspec.structs import replace
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.client.auth import is_loopback
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import (
-    CAMPAIGNS_PERFORMANCE_PATH,
     CURSOR,
     METRICS_MEMBER,
     PAGED,
-    TOKEN_PATH,
     ApiVersion,
-    ProblemType,
+    SortDirection,
+    SortProperty,
 )
-from later_reporting_dagster.endpoint.app import RateLimit, create_app
-from later_reporting_dagster.endpoint.responses import problem_response
-from later_reporting_dagster.endpoint.tokens import Tokens
-from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.serve.store import LakeStore
-from later_reporting_dagster.serve.store import ServeOptions as ServeOptions
+from later_reporting_dagster.endpoint.app import Caller, RateLimit, create_app, forbidden_instances
+from later_reporting_dagster.endpoint.query_parameters import CampaignsQuery, PostsQuery
+from later_reporting_dagster.endpoint.responses import (
+    PageRequest,
+    ProblemError,
+    expired_cursor,
+    json_response,
+    page_body,
+    problem_response,
+    unsupported_metrics,
+)
+from later_reporting_dagster.endpoint.tokens import Client, Tokens
+from later_reporting_dagster.lake import Lake, LakeUnavailable
+from later_reporting_dagster.serve.rows import (
+    CampaignRows,
+    LakeChanged,
+    LakeState,
+    PostRows,
+    Rows,
+    all_instances,
+    unknown_instances,
+    write_snapshot,
+)
+from later_reporting_dagster.serve.snapshots import (
+    BLOCK_ROWS,
+    TIE,
+    NotWritten,
+    Tables,
+    digest,
+    private_folder,
+    table_name,
+)
+
+MAX_READS = 5
+"""Reads of a query, if files are replaced or removed during each of them."""
+
+WRITES_AT_ONCE = 2
+"""More would need more memory and be no faster; with one, a short query would wait for the longest one."""
+
+MAX_PAGINATIONS = 10_000
+
+# More than the server can do: clients that adapt to the stated limit should not wait.
+_RATE_LIMIT = RateLimit(requests=1_000_000, window_seconds=60.0)
 
 _logger = logging.getLogger(__name__)
 
-_DOCUMENT_PATHS = {PAGED: "/openapi.json", CURSOR: "/openapi-cursor.json"}
-_DESCRIPTION = """\
-Posts and campaigns of a lake, as Later's Reporting API serves them. In the paged version, a list has numbered pages
-(`pageSize`, `pageNumber`) and totals. In the cursor version, it has cursors (`limit`, `nextCursor`), and posts have the
-requested `metrics`. Unless the server is limited to one version, a request with `limit`, `nextCursor` or `metrics` is
-of the cursor version, and any other of the paged version. If days of the range have no file in the lake, the headers
-`X-Later-Missing-Days` and `X-Later-Missing-Instances` name them; with `--strict`, the response is 409. A later page is
-409, too, if the lake has changed and its rows are no longer kept: start again at page 1."""
-# More than the server can do: clients that adapt to the stated limit should not wait.
-_NO_LIMIT = 1_000_000
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Options of a server of a lake, which the options of the command describe.
+
+    Attributes:
+        clients: Empty: anyone on this machine, without authentication.
+        api_version: None: that which the parameters of a request belong to.
+        metrics: The metrics that the posts in the lake have.
+    """
+
+    clients: tuple[Client, ...] = ()
+    api_version: ApiVersion | None = None
+    strict: bool = False
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    memory_gb: float = 1.0
+    snapshot_gb: float = 8.0
+    snapshot_directory: str | None = None
 
 
 def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
     """Return the routes of the API over a lake, which it does not read before the first request and never writes to."""
     store = LakeStore(lake, options)
-    documents = [Route(path, partial(_document, version=version)) for version, path in _DOCUMENT_PATHS.items()]
-    tokens = Tokens(options.clients, lifetime_seconds=options.token_lifetime_seconds)
-    app: ASGIApp = create_app(
+    app = create_app(
         store,
-        tokens=tokens if options.clients else None,
-        rate_limit=RateLimit(options.requests_per_window or _NO_LIMIT, options.window_seconds),
+        tokens=Tokens(options.clients) if options.clients else None,
+        rate_limit=_RATE_LIMIT,
         api_version=lambda query_string: options.api_version or version_of_parameters(query_string),
         clock=time.time,
         lifespan=lambda _: store.running(),
-        more_routes=[Route("/healthz", _health), *documents],
     )
-    if not options.clients:
-        app = LoopbackHostsMiddleware(app)
+    app.router.routes.append(Route("/healthz", _health))
+    app.add_exception_handler(LakeUnavailable, _lake_unavailable)
     return AccessLogMiddleware(app)
 
 
@@ -77,7 +124,12 @@ def version_of_parameters(query_string: str) -> ApiVersion:
 
 
 async def _health(request: Request) -> Response:  # noqa: ARG001
-    return Response(msgspec.json.encode({"status": "ok"}), media_type="application/json")
+    return json_response({"status": "ok"})
+
+
+async def _lake_unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    _logger.error("The lake cannot be read", exc_info=error)
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the lake cannot be read: see the log of the server")
 
 
 class AccessLogMiddleware:
@@ -106,89 +158,142 @@ class AccessLogMiddleware:
             await self._app(scope, receive, count)
         finally:
             milliseconds = 1000 * (time.perf_counter() - started)
-            _logger.info(
-                "%s %s %s %s %s %d B %.0f ms",
-                (scope.get("client") or ("-",))[0],
-                scope["state"].get("client_id") or "-",
-                scope["method"],
-                scope["path"] if "endpoint" in scope else "(unknown path)",
-                status or "-",
-                size,
-                milliseconds,
+            address, client_id = (scope.get("client") or ("-",))[0], scope["state"].get("client_id") or "-"
+            route = f"{scope['method']} {scope['path'] if 'endpoint' in scope else '(unknown path)'}"
+            log = "%s %s %s %s %d B %.0f ms"
+            _logger.info(log, address, client_id, route, status or "-", size, milliseconds)
+
+
+class LakeStore:
+    """The `PostStore` of a lake. All methods have to be called in one event loop, while `running`."""
+
+    _tables: Tables
+
+    def __init__(self, lake: Lake, options: ServeOptions) -> None:
+        self._lake = lake
+        self._options = options
+        self._metrics = frozenset(metric.api_name for metric in options.metrics)
+        self._paginations: OrderedDict[str, str] = OrderedDict()  # the snapshot of each
+        self._writes: dict[str, asyncio.Task[str]] = {}
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        max_bytes, memory_gb = self._options.snapshot_gb * 1e9, self._options.memory_gb / (WRITES_AT_ONCE + 1)
+        with (
+            private_folder(self._options.snapshot_directory) as folder,
+            closing(Tables(folder, max_bytes=max_bytes, memory_gb=memory_gb)) as self._tables,
+        ):
+            yield
+
+    async def instance_ids(self) -> Sequence[str]:
+        return await run_in_threadpool(all_instances, self._lake)
+
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
+        """Return a page of posts, of the lake as it was when the pagination started."""
+        if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
+            raise unsupported_metrics(unsupported)
+        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
+        order = f'"{query.sort_property}" {query.sort_direction} NULLS LAST, {TIE}'
+        return await self._page(PostRows(unsorted), page, caller, order=order)
+
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+        return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
+
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
+        """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
+        raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
+
+    async def _page(self, rows: Rows, page: PageRequest, caller: Caller, *, order: str) -> Response:
+        number, start = divmod(page.offset, BLOCK_ROWS)
+        key, part = digest(rows), digest(order, number)
+        with self._tables.pinned(key, part):
+            snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
+            block = f"{snapshot}_{part}"
+            total = self._tables.rows.get(snapshot, 0)
+            data = b"[]"
+            if page.offset < total:
+                write_block = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
+                await self._write_once(block, write_block)
+                data = self._tables.read(block, slice(start, start + page.size))
+            # The least recently used tables are removed first: a block before the rows that it can be written from.
+            self._tables.touch(block, snapshot)
+            headers = self._tables.headers.get(snapshot, {})
+        page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
+        return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)
+
+    async def _snapshot(self, rows: Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str) -> str:
+        """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
+
+        A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
+        """
+        uses_cursors = page.api_version.uses_cursors
+        name = table_name(key, page.snapshot) if page.snapshot else None
+        if page.offset and not uses_cursors:
+            name = self._paginations.get(pagination)
+        if name is None:
+            name = await self._current_snapshot(rows, key, caller)
+            if not uses_cursors:
+                self._paginations[pagination] = name
+        # If it is not kept any more, it is the same if the lake is: rows are read in a reproducible order.
+        elif name not in self._tables.rows and await self._current_snapshot(rows, key, caller) != name:
+            if uses_cursors:
+                raise expired_cursor()
+            detail = "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
+            raise ProblemError(HTTPStatus.CONFLICT, detail)
+        if pagination in self._paginations:
+            self._paginations.move_to_end(pagination)
+        if len(self._paginations) > MAX_PAGINATIONS:
+            self._paginations.popitem(last=False)
+        return name
+
+    async def _current_snapshot(self, rows: Rows, key: str, caller: Caller) -> str:
+        for _ in range(MAX_READS):
+            state = await run_in_threadpool(self._inspect, rows, caller)
+            name = table_name(key, state.version)
+            try:
+                name = await self._write_once(name, partial(write_snapshot, rows, self._lake, state, self._tables, key))
+            except LakeChanged:
+                continue
+            self._tables.headers[name] = state.missing
+            return name
+        detail = "files of the lake are replaced faster than they can be read: try again later"
+        raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+    def _inspect(self, rows: Rows, caller: Caller) -> LakeState:
+        """Return the state of the files, if no instance is unknown and, in strict mode, no file is missing."""
+        if caller.instance_ids is None and (unknown := unknown_instances(self._lake, rows.instance_ids or ())):
+            raise forbidden_instances(unknown)
+        state = rows.inspect(self._lake, datetime.now(UTC))
+        if self._options.strict and state.missing:
+            missing = " ".join(f"{name}: {value}" for name, value in state.missing.items())
+            detail = (
+                f"files are missing; run `later-reporting backfill --only-missing --asset {rows.table.name}`, with"
+                f" `--start` and `--end` of these days. {missing}"
             )
+            # The API has no such error.
+            raise ProblemError(HTTPStatus.CONFLICT, detail)
+        return state
 
+    async def _write_once(self, name: str, write: Callable[[], str]) -> str:
+        """Write a table unless it is there, and return its name. Requests that need the same one share it.
 
-class LoopbackHostsMiddleware:
-    """Rejects requests whose header `Host` is neither `localhost` nor an address of this machine.
+        It goes on if the request that began it is aborted.
+        """
+        if name in self._tables.rows:
+            return name
+        if name not in self._writes:
+            task = self._writes[name] = asyncio.create_task(self._write(write))
+            task.add_done_callback(lambda _: self._writes.pop(name))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
+        return await asyncio.shield(self._writes[name])
 
-    A server without authentication would otherwise be readable by any web page whose name is made to resolve to
-    127.0.0.1 (DNS rebinding).
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_loopback(_host(Headers(scope=scope).get("host", "").lower())):
-            detail = "without authentication, the host of a URL must be localhost or a loopback address"
-            response = problem_response(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _host(header: str) -> str:
-    name, separator, port = header.rpartition(":")
-    return (name if separator and port.isdigit() else header).removeprefix("[").removesuffix("]")
-
-
-# Not a coroutine: Starlette runs it in a thread, because parsing YAML takes a tenth of a second.
-def _document(request: Request, *, version: ApiVersion) -> Response:
-    return Response(_document_json(version), media_type="application/json")
-
-
-@cache
-def _document_json(version: ApiVersion) -> bytes:
-    return json.dumps(openapi_document(version), ensure_ascii=False).encode()
-
-
-def openapi_document(version: ApiVersion) -> dict[str, Any]:
-    """Return the document of the contract for an API version, without the route that the server does not serve."""
-    paged, cursor = _read_yaml("openapi.yaml"), _read_yaml("openapi-cursor.yaml")
-    # In both documents, the security scheme is that of the paged one.
-    components = {kind: cursor["components"].get(kind, {}) | parts for kind, parts in paged["components"].items()}
-    _allow_stored_values(components["schemas"])
-    paths = (paged if version is PAGED else cursor)["paths"] | {TOKEN_PATH: paged["paths"][TOKEN_PATH]}
-    del paths[CAMPAIGNS_PERFORMANCE_PATH]
-    return {
-        "openapi": paged["openapi"],
-        "info": {"title": "Later Reporting API of a lake", "version": "2", "description": _DESCRIPTION},
-        "servers": [{"url": "/"}],
-        "security": paged["security"],
-        "paths": paths,
-        "components": components,
-    }
-
-
-def _read_yaml(name: str) -> dict[str, Any]:
-    """Return a document of the contract. References to the other one become references within the document."""
-    text = files("later_reporting_dagster.contract").joinpath(name).read_text(encoding="utf-8")
-    document: dict[str, Any] = yaml.safe_load(text.replace("openapi.yaml#", "#"))
-    return document
-
-
-def _allow_stored_values(schemas: dict[str, Any]) -> None:
-    """Allow what a lake may have beyond the API reference: unknown fields, nulls, negative amounts, and any URL."""
-    for name in ("Post", "CursorPost", "CreatorProfile", "Campaign"):
-        schemas[name]["additionalProperties"] = True
-        for field in schemas[name]["properties"].values():
-            if field.get("format") == "uri":
-                del field["format"]
-    schemas["Amount"].pop("minimum")
-    schemas["CursorPost"]["properties"]["metrics"]["additionalProperties"].pop("minimum")
-    post, campaign = schemas["Post"]["properties"], schemas["Campaign"]["properties"]
-    post["creatorProfile"] = {"oneOf": [post["creatorProfile"], {"type": "null"}]}
-    nullable = [post[name] for name in ("contentType", "contentUrl", "contentImageUrl", "creatorId")]
-    for field in [*nullable, *(campaign[name] for name in ("campaignName", "startDate", "status"))]:
-        field["type"] = [field["type"], "null"]
-    post["postDate"]["pattern"] = post["postDate"]["pattern"].replace("{3}Z", "{3}([0-9]{3})?Z")
+    async def _write(self, write: Callable[[], str]) -> str:
+        async with self._writing:
+            try:
+                written = await run_in_threadpool(write)
+            except NotWritten:
+                self._tables.make_room(0)  # the disk may be full of older ones
+                written = await run_in_threadpool(write)
+        self._tables.add(written)
+        return written

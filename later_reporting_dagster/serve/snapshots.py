@@ -13,15 +13,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
+from later_reporting_dagster.endpoint.responses import ProblemError
 
 ROW, TIE = "row", "tie"
 """Columns of the rows of a snapshot: a row as JSON, and a number that orders rows of equal sort values."""
@@ -37,16 +39,13 @@ _FOLDER_PREFIX = "later-reporting-serve-"
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
 
 
-class NotWritten(Exception):  # noqa: N818 - named for what happened
+class NotWritten(ProblemError):  # noqa: N818 - named for what happened
     """A temporary file cannot be written. The message has the reason and the next step."""
 
     def __init__(self, reason: object) -> None:
         text = str(reason).partition("\n")[0]
-        super().__init__(f"a temporary file cannot be written ({text}): free disk space, or set --snapshot-directory")
-
-
-class RowsNotRead(Exception):  # noqa: N818 - named for what happened
-    """Rows cannot be read. The message has the reason and the next step for clients, without the lake's location."""
+        detail = f"a temporary file cannot be written ({text}): free disk space, or set --snapshot-directory"
+        super().__init__(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 @contextmanager
@@ -94,26 +93,20 @@ class Tables:
         self.memory_gb = memory_gb
         # One thread, in which rows of a range come in their order. Pages need little memory.
         self._connection = duckdb.connect(config={"memory_limit": f"{500 * memory_gb:.0f}MB", "threads": 1})
-        self._rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
-        self._pinned: Counter[tuple[str, str]] = Counter()
+        self.rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
+        self.headers: dict[str, Mapping[str, str]] = {}  # of the responses with rows of a snapshot
+        self._pinned: list[tuple[str, str]] = []
         # Rows of the blocks that were read last, and the number of the first of them. A name stands for the same rows.
         self._kept: OrderedDict[str, tuple[int, list[str]]] = OrderedDict()
 
     def close(self) -> None:
         self._connection.close()
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
-
-    def number_of_rows(self, name: str) -> int:
-        """Return the number of rows of a table; 0 if it is not there."""
-        return self._rows.get(name, 0)
-
     def touch(self, *names: str) -> None:
         """Make tables the ones that were used last, in this order, if they are there."""
         for name in names:
-            if name in self._rows:
-                self._rows.move_to_end(name)
+            if name in self.rows:
+                self.rows.move_to_end(name)
 
     def read(self, name: str, rows: slice) -> bytes:
         """Return some rows of a block as a JSON array.
@@ -138,7 +131,7 @@ class Tables:
         path = self.folder / name
         try:
             # Small groups: each thread keeps the rows of one in memory before they are written.
-            connection.execute(f"ATTACH {_literal(path)} AS new (ROW_GROUP_SIZE 20480)")
+            connection.execute(f"ATTACH {literal(path)} AS new (ROW_GROUP_SIZE 20480)")
             connection.execute(f"CREATE TABLE new.t AS {sql}")
             connection.execute("CHECKPOINT new")
             connection.execute("DETACH new")
@@ -148,46 +141,37 @@ class Tables:
                 raise NotWritten(error) from error
             if "Out of Memory" in str(error):
                 detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
-                raise RowsNotRead(detail) from error
+                raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail) from error
             raise
 
     def write_block(self, name: str, *, of: str, order: str, number: int) -> str:
         """Write the rows of a block, with those of a page that begins at its end."""
-        spill = self.folder / f"{name}.spill"
-        config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": str(spill)}
         chosen = (
             f"SELECT rowid FROM rows.t ORDER BY {order}, rowid"
             f" LIMIT {BLOCK_ROWS + MAX_PAGE_SIZE - 1} OFFSET {number * BLOCK_ROWS}"
         )
         sql = f'SELECT "{ROW}" FROM rows.t WHERE rowid IN ({chosen}) ORDER BY {order}, rowid'
-        try:
+        with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as spill:
+            config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": spill}
             with duckdb.connect(config=config) as connection:
-                connection.execute(f"ATTACH {_literal(self.folder / of)} AS rows (READ_ONLY)")
+                connection.execute(f"ATTACH {literal(self.folder / of)} AS rows (READ_ONLY)")
                 self.write_rows(name, sql, connection)
-        finally:
-            shutil.rmtree(spill, ignore_errors=True)
         return name
-
-    def rename(self, name: str, new_name: str) -> str:
-        """Rename a table that has not been added; return its new name."""
-        (self.folder / name).rename(self.folder / new_name)
-        return new_name
 
     def add(self, name: str) -> None:
         """Add a table that has been written, and remove others to make room for it."""
-        self._connection.execute(f'ATTACH {_literal(self.folder / name)} AS "{name}" (READ_ONLY)')
-        ((self._rows[name],),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
+        self._connection.execute(f'ATTACH {literal(self.folder / name)} AS "{name}" (READ_ONLY)')
+        ((self.rows[name],),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
         self.make_room()
 
     @contextmanager
     def pinned(self, key: str, part: str) -> Iterator[None]:
         """Keep a part of the rows of a query, and the rows, in each version, during the `with` block."""
-        self._pinned[key, part] += 1
+        self._pinned.append((key, part))
         try:
             yield
         finally:
-            self._pinned[key, part] -= 1
-            self._pinned += Counter()  # drops zeros
+            self._pinned.remove((key, part))
 
     def _is_pinned(self, name: str) -> bool:
         key, _, rest = name.partition("_")
@@ -197,16 +181,21 @@ class Tables:
     def make_room(self, max_bytes: float | None = None) -> None:
         """Remove the least recently used tables until the limit is kept, but none that is pinned."""
         max_bytes = self._max_bytes if max_bytes is None else max_bytes
-        for name in [each for each in self._rows if not self._is_pinned(each)]:
-            if _size(self.folder) <= max_bytes and len(self._rows) <= MAX_FILES:
+        for name in [each for each in self.rows if not self._is_pinned(each)]:
+            if _size(self.folder) <= max_bytes and len(self.rows) <= MAX_FILES:
                 return
-            del self._rows[name]
+            del self.rows[name]
+            self.headers.pop(name, None)
             self._connection.execute(f'DETACH "{name}"')
             self.remove_file(name)
 
     def remove_file(self, name: str) -> None:
         for suffix in ("", ".wal"):
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def table_name(key: str, version: bytes) -> str:
+    return f"{key}_{version.hex()}"
 
 
 def digest(*values: object) -> str:
@@ -216,11 +205,13 @@ def digest(*values: object) -> str:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # removed meanwhile
-            total += 512 * path.lstat().st_blocks
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                total += 512 * Path(parent, name).lstat().st_blocks
     return total
 
 
-def _literal(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def literal(value: object) -> str:
+    """Return a text in SQL."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -199,7 +199,6 @@ def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None
             assert api.get(f"{POSTS}&dateBasis=performance_date").status_code == 200
             assert problem_of(api.get("/v2/campaigns")) == (404, "ANL_00404")
         assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
-        assert httpx.get(f"{base_url}/openapi.json").status_code == 200
         assert command.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         printed = command.output + command.errors
         for text in secret_texts(SECRET) | secret_texts(token) | {*token.split(".")[1:]}:
@@ -271,8 +270,7 @@ FOREIGN_HOSTS = (
 
 @pytest.mark.e2e
 def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> None:
-    options = ("--no-auth", "--requests-per-window", "1000", "--window", "3600")
-    with running(lake, *options) as command:
+    with running(lake, "--no-auth") as command:
         base_url = command.base_url()
         port = httpx.URL(base_url).port
         accepted = [f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST", "127.1.2.3"]
@@ -286,8 +284,6 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
             assert api.post("/oauth/token", headers={"Host": "example.com"}, json={}).status_code >= 400
             response = api.get(POSTS, headers={"Authorization": "Basic nonsense"})
             assert response.json()["pagination"]["totalItems"] == 240
-            assert response.headers["X-Ratelimit-Limit"] == "1000"
-            assert response.headers["X-Ratelimit-Window"] == "3600"
             assert "X-Later-Missing-Days" not in response.headers
         with authenticated(base_url, "any", "thing") as api:
             assert api.get("/v2/instances").json()["data"]["instanceIds"] == [*INSTANCE_IDS]
@@ -307,8 +303,6 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
         "LATER_SERVE_CLIENTS": str(clients),
         "LATER_SERVE_API_VERSION": "cursor",
         "LATER_SERVE_STRICT": "true",
-        "LATER_SERVE_REQUESTS_PER_WINDOW": "11",
-        "LATER_SERVE_WINDOW": "7200",
         "LATER_SERVE_MEMORY_GB": "0.5",
         "LATER_SERVE_SNAPSHOT_GB": "0.5",
     }
@@ -325,9 +319,6 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
             response = everything.get(f"{later}&metrics=cpe")
             assert problem_of(response) == (409, "ANL_00409")
             assert str(MISSING_DAY) in response.json()["detail"]
-            assert response.headers["X-Ratelimit-Limit"] == "11"
-            statuses = [api.get("/v2/instances").status_code for _ in range(8)]
-            assert statuses[-1] == 429
         command.stop()
 
 

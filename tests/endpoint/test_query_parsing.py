@@ -67,13 +67,13 @@ def test_invalid_query_is_rejected(queries: list[str]) -> None:
     for query in queries:
         with pytest.raises(ProblemError) as raised:
             parse_posts_query(query)
-        assert (raised.value.status, raised.value.type) == (400, "ANL_00400"), query
+        assert (raised.value.status_code, raised.value.type) == (400, ""), query
 
 
 def test_unsupported_sort_property_is_rejected_with_its_own_problem_type() -> None:
     with pytest.raises(ProblemError) as raised:
         parse_posts_query(f"{JUNE}&sortProperty=postId")
-    assert (raised.value.status, raised.value.type) == (400, "ANL_00422")
+    assert (raised.value.status_code, raised.value.type) == (400, "ANL_00422")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from random import Random
@@ -106,8 +106,11 @@ def random_query(number: int) -> tuple[list[tuple[str, object]], Parameters]:
         values["sortProperty"] = [sort_property]
     if direction := ("ASC", "DESC", "")[number // 26 % 3]:
         values["sortDirection"] = [direction]
-    if random.randrange(2):
-        values["dateBasis"] = ["post_date"]
+    if date_basis := random.choice(("post_date", "performance_date", "")):
+        values["dateBasis"] = [date_basis]
+    if date_basis == "performance_date":
+        # The independent server does not add up days, and has metrics of days after those that were fetched.
+        values["startDate"] = values["endDate"] = [str(min(first, LAST_DAY))]
     if number % 2:
         # The response has to contain what it is sorted by, so that ties are known.
         names = {*random.sample(METRICS, random.choice((1, 3, 37)))} | {sort_property or "cpe"} - {"postDate"}
@@ -144,22 +147,6 @@ def test_queries_equal_those_of_the_independent_server(
         assert_pages_equal(fetch_pages(api, pairs), fetch_pages(reference_api, pairs), sort_property=sort_property)
 
 
-@pytest.mark.parametrize(
-    ("day", "sort_property"), [(FIRST_DAY, None), (LAST_DAY, "cpe"), (date(2024, 2, 29), "paidImpressions")], ids=str
-)
-def test_single_performance_day_equals_that_of_the_independent_server(
-    day: date, sort_property: str | None, api: httpx.Client, reference_api: httpx.Client
-) -> None:
-    pairs: list[tuple[str, object]] = [("startDate", day), ("endDate", day), ("dateBasis", "performance_date")]
-    if sort_property is not None:
-        pairs += [("sortProperty", sort_property), ("sortDirection", "ASC")]
-    for page in ([("pageSize", 40)], [("limit", 40), ("metrics", ",".join(METRICS))]):
-        pages = fetch_pages(api, [*pairs, *page])
-        assert len(pages) > 1
-        expected = fetch_pages(reference_api, [*pairs, *page])
-        assert_pages_equal(pages, expected, sort_property=sort_property or "postDate")
-
-
 def test_fields_are_sorted_and_requested_metrics_keep_their_order(api: httpx.Client) -> None:
     days = [("startDate", FIRST_DAY), ("endDate", LAST_DAY)]
     for row in page_of(get(api, days))["data"]:
@@ -175,18 +162,6 @@ def test_fields_are_sorted_and_requested_metrics_keep_their_order(api: httpx.Cli
 def test_page_past_the_end_is_empty_and_has_the_true_totals(api: httpx.Client, reference_api: httpx.Client) -> None:
     pairs = [("startDate", FIRST_DAY), ("endDate", FIRST_DAY), ("pageNumber", 500)]
     assert page_of(get(api, pairs)) == page_of(get(reference_api, pairs))
-
-
-@pytest.mark.parametrize("page", [[("pageSize", 3), ("pageNumber", 2)], [("limit", 3)]], ids=str)
-def test_lists_of_instances_equal_those_of_the_independent_server(
-    page: list[tuple[str, object]], api: httpx.Client, reference_api: httpx.Client
-) -> None:
-    found, expected = (page_of(get(each, page, "/v2/instances")) for each in (api, reference_api))
-    all_ids = {*INSTANCE_IDS}
-    assert {*found["data"]["instanceIds"]} <= all_ids
-    assert len({*found["data"]["instanceIds"]}) == len(expected["data"]["instanceIds"])
-    assert found.get("pagination") == expected.get("pagination")
-    assert (found.get("nextCursor") is None) == (expected.get("nextCursor") is None)
 
 
 @pytest.mark.parametrize("page", [[("pageSize", 7)], [("limit", 7)], [("instanceIds[]", "a,b")]], ids=str)

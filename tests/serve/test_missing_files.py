@@ -123,7 +123,7 @@ def test_every_page_has_the_headers_also_after_many_other_queries(
     gaps: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = days_query(DAYS[0], DAYS[-1], ("pageSize", 5))
-    monkeypatch.setattr("later_reporting_dagster.serve.store.MAX_FILES", 1)
+    monkeypatch.setattr("later_reporting_dagster.serve.snapshots.MAX_FILES", 1)
     for number in (1, 2, 50):
         assert missing(get(gaps, [*pairs, ("pageNumber", number)]))[0] == "2024-03-03/2024-03-04, 2024-03-08"
         get(gaps, days_query(DAYS[number % 10], DAYS[number % 10]))

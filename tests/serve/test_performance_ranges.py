@@ -123,16 +123,30 @@ def assert_metrics_equal(metrics: Row, expected: dict[str, Any]) -> None:
             assert value == pytest.approx(float(exactly), rel=1e-12, abs=1e-9), name
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 8), (3, 4), (-3, 2), (4, 300)])
+@pytest.mark.parametrize(
+    ("start", "end", "filters", "keep"),
+    [
+        (0, 8, [], lambda row: True),
+        (3, 4, [], lambda row: True),
+        (-3, 2, [("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
+        (
+            4,
+            300,
+            [("instanceIds", "north"), ("campaignIds", 2)],
+            lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
+        ),
+    ],
+    ids=["all", "middle", "platforms", "instance and campaign"],
+)
 @pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
 def test_range_equals_the_reference(
-    start: int, end: int, by_cursor: bool, rows: Files, range_api: httpx.Client
+    start: int, end: int, filters: Any, keep: Any, by_cursor: bool, rows: Files, range_api: httpx.Client
 ) -> None:
     first, last = DAYS[0] + timedelta(days=start), DAYS[0] + timedelta(days=end)
     page: list[tuple[str, object]] = [("limit", 30), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 30)]
-    found = fetch_rows(range_api, days_query(first, last, ("dateBasis", "performance_date"), *page))
-    expected = rows_between(rows, first, last)
-    assert sorted(map(row_key, found)) == sorted(expected)
+    found = fetch_rows(range_api, days_query(first, last, ("dateBasis", "performance_date"), *filters, *page))
+    expected = {key: posts for key, posts in rows_between(rows, first, last).items() if keep(posts[0])}
+    assert sorted(map(row_key, found)) == sorted(expected) != []
     for each in found:
         of_post = expected[row_key(each)]
         metrics = each.get("metrics", each)
@@ -163,28 +177,6 @@ def test_range_is_sorted_by_its_sums_with_nulls_last(
     known = [value for value in values if value is not None]
     assert values == sorted(known, reverse=direction == "DESC") + [None] * (len(values) - len(known))
     assert len(set(known)) > 10
-
-
-@pytest.mark.parametrize(
-    ("filters", "keep"),
-    [
-        (
-            [("instanceIds", "north"), ("campaignIds", 2)],
-            lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
-        ),
-        ([("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
-    ],
-    ids=["instance and campaign", "platforms"],
-)
-def test_range_can_be_filtered(
-    filters: list[tuple[str, object]], keep: Any, rows: Files, range_api: httpx.Client
-) -> None:
-    pairs = days_query(DAYS[0], DAYS[-1], ("dateBasis", "performance_date"), *filters, ("pageSize", 100))
-    found = {row_key(each): each for each in fetch_rows(range_api, pairs)}
-    expected = {key: of for key, of in rows_between(rows, DAYS[0], DAYS[-1]).items() if keep(of[0])}
-    assert found.keys() == expected.keys() != set()
-    for key, of_post in expected.items():
-        assert_metrics_equal(found[key], expected_metrics(of_post))
 
 
 def test_values_that_are_all_unknown_or_zero_stay_unknown_or_zero(tmp_path: Path) -> None:

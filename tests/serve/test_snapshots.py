@@ -4,11 +4,11 @@ import gc
 import resource
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import BLOCK_ROWS, NotWritten, Tables, private_folder
 from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
-from tests.serve.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
+from tests.serve.versioned_lake import DAYS, PARTITIONS, replacing, versions_of, write_version, write_versions
 from tests.services import WAIT_SECONDS
 
 Query = list[tuple[str, object]]
 
 PAGED: Query = [("pageSize", 10)]
 CURSOR: Query = [("limit", 10), ("metrics", "engagements")]
+OTHER_ROWS: Query = [("campaignIds", "7")]
 CLIENTS = 16
 each_version = pytest.mark.parametrize("page", [PAGED, CURSOR], ids=["paged", "cursor"])
 each_basis = pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
@@ -78,7 +79,7 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
         sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
         with authenticated(base_url) as api:
             pairs = query_of(page, date_basis=date_basis, sorting=sorting)
-            rows = fetch_slowly(api, pairs, between_pages=replacer.wait)
+            rows = fetch_slowly(api, pairs, between_pages=wait_for_replacement)
         versions_of(rows, date_basis=date_basis)
         if "metrics" not in dict(page) or sort_property == "engagements":
             values = [row[sort_property] for row in rows]
@@ -86,11 +87,10 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
 
     with (
         serving(tmp_path) as base_url,
-        Replacer(tmp_path, date_basis=date_basis) as replacer,
+        replacing(tmp_path, date_basis=date_basis) as wait_for_replacement,
         ThreadPoolExecutor(CLIENTS) as threads,
     ):
-        for result in [threads.submit(read, pager) for pager in islice(cycle(PAGERS), CLIENTS)]:
-            result.result()
+        assert [*threads.map(read, islice(cycle(PAGERS), CLIENTS))] == [None] * CLIENTS
 
 
 @each_basis
@@ -128,41 +128,7 @@ def test_numbered_pages_of_each_token_belong_to_its_own_first_page(tmp_path: Pat
             assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
 
 
-def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        first, first_cursor = (page_of(get(api, query_of(page))) for page in (PAGED, CURSOR))
-        path.rename(tmp_path / "elsewhere")
-        rows = page_rows(first)
-        for number in range(2, first["pagination"]["totalPages"] + 1):
-            rows += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
-        by_cursor = [*first_cursor["data"], *rows_after(api, first_cursor["nextCursor"])]
-        for found in (rows, [row | row["metrics"] for row in by_cursor]):
-            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, 1)
-        response = get(api, query_of(PAGED))
-        assert len(rows) > page_of(response)["pagination"]["totalItems"] > 0
-        assert response.headers["X-Later-Missing-Days"] == str(DAYS[1])
-        (tmp_path / "elsewhere").rename(path)
-        assert page_of(get(api, query_of(PAGED)))["pagination"]["totalItems"] == len(rows)
-
-
 # Restarts, eviction
-
-
-def evict(api: httpx.Client) -> None:
-    """Query something else, so that earlier snapshots are evicted."""
-    for number in range(3):
-        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
-
-
-def test_cursor_survives_a_restart_while_the_lake_is_unchanged(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        expected = fetch_rows(api, query_of(CURSOR))
-        first = page_of(get(api, query_of(CURSOR)))
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
 
 
 def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
@@ -175,38 +141,49 @@ def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("changed", ["replaced", "removed", "added"])
-def test_cursor_is_refused_after_a_restart_if_the_lake_has_changed(changed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [None, "replaced", "removed", "added"])
+def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | None, tmp_path: Path) -> None:
     write_versions(tmp_path, 1)
-    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
+    path, elsewhere = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north", tmp_path / "elsewhere"
     if changed == "added":
-        path.rename(tmp_path / "elsewhere")
+        path.rename(elsewhere)
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        cursor = page_of(get(api, query_of(CURSOR)))["nextCursor"]
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
     if changed == "replaced":
         write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
     elif changed == "removed":
-        path.rename(tmp_path / "elsewhere")
-    else:
-        (tmp_path / "elsewhere").rename(path)
+        path.rename(elsewhere)
+    elif changed == "added":
+        elsewhere.rename(path)
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        detail = assert_problem(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]), 400, "ANL_00400")
-        assert "nextCursor" in detail
-        assert "expired" in detail
+        if changed is None:
+            assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        else:
+            response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+            assert "nextCursor is invalid, has expired" in assert_problem(response, 400, "ANL_00400")
 
 
-def test_cursor_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path: Path) -> None:
+def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path: Path) -> None:
     write_versions(tmp_path, 1)
     # There is room for the newest snapshot only.
     with serving(tmp_path, snapshot_gb=1e-9) as base_url, authenticated(base_url) as api:
+
+        def evict() -> None:
+            page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
+
         expected = fetch_rows(api, query_of(CURSOR))
-        first = page_of(get(api, query_of(CURSOR)))
-        evict(api)
+        first, second_page = page_of(get(api, query_of(CURSOR))), [*query_of(PAGED), ("pageNumber", 2)]
+        second = page_of(get(api, second_page))
+        evict()
         assert first["data"] + rows_after(api, first["nextCursor"]) == expected
-        evict(api)
+        evict()
+        assert page_of(get(api, second_page)) == second
+        evict()
         write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
         response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
         assert "expired" in assert_problem(response, 400, "ANL_00400")
+        assert "start again at page 1" in assert_problem(get(api, second_page), 409, "ANL_00409")
 
 
 def open_files(directory: Path) -> list[Path]:
@@ -235,29 +212,45 @@ def wait_until(condition: Callable[[], bool]) -> None:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 
 
-@needs_proc
-def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(tmp_path: Path) -> None:
-    root, directory = tmp_path / "lake", tmp_path / "snapshots"
-    directory.mkdir()
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "lake"
     write_versions(root, 1)
-    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+    return root
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "snapshots"
+    directory.mkdir()
+    return directory
+
+
+@contextmanager
+def serving_to(directory: Path, root: Path, **options: Any) -> Iterator[httpx.Client]:
+    options["snapshot_directory"] = str(directory)
+    with serving(root, **options) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+@needs_proc
+def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
+    root: Path, directory: Path
+) -> None:
+    with serving_to(directory, root) as api:
         page_of(get(api, query_of(PAGED)))
         size = size_of_snapshots(directory)
     limit = 4.5 * size
-    with (
-        serving(root, snapshot_directory=str(directory), snapshot_gb=limit / 1e9) as base_url,
-        authenticated(base_url) as api,
-    ):
-        for number, sort_property in enumerate(SortProperty):
-            for direction in ("ASC", "DESC"):
-                sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
-                page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 6}")])))
-                wait_until(lambda: size_of_snapshots(directory) <= limit)
+    with serving_to(directory, root, snapshot_gb=limit / 1e9) as api:
+        for number, (sort_property, direction) in enumerate(product(SortProperty, ("ASC", "DESC"))):
+            sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
+            page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 12}")])))
+            wait_until(lambda: size_of_snapshots(directory) <= limit)
         assert size_of_snapshots(directory) > 2 * size > 0
         (folder,) = directory.iterdir()
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "spilled").write_bytes(b"x" * int(limit))
-        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
+        page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
         wait_until(lambda: size_of_snapshots(directory) <= size)
     assert [*directory.iterdir()] == []
     wait_until(lambda: open_files(directory) == [])
@@ -274,46 +267,38 @@ def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(
 
 
 @needs_proc
-def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(tmp_path: Path) -> None:
-    root, directory = tmp_path / "lake", tmp_path / "snapshots"
-    directory.mkdir()
-    write_versions(root, 1)
+def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, directory: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+    with serving_to(directory, root) as api:
         page_of(get(api, query_of(PAGED)))
-        size = size_of_snapshots(directory)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_of_snapshots(directory) // 4, limits[1]))
         try:
-            refused = get(api, query_of(PAGED, sorting=[("campaignIds", "7")]))
+            refused = get(api, query_of(PAGED, sorting=OTHER_ROWS))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert_problem(refused, 500, "ANL_00500")
-        assert "a temporary file cannot be written" in refused.text
+        assert "a temporary file cannot be written" in assert_problem(refused, 500, "ANL_00500")
         assert size_of_snapshots(directory) == 0
-        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
+        page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
 
 
 @needs_proc
 def test_query_is_written_again_after_older_snapshots_have_made_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, directory = tmp_path / "lake", tmp_path / "snapshots"
-    directory.mkdir()
-    write_versions(root, 1)
     write_rows, refused = Tables.write_rows, []
 
     def write_unless_full(tables: Tables, name: str, sql: str, connection: Any) -> None:
         # A disk that has no room beside the two files of an earlier query.
-        if len(tables._rows) >= 2:
+        if len(tables.rows) >= 2:
             refused.append(name)
             raise NotWritten("No space left on device")
         write_rows(tables, name, sql, connection)
 
     monkeypatch.setattr(Tables, "write_rows", write_unless_full)
-    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+    with serving_to(directory, root) as api:
         expected = fetch_rows(api, query_of(PAGED))
         size = size_of_snapshots(directory)
-        assert fetch_rows(api, query_of(PAGED, sorting=[("campaignIds", "7")])) == expected
+        assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
         assert len(refused) == 1
         assert size_of_snapshots(directory) == size
 

@@ -2,7 +2,8 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -73,32 +74,27 @@ def versions_of(rows: Sequence[Row], *, date_basis: str) -> dict[Partition, int]
     return {partition: next(iter(posts)) for partition, posts in found.items()}
 
 
-class Replacer(threading.Thread):
-    """Replaces one partition after the other, as fast as it can, while the block runs."""
+@contextmanager
+def replacing(root: Path, *, date_basis: str) -> Iterator[Callable[[], None]]:
+    """Replace one partition after the other while the block runs; yield a function that waits for a replacement."""
+    replaced, ended = threading.Event(), threading.Event()
 
-    def __init__(self, root: Path, *, date_basis: str) -> None:
-        super().__init__(daemon=True)
-        self._lake = Lake(str(root))
-        self._date_basis = date_basis
-        self._replaced, self._ended = threading.Event(), threading.Event()
-
-    def run(self) -> None:
+    def replace() -> None:
         for version in count(2):
             for partition in PARTITIONS:
-                if self._ended.is_set():
+                if ended.is_set():
                     return
-                write_version(self._lake, partition, version, date_basis=self._date_basis)
-                self._replaced.set()
+                write_version(Lake(str(root)), partition, version, date_basis=date_basis)
+                replaced.set()
 
-    def wait(self) -> None:
-        """Wait until another partition has been replaced."""
-        self._replaced.clear()
-        assert self._replaced.wait(WAIT_SECONDS)
+    def wait() -> None:
+        replaced.clear()
+        assert replaced.wait(WAIT_SECONDS)
 
-    def __enter__(self) -> "Replacer":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join(WAIT_SECONDS)
+    thread = threading.Thread(target=replace, daemon=True)
+    thread.start()
+    try:
+        yield wait
+    finally:
+        ended.set()
+        thread.join(WAIT_SECONDS)
