@@ -1,6 +1,5 @@
 """Parquet tables on any fsspec filesystem: schemas, writes, reads, data frames, SQL. No HTTP, no Dagster."""
 
-from later_reporting_dagster.lake.data_frames import LibraryNotInstalled as LibraryNotInstalled
 from later_reporting_dagster.lake.data_frames import open_dataset as open_dataset
 from later_reporting_dagster.lake.data_frames import read_frame as read_frame
 from later_reporting_dagster.lake.lake import Lake as Lake

@@ -1,15 +1,13 @@
 """Copies of closed months, one file for each instance: opening thirty small files costs more than reading one.
 
 A compacted month, `{root}/_compacted/{table}/month=YYYY-MM/instance_id=…/part-0.parquet`, is a copy: the daily files
-stay authoritative. Its Parquet metadata contain the version of each copied daily file. A reader takes a day from the
-copy only while the daily file still has that version, and reads the daily file otherwise. So replacing a daily file
-invalidates its copy, without locks, and no row is ever missing or read twice.
+stay authoritative. Its Parquet metadata contain the version of each copied daily file. A reader uses the copy if all of
+its days are requested and still have these versions; otherwise it reads the daily files. So replacing a daily file
+invalidates the copy, without locks, and no row is ever missing or read twice.
 """
 
 from calendar import monthrange
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import accumulate, groupby
@@ -40,8 +38,8 @@ from later_reporting_dagster.lake.tables import with_date_column
 
 # For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
 MIN_DAYS = 4
-# A larger daily file takes longer to decode than to open: a copy would save nothing, and cost memory.
-MAX_DAY_BYTES = 256 * 1024
+# Larger files take longer to decode than to open: a copy would save nothing, and cost memory.
+MAX_MONTH_BYTES = 8 * 1024**2
 # If versions are identified by modification time, a file younger than this is not copied: it may be replaced once more
 # with the same time, because some storages count whole seconds, and clocks differ slightly.
 MIN_AGE_SECONDS = 3.0
@@ -55,10 +53,10 @@ class CompactionSummary:
     """The result of compacting a table. A month counts once for each instance.
 
     Attributes:
-        removed: the number of months whose copy was removed, because too few days of the month can be copied now.
+        removed: the number of months whose copy was removed, because the month cannot be copied now.
         daily_files: the number of copied daily files; readers read the copies instead.
-        skipped: the number of days of closed months that were not copied: too young, too large, damaged, with other
-            columns than most, or fewer than `MIN_DAYS` in a month.
+        skipped: the number of days of closed months that were not copied, because the month has fewer than `MIN_DAYS`,
+            or too large files, or one of them is too young, damaged, or has other columns.
     """
 
     written: int = 0
@@ -88,11 +86,28 @@ class _CopiedDay(NamedTuple):
     identity: str  # of the version of the daily file
 
 
-class _Copy(NamedTuple):
+class MonthCopy(NamedTuple):
+    """The copy of a month, with its days in the order of the rows."""
+
     path: str
     data: bytes
-    days: Mapping[date, _CopiedDay]
-    current: list[Partition]  # those requested whose daily file still has the version that was copied
+    days: Mapping[Partition, _CopiedDay]
+
+    def read(self, schema: pa.Schema | None = None) -> dict[Partition, pa.Table]:
+        """Return the rows of each day as exactly `schema`, by default as stored; nothing if the copy is damaged."""
+        try:
+            rows = read_stored_rows(self.data) if schema is None else from_parquet(self.data, schema=schema)
+        except FileDamaged:
+            return {}
+        starts = [*accumulate((day.rows for day in self.days.values()), initial=0)]
+        if starts.pop() != rows.num_rows:
+            return {}
+        days = zip(self.days.items(), starts, strict=True)
+        return {partition: rows.slice(start, day.rows) for (partition, day), start in days}
+
+    def is_current(self, versions: Mapping[Partition, FileVersion]) -> bool:
+        """Return whether the daily files still have the versions that were copied."""
+        return all(each in versions and versions[each].identity == day.identity for each, day in self.days.items())
 
 
 class MonthCopies:
@@ -101,56 +116,33 @@ class MonthCopies:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def read(self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """Read the partitions that are current in a copy, as exactly `schema`; a damaged copy is ignored."""
-
-        def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
-            try:
-                by_day = _split_by_day(from_parquet(copy.data, schema=schema), copy.days)
-            except FileDamaged:
-                return {}
-            return {partition: by_day[partition.day] for partition in copy.current}
-
-        found = map_concurrently(rows_of, self._copies(table_name, partitions))
-        return {partition: rows for of_copy in found for partition, rows in of_copy.items()}
-
-    def files(self, table_name: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """Return the copies whose days are all requested and current: by path, the partitions in the copy."""
-        copies = self._copies(table_name, partitions)
-        return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
-
-    def _copies(self, table_name: str, partitions: Iterable[Partition]) -> list[_Copy]:
-        requested: dict[Partition, list[Partition]] = {}
+    def current(self, table_name: str, partitions: Iterable[Partition]) -> list[MonthCopy]:
+        """Return the copies whose days are all among the partitions and have not changed since."""
+        requested: dict[Partition, set[Partition]] = {}
         for partition in partitions:
-            requested.setdefault(partition.month, []).append(partition)
+            requested.setdefault(partition.month, set()).add(partition)
 
-        def read(month: Partition) -> _Copy | None:
+        def read(month: Partition) -> MonthCopy | None:
             path = compacted_path(table_name, month)
             try:
                 data = self._storage.read(path)
-                days = {} if data is None else _parse_days(data)
-            except (LakeUnavailable, FileDamaged):
+            except LakeUnavailable:
                 return None
-            held = [partition for partition in requested[month] if partition.day in days]
-            return _Copy(path, data, days, held) if data is not None and held else None
+            copy = None if data is None else _parse_copy(path, month, data)
+            return copy if copy is not None and set() < copy.days.keys() <= requested[month] else None
 
         months = [month for month, members in requested.items() if len(members) >= MIN_DAYS]
         copies = [copy for copy in map_concurrently(read, months) if copy is not None]
         # Looked up after the copies were read: a daily file that still has the copied version has not changed since.
-        identities = self._identities(table_name, {partition for copy in copies for partition in copy.current})
-        return [
-            copy._replace(
-                current=[each for each in copy.current if identities.get(each) == copy.days[each.day].identity]
-            )
-            for copy in copies
-        ]
+        versions = self._versions(table_name, [partition for copy in copies for partition in copy.days])
+        return [copy for copy in copies if copy.is_current(versions)]
 
     def compact(
         self, table_name: str, daily_files: Mapping[Partition, FileVersion], *, closed_before: date, now: datetime
     ) -> CompactionSummary:
         """Update the copies of months that end before `closed_before`, given the versions of all daily files."""
         directory = compacted_directory(table_name)
-        months: dict[Partition, dict[date, FileVersion]] = {}
+        months: dict[Partition, dict[Partition, FileVersion]] = {}
         for path in self._storage.named_files([directory], FILE_NAME):
             parent = path.removeprefix(f"{directory}/").removesuffix(f"/{FILE_NAME}")
             if (month := parse_directory(parent, unit="month")) is not None:
@@ -162,7 +154,7 @@ class MonthCopies:
                     " ETag nor a modification time, so replaced files are not recognized. The lake works without"
                     " compaction, only slower"
                 )
-            months.setdefault(partition.month, {})[partition.day] = version
+            months.setdefault(partition.month, {})[partition] = version
         summary = CompactionSummary()
         for month in sorted(months, key=partition_sort_key):
             if month.day.replace(day=monthrange(month.day.year, month.day.month)[1]) < closed_before:
@@ -173,34 +165,16 @@ class MonthCopies:
         self,
         table_name: str,
         month: Partition,
-        versions: Mapping[date, FileVersion],
+        versions: Mapping[Partition, FileVersion],
         *,
         now: datetime,
         summary: CompactionSummary,
     ) -> None:
-        candidates = {
-            day: version
-            for day, version in versions.items()
-            if version.bytes <= MAX_DAY_BYTES
-            and (version.modified is None or version.modified <= now.timestamp() - MIN_AGE_SECONDS)
-        }
         path = compacted_path(table_name, month)
         stored = data = self._storage.read(path)
-        days: dict[date, _CopiedDay] = {}
-        with suppress(FileDamaged):  # a damaged copy is written again
-            if stored is not None:
-                of_copy = _parse_days(stored)
-                _split_by_day(read_stored_rows(stored), of_copy)
-                days = of_copy
-        if not days or {day: copied.identity for day, copied in days.items()} != {
-            day: version.identity for day, version in candidates.items()
-        }:
-            rows = self._read_days(table_name, month, candidates)
-            days = {
-                day: _CopiedDay(of_day.num_rows, content_hash, str(candidates[day].identity))
-                for day, (of_day, content_hash) in rows.items()
-            }
-            data = _encode({day: of_day for day, (of_day, _) in rows.items()}, days) if days else None
+        copy = None if stored is None else _parse_copy(path, month, stored)
+        if copy is None or not copy.is_current(versions) or copy.read().keys() != versions.keys():
+            data = self._encoded_copy(table_name, versions, now=now)
             if data is None and stored is not None:
                 self._storage.remove(path)
             elif data is not None and data != stored:
@@ -208,68 +182,57 @@ class MonthCopies:
         summary.written += data is not None and data != stored
         summary.unchanged += data is not None and data == stored
         summary.removed += data is None and stored is not None
-        summary.daily_files += len(days)
-        summary.skipped += len(versions) - len(days)
+        summary.daily_files += len(versions) if data is not None else 0
+        summary.skipped += len(versions) if data is None else 0
 
-    def _read_days(
-        self, table_name: str, month: Partition, candidates: Mapping[date, FileVersion]
-    ) -> dict[date, tuple[pa.Table, str]]:
-        """Return the rows of each day to copy and their hash, or none if they are too few."""
-        partitions = {day: Partition(day, month.instance_id) for day in sorted(candidates)}
+    def _encoded_copy(
+        self, table_name: str, versions: Mapping[Partition, FileVersion], *, now: datetime
+    ) -> bytes | None:
+        """Return the bytes of a copy of daily files; None if one of them cannot be copied, or a copy saves nothing."""
+        last_modified = max((version.modified or 0 for version in versions.values()), default=0)
+        if (
+            len(versions) < MIN_DAYS
+            or sum(version.bytes for version in versions.values()) > MAX_MONTH_BYTES
+            or last_modified > now.timestamp() - MIN_AGE_SECONDS
+        ):
+            return None
 
-        def read(day: date) -> tuple[pa.Table, str] | None:
-            data = self._storage.read(partition_path(table_name, partitions[day]))
+        def read(partition: Partition) -> tuple[pa.Table, str] | None:
+            data = self._storage.read(partition_path(table_name, partition))
             try:
                 return None if data is None else (read_stored_rows(data), parse_metadata(data).content_hash)
             except FileDamaged:
                 return None
 
-        found = zip(partitions, map_concurrently(read, partitions), strict=True)
-        results = {day: result for day, result in found if result}
+        files = [file for file in map_concurrently(read, versions) if file is not None]
         # Looked up after the files were read: a file that still has the same version has not changed since.
-        identities = self._identities(table_name, partitions.values())
-        schemas = Counter(rows.schema for rows, _ in results.values())
-        copied = {
-            day: (rows, content_hash)
-            for day, (rows, content_hash) in results.items()
-            if rows.schema == schemas.most_common(1)[0][0]
-            and identities.get(partitions[day]) == candidates[day].identity
+        is_complete = len(files) == len(versions) and self._versions(table_name, versions) == versions
+        if not is_complete or any(rows.schema != files[0][0].schema for rows, _ in files):
+            return None
+        days = {
+            partition.day: _CopiedDay(rows.num_rows, content_hash, str(version.identity))
+            for (partition, version), (rows, content_hash) in zip(versions.items(), files, strict=True)
         }
-        return copied if len(copied) >= MIN_DAYS else {}
+        together = pa.concat_tables(rows for rows, _ in files)
+        return to_parquet(
+            with_date_column(together, ((day, copied.rows) for day, copied in days.items())),
+            content_hash=content_hash_of(together),
+            key_values={_DAYS: msgspec.json.encode(days).decode()},
+        )
 
-    def _identities(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, str | None]:
+    def _versions(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileVersion]:
         by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
         # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
         # little else.
         months = [list(paths) for _, paths in groupby(by_path, key=lambda path: by_path[path].month.day)]
         found = map_concurrently(self._storage.versions, months)
-        return {by_path[path]: version.identity for versions in found for path, version in versions.items()}
+        return {by_path[path]: version for versions in found for path, version in versions.items()}
 
 
-def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> bytes:
-    """Return the bytes of a copy: the rows of all days, with a first column `date`.
-
-    The content hash in its metadata is that of the rows without `date`.
-    """
-    together = pa.concat_tables(rows.values())
-    return to_parquet(
-        with_date_column(together, ((day, of_day.num_rows) for day, of_day in rows.items())),
-        content_hash=content_hash_of(together),
-        key_values={_DAYS: msgspec.json.encode(days).decode()},
-    )
-
-
-def _parse_days(data: bytes) -> dict[date, _CopiedDay]:
-    """Return the days of a copy, in the order of their rows, from its metadata; or raise `FileDamaged`."""
+def _parse_copy(path: str, month: Partition, data: bytes) -> MonthCopy | None:
+    """Return a copy with the days in its metadata; None if it is damaged."""
     try:
-        return msgspec.json.decode(parse_metadata(data).key_values[_DAYS], type=dict[date, _CopiedDay])
-    except (KeyError, msgspec.DecodeError) as error:
-        raise FileDamaged(f"not a compacted month: {error}") from error
-
-
-def _split_by_day(rows: pa.Table, days: Mapping[date, _CopiedDay]) -> dict[date, pa.Table]:
-    counts = [day.rows for day in days.values()]
-    if sum(counts) != rows.num_rows:
-        raise FileDamaged(f"it has {rows.num_rows} rows, but according to its metadata {sum(counts)}")
-    starts = accumulate(counts, initial=0)
-    return {day: rows.slice(start, copied.rows) for (day, copied), start in zip(days.items(), starts, strict=False)}
+        days = msgspec.json.decode(parse_metadata(data).key_values[_DAYS], type=dict[date, _CopiedDay])
+    except (FileDamaged, KeyError, msgspec.DecodeError):
+        return None
+    return MonthCopy(path, data, {Partition(day, month.instance_id): copied for day, copied in days.items()})

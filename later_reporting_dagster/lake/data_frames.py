@@ -5,13 +5,12 @@ computed, they read only the selected columns and partitions.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs
 
-from later_reporting_dagster.lake.database import duckdb_relation, table_files
+from later_reporting_dagster.lake.database import table_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem
 from later_reporting_dagster.lake.paths import Partition
@@ -19,10 +18,6 @@ from later_reporting_dagster.lake.tables import DATE, Table, schema_of, with_dat
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
-
-
-class LibraryNotInstalled(ValueError):  # noqa: N818 - a state of the environment, not a bug
-    """The library of the requested type is not installed. The message has the command that installs it."""
 
 
 def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
@@ -39,7 +34,6 @@ def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Parti
 
     Raises:
         TypeError: `kind` is not one of these types.
-        LibraryNotInstalled: the library of `kind` is not installed.
     """
     read = _READERS.get(_type_name(kind))
     if read is None:
@@ -127,20 +121,22 @@ def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) ->
     return arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
 
 
-def _import_polars() -> Any:
-    try:
-        return import_module("polars")
-    except ImportError:
-        # By its own name: an extra of this package installs it only where the package itself comes from an index.
-        raise LibraryNotInstalled("polars is not installed: pip install polars") from None
-
-
 def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    return _import_polars().from_arrow(_read_arrow(lake, table, partitions))
+    import polars as pl  # installed by users who name its types
+
+    return pl.from_arrow(_read_arrow(lake, table, partitions))
 
 
 def _scan_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    return _import_polars().scan_pyarrow_dataset(open_dataset(lake, table, partitions))
+    import polars as pl
+
+    return pl.scan_pyarrow_dataset(open_dataset(lake, table, partitions))
+
+
+def _read_duckdb(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
+    import duckdb
+
+    return duckdb.from_arrow(open_dataset(lake, table, partitions))
 
 
 _READERS: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
@@ -149,5 +145,5 @@ _READERS: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
     "pyarrow.Dataset": open_dataset,
     "polars.DataFrame": _read_polars,
     "polars.LazyFrame": _scan_polars,
-    "duckdb.DuckDBPyRelation": duckdb_relation,
+    "duckdb.DuckDBPyRelation": _read_duckdb,
 }

@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -52,10 +52,6 @@ SQL_TYPES: Mapping[ColumnType, str] = {
     "date32[day]": "DATE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
 }
-# Computed from the path alone: DuckDB then does not open files that a condition on these columns excludes.
-# DuckDB's own Hive partitioning would infer types, which turns the instance id 007 into a number.
-_DAY_FROM_PATH = r"CAST(regexp_extract(filename, '/date=(\d{4}-\d{2}-\d{2})(/instance_id=[^/]*)?/[^/]*$', 1) AS DATE)"
-_INSTANCE_FROM_PATH = "url_decode(regexp_extract(filename, '/instance_id=([^/]*)/[^/]*$', 1))"
 _INSTANCE = "instance_id"
 
 
@@ -109,13 +105,14 @@ class LakeDatabase:
         self._allowed.update(files)
         self._views[table.name] = table, files
         scans: list[str] = []
-        for paths, layout in _by_layout(files):
+        for paths, in_path in _by_layout(files):
             # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
             # itself.
             variable = f"{table.name}/{len(scans)}"
-            locations = _scan_paths(self.lake.storage, self._filesystem, paths)
+            remote, native_path = self._filesystem, self.lake.storage.native_path
+            locations = [remote.url(path) if remote else native_path(path) for path in paths]
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
-            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", *layout))
+            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", in_path))
         select = " UNION ALL ".join(scans) or empty_select(table)
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
         return sorted((each for held in files.values() for each in held), key=partition_sort_key)
@@ -187,7 +184,7 @@ class LakeDatabase:
 
 @contextmanager
 def open_database(
-    lake: Lake, *, memory_gb: float = 2.0, spill_directory: str | None = "", confined: bool = False
+    lake: Lake, *, memory_gb: float = 2.0, spill_directory: str = "", confined: bool = False
 ) -> Iterator[LakeDatabase]:
     """Open an in-memory DuckDB database; `LakeDatabase.add_view` adds tables to it.
 
@@ -195,9 +192,10 @@ def open_database(
         memory_gb: the memory limit in GB, of which DuckDB may use 75 %.
         spill_directory: the directory in which DuckDB may create a private subdirectory for data that exceed the
             memory; the subdirectory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
-            of temporary files. None: nothing is spilled, and a query that needs more memory raises
-            `duckdb.OutOfMemoryException`.
+            of temporary files.
         confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
+            Nothing is spilled, because DuckDB lets any query read and write spilled files: one that needs more memory
+            raises `duckdb.OutOfMemoryException`.
     """
     import duckdb  # deferred: takes a tenth of a second, which most commands do not need
 
@@ -213,7 +211,8 @@ def open_database(
     }
     if lake.storage.is_remote:
         config["threads"] = max(os.cpu_count() or 1, MAX_THREADS)
-    with _spill_folder(spill_directory) as folder, duckdb.connect(":memory:", config=config) as connection:
+    spilled = nullcontext("") if confined else _spill_folder(spill_directory)
+    with spilled as folder, duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute("SET TimeZone = 'UTC'")
         database = LakeDatabase(lake, connection, is_confined=confined)
@@ -223,23 +222,6 @@ def open_database(
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
         yield database
-
-
-def duckdb_relation(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
-    """Return partitions of a table, which have to exist, as a lazy relation of DuckDB's default connection."""
-    import duckdb
-
-    connection, filesystem = duckdb.default_connection(), None
-    if lake.storage.native_path("") is None:
-        # No two storages share a scheme: the connection keeps the filesystem, and so the storage.
-        filesystem = LakeFileSystem(lake.storage, f"later{id(lake.storage):x}")
-        if not connection.filesystem_is_registered(filesystem.protocol):
-            connection.register_filesystem(filesystem)
-    scans = [
-        _scan_sql(table, f"[{', '.join(map(_literal, _scan_paths(lake.storage, filesystem, paths)))}]", *layout)
-        for paths, layout in _by_layout(table_files(lake, table, partitions))
-    ]
-    return connection.sql(" UNION ALL ".join(scans) or empty_select(table))
 
 
 def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> _Files:
@@ -264,33 +246,24 @@ def glob_select(table: Table, root: str) -> str:
     For programs that cannot list the files first. It reads daily files, never copies of months. Requires DuckDB 2.
     Without files, DuckDB ignores the schema and returns a column `empty`; the `UNION` has the columns of the table.
     """
-    # The types are given, so that DuckDB does not turn the instance id 007 into a number.
-    in_path = {DATE.name: "DATE"} if table.is_partitioned else {}
+    in_path = [DATE.name] if table.is_partitioned else []
     if table.name in {raw_table.name for raw_table in RAW_TABLES}:
-        in_path[_INSTANCE] = "VARCHAR"
+        in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
-    hive_types = ", ".join(f"{_literal(name)}: {type_}" for name, type_ in in_path.items())
-    hive = f"hive_partitioning = true, hive_types = {{{hive_types}}}" if in_path else "hive_partitioning = false"
-    stored = {name: type_ for name, type_ in _view_columns(table) if name not in in_path}
-    return (
-        f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME SELECT *"
-        f" FROM read_parquet({_literal(f'{root}/{table.name}{folders}/{FILE_NAME}')}, allow_empty = true, {hive},"
-        f" schema = {_schema_sql(stored)}))"
-    )
+    files = _read_parquet(table, _literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")
+    return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
 
 
-def _by_layout(files: _Files) -> Iterator[tuple[list[str], tuple[bool, bool]]]:
-    """Group paths by whether they are copies of months, and whether they have an instance. One scan reads one group."""
+def _by_layout(files: _Files) -> Iterator[tuple[list[str], list[str]]]:
+    """Group paths by the columns in them, which follow: `date`, `instance_id`. One scan reads one group."""
 
-    def layout(path: str) -> tuple[bool, bool]:
-        return is_compacted(path), any(each.instance_id is not None for each in files[path][:1])
+    def in_path(path: str) -> list[str]:
+        partitions = files[path][:1]
+        of_day = [DATE.name] if partitions and not is_compacted(path) else []
+        return [*of_day, *(_INSTANCE for partition in partitions if partition.instance_id is not None)]
 
-    for key, paths in groupby(sorted(files, key=layout), key=layout):
-        yield list(paths), key
-
-
-def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, paths: Iterable[str]) -> list[str]:
-    return [filesystem.url(path) if filesystem else str(storage.native_path(path)) for path in paths]
+    for names, paths in groupby(sorted(files, key=in_path), key=in_path):
+        yield list(paths), names
 
 
 def _view_columns(table: Table) -> list[tuple[str, str]]:
@@ -298,39 +271,34 @@ def _view_columns(table: Table) -> list[tuple[str, str]]:
     return [*day, *((column.name, SQL_TYPES[column.type]) for column in table.columns)]
 
 
-def _scan_sql(table: Table, paths: str, are_compacted: bool, have_instance: bool) -> str:
-    """Return SQL that selects all rows of files of one layout, given an SQL expression for the list of their paths."""
-    stored = dict(_view_columns(table))
-    expressions = {name: _identifier(name) for name in stored}
-    required = [column.name for column in table.columns if not column.nullable]
-    if table.is_partitioned and not are_compacted:
-        del stored[DATE.name]
-        expressions[DATE.name] = _DAY_FROM_PATH
-    elif table.is_partitioned:
-        required.append(DATE.name)
-    if have_instance and _INSTANCE in stored:
-        del stored[_INSTANCE]
-        expressions[_INSTANCE] = _INSTANCE_FROM_PATH
-    for name in required:
-        if name in stored:
-            # Because of `schema` below, DuckDB returns nulls for a column that a file lacks, even if the column is not
-            # nullable.
+def _scan_sql(table: Table, paths: str, in_path: Collection[str]) -> str:
+    """Return SQL that selects all rows of files, given an SQL expression for their paths, and the columns in these."""
+    nullable = {column.name for column in table.columns if column.nullable}
+    expressions: list[str] = []
+    for name, _ in _view_columns(table):
+        expression = _identifier(name)
+        if name not in nullable and name not in in_path:
+            # DuckDB returns nulls for a column that a file lacks, even if the column is not nullable.
             missing = _literal(f" has no value of {name}")
-            expressions[name] = f"coalesce({_identifier(name)}, error(filename || {missing}))"
-    columns = ", ".join(f"{expression} AS {_identifier(name)}" for name, expression in expressions.items())
-    return (
-        f"SELECT {columns} FROM read_parquet({paths}, hive_partitioning = false, filename = true,"
-        f" schema = {_schema_sql(stored)})"
-    )
+            expression = f"coalesce({expression}, error(filename || {missing})) AS {expression}"
+        expressions.append(expression)
+    return f"SELECT {', '.join(expressions)} FROM {_read_parquet(table, paths, in_path, 'filename = true')}"
 
 
-def _schema_sql(stored: Mapping[str, str]) -> str:
-    """Return DuckDB's `schema` of files, given their columns with SQL types. A column that a file lacks is null."""
-    columns = ", ".join(
+def _read_parquet(table: Table, paths: str, in_path: Collection[str], options: str) -> str:
+    """Return DuckDB's table function. A column that a file lacks is null.
+
+    A column in the paths is read from there: DuckDB then does not open files that a condition on it excludes.
+    """
+    # With the types, DuckDB infers none: it would turn the instance id 007 into a number.
+    types = ", ".join(f"{_literal(name)}: {'DATE' if name == DATE.name else 'VARCHAR'}" for name in in_path)
+    hive = f"hive_partitioning = true, hive_types = {{{types}}}" if in_path else "hive_partitioning = false"
+    schema = ", ".join(
         f"{_literal(name)}: {{name: {_literal(name)}, type: {_literal(type_)}, default_value: NULL}}"
-        for name, type_ in stored.items()
+        for name, type_ in _view_columns(table)
+        if name not in in_path
     )
-    return f"MAP {{{columns}}}"
+    return f"read_parquet({paths}, {options}, {hive}, schema = MAP {{{schema}}})"
 
 
 def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
@@ -356,14 +324,11 @@ def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
 
 
 @contextmanager
-def _spill_folder(directory: str | None) -> Iterator[str]:
+def _spill_folder(directory: str) -> Iterator[str]:
     """Create a private folder in `directory`, and remove it at the end; see `open_database`.
 
     It also removes folders that killed processes left in `directory` more than a day ago.
     """
-    if directory is None:
-        yield ""
-        return
     home = os.environ.get("DAGSTER_HOME", "")
     if not directory:
         directory = home if home and os.access(home, os.W_OK | os.X_OK) else tempfile.gettempdir()

@@ -44,7 +44,7 @@ from later_reporting_dagster.lake.storage import (
 )
 from later_reporting_dagster.lake.tables import with_date_column
 
-_Parsed = TypeVar("_Parsed")
+_Parsed, _Key = TypeVar("_Parsed"), TypeVar("_Key")
 
 # Metadata of a fetched file: when its content was fetched and, if it has replaced other content, the first fetch.
 FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
@@ -168,20 +168,13 @@ class Lake:
         Returns:
             The result of each partition, or its error. An error does not affect the other partitions.
         """
-        partitions = {partition_path(table_name, partition): partition for partition in rows}
-
-        def check(path: str, old: pa.Table, new: pa.Table) -> None:
-            if check_replacement is not None:
-                check_replacement(partitions[path], old, new)
-
-        tables = {path: rows[partition] for path, partition in partitions.items()}
-        results = self._replace(tables, metadata=metadata or {}, check=check)
-        return {partitions[path]: result for path, result in results.items()}
+        paths = {partition: partition_path(table_name, partition) for partition in rows}
+        return self._replace(paths, rows, metadata=metadata or {}, check=check_replacement)
 
     def write_table(self, table_name: str, rows: pa.Table, *, metadata: Mapping[str, str] | None = None) -> WriteResult:
         """Replace all rows of an unpartitioned table, as `write` does. The table is one file."""
-        path = table_path(table_name)
-        return _result_or_raise(self._replace({path: rows}, metadata=metadata or {})[path])
+        paths = {table_name: table_path(table_name)}
+        return _result_or_raise(self._replace(paths, {table_name: rows}, metadata=metadata or {})[table_name])
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
@@ -213,7 +206,10 @@ class Lake:
             data, rows, key_values = stored
             if (changed := change(rows)).equals(rows):
                 return False
-            new = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
+            try:
+                new = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
+            except TypeError as error:
+                raise damaged_file_error(self.storage.location(path), error) from error
             if self.storage.read(path) == data:
                 self.storage.write(path, new)
                 return True
@@ -224,12 +220,13 @@ class Lake:
     ) -> pa.Table:
         """Read the partitions that exist, in the order given, as exactly `schema`.
 
-        A day is read from the compacted copy of its month if the copy is still current for that day; otherwise from its
-        daily file. The rows are the same. If a file lacks a nullable column, the column is null in its rows. With
-        `with_date`, a first column `date` has the day of the row's partition.
+        Days are read from the compacted copy of their month if all days of the copy are requested and have not changed
+        since; otherwise from their daily files. The rows are the same. If a file lacks a nullable column, the column is
+        null in its rows. With `with_date`, a first column `date` has the day of the row's partition.
         """
         requested = list(partitions)
-        compacted = self._copies.read(table_name, requested, schema=schema)
+        copies = map_concurrently(lambda copy: copy.read(schema), self._copies.current(table_name, requested))
+        compacted = {partition: rows for of_copy in copies for partition, rows in of_copy.items()}
         read_daily = partial(self.read_daily_file, table_name, schema=schema)
         daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
@@ -246,8 +243,8 @@ class Lake:
     def compact(self, table_name: str, *, restate_days: int, now: datetime) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
 
-        A copy that is current is not written again. A partition that is replaced later is read from its own file until
-        the month is compacted again. Months that were compacted before an error stay so.
+        A copy that is current is not written again. A month with a partition that is replaced later is read from its
+        own files until it is compacted again. Months that were compacted before an error stay so.
 
         Args:
             restate_days: the number of latest days that are still fetched again. A month is closed if it ended before
@@ -287,11 +284,10 @@ class Lake:
     def files(self, table_name: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
         """Return the files to read for partitions, which have to exist, by default for all: by path, what is in each.
 
-        A file is the copy of a month if all days in the copy are requested and current; all other partitions are read
-        from their daily files.
+        They are the files that `read` reads.
         """
         found = self.partitions(table_name) if partitions is None else sorted(partitions, key=partition_sort_key)
-        files = self._copies.files(table_name, found)
+        files = {copy.path: [*copy.days] for copy in self._copies.current(table_name, found)}
         compacted = set(chain.from_iterable(files.values()))
         return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
 
@@ -328,13 +324,14 @@ class Lake:
 
     def _replace(
         self,
-        tables: Mapping[str, pa.Table],
+        paths: Mapping[_Key, str],
+        tables: Mapping[_Key, pa.Table],
         *,
         metadata: Mapping[str, str],
-        check: Callable[[str, pa.Table, pa.Table], None] | None = None,
-    ) -> dict[str, WriteOutcome]:
-        content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
-        results: dict[str, WriteOutcome] = {}
+        check: Callable[[_Key, pa.Table, pa.Table], None] | None = None,
+    ) -> dict[_Key, WriteOutcome]:
+        content_hashes = {key: content_hash_of(rows) for key, rows in tables.items()}
+        results: dict[_Key, WriteOutcome] = {}
         new_files: dict[str, bytes] = {}
 
         def read(path: str) -> bytes | LakeUnavailable | None:
@@ -343,27 +340,27 @@ class Lake:
             except LakeUnavailable as error:
                 return error
 
-        stored = map_concurrently(read, tables) if self.storage.is_remote else map(read, tables)
-        for (path, rows), data in zip(tables.items(), stored, strict=True):
+        stored = map_concurrently(read, paths.values()) if self.storage.is_remote else map(read, paths.values())
+        for (key, path), data in zip(paths.items(), stored, strict=True):
             if isinstance(data, LakeUnavailable):
-                results[path] = data
+                results[key] = data
                 continue
-            changed = data is None or not has_content(data, content_hashes[path])
+            rows, content_hash = tables[key], content_hashes[key]
+            changed = data is None or not has_content(data, content_hash)
             if data is not None and changed and check is not None:
                 try:
-                    check(path, from_parquet(data, schema=rows.schema, only_stored=True), rows)
+                    check(key, from_parquet(data, schema=rows.schema, only_stored=True), rows)
                 except ReplacementRejected as rejection:
-                    results[path] = rejection
+                    results[key] = rejection
                     continue
                 except FileDamaged:
                     pass  # no stored rows to compare with
             if data is None or changed:
                 key_values = {**metadata, **_first_fetch(data)}
-                data = to_parquet(rows, content_hash=content_hashes[path], key_values=key_values)
-                new_files[path] = data
-            location = self.storage.location(path)
-            results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
-        return results | self.storage.write_all(new_files)
+                data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
+            results[key] = WriteResult(self.storage.location(path), rows.num_rows, len(data), content_hash, changed)
+        failed = self.storage.write_all(new_files)
+        return results | {key: failed[path] for key, path in paths.items() if path in failed}
 
     def _read_file(self, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         data = self.storage.read(path)

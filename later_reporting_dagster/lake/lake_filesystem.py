@@ -24,17 +24,17 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
     """Read-only filesystem with the methods that DuckDB and Arrow call, over the storage of a lake.
 
     Attributes:
-        protocol: the scheme of the URLs. DuckDB uses this filesystem for all URLs with this scheme.
+        protocol: the scheme of the URLs, for which DuckDB uses this filesystem.
         allowed: the paths that can be opened; None for all.
         errors: for each path, why the file could not be read. DuckDB replaces these errors by its own.
     """
 
+    protocol = "later"
     # fsspec would otherwise return the same instance for equal arguments.
     cachable = False
 
-    def __init__(self, storage: Storage, protocol: str = "later", *, allowed: set[str] | None = None) -> None:
+    def __init__(self, storage: Storage, *, allowed: set[str] | None = None) -> None:
         super().__init__()
-        self.protocol = protocol
         self.allowed = allowed
         self.errors: dict[str, LakeUnavailable] = {}
         self._storage = storage

@@ -110,9 +110,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
 def has_content(data: bytes, content_hash: str) -> bool:
     """Return whether a file was written with the rows of this hash, and can be read: each page matches its checksum."""
     try:
-        file = _open(data)
-        stored = (file.metadata.metadata or {}).get(f"{_PREFIX}{_CONTENT_HASH}".encode(), b"")
-        return stored.decode() == content_hash and _read_rows(file, None) is not None
+        return parse_metadata(data).content_hash == content_hash and read_stored_rows(data) is not None
     except FileDamaged:
         return False
 

@@ -62,7 +62,7 @@ def _without(table: pa.Table, *, rows: str) -> pa.Table:
     for index, column in enumerate(table.schema):
         if column.name in PERSONAL_COLUMNS:
             table = table.set_column(index, column, pa.nulls(table.num_rows, column.type))
-        elif column.name == "extra":
+        elif column.name == "extra" and column.type == pa.string():
             extra = [each and json_without_personal_data(each, rows=rows) for each in table["extra"].to_pylist()]
             table = table.set_column(index, column, pa.array(extra, column.type))
     return table

@@ -54,8 +54,7 @@ def run_query(
     """
     import duckdb
 
-    # No spill directory, because DuckDB lets any query read and write files in it.
-    with open_database(lake, memory_gb=memory_gb, spill_directory=None, confined=True) as database:
+    with open_database(lake, memory_gb=memory_gb, confined=True) as database:
         try:
             statements = database.connection.extract_statements(sql)
             if len(statements) != 1:

@@ -1,5 +1,4 @@
 import os
-import random
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -9,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,18 +19,13 @@ from later_reporting_dagster.lake import (
     Lake,
     Partition,
     Table,
+    compaction,
     open_dataset,
     partition_path,
 )
-from later_reporting_dagster.lake.compaction import (
-    MAX_DAY_BYTES,
-    MIN_AGE_SECONDS,
-    MIN_DAYS,
-    CompactionSummary,
-    MonthCopies,
-)
+from later_reporting_dagster.lake.compaction import MIN_AGE_SECONDS, MIN_DAYS, CompactionSummary, MonthCopies
 from later_reporting_dagster.lake.paths import compacted_path
-from tests.lake.conftest import BucketFileSystem, remote_lake, rows, unreadable
+from tests.lake.conftest import BucketFileSystem, remote_lake, rows
 
 POSTS = Table("posts", POST_COLUMNS)
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
@@ -83,9 +76,7 @@ def copy_path(lake: Lake, partition: Partition) -> Path:
 
 def held(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> set[Partition]:
     """Return the partitions that are read from compacted months."""
-    requested = list(partitions)
-    with unreadable(Path(lake.url("posts", partition)) for partition in requested):
-        return set(MonthCopies(lake.storage).read("posts", requested, schema=POSTS_SCHEMA))
+    return {partition for copy in MonthCopies(lake.storage).current("posts", partitions) for partition in copy.days}
 
 
 def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
@@ -142,14 +133,14 @@ def test_month_is_closed_when_its_last_day_is_before_the_given_day(local: Lake) 
         assert compact(local, closed_before=closed_before).files == months * len(INSTANCES)
 
 
-def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local: Lake) -> None:
+def test_month_with_a_changed_day_is_read_from_daily_files_until_the_next_compaction(local: Lake) -> None:
     filled(local)
     compact(local)
     assert held(local) == set(PARTITIONS)
     restated, removed, *_ = ONE_MONTH
     local.write("posts", restated, posts(99, count=5))
     Path(local.url("posts", removed)).unlink()
-    assert held(local) == set(PARTITIONS) - {restated, removed}
+    assert held(local) == set(PARTITIONS) - set(ONE_MONTH)
     expected = read_daily_files(local)
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
@@ -193,36 +184,30 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
 
-def test_large_day_is_not_copied(local: Lake) -> None:
+def test_month_of_large_files_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(local, ONE_MONTH)
-    large, chance = ONE_MONTH[1], random.Random(0)
-    numbers = [chance.getrandbits(62) for _ in range(MAX_DAY_BYTES // 8)]
-    local.write("posts", large, posts(1, count=len(numbers)).set_column(2, "post_id", [numbers]))
-    assert compact(local).skipped == 1
-    assert held(local, ONE_MONTH) == set(ONE_MONTH) - {large}
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
-    assert compact(local).unchanged == 1
+    size = sum(Path(local.url("posts", partition)).stat().st_size for partition in ONE_MONTH)
+    for largest, copies in ((size - 1, 0), (size, 1)):
+        monkeypatch.setattr(compaction, "MAX_MONTH_BYTES", largest)
+        assert compact(local).files == copies
 
 
-def test_unreadable_days_and_other_columns_are_skipped(local: Lake) -> None:
-    partitions = [Partition(JANUARY + timedelta(days=number), "a/b") for number in range(10)]
-    filled(local, partitions)
-    Path(local.url("posts", partitions[3])).write_bytes(b"no Parquet")
-    local.write("posts", partitions[5], posts(5).select(["post_id", "instance_id"]))
-    pq.write_table(pa.table({"post_id": pa.array([1], pa.int32())}), local.url("posts", partitions[7]))
-    assert compact(local).skipped == 3
-    stamp = copy_path(local, partitions[0]).stat().st_mtime_ns
-    readable = [partition for number, partition in enumerate(partitions) if number not in (3, 5, 7)]
-    assert held(local, partitions) == set(readable)
-    assert local.read("posts", readable, schema=POSTS_SCHEMA).equals(read_daily_files(local, readable))
-    assert compact(local).unchanged == 1
-    assert copy_path(local, partitions[0]).stat().st_mtime_ns == stamp
-    with pytest.raises(FileDamaged, match=str(partitions[3].day)):
-        local.read("posts", partitions, schema=POSTS_SCHEMA)
+def test_month_with_a_damaged_day_or_other_columns_is_not_copied(local: Lake) -> None:
+    filled(local)
+    Path(local.url("posts", ONE_MONTH[3])).write_bytes(b"no Parquet")
+    other = next(partition for partition in PARTITIONS if partition.instance_id != "a/b")
+    local.write("posts", other, posts(5).drop_columns(["cpm"]))
+    assert compact(local).skipped == 2 * len(ONE_MONTH)
+    assert {partition.day.month for partition in held(local)} == {2}
+    with pytest.raises(FileDamaged, match=str(ONE_MONTH[3].day)):
+        local.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
+    local.write("posts", ONE_MONTH[3], posts(3))
+    local.write("posts", other, posts(5))
+    assert (compact(local).written, held(local)) == (2, set(PARTITIONS))
 
 
 @pytest.mark.parametrize("change", ["replaced", "removed"])
-def test_day_that_changes_during_compaction_is_skipped(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_month_that_changes_during_compaction_is_not_copied(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = filled(remote_lake("bucket"), ONE_MONTH)
     get = BucketFileSystem.cat_file
 
@@ -238,8 +223,7 @@ def test_day_that_changes_during_compaction_is_skipped(change: str, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(BucketFileSystem, "cat_file", get_and_change)
         found = compact(lake)
-    assert found.skipped == 1
-    assert found.daily_files == len(ONE_MONTH) - 1
+    assert (found.files, found.skipped) == (0, len(ONE_MONTH))
 
 
 def test_compact_fails_on_a_filesystem_without_versions() -> None:

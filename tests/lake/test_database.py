@@ -254,7 +254,7 @@ def test_confined_database_reads_its_views_and_nothing_else(lake: Lake, tmp_path
     stored = {path: lake.storage.read(path) for path in paths}
     before = files(tmp_path)
     root, file = lake.storage.location("").rstrip("/"), partition_path("posts", PARTITIONS[0])
-    with open_database(lake, spill_directory=None, confined=True) as database:
+    with open_database(lake, confined=True) as database:
         database.add_view(POSTS)
         for sql in FORBIDDEN:
             with pytest.raises(duckdb.Error):

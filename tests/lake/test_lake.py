@@ -4,6 +4,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics
@@ -24,6 +25,7 @@ from later_reporting_dagster.lake import (
     posts_table,
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
+from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from tests.lake.conftest import DAY, files_of, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
@@ -214,6 +216,22 @@ def test_write_table_replaces_all_rows_or_a_damaged_file_and_writes_only_changes
         lake.read_table("posts", schema=POSTS_SCHEMA)
     assert lake.write_table("posts", rows(3)).changed
     assert lake.read_table("posts", schema=POSTS_SCHEMA) == rows(3)
+
+
+def test_removal_of_personal_data_names_foreign_files_that_have_some(local: Lake) -> None:
+    tables = {
+        "personal/a": pa.table({"content_url": ["https://x"], "extra": [1], "picture": [b"x"]}),
+        "personal/b": pa.table({"content_url": ["https://x"], "extra": [1]}),
+        "other": pa.table({"picture": [b"x"]}),
+    }
+    for name, table in tables.items():
+        Path(local.root, name).mkdir(parents=True)
+        pq.write_table(table, Path(local.root, name, "part-0.parquet"))
+    removal = remove_personal_data(local, "personal")
+    assert (removal.files, removal.rewritten) == (2, 1)
+    (problem,) = removal.damaged
+    assert problem.startswith(f"{local.root}/personal/a/part-0.parquet is damaged: the lake stores int64, ")
+    assert remove_personal_data(local, "other") == RemovalSummary(1, 0, [])
 
 
 def test_write_file_writes_only_changed_bytes(lake: Lake) -> None:

@@ -1,6 +1,5 @@
 """Frames and SQL over posts with nulls, zeros, empty strings, counts that no float can hold, and numeric ids."""
 
-import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ from later_reporting_dagster.lake import (
     Column,
     Lake,
     LakeUnavailable,
-    LibraryNotInstalled,
     Partition,
     Table,
     partition_path,
@@ -174,13 +172,6 @@ def test_unsupported_type_is_rejected_with_the_supported_ones(kind: Any, lake: L
         read_frame(kind, lake, POSTS, PARTITIONS)
     assert "\n" not in str(rejected.value)
     assert str(rejected.value).endswith(", polars.DataFrame, polars.LazyFrame, duckdb.DuckDBPyRelation")
-
-
-def test_missing_library_is_reported_with_its_installation(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(LibraryNotInstalled) as missing:
-        read_frame(pl.DataFrame, lake, POSTS, PARTITIONS)
-    assert str(missing.value) == "polars is not installed: pip install polars"
 
 
 # SQL
