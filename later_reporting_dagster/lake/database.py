@@ -146,6 +146,8 @@ class LakeDatabase:
             }
             try:
                 return compute(ViewContents(partitions, unreadable))
+            except duckdb.OutOfMemoryException:
+                raise
             except duckdb.Error as error:
                 failed = [(name, path, cause) for name in unreadable for path, cause in self._failed_files(name)]
                 if not failed:

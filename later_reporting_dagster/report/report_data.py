@@ -10,12 +10,12 @@ import pyarrow as pa
 from jinja2 import Template
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
-from later_reporting_dagster.lake.database import ViewContents, open_database
+from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.periods import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
-from later_reporting_dagster.rollups.sql_engine import translated_errors
+from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {
@@ -105,17 +105,16 @@ def read_report(
     newest = max((partition.day for partition in stored), default=date.min)
     shown = {newest - timedelta(days=number) for number in range(MAX_DAYS)} if newest > date.min else set()
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
-    with open_database(lake, memory_gb=memory_gb) as database:
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
         for table in SINGLE_TABLES:
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            with translated_errors():
-                database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
-                return {
-                    name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
-                    for name in REPORT_TABLES
-                }
+            database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
+            return {
+                name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
+                for name in REPORT_TABLES
+            }
 
         days = [partition for partition in stored if partition.day in shown]
         tables = database.read([(DAILY.table, days)], compute)

@@ -24,8 +24,7 @@ WINDOWS: Mapping[str, int | None] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365,
 
 def days_of(period: Cadence, first_day: date) -> list[date]:
     """Return the days of the day, week or month that begins on `first_day`; raise `ValueError` if none does."""
-    begins = {Cadence.DAY: True, Cadence.WEEK: first_day.isoweekday() == 1, Cadence.MONTH: first_day.day == 1}
-    if not begins.get(period):
+    if first_day_of(period, first_day) != first_day:
         raise ValueError(f"no {period} begins on {first_day}")
     days = (first_day + timedelta(days=number) for number in range(31))
     return [day for day in days if first_day_of(period, day) == first_day]

@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.database import ViewContents, open_database
-from later_reporting_dagster.lake.paths import Partition, days_by_instance
+from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     POST_COLUMNS,
-    POST_KEY,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
     Table,
@@ -68,14 +64,13 @@ def reconcile_campaigns(
     campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE.name) if first <= each.day <= last]
     compared = {partition.day for partition in campaign_days}
     posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in compared]
-    with open_database(lake, memory_gb=memory_gb) as database:
+    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
             database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
-            with sql_engine.translated_errors():
-                return _reconcile(database.connection, unreadable_files=skipped)
+            return _reconcile(database.connection, unreadable_files=skipped)
 
         return database.read([(CAMPAIGN_PERFORMANCE, campaign_days), (_POSTS, posts)], reconcile)
 
@@ -101,29 +96,6 @@ def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int
 
 
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.is_additive]
-_KEY = ", ".join(POST_KEY)
-_DIFFERS = " OR ".join(
-    f"abs(coalesce(days.{name}, 0) - coalesce(posts.{name}, 0))"
-    f" > abs(coalesce(posts.{name}, 0)) * {TOLERANCE_PERCENT / 100}"
-    for name in SETTLED_METRICS
-)
-_SETTLED_POSTS = f"""
-WITH posts AS (
-    SELECT {POSTS_PUBLISHED.name}.*
-    FROM {POSTS_PUBLISHED.name} JOIN settled USING (instance_id)
-    WHERE date BETWEEN first_day AND last_day
-),
-days AS (
-    SELECT {_KEY}, {", ".join(f"sum({name}) AS {name}" for name in SETTLED_METRICS)}
-    FROM {POST_METRICS_DAILY.name} SEMI JOIN posts USING ({_KEY})
-    GROUP BY ALL
-)
-SELECT
-    count(*) AS posts, count(*) FILTER ({_DIFFERS}) AS posts_that_differ,
-    {", ".join(f"sum(days.{name}) AS {name}_of_days" for name in SETTLED_METRICS)},
-    {", ".join(f"sum(posts.{name}) AS {name}_to_date" for name in SETTLED_METRICS)}
-FROM posts LEFT JOIN days USING ({_KEY})
-"""
 
 
 def sum_settled_posts(
@@ -142,34 +114,14 @@ def sum_settled_posts(
         POST_METRICS_DAILY: [each for each in lake.partitions(POST_METRICS_DAILY.name) if first <= each.day],
         POSTS_PUBLISHED: [each for each in lake.partitions(POSTS_PUBLISHED.name) if first <= each.day <= last],
     }
-    with open_database(lake, memory_gb=memory_gb) as database:
+    sql = sql_engine.TEMPLATES.get_template("settled_posts.sql").render(
+        settled_after_days=settled_after_days, compared=SETTLED_METRICS, tolerance_percent=TOLERANCE_PERCENT
+    )
+    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def compare(files: ViewContents) -> dict[str, Any]:
-            recorded, published = (files.partitions[table.name] for table in (POST_METRICS_DAILY, POSTS_PUBLISHED))
-            ranges = _settled_day_ranges(recorded, published, settled_after_days=settled_after_days)
-            schema = pa.schema({"instance_id": pa.string(), "first_day": pa.date32(), "last_day": pa.date32()})
-            rows = [dict(zip(schema.names, (instance_id, *days), strict=True)) for instance_id, days in ranges.items()]
-            database.connection.register("settled", pa.Table.from_pylist(rows, schema))
-            (sums,) = sql_engine.query_rows(database.connection, _SETTLED_POSTS)
+            sql_engine.register_stored_files(database.connection, files.partitions)
+            (sums,) = sql_engine.query_rows(database.connection, sql)
             return sums
 
         return database.read([(Table(each.name, POST_COLUMNS), files) for each, files in tables.items()], compare)
-
-
-def _settled_day_ranges(
-    recorded: Sequence[Partition], published: Sequence[Partition], *, settled_after_days: int
-) -> dict[str | None, tuple[date, date]]:
-    """Return the first and the last publish day of settled posts that can be compared, by instance.
-
-    Both days are in the newest run of recorded days without a gap, so that every day of these posts is recorded. The
-    result leaves out instances without a publish day in that range.
-    """
-    ranges, publish_days = {}, days_by_instance(published)
-    for instance_id, recorded_days in days_by_instance(recorded).items():
-        last = first = max(recorded_days)
-        while (before := first - timedelta(days=1)) in recorded_days:
-            first = before
-        last -= timedelta(days=settled_after_days)
-        if any(first <= day <= last for day in publish_days.get(instance_id, ())):
-            ranges[instance_id] = first, last
-    return ranges

@@ -1,6 +1,6 @@
 """The rollup tables. Each has a SQL file of the same name, and columns derived from its metrics."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -76,19 +76,12 @@ class RollupTable:
         return Table(self.name, self.columns, is_partitioned=self.cadence not in (Cadence.WINDOWS, Cadence.POSTS))
 
     @property
-    def sources(self) -> Mapping[str, Sequence[Column]]:
-        """By table that it is made from, the columns that are."""
-        if self.cadence is Cadence.POSTS:
-            return dict.fromkeys(RAW_TABLE_NAMES.values(), self.columns)
-        labels = [column for column in self._keys() if column.name in self.labels]
-        others = [column for column in self.columns if column.name not in self.labels]
-        if self.measures is Measures.CAMPAIGNS:
-            keys = [column for column in others if column.name in self.grain]
-            others = [column for column in others if column.name not in self.grain]
-            return {CAMPAIGN_PERFORMANCE_TABLE: others, CAMPAIGNS_TABLE: labels, self.raw_table: keys}
-        if "creator_id" in self.grain:
-            return {name: [*others, *labels] if name == self.raw_table else labels for name in RAW_TABLE_NAMES.values()}
-        return {self.raw_table: others} | ({CAMPAIGNS_TABLE: labels} if labels else {})
+    def sources(self) -> Sequence[str]:
+        """The names of the tables that it is made from."""
+        if self.cadence is Cadence.POSTS or "creator_id" in self.grain:
+            return [*RAW_TABLE_NAMES.values()]
+        performance = [CAMPAIGN_PERFORMANCE_TABLE] if self.measures is Measures.CAMPAIGNS else []
+        return [*performance, self.raw_table, *([CAMPAIGNS_TABLE] if self.labels else [])]
 
     def _keys(self) -> Iterator[Column]:
         """Yield the columns that identify a row, and the days that it is computed from."""
@@ -230,8 +223,8 @@ BY_AGE = RollupTable(
     " and paid results. Shows how fast a post earns, and which rate is good.",
 )
 
-DAY_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY)
-WEEK_AND_MONTH_TABLES: tuple[RollupTable, ...] = (WEEKLY, MONTHLY)
+PERIOD_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY, WEEKLY, MONTHLY)
+CADENCES = {table.name: table.cadence for table in PERIOD_TABLES}
 WINDOW_TABLES: tuple[RollupTable, ...] = (
     BY_CAMPAIGN,
     BY_PLATFORM,
@@ -243,8 +236,6 @@ WINDOW_TABLES: tuple[RollupTable, ...] = (
     CAMPAIGN_RESULTS,
 )
 POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
-PERIOD_TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)
-CADENCES = {table.name: table.cadence for table in PERIOD_TABLES}
 # Each of these is one file, without partitions.
 SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES)
 TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)

@@ -10,8 +10,8 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract.metrics import Kind, Metric
-from later_reporting_dagster.lake import Column, Partition, post_columns, schema_of
-from later_reporting_dagster.lake.database import SQL_TYPES
+from later_reporting_dagster.lake import Column, Lake, Partition, post_columns, schema_of
+from later_reporting_dagster.lake.database import SQL_TYPES, LakeDatabase, open_database
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
 from later_reporting_dagster.rollups.rollup_columns import (
@@ -61,9 +61,8 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable)
         ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
-    with translated_errors():
-        create_macros_and_row_views(connection, table, [table.raw_table])
-        return _query(connection, table, [first_day, *table.columns])
+    create_macros_and_row_views(connection, table, [table.raw_table])
+    return _query(connection, table, [first_day, *table.columns])
 
 
 def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
@@ -74,14 +73,13 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
             relation of `register_stored_files`.
     """
     found: dict[str, pa.Table] = {}
-    with translated_errors():
-        prepare_posts(connection, tables[0])
-        # Windows first: post_curves.sql drops their largest tables.
-        for cadence, inputs in ((Cadence.WINDOWS, "window_inputs.sql"), (Cadence.POSTS, "post_curves.sql")):
-            of_cadence = [table for table in tables if table.cadence is cadence]
-            for table in of_cadence[:1]:
-                connection.execute(render(inputs, table)).fetchall()
-            found |= {table.name: _query(connection, table, table.columns) for table in of_cadence}
+    prepare_posts(connection, tables[0])
+    # Windows first: post_curves.sql drops their largest tables.
+    for cadence, inputs in ((Cadence.WINDOWS, "window_inputs.sql"), (Cadence.POSTS, "post_curves.sql")):
+        of_cadence = [table for table in tables if table.cadence is cadence]
+        for table in of_cadence[:1]:
+            connection.execute(render(inputs, table)).fetchall()
+        found |= {table.name: _query(connection, table, table.columns) for table in of_cadence}
     return found
 
 
@@ -117,12 +115,13 @@ def create_macros_and_row_views(
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise DuckDB's error about memory as `RollupFailed`."""
+def open_rollup_database(lake: Lake, *, memory_gb: float) -> Iterator[LakeDatabase]:
+    """Open a database as `open_database` does, and raise DuckDB's error about memory as `RollupFailed`."""
     import duckdb  # deferred: it takes 0.1 s, and loading the Dagster definitions does not need it
 
     try:
-        yield
+        with open_database(lake, memory_gb=memory_gb) as database:
+            yield database
     except duckdb.OutOfMemoryException as error:
         raise RollupFailed(
             "the rollup needs more memory than LATER_MEMORY_GB allows. Next step: raise it, or free disk space where"

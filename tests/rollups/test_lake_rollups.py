@@ -8,13 +8,9 @@ import duckdb
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.rollups import reconciliation, sql_engine
-from later_reporting_dagster.rollups.lake_rollups import (
-    WindowRollups,
-    check_lake_periods,
-    roll_up_lake_periods,
-    roll_up_lake_windows,
-)
+from later_reporting_dagster.rollups import rollup_reconciliation, sql_engine
+from later_reporting_dagster.rollups.lake_rollups import WindowRollups, roll_up_lake_periods, roll_up_lake_windows
+from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 from tests.rollups.conftest import posts_of, row
@@ -55,7 +51,7 @@ def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(sql_engine, "query_rows", out_of_memory)
     monkeypatch.setattr(sql_engine, "_query", out_of_memory)
-    monkeypatch.setattr(reconciliation, "check_periods", out_of_memory)
+    monkeypatch.setattr(rollup_reconciliation, "check_periods", out_of_memory)
     for run in (
         lambda: list(roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)),
         lambda: check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1),

@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
 from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
-from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
+from later_reporting_dagster.rollups.rollup_reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     PERIOD_TABLES,
     POST_TABLES,
@@ -35,7 +35,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     TABLES,
     WINDOW_TABLES,
 )
-from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, register_stored_files, roll_up_periods, roll_up_tables
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import (
     GRAINS,
@@ -109,7 +109,7 @@ def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.T
     connection, found = database.connection, {}
     for table in (each.with_metrics(metrics) for each in PERIOD_TABLES):
         found[table.name] = roll_up_periods(connection, table)
-        connection.register("rolled_up", found[table.name])
+        connection.register(table.name, found[table.name].rename_columns({FIRST_DAY: "date"}))
         assert check_periods(connection, table) == {}
     tables = [table.with_metrics(metrics) for table in (*POST_TABLES, *WINDOW_TABLES)]
     found |= roll_up_tables(connection, tables)

@@ -1,4 +1,4 @@
-"""Reconcile rollup tables with the raw rows: compare their totals with a second, simple query of the raw tables.
+"""Reconcile stored rollups with the raw rows: compare their totals with a second, simple query of the raw tables.
 
 Window tables without a campaign do not count the duplicate rows of posts in several campaigns. Which rows these are is
 found by post_rows.sql, which the rollups use, too: an error in that file is not detected.
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.periods import Cadence, first_day_of
+from later_reporting_dagster.rollups.lake_rollups import FETCHED_TABLES
+from later_reporting_dagster.rollups.periods import Cadence, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -22,33 +24,74 @@ from later_reporting_dagster.rollups.rollup_columns import (
     sum_name,
 )
 from later_reporting_dagster.rollups.rollup_tables import Measures, RollupTable
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, query_rows
+from later_reporting_dagster.rollups.sql_engine import open_rollup_database, query_rows
 
 if TYPE_CHECKING:
     import duckdb
 
-# The relation with the rows of the rollup table to check.
-ROLLUP_RELATION = "rolled_up"
-
 _Row = Mapping[str, Any]
 
 
-def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> dict[date, list[str]]:
-    """Compare rows of a table of days, weeks or months with the raw rows.
-
-    Args:
-        connection: has the relation `rolled_up`: rows of the table, with the column `first_day`.
+def check_lake_periods(
+    lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
+) -> dict[date, list[str]]:
+    """Compare stored days, weeks or months, which begin on `first_days`, with the raw rows.
 
     Returns:
-        By first day, one sentence for each total that differs, if there are any.
+        By first day, one sentence for each file that cannot be read and each total that differs, if there are any.
+    """
+    days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+
+        def check(contents: ViewContents) -> dict[date, list[str]]:
+            database.connection.execute(sql_engine.duckdb_macros())
+            differences = check_periods(database.connection, table)
+            sentences: dict[date, list[str]] = {}
+            for errors in contents.unreadable.values():
+                for partition, error in errors.items():
+                    sentences.setdefault(first_day_of(table.cadence, partition.day), []).append(str(error))
+            for first_day, of_partition in differences.items():
+                sentences.setdefault(first_day, []).extend(of_partition)
+            return sentences
+
+        raw_partitions = lake.partitions(table.raw_table, days=days)
+        tables = [(FETCHED_TABLES[table.raw_table], raw_partitions), (table.table, [*map(Partition, first_days)])]
+        return database.read(tables, check)
+
+
+def check_lake_windows(
+    lake: Lake, tables: Sequence[RollupTable], rows: Mapping[str, pa.Table], *, memory_gb: float
+) -> dict[str, list[str]]:
+    """Compare the rows of window tables, given by table name, with the raw tables of the lake.
+
+    Returns:
+        By table name, one sentence for each raw file that cannot be read and each total that differs.
+    """
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+
+        def check(contents: ViewContents) -> dict[str, list[str]]:
+            sql_engine.register_stored_files(database.connection, contents.partitions)
+            sql_engine.prepare_posts(database.connection, tables[0])
+            database.connection.execute(sql_engine.render("window_ranges.sql", tables[0])).fetchall()
+            differences = check_windows(database.connection, tables, rows)
+            unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
+            return {name: [*unreadable, *sentences] for name, sentences in differences.items()}
+
+        return database.read([(source, None) for source in FETCHED_TABLES.values()], check)
+
+
+def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> dict[date, list[str]]:
+    """Return, by first day, one sentence for each total of stored days, weeks or months that differs from the raw rows.
+
+    The connection has views of the table and of its raw table.
     """
     raw: dict[date, list[_Row]] = {}
     for row in _raw_totals(connection, table):
         raw.setdefault(first_day_of(table.cadence, row["date"]), []).append(row)
     names = _compared(table)
     sums = ", ".join(f"sum({name}) AS {name}" for name in names)
-    found = query_rows(connection, f"SELECT {FIRST_DAY}, {sums} FROM {ROLLUP_RELATION} GROUP BY ALL")
-    rolled_up = {row.pop(FIRST_DAY): row for row in found}
+    found = query_rows(connection, f"SELECT date, {sums} FROM {table.name} GROUP BY ALL")
+    rolled_up = {row.pop("date"): row for row in found}
     differences = {
         day: [*_differences(raw.get(day, ()), rolled_up.get(day, dict.fromkeys(names)))]
         for day in sorted(raw.keys() | rolled_up.keys())
@@ -76,7 +119,7 @@ def _check_window_table(
 ) -> Iterator[str]:
     if "campaign_id" not in table.grain:
         raw = [row for row in raw if not row["is_duplicate"]]
-    connection.register(ROLLUP_RELATION, rows)
+    connection.register("rolled_up", rows)
     for each in query_rows(connection, f"FROM ranges WHERE table_name = '{table.raw_table}' ORDER BY ALL"):
         if each["is_previous"] and table.measures is Measures.CAMPAIGNS:
             continue
@@ -86,7 +129,7 @@ def _check_window_table(
         of_range = [row for row in raw if each["first_day"] <= row["date"] <= each["last_day"]]
         for scope in ("IS NULL", "IS NOT NULL") if table.is_overall else ("",):
             condition = f"time_window = '{each['time_window']}'" + (f" AND instance_id {scope}" if scope else "")
-            (found,) = query_rows(connection, f"SELECT {sums} FROM {ROLLUP_RELATION} WHERE {condition}")
+            (found,) = query_rows(connection, f"SELECT {sums} FROM rolled_up WHERE {condition}")
             for sentence in _differences(of_range, found):
                 yield f"{prefix}{each['time_window']}{' of all instances' * (scope == 'IS NULL')}: {sentence}"
 

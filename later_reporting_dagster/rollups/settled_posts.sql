@@ -1,0 +1,40 @@
+-- Settled posts: how many there are, how many of them differ, and of each metric the sum of their days (`…_of_days`) and of
+-- their metrics to date (`…_to_date`).
+--
+-- A post is settled if every day is recorded from its publication to at least `settled_after_days` days later. Only the
+-- newest days of each instance without a gap are considered.
+WITH recorded AS (
+    SELECT instance_id, date, date - CAST(row_number() OVER (PARTITION BY instance_id ORDER BY date) AS INTEGER) AS run
+    FROM stored_files
+    WHERE table_name = 'post_metrics_daily'
+),
+settled AS (
+    SELECT instance_id, min(date) AS first_day, max(date) - {{ settled_after_days }} AS last_day
+    FROM recorded
+    GROUP BY instance_id, run
+    QUALIFY run = max(run) OVER (PARTITION BY instance_id)
+),
+posts AS (
+    SELECT posts_published.*
+    FROM posts_published JOIN settled USING (instance_id)
+    WHERE date BETWEEN first_day AND last_day
+),
+days AS (
+    SELECT
+        instance_id, campaign_id, post_id
+        {%- for name in compared %}, sum({{ name }}) AS {{ name }}{% endfor %}
+    FROM post_metrics_daily SEMI JOIN posts USING (instance_id, campaign_id, post_id)
+    GROUP BY ALL
+)
+SELECT
+    count(*) AS posts,
+    count(*) FILTER (
+        {%- for name in compared %}
+        abs(coalesce(days.{{ name }}, 0) - coalesce(posts.{{ name }}, 0)) * 100 > abs(coalesce(posts.{{ name }}, 0)) * {{ tolerance_percent }}
+        {{- " OR" if not loop.last }}
+        {%- endfor %}
+    ) AS posts_that_differ
+    {%- for name in compared %},
+    sum(days.{{ name }}) AS {{ name }}_of_days, sum(posts.{{ name }}) AS {{ name }}_to_date
+    {%- endfor %}
+FROM posts LEFT JOIN days USING (instance_id, campaign_id, post_id)
