@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from later_reporting_dagster.lake.compaction import CompactionSummary, MonthCopies
-from later_reporting_dagster.lake.filesystems import open_storage
+from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
     FileMetadata,

@@ -1,4 +1,4 @@
-"""Read and replace whole files below one root, on any of the `filesystems`. Errors never have credentials."""
+"""Read and replace whole files below one root. Errors never have credentials."""
 
 import re
 from abc import ABC, abstractmethod

@@ -13,7 +13,8 @@
   const OPTION_LENGTH = 60;  // of a campaign's name in the filter; tables show two lines of it
   const filters = { window: report.window, instance: null, campaign: null };
 
-  // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column.
+  // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column, with the rows in
+  // the order in which they are shown.
 
   function groupedBy(values, key) {
     const groups = new Map();
@@ -45,8 +46,6 @@
 
   /** Compares two values: the larger first, null last. */
   const descending = (left, right) => (left == null || right == null ? (left == null) - (right == null) : right - left);
-  const impressions = (row) => (row.organic_impressions == null && row.paid_impressions == null ? null : row.organic_impressions + row.paid_impressions);
-  const mostSeenFirst = (left, right) => descending(impressions(left), impressions(right));
 
   // Formatting.
 
@@ -435,7 +434,7 @@
   function showParts() {
     const name = (row) => readable(row.kind === "platform" ? row.platform : row.content_type) + ofInstance(row.instance);
     const isPlatform = (row) => row.kind === "platform";
-    const rows = inWindow(parts).sort(mostSeenFirst);
+    const rows = inWindow(parts);
     const platforms = rows.filter(isPlatform);
     const types = rows.filter((row) => !isPlatform(row));
     const bars = (groups) => groups.slice(0, DRAWN_GROUPS).flatMap((row) => CHANNELS.map((channel) => {
@@ -452,13 +451,9 @@
 
   // Campaigns, costs, posts and creators.
 
-  const campaigns = () => report.campaigns
-    .flatMap(([instance], campaign) => {
-      const isShown = filters.campaign === null ? isChosen(instance) : filters.campaign === campaign;
-      const row = isShown ? figuresOf(instance, campaign) : undefined;
-      return row ? [{ ...row, status: report.campaigns[campaign][3] }] : [];
-    })
-    .sort(mostSeenFirst);
+  const campaigns = () => inWindow([...figures.values()])
+    .filter(({ campaign }) => campaign !== null && [null, campaign].includes(filters.campaign))
+    .map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
 
   function showCampaigns() {
     const rows = campaigns();
@@ -499,17 +494,16 @@
       column.number("Paid engagements, last 7 days", "paid_engagements_last_7_days"),
     ];
     const advised = (advice) => posts.filter((row) => row.advice === advice && isChosen(row.instance));
-    const best = (row) => row.organic_impressions_percentile + row.organic_engagement_rate_percentile;
     const peers = column.number("Peers", "peers");
-    fillTable("boost", [...columns, peers], advised("boost").sort((left, right) => best(right) - best(left)), { empty: "None, or fewer than 20 posts to compare with." });
-    const stop = advised("stop").sort((left, right) => left.organic_engagement_rate_percentile - right.organic_engagement_rate_percentile);
+    fillTable("boost", [...columns, peers], advised("boost"), { empty: "None, or fewer than 20 posts to compare with." });
+    const stop = advised("stop");
     byId("stop-part").hidden = !stop.length;
     fillTable("stop", [...columns, ...paid, peers], stop, { limit: 5 });
   }
 
   function showCreators() {
     const name = (row) => (row.name ?? row.handle ?? (row.creator_id === null ? "Unknown creator" : `Creator ${row.creator_id}`)) + ofInstance(row.instance);
-    fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS, column.number("Same-post lift", "same_post_lift", "ratio")], inWindow(creators).sort(mostSeenFirst));
+    fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS, column.number("Same-post lift", "same_post_lift", "ratio")], inWindow(creators));
   }
 
   function show() {

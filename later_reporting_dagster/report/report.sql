@@ -1,12 +1,14 @@
 -- What the report shows, from the rollup tables of the lake: each `report_…` is a table of the page. Nothing is computed again,
 -- except the totals of campaigns together.
 --
--- A row is of all instances (instance_id is null), of one instance, or of one campaign (campaign_id is not null).
+-- A row is of all instances (instance_id is null), of one instance, or of one campaign (campaign_id is not null). The page shows
+-- rows in the order of `place`.
 {%- set key = "time_window, instance_id, campaign_id" %}
 {%- set rates = "organic_engagement_rate, organic_engagement_rate_posts, paid_engagement_rate, paid_engagement_rate_posts" %}
 {%- set results = "posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, " ~ rates ~ ", paid_lift" %}
 {%- set interval = "paid_lift_low, paid_lift_high, paid_lift_verdict" %}
-{%- set most_seen = "coalesce(organic_impressions, 0) + coalesce(paid_impressions, 0) DESC" %}
+{%- set most_seen = "coalesce(organic_impressions + paid_impressions, organic_impressions, paid_impressions) DESC NULLS LAST" %}
+{%- set place = "rank() OVER (ORDER BY " ~ most_seen ~ ") AS place" %}
 
 CREATE OR REPLACE TABLE report_figures AS
 WITH returns AS (
@@ -34,19 +36,22 @@ every AS (
     UNION ALL BY NAME FROM costs
     UNION ALL BY NAME FROM returns
 )
-SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}))) FROM every GROUP BY {{ key }};
+SELECT {{ place }}, * FROM (SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}))) FROM every GROUP BY {{ key }});
 
 -- Platforms, and the content types of each.
 CREATE OR REPLACE TABLE report_parts AS
-SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }}, {{ interval }} FROM organic_paid_by_platform WHERE posts > 0
-UNION ALL BY NAME
-SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }}, {{ interval }} FROM organic_paid_by_content_type
+SELECT {{ place }}, *
+FROM (
+    SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }}, {{ interval }} FROM organic_paid_by_platform
+    UNION ALL BY NAME
+    SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }}, {{ interval }} FROM organic_paid_by_content_type
+)
 WHERE posts > 0;
 
 -- The creators of each instance with the most impressions.
 CREATE OR REPLACE TABLE report_creators AS
 SELECT
-    time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
+    {{ place }}, time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
     {{ results }}, same_post_lift
 FROM organic_paid_by_creator
 WHERE posts > 0
@@ -54,27 +59,29 @@ QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ mos
 
 -- Posts to boost: not paid for, and organically above three quarters of their peers. Posts to stop: paid for in the last 7
 -- days, and below three quarters of their peers.
+{%- set best = "CASE advice WHEN 'boost' THEN -organic_impressions_percentile - organic_engagement_rate_percentile
+    ELSE organic_engagement_rate_percentile END" %}
 CREATE OR REPLACE TABLE report_posts AS
+WITH advised AS (
+    SELECT
+        *,
+        CASE
+            WHEN coalesce(paid_impressions, 0) = 0 AND coalesce(paid_engagements, 0) = 0 THEN 'boost'
+            WHEN paid_engagements_last_7_days > 0 THEN 'stop'
+        END AS advice
+    FROM post_benchmarks
+)
 SELECT
-    CASE
-        WHEN coalesce(paid_impressions, 0) = 0 AND coalesce(paid_engagements, 0) = 0 THEN 'boost'
-        WHEN paid_engagements_last_7_days > 0 THEN 'stop'
-    END AS advice,
+    rank() OVER (ORDER BY {{ best }}) AS place, advice,
     instance_id, post_id, coalesce(creator_full_name, creator_handle_name) AS name, platform, content_type, content_url AS link,
     age, peers, organic_impressions, organic_impressions_percentile, organic_engagement_rate,
     organic_engagement_rate_percentile, paid_impressions, paid_engagement_rate, paid_engagements_last_7_days
-FROM post_benchmarks
+FROM advised
 WHERE CASE advice
     WHEN 'boost' THEN organic_impressions_percentile >= 75 AND organic_engagement_rate_percentile >= 75
     WHEN 'stop' THEN organic_engagement_rate_percentile < 25
 END
-QUALIFY row_number() OVER (
-    PARTITION BY advice, instance_id
-    ORDER BY
-        CASE advice WHEN 'boost' THEN -organic_impressions_percentile - organic_engagement_rate_percentile
-            ELSE organic_engagement_rate_percentile END,
-        post_id
-) <= {{ most_posts }};
+QUALIFY row_number() OVER (PARTITION BY advice, instance_id ORDER BY {{ best }}, post_id) <= {{ most_posts }};
 
 CREATE OR REPLACE TABLE report_days AS
 SELECT

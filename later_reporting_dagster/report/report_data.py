@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from importlib.resources import files as files_of_package
 from typing import Any
 
@@ -103,7 +103,6 @@ def read_report(
     """
     stored = lake.partitions(DAILY.name)
     newest = max((partition.day for partition in stored), default=date.min)
-    shown = {newest - timedelta(days=number) for number in range(MAX_DAYS)} if newest > date.min else set()
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         for table in SINGLE_TABLES:
@@ -116,7 +115,7 @@ def read_report(
                 for name in REPORT_TABLES
             }
 
-        days = [partition for partition in stored if partition.day in shown]
+        days = [partition for partition in stored if (newest - partition.day).days < MAX_DAYS]
         tables = database.read([(DAILY.table, days)], compute)
     last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
     if not last_days:

@@ -21,8 +21,8 @@ from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_s
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.periods import WINDOWS
 
-# Columns of report_figures that the page does not show.
-_NOT_SHOWN = ("first_day", "last_day", "campaign_name", "campaign_status")
+# Columns of the tables that the page does not show.
+_NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -64,8 +64,6 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "instance_id": {instance_id: place for place, instance_id in enumerate(data.instances)},
         "campaign_id": {campaign: place for place, campaign in enumerate(sorted(campaigns))},
     }
-    shown = dict(data.tables)
-    shown["figures"] = figures.drop_columns([name for name in _NOT_SHOWN if name in figures.column_names])
     return {
         "as_of": data.as_of.isoformat(),
         "windows": {
@@ -79,7 +77,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
             [places["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
             for (instance_id, campaign_id), known in sorted(campaigns.items())
         ],
-        **{name: _columns(rows, places, data.as_of) for name, rows in shown.items()},
+        **{name: _columns(rows, places, data.as_of) for name, rows in data.tables.items()},
         "missing": [
             {"table": table, "instance": places["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
             for table, by_instance in data.missing.items()
@@ -101,7 +99,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
 
 def _columns(rows: Any, places: Mapping[str, Mapping[Any, int]], as_of: date) -> dict[str, list[Any]]:
     """Return a table as columns, with places instead of ids, ages instead of days, and only web links."""
-    columns = rows.to_pydict()
+    columns = rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names]).to_pydict()
     instances = columns["instance_id"]
     if "campaign_id" in columns:
         pairs = zip(instances, columns.pop("campaign_id"), strict=True)

@@ -39,6 +39,8 @@ CREATE OR REPLACE MACRO spend_minimum(cpe, engagements, cpm, impressions) AS
     greatest(cost_minimum(cpe, engagements), cost_minimum(cpm, impressions / 1000));
 CREATE OR REPLACE MACRO spend_maximum(cpe, engagements, cpm, impressions) AS
     least(cost_maximum(cpe, engagements), cost_maximum(cpm, impressions / 1000));
+-- Whether the two intervals do not overlap. The tolerance is for rounding errors of floats.
+CREATE OR REPLACE MACRO is_contradictory(lower, upper) AS lower > upper * (1 + 1e-12);
 
 -- Confidence intervals. The 97.5 % quantile of Student's t, by its expansion around the normal quantile (Abramowitz and
 -- Stegun 26.7.5). Its error is below 0.04 % from 4 degrees of freedom on; fewer do not occur.
@@ -58,10 +60,10 @@ CREATE OR REPLACE MACRO exact_square(x) AS CAST(x * x AS DECIMAL(38, 24));
 --   clusters   number of clusters
 --   effective  effective number of clusters: that many equal clusters would be as informative
 --   degrees    degrees of freedom
--- Null if nothing remains without one of the clusters, if `effective` is below 5, or if all clusters are alike.
+-- Null if nothing remains without one of the clusters, if `effective` is too small, or if all clusters are alike.
 CREATE OR REPLACE MACRO half_width(squares, changes, clusters, effective, degrees) AS
     CASE
-        WHEN changes = clusters AND effective >= 5 AND squares * (clusters - 1) / clusters > 1e-18
+        WHEN changes = clusters AND effective >= {{ minimum_clusters }} AND squares * (clusters - 1) / clusters > 1e-18
             THEN t_quantile(degrees) * sqrt(CAST(squares AS DOUBLE) * (clusters - 1) / clusters)
     END;
 

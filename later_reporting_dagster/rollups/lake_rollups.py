@@ -25,8 +25,8 @@ from later_reporting_dagster.rollups.rollup_tables import RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
 # The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.
-FETCHED_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
-CAMPAIGN_PERFORMANCE = FETCHED_TABLES[CAMPAIGN_PERFORMANCE_TABLE]
+SOURCE_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
+CAMPAIGN_PERFORMANCE = SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE]
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
@@ -93,7 +93,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
             rows = sql_engine.roll_up_tables(database.connection, tables)
             return WindowRollups(tables=rows, contents=contents, campaigns=campaigns)
 
-        return database.read([(table, None) for table in FETCHED_TABLES.values()], roll_up)
+        return database.read([(table, None) for table in SOURCE_TABLES.values()], roll_up)
 
 
 def roll_up_lake_periods(
@@ -113,7 +113,7 @@ def roll_up_lake_periods(
 def _roll_up_batch(
     database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
 ) -> Iterator[PeriodRollup]:
-    raw_table = FETCHED_TABLES[table.raw_table]
+    raw_table = SOURCE_TABLES[table.raw_table]
 
     def roll_up(contents: ViewContents) -> tuple[pa.Table, Mapping[Partition, LakeUnavailable | FileDamaged]]:
         sql_engine.register_stored_files(database.connection, contents.partitions)

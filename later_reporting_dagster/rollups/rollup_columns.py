@@ -20,7 +20,6 @@ CHANNELS = (Channel.ORGANIC, Channel.PAID)
 COMPARED_COUNTS = ("impressions", "engagements")
 # Unit cost, its measure, and how many of them it is the cost of.
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
-# The macro `half_width` in duckdb_macros.sql has the same limit.
 MIN_EFFECTIVE_CLUSTERS = 5
 # The columns of the comparison that windows also have for the previous period.
 PREVIOUS = (

@@ -14,7 +14,7 @@ import pyarrow as pa
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import FETCHED_TABLES
+from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES
 from later_reporting_dagster.rollups.periods import Cadence, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
@@ -55,7 +55,7 @@ def check_lake_periods(
             return sentences
 
         raw_partitions = lake.partitions(table.raw_table, days=days)
-        tables = [(FETCHED_TABLES[table.raw_table], raw_partitions), (table.table, [*map(Partition, first_days)])]
+        tables = [(SOURCE_TABLES[table.raw_table], raw_partitions), (table.table, [*map(Partition, first_days)])]
         return database.read(tables, check)
 
 
@@ -77,7 +77,7 @@ def check_lake_windows(
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             return {name: [*unreadable, *sentences] for name, sentences in differences.items()}
 
-        return database.read([(source, None) for source in FETCHED_TABLES.values()], check)
+        return database.read([(source, None) for source in SOURCE_TABLES.values()], check)
 
 
 def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> dict[date, list[str]]:

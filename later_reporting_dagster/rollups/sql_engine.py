@@ -18,6 +18,7 @@ from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
     COMPARED_COUNTS,
+    MIN_EFFECTIVE_CLUSTERS,
     UNIT_COSTS,
     additive_metrics,
     raw_column,
@@ -50,7 +51,7 @@ def rollup_definition() -> str:
 
 
 def duckdb_macros() -> str:
-    return TEMPLATES.get_template("duckdb_macros.sql").render()
+    return TEMPLATES.get_template("duckdb_macros.sql").render(minimum_clusters=MIN_EFFECTIVE_CLUSTERS)
 
 
 def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:

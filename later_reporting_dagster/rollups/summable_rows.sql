@@ -10,8 +10,7 @@ WITH bounded AS (
         {%- for channel, prefix in channels %},
         spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
         spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
-        -- The tolerance is for rounding errors of floats.
-        coalesce({{ channel }}_lower > {{ channel }}_upper * (1 + 1e-12), false) AS {{ channel }}_is_contradictory,
+        coalesce(is_contradictory({{ channel }}_lower, {{ channel }}_upper), false) AS {{ channel }}_is_contradictory,
         NOT {{ channel }}_is_contradictory AND {{ channel }}_upper <= {{ maximum_spend }} AS {{ channel }}_has_spend,
         -- The middle of the bounds, and half of their distance. The seventh digit holds half of a millionth.
         CASE WHEN {{ channel }}_has_spend THEN CAST(({{ channel }}_upper + {{ channel }}_lower) / 2 AS DECIMAL(18, 7)) END AS {{ channel }}_spend,

@@ -28,10 +28,10 @@ daily AS (
         {%- for channel, prefix in channels %},
         spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
         spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
-        -- Twice the middle of the bounds; null if they contradict each other, or are beyond any real cost. The tolerance
-        -- is for rounding errors of floats. A decimal, so that its sum does not depend on the order of rows.
+        -- Twice the middle of the bounds; null if they contradict each other, or are beyond any real cost. A decimal, so
+        -- that its sum does not depend on the order of rows.
         CASE
-            WHEN {{ channel }}_lower <= {{ channel }}_upper * (1 + 1e-12) AND {{ channel }}_upper < 1e28
+            WHEN NOT is_contradictory({{ channel }}_lower, {{ channel }}_upper) AND {{ channel }}_upper < 1e28
                 THEN CAST({{ channel }}_lower AS DECIMAL(38, 6)) + CAST({{ channel }}_upper AS DECIMAL(38, 6))
         END AS {{ channel }}_twice_cost
         {%- endfor %}

@@ -210,20 +210,22 @@ class _FsspecStorage(Storage):
 
     def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
         prefixes = tuple(f"{directory}/" for directory in directories)
-        common = [os.path.commonprefix(prefixes)] if self._lists_by_prefix else prefixes
-        found = chain.from_iterable(listed.items() for listed in map_concurrently(self._find, common))
+        found = self._found(prefixes).items()
         return {path: version for path, version in found if path.startswith(prefixes) and path.endswith(f"/{name}")}
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
-        if self._lists_by_prefix and paths:
-            found = self._find(os.path.commonprefix(paths))
-            return {path: found[path] for path in paths if path in found}
-        self._filesystem.invalidate_cache()
-        versions = zip(paths, map_concurrently(self._version, paths), strict=True)
-        return {path: version for path, version in versions if version is not None}
+        directories = {f"{path.rpartition('/')[0]}/" for path in paths}
+        found = self._found(paths if self._lists_by_prefix else sorted(directories))
+        return {path: found[path] for path in paths if path in found}
 
     def _full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
+
+    def _found(self, prefixes: Sequence[str]) -> dict[str, FileVersion]:
+        """Return at least the files whose paths begin with one of the prefixes."""
+        if self._lists_by_prefix and prefixes:
+            return self._find(os.path.commonprefix(prefixes))
+        return dict(chain.from_iterable(listed.items() for listed in map_concurrently(self._find, prefixes)))
 
     def _find(self, prefix: str) -> dict[str, FileVersion]:
         """Return the version of each file whose path begins with `prefix`, by path.
@@ -249,11 +251,6 @@ class _FsspecStorage(Storage):
                 if path.startswith(full_prefix)
             }
         return {}
-
-    def _version(self, path: str) -> FileVersion | None:
-        with self._translated_errors("inspect", path), suppress(FileNotFoundError):
-            return _version_of(self._filesystem.info(self._full_path(path)))
-        return None
 
     def _read(self, path: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._full_path(path), **self._read_options))
@@ -284,7 +281,7 @@ class _FsspecStorage(Storage):
 
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:
-    """Return the version from the `info` of a file. The keys of `info` differ between fsspec filesystems."""
+    """Return the version from the details in a listing, whose keys differ between fsspec filesystems."""
     size = int(details.get("size") or 0)
     if tag := details.get("ETag") or details.get("etag"):
         return FileVersion(size, f"{size}-{tag}")
