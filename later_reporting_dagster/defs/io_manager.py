@@ -75,7 +75,7 @@ class LaterLake(dg.ConfigurableIOManager):
 
     lake_root: str = Field(
         default_factory=lambda: LaterReportingResource.from_environment().lake_root,
-        description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
+        description="Directory, or URL of an object store, of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
     storage_options: dict[str, Any] = Field(

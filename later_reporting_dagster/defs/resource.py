@@ -102,7 +102,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
     lake_root: str = Field(
-        default_factory=default_lake_root, description="Directory or fsspec URL of the lake.", repr=False
+        default_factory=default_lake_root, description="Directory, or URL of an object store, of the lake.", repr=False
     )
     storage_options: dict[str, Any] = _secret(
         "Options of the fsspec filesystem of the lake, such as endpoint and credentials.", default={}

@@ -1,4 +1,4 @@
-"""Parquet tables on any fsspec filesystem: schemas, writes, reads, data frames, SQL. No HTTP, no Dagster."""
+"""Parquet tables on a disk or in an object store: schemas, writes, reads, data frames, SQL. No HTTP, no Dagster."""
 
 from later_reporting_dagster.lake.data_frames import open_dataset as open_dataset
 from later_reporting_dagster.lake.data_frames import read_frame as read_frame

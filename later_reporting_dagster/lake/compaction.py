@@ -150,9 +150,8 @@ class MonthCopies:
         for partition, version in daily_files.items():
             if version.identity is None:
                 raise ValueError(
-                    f"{self._storage.location('').rstrip('/')} cannot be compacted: its filesystem reports neither an"
-                    " ETag nor a modification time, so replaced files are not recognized. The lake works without"
-                    " compaction, only slower"
+                    f"{self._storage.location('').rstrip('/')} cannot be compacted: it reports no ETags, so replaced"
+                    " files are not recognized. The lake works without compaction, only slower"
                 )
             months.setdefault(partition.month, {})[partition] = version
         summary = CompactionSummary()

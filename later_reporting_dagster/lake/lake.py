@@ -44,7 +44,8 @@ from later_reporting_dagster.lake.storage import (
 )
 from later_reporting_dagster.lake.tables import with_date_column
 
-_Parsed, _Key = TypeVar("_Parsed"), TypeVar("_Key")
+_Key = TypeVar("_Key")
+_Parsed = TypeVar("_Parsed")
 
 # Metadata of a fetched file: when its content was fetched and, if it has replaced other content, the first fetch.
 FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
@@ -115,12 +116,12 @@ class Lake:
         quarantine: the bad rows of the tables.
 
     Args:
-        root: a local path or an fsspec URL.
+        root: a local path, or the URL of an object store.
         storage_options: the options that fsspec needs to open the root, such as credentials. In messages, they are
             redacted; of a URL, only the userinfo and the query.
 
     Raises:
-        ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.
+        ValueError: the root is empty, its scheme needs a missing package, or it is of no such store.
     """
 
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
@@ -252,7 +253,7 @@ class Lake:
             now: the current time; files that are only a few seconds old are left for the next run.
 
         Raises:
-            ValueError: the lake's filesystem reports neither ETags nor modification times.
+            ValueError: the lake's object store reports no ETags.
         """
         closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
         return self._copies.compact(table_name, self.file_versions(table_name), closed_before=closed_before, now=now)

@@ -1,4 +1,4 @@
-"""Open a lake's root: a local disk, or any fsspec filesystem with no request that the lake does not need."""
+"""Open a lake's root: a local disk, or an object store with no request that the lake does not need."""
 
 import errno
 import inspect
@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -28,22 +27,18 @@ from later_reporting_dagster.lake.storage import (
 
 # The schemes of object stores, and the extra of this package that installs the fsspec filesystem of each.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
-# Protocols with an atomic put: the object appears under its name when the upload is complete.
-_ATOMIC_PUT = {"memory", "oss", *_EXTRAS}
+# The fsspec filesystems of object stores list by prefix, and put objects atomically: an object appears under its name
+# when the upload is complete.
+_PROTOCOLS = {"file", "memory", *_EXTRAS}
 # Writing takes seconds. An older staged file was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
-_CACHE = re.compile(r"(\w+::)*(\w*cache|cached):")
 
 
 def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
-    """Return the storage of a local path or an fsspec URL, given the options of its filesystem; see `Lake`."""
+    """Return the storage of a local path or a URL, given the options of its fsspec filesystem; see `Lake`."""
     if not root.strip():
-        raise ValueError("the lake's root is empty: give a directory or an fsspec URL, such as s3://bucket/lake")
+        raise ValueError("the lake's root is empty: give a directory or a URL, such as s3://bucket/lake")
     location, scheme = without_credentials(root), root.partition("://")[0]
-    if _CACHE.match(root):
-        raise ValueError(
-            f"the lake's root {location} goes through a cache, which returns outdated files: give it without the cache"
-        )
     try:
         filesystem, path = _open_filesystem(root, options)
     except (ValueError, ImportError) as error:
@@ -51,14 +46,14 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
         if isinstance(error, ImportError) and scheme in _EXTRAS:
             reason += f": pip install 'later-reporting-dagster[{_EXTRAS[scheme]}]'"
         raise ValueError(
-            f"the lake's root {location} cannot be opened: {reason}. Give a directory or a URL of a scheme that fsspec"
-            " knows, with its package installed, and check the storage options and environment variables of the store"
+            f"the lake's root {location} cannot be opened: {reason}. Give a directory or a URL of an object store, with"
+            " its package installed, and check the storage options and environment variables of the store"
         ) from None
     except Exception as error:
         raise unavailable_error("open", location, error, root, options) from None
     if isinstance(filesystem, fsspec.get_filesystem_class("file")):
         return _LocalStorage(Path(path))
-    return _FsspecStorage(filesystem, path, root=root, options=options)
+    return _ObjectStorage(filesystem, path, root=root, options=options)
 
 
 def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -69,7 +64,15 @@ def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         gcs = import_module("gcsfs.core").GCSFileSystem
         return gcs(**{**gcs._get_kwargs_from_urls(root), **options}), gcs._strip_protocol(root)
     filesystem, path = fsspec.core.url_to_fs(root, **options)
+    if _PROTOCOLS.isdisjoint(_protocols(filesystem)):
+        raise ValueError("it is neither on a local disk nor in an object store that the lake supports")
     return filesystem, path
+
+
+def _protocols(filesystem: Any) -> Sequence[str]:
+    # Of the class: an object that caches files, and so may return outdated ones, has the protocol of their filesystem.
+    protocol = type(filesystem).protocol
+    return [protocol] if isinstance(protocol, str) else protocol
 
 
 class _LocalStorage(Storage):
@@ -83,8 +86,8 @@ class _LocalStorage(Storage):
         self._root_existed = root.is_dir()
 
     def native_path(self, path: str) -> str | None:
-        # DuckDB reads these characters as a glob pattern, and they cannot be escaped.
-        return None if re.search(r"[*?[]", str(self._root)) else self.location(path)
+        # DuckDB reads the first three as a glob pattern, and `date=…` as a column. They cannot be escaped.
+        return None if re.search(r"[*?[=]", str(self._root)) else self.location(path)
 
     def location(self, path: str) -> str:
         return str(self._root / path)
@@ -135,7 +138,8 @@ class _LocalStorage(Storage):
     def _write(self, path: str, data: bytes) -> None:
         target = self._root / path
         self._prepare_directory(target.parent)
-        stage = target.with_name(_new_stage_name())
+        # Readers, and tools that discover datasets, skip names that begin with a dot.
+        stage = target.with_name(f".stage-{int(time.time())}-{secrets.token_hex(8)}")
         try:
             with stage.open("xb") as file:
                 file.write(data)
@@ -169,17 +173,13 @@ class _LocalStorage(Storage):
         self._root_existed = True
         directory.mkdir(parents=True, exist_ok=True)
         for file in directory.iterdir():
-            if _is_stale(file.name):
+            staged = re.match(r"\.stage-(\d+)", file.name)
+            if staged is not None and time.time() - int(staged[1]) > STALE_AFTER_SECONDS:
                 file.unlink(missing_ok=True)
 
 
-class _FsspecStorage(Storage):
-    """Any fsspec filesystem.
-
-    If puts are atomic, a file is put under its final name. On these filesystems a rename is a copy followed by a
-    delete, so a rename would not be atomic. On other filesystems a file is staged beside its target and moved; the
-    replacement is as atomic as the move of that filesystem.
-    """
+class _ObjectStorage(Storage):
+    """An object store, or memory. A file is put under its final name, which is atomic; a rename would not be."""
 
     is_remote = True
 
@@ -189,14 +189,11 @@ class _FsspecStorage(Storage):
         self._path = path.rstrip("/")
         scheme, separator, rest = without_credentials(root).partition("://")
         self._location = f"{scheme}{separator}{rest.rstrip('/')}"
-        protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else {*filesystem.protocol}
-        self._puts_are_atomic = not _ATOMIC_PUT.isdisjoint(protocols)
-        self._lists_by_prefix = self._puts_are_atomic and "prefix" in inspect.signature(filesystem.find).parameters
         # s3fs otherwise looks up the size first, to read files above 50 MB in parts. Worse, it takes the size from a
         # cached listing, though the file may have been replaced since. Releases before 2025.5 read every file in one
         # request, and do not know the argument.
-        knows_argument = "s3" in protocols and "max_concurrency" in inspect.signature(filesystem.cat_file).parameters
-        self._read_options = {"max_concurrency": 1} if knows_argument else {}
+        is_s3, arguments = "s3" in _protocols(filesystem), inspect.signature(filesystem.cat_file).parameters
+        self._read_options = {"max_concurrency": 1} if is_s3 and "max_concurrency" in arguments else {}
 
     def location(self, path: str) -> str:
         return f"{self._location}/{path}"
@@ -210,40 +207,30 @@ class _FsspecStorage(Storage):
 
     def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
         prefixes = tuple(f"{directory}/" for directory in directories)
-        found = self._found(prefixes).items()
+        found = self._find(prefixes).items()
         return {path: version for path, version in found if path.startswith(prefixes) and path.endswith(f"/{name}")}
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
-        directories = {f"{path.rpartition('/')[0]}/" for path in paths}
-        found = self._found(paths if self._lists_by_prefix else sorted(directories))
+        found = self._find(paths)
         return {path: found[path] for path in paths if path in found}
 
     def _full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
 
-    def _found(self, prefixes: Sequence[str]) -> dict[str, FileVersion]:
-        """Return at least the files whose paths begin with one of the prefixes."""
-        if self._lists_by_prefix and prefixes:
-            return self._find(os.path.commonprefix(prefixes))
-        return dict(chain.from_iterable(listed.items() for listed in map_concurrently(self._find, prefixes)))
-
-    def _find(self, prefix: str) -> dict[str, FileVersion]:
-        """Return the version of each file whose path begins with `prefix`, by path.
-
-        Unless the filesystem lists by prefix, `prefix` has to end with a slash.
-        """
+    def _find(self, prefixes: Sequence[str]) -> dict[str, FileVersion]:
+        """Return the version of each file whose path begins with the common part of the prefixes, by path."""
+        if not prefixes:
+            return {}
+        prefix = os.path.commonprefix(prefixes)
         # Filesystems differ in whether paths begin with a slash.
         root, full_prefix = self._full_path("").lstrip("/"), self._full_path(prefix).lstrip("/")
-        directory, options = self._full_path(prefix).rstrip("/"), {}
-        if self._lists_by_prefix:
-            # From the bucket: below a directory, filesystems first look up whether it is a file, or list again if they
-            # found nothing.
-            directory, _, key = full_prefix.partition("/")
-            options = {"prefix": key}
+        # From the bucket: below a directory, filesystems first look up whether it is a file, or list again if they
+        # found nothing.
+        bucket, _, key = full_prefix.partition("/")
         with self._translated_errors("list", prefix.rstrip("/")), suppress(FileNotFoundError):
             # fsspec caches listings, but other processes may have written files since.
             self._filesystem.invalidate_cache()
-            found = self._filesystem.find(directory, detail=True, **options)
+            found = self._filesystem.find(bucket, detail=True, prefix=key)
             by_path = ((name.lstrip("/"), details) for name, details in found.items())
             return {
                 path.removeprefix(root): _version_of(details)
@@ -256,53 +243,16 @@ class _FsspecStorage(Storage):
         return bytes(self._filesystem.cat_file(self._full_path(path), **self._read_options))
 
     def _write(self, path: str, data: bytes) -> None:
-        target = self._full_path(path)
-        if self._puts_are_atomic:
-            self._filesystem.pipe_file(target, data)
-            return
-        directory = target.rpartition("/")[0]
-        self._filesystem.makedirs(directory, exist_ok=True)
-        self._filesystem.invalidate_cache()
-        for name in self._filesystem.ls(directory, detail=False):
-            if _is_stale(name.rpartition("/")[2]):
-                with suppress(FileNotFoundError):
-                    self._filesystem.rm_file(name)
-        stage = f"{directory}/{_new_stage_name()}"
-        try:
-            self._filesystem.pipe_file(stage, data)
-            self._filesystem.mv(stage, target)
-        except BaseException:
-            with suppress(Exception):
-                self._filesystem.rm_file(stage)
-            raise
+        self._filesystem.pipe_file(self._full_path(path), data)
 
     def _remove(self, path: str) -> None:
         self._filesystem.rm_file(self._full_path(path))
 
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:
-    """Return the version from the details in a listing, whose keys differ between fsspec filesystems."""
-    size = int(details.get("size") or 0)
-    if tag := details.get("ETag") or details.get("etag"):
-        return FileVersion(size, f"{size}-{tag}")
-    modified = details.get("mtime") or details.get("LastModified") or details.get("last_modified")
-    if isinstance(modified, datetime):
-        # For a naive time, any fixed zone works: it is only compared with times that are read in the same way.
-        modified = (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
-    if not isinstance(modified, int | float):
-        return FileVersion(size, None)
-    return FileVersion(size, f"{size}-{modified!r}", modified=float(modified))
-
-
-def _new_stage_name() -> str:
-    # Readers, and tools that discover datasets, skip names that begin with a dot.
-    return f".stage-{int(time.time())}-{secrets.token_hex(8)}"
-
-
-def _is_stale(name: str) -> bool:
-    """Return whether a file was staged more than `STALE_AFTER_SECONDS` ago, by the time in its name."""
-    staged = re.match(r"\.stage-(\d+)", name)
-    return staged is not None and time.time() - int(staged[1]) > STALE_AFTER_SECONDS
+    """Return the version from the details in a listing, whose keys differ between filesystems."""
+    size, tag = int(details.get("size") or 0), details.get("ETag") or details.get("etag")
+    return FileVersion(size, f"{size}-{tag}" if tag else None)
 
 
 def _sync_directory(directory: Path) -> None:

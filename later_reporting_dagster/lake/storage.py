@@ -34,9 +34,9 @@ class FileVersion:
 
     Attributes:
         identity: identifies the version. Different versions have different identities, with one exception: if
-            `modified` is set, two versions with the same size and modification time have the same identity. None if the
-            filesystem reports nothing reliable.
-        modified: the modification time in seconds since the epoch; only if `identity` is derived from it.
+            `modified` is set, two versions with the same size and modification time have the same identity. None in
+            memory, and in stores without ETags.
+        modified: the modification time in seconds since the epoch; only on a local disk.
     """
 
     bytes: int
