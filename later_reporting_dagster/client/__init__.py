@@ -13,7 +13,6 @@ from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
 from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExhausted
 from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
 from later_reporting_dagster.client.errors import UnexpectedResponse as UnexpectedResponse
-from later_reporting_dagster.client.rate_limit_stores import rate_limit_store as rate_limit_store
 from later_reporting_dagster.client.rate_limiter import RateLimiter as RateLimiter
 from later_reporting_dagster.client.retries import RetryPolicy as RetryPolicy
 from later_reporting_dagster.client.route import ListResult as ListResult

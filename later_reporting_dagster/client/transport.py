@@ -186,7 +186,7 @@ class Transport:
             self.on_event(RequestRetried(result.message, wait))
             await self.sleep(wait)
             if context.is_token_request:  # its first attempt uses the slot of the data request that waits for it
-                await self.limiter.acquire(on_wait=self._report_wait)
+                await self._acquire_slot()
             attempt += 1
 
     async def _attempt(
@@ -256,7 +256,7 @@ class Transport:
 
         After `MAX_RENEWALS` renewals in a row, the last token is returned even if it is no longer valid.
         """
-        await self.limiter.acquire(on_wait=self._report_wait)
+        await self._acquire_slot()
         token = self._token or await self._renew_token(None)
         for _ in range(MAX_RENEWALS):
             if self.clock() < token.valid_until:
@@ -282,7 +282,7 @@ class Transport:
             )
             token = self._token = Token.received(value, now=self.clock())
         # The token request used the slot of this request.
-        await self.limiter.acquire(on_wait=self._report_wait)
+        await self._acquire_slot()
         return token
 
     def _reject(self, token: Token, context: RequestContext) -> "_TokenRejected":
@@ -295,8 +295,8 @@ class Transport:
             self._token = None
         return _TokenRejected()
 
-    def _report_wait(self, seconds: float) -> None:
-        self.on_event(RateLimitWait(seconds))
+    async def _acquire_slot(self) -> None:
+        await self.limiter.acquire(on_wait=lambda seconds: self.on_event(RateLimitWait(seconds)))
 
     def _tokens_and_client_secret(self, sent: httpx.Request) -> list[str]:
         # The request may have been sent with an older token than the current one.

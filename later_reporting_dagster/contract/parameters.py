@@ -32,9 +32,8 @@ class ApiVersion:
 
     Attributes:
         pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
-        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number.
-        has_totals: whether a page states how many rows the whole list has.
-        nests_metrics: whether a query lists its metrics, and each post returns them nested under `metrics`.
+        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number. Then
+            no page states totals, a query lists its metrics, and a row returns them nested under `metrics`.
     """
 
     name: str
@@ -42,15 +41,13 @@ class ApiVersion:
     page_parameter: str
     pagination_member: str
     uses_cursors: bool
-    has_totals: bool
-    nests_metrics: bool
 
     def __str__(self) -> str:
         return self.name
 
 
 METRICS_MEMBER = "metrics"
-"""In a version that nests metrics: the query parameter that lists them, and the member of a post that holds them."""
+"""In the cursor version: the query parameter that lists them, and the member of a post that holds them."""
 
 PAGED = ApiVersion(
     name="paged",
@@ -58,8 +55,6 @@ PAGED = ApiVersion(
     page_parameter="pageNumber",
     pagination_member="pagination",
     uses_cursors=False,
-    has_totals=True,
-    nests_metrics=False,
 )
 """Numbered pages with totals (docs/api.md, "Posts performance")."""
 
@@ -69,8 +64,6 @@ CURSOR = ApiVersion(
     page_parameter="nextCursor",
     pagination_member="nextCursor",
     uses_cursors=True,
-    has_totals=False,
-    nests_metrics=True,
 )
 """Cursors without totals, and metrics requested by name (docs/api.md, "Cursor version")."""
 

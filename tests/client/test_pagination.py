@@ -116,8 +116,6 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
 @pytest.mark.parametrize(
     ("filters", "row", "problem"),
     [
-        ({"campaign_ids": (1,)}, post(1), None),
-        ({"campaign_ids": (2,)}, post(1), "rows of campaigns that were not requested: 1"),
         ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of content types that were not requested: 'instagram_reel'"),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType="x_post"), None),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType=None), None),
