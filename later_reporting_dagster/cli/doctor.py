@@ -181,7 +181,7 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
 def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> str:
     if expected not in (None, detected):
         raise ValueError(f"the API responds in version {detected}, but LATER_API_VERSION is {expected}: set it to auto")
-    return f"{detected}: {'numbered pages with totals' if detected.has_totals else 'cursors without totals'}"
+    return f"{detected}: {'cursors without totals' if detected.uses_cursors else 'numbered pages with totals'}"
 
 
 def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:

@@ -246,7 +246,7 @@ class LaterClient:
             return ApiVersionChanged(version.name, now.name)
         # Only the text shows whether the metrics are the reason. A wrong guess costs requests, and the caller may count
         # metrics as rejected that the API accepts; they are then null.
-        if version.nests_metrics and any(name in error.detail for name in (METRICS_MEMBER, *route.metrics)):
+        if version.uses_cursors and any(name in error.detail for name in (METRICS_MEMBER, *route.metrics)):
             return MetricsRejected(str(error), detail=error.detail)
         return error
 

@@ -94,7 +94,7 @@ class Route:
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
         pairs = [*self.filters]
-        if api_version.nests_metrics and self.metrics:
+        if api_version.uses_cursors and self.metrics:
             # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
             pairs.append((METRICS_MEMBER, ",".join(self.metrics)))
         pairs.append((api_version.page_size_parameter, str(MAX_PAGE_SIZE)))
@@ -144,7 +144,7 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
-        parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.nests_metrics)
+        parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.uses_cursors)
         return list_page_from_body(
             body, api_version, parse_row=parse_row, rows="campaigns", personal_data=personal_data
         )

@@ -69,7 +69,7 @@ def posts_page_from_body(
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     personal_data: bool = True,
 ) -> Page:
-    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.nests_metrics)
+    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.uses_cursors)
     return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data)
 
 

@@ -32,8 +32,8 @@ class ApiVersion:
 
     Attributes:
         pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
-        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number. Then
-            no page states totals, a query lists its metrics, and a row returns them nested under `metrics`.
+        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number.
+            Then no page states totals, a query lists its metrics, and a row returns them nested under `metrics`.
     """
 
     name: str

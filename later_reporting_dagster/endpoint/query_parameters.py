@@ -182,9 +182,9 @@ def _check_names(
     if parameters.get(_SORT_PROPERTY) not in (None, *sort_properties):
         detail = f"sortProperty must be one of {', '.join(sort_properties)}"
         raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
-    if api_version.nests_metrics and METRICS_MEMBER not in parameters:
+    if api_version.uses_cursors and METRICS_MEMBER not in parameters:
         raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in metrics)}")
-    if not api_version.nests_metrics and METRICS_MEMBER in parameters:
+    if not api_version.uses_cursors and METRICS_MEMBER in parameters:
         _reject([METRICS_MEMBER])
 
 

@@ -115,7 +115,7 @@ def page_body(data: object, *, page: PageRequest, total: int, next_offset: int |
         total: Number of rows on all pages.
         next_offset: Offset of the next page, for its cursor; None: the offset after a full page.
     """
-    if not page.api_version.has_totals:
+    if page.api_version.uses_cursors:
         offset = page.offset + page.size if next_offset is None else next_offset
         return {"data": data, "nextCursor": page.cursor_to(offset) if offset < total else None}
     return {

@@ -67,7 +67,7 @@ class ServedPosts:
 
         A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.
         """
-        if page.api_version.has_totals:
+        if not page.api_version.uses_cursors:
             rows = self.rows(query)
             return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
         rows = self._all_rows(query)
