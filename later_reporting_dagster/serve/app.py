@@ -128,7 +128,7 @@ async def _health(request: Request) -> Response:  # noqa: ARG001
 
 
 async def _lake_unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    _logger.error("The lake cannot be read", exc_info=error)
+    _logger.error("%s", error)
     return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the lake cannot be read: see the log of the server")
 
 

@@ -48,6 +48,13 @@ def authenticated(base_url: str, client: Client = EVERYTHING) -> Iterator[httpx.
         yield api
 
 
+@contextmanager
+def served(root: Path, **changes: Any) -> Iterator[httpx.Client]:
+    """Serve the lake at a root while the block runs; yield a client that reads all instances."""
+    with serving(root, **changes) as base_url, authenticated(base_url) as api:
+        yield api
+
+
 def authenticate(api: httpx.Client, client: Client = EVERYTHING) -> None:
     """Fetch a token and send it with all later requests."""
     response = post_credentials(api, client.client_id, client.client_secret)

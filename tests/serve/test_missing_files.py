@@ -12,7 +12,7 @@ import pytest
 from later_reporting_dagster.ingest.dimensions import instances_table, stored_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.rollups.conftest import posts_of, row
-from tests.serve.clients import assert_problem, authenticated, days_query, get, page_of, serving
+from tests.serve.clients import assert_problem, days_query, get, page_of, served
 
 INSTANCE_IDS = ("north", "a,b/c ü")
 FIRST_DAY = date(2024, 3, 1)
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gaps(root: Path) -> Iterator[httpx.Client]:
-    with serving(root) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
         yield api
 
 
@@ -83,7 +83,7 @@ def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
             listed, configured=(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
         )
         lake.write_table("instances", rows)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (str(DAYS[0]), "new")
         assert missing(get(api, days_query(DAYS[1], DAYS[1]))) == (str(DAYS[1]), "new, south")
         assert missing(get(api, days_query(DAYS[1], DAYS[1], ("instanceIds", "gone")))) == (str(DAYS[1]), "gone")
@@ -99,7 +99,7 @@ def test_days_that_are_not_over_are_not_missing(date_basis: str, tmp_path: Path)
     today = datetime.now(UTC).date()
     for offset in range(4):
         write(tmp_path, Partition(today - timedelta(days=offset), "north"))
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         pairs = days_query(today - timedelta(days=2), today + timedelta(days=30), ("dateBasis", date_basis))
         assert missing(get(api, pairs)) == (None, None)
         pairs = days_query(today + timedelta(days=5), today + timedelta(days=6), ("dateBasis", date_basis))
@@ -110,7 +110,7 @@ def test_headers_name_at_most_100_ranges(tmp_path: Path) -> None:
     days = [FIRST_DAY + timedelta(days=2 * offset) for offset in range(131)]
     empty = {Partition(day, "north"): POSTS_SCHEMA.empty_table() for day in days}
     Lake(str(tmp_path)).write_all("posts_published", empty)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         found, instances = missing(get(api, days_query(days[0], days[-1])))
     assert found is not None
     assert instances == "north"
@@ -131,7 +131,7 @@ def test_every_page_has_the_headers_also_after_many_other_queries(
 
 @each_basis
 def test_strict_server_refuses_a_range_with_missing_files(date_basis: str, root: Path) -> None:
-    with serving(root, strict=True) as base_url, authenticated(base_url) as api:
+    with served(root, strict=True) as api:
         for page in ([], [("metrics", "cpe")]):
             pairs = days_query(DAYS[0], DAYS[9], ("dateBasis", date_basis), *page)
             detail = assert_problem(get(api, pairs), 409, "ANL_00409")
@@ -143,13 +143,13 @@ def test_strict_server_refuses_a_range_with_missing_files(date_basis: str, root:
 
 def test_lake_without_files_is_empty(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "not" / "there"):
-        with serving(root) as base_url, authenticated(base_url) as api:
+        with served(root) as api:
             response = get(api, days_query(DAYS[0], DAYS[1]))
             assert response.status_code == 200
             assert response.json()["data"] == []
             assert page_of(get(api, [], "/v2/instances"))["data"]["instanceIds"] == []
             assert_problem(get(api, [], "/v2/campaigns"), 404, "ANL_00404")
-            assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
+            assert api.get("/healthz").json() == {"status": "ok"}
     assert not (tmp_path / "not").exists()
 
 
@@ -165,7 +165,7 @@ def test_damaged_file_is_named_and_other_ranges_are_served(date_basis: str, dama
     table_name = TABLES[date_basis]
     (path,) = (tmp_path / table_name / f"date={DAYS[1]}").glob("*a%2Cb*/part-0.parquet")
     data = path.read_bytes()
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         changed = {
             "empty": b"",
             "truncated": data[: len(data) // 2],

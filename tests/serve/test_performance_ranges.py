@@ -17,7 +17,7 @@ from later_reporting_dagster.lake import Lake
 from tests.rollups.conftest import row
 from tests.rollups.reference import CHANNELS, HALF_A_CENT, UNIT_COSTS, Files, exact, quotient, raw, times, total
 from tests.rollups.worlds import NEWEST, Shape, world_of, write
-from tests.serve.clients import ALL_METRICS, Row, authenticated, days_query, fetch_rows, row_key, serving
+from tests.serve.clients import ALL_METRICS, Row, days_query, fetch_rows, row_key, served
 
 DAYS = [NEWEST - timedelta(days=age) for age in range(8, -1, -1)]
 # With counts that a float cannot hold, and costs per engagement that contradict those per impression.
@@ -59,7 +59,7 @@ def rows() -> Files:
 def range_api(rows: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("daily")
     write(Lake(str(root)), "post_metrics_daily", rows, METRICS, rng=None)
-    with serving(root) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
         yield api
 
 
@@ -185,7 +185,7 @@ def test_values_that_are_all_unknown_or_zero_stay_unknown_or_zero(tmp_path: Path
     ]
     write(Lake(str(tmp_path)), "post_metrics_daily", {(day, "a"): posts for day in DAYS[:3]}, METRICS, rng=None)
     pairs = days_query(DAYS[0], DAYS[2], ("dateBasis", "performance_date"), ("metrics", ALL_METRICS))
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         unknown, zero = sorted(fetch_rows(api, pairs), key=row_key)
     assert {*unknown["metrics"].values()} == {None}
     assert zero["metrics"] == {each.api_name: 0 if each.kind.is_additive else None for each in METRICS}

@@ -4,9 +4,9 @@ import gc
 import resource
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -19,7 +19,17 @@ import pytest
 from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import BLOCK_ROWS, NotWritten, Tables, private_folder
-from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
+from tests.serve.clients import (
+    Row,
+    assert_problem,
+    authenticated,
+    days_query,
+    fetch_rows,
+    get,
+    page_of,
+    served,
+    serving,
+)
 from tests.serve.versioned_lake import DAYS, PARTITIONS, replacing, versions_of, write_version, write_versions
 from tests.services import WAIT_SECONDS
 
@@ -39,6 +49,13 @@ PAGERS: list[tuple[Query, str, str]] = [
     (CURSOR, "engagements", "ASC"),
     (CURSOR, "impressions", "ASC"),
 ]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "lake"
+    write_versions(root, 1)
+    return root
 
 
 def query_of(page: Query, *, date_basis: str = "post_date", sorting: Query | None = None) -> Query:
@@ -98,7 +115,7 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
 def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis: str, tmp_path: Path) -> None:
     write_versions(tmp_path, 1, date_basis=date_basis)
     pairs = query_of(page, date_basis=date_basis)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         replaced = iter(PARTITIONS)
 
         def replace_one() -> None:
@@ -112,14 +129,13 @@ def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis
         assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 2)
 
 
-def test_numbered_pages_of_each_token_belong_to_its_own_first_page(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
+def test_numbered_pages_of_each_token_belong_to_its_own_first_page(root: Path) -> None:
     with ExitStack() as stack:
-        base_url = stack.enter_context(serving(tmp_path))
+        base_url = stack.enter_context(serving(root))
         clients = [stack.enter_context(authenticated(base_url)) for _ in range(3)]
         rows: list[list[Row]] = []
         for version, api in enumerate(clients, 1):
-            write_versions(tmp_path, version)
+            write_versions(root, version)
             rows.append(page_rows(page_of(get(api, query_of(PAGED)))))
         for number in range(2, 20):
             for place, api in enumerate(clients):
@@ -142,21 +158,20 @@ def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("changed", [None, "replaced", "removed", "added"])
-def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | None, tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    path, elsewhere = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north", tmp_path / "elsewhere"
+def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | None, root: Path) -> None:
+    path, elsewhere = root / "posts_published" / f"date={DAYS[1]}" / "instance_id=north", root / "elsewhere"
     if changed == "added":
         path.rename(elsewhere)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
         expected = fetch_rows(api, query_of(CURSOR))
         first = page_of(get(api, query_of(CURSOR)))
     if changed == "replaced":
-        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
     elif changed == "removed":
         path.rename(elsewhere)
     elif changed == "added":
         elsewhere.rename(path)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
         if changed is None:
             assert first["data"] + rows_after(api, first["nextCursor"]) == expected
         else:
@@ -164,10 +179,9 @@ def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | No
             assert "nextCursor is invalid, has expired" in assert_problem(response, 400, "ANL_00400")
 
 
-def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
+def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root: Path) -> None:
     # There is room for the newest snapshot only.
-    with serving(tmp_path, snapshot_gb=1e-9) as base_url, authenticated(base_url) as api:
+    with served(root, snapshot_gb=1e-9) as api:
 
         def evict() -> None:
             page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
@@ -180,7 +194,7 @@ def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_p
         evict()
         assert page_of(get(api, second_page)) == second
         evict()
-        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
         response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
         assert "expired" in assert_problem(response, 400, "ANL_00400")
         assert "start again at page 1" in assert_problem(get(api, second_page), 409, "ANL_00409")
@@ -213,35 +227,21 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "lake"
-    write_versions(root, 1)
-    return root
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     directory = tmp_path / "snapshots"
     directory.mkdir()
     return directory
 
 
-@contextmanager
-def serving_to(directory: Path, root: Path, **options: Any) -> Iterator[httpx.Client]:
-    options["snapshot_directory"] = str(directory)
-    with serving(root, **options) as base_url, authenticated(base_url) as api:
-        yield api
-
-
 @needs_proc
 def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
     root: Path, directory: Path
 ) -> None:
-    with serving_to(directory, root) as api:
+    with served(root, snapshot_directory=str(directory)) as api:
         page_of(get(api, query_of(PAGED)))
         size = size_of_snapshots(directory)
     limit = 4.5 * size
-    with serving_to(directory, root, snapshot_gb=limit / 1e9) as api:
+    with served(root, snapshot_directory=str(directory), snapshot_gb=limit / 1e9) as api:
         for number, (sort_property, direction) in enumerate(product(SortProperty, ("ASC", "DESC"))):
             sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
             page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 12}")])))
@@ -269,7 +269,7 @@ def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(
 @needs_proc
 def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, directory: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with serving_to(directory, root) as api:
+    with served(root, snapshot_directory=str(directory)) as api:
         page_of(get(api, query_of(PAGED)))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_of_snapshots(directory) // 4, limits[1]))
         try:
@@ -295,7 +295,7 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
         write_rows(tables, name, sql, connection)
 
     monkeypatch.setattr(Tables, "write_rows", write_unless_full)
-    with serving_to(directory, root) as api:
+    with served(root, snapshot_directory=str(directory)) as api:
         expected = fetch_rows(api, query_of(PAGED))
         size = size_of_snapshots(directory)
         assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
@@ -306,10 +306,9 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
 # Memory
 
 
-def test_queries_with_many_ids_leave_little_in_memory(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
+def test_queries_with_many_ids_leave_little_in_memory(root: Path) -> None:
     ids = [f"x{number}" for number in range(4_000)]
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
 
         def refuse(number: int) -> None:
             listed = ",".join([f"y{number}", *ids])
@@ -346,7 +345,7 @@ def test_pages_across_blocks_have_each_row_once_and_in_order(tmp_path: Path) -> 
     table = pa.table([array.cast(field.type) for array, field in zip(arrays, POSTS_SCHEMA, strict=True)], POSTS_SCHEMA)
     Lake(str(tmp_path)).write("posts_published", Partition(DAYS[0], "north"), table)
     page = [("limit", 99), ("metrics", "impressions"), ("sortProperty", "impressions"), ("sortDirection", "ASC")]
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         rows = fetch_rows(api, query_of(page))
     assert {row["postId"] for row in rows} == {*range(count)}
     assert len(rows) == count

@@ -13,7 +13,7 @@ import pytest
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from tests.rollups.conftest import row
-from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
+from tests.serve.clients import Row, assert_problem, days_query, fetch_rows, get, page_of, served
 
 DAY = date(2024, 3, 1)
 POST = row(instance_id="north", post_date=datetime(2024, 3, 1, 14, 30, tzinfo=UTC))
@@ -76,7 +76,7 @@ def unusual(stored: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Iter
     table = pa.Table.from_pylist(stored, posts_schema(METRICS))
     for table_name in ("posts_published", "post_metrics_daily"):
         Lake(str(root)).write(table_name, Partition(DAY, "north"), table)
-    with serving(root) as base_url, authenticated(base_url) as api:
+    with served(root) as api:
         yield api
 
 
@@ -134,7 +134,7 @@ def test_unknown_metric_does_not_replace_requested_ones(tmp_path: Path) -> None:
     row = {**POST, "post_id": 1, "engagements": 5, "extra": '{"metrics":{"instanceId":"elsewhere"},"z":1}'}
     table = pa.Table.from_pylist([row], posts_schema(METRICS))
     Lake(str(tmp_path)).write("posts_published", Partition(DAY, "north"), table)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         (found,) = fetch_rows(api, days_query(DAY, DAY, ("metrics", "cpe,engagements")))
         assert found["metrics"]["engagements"] == 5
         assert [*found["metrics"]][:2] == ["cpe", "engagements"]
@@ -149,7 +149,7 @@ def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
         instant = datetime(day.year, day.month, day.day, 23, 59, 59, 999_000, tzinfo=UTC)
         table = pa.Table.from_pylist([{**POST, "post_id": day.year, "post_date": instant}], posts_schema(METRICS))
         Lake(str(tmp_path)).write("posts_published", Partition(day, "north"), table)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+    with served(tmp_path) as api:
         for day in (date(1, 1, 1), date(1969, 12, 31), date(9999, 12, 31)):
             (row,) = fetch_rows(api, days_query(day, day))
             assert row["postDate"] == f"{day}T23:59:59.999Z"
@@ -160,6 +160,6 @@ def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
 
 def test_metric_that_is_not_offered_is_refused(unusual: httpx.Client, tmp_path: Path) -> None:
     offered = tuple(metric for metric in METRICS if metric.api_name in ("cpe", "views"))
-    with serving(tmp_path, metrics=offered) as base_url, authenticated(base_url) as api:
+    with served(tmp_path, metrics=offered) as api:
         page_of(get(api, days_query(DAY, DAY, ("metrics", "views,cpe"))))
         assert "likes" in assert_problem(get(api, days_query(DAY, DAY, ("metrics", "views,likes"))), 400, "ANL_00400")
