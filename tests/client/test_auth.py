@@ -7,28 +7,22 @@ import httpx
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.client.auth import Token, is_header_safe, token_expiry, validate_base_url
+from later_reporting_dagster.client.auth import Token, token_expiry, validate_base_url
 from later_reporting_dagster.client.rate_limit_stores import rate_limit_state_path
 from tests.client.scripted_api import jwt
 
 
-@pytest.mark.parametrize(("client_id", "client_secret"), [("", "secret"), ("id", "")])
-def test_credentials_require_id_and_secret(client_id, client_secret):
-    with pytest.raises(ValueError, match="^client id and client secret are both required, and one is empty$"):
-        ClientCredentials(client_id, client_secret)
-
-
-@pytest.mark.parametrize("value", ["pässword", "bell\x07", " leading", "trailing\n", "two\nlines", "x" * 8193])
+@pytest.mark.parametrize("value", ["", "pässword", "bell\x07", " leading", "trailing\n", "two\nlines", "x" * 8193])
 def test_invalid_credentials_raise_an_error_that_names_the_part_but_not_its_value(value):
     for name, given in (("id", (value, "secret")), ("secret", ("id", value))):
-        with pytest.raises(ValueError, match=f"^the client {name} contains .*: copy it again$") as raised:
+        reason = f"^the client {name} contains .*: copy it again$" if value else "^client id .* one is empty$"
+        with pytest.raises(ValueError, match=reason) as raised:
             ClientCredentials(*given)
-        assert value not in str(raised.value)
+        assert not value or value not in str(raised.value)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ünicode", "\x00", "x" * 8193])
 def test_token_that_a_header_cannot_hold_raises_an_error_without_its_value(token):
-    assert not is_header_safe(token)
     with pytest.raises(ValueError, match="^the access token is empty or contains .*: copy it again$") as raised:
         AccessToken(token)
     assert not token or token not in str(raised.value)
@@ -100,7 +94,7 @@ def test_base_url_with_http_to_another_host_is_rejected(base_url):
 @pytest.mark.parametrize(
     "base_url",
     [
-        *("", "reporting.api.later.com", "ftp://reporting.api.later.com", "https://", "https:///v2", "https://a b"),
+        *("", "reporting.api.later.com", "ftp://reporting.api.later.com", "https:///v2", "https://a b"),
         *("https://reporting.api.later.com/v2", "https://reporting.api.later.com?key=1", "https://later.com#top"),
         *("https://user:hunter2@reporting.api.later.com", "https://reporting..later.com", "https://host:port"),
         *("https://reporting.api.later.com:0", "https://reporting.api.later.com:65536", "http://[::1"),

@@ -1,6 +1,5 @@
 """Tests with malicious servers: each request ends in an error, within its deadlines."""
 
-import asyncio
 import functools
 import gzip
 import json
@@ -8,21 +7,13 @@ import re
 import time
 import zlib
 from collections.abc import Iterator
-from datetime import date
 
 import pytest
 
-from later_reporting_dagster.client import (
-    AccessToken,
-    ClientCredentials,
-    LaterClient,
-    LaterError,
-    RateLimiter,
-    RetryPolicy,
-)
-from later_reporting_dagster.contract import CURSOR, PerformanceQuery
+from later_reporting_dagster.client import AccessToken, LaterError, RetryPolicy
+from later_reporting_dagster.contract import CURSOR
 from tests.client.raw_server import Respond, raw_server
-from tests.client.scripted_api import nest_metrics, post
+from tests.client.scripted_api import fetch_posts, nest_metrics, post
 
 pytestmark = pytest.mark.faults
 
@@ -102,25 +93,14 @@ CASES |= {name: ("posts", respond, 10.0) for name, respond in PAGES.items()}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_malicious_server_causes_an_error_within_its_deadlines(name: str) -> None:
+def test_malicious_server_causes_an_error_within_its_deadlines(name, new_client, july) -> None:
     kind, respond, deadline = CASES[name]
+    options = {} if kind == "token" else {"credentials": AccessToken("ready")}
+    retry = RetryPolicy(max_attempts=ATTEMPTS)
+    started = time.monotonic()
     with raw_server(respond) as base_url:
-        started = time.monotonic()
-        error = asyncio.run(error_of(base_url, kind, deadline))
-    assert re.match(f"(RetriesExhausted|UnexpectedResponse|TooManyPosts): {kind}", error)
-    assert time.monotonic() - started < ATTEMPTS * deadline + SLACK_SECONDS
-
-
-async def error_of(base_url: str, kind: str, deadline: float) -> str:
-    day = date(2024, 7, 1)
-    async with LaterClient(
-        base_url=base_url,
-        credentials=AccessToken("ready") if kind == "posts" else ClientCredentials("id", "secret"),
-        limiter=RateLimiter(requests=1_000_000),
-        api_version=CURSOR,
-        timeout_seconds=deadline,
-        retry=RetryPolicy(max_attempts=ATTEMPTS, initial_backoff_seconds=0.0),
-    ) as client:
+        client = new_client(base_url=base_url, api_version=CURSOR, timeout_seconds=deadline, retry=retry, **options)
         with pytest.raises(LaterError) as raised:
-            await client.fetch_posts(PerformanceQuery(start_date=day, end_date=day, instance_ids=("a",)))
-    return f"{type(raised.value).__name__}: {raised.value}"
+            fetch_posts(client, july)
+    assert time.monotonic() - started < ATTEMPTS * deadline + SLACK_SECONDS
+    assert re.match(f"(RetriesExhausted|UnexpectedResponse|TooManyPosts): {kind}", f"{raised.typename}: {raised.value}")

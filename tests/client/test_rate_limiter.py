@@ -5,10 +5,10 @@ import fcntl
 import logging
 import os
 import stat
-import subprocess
 import sys
 import threading
 from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,20 +112,6 @@ def test_pause_during_a_wait_voids_the_slot():
     assert now >= START + 100
 
 
-def test_acquire_sleeps_again_if_a_sleep_ends_early():
-    time = FakeTime()
-
-    async def sleep(seconds: float) -> None:
-        await time.sleep(min(seconds, 40))
-
-    async def scenario() -> float:
-        limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
-        await limiter.acquire()
-        return await limiter.acquire()
-
-    assert asyncio.run(scenario()) >= 60
-
-
 def test_limiters_with_one_file_share_a_pause(time, tmp_path):
     path = tmp_path / "new" / "folders" / "rate"
     one, other = (new_limiter(time, requests=3, state_path=path) for _ in range(2))
@@ -227,87 +213,37 @@ def test_limit_is_kept_without_sharing_if_the_file_cannot_be_written(time, tmp_p
 
 
 def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tmp_path, monkeypatch):
-    path = tmp_path / "rate"
-    locked, polled, release = threading.Event(), threading.Event(), threading.Event()
+    path, polled = tmp_path / "rate", threading.Event()
 
     def poll(seconds: float) -> None:
         polled.set()
-        release.wait(seconds)
+        threading.Event().wait(seconds)
 
     monkeypatch.setattr("later_reporting_dagster.client.rate_limit_stores.time.sleep", poll)
 
-    def hold_lock() -> None:
+    async def scenario() -> None:
         with path.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            locked.set()
-            release.wait(60)
-
-    async def scenario() -> None:
-        acquired = asyncio.create_task(new_limiter(time, requests=5, state_path=path).acquire())
-        assert await asyncio.to_thread(polled.wait, 60)
-        assert not acquired.done()
-        release.set()
+            acquired = asyncio.create_task(new_limiter(time, requests=5, state_path=path).acquire())
+            assert await asyncio.to_thread(polled.wait, 60)
+            assert not acquired.done()
         assert await acquired == 0
 
-    thread = threading.Thread(target=hold_lock)
-    thread.start()
-    assert locked.wait(60)
     asyncio.run(scenario())
-    thread.join()
 
 
-# A process with a fake clock that advances by its own waits only. So the reservations depend on the shared file alone,
-# and take no time. While one process waits for the CPU, the clock of the other runs ahead of its own: by 15 windows at
-# most, because it would take 20 for a clock that was set back.
-PROCESS = """
-import asyncio, sys
-from pathlib import Path
-from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.rate_limit_stores import local_rate_limit_store
-from tests.client.scripted_api import FakeTime
+def test_limiters_that_share_a_file_neither_exceed_the_limit_nor_waste_a_slot(tmp_path):
+    def acquire(_: int) -> list[float]:
+        # A clock that advances by its own waits only. While one thread waits for the CPU, the clock of the other runs
+        # ahead of its own: by 15 windows at most, because it would take 20 for a clock that was set back.
+        time = FakeTime()
+        limiter = new_limiter(time, requests=20, state_path=tmp_path / "rate")
+        return asyncio.run(acquire_times(limiter, time, 150))
 
-async def main():
-    time = FakeTime()
-    store = local_rate_limit_store(Path(sys.argv[1]), clock=time)
-    limiter = RateLimiter(requests=20, store=store, clock=time, sleep=time.sleep)
-    for count in sys.stdin:
-        for _ in range(int(count)):
-            await limiter.acquire()
-            print(repr(time.now), flush=True)
-
-asyncio.run(main())
-"""
-
-
-def limited_process(path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROCESS, str(path)]
-    root = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def start_acquiring(process: subprocess.Popen[str], count: int) -> None:
-    """Let a process acquire `count` slots and print the time of each."""
-    assert process.stdin is not None
-    process.stdin.write(f"{count}\n")
-    process.stdin.flush()
-
-
-@pytest.mark.e2e
-def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
-    processes = [limited_process(tmp_path / "rate") for _ in range(2)]
-    times = [[], []]
-    # Alternating, so neither waits until the other is done.
-    for number in (0, 1, 0, 1):
-        start_acquiring(processes[number], 1)
-        times[number].append(float(processes[number].stdout.readline()))
-    for process in processes:
-        start_acquiring(process, 148)
-    for process, acquired in zip(processes, times, strict=True):
-        acquired += [float(line) for line in process.communicate(timeout=120)[0].split()]
-    one, other = times
-    assert [len(one), len(other)] == [150, 150]
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(acquire, range(2))
     assert max_per_window([*one, *other], 60.0) == 20
-    # No slot was wasted: 300 requests at 20 per window take 15 windows, and the first one starts at once.
+    # 300 requests at 20 per window take 15 windows, and the first one starts at once.
     assert max(*one, *other) - START == pytest.approx(14 * Rate(20, 60.0).padded_window_seconds)
 
 

@@ -7,7 +7,7 @@ import socket
 from datetime import UTC, datetime
 
 import pytest
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -38,7 +38,6 @@ TEMPORARY_FAULTS = {
     "429 in seconds": Response(status_code=429, headers={"Retry-After": "7"}),
     "429": problem(429, "Too Many Requests"),
     "500": problem(500, "ANL_00500"),
-    "503 as text": PlainTextResponse("Service Unavailable", 503),
     "502 as HTML": HTMLResponse("<html>Bad Gateway</html>", 502),
     "401": problem(401, "ANL_00401"),
     "HTML with 200": HTMLResponse("<html>maintenance</html>"),
@@ -46,7 +45,6 @@ TEMPORARY_FAULTS = {
     "an empty body": Response(b""),
     "neither pagination nor cursor": JSONResponse({"data": []}),
     "truncated gzip": Response(gzip.compress(b"x" * 10**5)[:50], headers={"Content-Encoding": "gzip"}),
-    "gzip header without gzip body": Response(b"plain", headers={"Content-Encoding": "gzip"}),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,11 @@ each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda
 class IngestResults:
     written: dict[Partition, WrittenPartition] = field(default_factory=dict)
     failed: dict[Partition, FailedPartition] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> set[bool]:
+        return {written.file.changed for written in self.written.values()}
 
     def errors(self) -> dict[Partition, type[Exception]]:
         assert all(failed.error.__traceback__ is None for failed in self.failed.values())
@@ -53,20 +58,16 @@ def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_sec
     )
 
 
-def run_ingest(
+def collect_results(
+    fetch: Callable[[LaterClient, Callable[[PartitionResult], None]], Awaitable[None]],
     partitions: Collection[Partition],
     *,
-    table: RawTable,
     service: Service,
-    root: Path,
     client: LaterClient | None = None,
     client_secret: str = NO_RATE_LIMIT.client_secret,
-    now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
-    guard: WriteGuard | None = None,
-    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     on_result: Callable[[PartitionResult], object] = lambda _result: None,
 ) -> IngestResults:
-    """Ingest partitions in the API version of `service`; check that each partition is reported exactly once."""
+    """Fetch in the API version of `service`; check that each partition is reported exactly once."""
     results: list[PartitionResult] = []
 
     def collect(result: PartitionResult) -> None:
@@ -75,16 +76,7 @@ def run_ingest(
 
     async def run() -> None:
         async with client or client_of(service, client_secret=client_secret) as used_client:
-            await ingest(
-                partitions,
-                table=table,
-                client=used_client,
-                lake=Lake(str(root)),
-                on_result=collect,
-                now=lambda: now,
-                guard=guard or WriteGuard(),
-                metrics=metrics,
-            )
+            await fetch(used_client, collect)
 
     asyncio.run(run())
     assert Counter(result.partition for result in results) == Counter(partitions)
@@ -92,6 +84,34 @@ def run_ingest(
         written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
         failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
     )
+
+
+def run_ingest(
+    partitions: Collection[Partition],
+    *,
+    table: RawTable,
+    service: Service,
+    root: Path | Lake,
+    now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
+    guard: WriteGuard | None = None,
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    **options: Any,
+) -> IngestResults:
+    """Ingest partitions of posts; `options` are passed to `collect_results`."""
+
+    async def fetch(client: LaterClient, on_result: Callable[[PartitionResult], None]) -> None:
+        await ingest(
+            partitions,
+            table=table,
+            client=client,
+            lake=root if isinstance(root, Lake) else Lake(str(root)),
+            on_result=on_result,
+            now=lambda: now,
+            guard=guard or WriteGuard(),
+            metrics=metrics,
+        )
+
+    return collect_results(fetch, partitions, service=service, **options)
 
 
 def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Partition], truth: Truth) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from later_reporting_dagster.ingest.coverage import refreshed_coverage, stored_and_expected_files
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
@@ -109,19 +107,6 @@ def test_coverage_has_no_rows_of_damaged_files_and_replaces_its_own_damaged_file
 
 FIRST = date(2024, 3, 1)
 MARCH = [FIRST + timedelta(days=offset) for offset in range(4)]
-
-
-@given(
-    st.sets(st.builds(Partition, st.sampled_from([*MARCH, FIRST - timedelta(days=1)]), st.sampled_from("abx"))),
-    st.sets(st.sampled_from("abc")),
-)
-def test_missing_days_and_present_files_are_all_that_is_expected(present: set[Partition], instances: set[str]) -> None:
-    missing = missing_days(MARCH, instances, present)
-    pairs = [Partition(day, name) for name, days in missing.items() for day in days]
-    expected = {Partition(day, name) for name in instances for day in MARCH}
-    assert set(pairs) == expected - present
-    assert len(pairs) == len(set(pairs))
-    assert all(days == sorted(days) for days in missing.values())
 
 
 def test_missing_days_of_a_table_with_one_file_a_day() -> None:

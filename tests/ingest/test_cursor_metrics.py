@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from later_reporting_dagster.client import MetricsRejected, RetriesExhausted
+from later_reporting_dagster.client import MetricsRejected
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
@@ -193,11 +193,3 @@ def test_details_that_name_all_metrics_save_requests(names: str, accepted: set[M
 
 def test_one_refused_metric_without_a_detail_costs_few_requests() -> None:
     assert find({*METRICS[:7], *METRICS[8:]}, DETAILS["none"])[1] <= 13
-
-
-def test_another_error_is_raised() -> None:
-    async def request(_metrics: tuple[Metric, ...]) -> None:
-        raise RetriesExhausted("HTTP 503")
-
-    with pytest.raises(RetriesExhausted):
-        asyncio.run(find_accepted_metrics(METRICS, request))

@@ -1,6 +1,6 @@
 """The dimensions: they lose no campaign or instance, keep when each was listed, and count missing days."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,14 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.dimensions import (
     CAMPAIGNS_SCHEMA,
-    INSTANCES_SCHEMA,
     campaigns_table,
-    instances_table,
+    current_instances,
     known_instances,
-    stored_instances,
     stored_table,
-    unlisted_instances,
     write_campaigns,
 )
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE
 
 TODAY = date(2024, 3, 10)
 KEYS = [(instance_id, number) for instance_id in ("a", "b", "Zoë/😀") for number in (-1, 1, 2**62)]
@@ -40,29 +37,20 @@ def campaign(instance_id: str = "a", campaign_id: int = 1, *, name: str | None =
     )
 
 
-@dataclass
-class Expected:
-    """A row of the dimension, by a simple reference."""
-
-    name: str | None
-    first_seen: date
-    last_seen: date
-
-
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), st.sampled_from(["x", "y", None])), max_size=6))
 def test_dimension_follows_every_listing(listings: list[dict[tuple[str, int], str | None]]) -> None:
     rows: pa.Table | None = None
-    expected: dict[tuple[str, int], Expected] = {}
+    expected: dict[tuple[str, int], tuple[str | None, date, date]] = {}
     for number, listing in enumerate(listings):
         today = TODAY + timedelta(days=number)
         listed = [campaign(*key, name=name) for key, name in listing.items()]
         rows = campaigns_table(listed, previous=rows, instance_ids=(), today=today)
         for key, name in listing.items():
-            expected[key] = Expected(name, expected[key].first_seen if key in expected else today, today)
+            expected[key] = (name, expected[key][1] if key in expected else today, today)
         assert [
             (row["instance_id"], row["campaign_id"], row["campaign_name"], row["first_seen"], row["last_seen"])
             for row in rows.to_pylist()
-        ] == [(*key, each.name, each.first_seen, each.last_seen) for key, each in sorted(expected.items())]
+        ] == [(*key, *each) for key, each in sorted(expected.items())]
         assert {(row["instance_id"], row["campaign_id"]) for row in rows.to_pylist() if row["listed_now"]} == {*listing}
 
 
@@ -119,41 +107,10 @@ def by_id(rows: Any) -> dict[str, dict[str, Any]]:
     return {row["instance_id"]: row for row in rows.to_pylist()}
 
 
-def refreshed(
-    lake: Lake, listed: list[str], *, days: list[date] | None = None, configured: list[str] | None = None
-) -> Any:
+def refreshed(lake: Lake, listed: list[str], *, days: Sequence[date] = (), configured: Sequence[str] = ()) -> Any:
     """Return the dimension as of now, from the files of a lake."""
-    present = {table.name: lake.partitions(table.name) for table in RAW_TABLES}
-    return instances_table(
-        listed,
-        configured=configured or [],
-        previous=stored_instances(lake),
-        present=present,
-        days=days or [],
-        today=TODAY,
-    )
-
-
-def test_instances_table_counts_all_missing_days_by_raw_table(lake: Lake) -> None:
-    write_empty(
-        lake, "posts_published", Partition(WINDOW[0], "a"), Partition(WINDOW[2], "a"), Partition(date(2020, 1, 1), "b")
-    )
-    write_empty(lake, "post_metrics_daily", *(Partition(day, "a") for day in WINDOW))
-    rows = by_id(refreshed(lake, ["a", "c"], days=WINDOW))
-    assert rows["a"] == {
-        "instance_id": "a",
-        "first_seen": TODAY,
-        "last_seen": TODAY,
-        "listed_now": True,
-        "expected_now": True,
-        "post_metrics_daily_newest_day": WINDOW[2],
-        "post_metrics_daily_missing_days": 0,
-        "posts_published_newest_day": WINDOW[2],
-        "posts_published_missing_days": 1,
-    }
-    assert (rows["b"]["first_seen"], rows["b"]["listed_now"], rows["b"]["expected_now"]) == (None, False, False)
-    assert (rows["b"]["posts_published_newest_day"], rows["b"]["posts_published_missing_days"]) == (date(2020, 1, 1), 0)
-    assert (rows["c"]["posts_published_newest_day"], rows["c"]["posts_published_missing_days"]) == (None, 3)
+    rows, _ = current_instances(lake, listed, configured=configured, days=days, today=TODAY)
+    return rows
 
 
 def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
@@ -166,27 +123,6 @@ def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
     }
 
 
-def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
-    of: Any = {"configured": [], "present": {table.name: [] for table in RAW_TABLES}, "days": []}
-    earlier = instances_table(["a", "b"], previous=None, today=TODAY, **of)
-    later = instances_table(["b", "c"], previous=earlier, today=TODAY + timedelta(days=5), **of)
-    seen = {name: (row["first_seen"], row["last_seen"], row["listed_now"]) for name, row in by_id(later).items()}
-    assert seen == {
-        "a": (TODAY, TODAY, False),
-        "b": (TODAY, TODAY + timedelta(days=5), True),
-        "c": (TODAY + timedelta(days=5), TODAY + timedelta(days=5), True),
-    }
-    assert unlisted_instances(later, configured=[]) == ["a"]
-    assert unlisted_instances(later, configured=["b"]) == []
-
-
-def test_instances_table_is_unchanged_on_the_same_day(lake: Lake) -> None:
-    rows = refreshed(lake, ["b", "a"], days=WINDOW)
-    assert lake.write_table(INSTANCES_TABLE, rows).changed
-    assert not lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "b"], days=WINDOW)).changed
-    assert stored_instances(lake) == rows.cast(INSTANCES_SCHEMA)
-
-
 def test_known_instances_are_the_configured_then_the_expected_then_those_with_files(lake: Lake) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
@@ -197,11 +133,3 @@ def test_known_instances_are_the_configured_then_the_expected_then_those_with_fi
     # A program that does not know LATER_INSTANCE_IDS expects the same instances.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
     assert known_instances(lake) == ("w",)
-
-
-def test_a_damaged_dimension_counts_as_missing(lake: Lake, tmp_path: Path) -> None:
-    write_empty(lake, "posts_published", Partition(TODAY, "x"))
-    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a"]))
-    (tmp_path / "lake" / INSTANCES_TABLE / "part-0.parquet").write_bytes(b"PAR1")
-    assert known_instances(lake) == ("x",)
-    assert by_id(refreshed(lake, ["a"])).keys() == {"a", "x"}

@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.parameters import platform_of
+from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.query import MAX_INSTANCE_CHARACTERS
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
-    find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -133,32 +131,6 @@ def test_split_query_returns_as_many_parts_as_requested_and_two_by_default() -> 
         assert [len(partitions_of(part)) for part in split_query(query)] == [4, 4]
         assert [len(partitions_of(part)) for part in split_query(query, parts=4)] == [2, 2, 2, 2]
     assert len(split_by_instances(day)) == len(split_by_days(days)) == len(split_by_content(partition)) == 2
-
-
-def test_split_by_content_splits_by_platform_and_then_by_content_type() -> None:
-    (query,) = plan_queries(partition_range(1, 1), date_basis=DateBasis.PERFORMANCE_DATE)
-    leaves = []
-    pending = [query]
-    while pending:
-        part = pending.pop()
-        parts = split_by_content(part)
-        pending += parts
-        if not parts:
-            leaves.append((part.platforms, part.content_types))
-    of_platform = {name: [each for each in ContentType if platform_of(each) is name] for name in Platform}
-    assert Counter(leaves) == Counter(
-        [((name,), ()) for name, types in of_platform.items() if len(types) < 2]
-        + [((), (each,)) for types in of_platform.values() if len(types) > 1 for each in types]
-    )
-
-
-def test_content_types_that_no_part_includes_are_found() -> None:
-    (query,) = plan_queries(partition_range(1, 1), date_basis=DateBasis.PERFORMANCE_DATE)
-    by_platform = split_by_content(query, parts=len(Platform))
-    assert find_unmatched_content_types(["twitter", "tiktok_new", *ContentType], by_platform) is None
-    assert find_unmatched_content_types([None, "new", "tiktok"], by_platform) == "'new', None"
-    tiktok = replace(query, content_types=(ContentType.TIKTOK,))
-    assert find_unmatched_content_types(["tiktok", "tiktok_new"], [tiktok]) == "'tiktok_new'"
 
 
 JULY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))

@@ -47,25 +47,8 @@ def test_stream_raises_an_error_after_the_results_before_it() -> None:
         next(results)
 
 
-def test_closing_the_stream_cancels_the_coroutine() -> None:
-    cancelled = threading.Event()
-
-    async def start(emit: Callable[[int], None]) -> None:
-        emit(1)
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    results: Any = stream(start)
-    assert next(results) == 1
-    results.close()
-    assert cancelled.is_set()
-
-
-def test_closing_the_stream_releases_a_thread_that_waits_to_emit() -> None:
-    ended = threading.Event()
+def test_closing_the_stream_cancels_the_coroutine_and_releases_a_thread_that_waits_to_emit() -> None:
+    cancelled, ended = threading.Event(), threading.Event()
 
     def flood(emit: Callable[[int], None]) -> None:
         try:
@@ -75,9 +58,14 @@ def test_closing_the_stream_releases_a_thread_that_waits_to_emit() -> None:
             ended.set()
 
     async def start(emit: Callable[[int], None]) -> None:
-        await asyncio.to_thread(flood, emit)
+        try:
+            await asyncio.to_thread(flood, emit)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     results = cast(Any, stream(start))
     assert next(results) == 0
     results.close()
+    assert cancelled.is_set()
     assert ended.wait(WAIT_SECONDS)

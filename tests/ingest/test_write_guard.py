@@ -26,26 +26,10 @@ IDENTITY: dict[str, Any] = {
     "campaign_id": 7,
     "post_date": datetime(2024, 1, 3, tzinfo=UTC),
 }
-COUNTS = st.one_of(st.none(), st.integers(0, 2**63 - 1))
 
 
 def posts(*given: dict[str, Any]) -> pa.Table:
     return posts_table([post(**fields) for fields in given])
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({"impressions": 1}, {"impressions": 2}),
-        ({"impressions": None}, {"impressions": 0}),
-        ({"cpm": 0.0}, {"cpm": None}),
-        ({"content_type": "instagram_post"}, {"content_type": "instagram_reel"}),
-    ],
-)
-def test_diff_counts_another_value_in_any_column_as_restated(before: dict[str, Any], after: dict[str, Any]) -> None:
-    same = {"post_id": 1, "impressions": 5}
-    found = diff_partitions(posts(same, {"post_id": 2, **before}), posts(same, {"post_id": 2, **after}))
-    assert (found.added, found.removed, found.restated) == (0, 0, 1)
 
 
 def test_diff_ignores_unknown_fields() -> None:
@@ -73,79 +57,52 @@ def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
     assert diff_partitions(old, old.drop_columns(["cpm"])).restated == 0
 
 
-def test_diff_without_common_metrics_loses_no_values() -> None:
-    old = posts(*({"post_id": each, "impressions": 3} for each in range(30)))
-    likes = parse_metrics("likes")
-    new = posts_table([post_type(likes)(**(IDENTITY | {"post_id": each})) for each in range(30)], metrics=likes)
-    found = diff_partitions(old, new)
-    assert (found.restated, found.values_before) == (0, 0)
-    WriteGuard().check_diff(found)
-
-
-@given(
-    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
-    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
+FIELDS = st.fixed_dictionaries(
+    {
+        "impressions": st.none() | st.integers(0, 2**63 - 1),
+        "cpm": st.sampled_from([None, 0.0, 1.5]),
+        "content_type": st.sampled_from(["instagram_post", "instagram_reel", None]),
+    }
 )
-def test_diff_equals_the_diff_of_dictionaries(
-    before: dict[int, tuple[int | None, str | None]], after: dict[int, tuple[int | None, str | None]]
-) -> None:
-    def table(rows: dict[int, tuple[int | None, str | None]]) -> pa.Table:
-        return posts(
-            *({"post_id": key, "impressions": count, "content_type": kind} for key, (count, kind) in rows.items())
-        )
+POSTS = st.dictionaries(st.integers(0, 9), FIELDS)
 
-    found = diff_partitions(table(before), table(after))
+
+@given(POSTS, POSTS)
+def test_diff_equals_the_diff_of_dictionaries(
+    before: dict[int, dict[str, Any]], after: dict[int, dict[str, Any]]
+) -> None:
+    old, new = (posts(*({"post_id": key, **fields} for key, fields in rows.items())) for rows in (before, after))
+    found = diff_partitions(old, new)
     assert found.added == len(after.keys() - before.keys())
     assert found.removed == len(before.keys() - after.keys())
     assert found.restated == sum(before[key] != after[key] for key in before.keys() & after.keys())
 
 
-def diff(before: int, after: int, *, values_before: int = 0, values_after: int = 0) -> PartitionDiff:
-    return PartitionDiff(
-        rows_before=before,
-        rows_after=after,
-        added=0,
-        removed=0,
-        restated=0,
-        values_before=values_before,
-        values_after=values_after,
-    )
-
-
 @pytest.mark.parametrize(
-    ("limit", "before", "after", "rejected"),
+    ("limit", "rows", "values", "rejected"),
     [
-        (50, 500, 249, True),
-        (50, 500, 250, False),
-        (50, 20, 10, False),
-        (50, 20, 9, True),
-        (50, 19, 0, False),
-        (50, 0, 0, False),
-        (0, 20, 19, True),
-        (0, 20, 20, False),
-        (100, 500, 0, False),
+        (50, (500, 249), (0, 0), True),
+        (50, (500, 250), (0, 0), False),
+        (50, (20, 10), (0, 0), False),
+        (50, (20, 9), (0, 0), True),
+        (50, (19, 0), (0, 0), False),
+        (0, (20, 19), (0, 0), True),
+        (0, (20, 20), (0, 0), False),
+        (100, (500, 0), (0, 0), False),
+        # Rows that lose all values of their metrics.
+        (50, (5, 5), (20, 0), True),
+        (50, (5, 5), (20, 1), False),
+        (50, (5, 5), (19, 0), False),
+        (50, (5, 0), (20, 0), False),  # all rows are removed, and too few of them to judge
+        (0, (5, 5), (20, 0), True),
+        (100, (5, 5), (20, 0), False),
     ],
 )
-def test_check_diff_limits_the_share_of_removed_rows(limit: int, before: int, after: int, rejected: bool) -> None:
-    with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
-        WriteGuard(shrink_limit_percent=limit).check_diff(diff(before, after))
-
-
-@pytest.mark.parametrize(
-    ("limit", "rows", "values_before", "values_after", "rejected"),
-    [
-        (50, 5, 20, 0, True),
-        (50, 5, 20, 1, False),
-        (50, 5, 19, 0, False),
-        (50, 0, 20, 0, False),  # all rows are removed, and too few of them to judge
-        (0, 5, 20, 0, True),
-        (100, 5, 20, 0, False),
-    ],
-)
-def test_check_diff_rejects_rows_that_lose_all_metric_values(
-    limit: int, rows: int, values_before: int, values_after: int, rejected: bool
+def test_check_diff_limits_the_share_of_removed_rows_and_values(
+    limit: int, rows: tuple[int, int], values: tuple[int, int], rejected: bool
 ) -> None:
-    found = diff(5, rows, values_before=values_before, values_after=values_after)
+    counts = zip(("rows_before", "rows_after", "values_before", "values_after"), (*rows, *values), strict=True)
+    found = PartitionDiff(**dict(counts), added=0, removed=0, restated=0)
     with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
         WriteGuard(shrink_limit_percent=limit).check_diff(found)
 

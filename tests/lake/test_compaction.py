@@ -133,23 +133,6 @@ def test_month_is_closed_when_its_last_day_is_before_the_given_day(local: Lake) 
         assert compact(local, closed_before=closed_before).files == months * len(INSTANCES)
 
 
-def test_month_with_a_changed_day_is_read_from_daily_files_until_the_next_compaction(local: Lake) -> None:
-    filled(local)
-    compact(local)
-    assert held(local) == set(PARTITIONS)
-    restated, removed, *_ = ONE_MONTH
-    local.write("posts", restated, posts(99, count=5))
-    Path(local.url("posts", removed)).unlink()
-    assert held(local) == set(PARTITIONS) - set(ONE_MONTH)
-    expected = read_daily_files(local)
-    assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
-
-    found = compact(local)
-    assert (found.written, found.daily_files) == (1, len(PARTITIONS) - 1)
-    assert held(local) == set(PARTITIONS) - {removed}
-    assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
-
-
 def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, BadRow, Metric, parse_metrics
 from later_reporting_dagster.contract.rows import post_type
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
@@ -15,7 +15,6 @@ from later_reporting_dagster.lake import (
     FileDamaged,
     Lake,
     Partition,
-    ReplacementRejected,
     Table,
     WriteResult,
     open_dataset,
@@ -26,7 +25,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
-from tests.lake.conftest import DAY, files_of, rows
+from tests.lake.conftest import DAY, BucketFileSystem, files_of, remote_lake, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
@@ -43,6 +42,14 @@ def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> 
     assert metadata.content_hash == content_hash_of(rows())
     assert first == WriteResult(lake.url("posts", DAY), 20, metadata.bytes, metadata.content_hash, changed=True)
     assert again == WriteResult(lake.url("posts", DAY), 20, metadata.bytes, metadata.content_hash, changed=False)
+
+
+def test_new_file_of_an_object_store_is_one_put_under_its_final_name() -> None:
+    lake = remote_lake("bucket")
+    BucketFileSystem.requests.clear()
+    lake.write("posts", DAY, rows())
+    puts = [request.partition("/lake/")[2] for request in BucketFileSystem.requests if request.startswith("put ")]
+    assert puts == [partition_path("posts", DAY)]
 
 
 def test_write_all_returns_the_results_of_single_writes(lake: Lake) -> None:
@@ -101,33 +108,6 @@ def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path
             assert lake.write("posts", DAY, rows(50)).changed
             assert path.read_bytes() == intact
     assert detected > 20
-
-
-def test_replacement_check_receives_the_stored_and_the_new_rows(lake: Lake) -> None:
-    same, changed, new = (Partition(date(2024, 1, day), "a") for day in (1, 2, 3))
-    lake.write_all("posts", {same: rows(1), changed: rows(2)})
-    checked: list[tuple[Partition, int, int]] = []
-
-    def check(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-        assert old.schema.equals(POSTS_SCHEMA)
-        checked.append((partition, old.num_rows, new.num_rows))
-
-    lake.write_all("posts", {same: rows(1), changed: rows(5), new: rows(4)}, check_replacement=check)
-    assert checked == [(changed, 2, 5)]
-
-
-def test_rejected_replacement_leaves_the_file_unchanged(tmp_path: Path) -> None:
-    lake, other = Lake(str(tmp_path)), Partition(DAY.day, "other")
-    lake.write("posts", DAY, rows(2))
-    before = files_of(tmp_path)
-
-    def reject(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-        raise ReplacementRejected("keep it")
-
-    results = lake.write_all("posts", {DAY: rows(1), other: rows(1)}, check_replacement=reject)
-    assert str(results[DAY]) == "keep it"
-    assert lake.read("posts", [other], schema=POSTS_SCHEMA).num_rows == 1
-    assert files_of(tmp_path).items() >= before.items()
 
 
 def test_unreadable_file_is_replaced_without_a_check(tmp_path: Path) -> None:
@@ -192,13 +172,11 @@ def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -
     assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
 
 
-def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: Lake, tmp_path: Path) -> None:
-    below_similar_directories = Lake(str(tmp_path / "date=2020-02-02" / "instance_id=other" / "lake"))
-    for each in (lake, below_similar_directories):
-        each.write("rollup", Partition(DAY.day), rows(2, instance_id="007"))
-        table = open_dataset(each, ROLLUP).to_table()
-        assert table.column("instance_id").to_pylist() == ["007", "007"]
-        assert table.column("date").to_pylist() == [DAY.day, DAY.day]
+def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: Lake) -> None:
+    lake.write("rollup", Partition(DAY.day), rows(2, instance_id="007"))
+    table = open_dataset(lake, ROLLUP).to_table()
+    assert table.column("instance_id").to_pylist() == ["007", "007"]
+    assert table.column("date").to_pylist() == [DAY.day, DAY.day]
 
 
 def test_write_table_replaces_all_rows_or_a_damaged_file_and_writes_only_changes(lake: Lake) -> None:
@@ -313,10 +291,46 @@ def test_write_changes_the_file_only_for_other_rows_or_metrics(mixed: Lake, tmp_
     assert not mixed.write("posts", partition(9), POSTS_SCHEMA.empty_table()).changed
 
 
-def test_replacement_check_receives_the_common_columns(mixed: Lake) -> None:
-    checked: list[tuple[pa.Table, pa.Table]] = []
-    new = post_of_day(5, THREE)
-    mixed.write_all("posts", {partition(1): new}, check_replacement=lambda _, old, now: checked.append((old, now)))
-    ((old, now),) = checked
-    assert old.equals(post_of_day(1, METRICS).select(posts_schema(THREE).names))
-    assert now.equals(new)
+# Quarantine
+
+
+def test_quarantine_stores_reason_and_raw_json_by_partition(lake: Lake) -> None:
+    bad = [BadRow(reason="impressions must be a whole number, not 8500.5", raw='{"impressions":8500.5}')]
+    location = lake.quarantine.write("posts", DAY, bad, query="startDate=2024-01-03")
+    assert location.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
+    (row,) = lake.quarantine.rows("posts")
+    assert (row.partition, row.reason, row.raw, row.query) == (DAY, bad[0].reason, bad[0].raw, "startDate=2024-01-03")
+    assert lake.partitions("posts") == []
+    assert lake.quarantine.rows("other") == []
+
+
+def test_quarantine_replaces_earlier_rows_until_its_file_is_removed(lake: Lake) -> None:
+    two = [BadRow(reason="first\nline", raw="1"), BadRow(reason="second \u2028", raw="2")]
+    lake.quarantine.write("posts", DAY, two, query="q")
+    assert [row.reason for row in lake.quarantine.rows("posts")] == ["first\nline", "second \u2028"]
+    lake.quarantine.write("posts", DAY, two[1:], query="q")
+    assert [row.raw for row in lake.quarantine.rows("posts")] == ["2"]
+    (file,) = lake.quarantine.files("posts")
+    for _ in range(2):
+        lake.storage.remove(file.path)
+        assert lake.quarantine.rows("posts") == []
+
+
+def test_quarantine_file_in_another_format_raises(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    location = lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+    for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
+        Path(location).write_text(text, encoding="utf-8")
+        with pytest.raises(FileDamaged, match="is damaged: .") as raised:
+            lake.quarantine.rows("posts")
+        assert str(raised.value).startswith(f"{location} is damaged: ")
+        assert "damaged: None" not in str(raised.value)
+        assert str(raised.value).endswith("Next step: materialize this partition again")
+
+
+def test_damaged_quarantine_file_of_a_query_names_another_next_step(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    bad, day_range = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
+    Path(lake.quarantine.write_rows_without_partition("posts", bad, query="q", day_range=day_range)).write_text("{")
+    with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
+        lake.quarantine.rows("posts")

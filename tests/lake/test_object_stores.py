@@ -1,6 +1,5 @@
 """The pipeline on each object store: fetch, rerun, rollups, compaction, query, report, and concurrent writers."""
 
-import asyncio
 import os
 import secrets
 import time
@@ -11,9 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import WrittenPartition
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -28,10 +24,10 @@ from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.sandbox import World, create_app, running_server
-from tests.conftest import NO_RATE_LIMIT
+from tests.conftest import NO_RATE_LIMIT, Service
 from tests.crash import lake_writers
 from tests.crash.child_process import ChildProcess
-from tests.lake.conftest import DAY, rows
+from tests.ingest.conftest import run_ingest
 from tests.object_store_servers import BUCKET, OBJECT_STORES, SECRET, ObjectStore
 
 pytestmark = pytest.mark.services
@@ -91,21 +87,10 @@ def new_lake(store: ObjectStore) -> Lake:
 def fetch(lake: Lake, base_url: str) -> list[Partition]:
     """Fetch all partitions of both raw tables, and return those that changed; fail if one fails."""
     changed: list[Partition] = []
-
-    def add(result: Any) -> None:
-        assert isinstance(result, WrittenPartition), result
-        changed.extend([result.partition] * result.file.changed)
-
-    async def run() -> None:
-        async with LaterClient(
-            base_url=base_url,
-            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
-            limiter=RateLimiter(requests=1_000_000),
-        ) as client:
-            for table in RAW_TABLES:
-                await ingest(PARTITIONS, table=table, client=client, lake=lake, on_result=add)
-
-    asyncio.run(run())
+    for table in RAW_TABLES:
+        results = run_ingest(PARTITIONS, table=table, service=Service(base_url=base_url), root=lake)
+        assert not results.failed
+        changed += [partition for partition, written in results.written.items() if written.file.changed]
     return changed
 
 
@@ -155,27 +140,6 @@ def test_compacted_months_read_the_same_until_a_day_is_replaced(store: ObjectSto
     assert store.proxy.take()["GET"] == 2 * len(INSTANCES)
     lake.write(POSTS_PUBLISHED.name, PARTITIONS[0], POSTS_SCHEMA.empty_table())
     assert queried(lake).num_rows == expected.num_rows - 1
-
-
-def test_two_lakes_with_different_options_are_not_mixed_up(store: ObjectStore) -> None:
-    root = store.new_root()
-    wrong = {
-        "s3": {**store.storage_options, "secret": "another"},
-        "abfs": {
-            "connection_string": str(store.storage_options.get("connection_string")).replace(SECRET, "YW5vdGhlcg==")
-        },
-        "gs": {**store.storage_options, "endpoint_url": f"{store.storage_options.get('endpoint_url')}/elsewhere"},
-    }[store.scheme]
-    lake, other = Lake(root, storage_options=store.storage_options), Lake(root, storage_options=wrong)
-    lake.write("posts", DAY, rows())
-    if store.name == "gcs":
-        assert other.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 0
-    elif store.name != "moto":  # which accepts any secret
-        with pytest.raises(LakeUnavailable) as caught:
-            other.read("posts", [DAY], schema=POSTS_SCHEMA)
-        assert SECRET not in str(caught.value)
-    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
-    assert open_dataset(lake, Table("posts", POST_COLUMNS)).to_table().num_rows == rows().num_rows
 
 
 def test_a_missing_bucket_is_named_without_secrets(store: ObjectStore) -> None:

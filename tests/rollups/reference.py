@@ -137,14 +137,10 @@ def sum_name(metric: Metric) -> str:
     return f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
 
 
+@lru_cache(100_000, typed=True)
 def exact(value: Any) -> Any:
     """Return the exact value of a decimal literal: 0.1 is a tenth."""
-    return fraction(value) if isinstance(value, float) else value
-
-
-@lru_cache(100_000)
-def fraction(value: float) -> Fraction:
-    return Fraction(repr(value))
+    return Fraction(repr(value)) if isinstance(value, float) else value
 
 
 def total(values: Iterable[Any]) -> Any:
@@ -184,43 +180,28 @@ def within_limits(row: Row) -> bool:
 
 # Tables of days, weeks and months: all rows of a post that are in the group.
 
-
-def daily(world: World) -> list[Row]:
-    return _of_days(world, lambda day: (day, day))
-
-
-def by_publish_day(world: World) -> list[Row]:
-    return _of_days(world, lambda day: (day, day), costs=True)
-
-
-def weekly(world: World) -> list[Row]:
-    def week(day: date) -> tuple[date, date]:
-        first = day - timedelta(days=day.weekday())
-        return first, first + timedelta(days=6)
-
-    return _of_days(world, week)
+# By table, the first day of the period of a day.
+PERIODS: Mapping[str, Callable[[date], date]] = {
+    "organic_paid_daily": lambda day: day,
+    "organic_paid_by_publish_day": lambda day: day,
+    "organic_paid_weekly": lambda day: day - timedelta(days=day.weekday()),
+    "organic_paid_monthly": lambda day: day.replace(day=1),
+}
 
 
-def monthly(world: World) -> list[Row]:
-    def month(day: date) -> tuple[date, date]:
-        first = day.replace(day=1)
-        return first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY
-
-    return _of_days(world, month)
-
-
-def _of_days(world: World, period_of: Callable[[date], tuple[date, date]], *, costs: bool = False) -> list[Row]:
-    of_table = world.published_rows if costs else world.recorded_rows
-    rows = [{**row, "first_day": period_of(row["date"])[0]} for row in of_table]
+def by_period(world: World, table: str) -> list[Row]:
+    first_of, is_of_costs = PERIODS[table], table.endswith("publish_day")
+    of_table = world.published_rows if is_of_costs else world.recorded_rows
+    rows = [{**row, "first_day": first_of(row["date"])} for row in of_table]
     found = []
     for _, group in grouped(rows, lambda row: key_of(row, ("first_day", *GRAIN))):
-        first, last = period_of(group[0]["date"])
-        row = {"first_day": first, **{name: group[0][name] for name in GRAIN}}
-        if first != last:
-            row["days"] = days_of(world.recorded, row["instance_id"], (first, last))
-            row["days_expected"] = (last - first).days + 1
+        row = {name: group[0][name] for name in ("first_day", *GRAIN)}
+        days = [day for n in range(31) if first_of(day := row["first_day"] + n * ONE_DAY) == row["first_day"]]
+        if len(days) > 1:
+            row["days"] = days_of(world.recorded, row["instance_id"], (days[0], days[-1]))
+            row["days_expected"] = len(days)
         posts = posts_of(group, ("post_id",))
-        found.append(row | (costs_of(posts) if costs else comparison_of(posts, world.metrics)))
+        found.append(row | (costs_of(posts) if is_of_costs else comparison_of(posts, world.metrics)))
     return found
 
 
@@ -471,6 +452,7 @@ def intervals_of(posts: Sequence[Post]) -> Row:
     for number, post in enumerate(posts):
         by_creator = len(creators) > 1 and post.creator is not None
         clusters.setdefault(("creator", post.creator) if by_creator else ("post", number), []).append(post)
+    # Organic engagements and impressions, paid engagements and impressions of each cluster that has impressions.
     sums = [
         [
             sum(pair[part] for post in cluster if (pair := post.pair(channel, "impressions")))
@@ -479,9 +461,17 @@ def intervals_of(posts: Sequence[Post]) -> Row:
         ]
         for cluster in clusters.values()
     ]
+    sums = [each for each in sums if each[1] or each[3]]
+    n = min(effective(each[part] for each in sums) for part in (1, 3))
+    engagements = [found for part in (0, 2) if (found := effective(each[part] for each in sums))]
+    degrees = min(n - 1, max(Fraction(6), min(engagements) - 1)) if n >= 5 and engagements else None
+    paid_lift = interval("paid_lift", sums, degrees, lambda e, i, paid_e, paid_i: Fraction(paid_e * i, paid_i * e))
+
     terms = [[found for post in cluster if (found := same_post_terms(post))] for cluster in clusters.values()]
-    added = [(sum(paid for paid, _ in each), sum(organic for _, organic in each)) for each in terms if each]
-    return paid_lift_interval(sums) | same_post_interval(added)
+    added = [[sum(paid for paid, _ in each), sum(organic for _, organic in each)] for each in terms if each]
+    n = effective(sum(each) for each in added)
+    degrees = n - 1 if n >= 5 else None
+    return paid_lift | interval("same_post_lift", added, degrees, lambda paid, organic: paid / organic)
 
 
 def same_post_terms(post: Post) -> tuple[Fraction, Fraction] | None:
@@ -493,62 +483,26 @@ def same_post_terms(post: Post) -> tuple[Fraction, Fraction] | None:
     return Fraction(paid[0] * organic[1], impressions), Fraction(organic[0] * paid[1], impressions)
 
 
-def effective(sizes: Iterable[Any]) -> Fraction | None:
+def effective(sizes: Iterable[Any]) -> Fraction:
     sizes = [*sizes]
-    return quotient(sum(sizes) ** 2, sum(size**2 for size in sizes))
+    return quotient(sum(sizes) ** 2, sum(size**2 for size in sizes)) or Fraction(0)
 
 
-def paid_lift_interval(clusters: Sequence[Sequence[int]]) -> Row:
-    """Return the interval of the paid lift.
-
-    Args:
-        clusters: organic engagements and impressions, paid engagements and impressions of each cluster.
-    """
-    nothing: Row = {f"paid_lift_{name}": None for name in ("low", "high", "verdict")}
-    sums = [sum(cluster[part] for cluster in clusters) for part in range(4)]
-    impressions = [effective(cluster[part] for cluster in clusters) for part in (1, 3)]
-    n = min((each or Fraction(0)) for each in impressions)
-    if n < 5 or not all(sums):
+def interval(
+    name: str, clusters: Sequence[Sequence[Any]], degrees: Fraction | None, lift_of: Callable[..., Fraction]
+) -> Row:
+    """Return a jackknife interval of the lift of the sums over the clusters; null without `degrees` of freedom."""
+    nothing: Row = {f"{name}_{part}": None for part in ("low", "high", "verdict")}
+    sums = [sum(parts) for parts in zip(*clusters, strict=True)]
+    left_out = [[of_all - part for of_all, part in zip(sums, each, strict=True)] for each in clusters]
+    if degrees is None or not all(map(all, [sums, *left_out])):
         return nothing
-    engagements = min(each for part in (0, 2) if (each := effective(cluster[part] for cluster in clusters)))
-    left_out = []
-    for cluster in clusters:
-        if cluster[1] or cluster[3]:
-            left = [of_all - of_cluster for of_all, of_cluster in zip(sums, cluster, strict=True)]
-            if not all(left):
-                return nothing
-            left_out.append(_lift(left) / _lift(sums))
-    degrees = min(n - 1, max(Fraction(6), engagements - 1))
-    return nothing | interval("paid_lift", _lift(sums), left_out, degrees)
-
-
-def _lift(sums: Sequence[int]) -> Fraction:
-    return Fraction(sums[2], sums[3]) / Fraction(sums[0], sums[1])
-
-
-def same_post_interval(clusters: Sequence[tuple[Any, Any]]) -> Row:
-    """Return the interval of the same-post lift.
-
-    Args:
-        clusters: the paid and the organic term of each cluster.
-    """
-    paid, organic = (sum(cluster[side] for cluster in clusters) for side in (0, 1))
-    n = effective(paid_part + organic_part for paid_part, organic_part in clusters)
-    nothing: Row = {f"same_post_lift_{name}": None for name in ("low", "high", "verdict")}
-    if n is None or n < 5 or not paid or not organic:
-        return nothing
-    if any(not paid - paid_part or not organic - organic_part for paid_part, organic_part in clusters):
-        return nothing
-    left_out = [(paid - of_paid) / (organic - of_organic) * organic / paid for of_paid, of_organic in clusters]
-    return nothing | interval("same_post_lift", paid / organic, left_out, n - 1)
-
-
-def interval(name: str, lift: Fraction, left_out: Sequence[Fraction], degrees: Fraction) -> Row:
-    """Return a jackknife interval. `left_out`: the lift without each of the clusters, divided by the lift of all."""
-    squares = math.fsum(math.log1p(float(factor - 1)) ** 2 for factor in left_out)
-    variance = squares * (len(left_out) - 1) / len(left_out)
+    lift = lift_of(*sums)
+    factors = [lift_of(*left) / lift for left in left_out]
+    squares = math.fsum(math.log1p(float(factor - 1)) ** 2 for factor in factors)
+    variance = squares * (len(factors) - 1) / len(factors)
     if variance <= 1e-18:
-        return {}
+        return nothing
     half, middle = t_quantile(float(degrees)) * math.sqrt(variance), float(lift)
     low, high = middle * math.exp(-half), middle * math.exp(min(half, 700))
     verdict = "paid_higher" if low > 1 else "organic_higher" if high < 1 else "undecided"
@@ -651,16 +605,6 @@ def campaign_results_of(rows: Sequence[Row]) -> Row:
     return results
 
 
-def campaign_results(world: World, first: date, last: date) -> dict[int, Row]:
-    """Return the results of each campaign that has a row from `first` to `last`, with the number of stored days."""
-    days = [day for day in sorted(world.performance) if first <= day <= last]
-    rows = [row for day in days for row in world.performance[day] if within_limits(row)]
-    return {
-        campaign_id: {"days": len(days), **campaign_results_of(of_campaign)}
-        for campaign_id, of_campaign in grouped(rows, lambda row: row["campaign_id"])
-    }
-
-
 def only_instance(world: World, campaign_id: int) -> str | None:
     """Return the instance of a campaign id; None if it belongs to several, or to none that is known."""
     instances = world.instances_of_campaigns.get(campaign_id, set())
@@ -678,13 +622,15 @@ def campaign_named(world: World, instance_id: str | None, campaign_id: int) -> R
 def campaigns_by_window(world: World) -> list[Row]:
     found: list[Row] = []
     for of_window in windows_of(world.recorded):
-        period = (of_window["first_day"], of_window["last_day"])
+        first, last = of_window["first_day"], of_window["last_day"]
+        days = [day for day in world.performance if first <= day <= last]
+        rows = [row for day in days for row in world.performance[day] if within_limits(row)]
         of_campaigns = []
-        for campaign_id, results in campaign_results(world, *period).items():
+        for campaign_id, of_campaign in grouped(rows, lambda row: row["campaign_id"]):
             instance_id = only_instance(world, campaign_id)
             known = campaign_named(world, instance_id, campaign_id)
             row = {"instance_id": instance_id, "campaign_id": campaign_id, "campaign_name": known["campaign_name"]}
-            row |= {"campaign_status": known["status"], "days_expected": (period[1] - period[0]).days + 1}
-            of_campaigns.append(of_window | row | results)
+            row |= {"campaign_status": known["status"], "days": len(days), "days_expected": (last - first).days + 1}
+            of_campaigns.append(of_window | row | campaign_results_of(of_campaign))
         found += sorted(of_campaigns, key=lambda row: key_of(row, ("instance_id", "campaign_id")))
     return found

@@ -1,12 +1,9 @@
-"""Campaigns are compared with their posts by day; the comparison equals a slow one in plain Python."""
+"""Campaigns are compared with their posts by day."""
 
-import random
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, Partition
@@ -52,53 +49,6 @@ def difference(day: date, campaign_id: int, metric: str, of_campaign: int, of_po
     }
 
 
-def expected(world: World) -> CampaignReconciliation:
-    posts = [post for rows in world.recorded.values() for post in rows]
-    wrong: list[Row] = []
-    numbers, sums = dict.fromkeys(("compared", "differing", "unknown", "without_posts"), 0), dict[str, list[int]]()
-    days = {day: rows for day, rows in world.performance.items()}
-    used = [post for (day, _), rows in world.recorded.items() if day in days for post in rows]
-    assert posts
-    for day, rows in sorted(days.items()):
-        for each in sorted(rows, key=lambda found: found["campaign_id"]):
-            number = each["campaign_id"]
-            instances = {one["instance_id"] for one in (*used, *world.campaigns) if one["campaign_id"] == number}
-            if not instances:
-                numbers["unknown"] += 1
-                continue
-            if any((day, instance) not in world.recorded for instance in instances):
-                numbers["without_posts"] += 1
-                continue
-            found = [p for instance in instances for p in world.recorded[day, instance] if p["campaign_id"] == number]
-            ours = totals_of(found)
-            both = [name for name in METRICS if each[name] is not None and ours[name] is not None]
-            differing = [name for name in both if abs(each[name] - ours[name]) > ours[name] / 100]
-            for name in both:
-                totals = sums.setdefault(name, [0, 0])
-                totals[0] += each[name]
-                totals[1] += ours[name]
-            numbers["compared"] += bool(both)
-            numbers["differing"] += bool(differing)
-            wrong += [difference(day, number, name, each[name], ours[name]) for name in sorted(differing)]
-    totals_by_metric = {name: (sums[name][0], sums[name][1]) for name in METRICS if name in sums}
-    return CampaignReconciliation(**numbers, totals=totals_by_metric, examples=wrong[:20])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_reconciliation_of_random_worlds_equals_a_slow_one(seed: int, tmp_path: Path) -> None:
-    world = world_of(Shape(days=12, posts=20, missing=0.2), seed)
-    assert reconciled(world, tmp_path) == expected(world)
-    rng, true = random.Random(seed), with_true_totals(world)
-    for rows in true.performance.values():
-        for each in rows:
-            for name in METRICS:
-                if each[name] is not None and rng.random() < 0.2:
-                    each[name] = rng.choice([None, round(each[name] * rng.uniform(0.97, 1.03))])
-    found = reconciled(true, tmp_path)
-    assert found == expected(true)
-    assert found.compared > 10
-
-
 def test_reconciliation_finds_only_the_campaign_with_altered_totals(tmp_path: Path) -> None:
     world = with_true_totals(world_of(Shape(days=8, posts=30, missing=0, nulls=0, largest=50_000), seed=5))
     found = reconciled(world, tmp_path)
@@ -132,16 +82,13 @@ def test_reconciliation_skips_what_cannot_be_compared(tmp_path: Path) -> None:
         performance={NEWEST: rows, before: [performance(impressions=0)], NEWEST - timedelta(days=5): rows[:1]},
     )
     found = reconciled(world, tmp_path)
-    assert found == expected(world)
-    assert (found.compared, found.unknown, found.without_posts) == (1, 1, 2)
-    assert found.examples == [difference(NEWEST, 4, "posts_count", 2, 0)]
-    assert found.totals["posts_count"] == (2, 0)
-
-
-def test_reconciliation_without_tables_compares_nothing(tmp_path: Path) -> None:
-    found = reconciled(World({}, {}), tmp_path)
     assert found == CampaignReconciliation(
-        compared=0, differing=0, unknown=0, without_posts=0, totals={}, examples=[], unreadable_files=0
+        compared=1,
+        differing=1,
+        unknown=1,
+        without_posts=2,
+        totals={"posts_count": (2, 0)},
+        examples=[difference(NEWEST, 4, "posts_count", 2, 0)],
     )
 
 

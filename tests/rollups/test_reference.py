@@ -2,9 +2,8 @@
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import cycle
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +18,8 @@ from later_reporting_dagster.rollups import benchmark_columns
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_tables
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import Files, World, dated
-from tests.rollups.worlds import NEWEST, Shape, campaign, differences, open_world, performance, rolled_up, world_of
+from tests.rollups.reference import Files, World
+from tests.rollups.worlds import NEWEST, Shape, differences, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
 OVERALL, COSTS, RESULTS = "organic_paid_overall", "costs_by_campaign", "campaign_results"
@@ -112,43 +111,6 @@ def test_multi_campaign_posts_count_once_if_the_grain_has_no_campaign() -> None:
         assert (group["posts"], group["organic_impressions"]) == (1, 100)
     for group in all_time(found, "costs_overall"):
         assert (group["posts"], group["organic_spend"]) == (1, 10)
-
-
-def test_overall_has_a_row_of_each_instance_and_one_of_all() -> None:
-    days = [NEWEST - timedelta(days=1), NEWEST]
-    posts = [both((10 + n % 3, 1000), (20 - n, 1000), creator_id=n, post_id=n) for n in range(8)]
-    files = {(days[n % 2], name): [row(**post, instance_id=name) for post in posts] for n, name in enumerate("abc")}
-    found = checked(World(files, files))
-    rows = {each["instance_id"]: each for each in all_time(found, OVERALL)}
-    assert [(name, each["posts"], each["days"], each["days_expected"]) for name, each in rows.items()] == [
-        ("a", 8, 1, 2),
-        ("b", 8, 1, 2),
-        ("c", 8, 1, 2),
-        (None, 24, 3, 6),
-    ]
-    # The same creator id in three instances is three creators, so the interval is narrower.
-    assert rows["a"]["paid_lift"] == rows[None]["paid_lift"]
-    assert rows["a"]["paid_lift_low"] < rows[None]["paid_lift_low"]
-
-
-def test_labels_are_those_of_the_newest_post_and_among_two_of_the_highest_ids() -> None:
-    names = [{"creator_id": 1, "creator_handle_name": name} for name in ("old", "new", "recorded later")]
-    published = [row(post_id=n, post_date=at(NEWEST + timedelta(days=n - 3)), **names[n]) for n in (0, 1)]
-    recorded = row(post_id=2, post_date=at(NEWEST), **names[2])
-    unpublished = row(post_id=3, creator_id=2, creator_handle_name="only recorded")
-    ids = {"highest": (2, 5), "lower post": (2, 4), "lower campaign": (1, 9)}
-    equal = [
-        row(campaign_id=campaign, post_id=post, post_date=at(NEWEST), creator_id=3, creator_handle_name=name)
-        for name, (campaign, post) in ids.items()
-    ]
-    found = checked(
-        World(
-            {(NEWEST, "a"): [recorded, unpublished, row(post_id=4), *equal]},
-            {(each["post_date"].date(), "a"): [each] for each in published},
-        )
-    )
-    shown = [(each["creator_id"], each["creator_handle_name"]) for each in all_time(found, BY_CREATOR)]
-    assert shown == [(1, "new"), (2, "only recorded"), (3, "highest"), (None, None)]
 
 
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
@@ -275,69 +237,29 @@ def test_spend_is_the_middle_of_both_unit_costs_and_contradictions_are_left_out(
     assert (group["paid_spend"], group["paid_spend_posts"], group["total_cpm"]) == (None, 0, None)
 
 
-def test_campaign_results_of_ids_of_several_or_no_instances_have_no_instance() -> None:
-    world = published_of({"campaign_id": 1, "impressions": 1}, {"campaign_id": 2, "impressions": 1})
-    known = [campaign(campaign_name="Spring & <b>", status="draft"), campaign(instance_id="b", campaign_id=2)]
-    spent = [performance(campaign_id=number, paid_ad_spend=10.0 * number) for number in (1, 2, 3)]
-    days = {NEWEST: spent, NEWEST - timedelta(days=2): []}
-    found = all_time(checked(replace(world, campaigns=known, performance=days)), RESULTS)
-    names = ("instance_id", "campaign_id", "campaign_name", "paid_ad_spend", "days", "days_expected")
-    assert [tuple(each[name] for name in names) for each in found] == [
-        ("a", 1, "Spring & <b>", 10.0, 1, 1),
-        (None, 2, None, 20.0, 1, 1),
-        (None, 3, None, 30.0, 1, 1),
-    ]
-
-
-def test_campaign_rates_are_weighted_and_null_where_no_day_reports_both_parts() -> None:
-    reported = [
-        {"paid_return_on_ad_spend": 1.0, "paid_ad_spend": 90.0, "estimated_content_cost": 0.0},
-        {"paid_return_on_ad_spend": 4.0, "paid_ad_spend": 10.0, "estimated_value_generated": 3.0},
-        {"paid_return_on_ad_spend": 9.0, "paid_clicks": 3},
-        {"paid_ad_spend": 50.0},
-    ]
-    days = {NEWEST - timedelta(days=age): [performance(**each)] for age, each in enumerate(reported)}
-    world = published_of({"campaign_id": 1, "impressions": 1})
-    found = checked(replace(world, performance=days))[RESULTS].to_pylist()
-    week = next(each for each in found if each["time_window"] == "7d")
-    assert (week["paid_return_on_ad_spend"], week["paid_ad_spend"], week["days"]) == (1.3, 150, 4)
-    assert (week["cost_per_click"], week["value_per_content_cost"], week["paid_clicks"]) == (None, None, 3)
-
-
-def test_weeks_and_months_count_their_stored_days() -> None:
-    days = [date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1)]
-    found = checked(World({(day, "a"): [row(impressions=1)] for day in days}, {}))
-    (week,) = found["organic_paid_weekly"].to_pylist()
-    assert (week["first_day"], week["days"], week["days_expected"], week["posts"]) == (date(2024, 2, 26), 3, 7, 1)
-    months = [(each["days"], each["days_expected"]) for each in found["organic_paid_monthly"].to_pylist()]
-    assert months == [(2, 29), (1, 31)]
-
-
 def test_absurd_rows_are_left_out() -> None:
     """A stored row with a value above the limit of its metric, as the parser once accepted it, changes nothing."""
-    rng, columns = random.Random(5), {metric.column: metric.kind for metric in METRICS if metric.kind.is_additive}
     world = world_of(Shape(days=20, posts=60, metrics=METRICS), seed=11)
-    absurd = {"count": [10**11 + 1, 2**62, 2**63 - 1], "money": [2e12, -2e12, math.inf, math.nan], "time": [1e16]}
+    absurd: dict[str, list[float]] = {
+        "count": [10**11 + 1, 2**63 - 1],
+        "money": [2e12, -2e12, math.inf, math.nan],
+        "time": [1e16],
+    }
+    summed = [metric for metric in METRICS if metric.kind.is_additive]
+    fields = cycle({metric.column: value} for metric in summed for value in absurd[metric.kind])
 
-    def with_absurd(rows: Sequence[Row], day: date, instance_id: str) -> list[Row]:
-        found = []
-        for number, each in enumerate(rows):
-            name, kind = rng.choice([*columns.items()])
-            large = {"post_id": 1000 + number, "instance_id": instance_id, "post_date": at(day)}
-            found += [each, each | large | {name: rng.choice(absurd[kind])}] if rng.random() < 0.2 else [each]
-        return found
+    def with_absurd(files: Files) -> Files:
+        return {
+            (day, name): [*rows, row(post_id=1000, instance_id=name, post_date=at(day), **next(fields))]
+            for (day, name), rows in files.items()
+        }
 
-    def files_with_absurd(files: Files) -> Files:
-        return {(day, instance_id): with_absurd(rows, day, instance_id) for (day, instance_id), rows in files.items()}
-
-    stored = replace(world, recorded=files_with_absurd(world.recorded), published=files_with_absurd(world.published))
     days = {
         day: [*rows, performance(campaign_id=77, paid_ad_spend=2e12), performance(campaign_id=1, paid_clicks=2**62)]
         for day, rows in world.performance.items()
     }
-    found = rolled_up(replace(stored, performance=days))
-    assert len(dated(stored.recorded)) == len(dated(world.recorded)) > 100
-    assert differences(found, world) == []
+    stored = World(with_absurd(world.recorded), with_absurd(world.published), METRICS, world.campaigns, days)
+    assert differences(rolled_up(stored), world) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,13 @@
-"""Rules for the columns of every rollup table. docs/tables.md lists the columns themselves."""
+"""Rules for the columns and the periods of every rollup table. docs/tables.md lists the columns themselves."""
+
+from datetime import date
 
 import pytest
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_performance_columns, post_columns
 from later_reporting_dagster.lake.tables import POST_KEY
+from later_reporting_dagster.rollups.periods import Cadence, days_of
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, Measures, RollupTable
 
 SUMS = [table.with_metrics(METRICS) for table in TABLES if table not in POST_TABLES]
@@ -42,3 +45,9 @@ def test_with_metrics_adds_sums_to_those_of_the_api_reference(table: RollupTable
     added = {column.name for column in narrow.with_metrics(parse_metrics("paid_views, reach")).columns} - {*names}
     views = {"paid_views", "paid_views_posts", "paid_engagement_rate_by_views"}
     assert added == (views if table.measures is Measures.COMPARISON else set())
+
+
+@pytest.mark.parametrize(("period", "first_day"), [(Cadence.WEEK, date(2024, 3, 5)), (Cadence.MONTH, date(2024, 3, 2))])
+def test_days_of_rejects_a_day_on_which_no_period_begins(period: Cadence, first_day: date) -> None:
+    with pytest.raises(ValueError, match=f"no {period} begins on {first_day}"):
+        days_of(period, first_day)

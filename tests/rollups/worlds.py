@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -39,17 +38,15 @@ from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, register_store
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import (
     GRAINS,
+    PERIODS,
     UNIT_COSTS,
     End,
     World,
     by_age,
-    by_publish_day,
+    by_period,
     by_window,
     campaigns_by_window,
-    daily,
-    monthly,
     post_benchmarks,
-    weekly,
 )
 
 NEWEST = date(2024, 3, 6)
@@ -125,8 +122,9 @@ def rolled_up(world: World, **options: Any) -> dict[str, pa.Table]:
 
 # By the name of a table, the function that returns its rows, from the reference.
 REFERENCES: Mapping[str, Callable[[World], list[Row]]] = {
-    **{f"organic_paid_{function.__name__}": function for function in (daily, by_publish_day, weekly, monthly, by_age)},
+    **{name: partial(by_period, table=name) for name in PERIODS},
     **{name: partial(by_window, table=name) for name in GRAINS},
+    "organic_paid_by_age": by_age,
     "campaign_results": campaigns_by_window,
     "post_benchmarks": post_benchmarks,
 }
@@ -139,27 +137,19 @@ def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
         if (reference := REFERENCES.get(name)) is None:
             continue
         rows = reference(world)
-        wanted = {column.name for column in _columns(name, world)}
+        (declared,) = (each for each in TABLES if each.name == name)
+        wanted = {column.name for column in declared.with_metrics(world.metrics).columns}
         lines += [f"{name}: {len(rows)} rows expected, {table.num_rows} found"] if len(rows) != table.num_rows else []
         for place, (mine, theirs) in enumerate(zip(rows, table.to_pylist(), strict=False)):
             if mine.keys() != theirs.keys():
                 lines.append(f"{name}: the columns {sorted(mine.keys() ^ theirs.keys())} are in one only")
             assert wanted <= theirs.keys()
             lines += [
-                f"{name}[{place}].{column}: {_shown(mine[column])} expected, {theirs[column]} found"
+                f"{name}[{place}].{column}: {mine[column]} expected, {theirs[column]} found"
                 for column in mine.keys() & theirs.keys()
                 if not agree(mine[column], theirs[column], column)
             ]
     return lines
-
-
-def _columns(name: str, world: World) -> Any:
-    (table,) = (table for table in TABLES if table.name == name)
-    return table.with_metrics(world.metrics).columns
-
-
-def _shown(value: Any) -> Any:
-    return float(value) if isinstance(value, Fraction) else value
 
 
 def agree(mine: Any, theirs: Any, column: str) -> bool:
