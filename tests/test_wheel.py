@@ -62,14 +62,13 @@ def test_wheel_runs_the_demo_and_serves_it_in_an_empty_environment(release: tupl
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = str(environment / "bin" / "later-reporting")
-    small = ["--days", "2", "--instances", "2", "--posts-per-day", "3"]
-    subprocess.run([command, "demo", *small], cwd=folder, env=variables, check=True)
+    subprocess.run([command, "demo", "--days", "2"], cwd=folder, env=variables, check=True)
     serve = [command, "serve", "--no-auth", "--port", "0"]
     with subprocess.Popen(serve, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             base_url = next(line.split("=")[1].strip() for line in server.stdout if "LATER_BASE_URL=" in line)
-            assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 2
+            assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 4
         finally:
             server.terminate()
     assert sorted(environment.rglob("*")) == installed

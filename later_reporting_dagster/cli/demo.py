@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import sys
 from datetime import date
 from pathlib import Path
@@ -13,83 +14,68 @@ from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text
 
-from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, evaluate_checks, materialize
-from later_reporting_dagster.cli.interrupts import interruptible, run_until_stopped
+from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, materialize
 from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
-from later_reporting_dagster.defs.assets.report import REPORT_FILE
-from later_reporting_dagster.defs.definition_settings import REPORT
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
-from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server
+from later_reporting_dagster.sandbox import BANNER
 
 # Copied to the demo's DAGSTER_HOME. docs/deploying.md recommends the same file for a laptop.
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 
-def run_demo(
-    world: World, *, directory: Path, start: date, options: SandboxOptions, ui_port: int | None
-) -> list[RunOutcome]:
-    """Materialize and check all assets from a day to the last one of a world, and print organic against paid.
+def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) -> list[RunOutcome]:
+    """Materialize and check all assets of the demo mode for a range of days, and print organic against paid.
 
-    The lake and `DAGSTER_HOME` are in the directory. With a port, then serve the Dagster UI, until interrupted.
+    The lake and `DAGSTER_HOME` are in the directory. With a port, this process then becomes that of the Dagster UI.
     """
     click.echo(BANNER)
+    # A shell that starts a process in the background makes it ignore SIGINT, and Dagster then ignores SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lake, home = directory / "lake", directory / "dagster-home"
-    with interruptible(), running_server(create_app(world, options=options)) as base_url:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            if not (home / "dagster.yaml").exists():
-                shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
-        except OSError as error:
-            raise click.UsageError(f"--directory: {error}. Name a folder that can be written.") from error
-        os.environ.update(
-            DAGSTER_HOME=str(home),
-            LATER_BASE_URL=base_url,
-            LATER_CLIENT_ID=options.client_id,
-            LATER_CLIENT_SECRET=options.client_secret,
-            LATER_ACCESS_TOKEN="",
-            LATER_API_VERSION="auto",
-            LATER_INSTANCE_IDS="",
-            LATER_DEMO_MODE="",
-            LATER_RATE_LIMIT_STORE="",
-            LATER_LAKE_ROOT=str(lake),
-            LATER_START_DATE=str(start),
-        )
-        project = load_project(ENVIRONMENT_MODULE, name=None)
-        outcomes = _run_all(project, start, world.last_day)
-        comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{world.last_day}'")
-        _print_rows(f"Organic against paid, {start} to {world.last_day}", comparison, project)
-        _print_rows("Campaigns with the highest ad spend", _CAMPAIGNS, project)
-        click.echo(f"\nThe lake:      {lake}")
-        click.echo(f"Dagster home:  {home}")
-        if ui_port is None:
-            click.echo(f"See it in the UI:  {shlex.join([*sys.argv, '--ui'])}")
-        click.echo(f"The report:    {lake}/{REPORT}/{REPORT_FILE}")
-        if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
-            _serve_ui(ui_port)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
+    except OSError as error:
+        raise click.UsageError(f"--directory: {error}. Name a folder that can be written.") from error
+    os.environ.update(
+        DAGSTER_HOME=str(home),
+        LATER_DEMO_MODE="true",
+        LATER_INSTANCE_IDS="",
+        LATER_LAKE_ROOT=str(lake),
+        LATER_START_DATE=str(start),
+    )
+    project = load_project(ENVIRONMENT_MODULE, name=None)
+    outcomes = _run_all(project, start, end)
+    comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{end}'")
+    _print_rows(f"Organic against paid, {start} to {end}", comparison, project)
+    _print_rows("Campaigns with the highest ad spend", _CAMPAIGNS, project)
+    click.echo(f"\nThe lake:      {lake}")
+    click.echo(f"Dagster home:  {home}")
+    if ui_port is None:
+        click.echo(f"See it in the UI:  {shlex.join([*sys.argv, '--ui'])}")
+    click.echo(f"The report:    {project.report_location()}")
+    if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
+        click.echo(f"The Dagster UI:  http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
+        sys.stdout.flush()
+        command = [sys.executable, "-m", "dagster", "dev", "-m", ENVIRONMENT_MODULE]
+        os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(ui_port)])  # noqa: S606 - no shell needed
     return outcomes
 
 
 def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:
-    outcomes: list[RunOutcome] = []
-
-    def add(outcome: RunOutcome) -> None:
-        if outcome.is_interrupted:
-            raise click.ClickException(str(outcome.error))
-        outcomes.append(outcome)
-
     with dagster_instance() as instance:
-        add(materialize(project, project.settings.fetched_tables, instance=instance, tags=range_tags(start, end)))
-        for outcome in refresh_all(project, instance=instance):
-            add(outcome)
-        add(evaluate_checks(project, instance=instance))
-    for evaluation in outcomes[-1].checks:
-        mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")
+        fetched = materialize(project, project.settings.fetched_tables, instance=instance, tags=range_tags(start, end))
+        outcomes = [fetched, *refresh_all(project, instance=instance)]
+    checks = {(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}
+    for check in checks.values():
+        mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}")
     return outcomes
 
 
@@ -145,12 +131,3 @@ def _print_rows(title: str, sql: str, project: Project) -> None:
     for row in rows.to_pylist():
         table.add_row(*(Text(one_line(text or "")) for text in row.values()))
     Console().print(table)
-
-
-def _serve_ui(port: int) -> None:
-    click.echo(f"The Dagster UI:  http://127.0.0.1:{port}  (Ctrl-C stops it)")
-    command = [sys.executable, "-m", "dagster", "dev", "-m", ENVIRONMENT_MODULE]
-    exit_code = run_until_stopped([*command, "-h", "127.0.0.1", "-p", str(port)])
-    if exit_code is not None:
-        raise click.ClickException(f"dagster dev ended by itself with exit code {exit_code}: see its log above")
-    click.echo("The Dagster UI has stopped.")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from typing import Literal
 
 import click
 import dagster as dg
@@ -21,31 +22,24 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
 LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
 EXECUTORS_ON_ONE_MACHINE = {"in_process", "multiprocess", "multi_or_in_process_executor"}
-# The subject of the check that fails because of an invalid field; for other fields, it is "credentials".
-_SUBJECTS = {"base_url": "base URL", "rate_limit_store": "machines"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result of one check, whose subject has at most 12 characters.
 
-    If it failed, no run works. With a warning, runs work, but worse than they could. In both cases, the message ends
-    with the fix.
+    `FAIL`: no run works. `WARN`: runs work, but worse than they could. In both cases, the message ends with the fix.
     """
 
     subject: str
     message: str
-    passed: bool = True
-    warning: bool = False
+    mark: Literal["ok", "WARN", "FAIL"] = "ok"
 
 
 async def check_setup(
@@ -60,14 +54,12 @@ async def check_setup(
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
-        subject = next((_SUBJECTS[field] for field in error.fields if field in _SUBJECTS), "credentials")
-        results.append(CheckResult(subject, str(error), passed=False))
+        results.append(CheckResult("API", str(error), "FAIL"))
     else:
         async with client:
             results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
-    results.append(_evaluate("lake", lambda: _check_lake(later)))
-    return results + (_check_files(project, now()) if results[-1].passed else [])
+    return [*results, _evaluate("lake", lambda: _check_lake(later))]
 
 
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
@@ -75,7 +67,7 @@ def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
     try:
         return CheckResult(subject, check())
     except (ValueError, LakeUnavailable, click.ClickException) as error:
-        return CheckResult(subject, str(error), passed=False)
+        return CheckResult(subject, str(error), "FAIL")
 
 
 def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
@@ -104,7 +96,7 @@ def _check_variables(project: Project) -> list[CheckResult]:
         # Without the prefix, which would make all names similar.
         nearest = get_close_matches(name[6:], [each[6:] for each in read], n=1)
         unknown.append(f"{name} (the nearest name is LATER_{nearest[0]})" if nearest else name)
-    return [CheckResult("variables", f"nothing reads {', '.join(unknown)}", warning=True)] if unknown else []
+    return [CheckResult("variables", f"nothing reads {', '.join(unknown)}", "WARN")] if unknown else []
 
 
 async def _check_machines(project: Project) -> list[CheckResult]:
@@ -120,12 +112,12 @@ async def _check_machines(project: Project) -> list[CheckResult]:
             f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
             " the API refuses many requests; set LATER_RATE_LIMIT_STORE to postgresql://…"
         )
-        return [CheckResult(subject, message, warning=True)] if execution else []
+        return [CheckResult(subject, message, "WARN")] if execution else []
     store = shared_rate_limit_store(later.rate_limit_store, base_url=later.base_url)
     try:
         await store.update(lambda ledger, now: None)
     except StoreUnavailable as error:
-        return [CheckResult(subject, f"LATER_RATE_LIMIT_STORE cannot be used: {error}", passed=False)]
+        return [CheckResult(subject, f"LATER_RATE_LIMIT_STORE cannot be used: {error}", "FAIL")]
     finally:
         store.close()
     return [CheckResult(subject, f"the rate limit is shared through {StoreUrl(later.rate_limit_store)}")]
@@ -147,10 +139,10 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
     try:
         observed = await client.probe()
     except CredentialsRejected as error:
-        return [CheckResult("token", str(error), passed=False)]
+        return [CheckResult("token", str(error), "FAIL")]
     except LaterError as error:
         message = f"{error} Check LATER_BASE_URL, which is {later.api_url()}."
-        return [CheckResult("token", message, passed=False)]
+        return [CheckResult("token", message, "FAIL")]
     expected = later.selected_api_version()
     results = [
         CheckResult("token", f"accepted by {later.api_url()}"),
@@ -159,9 +151,9 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
     try:
         accessible = await client.fetch_instances()
     except LaterError as error:
-        return [*results, CheckResult("scope", str(error), passed=False)]
+        return [*results, CheckResult("scope", str(error), "FAIL")]
     results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
-    if results[-1].passed and CAMPAIGNS_TABLE in project.settings.tables:
+    if results[-1].mark == "ok" and CAMPAIGNS_TABLE in project.settings.tables:
         results.append(await _check_campaigns(client, later.configured_instances()))
     api_limit = (
         "the API states no limit"
@@ -172,9 +164,7 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
     results.append(CheckResult("rate limit", f"{api_limit}; {own_limit}"))
     if observed.server_time is not None:
         skew_seconds = (now() - observed.server_time).total_seconds()
-        passed = abs(skew_seconds) <= MAX_CLOCK_SKEW_SECONDS
-        fix = "" if passed else ": set this machine's clock, which decides when tokens expire and days are due"
-        results.append(CheckResult("clock", f"{skew_seconds:+.0f} s from the server's clock{fix}", passed=passed))
+        results.append(_evaluate("clock", lambda: _check_clock(skew_seconds)))
     return results
 
 
@@ -193,12 +183,14 @@ def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
         raise ValueError(
             f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
         )
-    for instance_id in required:
-        try:
-            encode_instance_id(instance_id)
-        except ValueError as error:
-            raise ValueError(f"instance {instance_id!r} cannot be a partition: {error}") from error
     return f"{len(accessible)} instances accessible"
+
+
+def _check_clock(skew_seconds: float) -> str:
+    message = f"{skew_seconds:+.0f} s from the server's clock"
+    if abs(skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
+        raise ValueError(f"{message}: set this machine's clock, which decides when tokens expire and days are due")
+    return message
 
 
 async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -> CheckResult:
@@ -208,7 +200,7 @@ async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -
         message = str(error)
         if refusal(error):
             message += " Runs work without campaigns; to request them no more, set LATER_TABLES (docs/operations.md)"
-        return CheckResult("campaigns", message, warning=True)
+        return CheckResult("campaigns", message, "WARN")
     return CheckResult("campaigns", f"{len(campaigns.items)} campaigns listed")
 
 
@@ -219,28 +211,3 @@ def _check_lake(later: LaterReportingResource) -> str:
     except LakeUnavailable as error:
         raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
-
-
-def _check_files(project: Project, now: datetime) -> list[CheckResult]:
-    """Check that the raw tables have every expected file. Return nothing if they have none at all."""
-    later, settings = project.later, project.settings
-    days = settings.expected_days(now)
-    try:
-        lake = later.lake()
-        files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}
-        instances = known_instances(lake, configured=later.configured_instances())
-    except LakeUnavailable as error:
-        return [CheckResult("files", str(error), passed=False)]
-    except InvalidSetting:
-        return []  # the check of the scope reports it
-    if not any(files.values()):
-        return []
-    described = {
-        name: describe_missing(missing_days(days, instances, present), instances=len(instances))
-        for name, present in files.items()
-    }
-    missing = "; ".join(f"{name}: {text}" for name, text in described.items() if text)
-    if not missing:
-        return [CheckResult("files", f"all {len(instances)} instances on {len(days)} days")]
-    fix = f"turn on the sensor {settings.name}_instances, which fetches them, or materialize these days"
-    return [CheckResult("files", f"{missing}: {fix}", warning=True)]

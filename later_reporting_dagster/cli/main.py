@@ -4,23 +4,22 @@ import asyncio
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from later_reporting_dagster.cli.options import (
-    AssetName,
+    Commands,
     current_project,
     one_line,
-    one_line_errors,
     prefix_errors_with,
+    table_name,
     yesterday,
 )
-from later_reporting_dagster.cli.servers import api_version_option, sandbox, serve
-from later_reporting_dagster.contract import API_VERSIONS
+from later_reporting_dagster.cli.servers import sandbox, serve
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_BY_DAY, RAW_TABLES
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from later_reporting_dagster.cli.project import Project
     from later_reporting_dagster.lake.quarantine import QuarantinedRow
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
 POSTS_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
@@ -40,17 +37,8 @@ QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
 MAX_LISTED_FAILURES = 50
 _DAY = click.DateTime(["%Y-%m-%d"])
 
-_OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
-_WARN = click.style("WARN", fg="yellow")
 
-
-def _asset_option(names: Sequence[str]) -> Callable[[_Command], _Command]:
-    return click.option(
-        "--asset", "assets", multiple=True, type=AssetName(names), help="Only this table; repeatable. Default: all."
-    )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="later-reporting-dagster")
 @click.option(
     "-m", "--module", metavar="MODULE",
@@ -79,7 +67,6 @@ main.add_command(serve)
 
 
 @main.command()
-@one_line_errors
 def instances() -> None:
     """List instances with their newest and missing days.
 
@@ -99,11 +86,11 @@ def instances() -> None:
 
 
 @main.command()
-@click.option("--asset", required=True, type=AssetName(), help="Asset to materialize, such as later/posts_published.")
+@click.option("--asset", required=True, metavar="ASSET", help="Asset to materialize, such as later/posts_published.")
 @click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Required if the asset has partitions.")
 @click.option("--end", type=_DAY, metavar="YYYY-MM-DD", help="Last day, UTC, inclusive.")
 @click.option(
-    "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
+    "--instances", metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
 )  # fmt: skip
 @click.option("--only-missing", is_flag=True, help="Fetch only files that are not in the lake.")
@@ -113,16 +100,8 @@ def instances() -> None:
     " metrics. Use it if rows or values were really deleted.",
 )  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Print the log of the run.")
-@one_line_errors
 def backfill(
-    *,
-    asset: str,
-    start: datetime | None,
-    end: datetime | None,
-    instance_lists: tuple[str, ...],
-    only_missing: bool,
-    accept_shrinking: bool,
-    verbose: bool,
+    *, asset: str, start: datetime | None, end: datetime | None, instances: str | None, verbose: bool, **flags: bool
 ) -> None:
     """Materialize a range of days of an asset as one run.
 
@@ -139,11 +118,14 @@ def backfill(
     from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
     from later_reporting_dagster.defs.definition_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
+    from later_reporting_dagster.defs.resource import parse_instance_ids
 
     project = current_project()
+    asset = table_name(asset, project.settings.tables)
     days = _days(asset, start and start.date(), end and end.date(), project=project)
-    flags = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
-    config = _run_config(asset, flags, instances=_instance_ids(instance_lists))
+    with prefix_errors_with("--instances"):
+        instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
+    config = _run_config(asset, {"instances": instance_ids, **flags})
     tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
     with dagster_instance() as instance:
         outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
@@ -154,9 +136,8 @@ def backfill(
         for warning in fetch.warnings:
             click.echo(f"Warning: {one_line(warning)}", err=True)
         if days and fetch.written and not fetch.rows:
-            rows = "posts" if fetch.table_name in POSTS_ASSETS else "campaigns"
             click.echo(
-                f"Warning: no {rows} from {days[0]} to {days[1]}: all {fetch.written} files are empty. Check the days,"
+                f"Warning: no rows from {days[0]} to {days[1]}: all {fetch.written} files are empty. Check the days,"
                 " the instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
                 " credentials.",
                 err=True,
@@ -164,16 +145,14 @@ def backfill(
     if asset in FETCHED_ASSETS:
         click.echo(f"Next: {_command_line('refresh')}")
     elif asset == REPORT:
-        click.echo(f"Next: open {_report_location(project)}")
+        click.echo(f"Next: open {project.report_location()}")
     elif outcome.written:
-        query = _command_line(f'query "SELECT * FROM {asset}"')
-        click.echo(f"Next: {query}")
+        query = f'query "SELECT * FROM {asset}"'
+        click.echo(f"Next: {_command_line(query)}")
 
 
 def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
     """Return the days to materialize, checked to fit the asset; None if it has no partitions."""
-    if asset not in project.settings.tables:
-        raise click.UsageError(f"there is no {asset}: LATER_TABLES (tables) leaves it out")
     if asset not in (*FETCHED_ASSETS, *CADENCES):
         if start or end:
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
@@ -191,33 +170,18 @@ def _days(asset: str, start: date | None, end: date | None, *, project: "Project
     return start, end
 
 
-def _run_config(asset: str, flags: dict[str, bool], *, instances: list[str]) -> dict[str, Any]:
-    if instances and asset not in POSTS_ASSETS:
-        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
-    if asset in FETCHED_ASSETS:
-        return {**flags, "instances": instances} if asset in POSTS_ASSETS else flags
-    if any(flags.values()):
-        raise click.UsageError(
-            f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
-        )
-    return {}
-
-
-def _instance_ids(lists: tuple[str, ...]) -> list[str]:
-    """Return the ids of comma-separated lists, checked to be usable as partitions."""
-    from later_reporting_dagster.lake import encode_instance_id
-
-    instance_ids = [instance_id.strip() for text in lists for instance_id in text.split(",") if instance_id.strip()]
-    if lists and not instance_ids:
-        raise click.UsageError("--instances names no instance: omit it to fetch all")
-    with prefix_errors_with("--instances"):
-        for instance_id in instance_ids:
-            encode_instance_id(instance_id)
-    return instance_ids
+def _run_config(asset: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are set, checked to apply to the asset."""
+    config = {name: value for name, value in options.items() if value}
+    for name in config:
+        applies_to = POSTS_ASSETS if name == "instances" else FETCHED_ASSETS
+        if asset not in applies_to:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} applies to {', '.join(applies_to)}: omit it for {asset}")
+    return config
 
 
 @main.command()
-@one_line_errors
 def refresh() -> None:
     """Bring rollups, report and lists up to date with the posts in the lake.
 
@@ -236,20 +200,16 @@ def refresh() -> None:
             outcomes.append(outcome)
             for line in outcome.written:
                 click.echo(line)
-            if outcome.is_interrupted:
-                break
     if unknown := [name for name in project.later.lake().table_names() if name not in ASSET_NAMES]:
         click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
     _report_failures(outcomes)
     click.echo("Rollups and the report are up to date.")
     if REPORT in project.settings.tables:
-        click.echo(f"Next: open {_report_location(project)}")
+        click.echo(f"Next: open {project.report_location()}")
 
 
 @main.command()
-@_asset_option(POSTS_ASSETS)
-@one_line_errors
-def compact(assets: tuple[str, ...]) -> None:
+def compact() -> None:
     """Copy closed months to one file per instance.
 
     One file is faster to read than thirty. A month is closed once the daily schedule
@@ -258,13 +218,12 @@ def compact(assets: tuple[str, ...]) -> None:
     """
     project = current_project()
     lake, restate_days = project.later.lake(), project.settings.restate_days
-    for asset in assets or POSTS_ASSETS:
+    for asset in POSTS_ASSETS:
         compaction = lake.compact(asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
 
 
 @main.command()
-@one_line_errors
 def redact() -> None:
     """Remove personal data of creators from the lake.
 
@@ -302,22 +261,21 @@ def redact() -> None:
 
 
 @main.command()
-@_asset_option(QUARANTINED_ASSETS)
+@click.option("--asset", metavar="ASSET", help="Only the rows of this table. Default: all.")
 @click.option("--raw", is_flag=True, help="Also print the JSON of each row.")
-@one_line_errors
-def quarantine(assets: tuple[str, ...], raw: bool) -> None:
+def quarantine(*, asset: str | None, raw: bool) -> None:
     """List quarantined rows by (day, instance) pair and reason.
 
     Reads only the lake. Once the API has corrected the rows, fetch their days again.
     """
     lake = current_project().later.lake()
     lines: list[str] = []
-    for asset in assets or QUARANTINED_ASSETS:
+    for name in (table_name(asset, QUARANTINED_ASSETS),) if asset else QUARANTINED_ASSETS:
         groups: dict[tuple[str, str], list[QuarantinedRow]] = {}
-        for row in lake.quarantine.rows(asset):
+        for row in lake.quarantine.rows(name):
             groups.setdefault((_origin(row), row.reason), []).append(row)
         for (origin, reason), rows in groups.items():
-            lines.append(f"{asset}  {origin}  {len(rows)}  {one_line(reason)}")
+            lines.append(f"{name}  {origin}  {len(rows)}  {one_line(reason)}")
             lines += [f"    {one_line(row.raw)}" for row in rows if raw]
     click.echo("\n".join(lines) or "No rows in quarantine.")
 
@@ -342,7 +300,6 @@ def _origin(row: "QuarantinedRow") -> str:
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
 @click.option("--rows", default=100, type=click.IntRange(1), help="Maximum number of rows in a table.")
 @click.option("--memory-gb", default=2, type=click.IntRange(1), help="Memory limit, in GB.")
-@one_line_errors
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.
 
@@ -358,7 +315,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
+    from later_reporting_dagster.cli.query_output import FORMATS, to_table
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
@@ -366,16 +323,15 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     if format_ == "parquet" and width is not None:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
     project = current_project()
-    with limited_memory(memory_gb):
-        result = run_query(
-            sys.stdin.read() if sql == "-" else sql,
-            project.later.lake(),
-            all_tables(project.definitions, project.settings),
-            memory_gb=memory_gb,
-            on_note=lambda text: click.echo(one_line(text), err=True),
-        )
-        shown = result.slice(0, rows)
-        data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
+    result = run_query(
+        sys.stdin.read() if sql == "-" else sql,
+        project.later.lake(),
+        all_tables(project.definitions, project.settings),
+        memory_gb=memory_gb,
+        on_note=lambda text: click.echo(one_line(text), err=True),
+    )
+    shown = result.slice(0, rows)
+    data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
     if output is None:
         click.echo(data, nl=False)
     else:
@@ -386,7 +342,6 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
 
 @main.command()
-@one_line_errors
 def dbt_sources() -> None:
     """Print the tables as a sources.yml of dbt-duckdb.
 
@@ -403,7 +358,6 @@ def dbt_sources() -> None:
 
 
 @main.command()
-@one_line_errors
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
@@ -415,13 +369,13 @@ def doctor() -> None:
     try:
         project = current_project()
     except ValueError as error:
-        results = [CheckResult("settings", str(error), passed=False)]
+        results = [CheckResult("settings", str(error), "FAIL")]
     else:
         results = asyncio.run(check_setup(project))
     for result in results:
-        mark = _FAIL if not result.passed else _WARN if result.warning else _OK
-        click.echo(f"{mark}  {result.subject:<12} {one_line(result.message)}")
-    if not all(result.passed for result in results):
+        color = {"ok": "green", "WARN": "yellow", "FAIL": "red"}[result.mark]
+        click.echo(f"{click.style(f'{result.mark:<4}', fg=color)}  {result.subject:<12} {one_line(result.message)}")
+    if any(result.mark == "FAIL" for result in results):
         raise SystemExit(1)
 
 
@@ -431,47 +385,30 @@ def doctor() -> None:
     help="Folder for all files of the demo; delete it at any time.",
 )  # fmt: skip
 @click.option("--days", default=14, type=click.IntRange(1, 365), help="Days up to yesterday.")
-@click.option("--instances", default=4, type=click.IntRange(1), help="Number of instances.")
-@click.option("--posts-per-day", default=8, type=click.IntRange(1), help="Posts per day and instance.")
-@click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the synthetic data.")
-@api_version_option
 @click.option("--ui", is_flag=True, help="Then serve the Dagster UI, until Ctrl-C.")
 @click.option("--ui-port", default=3000, type=click.IntRange(1, 65_535), help="Port of the Dagster UI.")
-@one_line_errors
-def demo(*, directory: Path, days: int, api_version: str, ui: bool, ui_port: int, **world: Any) -> None:
+def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:
     """Fetch synthetic data, roll it up, check it, and print organic against paid.
 
-    Needs no credentials. Starts the sandbox, runs all assets and checks against it, and
-    prints the comparison by platform and the paths of the lake and of the report.
+    Needs no credentials. Runs all assets and checks in demo mode, in which the sandbox
+    takes the place of the API, and prints the comparison by platform and the paths of
+    the lake and of the report.
     """
     from later_reporting_dagster.cli.demo import run_demo
-    from later_reporting_dagster.sandbox import SandboxOptions, World, two_years_before
 
     if ui:
         # Fail on a port in use before the fetch, not after it.
         with prefix_errors_with(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
             pass
     last_day = yesterday()
-    outcomes = run_demo(
-        World(first_day=two_years_before(last_day), last_day=last_day, **world),
-        directory=directory.resolve(),
-        start=last_day - timedelta(days=days - 1),
-        options=SandboxOptions(api_version=API_VERSIONS[api_version]),
-        ui_port=ui_port if ui else None,
-    )
+    start = last_day - timedelta(days=days - 1)
+    outcomes = run_demo(directory=directory.resolve(), start=start, end=last_day, ui_port=ui_port if ui else None)
     _report_failures(outcomes)
 
 
 def _terminal_width() -> int | None:
     """Return the number of columns of the terminal that standard output is; None if it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _report_location(project: "Project") -> str:
-    from later_reporting_dagster.defs.assets.report import REPORT_FILE
-    from later_reporting_dagster.defs.definition_settings import REPORT
-
-    return project.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")
 
 
 def _command_line(arguments: str) -> str:

@@ -2,11 +2,10 @@
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +13,6 @@ from later_reporting_dagster.contract.days import newest_day
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.project import Project
-
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-_ListCallback = Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -45,35 +40,12 @@ class FiniteNumber(click.FloatRange):
         return number
 
 
-class AssetName(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
-    """An asset of `names`, or any: by its key, such as `later/posts_published`, or by the name of its table alone."""
-
-    name = "ASSET"
-
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        self._names = names
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name of the table, or fail with a usage error."""
-        from later_reporting_dagster.defs.definition_settings import ASSET_NAMES
-
-        name, names = value.rpartition("/")[2], self._names or ASSET_NAMES
-        if name not in names:
-            self.fail(f"{value!r} is not one of {', '.join(names)}", param, ctx)
-        return name
-
-
-def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:
-    """Return an option callback that prints names with their descriptions and exits when the value is `list`."""
-
-    def callback(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-        if "list" in values:
-            for name, description in descriptions.items():
-                click.echo(f"{name:<25} {description}")
-            context.exit()
-        return values
-
-    return callback
+def table_name(asset: str, known: Sequence[str]) -> str:
+    """Return the table of an asset, given by its key, such as `later/posts_published`, or by the name of the table."""
+    name = asset.rpartition("/")[2]
+    if name not in known:
+        raise click.UsageError(f"--asset {asset!r} is not one of {', '.join(known)}")
+    return name
 
 
 def current_project() -> "Project":
@@ -84,20 +56,20 @@ def current_project() -> "Project":
     return load_project(module, name=name)
 
 
-def one_line_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorate a command so that errors that a user can fix are printed as one line without a traceback."""
+class Commands(click.Group):
+    """Commands that print errors that a user can fix as one line without a traceback."""
 
-    @wraps(command)
-    def wrapper(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        from later_reporting_dagster.client import LaterError
-        from later_reporting_dagster.lake import LakeUnavailable
-
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
-            return command(*args, **kwargs)
-        except (LaterError, LakeUnavailable, ValueError) as error:
-            raise click.ClickException(one_line(str(error))) from error
+            return super().invoke(ctx)
+        except Exception as error:
+            from later_reporting_dagster.client import LaterError
+            from later_reporting_dagster.lake import LakeUnavailable
 
-    return wrapper
+            if isinstance(error, LaterError | LakeUnavailable | ValueError):
+                raise click.ClickException(one_line(str(error))) from error
+            raise
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 import importlib
 import sys
-import tomllib
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+# Not public in Dagster. `dagster dev` finds definitions by them, and tests/e2e/test_own_project.py fails without them.
+from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
+from dagster._core.workspace.load_target import get_origins_from_toml
+
 from later_reporting_dagster.client import RetryPolicy
+from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.definition_settings import METADATA_PREFIX, DefinitionSettings
+from later_reporting_dagster.defs.definition_settings import METADATA_PREFIX, REPORT, DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
@@ -28,12 +31,16 @@ class Project:
     settings: DefinitionSettings
     later: LaterReportingResource
 
+    def report_location(self) -> str:
+        """Return where the report is."""
+        return self.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")
+
 
 def load_project(module: str | None, *, name: str | None) -> Project:
     """Load the definitions of a module, and return one of its components, or the only one.
 
-    Without a module, it is the one that `[tool.dg]` names in the pyproject.toml or dg.toml of the current folder, or if
-    there is none, the component that the environment sets.
+    Without a module, it is the one that the pyproject.toml of the current folder names for `dagster dev`, or if there
+    is none, the component that the environment sets.
 
     Raises:
         ValueError: the module cannot be loaded, or has no such component, or a setting is invalid.
@@ -71,33 +78,18 @@ def _load_definitions(module: str) -> dg.Definitions:
     # As `dagster dev` and `dg dev` do.
     sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
     try:
-        loaded = [*_definitions_of(vars(importlib.import_module(module)).values())]
+        found = loadable_targets_from_loaded_module(importlib.import_module(module))[0].target_definition
+        definitions = found() if callable(found) else found  # a function with the decorator `@definitions`
     except Exception as error:
         raise ValueError(f"cannot load {module}: {str(error) or type(error).__name__}") from error
-    if len(loaded) != 1:
-        raise ValueError(f"{module} must have one Definitions object, but has {len(loaded)}")
-    return loaded[0]
-
-
-def _definitions_of(values: Iterable[object]) -> Iterator[dg.Definitions]:
-    """Yield the `Definitions` among the values of a module, and those returned by functions with `@definitions`."""
-    decorated = type(dg.definitions(lambda: dg.Definitions()))
-    for value in {id(value): value for value in values}.values():
-        if isinstance(value, dg.Definitions):
-            yield value
-        elif isinstance(value, decorated):
-            yield value()
+    if isinstance(definitions, dg.Definitions):
+        return definitions
+    raise ValueError(f"{module} has no Definitions object")
 
 
 def _module_of_current_folder() -> str | None:
-    """Return the module of the definitions of the `dg` project in the current folder; None if it is not a project."""
-    for file_name, table in (("dg.toml", ()), ("pyproject.toml", ("tool", "dg"))):
-        try:
-            settings = tomllib.loads(Path(file_name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        for name in (*table, "project"):
-            settings = settings.get(name, {})
-        if root_module := settings.get("root_module"):
-            return str(settings.get("code_location_target_module") or f"{root_module}.definitions")
-    return None
+    try:
+        origins = get_origins_from_toml("pyproject.toml")
+    except (OSError, ValueError):
+        return None
+    return next((origin.loadable_target_origin.module_name for origin in origins), None)

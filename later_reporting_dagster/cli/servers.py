@@ -11,14 +11,7 @@ import click
 from starlette.types import ASGIApp
 
 from later_reporting_dagster import sandbox as sandbox_package
-from later_reporting_dagster.cli.options import (
-    FiniteNumber,
-    current_project,
-    list_and_exit,
-    one_line_errors,
-    prefix_errors_with,
-    yesterday,
-)
+from later_reporting_dagster.cli.options import FiniteNumber, current_project, prefix_errors_with, yesterday
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.endpoint import serve as serve_app
@@ -69,11 +62,21 @@ def _serve(
         serve_app(app, host=host, port=port, on_ready=print_settings)
 
 
-api_version_option = click.option(
-    "--api-version", default="paged", type=click.Choice(list(API_VERSIONS)),
-    help="API version that the sandbox serves: paged (numbered pages with totals) or cursor (cursors without"
-    " totals; a query names its metrics).",
-)  # fmt: skip
+def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) -> Callable[[_Command], _Command]:
+    """Return an option with probabilities by name, such as `http-500:0.03`; `list` prints the known names."""
+
+    def parse(context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+        if "list" in texts:
+            for each, described in known.items():
+                click.echo(f"{each:<25} {described.description}")
+            context.exit()
+        try:
+            return sandbox_package.parse_rates(texts, known=known, kind=kind)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    help = f"{help}; repeatable. `{name} list` lists all."
+    return click.option(name, multiple=True, metavar="NAME:PROBABILITY", callback=parse, help=help)
 
 
 @click.command()
@@ -81,37 +84,24 @@ api_version_option = click.option(
 @click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the data and of the faults.")
 @click.option("--instances", default=8, type=click.IntRange(1), help="Instances, besides two from the API reference.")
 @click.option("--posts-per-day", default=20, type=click.IntRange(0), help="Average posts per day and instance.")
-@click.option("--latency", "latency_seconds", default=0.0, type=FiniteNumber(0), help="Seconds before a response.")
-@click.option("--requests-per-window", default=120, type=click.IntRange(1), help="Rate limit: requests per window.")
-@click.option("--window", "window_seconds", default=60.0, type=_POSITIVE, help="Rate limit: seconds per window.")
-@click.option("--token-lifetime", "token_lifetime_seconds", default=43_200, type=click.IntRange(1), help="In seconds.")
-@api_version_option
+@click.option("--requests-per-window", default=120, type=click.IntRange(1), help="Rate limit: requests per minute.")
 @click.option(
-    "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY",
-    callback=list_and_exit({name: fault.description for name, fault in sandbox_package.FAULTS.items()}),
-    help="Inject a fault into a share of the requests, such as http-500:0.03; repeatable. `--fault list` lists all.",
+    "--api-version", default="paged", type=click.Choice(list(API_VERSIONS)),
+    help="API version: paged (numbered pages with totals) or cursor (cursors without totals; a query names its"
+    " metrics).",
 )  # fmt: skip
-@click.option(
-    "--malformed-row", "malformed_rows", multiple=True, metavar="NAME:SHARE",
-    callback=list_and_exit({name: row.description for name, row in sandbox_package.MALFORMATIONS.items()}),
-    help="Alter a share of the rows, such as nan:0.01; repeatable. `--malformed-row list` lists all.",
-)  # fmt: skip
-@click.option(
-    "--refuse-campaign-metric", "refused_campaign_metrics", multiple=True, metavar="NAME",
-    help="Offer no such metric of campaigns, such as paidAdSpend; repeatable.",
-)  # fmt: skip
-@one_line_errors
+@_rates_option("--fault", sandbox_package.FAULTS, kind="fault", help="Inject a fault into a share of the requests")
+@_rates_option("--malformed-row", sandbox_package.MALFORMATIONS, kind="malformed row", help="Alter a share of the rows")
 def sandbox(
     *,
     host: str,
     port: int,
     seed: int,
-    instances: int,
-    posts_per_day: int,
+    requests_per_window: int,
     api_version: str,
-    faults: tuple[str, ...],
-    malformed_rows: tuple[str, ...],
-    **settings: Any,
+    fault: dict[str, float],
+    malformed_row: dict[str, float],
+    **world_options: int,
 ) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
 
@@ -124,25 +114,17 @@ def sandbox(
 
     A request with the header `X-Sandbox-Faults: off` gets no fault.
     """  # noqa: D301 - click reads the character
-    with prefix_errors_with("--fault"):
-        fault_rates = sandbox_package.parse_rates(faults, known=sandbox_package.FAULTS, kind="fault")
-    with prefix_errors_with("--malformed-row"):
-        row_rates = sandbox_package.parse_rates(
-            malformed_rows, known=sandbox_package.MALFORMATIONS, kind="malformed row"
-        )
-    with prefix_errors_with("--refuse-campaign-metric"):
-        options = sandbox_package.SandboxOptions(api_version=API_VERSIONS[api_version], **settings)
     world = sandbox_package.World(
         first_day=sandbox_package.two_years_before(yesterday()),
         last_day=yesterday(),
         seed=seed,
-        instances=instances,
-        posts_per_day=posts_per_day,
         extra_instance_ids=sandbox_package.EXAMPLE_INSTANCE_IDS,
+        **world_options,
     )
-    app = sandbox_package.FaultMiddleware(
-        world, faults=fault_rates, malformed_rows=row_rates, seed=seed, options=options
+    options = sandbox_package.SandboxOptions(
+        requests_per_window=requests_per_window, api_version=API_VERSIONS[api_version]
     )
+    app = sandbox_package.FaultMiddleware(world, faults=fault, malformed_rows=malformed_row, seed=seed, options=options)
     comments = sandbox_package.BANNER, f"Posts from {world.first_day} to {world.last_day} (UTC); other days are empty."
     credentials = {"LATER_CLIENT_ID": options.client_id, "LATER_CLIENT_SECRET": options.client_secret}
     _serve(app, host=host, port=port, comments=comments, credentials=credentials)
@@ -151,18 +133,14 @@ def sandbox(
         click.echo(f"{name:<25} {count}")
 
 
-def _read_clients(_context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Client, ...]:
+def _read_clients(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> tuple[Client, ...]:
     """Return the clients of a TOML file; none without a file."""
-    if value is None:
+    if path is None:
         return ()
-    try:
-        clients, mode = parse_clients(Path(value).read_text(encoding="utf-8")), Path(value).stat().st_mode
-    except OSError as error:
-        raise click.BadParameter(f"{value}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.BadParameter(f"{value}: {error}") from error
+    with prefix_errors_with(f"--clients {path}"):
+        clients, mode = parse_clients(path.read_text(encoding="utf-8")), path.stat().st_mode
     if mode & (stat.S_IRGRP | stat.S_IROTH):
-        click.echo(f"{value} can be read by other users of this machine: chmod 600 {value}", err=True)
+        click.echo(f"{path} can be read by other users of this machine: chmod 600 {path}", err=True)
     return clients
 
 
@@ -170,7 +148,7 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
 @_address_options
 @click.option("--no-auth", is_flag=True, help="Require no token. Only on a loopback address.")
 @click.option(
-    "--clients", metavar="FILE", type=click.Path(), callback=_read_clients,
+    "--clients", metavar="FILE", type=click.Path(path_type=Path), callback=_read_clients,
     help="TOML file of several clients, each with its instances.",
 )  # fmt: skip
 @click.option(
@@ -184,7 +162,6 @@ def _read_clients(_context: click.Context, parameter: click.Parameter, value: st
     "--snapshot-directory", type=click.Path(file_okay=False, exists=True, writable=True),
     help="Directory of temporary files. Default: that of the system.",
 )  # fmt: skip
-@one_line_errors
 def serve(
     *, host: str, port: int, no_auth: bool, clients: tuple[Client, ...], api_version: str, **settings: Any
 ) -> None:
@@ -216,7 +193,8 @@ def serve(
         clients=known_clients, api_version=API_VERSIONS.get(api_version), metrics=project.settings.metrics, **settings
     )
     lake = project.later.lake()
-    _log_to_standard_error()
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("later_reporting_dagster.serve").setLevel(logging.INFO)
     _serve(lake_app(lake, options), host=host, port=port, comments=[f"Serves {lake.root}"])
 
 
@@ -238,13 +216,3 @@ def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, 
             " authentication to this machine only: --no-auth"
         )
     return tuple(clients)
-
-
-def _log_to_standard_error() -> None:
-    """Print the log of the server, and nothing of other loggers."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("later_reporting_dagster.serve")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from itertools import groupby
 from typing import Any
 
 import dagster as dg
@@ -23,7 +22,13 @@ from later_reporting_dagster.defs.events import (
     version_tags,
     written_metadata,
 )
-from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, range_tags, selected_range
+from later_reporting_dagster.defs.partitions import (
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    blocks_of,
+    range_tags,
+    selected_range,
+)
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
@@ -233,24 +238,21 @@ def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetK
             asset = graph.get(key)
             # The storage ids of what another code version has made, by partition.
             outdated = {
-                record.partition_key: record.storage_id
+                str(record.partition_key): record.storage_id
                 for record in newest_materializations(context.instance, key)
                 if code_version_of(record) != asset.code_version
             }
             if asset.partitions_def is None:
                 unpartitioned.update((key, newest) for newest in outdated.values())
                 continue
-            partitions = asset.partitions_def.get_partition_keys()
-            for is_outdated, block in groupby(partitions, key=outdated.__contains__):
-                if is_outdated:
-                    days = [*block]
-                    # Dagster runs each key once: a run that fails is not repeated every hour.
-                    newest = max(outdated[day] for day in days)
-                    yield dg.RunRequest(
-                        run_key=f"{key.to_user_string()} {days[0]} {asset.code_version} {newest}",
-                        asset_selection=[key],
-                        tags={RANGE_START_TAG: days[0], RANGE_END_TAG: days[-1]},
-                    )
+            for block in blocks_of(asset.partitions_def.get_partition_keys(), outdated):
+                # Dagster runs each key once: a run that fails is not repeated every hour.
+                newest = max(outdated[partition] for partition in block)
+                yield dg.RunRequest(
+                    run_key=f"{key.to_user_string()} {block[0]} {asset.code_version} {newest}",
+                    asset_selection=[key],
+                    tags={RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]},
+                )
         if unpartitioned:
             versions = " ".join(f"{graph.get(key).code_version}" for key in unpartitioned)
             yield dg.RunRequest(run_key=f"{versions} {max(unpartitioned.values())}", asset_selection=[*unpartitioned])

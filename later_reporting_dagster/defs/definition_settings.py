@@ -48,22 +48,23 @@ _REFERENCE = re.compile(r"""\{\{\s*env(?:\.(\w+)|\(\s*["'](\w+)["']\s*\))\s*\}\}
 _TEMPLATE = re.compile(r"\{\{|\{%")
 
 
-def _split_names(names: str | Iterable[object]) -> tuple[str, ...]:
+def split_names(names: str | Iterable[object]) -> tuple[str, ...]:
+    """Return comma-separated names, or those of a list in YAML, without spaces around them."""
     items = names.split(",") if isinstance(names, str) else map(str, names)
     return tuple(name for item in items if (name := item.strip()))
 
 
 def _selected_assets(names: str | Iterable[object]) -> tuple[str, ...]:
     """Return the assets that are named, or all; without those that are named with a minus sign before them."""
-    left_out = [name.removeprefix("-") for name in _split_names(names) if name.startswith("-")]
-    named = [name for name in _split_names(names) if not name.startswith("-")]
+    left_out = [name.removeprefix("-") for name in split_names(names) if name.startswith("-")]
+    named = [name for name in split_names(names) if not name.startswith("-")]
     if unknown := [name for name in (*named, *left_out) if name not in ASSET_NAMES]:
         raise ValueError(f"there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}")
     return tuple(name for name in ASSET_NAMES if name in (named or ASSET_NAMES) and name not in left_out)
 
 
 def _parsed_by(parse: Callable[[str], tuple[Metric, ...]]) -> BeforeValidator:
-    return BeforeValidator(lambda names: parse(",".join(_split_names(names))))
+    return BeforeValidator(lambda names: parse(",".join(split_names(names))))
 
 
 # Not `Resolver.default`, whose type Dagster ignores.
@@ -81,7 +82,7 @@ class DefinitionSettings(dg.Model):
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
         description="Prefix of the names of jobs, schedules, sensors, resources, groups and the pool.",
     )
-    key_prefix: Annotated[tuple[str, ...], BeforeValidator(_split_names), NAMES_IN_YAML] = Field(
+    key_prefix: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
         default=(), description="Prefix of all asset keys. Default: the name."
     )
     tables: Annotated[tuple[str, ...], BeforeValidator(_selected_assets), NAMES_IN_YAML] = Field(

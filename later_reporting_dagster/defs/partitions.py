@@ -1,7 +1,8 @@
 """Partitions: UTC days, and the ISO weeks and calendar months of the rollups."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
 import dagster as dg
 from dagster import AssetExecutionContext
@@ -32,6 +33,11 @@ def range_tags(start: date, end: date, *, period: Cadence = Cadence.DAY) -> dict
     """Return the run tags that select the days `start` to `end`, inclusive, or their weeks or months."""
     first, last = first_day_of(period, start), first_day_of(period, end)
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+
+
+def blocks_of(partitions: Iterable[str], selected: Container[str]) -> list[list[str]]:
+    """Return the selected partitions as blocks of neighbours, because a run materializes a range."""
+    return [[*block] for is_selected, block in groupby(partitions, key=selected.__contains__) if is_selected]
 
 
 def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:

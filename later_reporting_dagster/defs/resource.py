@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,6 +36,7 @@ from later_reporting_dagster.defs.definition_settings import (
     resolved,
     resolved_options,
     setting_name,
+    split_names,
     variable_name,
     without_bounds,
 )
@@ -69,14 +70,10 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
     """A setting is missing or invalid. The message names its environment variable and its field, and the fix.
 
     In a run it is a failure that is not retried, because a retry would fail the same way.
-
-    Attributes:
-        fields: the fields of the resource that the message is about.
     """
 
-    def __init__(self, message: str, *, fields: Sequence[str] = ()) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message, allow_retries=False)
-        self.fields = tuple(fields)
 
 
 class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: ignore[type-arg]
@@ -156,8 +153,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         try:
             super().__init__(**values)
         except ValidationError as error:
-            fields = [str(each["loc"][0]) for each in error.errors()]
-            raise InvalidSetting(describe_invalid(error), fields=fields) from None
+            raise InvalidSetting(describe_invalid(error)) from None
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -236,8 +232,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             empty = "LATER_CLIENT_SECRET" if self.client_id else "LATER_CLIENT_ID" if self.client_secret else None
             raise InvalidSetting(
                 "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
-                + (f" ({empty} is empty)" if empty else ""),
-                fields=["client_id", "client_secret", "access_token"],
+                + (f" ({empty} is empty)" if empty else "")
             )
         with _invalid_setting("client_id", "client_secret"):
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
@@ -267,7 +262,9 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     def api_url(self) -> str:
         """Return the URL of the API; in demo mode that of the sandbox, which is started if necessary."""
-        return demo_sandbox(newest_day(datetime.now(UTC))) if self.demo_mode else self.base_url
+        if not self.demo_mode:
+            return self.base_url
+        return demo_sandbox(newest_day(datetime.now(UTC)), self.selected_api_version() or PAGED)
 
     def selected_api_version(self) -> ApiVersion | None:
         """Return the configured API version; None to detect it."""
@@ -293,13 +290,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     def configured_instances(self) -> tuple[str, ...]:
         """Return the instances named in `instance_ids`, without duplicates; empty to fetch all instances."""
-        names = tuple(dict.fromkeys(name.strip() for name in self.instance_ids.split(",") if name.strip()))
         with _invalid_setting("instance_ids"):
-            if self.instance_ids and not names:
-                raise ValueError(f"{self.instance_ids!r} names no instance: leave it empty to fetch all")
-            for name in names:
-                encode_instance_id(name)
-        return names
+            return parse_instance_ids(self.instance_ids) if self.instance_ids else ()
 
     async def listed_instances(self) -> tuple[str, ...]:
         """Fetch the instances that the API lists, without duplicates; one request per 100."""
@@ -312,6 +304,16 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             return await client.fetch_campaigns(instance_ids)
 
 
+def parse_instance_ids(text: str) -> tuple[str, ...]:
+    """Return comma-separated instance ids, without duplicates, checked to be usable as partitions."""
+    instance_ids = tuple(dict.fromkeys(split_names(text)))
+    if not instance_ids:
+        raise ValueError(f"{text!r} names no instance: omit it to fetch all")
+    for instance_id in instance_ids:
+        encode_instance_id(instance_id)
+    return instance_ids
+
+
 def _is_read_early(resource: type[BaseModel], name: str) -> bool:
     return resource.model_fields[name].annotation in (float, bool)
 
@@ -321,7 +323,7 @@ def _invalid_setting(*fields: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise InvalidSetting(f"{', '.join(map(setting_name, fields))}: {error}", fields=fields) from None
+        raise InvalidSetting(f"{', '.join(map(setting_name, fields))}: {error}") from None
 
 
 def _check_secret(name: str, value: Any) -> None:
@@ -333,6 +335,5 @@ def _check_secret(name: str, value: Any) -> None:
     elif not is_reference(value):
         raise InvalidSetting(
             f'{setting_name(name)}: write it as "{{{{ env.NAME }}}}", or as a text with that in it, so that it is read'
-            " from the environment when a run starts, and stored nowhere",
-            fields=[name],
+            " from the environment when a run starts, and stored nowhere"
         )

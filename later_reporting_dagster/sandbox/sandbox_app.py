@@ -118,13 +118,13 @@ class _SyntheticStore:
 
 
 @cache
-def demo_sandbox(last_day: date) -> str:
+def demo_sandbox(last_day: date, api_version: ApiVersion) -> str:
     """Return the URL of the sandbox of the demo mode, which replaces the API and accepts the default credentials.
 
-    There is one per process and last day of posts. Each returns the same posts for the days that it covers.
+    There is one per process, last day and API version. Each returns the same posts for the days that it covers.
     """
     # A rate limit would only slow the demo down.
-    options = SandboxOptions(requests_per_window=1_000_000)
+    options = SandboxOptions(requests_per_window=1_000_000, api_version=api_version)
     world = World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
     stack = ExitStack()
     atexit.register(stack.close)

@@ -41,15 +41,6 @@ def test_compact_prints_one_line_per_table(user: User, monkeypatch: pytest.Monke
     assert "posts_published: 0 months written, 1 unchanged" in again.stdout
 
 
-def test_compact_asset_option_selects_one_table(user: User) -> None:
-    for asset in ("posts_published", "post_metrics_daily"):
-        fill(user, asset)
-    result = user.run("compact", "--asset", "later/posts_published")
-    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["posts_published"]
-    assert len(months(user)) == 1
-    assert user.run("compact", "--asset", "organic_paid_daily").exit_code == 2
-
-
 def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_RESTATE_DAYS", "730")
     lake = Lake(str(user.lake))

@@ -32,12 +32,11 @@ class TwoRuns:
     after_second: dict[str, tuple[bytes, int]]
 
 
-def demo(directory: Path, *options: str) -> str:
+def demo(directory: Path, **variables: str) -> str:
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
-    small = ["--days", "2", "--instances", "2", "--posts-per-day", "3"]
     result = subprocess.run(
-        [*command, *small, *options],
-        env=environment(),
+        [*command, "--days", "2"],
+        env={**environment(), **variables},
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,
@@ -75,7 +74,7 @@ def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) ->
     assert raw == {
         f"{day}/instance_id={instance}/part-0.parquet"
         for day in (newest - timedelta(days=1), newest)
-        for instance in ("instance_000", "instance_001")
+        for instance in ("instance_000", "instance_001", "instance_002", "instance_003")
     }
 
 
@@ -84,7 +83,7 @@ def test_demo_second_run_rewrites_no_file(two_runs: TwoRuns) -> None:
 
 
 def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(two_runs: TwoRuns, tmp_path: Path) -> None:
-    demo(tmp_path, "--api-version", "cursor")
+    demo(tmp_path, LATER_API_VERSION="cursor")
 
     assert without_times(files(tmp_path / "lake")) == without_times(two_runs.after_first)
 
@@ -95,9 +94,8 @@ def test_demo_prints_where_everything_is(two_runs: TwoRuns) -> None:
     lake, home, ui, page = two_runs.output.splitlines()[-4:]
     assert lake == f"The lake:      {two_runs.directory}/lake"
     assert home == f"Dagster home:  {two_runs.directory}/dagster-home"
-    command = f" demo --directory {two_runs.directory} --days 2 --instances 2 --posts-per-day 3 --ui"
     assert ui.startswith("See it in the UI:  ")
-    assert ui.endswith(command)
+    assert ui.endswith(f" demo --directory {two_runs.directory} --days 2 --ui")
     assert page == f"The report:    {report}"
     assert report.read_bytes().startswith(b"<!doctype html>")
 

@@ -2,15 +2,13 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.cli.refresh import _ranges
 from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES, WEEKLY
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User, error_line
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
@@ -95,13 +93,6 @@ def test_refresh_computes_only_days_that_were_fetched_since(refreshed: User, ser
     assert written["costs_by_campaign"].startswith("changed; ")
     assert written["organic_paid_overall"].startswith("unchanged; ")
     assert refresh(refreshed).keys() == {*ALWAYS}
-
-
-def test_refresh_leaves_out_what_is_between_outdated_partitions() -> None:
-    first, second, fourth = (date(2024, 3, number) for number in (1, 2, 4))
-    assert [*_ranges(DAILY, [first, second, fourth])] == [(first, second), (fourth, fourth)]
-    weeks = [date(2024, 2, 26), date(2024, 3, 4), date(2024, 3, 18)]
-    assert [*_ranges(WEEKLY, weeks)] == [(weeks[0], weeks[1]), (weeks[2], weeks[2])]
 
 
 def test_refresh_restores_missing_files(refreshed: User) -> None:

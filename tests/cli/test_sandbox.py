@@ -57,7 +57,6 @@ def test_sandbox_prints_settings_of_a_client_and_the_days_that_have_posts(host: 
         (["--fault", "http-599:0.1"], "'http-599'"),
         (["--fault", "http-500:0.7", "--fault", "http-503:0.7"], "1.4"),
         (["--malformed-row", "nan:all"], "'nan:all'"),
-        (["--refuse-campaign-metric", "smiles"], "--refuse-campaign-metric: unknown campaign metric: smiles"),
     ],
 )
 def test_sandbox_rejects_an_invalid_fault_before_it_serves(options: list[str], message: str) -> None:

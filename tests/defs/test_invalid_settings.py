@@ -61,7 +61,7 @@ LAKE_SETTINGS = [
     InvalidValue("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
 ]
 INSTANCE_SETTINGS = [
-    InvalidValue("instance_ids", ",", rf"{INSTANCES}',' names no instance: leave it empty to fetch all"),
+    InvalidValue("instance_ids", ",", rf"{INSTANCES}',' names no instance: omit it to fetch all"),
     InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
 LOAD_SETTINGS = [
