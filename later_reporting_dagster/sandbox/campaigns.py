@@ -194,9 +194,11 @@ class CampaignStore:
         """Return the first and the last date of the posts of each campaign that has any, by its id."""
         rows, ids, starts = _by_campaign(self._world, self._posts.rows())
         times = self._world.posts.published_ms[rows]
-        first, last = (json_times(extreme.reduceat(times, starts)) for extreme in (np.minimum, np.maximum))
-        dates = ({"firstPostDate": first, "lastPostDate": last} for first, last in zip(first, last, strict=True))
-        return dict(zip(ids.tolist(), dates, strict=True))
+        first_dates, last_dates = (json_times(extreme.reduceat(times, starts)) for extreme in (np.minimum, np.maximum))
+        return {
+            campaign_id: {"firstPostDate": first, "lastPostDate": last}
+            for campaign_id, first, last in zip(ids.tolist(), first_dates, last_dates, strict=True)
+        }
 
 
 def _by_campaign(world: World, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
