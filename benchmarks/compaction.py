@@ -36,8 +36,8 @@ def compaction(*, days: int = DAYS, rounds: int = 5) -> Table:
                 sizes = [path.stat().st_size for path in Path(root, "_compacted").rglob("*.parquet")]
                 files, size = copies.files, sum(sizes)
             else:
-                daily = [lake.read_metadata(TABLE_NAME, partition) for partition in lake.partitions(TABLE_NAME)]
-                files, size = len(daily), sum(facts.bytes for facts in daily if facts)
+                daily = lake.file_versions(TABLE_NAME).values()
+                files, size = len(daily), sum(version.bytes for version in daily)
             for columns, schema in (("all columns", POSTS_SCHEMA), ("columns of a rollup", ROLLUP_COLUMNS)):
                 seconds = [_read_seconds(lake, schema, rows=written) for _ in range(rounds)]
                 fastest = min(wall for wall, _ in seconds), min(cpu for _, cpu in seconds)

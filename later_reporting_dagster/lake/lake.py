@@ -196,25 +196,20 @@ class Lake:
     def rewrite(self, path: str, change: Callable[[pa.Table], pa.Table]) -> bool:
         """Replace all rows of a file by `change` of them, but not its metadata; return whether that made a difference.
 
-        If another process replaces the file meanwhile, its new rows are changed instead; but not if it does so just
-        before the write, which then brings the old rows back. So nothing else should write the file.
+        Nothing else may write the file meanwhile: its rows would be lost.
         """
-
-        def parse(data: bytes) -> tuple[bytes, pa.Table, Mapping[str, str]]:
-            return data, read_stored_rows(data), parse_metadata(data).key_values
-
-        while (stored := self._read_file(path, parse)) is not None:
-            data, rows, key_values = stored
-            if (changed := change(rows)).equals(rows):
-                return False
-            try:
-                new = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
-            except TypeError as error:
-                raise damaged_file_error(self.storage.location(path), error) from error
-            if self.storage.read(path) == data:
-                self.storage.write(path, new)
-                return True
-        return False
+        stored = self._read_file(path, lambda data: (read_stored_rows(data), parse_metadata(data).key_values))
+        if stored is None:
+            return False
+        rows, key_values = stored
+        if (changed := change(rows)).equals(rows):
+            return False
+        try:
+            data = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
+        except TypeError as error:
+            raise damaged_file_error(self.storage.location(path), error) from error
+        self.storage.write(path, data)
+        return True
 
     def read(
         self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
@@ -283,10 +278,7 @@ class Lake:
         return [name for name in self.storage.directories() if not name.startswith(("_", "."))]
 
     def files(self, table_name: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
-        """Return the files to read for partitions, which have to exist, by default for all: by path, what is in each.
-
-        They are the files that `read` reads.
-        """
+        """Return the files that `read` reads, by path, with the partitions in each. Given ones have to exist."""
         found = self.partitions(table_name) if partitions is None else sorted(partitions, key=partition_sort_key)
         files = {copy.path: [*copy.days] for copy in self._copies.current(table_name, found)}
         compacted = set(chain.from_iterable(files.values()))
@@ -303,7 +295,7 @@ class Lake:
             try:
                 return self.read_metadata(table_name, partition)
             except (LakeUnavailable, FileDamaged):
-                return FileMetadata(0, 0, "", {})
+                return FileMetadata(0, "", {})
 
         requested = list(partitions)
         found = zip(requested, map_concurrently(read, requested), strict=True)

@@ -44,7 +44,6 @@ class FileMetadata:
     """
 
     rows: int
-    bytes: int
     content_hash: str
     key_values: Mapping[str, str]
 
@@ -104,7 +103,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
         if name.startswith(_PREFIX.encode())
     }
     content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, len(data), content_hash, key_values)
+    return FileMetadata(footer.num_rows, content_hash, key_values)
 
 
 def has_content(data: bytes, content_hash: str) -> bool:

@@ -4,8 +4,6 @@ The page sets a chart's data `rows` and its signal `width`. Colours are CSS vari
 between light, dark and print without a script.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,6 +14,8 @@ Spec = dict[str, Any]
 _CHANNELS = ["organic", "paid", "other"]
 # page.css sets them for light, dark and print. Organic and paid also differ in lightness, for colour-blind readers.
 _COLOURS = ["var(--organic)", "var(--paid)", "var(--other)"]
+# No legend: the page has its own, which can wrap.
+_CHANNEL: Spec = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
 _INK, _MUTED, _RULE = "var(--ink)", "var(--muted)", "var(--rule)"
 # A placeholder: the page sets the actual width.
 _WIDTH = 640
@@ -39,34 +39,11 @@ _CONFIG: Spec = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart of the report.
-
-    Attributes:
-        name: its key in the page's data, and part of the id of its element.
-        title: what it shows; not in the specification, because the page has its own headings.
-        is_bars: whether it has bars; otherwise it has lines over time.
-    """
-
-    name: str
-    title: str
-    is_bars: bool = True
-
-
-CHARTS: Sequence[Chart] = (
-    Chart("impressions", "Impressions by day", is_bars=False),
-    Chart("engagements", "Engagements by day", is_bars=False),
-    Chart("platform_rates", "Engagement rate by platform, percent"),
-    Chart("content_rates", "Engagement rate by content type, percent"),
-)
-
-
 @cache
-def compiled_chart(chart: Chart) -> Spec:
-    """Return a chart as a Vega specification, without rows."""
-    compiled: Spec = vl_convert.vegalite_to_vega(_specification(chart), vl_version="6.1")
-    return compiled
+def charts() -> dict[str, Spec]:
+    """Return the charts as Vega specifications without rows, by their key in the page's data."""
+    over_time, bars = _compiled(_over_time()), _compiled(_bars())
+    return {"impressions": over_time, "engagements": over_time, "platform_rates": bars, "content_rates": bars}
 
 
 @cache
@@ -85,15 +62,8 @@ def vega_script() -> str:
     return script
 
 
-def _specification(chart: Chart) -> Spec:
-    spec = _bars() if chart.is_bars else _over_time()
-    # No legend: the page has its own, which can wrap.
-    channels = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
-    # `"channel": True` is our placeholder for the colour encoding that all layers share.
-    for layer in spec["layer"]:
-        if layer["encoding"].pop("channel", False):
-            layer["encoding"]["color"] = channels
-    return {
+def _compiled(spec: Spec) -> Spec:
+    with_common = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "data": {"name": "rows", "values": []},
         "width": _WIDTH,
@@ -102,6 +72,8 @@ def _specification(chart: Chart) -> Spec:
         **spec,
         "config": _CONFIG,
     }
+    compiled: Spec = vl_convert.vegalite_to_vega(with_common, vl_version="6.1")
+    return compiled
 
 
 def _bars() -> Spec:
@@ -129,7 +101,7 @@ def _bars() -> Spec:
             "tooltip": {"field": "tooltip"},
         },
         "layer": [
-            {"mark": "bar", "encoding": {"x": x, "channel": True}},
+            {"mark": "bar", "encoding": {"x": x, "color": _CHANNEL}},
             {
                 "mark": {"type": "text", "align": "left", "baseline": "middle", "dx": 5, "color": _INK},
                 "encoding": {"x": x | {"field": "end"}, "text": {"field": "label"}},
@@ -171,12 +143,12 @@ def _over_time() -> Spec:
             },
             {
                 "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"y": value, "strokeDash": dashes, "channel": True},
+                "encoding": {"y": value, "strokeDash": dashes, "color": _CHANNEL},
             },
             {
                 "transform": [{"filter": "datum.alone"}],
                 "mark": {"type": "point", "filled": True, "size": 24},
-                "encoding": {"y": value, "channel": True},
+                "encoding": {"y": value, "color": _CHANNEL},
             },
             {"mark": {"type": "rule", "opacity": 0, "strokeWidth": 8}, "encoding": {"tooltip": {"field": "tooltip"}}},
         ],

@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
-from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_script
+from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.periods import WINDOWS
 
@@ -93,7 +93,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
             }
             for each in data.quarantined
         ],
-        "charts": {chart.name: compiled_chart(chart) for chart in CHARTS},
+        "charts": charts(),
     }
 
 

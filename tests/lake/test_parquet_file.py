@@ -112,7 +112,7 @@ def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
         b"later_reporting.queries": "[…]".encode(),
     }
     metadata = parse_metadata(data)
-    assert (metadata.rows, metadata.bytes, metadata.content_hash) == (3, len(data), content_hash_of(table))
+    assert (metadata.rows, metadata.content_hash) == (3, content_hash_of(table))
     assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
 
 
