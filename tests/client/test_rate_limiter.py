@@ -214,8 +214,10 @@ def test_limit_is_kept_without_sharing_if_the_file_cannot_be_written(time, tmp_p
 
 def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tmp_path, monkeypatch):
     path, polled = tmp_path / "rate", threading.Event()
+    threads: list[threading.Thread] = []
 
     def poll(seconds: float) -> None:
+        threads.append(threading.current_thread())
         polled.set()
         threading.Event().wait(seconds)
 
@@ -230,6 +232,7 @@ def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tm
         assert await acquired == 0
 
     asyncio.run(scenario())
+    assert threading.main_thread() not in threads
 
 
 def test_limiters_that_share_a_file_neither_exceed_the_limit_nor_waste_a_slot(tmp_path):

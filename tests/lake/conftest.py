@@ -48,10 +48,6 @@ class BucketFileSystem(MemoryFileSystem):
         self.requests.append(f"get {path}")
         return super().cat_file(path, *args, **options)
 
-    def pipe_file(self, path: str, *args: Any, **options: Any) -> None:
-        self.requests.append(f"put {path}")
-        super().pipe_file(path, *args, **options)
-
     def info(self, path: str, **_: Any) -> Any:
         raise AssertionError("a request for one file alone")
 

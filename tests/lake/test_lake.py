@@ -25,7 +25,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
-from tests.lake.conftest import DAY, BucketFileSystem, files_of, remote_lake, rows
+from tests.lake.conftest import DAY, files_of, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
@@ -43,14 +43,6 @@ def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> 
     size = lake.file_versions("posts")[DAY].bytes
     assert first == WriteResult(lake.url("posts", DAY), 20, size, metadata.content_hash, changed=True)
     assert again == WriteResult(lake.url("posts", DAY), 20, size, metadata.content_hash, changed=False)
-
-
-def test_new_file_of_an_object_store_is_one_put_under_its_final_name() -> None:
-    lake = remote_lake("bucket")
-    BucketFileSystem.requests.clear()
-    lake.write("posts", DAY, rows())
-    puts = [request.partition("/lake/")[2] for request in BucketFileSystem.requests if request.startswith("put ")]
-    assert puts == [partition_path("posts", DAY)]
 
 
 def test_write_all_returns_the_results_of_single_writes(lake: Lake) -> None:
