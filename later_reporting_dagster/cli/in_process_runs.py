@@ -62,7 +62,8 @@ def materialize(
 ) -> RunOutcome:
     """Materialize and check assets in one run, with progress bars. Failures are part of the returned outcome.
 
-    All assets must have the same kind of partitions; `range_tags` selects some. Each asset gets the config.
+    All assets must have the same kind of partitions; `range_tags` selects some. Each asset gets the config. An
+    interrupted run raises a `ClickException`.
     """
     settings = project.settings
     job = project.definitions.resolve_implicit_global_asset_job_def()
