@@ -20,7 +20,7 @@ from later_reporting_dagster.cli.options import (
     yesterday,
 )
 from later_reporting_dagster.cli.servers import sandbox, serve
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_BY_DAY, RAW_TABLES
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, RAW_NAMES
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
 
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-POSTS_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
-FETCHED_ASSETS = tuple(table.name for table in FETCHED_BY_DAY)
-QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
+QUARANTINED_ASSETS = (*FETCHED_NAMES, CAMPAIGNS_TABLE)
 MAX_LISTED_FAILURES = 50
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -142,7 +140,7 @@ def backfill(
                 " credentials.",
                 err=True,
             )
-    if asset in FETCHED_ASSETS:
+    if asset in FETCHED_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
     elif asset == REPORT:
         click.echo(f"Next: open {project.report_location()}")
@@ -153,7 +151,7 @@ def backfill(
 
 def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
     """Return the days to materialize, checked to fit the asset; None if it has no partitions."""
-    if asset not in (*FETCHED_ASSETS, *CADENCES):
+    if asset not in (*FETCHED_NAMES, *CADENCES):
         if start or end:
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None
@@ -174,7 +172,7 @@ def _run_config(asset: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that are set, checked to apply to the asset."""
     config = {name: value for name, value in options.items() if value}
     for name in config:
-        applies_to = POSTS_ASSETS if name == "instances" else FETCHED_ASSETS
+        applies_to = RAW_NAMES if name == "instances" else FETCHED_NAMES
         if asset not in applies_to:
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} applies to {', '.join(applies_to)}: omit it for {asset}")
@@ -218,7 +216,7 @@ def compact() -> None:
     """
     project = current_project()
     lake, restate_days = project.later.lake(), project.settings.restate_days
-    for asset in POSTS_ASSETS:
+    for asset in RAW_NAMES:
         compaction = lake.compact(asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
 

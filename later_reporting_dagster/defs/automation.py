@@ -33,7 +33,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
@@ -146,7 +146,7 @@ def build_automation(
         description="Compacts the months that were closed or restated since the last run.",
     )
     # It fetches missing files, also without the asset `instances`.
-    if {INSTANCES_TABLE, *(raw_table.name for raw_table in RAW_TABLES)} & {*settings.tables}:
+    if {INSTANCES_TABLE, *RAW_NAMES} & {*settings.tables}:
         sensors.insert(0, _instances_sensor(settings, posts_job))
     return {
         "jobs": [posts_job, checks_job, compaction_job],
@@ -187,7 +187,7 @@ def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.Sch
 
 
 def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
-    names = [raw_table.name for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+    names = [name for name in RAW_NAMES if name in settings.tables]
 
     @dg.op(name=f"{settings.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={settings.resource_key})
     def compact(context: dg.OpExecutionContext) -> None:
@@ -293,9 +293,9 @@ def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.Sensor
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         # The days of each instance that are missing in at least one of the raw tables.
         missing: dict[str, set[date]] = {}
-        for raw_table in RAW_TABLES:
-            if raw_table.name in settings.tables:
-                for name, lacking in missing_days(days, configured or listed, files[raw_table.name]).items():
+        for table_name in RAW_NAMES:
+            if table_name in settings.tables:
+                for name, lacking in missing_days(days, configured or listed, files[table_name]).items():
                     missing.setdefault(name, set()).update(lacking)
         cursor = parse_cursor(context.cursor)
         requested, after = plan_requests(
@@ -329,7 +329,7 @@ def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.Sensor
 
 def _days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
-    keys = {settings.asset_key(raw_table.name) for raw_table in RAW_TABLES}
+    keys = {settings.asset_key(name) for name in RAW_NAMES}
     days: set[date] = set()
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
         fetches = run.asset_selection & keys if run.asset_selection else run.job_name == f"{settings.name}_posts"
@@ -347,7 +347,7 @@ def _missing_files_request(
     """
     pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
     configs: dict[str, dict[str, Any]] = {
-        **{raw_table.name: {"pairs": pairs, "only_missing": True} for raw_table in RAW_TABLES},
+        **dict.fromkeys(RAW_NAMES, {"pairs": pairs, "only_missing": True}),
         CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
     }
     ops = {settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs}

@@ -22,7 +22,7 @@ from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_M
 from later_reporting_dagster.contract.days import due_day, expected_days
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
 DEFAULT_NAME = "later"
@@ -31,7 +31,7 @@ REPORT = "organic_paid_report"
 METADATA_PREFIX = "later_reporting/"
 # All assets of this project, in the order of their lineage.
 ASSET_NAMES = (
-    *(table.name for table in RAW_TABLES),
+    *RAW_NAMES,
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -143,7 +143,7 @@ class DefinitionSettings(dg.Model):
     @property
     def fetched_tables(self) -> tuple[str, ...]:
         """The tables that the daily run fetches from the API."""
-        fetched = {*(table.name for table in RAW_TABLES), CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE}
+        fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE}
         return tuple(name for name in self.tables if name in fetched)
 
     def expected_days(self, now: datetime) -> list[date]:

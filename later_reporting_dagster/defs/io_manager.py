@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame
-from later_reporting_dagster.lake.tables import RAW_TABLES, ColumnType
+from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
 
 _Frame = TypeVar("_Frame")
 
@@ -209,7 +209,7 @@ def _describe_missing(
     instance_ids: Collection[str] | None = None,
 ) -> str:
     instances: Collection[str | None] = (None,)
-    if table.name in {raw_table.name for raw_table in RAW_TABLES}:
+    if table.name in RAW_NAMES:
         instances = instance_ids or known_instances(lake) or instances
     return describe_missing(missing_days(days, instances, stored), instances=len(instances))
 

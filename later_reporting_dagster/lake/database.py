@@ -29,7 +29,7 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.storage import MAX_THREADS, LakeUnavailable, Storage, map_concurrently
-from later_reporting_dagster.lake.tables import DATE, RAW_TABLES, ColumnType, Table, schema_of, with_date_field
+from later_reporting_dagster.lake.tables import DATE, RAW_NAMES, ColumnType, Table, schema_of, with_date_field
 
 if TYPE_CHECKING:
     import duckdb
@@ -249,7 +249,7 @@ def glob_select(table: Table, root: str) -> str:
     Without files, DuckDB ignores the schema and returns a column `empty`; the `UNION` has the columns of the table.
     """
     in_path = [DATE.name] if table.is_partitioned else []
-    if table.name in {raw_table.name for raw_table in RAW_TABLES}:
+    if table.name in RAW_NAMES:
         in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
     files = _read_parquet(table, _literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")

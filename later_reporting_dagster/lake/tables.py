@@ -89,6 +89,7 @@ class RawTable:
 POST_METRICS_DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 POSTS_PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
 RAW_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
+RAW_NAMES = tuple(table.name for table in RAW_TABLES)
 # It has one file a day, because the API does not state the instance of a campaign's performance (docs/api.md).
 CAMPAIGN_PERFORMANCE_TABLE = "campaign_performance_daily"
 CAMPAIGN_PERFORMANCE = RawTable(
@@ -96,6 +97,7 @@ CAMPAIGN_PERFORMANCE = RawTable(
 )
 # What is fetched day by day.
 FETCHED_BY_DAY = (*RAW_TABLES, CAMPAIGN_PERFORMANCE)
+FETCHED_NAMES = tuple(table.name for table in FETCHED_BY_DAY)
 # Each of these is one file; `ingest` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 INSTANCES_TABLE = "instances"

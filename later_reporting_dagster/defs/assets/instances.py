@@ -16,10 +16,7 @@ from later_reporting_dagster.defs.events import preview, table_result
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE, RAW_TABLES
-
-_RAW_NAMES = tuple(raw_table.name for raw_table in RAW_TABLES)
-_COVERED_TABLES = tuple(table.name for table in FETCHED_BY_DAY)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 
 
 def instances_steps(settings: DefinitionSettings) -> list[AssetStep]:
@@ -44,7 +41,7 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
         settings,
         INSTANCES_TABLE,
         INSTANCE_COLUMNS,
-        deps=settings.dependencies(*_RAW_NAMES),
+        deps=settings.dependencies(*RAW_NAMES),
         description=(
             "All instances that the credentials have ever had access to: when the API listed each first and last, its"
             f" newest day in each raw table, and how many days since {settings.start_date} are missing."
@@ -73,13 +70,13 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         )
         yield table_result(lake.write_table(COVERAGE_TABLE, rows), {"missing_files": missing})
 
-    key, followed = settings.asset_key(COVERAGE_TABLE), settings.dependencies(*_COVERED_TABLES)
+    key, followed = settings.asset_key(COVERAGE_TABLE), settings.dependencies(*FETCHED_NAMES)
     due = dg.AutomationCondition.cron_tick_passed(settings.due_cron)
     spec = table_spec(
         settings,
         COVERAGE_TABLE,
         COVERAGE_COLUMNS,
-        deps=settings.dependencies(*_COVERED_TABLES, INSTANCES_TABLE),
+        deps=settings.dependencies(*FETCHED_NAMES, INSTANCES_TABLE),
         description=(
             "Each file of the tables that are fetched: its rows, and when it was first fetched and last restated; and"
             f" each file that is missing since {settings.start_date}."
