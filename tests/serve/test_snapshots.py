@@ -4,11 +4,11 @@ import gc
 import resource
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from itertools import cycle, islice, product
+from itertools import count, cycle, islice, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +66,18 @@ def page_rows(page: Any) -> list[Row]:
     return [row | row.get("metrics", {}) for row in page["data"]]
 
 
-def fetch_slowly(api: httpx.Client, pairs: Query, *, between_pages: Callable[[], object]) -> list[Row]:
-    """Fetch all pages, and do something before each page but the first; check the totals, if there are any."""
+def read_pages(api: httpx.Client, pairs: Query) -> Iterator[list[Row]]:
+    """Yield the rows of one page after the other; check the totals, if there are any."""
     page = page_of(get(api, pairs))
-    rows, number, first = page_rows(page), 1, page
-    while page["nextCursor"] is not None if "nextCursor" in page else number < first["pagination"]["totalPages"]:
-        between_pages()
-        number += 1
-        position = ("nextCursor", page["nextCursor"]) if "nextCursor" in page else ("pageNumber", number)
+    totals = page.get("pagination")
+    for number in count(1):
+        yield page_rows(page)
+        if number == totals["totalPages"] if totals else page["nextCursor"] is None:
+            assert number > 2
+            return
+        position = ("pageNumber", number + 1) if totals else ("nextCursor", page["nextCursor"])
         page = page_of(get(api, [*pairs, position]))
-        rows += page_rows(page)
-        if "pagination" in page:
-            assert page["pagination"] == {**first["pagination"], "page": number}
-    if "pagination" in first:
-        assert len(rows) == first["pagination"]["totalItems"]
-    assert number > 2
-    return rows
+        assert page.get("pagination") == (totals and {**totals, "page": number + 1})
 
 
 # Replacement while clients page
@@ -94,9 +90,11 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
     def read(pager: tuple[Query, str, str]) -> None:
         page, sort_property, direction = pager
         sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
+        rows: list[Row] = []
         with authenticated(base_url) as api:
-            pairs = query_of(page, date_basis=date_basis, sorting=sorting)
-            rows = fetch_slowly(api, pairs, between_pages=wait_for_replacement)
+            for page_of_rows in read_pages(api, query_of(page, date_basis=date_basis, sorting=sorting)):
+                rows += page_of_rows
+                wait_for_replacement()
         versions_of(rows, date_basis=date_basis)
         if "metrics" not in dict(page) or sort_property == "engagements":
             values = [row[sort_property] for row in rows]
@@ -112,36 +110,22 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
 
 @each_basis
 @each_version
-def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis: str, tmp_path: Path) -> None:
-    write_versions(tmp_path, 1, date_basis=date_basis)
-    pairs = query_of(page, date_basis=date_basis)
-    with served(tmp_path) as api:
-        replaced = iter(PARTITIONS)
-
-        def replace_one() -> None:
-            if (partition := next(replaced, None)) is not None:
-                write_version(Lake(str(tmp_path)), partition, 2, date_basis=date_basis)
-
-        rows = fetch_slowly(api, pairs, between_pages=replace_one)
-        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 1)
-        write_versions(tmp_path, 2, date_basis=date_basis)
-        rows = fetch_slowly(api, pairs, between_pages=lambda: None)
-        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 2)
-
-
-def test_numbered_pages_of_each_token_belong_to_its_own_first_page(root: Path) -> None:
+def test_pages_of_each_token_belong_to_its_own_first_page(page: Query, date_basis: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        base_url = stack.enter_context(serving(root))
-        clients = [stack.enter_context(authenticated(base_url)) for _ in range(3)]
+        base_url = stack.enter_context(serving(tmp_path))
+        pagers = [
+            read_pages(stack.enter_context(authenticated(base_url)), query_of(page, date_basis=date_basis))
+            for _ in range(3)
+        ]
         rows: list[list[Row]] = []
-        for version, api in enumerate(clients, 1):
-            write_versions(root, version)
-            rows.append(page_rows(page_of(get(api, query_of(PAGED)))))
-        for number in range(2, 20):
-            for place, api in enumerate(clients):
-                rows[place] += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
-        for version, found in enumerate(rows, 1):
-            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
+        for version, pager in enumerate(pagers, 1):
+            write_versions(tmp_path, version, date_basis=date_basis)
+            rows.append(next(pager))
+        for pages in zip_longest(*pagers, fillvalue=[]):
+            for found, page_of_rows in zip(rows, pages, strict=True):
+                found += page_of_rows
+    for version, found in enumerate(rows, 1):
+        assert versions_of(found, date_basis=date_basis) == dict.fromkeys(PARTITIONS, version)
 
 
 # Restarts, eviction
@@ -333,21 +317,21 @@ def test_queries_with_many_ids_leave_little_in_memory(root: Path) -> None:
 
 
 def test_pages_across_blocks_have_each_row_once_and_in_order(tmp_path: Path) -> None:
-    count = BLOCK_ROWS + 250
+    rows_stored = BLOCK_ROWS + 250
     columns = {
-        "instance_id": pa.repeat("north", count),
-        "campaign_id": pa.repeat(7, count),
-        "post_id": pa.array(range(count)),
-        "post_date": pa.repeat(datetime(2024, 3, 1, tzinfo=UTC), count),
-        "impressions": pa.array([number * 7919 % count // 2 for number in range(count)]),
+        "instance_id": pa.repeat("north", rows_stored),
+        "campaign_id": pa.repeat(7, rows_stored),
+        "post_id": pa.array(range(rows_stored)),
+        "post_date": pa.repeat(datetime(2024, 3, 1, tzinfo=UTC), rows_stored),
+        "impressions": pa.array([number * 7919 % rows_stored // 2 for number in range(rows_stored)]),
     }
-    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in POSTS_SCHEMA]
+    arrays = [columns.get(field.name, pa.nulls(rows_stored, field.type)) for field in POSTS_SCHEMA]
     table = pa.table([array.cast(field.type) for array, field in zip(arrays, POSTS_SCHEMA, strict=True)], POSTS_SCHEMA)
     Lake(str(tmp_path)).write("posts_published", Partition(DAYS[0], "north"), table)
     page = [("limit", 99), ("metrics", "impressions"), ("sortProperty", "impressions"), ("sortDirection", "ASC")]
     with served(tmp_path) as api:
         rows = fetch_rows(api, query_of(page))
-    assert {row["postId"] for row in rows} == {*range(count)}
-    assert len(rows) == count
+    assert {row["postId"] for row in rows} == {*range(rows_stored)}
+    assert len(rows) == rows_stored
     values = [row["metrics"]["impressions"] for row in rows]
     assert values == sorted(values)
