@@ -129,7 +129,7 @@ class StoreUnavailable(Exception):  # noqa: N818 - a state of the store, not a b
 class RateLimitStore(Protocol):
     """Stores the ledger that several processes or machines share.
 
-    Calls do not block the event loop for longer than it takes to read and write a small file.
+    Calls do not block the event loop.
     """
 
     async def update(self, change: LedgerChange) -> None:
