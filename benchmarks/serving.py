@@ -37,6 +37,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, SortDirection, SortProperty
 from later_reporting_dagster.endpoint import serve
 from later_reporting_dagster.lake import Lake, partition_path
+from tests.services import running_api
 
 POSTS_PERFORMANCE_PATH, TOKEN_PATH = "/v2/posts/performance", "/oauth/token"
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
@@ -211,18 +212,9 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
     started = time.perf_counter()
     with (
         log.open("a", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as process,
+        running_api(command, stderr=errors, env=environment) as (process, base_url, _),
     ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if "LATER_BASE_URL=" in line:
-                    base_url = line.partition("LATER_BASE_URL=")[2].strip().strip("'\"")
-                    yield ServerProcess(process.pid, base_url, time.perf_counter() - started)
-                    return
-            raise RuntimeError(f"{' '.join(command)} did not start: {log.read_text(encoding='utf-8')[-2000:]}")
-        finally:
-            process.terminate()
+        yield ServerProcess(process.pid, base_url, time.perf_counter() - started)
 
 
 def bare_app() -> Starlette:

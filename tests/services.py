@@ -1,4 +1,4 @@
-"""Real servers from Debian's packages for tests and benchmarks: PostgreSQL, on a free loopback port."""
+"""Servers in processes for tests and benchmarks: PostgreSQL from Debian's packages, and the commands of the package."""
 
 import os
 import shutil
@@ -6,12 +6,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 WAIT_SECONDS = 400
 """Longest wait for anything that happens at all: on a busy machine, some Dagster processes take minutes to start."""
+
+_Result = TypeVar("_Result")
 
 # Installed by `make services`, in an environment of its own.
 DBT_FOLDER = Path(__file__).parents[1] / ".services" / "dbt" / "bin"
@@ -49,6 +52,23 @@ def postgres_storage(url: str) -> str:
     return f"storage: {{postgres: {{postgres_url: '{url.replace('postgresql:', 'postgresql+psycopg2:')}'}}}}\n"
 
 
+@contextmanager
+def running_api(command: Sequence[str], **options: Any) -> Iterator[tuple["subprocess.Popen[str]", str, str]]:
+    """Run a command that serves the API while the block runs; yield it, its base URL, and what it printed first."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
+        assert process.stdout is not None
+        printed = ""
+        try:
+            for line in process.stdout:
+                printed += line
+                if "LATER_BASE_URL=" in line:
+                    yield process, line.partition("LATER_BASE_URL=")[2].strip(), printed
+                    return
+            raise RuntimeError(f"{' '.join(command)} did not start: {printed}")
+        finally:
+            process.terminate()
+
+
 def free_port() -> int:
     """Return a loopback port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -56,18 +76,25 @@ def free_port() -> int:
     return port
 
 
-def wait_for_port(port: int, *, timeout_seconds: float = WAIT_SECONDS) -> None:
+def wait_until(description: str, condition: Callable[[], _Result | None]) -> _Result:
+    """Poll `condition` until it returns a true value, and return that."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {WAIT_SECONDS} s: {description}")
+        time.sleep(0.2)
+    return result
+
+
+def wait_for_port(port: int) -> None:
     """Wait until a server accepts connections on a loopback port."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no server on port {port} after {timeout_seconds:g} s") from None
-            time.sleep(0.05)
-        else:
-            return
+
+    def accepts() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    wait_until(f"a server accepts connections on port {port}", accepts)
 
 
 def _postgres(program: str) -> str:

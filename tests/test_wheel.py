@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.services import running_api
+
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[1]
@@ -64,12 +66,7 @@ def test_wheel_runs_the_demo_and_serves_it_in_an_empty_environment(release: tupl
     command = str(environment / "bin" / "later-reporting")
     subprocess.run([command, "demo", "--days", "2"], cwd=folder, env=variables, check=True)
     serve = [command, "serve", "--no-auth", "--port", "0"]
-    with subprocess.Popen(serve, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            base_url = next(line.split("=")[1].strip() for line in server.stdout if "LATER_BASE_URL=" in line)
-            assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 4
-        finally:
-            server.terminate()
+    with running_api(serve, cwd=folder, env=variables) as (_, base_url, _printed):
+        assert len(httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]) == 4
     assert sorted(environment.rglob("*")) == installed
     assert [path.name for path in folder.iterdir()] == [".later-demo"]

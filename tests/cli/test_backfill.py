@@ -17,13 +17,12 @@ from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
-from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
-from tests.defs.conftest import each_raw_asset, list_instances, reject_instance
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
+from tests.defs.conftest import list_instances, reject_instance
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
 PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
-BASES = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
 TODAY = datetime.now(UTC).date()
 
 
@@ -32,67 +31,45 @@ def runs() -> list[dg.DagsterRun]:
         return list(instance.get_runs())
 
 
-def written(user: User, asset: str) -> set[tuple[date, str]]:
-    """Return the (day, instance) pairs that have a file, after asserting that there are no other files."""
-    pairs = {
-        (day, instance_id)
-        for day in DAYS
-        for instance_id in INSTANCE_IDS
-        if partition_file(user.lake, asset, day, instance_id).exists()
-    }
-    assert len(pairs) == len(list((user.lake / asset).rglob("*.parquet")))
-    return pairs
+def written(user: User) -> set[tuple[date, str | None]]:
+    """Return the (day, instance) pairs that have a file."""
+    return {(partition.day, partition.instance_id) for partition in Lake(str(user.lake)).partitions("posts_published")}
 
 
-@each_raw_asset
-def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, user: User, truth: Truth) -> None:
+def all_rows(truth: Truth) -> int:
+    return sum(len(truth.partition("post_date", day, instance_id)) for day in DAYS for instance_id in INSTANCE_IDS)
+
+
+def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(user: User, truth: Truth) -> None:
     shutil.rmtree(user.home)
     user.home.mkdir()
     (user.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    result = user.run("backfill", "--asset", f"later/{asset}", *RANGE)
+    result = user.run(*PUBLISHED)
     assert (result.exit_code, result.stderr) == (0, "")
-    rows = sum(len(truth.partition(BASES[asset], day, instance_id)) for day in DAYS for instance_id in INSTANCE_IDS)
     assert result.stdout.splitlines() == [
-        f"later/{asset}: 2 days, 2 of them changed; {rows:,} rows",
+        f"later/posts_published: 2 days, 2 of them changed; {all_rows(truth):,} rows",
         "Next: later-reporting refresh",
     ]
-    assert written(user, asset) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
-    for day, instance_id in written(user, asset):
-        assert stored_rows(user.lake, asset, day, instance_id) == truth.partition(BASES[asset], day, instance_id)
+    assert written(user) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
     (run,) = runs()
     assert run.status is dg.DagsterRunStatus.SUCCESS
     # What the UI shows as the run's target.
-    assert run.asset_selection == {dg.AssetKey(["later", asset])}
-    with dg.DagsterInstance.get() as instance:
-        assert instance.get_materialized_partitions(dg.AssetKey(["later", asset])) == {str(day) for day in DAYS}
+    assert run.asset_selection == {dg.AssetKey(["later", "posts_published"])}
 
 
-def test_backfill_instances_option_fetches_only_these_in_one_run(user: User, service: Service) -> None:
-    result = user.run(*PUBLISHED, "--instances", "007, Zoë 😀 %2F")
-    assert result.exit_code == 0, result.stderr
-    assert written(user, "posts_published") == {
-        (day, instance_id) for day in DAYS for instance_id in ("007", "Zoë 😀 %2F")
-    }
-    assert len(runs()) == 1
-    assert service.request_count("/v2/instances") == 1  # to detect the API version
-
-
-def test_backfill_lists_each_pair_that_failed_and_writes_the_others(user: User, service: Service) -> None:
+def test_backfill_fetches_only_these_instances_and_lists_each_file_that_failed_on_one_line(
+    user: User, service: Service
+) -> None:
     service.override = reject_instance("007")
-    result = user.run(*PUBLISHED)
+    result = user.run(*PUBLISHED, "--instances", "007, Zoë 😀 %2F,a\nb")
     assert result.exit_code == 1
     failed = failed_lines(result)
-    assert [line[:2] for line in failed] == [("posts_published", f"{day} 007") for day in DAYS]
-    assert all("'007'" in reason for *_, reason in failed)
-    others = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS if instance_id != "007"}
-    assert written(user, "posts_published") == others
+    assert [line[:2] for line in failed] == [
+        ("posts_published", f"{day} {name}") for day in DAYS for name in ("007", "a b")
+    ]
+    assert all("'007'" in reason for _, key, reason in failed if key.endswith("007"))
+    assert written(user) == {(day, "Zoë 😀 %2F") for day in DAYS}
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.FAILURE]
-
-
-def test_backfill_lists_an_instance_id_with_a_line_break_on_one_line(user: User, service: Service) -> None:
-    service.override = reject_instance("a\nb")
-    result = user.run(*PUBLISHED, "--instances", "a\nb")
-    assert [line[:2] for line in failed_lines(result)] == [("posts_published", f"{day} a b") for day in DAYS]
 
 
 def test_backfill_keeps_shrinking_files_unless_accepted(user: User, service: Service, small_world: World) -> None:
@@ -124,14 +101,6 @@ def test_backfill_materializes_weeks_and_assets_without_partitions(user: User) -
         "later/organic_paid_report: changed",
         f"Next: open {user.lake}/organic_paid_report/report.html",
     ]
-
-
-def test_backfill_of_a_rollup_lists_days_without_raw_files(user: User) -> None:
-    result = user.run("backfill", "--asset", "later/organic_paid_daily", *RANGE)
-    assert result.exit_code == 1
-    failed = failed_lines(result)
-    assert [line[:2] for line in failed] == [("organic_paid_daily", str(day)) for day in DAYS]
-    assert all("materialize that first" in reason for *_, reason in failed)
 
 
 def test_backfill_warns_about_a_range_without_posts(user: User, service: Service, small_world: World) -> None:
@@ -173,9 +142,8 @@ def test_backfill_shows_its_progress_and_the_rows_that_it_keeps(
 ) -> None:
     monkeypatch.setenv("LATER_VERIFY_PERCENT", "100")  # fetches each query twice
     user.run(*PUBLISHED)
-    rows = sum(len(truth.partition("post_date", day, instance_id)) for day in DAYS for instance_id in INSTANCE_IDS)
     printed = capfd.readouterr().err
-    assert f" requests, {rows:,} rows " in printed
+    assert f" requests, {all_rows(truth):,} rows " in printed
     assert "8/8" in printed
 
 

@@ -1,6 +1,5 @@
 """`later-reporting dbt-sources`: every table and column, and SQL that DuckDB runs on a lake without files."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -9,22 +8,11 @@ import yaml
 from jinja2 import Template
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
-from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, campaign_performance_columns, post_columns
 from later_reporting_dagster.lake.database import SQL_TYPES
-from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User
+from tests.defs.conftest import table_columns
 
-EXPECTED: dict[str, Sequence[Column]] = {
-    "post_metrics_daily": post_columns(METRICS),
-    "posts_published": post_columns(METRICS),
-    "campaign_performance_daily": campaign_performance_columns(CAMPAIGN_METRICS),
-    "campaigns": CAMPAIGN_COLUMNS,
-    "instances": INSTANCE_COLUMNS,
-    "coverage": COVERAGE_COLUMNS,
-    **{table.name: table.columns for table in TABLES},
-}
+EXPECTED = table_columns(METRICS, CAMPAIGN_METRICS)
 
 
 def printed(user: User) -> dict[str, Any]:

@@ -22,16 +22,6 @@ pytestmark = pytest.mark.e2e
 INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 
 
-@dataclass(frozen=True)
-class TwoRuns:
-    """A demo that was run twice: the output of the first run, and the lake after each."""
-
-    directory: Path
-    output: str
-    after_first: dict[str, tuple[bytes, int]]
-    after_second: dict[str, tuple[bytes, int]]
-
-
 def demo(directory: Path, **variables: str) -> str:
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
     result = subprocess.run(
@@ -47,28 +37,36 @@ def demo(directory: Path, **variables: str) -> str:
     return result.stdout
 
 
+@dataclass(frozen=True)
+class Demo:
+    output: str
+    directory: Path
+
+    @property
+    def lake(self) -> Path:
+        return self.directory / "lake"
+
+
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> TwoRuns:
-    """Two runs of the demo in a folder that did not exist before."""
+def first(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A run of the demo in a folder that did not exist before."""
     directory = tmp_path_factory.mktemp("demo") / "new"
-    output = demo(directory)
-    first = files(directory / "lake")
-    demo(directory)
-    return TwoRuns(directory, output, first, files(directory / "lake"))
+    return Demo(demo(directory), directory)
 
 
-def without_times(lake: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
+def without_times(lake: Path) -> dict[str, bytes]:
     """Return the content of all Parquet files without the times in their metadata; `coverage` has times in its rows."""
     return {
         path: INSTANT.sub(b"", content)
-        for path, (content, _) in lake.items()
+        for path, (content, _) in files(lake).items()
         if path.endswith(".parquet") and not path.startswith("coverage/")
     }
 
 
-def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) -> None:
-    assert {path.partition("/")[0] for path in two_runs.after_first} == {*ASSET_NAMES}
-    raw = {path.partition("date=")[2] for path in two_runs.after_first if path.startswith("posts_published/")}
+def test_demo_writes_all_assets_for_all_days_and_instances(first: Demo) -> None:
+    paths = files(first.lake)
+    assert {path.partition("/")[0] for path in paths} == {*ASSET_NAMES}
+    raw = {path.partition("date=")[2] for path in paths if path.startswith("posts_published/")}
     newest = date.fromisoformat(max(raw)[:10])
     assert newest in {datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)}
     assert raw == {
@@ -78,35 +76,36 @@ def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) ->
     }
 
 
-def test_demo_second_run_rewrites_no_file(two_runs: TwoRuns) -> None:
-    assert two_runs.after_second == two_runs.after_first
+def test_demo_second_run_rewrites_no_file(first: Demo) -> None:
+    before = files(first.lake)
+    demo(first.directory)
+    assert files(first.lake) == before
 
 
-def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(two_runs: TwoRuns, tmp_path: Path) -> None:
+def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(first: Demo, tmp_path: Path) -> None:
     demo(tmp_path, LATER_API_VERSION="cursor")
+    assert without_times(tmp_path / "lake") == without_times(first.lake)
 
-    assert without_times(files(tmp_path / "lake")) == without_times(two_runs.after_first)
 
-
-def test_demo_prints_where_everything_is(two_runs: TwoRuns) -> None:
-    assert "SYNTHETIC DATA" in two_runs.output.splitlines()[0]
-    report = two_runs.directory / "lake" / "organic_paid_report" / "report.html"
-    lake, home, ui, page = two_runs.output.splitlines()[-4:]
-    assert lake == f"The lake:      {two_runs.directory}/lake"
-    assert home == f"Dagster home:  {two_runs.directory}/dagster-home"
+def test_demo_prints_where_everything_is(first: Demo) -> None:
+    assert "SYNTHETIC DATA" in first.output.splitlines()[0]
+    report = first.lake / "organic_paid_report" / "report.html"
+    lake, home, ui, page = first.output.splitlines()[-4:]
+    assert lake == f"The lake:      {first.directory}/lake"
+    assert home == f"Dagster home:  {first.directory}/dagster-home"
     assert ui.startswith("See it in the UI:  ")
-    assert ui.endswith(f" demo --directory {two_runs.directory} --days 2 --ui")
+    assert ui.endswith(f" demo --directory {first.directory} --days 2 --ui")
     assert page == f"The report:    {report}"
     assert report.read_bytes().startswith(b"<!doctype html>")
 
 
-def test_demo_prints_platforms_campaigns_and_that_all_checks_passed(two_runs: TwoRuns) -> None:
-    lines = two_runs.output.splitlines()
+def test_demo_prints_platforms_campaigns_and_that_all_checks_passed(first: Demo) -> None:
+    lines = first.output.splitlines()
     first_words = {line.split()[0] for line in lines if line.strip()}
-    rows = pq.ParquetFile(two_runs.directory / "lake" / "campaign_results" / "part-0.parquet").read().to_pylist()
+    rows = pq.ParquetFile(first.lake / "campaign_results" / "part-0.parquet").read().to_pylist()
     recorded = [row for row in rows if row["time_window"] == "all" and row["paid_ad_spend"] is not None]
     highest = max(recorded, key=lambda row: row["paid_ad_spend"])
-    _, _, printed = two_runs.output.partition("Campaigns with the highest ad spend")
+    _, _, printed = first.output.partition("Campaigns with the highest ad spend")
     assert highest["campaign_name"].split()[0] in printed
     assert f"{highest['paid_ad_spend']:,.2f}" in printed
     assert first_words & {"instagram", "tiktok", "facebook", "youtube", "twitter"}

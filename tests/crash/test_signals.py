@@ -9,8 +9,7 @@ import pytest
 from tests.crash import backfill_command, lake_writers
 from tests.crash.restated_sandbox import DAILY, DAYS, restated_sandbox
 from tests.crash.test_concurrent_writers import assert_lake_equals
-from tests.e2e.dagster_dev import wait_until
-from tests.services import WAIT_SECONDS
+from tests.services import WAIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -1,5 +1,6 @@
 """The whole project against the sandbox: its definitions, a Dagster instance, and a lake on disk."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, Lake, campaign_performance_columns, post_columns
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
@@ -34,7 +38,13 @@ INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # The modules that decide which days are expected.
-CLOCKS = ("defs.assets.instances", "defs.assets.report", "defs.automation", "defs.checks.posts")
+CLOCKS = (
+    "defs.assets.instances",
+    "defs.assets.report",
+    "defs.automation",
+    "defs.checks.posts",
+    "defs.checks.campaigns",
+)
 
 each_raw_asset = pytest.mark.parametrize("asset", RAW_ASSETS)
 
@@ -109,6 +119,11 @@ class Project:
         """Return the project with definitions loaded from the current environment."""
         return replace(self, defs=current_definitions())
 
+    def configured(self, *, start_date: date = FIRST_DAY, **fields: Any) -> "Project":
+        """Return the project with definitions of some settings, and of the environment."""
+        component = LaterReportingComponent.from_environment(start_date=start_date, **fields)
+        return replace(self, defs=component.build_definitions())
+
     def fetch(self, asset: str, *, days: Sequence[date] = DAYS, **config: Any) -> ExecuteInProcessResult:
         """Materialize days of a raw asset in one run; `config` is its run config."""
         return self.run(asset, tags=range_tags(days[0], days[-1]), config=config)
@@ -136,6 +151,13 @@ class Project:
             raise_on_error=False,
         )
 
+    def run_job(
+        self, name: str, *, tags: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None
+    ) -> ExecuteInProcessResult:
+        return self.defs.resolve_job_def(name).execute_in_process(
+            instance=self.instance, tags=tags, run_config={**QUIET_LOGGING, **(config or {})}, raise_on_error=False
+        )
+
     def start(self, asset: str, *, days: Sequence[date] = DAYS) -> dg.DagsterRun:
         """Record a run of an asset that stays in progress, and execute nothing."""
         return self.instance.create_run_for_job(
@@ -157,12 +179,20 @@ class Project:
         entries = self.instance.all_logs(result.run_id, of_type=kind)
         return [entry.dagster_event for entry in entries if entry.dagster_event is not None]
 
-    def materializations(self, result: ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
-        """Return the materializations of a run of one asset, by partition; fail on duplicates."""
+    def warnings(self, result: ExecuteInProcessResult) -> list[str]:
+        return [entry.user_message for entry in self.instance.all_logs(result.run_id) if entry.level == logging.WARNING]
+
+    def logged(self, result: ExecuteInProcessResult) -> dict[tuple[str, str | None], dg.AssetMaterialization]:
+        """Return the materializations of a run, by asset and partition; fail on duplicates."""
         events = self.events(result, dg.DagsterEventType.ASSET_MATERIALIZATION)
-        found = {str(event.partition): event.step_materialization_data.materialization for event in events}
-        assert len(found) == len(events)
+        logged = [event.step_materialization_data.materialization for event in events]
+        found = {(each.asset_key.path[-1], each.partition): each for each in logged}
+        assert len(found) == len(logged)
         return found
+
+    def materializations(self, result: ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
+        """Return the materializations of a run of one asset, by partition."""
+        return {str(partition): each for (_, partition), each in self.logged(result).items()}
 
     def metadata(self, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
         return {key: plain_metadata(event) for key, event in self.materializations(result).items()}
@@ -207,7 +237,7 @@ def current_definitions() -> dg.Definitions:
     return _BUILT[key]
 
 
-def plain_metadata(event: dg.AssetMaterialization) -> dict[str, Any]:
+def plain_metadata(event: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
@@ -224,6 +254,18 @@ def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
     assert data is not None
     assert data.description is not None
     return data.description, {name: value.value for name, value in data.metadata.items()}
+
+
+def table_columns(metrics: Sequence[Metric], campaign_metrics: Sequence[Metric]) -> dict[str, Sequence[Column]]:
+    """Return the columns of every table if these metrics are fetched."""
+    return {
+        "instances": INSTANCE_COLUMNS,
+        "coverage": COVERAGE_COLUMNS,
+        **dict.fromkeys(RAW_ASSETS, post_columns(metrics)),
+        "campaigns": CAMPAIGN_COLUMNS,
+        "campaign_performance_daily": campaign_performance_columns(campaign_metrics),
+        **{table.name: table.columns for table in TABLES},
+    }
 
 
 @pytest.fixture

@@ -86,31 +86,15 @@ def automation(project: Project) -> Iterator[Automation]:
         yield Automation(project)
 
 
-def test_rollup_is_requested_for_restated_days_only(automation: Automation, project: Project, service: Service) -> None:
-    project.fetch(RAW)
-    automation.tick()
-    project.roll_up(ROLLUP)
-    automation.tick()
-    assert project.fetch(RAW).success
-    assert automation.tick() == set()
-    service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
-    project.fetch(RAW)
-    assert automation.tick() == {DAYS[1]}
-    project.roll_up(ROLLUP, days=[DAYS[1]])
-    assert automation.tick() == set()
-
-
-def test_rollup_with_a_failed_instance_is_requested_again_once_it_is_fetched(
+def test_rollup_follows_a_run_with_a_failed_instance_and_again_once_it_is_fetched(
     automation: Automation, project: Project, service: Service
 ) -> None:
     automation.tick()
     project.run(INSTANCES)
     service.override = reject_instance(INSTANCE_IDS[0])
-    assert not project.fetch(RAW).success
-    assert automation.tick() == EVERY_DAY
-    rolled_up = project.roll_up(ROLLUP)
-    assert rolled_up.success
-    for day, found in project.metadata(rolled_up).items():
+    assert not project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])).success
+    assert [automation.tick() for _ in range(2)] == [EVERY_DAY, set()]
+    for day, found in project.metadata(project.roll_up(ROLLUP)).items():
         assert found["missing"] == f"1 file is missing: {day} (1 day): {INSTANCE_IDS[0]}"
     assert automation.tick() == set()
     service.override = lambda request: None
@@ -286,13 +270,6 @@ def test_nothing_is_requested_after_a_run_of_raw_tables_and_rollups(
         service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
 
 
-def test_rollup_follows_a_run_that_failed_before_it(automation: Automation, project: Project, service: Service) -> None:
-    automation.tick()
-    service.override = reject_instance(INSTANCE_IDS[0])
-    assert not project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])).success
-    assert [automation.tick() for _ in range(2)] == [EVERY_DAY, set()]
-
-
 @pytest.mark.parametrize("is_seen_in_between", [False, True])
 def test_change_while_a_run_of_both_rolls_up_is_requested(
     is_seen_in_between: bool,
@@ -322,7 +299,7 @@ def test_change_while_a_run_of_both_rolls_up_is_requested(
     assert [automation.tick() for _ in range(2)] == [set(), set()]
 
 
-# The daily schedule
+# Schedules
 
 START = date(2024, 3, 1)
 
@@ -337,10 +314,7 @@ START = date(2024, 3, 1)
 )
 def test_schedule_requests_one_run_of_the_newest_days(at: datetime, days: tuple[date, date] | None) -> None:
     defs = LaterReportingComponent(start_date=START).build_definitions()
-    schedule = defs.resolve_schedule_def("later_posts_daily")
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "UTC")
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    requested = schedule(dg.build_schedule_context(scheduled_execution_time=at))
+    requested = defs.resolve_schedule_def("later_posts_daily")(dg.build_schedule_context(scheduled_execution_time=at))
     if days is None:
         assert isinstance(requested, dg.SkipReason)
         assert requested.skip_message == "The first partition, 2024-03-01, is not over yet."
@@ -348,3 +322,17 @@ def test_schedule_requests_one_run_of_the_newest_days(at: datetime, days: tuple[
         assert isinstance(requested, dg.RunRequest)
         assert requested.tags == range_tags(*days)
         assert (requested.partition_key, requested.run_key, requested.run_config) == (None, None, {})
+
+
+def test_schedules_and_the_sensor_that_fetches_are_stopped_by_default() -> None:
+    repository = LaterReportingComponent().build_definitions().get_repository_def()
+    schedules = {each.name: (each.cron_schedule, each.job_name) for each in repository.schedule_defs}
+    assert schedules == {
+        "later_posts_daily": ("0 6 * * *", "later_posts"),
+        "later_compaction_weekly": ("0 4 * * 0", "later_compaction"),
+    }
+    assert {each.execution_timezone for each in repository.schedule_defs} == {"UTC"}
+    (sensor,) = [each for each in repository.sensor_defs if each.name == "later_instances"]
+    assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+    assert {each.default_status for each in repository.schedule_defs} == {dg.DefaultScheduleStatus.STOPPED}

@@ -4,17 +4,14 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
 
-from later_reporting_dagster.lake import Partition
 from tests.conftest import DAYS, INSTANCE_IDS, files
-from tests.defs.conftest import QUIET_LOGGING, Project, failure, freeze_clock
+from tests.defs.conftest import Project, failure, freeze_clock
 from tests.lake.conftest import unreadable
 
 RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
-PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 
 
 def age_files(root: Path) -> None:
@@ -22,11 +19,6 @@ def age_files(root: Path) -> None:
     for number, path in enumerate(sorted(root.rglob("*.parquet"))):
         stamp = path.stat().st_mtime - 3600 + number
         os.utime(path, (stamp, stamp))
-
-
-def run_job(project: Project) -> ExecuteInProcessResult:
-    job = project.defs.resolve_job_def("later_compaction")
-    return job.execute_in_process(instance=project.instance, run_config=QUIET_LOGGING, raise_on_error=False)
 
 
 def logged(project: Project, result: ExecuteInProcessResult) -> set[str]:
@@ -46,7 +38,7 @@ def filled(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> None:
     before = files(filled.root)
-    result = run_job(filled)
+    result = filled.run_job("later_compaction")
     assert result.success
     months = list((filled.root / "_compacted" / RAW / "month=2024-03").rglob("part-0.parquet"))
     assert len(months) == len(INSTANCE_IDS)
@@ -57,7 +49,9 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
     }
 
     after = files(filled.root)
-    assert "Compacted later/posts_published: 0 months written, 4 unchanged" in logged(filled, run_job(filled))
+    assert "Compacted later/posts_published: 0 months written, 4 unchanged" in logged(
+        filled, filled.run_job("later_compaction")
+    )
     assert files(filled.root) == after
 
 
@@ -67,7 +61,7 @@ def test_rollups_and_checks_give_the_same_results_from_compacted_months(filled: 
     checked = {key: evaluation.description for key, evaluation in filled.check(check).items()}
     rolled_up = files(filled.root / ROLLUP)
     assert len(rolled_up) == len(DAYS)
-    run_job(filled)
+    filled.run_job("later_compaction")
 
     with unreadable((filled.root / RAW).rglob("*.parquet")):
         assert filled.data_versions(filled.roll_up(ROLLUP, days=DAYS)) == versions
@@ -75,22 +69,6 @@ def test_rollups_and_checks_give_the_same_results_from_compacted_months(filled: 
     assert files(filled.root / ROLLUP) == rolled_up
 
 
-def test_damaged_daily_file_of_a_compacted_month_fails_only_its_day(filled: Project) -> None:
-    run_job(filled)
-    Path(filled.lake.url(RAW, PARTITIONS[0])).write_bytes(b"no Parquet")
-    _, metadata = failure(filled.roll_up(ROLLUP, days=DAYS))
-    assert metadata["failed_partitions"].keys() == {str(DAYS[0])}
-    (belongs,) = filled.check((RAW, "rows_belong_to_partition")).values()
-    assert belongs.description == "1 files cannot be read, in 2024-03-01 instance_000"
-
-
 def test_job_fails_with_advice_when_the_lake_is_no_directory(project: Project) -> None:
     project.root.write_text("")
-    assert "Not a directory" in failure(run_job(project))[0]
-
-
-def test_schedule_is_weekly_and_stopped_by_default(project: Project) -> None:
-    schedule = project.defs.resolve_schedule_def("later_compaction_weekly")
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 4 * * 0", "UTC")
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert schedule.job_name == "later_compaction"
+    assert "Not a directory" in failure(project.run_job("later_compaction"))[0]

@@ -1,4 +1,4 @@
-"""The component: YAML and Python attributes, translation, post-processing, hooks, and several in one project."""
+"""The component: YAML and Python attributes, translation, hooks, and several in one project."""
 
 import json
 import traceback
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::dagster.BetaWarning", "ignore:`parse_obj_as` is deprecated", "ignore:Accessing `{{automation_condition"
 )
 
-TYPE = "later_reporting_dagster.LaterReportingComponent"
 YAML = {
     "name": "later",
     "resource": {"client_id": "{{ env.LATER_CLIENT_ID }}", "client_secret": "{{ env('LATER_CLIENT_SECRET') }}"},
@@ -37,17 +36,13 @@ PUBLISHED = dg.AssetKey(["later", "posts_published"])
 
 
 @contextmanager
-def loaded(
-    attributes: dict[str, Any], *, type_: str = TYPE, **sections: Any
-) -> Iterator[tuple[LaterReportingComponent, dg.Definitions]]:
+def loaded(attributes: dict[str, Any]) -> Iterator[tuple[LaterReportingComponent, dg.Definitions]]:
+    contents = {"type": "later_reporting_dagster.LaterReportingComponent", "attributes": attributes}
     with create_defs_folder_sandbox() as sandbox:
-        path = sandbox.scaffold_component(
-            component_cls=LaterReportingComponent,
-            defs_yaml_contents={"type": type_, "attributes": attributes, **sections},
-        )
+        path = sandbox.scaffold_component(component_cls=LaterReportingComponent, defs_yaml_contents=contents)
         with sandbox.load_component_and_build_defs(path) as (component, defs):
-            assert isinstance(component, LaterReportingComponent) or sections
-            yield component, defs  # post-processing wraps the component
+            assert isinstance(component, LaterReportingComponent)
+            yield component, defs
 
 
 def load_error(attributes: dict[str, Any]) -> BaseException | None:
@@ -227,13 +222,17 @@ def test_two_accounts_load_side_by_side() -> None:
     assert {key.path[0] for key in merged.resolve_asset_graph().get_all_asset_keys()} == {"later", "later_eu"}
     roots = {name: (merged.resources or {})[f"{name}_reporting"].lake_root for name in ("later", "later_eu")}
     assert [Path(root).name for root in roots.values()] == ["later-lake", "later_eu-lake"]
+    groups: dict[str, set[str | None]] = {"later": set(), "later_eu": set()}
+    for spec in merged.resolve_all_asset_specs():
+        groups[spec.key.path[0]].add(spec.group_name)
+    assert groups["later_eu"] == {f"later_eu_{group}" for group in groups["later"]}
 
 
-@pytest.mark.parametrize("tables", [[name] for name in ASSET_NAMES])
-def test_each_table_can_be_defined_alone(tables: list[str]) -> None:
-    defs = LaterReportingComponent(tables=",".join(tables)).build_definitions()
+@pytest.mark.parametrize("table", ASSET_NAMES)
+def test_each_table_can_be_defined_alone(table: str) -> None:
+    defs = LaterReportingComponent(tables=table).build_definitions()
     dg.Definitions.validate_loadable(defs)
-    assert {key.path[-1] for key in defs.resolve_asset_graph().materializable_asset_keys} == set(tables)
+    assert [key.path[-1] for key in defs.resolve_asset_graph().materializable_asset_keys] == [table]
 
 
 def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +258,3 @@ def test_rollup_backfills_can_be_divided_into_runs() -> None:
     policy = defs.resolve_assets_def(dg.AssetKey(["later", "organic_paid_daily"])).backfill_policy
     assert policy == dg.BackfillPolicy.multi_run(31)
     assert defs.resolve_assets_def(PUBLISHED).backfill_policy == dg.BackfillPolicy.single_run()
-
-
-def test_groups_carry_the_name_unless_it_is_the_default() -> None:
-    def groups(name: str) -> set[str | None]:
-        specs = LaterReportingComponent(name=name).build_definitions().resolve_all_asset_specs()
-        return {spec.group_name for spec in specs}
-
-    assert groups("later_eu") == {f"later_eu_{group}" for group in groups("later")}

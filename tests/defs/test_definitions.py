@@ -10,28 +10,17 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.ingest.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.ingest.dimensions import INSTANCES_SCHEMA
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POSTS_SCHEMA, campaign_performance_columns, schema_of
-from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
-from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
+from later_reporting_dagster.lake import schema_of
+from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
+from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key, table_columns
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-SCHEMAS = {
-    "instances": INSTANCES_SCHEMA,
-    "coverage": COVERAGE_SCHEMA,
-    "post_metrics_daily": POSTS_SCHEMA,
-    "posts_published": POSTS_SCHEMA,
-    "campaigns": schema_of(CAMPAIGN_COLUMNS),
-    "campaign_performance_daily": schema_of(campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS)),
-    **{table.name: schema_of(table.columns) for table in TABLES},
-}
+COLUMNS = table_columns(DEFAULT_METRICS, DEFAULT_CAMPAIGN_METRICS)
 FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily")
 PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLLUPS)
-COMPUTED = (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
 REPORT = "organic_paid_report"
 LOAD_OFFLINE = """
 import socket
@@ -73,14 +62,14 @@ def test_definitions_load_offline_without_settings(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == sorted(f"later/{asset}" for asset in (*SCHEMAS, REPORT))
+    assert result.stdout.split() == sorted(f"later/{asset}" for asset in (*COLUMNS, REPORT))
     assert result.stderr == ""
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
-@pytest.mark.parametrize("asset", SCHEMAS)
+@pytest.mark.parametrize("asset", COLUMNS)
 def test_table_metadata_matches_the_stored_schema(asset: str) -> None:
-    spec, schema = spec_of(asset), SCHEMAS[asset]
+    spec, schema = spec_of(asset), schema_of(COLUMNS[asset])
     assert spec.code_version
     columns = spec.metadata["dagster/column_schema"].columns
     assert [(column.name, column.type, column.constraints.nullable) for column in columns] == [
@@ -96,10 +85,10 @@ def test_asset_dependencies() -> None:
         **dict.fromkeys(FETCHED, set()),
         **dict.fromkeys(["organic_paid_daily", *PERIOD_ROLLUPS], {"post_metrics_daily"}),
         "organic_paid_by_publish_day": {"posts_published"},
-        **{table.name: {*table.sources} for table in (*WINDOW_TABLES, *POST_TABLES)},
+        **{table.name: {*table.sources} for table in SINGLE_TABLES},
         "instances": set(RAW_ASSETS),
         "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
-        REPORT: {"organic_paid_daily", "coverage", *(table.name for table in (*WINDOW_TABLES, *POST_TABLES))},
+        REPORT: {"organic_paid_daily", "coverage", *WINDOWS},
     }
 
 
@@ -107,11 +96,9 @@ def test_asset_dependencies() -> None:
 def test_backfill_of_a_range_is_one_run(asset: str) -> None:
     definition = defs.resolve_assets_def(asset_key(asset))
     assert definition.backfill_policy == dg.BackfillPolicy.single_run()
-    expected = {
-        "organic_paid_weekly": dg.WeeklyPartitionsDefinition,
-        "organic_paid_monthly": dg.MonthlyPartitionsDefinition,
-    }
-    assert type(definition.partitions_def) is expected.get(asset, dg.DailyPartitionsDefinition)
+    weekly, monthly = dg.WeeklyPartitionsDefinition, dg.MonthlyPartitionsDefinition
+    others = {"organic_paid_weekly": weekly, "organic_paid_monthly": monthly}
+    assert type(definition.partitions_def) is others.get(asset, dg.DailyPartitionsDefinition)
 
 
 def test_assets_are_due_at_the_due_hour_and_share_a_pool_if_they_fetch() -> None:

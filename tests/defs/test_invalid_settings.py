@@ -1,9 +1,8 @@
 """Invalid settings, run config and partition keys: the error is one line that names the setting and the fix."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from tests.conftest import FIRST_DAY, Service
-from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
+from tests.conftest import Service
+from tests.defs.conftest import Project, failure
 
 DAY = "2024-03-01"
 BASE_URL = r"LATER_BASE_URL \(base_url\): "
@@ -77,35 +76,21 @@ LOAD_SETTINGS = [
 SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, STORE, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
 
 
-def set_invalid(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(invalid.variable, invalid.value)
-
-
-def with_resource(project: Project, **values: Any) -> Project:
-    """Return the project with values of fields of the resource in place of those of the environment."""
-    environment = LaterReportingResource.from_environment()
-    fields = {name: getattr(environment, name) for name in environment.model_fields_set}
-    resource = LaterReportingResource(**{**fields, **values})
-    component = LaterReportingComponent.from_environment(start_date=FIRST_DAY, resource=resource)
-    return replace(project, defs=component.build_definitions())
-
-
-# The command `later-reporting doctor` checks the others.
-@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS[::3], ids=str)
-def test_run_with_an_invalid_setting_fails_with_its_message(
-    invalid: InvalidValue, project: Project, service: Service
+@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS, ids=str)
+def test_invalid_setting_of_runs_fails_the_run_and_not_loading(
+    invalid: InvalidValue, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = with_resource(project, **{invalid.field: invalid.value})
-    result = launch(project, config=QUIET_LOGGING, tags={PARTITION_TAG: DAY})
-    description, _ = failure(result)
+    monkeypatch.setenv(invalid.variable, invalid.value)
+    description, _ = failure(project.reloaded().run("posts_published", tags={PARTITION_TAG: DAY}))
     assert re.fullmatch(f"{invalid.line}.*", description)
     assert "pa55w" not in description
     assert service.requests == []
 
 
 def test_run_without_the_variable_of_a_setting_fails_with_its_name(project: Project) -> None:
-    project = with_resource(project, requests_per_minute=dg.EnvVar.int("NOT_SET_WHEN_LOADED"))
-    result = launch(project, config=QUIET_LOGGING, tags={PARTITION_TAG: DAY})
+    resource = LaterReportingResource(requests_per_minute=dg.EnvVar.int("NOT_SET_WHEN_LOADED"))
+    project = project.configured(resource=resource)
+    result = project.run("posts_published", tags={PARTITION_TAG: DAY})
     (event,) = project.events(result, dg.DagsterEventType.RESOURCE_INIT_FAILURE)
     error = event.engine_event_data.error
     assert error is not None
@@ -116,32 +101,13 @@ def test_run_without_the_variable_of_a_setting_fails_with_its_name(project: Proj
 
 @pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)
 def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_invalid(invalid, monkeypatch)
+    monkeypatch.setenv(invalid.variable, invalid.value)
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=invalid.variable) as rejected:
         LaterReportingComponent.from_environment().build_definitions()
     assert re.fullmatch(rf"{invalid.variable} \({invalid.field}\): {invalid.line}", str(rejected.value))
 
 
-@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS, ids=str)
-def test_invalid_run_setting_does_not_fail_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_invalid(invalid, monkeypatch)
-    resource = LaterReportingResource.from_environment()
-    assert invalid.value == "" or getattr(resource, invalid.field) == dg.EnvVar(invalid.variable)
-
-
 # Partition keys: run tags can be set by hand.
-
-
-def launch(
-    project: Project, *, config: dict[str, Any], tags: dict[str, str], asset: str = "posts_published"
-) -> dg.ExecuteInProcessResult:
-    return project.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=project.instance,
-        asset_selection=[asset_key(asset)],
-        tags=tags,
-        run_config=config,
-        raise_on_error=False,
-    )
 
 
 def range_of(start: str, end: str) -> dict[str, str]:
@@ -153,7 +119,6 @@ TOO_NEW_DAY = datetime.now(UTC).date() + timedelta(days=1)
 TOO_NEW = r"There is no partition \S+ yet: the newest is \S+ \(UTC\)\. Select nothing later\."
 
 
-@pytest.mark.parametrize("asset", ["posts_published", "organic_paid_by_publish_day"])
 @pytest.mark.parametrize(
     ("tags", "line"),
     [
@@ -168,9 +133,9 @@ TOO_NEW = r"There is no partition \S+ yet: the newest is \S+ \(UTC\)\. Select no
     ],
 )
 def test_run_of_an_invalid_partition_fails_with_advice(
-    asset: str, tags: dict[str, str], line: str, project: Project, service: Service
+    tags: dict[str, str], line: str, project: Project, service: Service
 ) -> None:
-    description, _ = failure(launch(project, config=QUIET_LOGGING, tags=tags, asset=asset))
+    description, _ = failure(project.run("posts_published", tags=tags))
     assert re.match(line, description)
     assert "\n" not in description
     assert service.requests == []

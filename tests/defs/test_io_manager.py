@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,14 @@ from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
-from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once
 from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
-DayAndInstance = tuple[date, str]
+KEY = ("date", "instance_id", "campaign_id", "post_id")
 
-# Each supported type, with a function that converts it to rows.
-ROWS_OF_TYPE: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
-    pd.DataFrame: lambda frame: pa.Table.from_pandas(frame, preserve_index=False).to_pylist(),
-    pa.Table: lambda table: table.to_pylist(),
-    ds.Dataset: lambda dataset: dataset.to_table().to_pylist(),
-    pl.DataFrame: lambda frame: frame.to_dicts(),
-    pl.LazyFrame: lambda frame: frame.collect().to_dicts(),
-    duckdb.DuckDBPyRelation: lambda relation: relation.to_arrow_table().to_pylist(),
-}
+KINDS = (pd.DataFrame, pa.Table, ds.Dataset, pl.DataFrame, pl.LazyFrame, duckdb.DuckDBPyRelation)
 DAILY = dg.DailyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
@@ -87,23 +79,21 @@ class Downstream:
         )
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         (loaded,) = self.inputs
-        return ROWS_OF_TYPE[self.kind](loaded)
+        return in_order(loaded)
 
 
-def expected(truth: Truth, pairs: list[DayAndInstance], basis: str = "post_date") -> list[dict[str, Any]]:
-    return [{"date": day, **row} for day, name in pairs for row in truth.partition(basis, day, name)]
+def in_order(table: pa.Table) -> list[Row]:
+    rows: list[Row] = table.sort_by([(name, "ascending") for name in KEY]).to_pylist()
+    return rows
 
 
-def same_rows(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
-    """Return whether both have the same rows in any order, with values of the same types."""
-
-    def plain(row: dict[str, Any]) -> str:
-        shown = {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}
-        return repr(sorted((name, str(value)[:10] if name == "date" else value) for name, value in shown.items()))
-
-    return sorted(map(plain, rows)) == sorted(map(plain, others))
+def expected(truth: Truth, days: Sequence[date], instances: Sequence[str] = INSTANCE_IDS) -> list[Row]:
+    rows = [
+        {"date": day, **row} for day in days for name in instances for row in truth.partition("post_date", day, name)
+    ]
+    return sorted(rows, key=lambda row: [row[name] for name in KEY])
 
 
 @pytest.fixture
@@ -112,14 +102,17 @@ def filled(project: Project, module_lake: Path) -> Project:
     return fill_once(project, module_lake, lambda project: project.fetch("posts_published").success)
 
 
-@pytest.mark.parametrize("kind", ROWS_OF_TYPE, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_io_manager_loads_the_run_s_days_as_each_type(kind: type, filled: Project, truth: Truth) -> None:
-    one, several = Downstream(kind, partitions_def=DAILY), Downstream(kind, partitions_def=DAILY)
-    assert one.run(filled, partition=str(DAYS[1])).success
-    assert isinstance(one.inputs[0], kind)
-    assert same_rows(one.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
-    assert several.run(filled, between=(str(FIRST), str(DAYS[1]))).success
-    assert same_rows(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_io_manager_loads_each_type(kind: type, filled: Project) -> None:
+    downstream = Downstream(kind, partitions_def=DAILY)
+    assert downstream.run(filled, partition=str(DAYS[1])).success
+    assert isinstance(downstream.inputs[0], kind)
+
+
+def test_io_manager_loads_the_days_of_the_run(filled: Project, truth: Truth) -> None:
+    downstream = Downstream(pa.Table, partitions_def=DAILY)
+    assert downstream.run(filled, between=(str(FIRST), str(DAYS[1]))).success
+    assert downstream.rows == expected(truth, DAYS[:2])
 
 
 def test_asset_loads_a_table_that_the_same_run_writes(project: Project, truth: Truth) -> None:
@@ -132,26 +125,27 @@ def test_asset_loads_a_table_that_the_same_run_writes(project: Project, truth: T
         run_config=QUIET_LOGGING,
     )
     assert result.success
-    assert same_rows(downstream.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
+    assert downstream.rows == expected(truth, DAYS[1:2])
 
 
 def test_io_manager_loads_all_days_of_a_month(filled: Project, truth: Truth) -> None:
     whole = Downstream(pa.Table, partitions_def=MONTHLY)
     assert whole.run(filled, partition=str(FIRST)).success
-    assert same_rows(whole.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
+    assert whole.rows == expected(truth, DAYS)
     earlier = Downstream(pa.Table, partitions_def=WEEKLY_FROM_FEBRUARY)
     assert "depends on invalid partitions" in str(earlier.run(filled, partition="2024-02-26").all_events)
 
 
 def test_io_manager_loads_all_days_into_unpartitioned_assets(filled: Project, truth: Truth) -> None:
-    everything = Downstream(pl.LazyFrame)
+    everything = Downstream(pa.Table)
     assert everything.run(filled).success
-    assert same_rows(everything.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
+    assert everything.rows == expected(truth, DAYS)
     assert filled.roll_up("organic_paid_by_publish_day").success
     rollup = Downstream(pa.Table, table="organic_paid_by_publish_day", partitions_def=DAILY)
     assert rollup.run(filled, partition=str(FIRST)).success
-    assert sum(row["posts"] for row in rollup.rows) == len(truth.day("post_date", FIRST))
-    assert {row["date"] for row in rollup.rows} == {FIRST}
+    (rows,) = rollup.inputs
+    assert sum(rows["posts"].to_pylist()) == len(truth.day("post_date", FIRST))
+    assert {*rows["date"].to_pylist()} == {FIRST}
 
 
 def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, truth: Truth) -> None:
@@ -159,7 +153,7 @@ def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, trut
     mine = Downstream(pa.Table, partitions_def=DAILY)
     result = mine.run(project, between=(str(FIRST), str(LAST)))
     assert result.success
-    assert same_rows(mine.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]))
+    assert mine.rows == expected(truth, DAYS[:2], INSTANCE_IDS[:2])
     (warning,) = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
     names = ", ".join(sorted(INSTANCE_IDS[:2]))
     assert warning.user_message == f"later/posts_published: 2 files are missing: {LAST} (1 day): {names}"
@@ -233,8 +227,8 @@ def test_io_manager_needs_the_column_schema(filled: Project) -> None:
 def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: Truth) -> None:
     table = tables_of(filled)["posts_published"]
     lake = LaterLake()
-    rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"]).to_pylist()
-    assert same_rows(rows, expected(truth, [(day, "007") for day in DAYS[1:]]))
+    rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"])
+    assert in_order(rows) == expected(truth, DAYS[1:], ["007"])
     assert len(lake.load(table, pd.DataFrame, end=LAST)) == sum(len(truth.day("post_date", day)) for day in DAYS)
     nothing = lake.load(table, pl.DataFrame, start=LAST + timedelta(days=1), end=LAST)
     assert nothing.columns == ["date", *(column.name for column in POST_COLUMNS)]

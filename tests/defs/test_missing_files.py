@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,6 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -24,7 +22,6 @@ from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.assets.test_instances import stored
 from tests.defs.conftest import (
     DAYS,
-    QUIET_LOGGING,
     RAW_ASSETS,
     Project,
     assert_success,
@@ -55,12 +52,8 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     assert request.run_key is None
     ops = dict(request.run_config["ops"])
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
-    assert ops.keys() == {f"later__{asset}" for asset in RAW_ASSETS}
-    configs = [op["config"] for op in ops.values()]
-    assert configs[0] == configs[1]
-    assert configs[0].keys() == {"pairs", "only_missing"}
-    assert configs[0]["only_missing"] is True
-    pairs: dict[str, list[str]] = configs[0]["pairs"]
+    pairs: dict[str, list[str]] = ops["later__posts_published"]["config"]["pairs"]
+    assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in RAW_ASSETS}
     days = parse_day_ranges([each for ranges in pairs.values() for each in ranges])
     assert request.tags.items() >= range_tags(min(days), max(days)).items()
     return pairs
@@ -74,9 +67,7 @@ def refetches_campaigns(data: SensorExecutionData) -> bool:
 
 def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
     (request,) = data.run_requests or []
-    job = project.defs.resolve_job_def("later_posts")
-    config = {**QUIET_LOGGING, **request.run_config}
-    return job.execute_in_process(instance=project.instance, tags=request.tags, run_config=config, raise_on_error=False)
+    return project.run_job("later_posts", tags=request.tags, config=request.run_config)
 
 
 def write_empty(project: Project, days: Sequence[date] = DAYS, instances: Iterable[str] = INSTANCE_IDS) -> None:
@@ -161,10 +152,7 @@ def test_sensor_updates_the_dimension_and_its_check(project: Project, service: S
 
 
 def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
-    future = replace(
-        project,
-        defs=LaterReportingComponent.from_environment(start_date=DAYS[-1] + timedelta(days=1)).build_definitions(),
-    )
+    future = project.configured(start_date=DAYS[-1] + timedelta(days=1))
     assert not tick(future).run_requests
     service.override = list_instances()
     data = tick(project)
@@ -195,20 +183,10 @@ def test_sensor_error_is_one_line_without_secrets(
     monkeypatch.setenv(variable, value)
     with pytest.raises(Exception, match="Updating the instances failed: ") as caught:
         tick(project)
-    error: BaseException | None = caught.value
-    assert error is not None
-    assert error.__suppress_context__  # no stack trace, which could contain a secret
-    assert error.__cause__ is None
-    assert expected in str(error)
-    while error is not None:
-        assert "no-such-secret" not in str(error)
-        error = error.__cause__ or error.__context__
-
-
-def test_sensor_is_hourly_and_stopped_by_default(project: Project) -> None:
-    sensor = project.defs.resolve_sensor_def("later_instances")
-    assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
-    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+    # No stack trace, which could contain a secret.
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
+    assert expected in str(caught.value)
+    assert "no-such-secret" not in str(caught.value)
 
 
 # When a pair is requested again
@@ -281,14 +259,12 @@ EVERY = "every_instance_is_present"
 def complete(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project with every file of 211 days, without rows, and the instances of the API in its dimension."""
     freeze_clock(monkeypatch, NOW)
-    definitions = LaterReportingComponent.from_environment(start_date=MANY_DAYS[0]).build_definitions()
-    project = replace(project, defs=definitions)
 
     def fill(project: Project) -> bool:
         write_empty(project, MANY_DAYS)
         return project.run("instances").success
 
-    return fill_once(project, module_lake, fill)
+    return fill_once(project.configured(start_date=MANY_DAYS[0]), module_lake, fill)
 
 
 def missing_files(project: Project) -> dict[str, tuple[bool, str, int]]:
@@ -324,9 +300,7 @@ def test_missing_files_are_red_by_name_and_fetched_by_one_run(
     assert sum(row["posts_published_missing_days"] for row in stored(complete).values()) == count
     run = execute(complete, data)
     assert_success(run)
-    events = complete.events(run, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    logged = [(event.asset_key.path[-1], event.partition) for event in events if event.asset_key]
-    assert sorted(each for each in logged if each[0] in RAW_ASSETS) == sorted(product(RAW_ASSETS, map(str, days)))
+    assert {each for each in complete.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, map(str, days))}
 
     assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
     assert not tick(complete, cursor=data.cursor).run_requests

@@ -81,11 +81,6 @@ def test_clients_share_the_rate_limit(
     assert len(Ledger.from_bytes(state.read_bytes()).reserved) == len(service.requests) > 2
 
 
-def test_configured_instances_are_unique() -> None:
-    assert LaterReportingResource(instance_ids=" b, a ,, Zoë,b").resolved().configured_instances() == ("b", "a", "Zoë")
-    assert LaterReportingResource().resolved().configured_instances() == ()
-
-
 def test_storage_options_are_read_from_variables_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "s3cr3t")
     monkeypatch.setenv("LATER_STORAGE_OPTIONS", '{"key": "s3cr3t", "client_kwargs": {"verify": false}}')

@@ -12,14 +12,13 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from tests.e2e.dagster_dev import REPOSITORY, clean_environment, wait_until
-from tests.services import WAIT_SECONDS, free_port, running_postgres
+from tests.e2e.dagster_dev import REPOSITORY, clean_environment
+from tests.services import WAIT_SECONDS, free_port, running_postgres, wait_until
 
 DEPLOY = REPOSITORY / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
@@ -39,13 +38,8 @@ def resolved_compose_file(folder: Path) -> Any:
 def copy_with_env_file(folder: Path, settings: Mapping[str, str]) -> Path:
     """Copy deploy/ into a folder, with an `.env` file: the example with `settings` filled in. Return the copy."""
     copy = shutil.copytree(DEPLOY, folder / "deploy", ignore=shutil.ignore_patterns(".env"))
-    lines = [
-        line
-        for line in (copy / ".env.example").read_text().splitlines()
-        if not line.startswith(tuple(f"{name}=" for name in settings))
-    ]
-    lines += [f"{name}={value}" for name, value in settings.items()]
-    (copy / ".env").write_text("\n".join(lines) + "\n")
+    lines = [f"{name}={value}" for name, value in settings.items()]  # they replace the lines before them
+    (copy / ".env").write_text("\n".join([(copy / ".env.example").read_text(), *lines, ""]))
     return copy
 
 
@@ -105,31 +99,13 @@ class Composition:
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(
-                    yaml.safe_dump(self._translate_values(yaml.safe_load(Path(volume["source"]).read_text())))
-                )
-
-    def _translate_values(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._translate_values(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [self._translate_values(each) for each in value]
-        if isinstance(value, int) and not isinstance(value, bool) and str(value) in self.ports:
-            return self.ports[str(value)]
-        return self.translate(value) if isinstance(value, str) else value
+                source = Path(volume["source"]).read_text()
+                target.write_text(re.sub(r"(?<=: )\S+", lambda value: self.translate(value[0]), source))
 
     def run(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in the environment of a service, like `docker compose exec`."""
-        arguments = [self.translate(argument) for argument in command]
-        return subprocess.run(
-            arguments,
-            cwd=self.root,
-            env=self.environment(name),
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-            check=False,
-        )
+        arguments, options = [*map(self.translate, command)], {"cwd": self.root, "env": self.environment(name)}
+        return subprocess.run(arguments, **options, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
 
     def is_healthy(self, name: str) -> bool:
         """Run the health check of a service."""
@@ -154,39 +130,17 @@ class Composition:
             )
         wait_until(f"{name} is healthy", lambda: self.is_healthy(name))
 
-    def grace_seconds(self, name: str) -> int:
-        """Return how long a service that is stopped may take before it is killed."""
-        period = self.services[name].get("stop_grace_period", "10s")  # as Docker's default
-        minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", period).groups("0")
-        return 60 * int(minutes) + int(seconds)
-
-    def stop(self, name: str) -> None:
-        """Stop a service as Docker does: SIGTERM to its command; when that has ended, SIGKILL to all that is left."""
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=self.grace_seconds(name))
-        subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=False)
-        process.wait()
-
     def stop_all(self) -> None:
-        for name in reversed(list(self.processes)):
-            self.stop(name)
+        """Stop all services, the last one first, and kill what is left of their processes after a while."""
+        for process in reversed(self.processes.values()):
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=90)
+            subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=False)
+            process.wait()
 
     def log(self, name: str) -> Path:
         return self.root / f"{name}.log"
-
-
-def in_order_of_start(services: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of services, each after those that it depends on."""
-    ordered: list[str] = []
-    while len(ordered) < len(services):
-        ordered += [
-            name
-            for name, service in services.items()
-            if name not in ordered and set(service.get("depends_on", {})) <= set(ordered)
-        ]
-    return ordered
 
 
 @contextmanager
@@ -199,7 +153,8 @@ def running_composition(directory: Path, settings: Mapping[str, str]) -> Iterato
         composition = Composition(services, directory / "root", ports)
         composition.mount()
         try:
-            for name in in_order_of_start(services):
+            required = {name: service.get("depends_on", {}) for name, service in services.items()}
+            for name in TopologicalSorter(required).static_order():
                 if name != "postgres":
                     composition.start(name)
             yield composition

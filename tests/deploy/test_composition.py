@@ -2,29 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from functools import partial
+from datetime import date
+from typing import Any
 
 import pytest
 
 from tests.deploy.composition import Composition, running_composition
-from tests.deploy.test_deploying_page import commands
-from tests.e2e.dagster_dev import DAYS, DagsterDev, sandbox_environment, wait_until
+from tests.deploy.test_files import commands
+from tests.e2e.dagster_dev import DagsterDev, sandbox_environment
+from tests.services import wait_until
 
 pytestmark = pytest.mark.services
 
-RAW_ASSETS = ("post_metrics_daily", "posts_published")
 BACKFILL = """mutation ($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {
     __typename
     ... on LaunchBackfillSuccess { backfillId }
     ... on PythonError { message stack }
   }
-}"""
-CHECKS = """{
-  assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks {
-    name executionForLatestMaterialization { status }
-  } } } }
 }"""
 BACKFILL_STATUS = """query ($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
@@ -37,36 +32,6 @@ BACKFILL_STATUS = """query ($id: String!) {
 class Deployment:
     composition: Composition
     dagster: DagsterDev
-
-    def backfill(self, assets: Sequence[str], days: Sequence[date]) -> str:
-        """Launch a backfill, which the daemon carries out, and return its id."""
-        parameters = {
-            "assetSelection": [{"path": ["later", asset]} for asset in assets],
-            "partitionNames": [str(day) for day in days],
-        }
-        launched = self.dagster.graphql(BACKFILL, parameters=parameters)["launchPartitionBackfill"]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        return str(launched["backfillId"])
-
-    def run_statuses(self, backfill: str) -> Sequence[str]:
-        """Wait until a backfill has ended, and return the statuses of its runs."""
-
-        def ended() -> Sequence[str] | None:
-            current = self.dagster.graphql(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]
-            if current["status"] in ("REQUESTED", "CANCELING", "FAILING"):
-                return None
-            return [run["status"] for run in current["runs"]]
-
-        return wait_until(f"backfill {backfill} ends", ended)
-
-    def is_materialized(self, asset: str, days: Sequence[date]) -> bool:
-        data = self.dagster.graphql(
-            "query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {"
-            " assetMaterializations { partition } } } }",
-            key={"path": ["later", asset]},
-        )
-        events = data["assetNodeOrError"]["assetMaterializations"]
-        return {str(day) for day in days} <= {event["partition"] for event in events}
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +46,27 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         }
         settings["DAGSTER_PG_PASSWORD"] = "postgres-password"
         with running_composition(directory, settings) as composition:
-            first_day = date.fromisoformat(environment["LATER_START_DATE"])
-            dagster = DagsterDev(
-                url=f"http://127.0.0.1:{composition.ports['3000']}",
-                environment=composition.environment("code-location"),
-                days=tuple(first_day + timedelta(days=number) for number in range(DAYS)),
-                service=service,
-            )
-            yield Deployment(composition, dagster)
+            url, variables = f"http://127.0.0.1:{composition.ports['3000']}", composition.environment("code-location")
+            yield Deployment(composition, DagsterDev(url, variables, service))
 
 
 @pytest.fixture(scope="module")
 def backfilled(deployment: Deployment) -> Sequence[date]:
     """The first days, with both raw assets materialized by one backfill."""
-    days = deployment.dagster.days[:5]
-    statuses = deployment.run_statuses(deployment.backfill(RAW_ASSETS, days))
-    assert statuses == ["SUCCESS"]
+    days, dagster = deployment.dagster.days[:5], deployment.dagster
+    parameters = {
+        "assetSelection": [{"path": ["later", asset]} for asset in ("post_metrics_daily", "posts_published")],
+        "partitionNames": [str(day) for day in days],
+    }
+    launched = dagster.graphql(BACKFILL, parameters=parameters)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def ended() -> Any:
+        """Return the backfill once the daemon has carried it out."""
+        current = dagster.graphql(BACKFILL_STATUS, id=launched["backfillId"])["partitionBackfillOrError"]
+        return current["status"] not in ("REQUESTED", "CANCELING", "FAILING") and current
+
+    assert [run["status"] for run in wait_until("the backfill ends", ended)["runs"]] == ["SUCCESS"]
     return days
 
 
@@ -128,19 +98,23 @@ def test_composition_uses_postgres_a_queue_and_a_pool_limit(deployment: Deployme
 def test_composition_rolls_up_a_backfill_and_evaluates_its_checks(
     deployment: Deployment, backfilled: Sequence[date]
 ) -> None:
-    dagster = deployment.dagster
-    for rollup in ("organic_paid_daily", "organic_paid_by_publish_day"):
-        wait_until(f"{rollup} follows", partial(deployment.is_materialized, rollup, backfilled))
+    def are_rolled_up() -> bool:
+        assets, days = deployment.dagster.assets(), {str(day) for day in backfilled}
+        return all(
+            days <= {event["partition"] for event in assets[rollup]["assetMaterializations"]}
+            for rollup in ("organic_paid_daily", "organic_paid_by_publish_day")
+        )
 
     def checks_succeeded() -> bool:
         executions = {
-            (node["assetKey"]["path"][-1], check["name"]): check["executionForLatestMaterialization"] or {}
-            for node in dagster.graphql(CHECKS)["assetNodes"]
+            (asset, check["name"]): check["executionForLatestMaterialization"] or {}
+            for asset, node in deployment.dagster.assets().items()
             for check in node["assetChecksOrError"].get("checks", [])
         }
         names = (("post_metrics_daily", "rows_unique_by_key"), ("organic_paid_daily", "reconciles_with_raw_rows"))
         return all(executions[name].get("status") == "SUCCEEDED" for name in names)
 
+    wait_until("the rollups follow", are_rolled_up)
     wait_until("the checks have succeeded", checks_succeeded)
 
 

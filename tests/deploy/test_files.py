@@ -1,14 +1,18 @@
-"""The files of deploy/ and those for Dagster+ are valid, agree with each other, and contain no secrets."""
+"""The files of deploy/ and for Dagster+ are valid, agree with each other and their page, and contain no secrets."""
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dagster._cli.code_server import start_command
+from dagster._cli.dev import dev_command
 from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
+from dagster_dg_cli.cli.plus import plus_group
 from dagster_dg_cli.cli.utils import create_temp_dagster_cloud_yaml_file
 from dagster_dg_core.context import DgContext
 from dagster_k8s.container_context import K8sContainerContext
@@ -23,6 +27,7 @@ from tests.deploy.composition import (
     image_instruction,
     resolved_compose_file,
 )
+from tests.docs.conftest import code_blocks
 from tests.e2e.dagster_dev import REPOSITORY, clean_environment
 
 COMPOSE_FILE = DEPLOY / "docker-compose.yaml"
@@ -143,3 +148,62 @@ def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -
     location["build"]["directory"] = "."
     assert generated == load(written)
     K8sContainerContext.create_from_config(location["container_context"])
+
+
+# The commands of docs/deploying.md that need Docker, a cluster or Dagster+; test_composition.py runs the others.
+
+PAGE = REPOSITORY / "docs" / "deploying.md"
+COMMANDS = [shlex.split(line) for block in code_blocks(PAGE.read_text()) for line in block.splitlines()]
+
+
+def commands(*beginning: str) -> list[list[str]]:
+    """Return the commands of the page that begin with these words. There must be one."""
+    found = [command for command in COMMANDS if command[: len(beginning)] == list(beginning)]
+    assert found, beginning
+    return found
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+@pytest.mark.docs
+def test_helm_installs_the_pinned_version_with_the_values() -> None:
+    (install,) = commands("helm", "upgrade")
+    assert f"dagster=={option(install, '--version')}\n" in (REPOSITORY / "constraints.txt").read_text()
+    assert REPOSITORY / option(install, "--values") == DEPLOY / "values.yaml"
+
+
+@pytest.mark.docs
+def test_kubectl_creates_the_secrets_that_the_values_name() -> None:
+    created = {
+        command[6]: set(re.findall(r"--from-literal=([\w-]+)", " ".join(command)))
+        for command in commands("kubectl", "--namespace", "dagster", "create", "secret", "generic")
+    }
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert created == {
+        values["global"]["postgresqlSecretName"]: {"postgresql-password"},
+        deployment["envSecrets"][0]["name"]: {"LATER_CLIENT_ID", "LATER_CLIENT_SECRET"},
+    }
+
+
+@pytest.mark.docs
+def test_dg_plus_has_each_command_and_option() -> None:
+    for words in commands("dg", "plus"):
+        command, rest = plus_group, words[2:]
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context("dg", list(rest), resilient_parsing=False, ignore_unknown_options=False)
+
+
+@pytest.mark.docs
+def test_systemd_unit_is_valid_and_starts_an_existing_command(tmp_path: Path) -> None:
+    unit = (DEPLOY / "later-reporting.service").read_text()
+    installed = "/opt/later-reporting/.venv/bin/dagster"
+    file = tmp_path / "later-reporting.service"
+    file.write_text(unit.replace(installed, str(Path(sys.executable).parent / "dagster")))
+    verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    (command,) = re.findall(f"^ExecStart={installed} dev (.*)$", unit, re.MULTILINE)
+    dev_command.make_context("dev", shlex.split(command))

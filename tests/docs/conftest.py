@@ -22,9 +22,8 @@ from tests.services import DBT_FOLDER
 
 ROOT = Path(__file__).parents[2]
 DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
-CHANGELOG = ROOT / "CHANGELOG.md"
-CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-PAGES = [*DOCS_PAGES, ROOT / "README.md", ROOT / "SECURITY.md", CHANGELOG, CONTRIBUTING]
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+PAGES = [*DOCS_PAGES, README, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", CONTRIBUTING]
 
 # The days in the commands of the pages; a file that has one post less than the API; and a file that is missing.
 FIRST_DAY, LAST_DAY = date(2024, 1, 1), date(2024, 1, 7)
@@ -32,8 +31,10 @@ SHRUNK_PARTITION = Partition(date(2024, 1, 3), "instance_000")
 MISSING_PARTITION = Partition(date(2024, 1, 5), "instance_001")
 
 
-def code_blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+def code_blocks(text: str, language: str = "") -> list[str]:
+    """Return the code blocks of a language; by default, those without one."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for of_block, block in blocks if of_block == language]
 
 
 def split_commands(block: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""The code in docs/ runs as it is printed: shell commands, Python and YAML."""
+"""The code in docs/ and README.md runs as it is printed: shell commands, Python and YAML."""
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ import yaml
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from tests.docs.conftest import DOCS_PAGES, MISSING_PARTITION, SHRUNK_PARTITION, Shell, code_blocks, split_commands
+from tests.docs.conftest import (
+    DOCS_PAGES,
+    MISSING_PARTITION,
+    README,
+    ROOT,
+    SHRUNK_PARTITION,
+    Shell,
+    code_blocks,
+    section,
+    split_commands,
+)
 
 pytestmark = pytest.mark.docs
 
@@ -38,6 +49,18 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
         assert "2024-01-31 instance_000  1  impressions must not be negative" in printed
         assert shell.lake.read_metadata("posts_published", SHRUNK_PARTITION) != before
         assert Path(shell.lake.url("posts_published", MISSING_PARTITION)).exists()
+
+
+def test_readme_commands_for_the_real_api_run(shell: Shell, tmp_path: Path) -> None:
+    """All but the installation, the settings, which are those of the sandbox, and the UI, which does not end."""
+    (block,) = code_blocks(section(README, "With the real API"), "sh")
+    skipped = ("python3 -m venv", ".venv/bin/pip", "source .venv", "export ", "dagster dev")
+    script = "\n".join(line for line in block.splitlines() if not line.startswith(skipped))
+    own = {"DAGSTER_HOME": str(tmp_path), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
+    user = replace(shell, directory=ROOT, environment={**shell.environment, **own})
+    assert set(re.findall(r"^export (\w+)=", block, re.MULTILINE)) <= user.environment.keys()
+    assert "FAIL" not in user.run_process("bash", "-ec", script)
+    assert len(user.lake.partitions("posts_published")) == 30 * 2
 
 
 @pages_with("python")

@@ -3,11 +3,8 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,7 +13,6 @@ import yaml
 
 from later_reporting_dagster.defs.definition_settings import ASSET_NAMES, REPORT
 from tests.docs.conftest import ROOT, Shell, code_blocks
-from tests.services import DBT_FOLDER
 
 pytestmark = pytest.mark.docs
 
@@ -30,33 +26,23 @@ AD_ACCOUNTS = {
 }
 
 
-@dataclass(frozen=True)
-class Project:
-    """A copy of the example with the sources of a lake."""
+def dbt(project: Shell, arguments: str, *, before: str = "") -> str:
+    """Run dbt in a project; it must succeed without a warning."""
+    return project.run_process("bash", "-c", f"{before} dbt --warn-error {arguments}")
 
-    folder: Path
-    shell: Shell
 
-    def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run dbt, which must not warn."""
-        command = [DBT_FOLDER / "dbt", "--warn-error", *arguments]
-        values = {**self.shell.environment, **environment}
-        return subprocess.run(command, cwd=self.folder, env=values, capture_output=True, text=True, check=False)
-
-    def rows(self, relation: str) -> list[Row]:
-        """Return the rows of a model."""
-        with duckdb.connect(self.folder / "later.duckdb", read_only=True) as connection:
-            return connection.sql(f"FROM {relation}").to_arrow_table().to_pylist()
+def rows(project: Shell, model: str) -> list[Row]:
+    with duckdb.connect(project.directory / "later.duckdb", read_only=True) as connection:
+        return connection.sql(f"FROM {model}").to_arrow_table().to_pylist()
 
 
 @pytest.fixture(scope="module")
-def project(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The example, built."""
+def project(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A copy of the example with the sources of a lake, built."""
     folder = shutil.copytree(ROOT / "examples" / "dbt", tmp_path_factory.mktemp("dbt") / "later-dbt")
     (folder / "models" / "sources.yml").write_text(shell.run("later-reporting dbt-sources"))
-    project = Project(folder, shell)
-    built = project.dbt("build")
-    assert built.returncode == 0, built.stdout
+    project = Shell(folder, shell.environment)
+    dbt(project, "build")
     return project
 
 
@@ -75,9 +61,9 @@ def test_page_names_the_versions_that_are_tested() -> None:
     assert f"`{versions}`" in PAGE.read_text()
 
 
-def test_dbt_knows_every_column_and_asset_key(project: Project) -> None:
-    (printed,) = yaml.safe_load((project.folder / "models" / "sources.yml").read_text())["sources"]
-    sources = json.loads((project.folder / "target" / "manifest.json").read_text())["sources"].values()
+def test_dbt_knows_every_column_and_asset_key(project: Shell) -> None:
+    (printed,) = yaml.safe_load((project.directory / "models" / "sources.yml").read_text())["sources"]
+    sources = json.loads((project.directory / "target" / "manifest.json").read_text())["sources"].values()
     assert {source["name"]: [*source["columns"]] for source in sources} == {
         table["name"]: [column["name"] for column in table["columns"]] for table in printed["tables"]
     }
@@ -87,7 +73,7 @@ def test_dbt_knows_every_column_and_asset_key(project: Project) -> None:
     }
 
 
-def test_posts_model_has_each_post_once(project: Project, shell: Shell) -> None:
+def test_posts_model_has_each_post_once(project: Shell, shell: Shell) -> None:
     stored = lake_rows(shell, "posts_published")
     newest: dict[tuple[str, int], Row] = {}
     for row in sorted(stored, key=lambda row: (row["date"], -row["campaign_id"])):
@@ -107,10 +93,10 @@ def test_posts_model_has_each_post_once(project: Project, shell: Shell) -> None:
         }
         for row in newest.values()
     ]
-    assert in_order(project.rows("later__posts")) == in_order(expected)
+    assert in_order(rows(project, "later__posts")) == in_order(expected)
 
 
-def test_campaign_model_has_each_campaign_and_day(project: Project, shell: Shell) -> None:
+def test_campaign_model_has_each_campaign_and_day(project: Shell, shell: Shell) -> None:
     listed: dict[int, list[Row]] = {}
     for row in lake_rows(shell, "campaigns"):
         listed.setdefault(row["campaign_id"], []).append(row)
@@ -133,29 +119,27 @@ def test_campaign_model_has_each_campaign_and_day(project: Project, shell: Shell
                 "conversions_value": row["tracking_links_conversion_value"],
             }
         )
-    found = [{**row, "date_day": str(row["date_day"])} for row in project.rows("later__campaign_report")]
+    found = [{**row, "date_day": str(row["date_day"])} for row in rows(project, "later__campaign_report")]
     assert in_order(found) == in_order(expected)
     assert any(row["spend"] is None for row in found)
     assert any(row["spend"] for row in found)
 
 
-def test_join_with_ad_accounts_counts_spend_once(project: Project) -> None:
-    day, campaign = "2024-01-03", project.rows("later__campaign_report")[0]["campaign_id"]
+def test_join_with_ad_accounts_counts_spend_once(project: Shell) -> None:
+    day, campaign = "2024-01-03", rows(project, "later__campaign_report")[0]["campaign_id"]
     (join,) = code_blocks(PAGE.read_text(), "jinja")
     models = {name: sql.replace("{}", campaign) for name, sql in AD_ACCOUNTS.items()} | {"joined": join}
     for name, sql in models.items():
-        (project.folder / "models" / f"{name}.sql").write_text(sql)
-    built = project.dbt("run", "--select", *models)
-    assert built.returncode == 0, built.stdout
-    joined, later = project.rows("joined"), project.rows("later__campaign_report")
+        (project.directory / "models" / f"{name}.sql").write_text(sql)
+    dbt(project, f"run --select {' '.join(models)}")
+    joined, later = rows(project, "joined"), rows(project, "later__campaign_report")
     assert sum(row["spend"] or 0 for row in joined) == 14.5
     assert sum(row["spend_in_later"] or 0 for row in joined) == pytest.approx(sum(row["spend"] or 0 for row in later))
     (both,) = [row for row in joined if row["spend"] is not None]
     assert (str(both["date_day"]), both["campaign_id"], both["clicks"]) == (day, campaign, 3)
 
 
-def test_missing_lake_fails_with_the_next_step_and_keeps_the_models(project: Project) -> None:
-    built = project.dbt("build", LATER_LAKE_ROOT="/nowhere")
-    assert built.returncode != 0
-    assert "/nowhere has no table coverage: set LATER_LAKE_ROOT to the full path" in " ".join(built.stdout.split())
-    assert project.rows("later__posts")
+def test_missing_lake_fails_with_the_next_step_and_keeps_the_models(project: Shell) -> None:
+    printed = dbt(project, "build", before="! LATER_LAKE_ROOT=/nowhere")
+    assert "/nowhere has no table coverage: set LATER_LAKE_ROOT to the full path" in " ".join(printed.split())
+    assert rows(project, "later__posts")

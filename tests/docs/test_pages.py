@@ -1,6 +1,7 @@
-"""What the pages name exists: links, commands, flags, settings, schedules and sensors."""
+"""What the pages name exists: links, files, commands, flags, settings, schedules, sensors and make targets."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import defs
-from tests.docs.conftest import CONTRIBUTING, PAGES, ROOT, section
+from tests.docs.conftest import CONTRIBUTING, PAGES, README, ROOT, section
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -73,3 +74,10 @@ def test_page_names_existing_jobs_schedules_and_sensors(page: Path) -> None:
         "later_reporting_rate_limit",
     }
     assert set(re.findall(r"`(later_[a-z][a-z_]*)`", current_text(page))) <= known
+
+
+def test_readme_names_existing_make_targets() -> None:
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README.read_text(), re.MULTILINE))
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "ui", "help"} <= named
+    assert named <= set(re.findall(r"make ([a-z-]+)", listed))

@@ -2,10 +2,9 @@
 
 import json
 import re
-import subprocess
+import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from tests.docs.conftest import ROOT, Shell, code_blocks, section
+from tests.services import running_api
 
 pytestmark = pytest.mark.docs
 
@@ -34,34 +34,11 @@ def server(shell: Shell) -> Iterator[Server]:
     assert START.endswith(f"\n{command}\n")
     script = START.replace(command, f'echo "$LATER_SERVE_CLIENT_SECRET"; exec {command} --port 0')
     environment = {**shell.environment, "PYTHONPATH": str(ROOT)}
-    with running_script(script, shell.directory, environment) as (secret, base_url):
+    options = {"cwd": shell.directory, "env": environment}
+    with running_api(["bash", "-ec", script], **options) as (_, base_url, printed):
+        secret, *_ = printed.splitlines()
         own = {"LATER_BASE_URL": base_url, "LATER_SERVE_CLIENT_ID": "dashboards", "LATER_SERVE_CLIENT_SECRET": secret}
         yield Server(base_url, replace(shell, environment={**environment, **own}))
-
-
-@contextmanager
-def running_script(script: str, directory: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Run a script that becomes a server; yield its first line and its base URL, and end it by SIGTERM."""
-    with subprocess.Popen(
-        ["bash", "-ec", script], cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            first = process.stdout.readline().strip()
-            lines = iter(process.stdout.readline, "")
-            yield (
-                first,
-                next(line.strip().partition("LATER_BASE_URL=")[2] for line in lines if "LATER_BASE_URL" in line),
-            )
-        finally:
-            process.terminate()
-
-
-def token(server: Server) -> str:
-    environment = server.shell.environment
-    names = {"clientId": "LATER_SERVE_CLIENT_ID", "clientSecret": "LATER_SERVE_CLIENT_SECRET"}
-    body = {key: environment[name] for key, name in names.items()}
-    return str(httpx.post(f"{server.base_url}/oauth/token", json=body).json()["jwt"])
 
 
 def test_commands_read_a_page(server: Server) -> None:
@@ -80,10 +57,10 @@ def test_program_reads_all_pages_with_null_and_integers(server: Server) -> None:
 
 
 def test_clients_of_the_file_have_their_instances(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "clients.toml").write_text(code_blocks(section(PAGE, "Clients"), "")[0])
+    (tmp_path / "clients.toml").write_text(code_blocks(section(PAGE, "Clients"))[0])
     (start,) = re.findall(r"`(later-reporting serve --clients [^`]+)`", PAGE.read_text())
     environment = {name: value for name, value in server.shell.environment.items() if "SERVE" not in name}
-    with running_script(f"echo; exec {start} --port 0", tmp_path, environment) as (_, base_url):
+    with running_api([*shlex.split(start), "--port", "0"], cwd=tmp_path, env=environment) as (_, base_url, _printed):
         for client, secret, count in (("dashboards", "a long random text", 1), ("notebooks", "another one", 2)):
             body = {"clientId": client, "clientSecret": secret}
             jwt = httpx.post(f"{base_url}/oauth/token", json=body).json()["jwt"]

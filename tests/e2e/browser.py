@@ -8,24 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.dagster_dev import DagsterDev
 from tests.services import WAIT_SECONDS
 
 TIMEOUT = 1000 * WAIT_SECONDS  # milliseconds, as Playwright expects
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-_RUN_ID = re.compile("^[0-9a-f]{8}$")
 
 
 @contextmanager
@@ -36,7 +25,7 @@ def chromium() -> Iterator[Browser]:
         raise RuntimeError(f"no browser: put one of {', '.join(_CHROMIUM)} on the PATH, or run `make browser`")
     with sync_playwright() as playwright:
         expect.set_options(timeout=TIMEOUT)
-        browser = playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=executable)
         try:
             yield browser
         finally:
@@ -51,28 +40,18 @@ class Ui:
     def open(self, path: str) -> None:
         self.page.goto(self.dagster.url + path)
 
-    def open_asset(self, asset: str, *, tab: str = "Overview") -> None:
-        """Open a tab of an asset from the catalog."""
-        self.open("/assets")
-        self.page.get_by_role("link", name=f"later / {asset}").first.click()
-        self.page.get_by_role("tab", name=tab, exact=True).click()
-
-    def launch(self, asset: str, *, days: Sequence[date]) -> None:
-        """Materialize a range of days through the dialog, and open the run or backfill."""
-        self.open_asset(asset)
+    def launch(self, *, days: Sequence[date] = ()) -> None:
+        """Materialize what the page shows, these days or all partitions, and open the run or the backfill."""
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
-        dialog = self.page.get_by_role("dialog").filter(has_text=f"materialize later / {asset}")
-        self.select_partitions(dialog, days)
+        dialog = self.page.get_by_role("dialog").last
+        if days:
+            partitions = dialog.get_by_role("textbox").first
+            partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
+            partitions.press("Enter")
+        else:
+            dialog.get_by_text("All", exact=True).click()
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
-        self.open_launched_run()
-
-    def select_partitions(self, dialog: Locator, days: Sequence[date]) -> None:
-        partitions = dialog.get_by_role("textbox").first
-        partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
-        partitions.press("Enter")
-
-    def open_launched_run(self) -> None:
-        """Open the run or the backfill that the UI announces in a corner."""
+        # The UI announces it in a corner.
         announcement = self.page.get_by_role("listitem").filter(has_text=re.compile("Launched run|Created backfill"))
         announcement.get_by_text("View", exact=True).click()
         expect(self.page).to_have_url(re.compile("/runs/"))
@@ -81,13 +60,7 @@ class Ui:
         """Wait until the backfill that the UI shows has exactly one run, which has ended with this status; open it."""
         self.page.get_by_role("tab", name="Runs", exact=True).click()
         expect(self.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
-        self.page.get_by_text(_RUN_ID).click()
-
-    def open_check(self, asset: str, check: str, *, result: str) -> None:
-        """Wait until the last result of an asset check is `result`, and open the check."""
-        self.open_asset(asset, tab="Checks")
-        self.page.get_by_text(re.compile(f"^{check}.*{result}$")).click()
-        expect(self.page).to_have_url(re.compile(check))
+        self.page.get_by_text(re.compile("^[0-9a-f]{8}$")).click()
 
     def expect_text(self, text: str | re.Pattern[str]) -> None:
         expect(self.page.get_by_text(text).first).to_be_visible()

@@ -1,48 +1,46 @@
 """Dagster's own commands in a clone of the repository, each in a subprocess."""
 
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.dagster_dev import INSTANCES, clean_environment, run, sandbox_environment
+from tests.e2e.dagster_dev import INSTANCES, REPOSITORY, clean_environment, sandbox_environment
+from tests.services import WAIT_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
-def no_settings(tmp_path: Path) -> Mapping[str, str]:
-    return clean_environment() | {"HOME": str(tmp_path), "COLUMNS": "300"}
+def run(*command: str, environment: Mapping[str, str]) -> str:
+    """Run a command that must succeed, in the folder of the repository, and return everything that it prints."""
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, timeout=WAIT_SECONDS, check=False, **options)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-@pytest.fixture
-def sandbox_settings(tmp_path: Path) -> Iterator[Mapping[str, str]]:
-    with sandbox_environment(tmp_path) as (_, environment):
-        yield environment
-
-
-def test_dg_checks_the_definitions_of_a_clone(no_settings: Mapping[str, str]) -> None:
-    checked = run("dg", "check", "defs", environment=no_settings)
-
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "All definitions loaded successfully" in checked.stdout
+def test_dg_checks_the_definitions_of_a_clone(tmp_path: Path) -> None:
+    no_settings = {**clean_environment(), "HOME": str(tmp_path), "COLUMNS": "300"}
+    assert "All definitions loaded successfully" in run("dg", "check", "defs", environment=no_settings)
 
 
 @pytest.mark.parametrize("days", [1, 3])
-def test_dagster_materializes_a_raw_table_and_its_rollup(days: int, sandbox_settings: Mapping[str, str]) -> None:
-    first = date.fromisoformat(sandbox_settings["LATER_START_DATE"])
-    partitions = [str(first + timedelta(days=number)) for number in range(days)]
+def test_dagster_materializes_a_raw_table_and_its_rollup(days: int, tmp_path: Path) -> None:
+    with sandbox_environment(tmp_path) as (_, environment):
+        first = date.fromisoformat(environment["LATER_START_DATE"])
+        partitions = [str(first + timedelta(days=number)) for number in range(days)]
+        range_ = f"{partitions[0]}...{partitions[-1]}"
+        printed = run(
+            *("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"),
+            *("--select", "later/post_metrics_daily,later/organic_paid_daily"),
+            *(("--partition", *partitions) if days == 1 else ("--partition-range", range_)),
+            environment=environment,
+        )
 
-    materialized = run(
-        *("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"),
-        *("--select", "later/post_metrics_daily,later/organic_paid_daily"),
-        *(("--partition", *partitions) if days == 1 else ("--partition-range", f"{partitions[0]}...{partitions[-1]}")),
-        environment=sandbox_settings,
-    )
-
-    assert materialized.returncode == 0, materialized.stdout + materialized.stderr
-    files = sorted(Path(sandbox_settings["LATER_LAKE_ROOT"]).rglob("*.parquet"))
+    files = sorted((tmp_path / "lake").rglob("*.parquet"))
     assert [file.parts[file.parts.index("lake") + 1 : -1] for file in files] == [
         *(("organic_paid_daily", f"date={day}") for day in partitions),
         *(
@@ -51,4 +49,4 @@ def test_dagster_materializes_a_raw_table_and_its_rollup(days: int, sandbox_sett
             for instance in INSTANCES
         ),
     ]
-    assert materialized.stderr.count("ASSET_CHECK_EVALUATION - ") == 7 + 2
+    assert printed.count("ASSET_CHECK_EVALUATION - ") == 7 + 2

@@ -4,16 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.e2e.dagster_dev import REPOSITORY, clean_environment, kill_group, wait_until
-from tests.services import WAIT_SECONDS, free_port
+from tests.e2e.dagster_dev import REPOSITORY, clean_environment, kill_group
+from tests.services import WAIT_SECONDS, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -46,9 +46,8 @@ class DemoUi:
 
     def serves(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/server_info", timeout=5) as response:  # noqa: S310
-                return bool(response.status == 200)
-        except OSError:
+            return httpx.get(f"{self.url}/server_info").is_success
+        except httpx.TransportError:
             return False
 
 

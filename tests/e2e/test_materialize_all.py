@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.e2e.browser import Ui, open_ui
-from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, dagster_dev, wait_until
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, dagster_dev
+from tests.services import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
 
@@ -31,11 +32,6 @@ STATE = """{
     repositoryName: "__repository__"
     repositoryLocationName: "later_reporting_dagster.definitions"
   }) { ... on Sensor { sensorState { ticks(limit: 20) { status timestamp } } } }
-  assetNodes {
-    assetKey { path }
-    assetMaterializations { runId partition }
-    assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } }
-  }
 }"""
 EVENTS = """query($run: ID!) {
   logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events { __typename } } }
@@ -62,7 +58,7 @@ def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: Dagste
     runs = [run for run in state["runsOrError"]["results"] if run["runId"] not in before]
     assert {run["status"] for run in runs} == {"SUCCESS"}
     assert not any(map(_is_of_automation, runs))
-    for node in state["assetNodes"]:
+    for node in dagster.assets().values():
         assert node["assetMaterializations"], node
         for check in node["assetChecksOrError"]["checks"]:
             assert check["executionForLatestMaterialization"], (node, check)
@@ -87,8 +83,7 @@ def test_rollups_follow_a_range_with_a_rejected_instance(ui: Ui, dagster: Dagste
         ui.expect_text(re.compile(f"{day} {REJECTED_INSTANCE}: .*HTTP 403"))
 
     def automation_rolled_up() -> bool:
-        state = dagster.graphql(STATE)
-        return all(_is_of_automation(_last_run(state, asset, days)) for asset in ROLLUPS)
+        return all(_is_of_automation(_last_run(dagster, asset, days)) for asset in ROLLUPS)
 
     wait_until("automation updates the rollups", automation_rolled_up)
 
@@ -100,8 +95,8 @@ def test_range_is_complete_in_one_run(ui: Ui, dagster: DagsterDev) -> None:
     ui.open_only_run(status="Success")
 
     # Automation updates other tables, but not these rollups again.
-    state = _wait_until_idle(dagster)
-    (run_id,) = {_last_run(state, asset, days)["runId"] for asset in (*RAW, *ROLLUPS)}
+    _wait_until_idle(dagster)
+    (run_id,) = {_last_run(dagster, asset, days)["runId"] for asset in (*RAW, *ROLLUPS)}
     assert run_id == ui.page.url.rpartition("/")[-1]
     events = Counter(event["__typename"] for event in dagster.graphql(EVENTS, run=run_id)["logsForRun"]["events"])
     assert events["MaterializationEvent"] == 4 * len(days)
@@ -114,31 +109,21 @@ def _launch(ui: Ui, *assets: str, days: Sequence[date] = ()) -> None:
     """Materialize these days of these assets through the lineage graph; default: all partitions of all assets."""
     query = " or ".join(f'key:"later/{asset}"' for asset in assets)
     ui.open(f"/asset-groups~{quote(query, safe='')}/" if assets else "/asset-groups")
-    ui.page.get_by_role("button", name=re.compile("Materialize all")).first.click()
-    dialog = ui.page.get_by_role("dialog").last
-    if days:
-        ui.select_partitions(dialog, days)
-    else:
-        dialog.get_by_text("All", exact=True).click()
-    dialog.get_by_role("button", name=re.compile("^Launch")).click()
-    ui.open_launched_run()
+    ui.launch(days=days)
 
 
 def _wait_until_idle(dagster: DagsterDev) -> Any:
     """Wait until automation has requested nothing in a tick after all backfills and runs; return the state."""
 
-    def backfills_have_ended() -> bool:
-        backfills = dagster.graphql(STATE)["partitionBackfillsOrError"]["results"]
-        return all(backfill["endTimestamp"] for backfill in backfills)
-
     def idle_state() -> Any:
         state = dagster.graphql(STATE)
+        if not all(backfill["endTimestamp"] for backfill in state["partitionBackfillsOrError"]["results"]):
+            return None
         ended = max((run["endTime"] or float("inf") for run in state["runsOrError"]["results"]), default=0.0)
         ticks = state["sensorOrError"]["sensorState"]["ticks"]
         return any(tick["timestamp"] > ended and tick["status"] == "SKIPPED" for tick in ticks) and state
 
-    wait_until("all backfills have ended", backfills_have_ended)
-    return wait_until("a tick of automation requested nothing", idle_state)
+    return wait_until("all backfills have ended, and a tick of automation requested nothing", idle_state)
 
 
 def _is_of_automation(run: Any) -> bool:
@@ -150,11 +135,11 @@ def _is_of_automation(run: Any) -> bool:
     )
 
 
-def _last_run(state: Any, asset: str, days: Sequence[date]) -> Any:
+def _last_run(dagster: DagsterDev, asset: str, days: Sequence[date]) -> Any:
     """Return the run that was the last to materialize these days; None if it was not the same for all."""
-    (node,) = (node for node in state["assetNodes"] if node["assetKey"]["path"] == ["later", asset])
     newest: dict[str, str] = {}
-    for each in node["assetMaterializations"]:  # the newest comes first
+    for each in dagster.assets()[asset]["assetMaterializations"]:
         newest.setdefault(each["partition"], each["runId"])
     run_ids = {newest.get(str(day)) for day in days}
-    return next((run for run in state["runsOrError"]["results"] if {run["runId"]} == run_ids), None)
+    runs = dagster.graphql(STATE)["runsOrError"]["results"]
+    return next((run for run in runs if {run["runId"]} == run_ids), None)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from starlette.requests import Request
@@ -19,13 +18,9 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
-from tests.defs.conftest import DAYS, QUIET_LOGGING, RAW_ASSETS, Project, assert_success, failure
+from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
 
 LIST_PATH, PERFORMANCE_PATH = "/v2/campaigns", "/v2/campaigns/performance"
-
-
-def warnings(project: Project, run_id: str) -> list[str]:
-    return [entry.user_message for entry in project.instance.all_logs(run_id) if entry.level == 30]
 
 
 def stored_campaigns(project: Project) -> list[dict[str, Any]]:
@@ -41,9 +36,7 @@ def test_daily_run_fetches_posts_and_campaigns(
 ) -> None:
     monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
     project = project.reloaded()
-    job = project.defs.resolve_job_def("later_posts")
-    tags = range_tags(DAYS[0], DAYS[-1])
-    assert_success(job.execute_in_process(instance=project.instance, tags=tags, run_config=QUIET_LOGGING))
+    assert_success(project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1])))
     assert [partition.day for partition in project.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)] == DAYS
     assert {row["instance_id"] for row in stored_campaigns(project)} == {*INSTANCE_IDS}
     assert (service.request_count(LIST_PATH), service.request_count(PERFORMANCE_PATH)) == (1, len(DAYS))
@@ -54,24 +47,18 @@ def test_daily_run_fetches_posts_and_campaigns(
         assert metadata["files_changed"] == 0
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_refused_routes_cost_a_warning_each_and_keep_what_is_stored(
-    project: Project, service: Service, status: int
-) -> None:
+def test_refused_routes_cost_a_warning_each_and_keep_what_is_stored(project: Project, service: Service) -> None:
     assert_success(project.run(CAMPAIGNS_TABLE))
     assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE))
     before = files(project.root)
-    service.refuse_campaigns(status)
-    job = project.defs.resolve_job_def("later_posts")
-    tags = range_tags(DAYS[0], DAYS[-1])
-    result = job.execute_in_process(instance=project.instance, tags=tags, run_config=QUIET_LOGGING)
+    service.refuse_campaigns(403)
+    result = project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1]))
     assert_success(result)
     for name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE):
-        (warning,) = [each for each in warnings(project, result.run_id) if f"later/{name} was" in each]
-        assert f"HTTP {status}" in warning
+        (warning,) = [each for each in project.warnings(result) if f"later/{name} was" in each]
+        assert "HTTP 403" in warning
         assert warning.endswith(f"To request it no more, set LATER_TABLES (tables) to -{name}.")
-    materialized = project.events(result, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    assert {event.asset_key.path[-1] for event in materialized if event.asset_key} == {*RAW_ASSETS}
+    assert {asset for asset, _ in project.logged(result)} == {*RAW_ASSETS}
     assert before.items() <= files(project.root).items()
 
 
@@ -99,15 +86,6 @@ def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service
     service.requests.clear()
     assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE, only_missing=True))
     assert service.request_count(PERFORMANCE_PATH) == 1
-
-
-def test_newest_due_day_is_missing_once_other_days_exist(project: Project) -> None:
-    check = (CAMPAIGN_PERFORMANCE_TABLE, "newest_due_day_is_present")
-    (before,) = project.check(check).values()
-    project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
-    (after,) = project.check(check).values()
-    assert (before.passed, before.description) == (True, "Not fetched yet")
-    assert (after.passed, after.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def test_campaign_metrics_setting_selects_the_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,25 +22,10 @@ def stored(project: Project) -> dict[str, dict[str, Any]]:
     return {row["instance_id"]: row for row in table.to_pylist()}
 
 
-def row(
-    instance_id: str,
-    *,
-    daily: tuple[date | None, int],
-    published: tuple[date | None, int],
-    seen: tuple[date | None, date | None] = (TODAY, TODAY),
-    is_listed: bool = True,
-) -> dict[str, Any]:
-    return {
-        "instance_id": instance_id,
-        "first_seen": seen[0],
-        "last_seen": seen[1],
-        "listed_now": is_listed,
-        "expected_now": is_listed,
-        "post_metrics_daily_newest_day": daily[0],
-        "post_metrics_daily_missing_days": daily[1],
-        "posts_published_newest_day": published[0],
-        "posts_published_missing_days": published[1],
-    }
+def row(instance_id: str, *newest_and_missing_days: date | int | None, seen: date | None = TODAY) -> dict[str, Any]:
+    """Return the row of an instance that is listed, and expected, if it was ever seen."""
+    values = (instance_id, seen, seen, seen is not None, seen is not None, *newest_and_missing_days)
+    return dict(zip(INSTANCES_SCHEMA.names, values, strict=True))
 
 
 def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project) -> None:
@@ -50,9 +35,9 @@ def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project
     result = project.run("instances")
     assert result.success
     expected = [
-        *(row(each, daily=(None, 3), published=(DAYS[2], 0)) for each in INSTANCE_IDS if each != "007"),
-        row("007", daily=(DAYS[1], 1), published=(DAYS[2], 0)),
-        row("never listed", daily=(DAYS[1], 0), published=(None, 0), seen=(None, None), is_listed=False),
+        *(row(each, None, 3, DAYS[2], 0) for each in INSTANCE_IDS if each != "007"),
+        row("007", DAYS[1], 1, DAYS[2], 0),
+        row("never listed", DAYS[1], 0, None, 0, seen=None),
     ]
     assert stored(project) == {each["instance_id"]: each for each in expected}
 

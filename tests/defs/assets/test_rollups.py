@@ -1,57 +1,79 @@
-"""The rollups by day, week and month, materialized from fetched posts."""
+"""The rollups by day, week and month and over windows, materialized from fetched posts."""
 
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.defs.checks.rollups import windows_checks
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Partition, posts_table, schema_of
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.rollups.rollup_tables import (
+    BY_CAMPAIGN,
+    BY_CREATOR,
+    CAMPAIGN_RESULTS,
+    COSTS_BY_CAMPAIGN,
+    COSTS_OVERALL,
+    POST_BENCHMARKS,
+    SINGLE_TABLES,
+    RollupTable,
+)
 from tests.conftest import INSTANCE_IDS, Row, Service, Truth
-from tests.defs.conftest import DAYS, Project, assert_success, enlarge_metrics, failure, freeze_clock
+from tests.defs.conftest import (
+    DAYS,
+    WINDOWS,
+    Project,
+    assert_success,
+    asset_key,
+    enlarge_metrics,
+    failure,
+    fill_once,
+    freeze_clock,
+    plain_metadata,
+)
+from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
-DAILY, BY_PUBLISH_DAY, WEEKLY, MONTHLY = (
-    "organic_paid_daily",
-    "organic_paid_by_publish_day",
-    "organic_paid_weekly",
-    "organic_paid_monthly",
-)
-RAW = {**dict.fromkeys((DAILY, WEEKLY, MONTHLY), "post_metrics_daily"), BY_PUBLISH_DAY: "posts_published"}
-BASIS = {DAILY: "performance_date", BY_PUBLISH_DAY: "post_date"}
+RECORDED, PUBLISHED = "post_metrics_daily", "posts_published"
+DAILY, BY_PUBLISH_DAY = "organic_paid_daily", "organic_paid_by_publish_day"
+WEEKLY, MONTHLY = "organic_paid_weekly", "organic_paid_monthly"
 WEEK, NEXT_WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 4), date(2024, 3, 1)
-FIRST_OF_PERIOD = {WEEKLY: WEEK, MONTHLY: MONTH}
-# The partition of each rollup that contains the second day.
-WITH_SECOND_DAY = {DAILY: DAYS[1], BY_PUBLISH_DAY: DAYS[1], **FIRST_OF_PERIOD}
-
-each_daily_rollup = pytest.mark.parametrize("asset", BASIS)
-each_period_rollup = pytest.mark.parametrize("asset", FIRST_OF_PERIOD)
-each_rollup = pytest.mark.parametrize("asset", RAW)
+PARTITIONS = {DAILY: DAYS, BY_PUBLISH_DAY: DAYS, WEEKLY: [WEEK], MONTHLY: [MONTH]}
+# Window tables, one of each kind.
+SOME = tuple(table.name for table in (BY_CREATOR, COSTS_BY_CAMPAIGN, CAMPAIGN_RESULTS, POST_BENCHMARKS))
 
 
-def stored(project: Project, asset: str, first: date) -> list[Row]:
-    """Return the rows of a rollup partition, read from its documented path."""
-    rows: list[Row] = pq.ParquetFile(project.root / asset / f"date={first}" / "part-0.parquet").read().to_pylist()
-    return rows
+@pytest.fixture
+def filled(project: Project, module_lake: Path) -> Project:
+    """The project with posts and campaigns in the lake only."""
+
+    def fill(project: Project) -> bool:
+        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED, CAMPAIGN_PERFORMANCE_TABLE)]
+        return all(result.success for result in [*fetched, project.run(CAMPAIGNS_TABLE)])
+
+    return fill_once(project, module_lake, fill)
 
 
-def assert_matches_reference(folder: Path, asset: str, world: World, firsts: Sequence[date] = DAYS) -> None:
-    """Assert that partitions in a folder equal what the slow reference computes from the sandbox's rows."""
-    stored = []
-    for first in firsts:
-        table = pq.ParquetFile(folder / f"date={first}" / "part-0.parquet").read().replace_schema_metadata()
-        stored.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
-    assert differences({asset: pa.concat_tables(stored)}, world) == []
+def stored(project: Project, asset: str, first: date | None = None) -> pa.Table:
+    """Return the rows of a table, or of a partition of it, read from the documented path."""
+    folder = project.root / asset / (f"date={first}" if first else "")
+    return pq.ParquetFile(folder / "part-0.parquet").read().replace_schema_metadata()
 
 
-def reference_world(truth: Truth, days: Sequence[date] = DAYS) -> World:
+def reference_world(truth: Truth) -> World:
     recorded, published = (
         {
             (day, each): [{**row, "date": day} for row in truth.partition(basis, day, each)]
-            for day in days
+            for day in DAYS
             for each in INSTANCE_IDS
         }
         for basis in ("performance_date", "post_date")
@@ -59,57 +81,44 @@ def reference_world(truth: Truth, days: Sequence[date] = DAYS) -> World:
     return World(recorded, published)
 
 
-@each_daily_rollup
-def test_days_match_the_reference(asset: str, project: Project, truth: Truth) -> None:
-    project.fetch(RAW[asset])
-    result = project.roll_up(asset)
-    assert result.success
-    metadata = project.metadata(result)
-    assert metadata.keys() == set(map(str, DAYS))
-    assert_matches_reference(project.root / asset, asset, reference_world(truth))
-    for day in DAYS:
-        found = metadata[str(day)]
-        assert found["dagster/partition_row_count"] == len(stored(project, asset, day))
-        assert "missing" not in found
-        assert len(found["preview"].records) == min(found["dagster/partition_row_count"], 5)
-        file = project.lake.read_metadata(asset, Partition(day))
+# By day, week and month.
+
+
+@pytest.mark.parametrize("asset", PARTITIONS)
+def test_partitions_match_the_reference(asset: str, filled: Project, truth: Truth) -> None:
+    result = filled.roll_up(asset)
+    assert_success(result)
+    metadata = filled.metadata(result)
+    assert metadata.keys() == {str(first) for first in PARTITIONS[asset]}
+    tables = []
+    for first in PARTITIONS[asset]:
+        found, table = metadata[str(first)], stored(filled, asset, first)
+        assert found["dagster/partition_row_count"] == table.num_rows
+        assert ("missing" in found) is (asset == MONTHLY)  # only days of its beginning are fetched
+        assert len(found["preview"].records) == min(table.num_rows, 5)
+        file = filled.lake.read_metadata(asset, Partition(first))
         assert file is not None
-        assert project.data_versions(result)[str(day)] == file.content_hash
-    assert project.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": False}
-
-
-@each_period_rollup
-def test_week_and_month_match_the_reference(asset: str, project: Project, truth: Truth) -> None:
-    project.fetch(RAW[asset])
-    result = project.roll_up(asset)
-    assert result.success
-    rows = [row for day in DAYS for each in INSTANCE_IDS for row in truth.partition("performance_date", day, each)]
-    found = stored(project, asset, FIRST_OF_PERIOD[asset])
-    assert_matches_reference(project.root / asset, asset, reference_world(truth), [FIRST_OF_PERIOD[asset]])
-    posts = {(row["instance_id"], row["campaign_id"], row["post_id"]) for row in rows}
-    assert sum(group["posts"] for group in found) == len(posts) < len(rows)
-    metadata = project.metadata(result)[str(FIRST_OF_PERIOD[asset])]
-    assert metadata["dagster/partition_row_count"] == len(found)
-    assert project.passed(result)["reconciles_with_raw_rows"] is True
+        assert filled.data_versions(result)[str(first)] == file.content_hash
+        tables.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
+    assert differences({asset: pa.concat_tables(tables)}, reference_world(truth)) == []
+    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": False}
 
 
 def test_week_is_in_sync_until_a_day_changes(project: Project, service: Service) -> None:
-    assert_success(project.fetch(RAW[WEEKLY]))
+    assert_success(project.fetch(RECORDED))
     assert_success(project.roll_up(WEEKLY))
     assert project.is_in_sync(WEEKLY, str(WEEK))
-    assert_success(project.fetch(RAW[WEEKLY]))  # unchanged
+    assert_success(project.fetch(RECORDED))  # unchanged
     assert project.is_in_sync(WEEKLY, str(WEEK))
     service.transform = enlarge_metrics
-    assert_success(project.fetch(RAW[WEEKLY], days=DAYS[1:2]))
+    assert_success(project.fetch(RECORDED, days=DAYS[1:2]))
     assert not project.is_in_sync(WEEKLY, str(WEEK))
 
 
 def test_week_metadata_has_missing_days_and_instances(project: Project) -> None:
-    project.fetch(RAW[WEEKLY], days=DAYS[:1])
-    project.fetch(RAW[WEEKLY], days=DAYS[1:2], instances=list(INSTANCE_IDS[:3]))
-    result = project.roll_up(WEEKLY)
-    assert result.success
-    metadata = project.metadata(result)[str(WEEK)]
+    project.fetch(RECORDED, days=DAYS[:1])
+    project.fetch(RECORDED, days=DAYS[1:2], instances=list(INSTANCE_IDS[:3]))
+    metadata = project.metadata(project.roll_up(WEEKLY))[str(WEEK)]
     # The first days of the week are before the start date.
     others = ", ".join(sorted(INSTANCE_IDS[:3]))
     assert metadata["missing"] == (
@@ -117,62 +126,176 @@ def test_week_metadata_has_missing_days_and_instances(project: Project) -> None:
     )
 
 
+def damage(folder: Path) -> None:
+    next(folder.rglob("*.parquet")).write_bytes(b"no Parquet")
+
+
+def block(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.write_bytes(b"not a directory")
+
+
 @pytest.mark.parametrize(
-    ("asset", "without_files", "written"),
-    [(BY_PUBLISH_DAY, DAYS[1], {str(DAYS[0]), str(DAYS[2])}), (WEEKLY, NEXT_WEEK, {str(WEEK)})],
+    ("spoil", "folder", "asset", "failed", "reason"),
+    [
+        (shutil.rmtree, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "posts_published has no files for it: materialize that"),
+        (damage, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "materialize this partition again"),
+        (damage, RECORDED, WEEKLY, WEEK, "materialize this partition again"),
+        (block, BY_PUBLISH_DAY, BY_PUBLISH_DAY, DAYS[1], "cannot read "),
+    ],
 )
-def test_partition_without_raw_files_fails_alone(
-    asset: str, without_files: date, written: set[str], project: Project
+def test_partition_that_cannot_be_rolled_up_fails_alone(
+    spoil: Callable[[Path], None], folder: str, asset: str, failed: date, reason: str, filled: Project
 ) -> None:
-    for day in (DAYS[0], DAYS[2]):
-        project.fetch(RAW[asset], days=[day])
-    result = project.roll_up(asset, days=[DAYS[0], max(DAYS[2], without_files)])
+    spoil(filled.root / folder / f"date={DAYS[1]}")
+    result = filled.roll_up(asset)
     description, metadata = failure(result)
+    written = {str(first) for first in PARTITIONS[asset]} - {str(failed)}
     assert description.splitlines()[0] == f"1 partition failed and was not changed; {len(written)} written."
-    assert metadata["failed_partitions"] == {
-        str(without_files): f"{RAW[asset]} has no files for it: materialize that first"
-    }
-    assert project.materializations(result).keys() == written
+    assert metadata["failed_partitions"].keys() == {str(failed)}
+    assert reason in metadata["failed_partitions"][str(failed)]
+    assert filled.materializations(result).keys() == written
 
 
-@pytest.mark.parametrize(("asset", "today"), [(WEEKLY, NEXT_WEEK), (MONTHLY, date(2024, 4, 1))])
-def test_current_period_is_empty_on_its_first_day(
-    asset: str, today: date, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    freeze_clock(
-        monkeypatch,
-        datetime(today.year, today.month, today.day, 10, tzinfo=UTC),
-        "defs.partitions",
-        "defs.assets.rollups",
-        "defs.checks.rollups",
-    )
-    project.fetch(RAW[asset])
-    result = project.roll_up(asset, days=[DAYS[0], today])
+def test_current_week_is_empty_on_its_first_day(filled: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2024, 3, 4, 10, tzinfo=UTC)
+    freeze_clock(monkeypatch, now, "defs.partitions", "defs.assets.rollups", "defs.checks.rollups")
+    result = filled.roll_up(WEEKLY, days=[DAYS[0], NEXT_WEEK])
     assert_success(result)
-    rows = {first: each["dagster/partition_row_count"] for first, each in project.metadata(result).items()}
-    assert rows.pop(str(today)) == 0
-    assert rows[str(FIRST_OF_PERIOD[asset])] > 0
-    assert project.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": True}
+    rows = {first: each["dagster/partition_row_count"] for first, each in filled.metadata(result).items()}
+    assert rows[str(WEEK)] > 0 == rows[str(NEXT_WEEK)]
+    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": True}
 
-    too_new, _ = failure(project.roll_up(asset, days=[today, today + timedelta(days=31)]))
+    too_new, _ = failure(filled.roll_up(WEEKLY, days=[NEXT_WEEK, NEXT_WEEK + timedelta(days=7)]))
     assert too_new.startswith("There is no partition")
 
 
-@each_rollup
-def test_damaged_raw_file_fails_only_its_partition(asset: str, project: Project) -> None:
-    project.fetch(RAW[asset])
-    next((project.root / RAW[asset] / f"date={DAYS[1]}").rglob("*.parquet")).write_bytes(b"no Parquet")
-    result = project.roll_up(asset)
-    _, metadata = failure(result)
-    (failed,) = metadata["failed_partitions"]
-    assert failed == str(WITH_SECOND_DAY[asset])
-    assert "materialize this partition again" in metadata["failed_partitions"][failed]
-    assert len(project.materializations(result)) == (2 if asset in BASIS else 0)
+# Over windows.
 
 
-def test_day_that_cannot_be_written_fails_alone(project: Project) -> None:
-    project.fetch(RAW[BY_PUBLISH_DAY])
-    (project.root / BY_PUBLISH_DAY).mkdir()
-    (project.root / BY_PUBLISH_DAY / f"date={DAYS[1]}").write_bytes(b"not a directory")
-    _, metadata = failure(project.roll_up(BY_PUBLISH_DAY))
-    assert metadata["failed_partitions"].keys() == {str(DAYS[1])}
+def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
+    result = filled.roll_up_windows()
+    assert_success(result)
+    materializations = filled.logged(result)
+    assert materializations.keys() == {(name, None) for name in WINDOWS}
+    files = filled.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)
+    schema = schema_of(CAMPAIGN_PERFORMANCE.columns)
+    world = replace(
+        reference_world(truth),
+        campaigns=read_campaigns(filled.lake).rows.to_pylist(),
+        performance={
+            file.day: filled.lake.read(CAMPAIGN_PERFORMANCE_TABLE, [file], schema=schema).to_pylist() for file in files
+        },
+    )
+    for table in SINGLE_TABLES:
+        found = stored(filled, table.name)
+        assert differences({table.name: found}, world) == []
+        metadata = plain_metadata(materializations[table.name, None])
+        assert metadata["dagster/row_count"] == found.num_rows
+        assert metadata["dagster/uri"] == str(filled.root / table.name / "part-0.parquet")
+        assert len(metadata["preview"].records) == min(found.num_rows, 5)
+    results = stored(filled, CAMPAIGN_RESULTS.name)
+    assert results["paid_ad_spend"].null_count < results.num_rows
+    steps = {event.step_key for event in filled.events(result, dg.DagsterEventType.STEP_START)}
+    assert steps == {"later__organic_paid_by_window", "later__organic_paid_by_window_checks"}
+    passed = {key: each.passed for key, each in filled.evaluations(result).items()}
+    assert passed == {
+        (table.name, check.name): check.name != "newest_due_day_is_present"
+        for table in SINGLE_TABLES
+        for check in windows_checks(table)
+    }
+
+
+def test_windows_of_one_raw_table_are_rolled_up(project: Project) -> None:
+    project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[:3]))
+    project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[3:]), days=DAYS[1:2])
+    assert_success(project.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name))
+    assert stored(project, BY_CAMPAIGN.name).num_rows == 0
+    lagging = [each for each in rows_of(project, COSTS_BY_CAMPAIGN) if each["instance_id"] == INSTANCE_IDS[3]]
+    assert {each["days"] for each in lagging} == {1}
+
+
+def rows_of(project: Project, table: RollupTable) -> list[Row]:
+    rows: list[Row] = stored(project, table.name).to_pylist()
+    return rows
+
+
+def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
+    for path in (f"{PUBLISHED}/date={DAYS[1]}", f"{CAMPAIGN_PERFORMANCE_TABLE}/date={DAYS[1]}", CAMPAIGNS_TABLE):
+        damage(filled.root / path)
+    result = filled.roll_up_windows(COSTS_BY_CAMPAIGN.name, CAMPAIGN_RESULTS.name)
+    assert_success(result)
+    of_posts, of_performance, of_campaigns = sorted(filled.warnings(result))
+    assert of_campaigns.startswith("Skipped campaigns: ")
+    assert of_performance.startswith(f"Skipped {DAYS[1]} of campaign_performance_daily: ")
+    assert of_posts.startswith(f"Skipped {DAYS[1]} ")
+    assert "materialize this partition again" in of_posts
+    assert max(row["days"] for row in rows_of(filled, CAMPAIGN_RESULTS)) == len(DAYS) - 1
+    (check,) = filled.check((COSTS_BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
+    assert not check.passed
+    assert "is damaged" in check.metadata["differences"].value[0]
+
+
+def test_windows_fail_without_posts(project: Project) -> None:
+    description, _ = failure(project.roll_up_windows(*SOME))
+    assert description == "There are no posts: materialize a raw table first."
+    (result,) = project.check((BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
+    assert (result.passed, result.description) == (True, "Nothing to check")
+
+
+def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
+    (filled.root / BY_CREATOR.name).write_bytes(b"not a directory")
+    result = filled.roll_up_windows(*SOME)
+    description, _ = failure(result)
+    assert description.startswith(
+        f"1 table failed and was not changed; {len(SOME) - 1} written.\norganic_paid_by_creator: cannot "
+    )
+    assert filled.logged(result).keys() == {(name, None) for name in SOME if name != BY_CREATOR.name}
+
+
+def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Project) -> None:
+    def reconciled(table: RollupTable) -> tuple[bool, str]:
+        (result,) = filled.check((table.name, "reconciles_with_raw_rows")).values()
+        return result.passed, result.description or ""
+
+    filled.roll_up_windows(BY_CAMPAIGN.name, COSTS_OVERALL.name)
+    assert reconciled(BY_CAMPAIGN) == (True, "All windows equal their raw rows")
+    filled.lake.write_table(BY_CAMPAIGN.name, stored(filled, BY_CAMPAIGN.name).slice(1))
+    passed, description = reconciled(BY_CAMPAIGN)
+    assert not passed
+    assert "7d: organic_" in description
+    filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
+    passed, description = reconciled(COSTS_OVERALL)
+    assert not passed
+    assert "7d of all instances: posts is" in description
+    damage(filled.root / BY_CAMPAIGN.name)
+    passed, description = reconciled(BY_CAMPAIGN)
+    assert not passed
+    assert re.fullmatch(r"\S+ is damaged: .*Next step: materialize this table again", description)
+
+
+def test_freshness_is_that_of_the_raw_table(project: Project) -> None:
+    days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2, 3)]
+    for day in days:
+        posts = posts_of(row(instance_id=INSTANCE_IDS[0]))
+        project.lake.write(PUBLISHED, Partition(day, INSTANCE_IDS[0]), posts)
+    project.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)
+    for table in (BY_CAMPAIGN, COSTS_BY_CAMPAIGN):
+        (result,) = project.check((table.name, "newest_due_day_is_present")).values()
+        assert result.passed is (table is COSTS_BY_CAMPAIGN)
+        assert result.metadata["newest_day"].value == (str(days[0]) if result.passed else "None")
+
+
+def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
+    assert filled.roll_up_windows(COSTS_BY_CAMPAIGN.name).success
+    before = stored(filled, COSTS_BY_CAMPAIGN.name)
+    file = next((filled.root / PUBLISHED / f"date={DAYS[1]}").rglob("*.parquet"))
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # an input/output error, also for root
+    assert "Input/output error" in failure(filled.roll_up_windows(COSTS_BY_CAMPAIGN.name))[0]
+    assert stored(filled, COSTS_BY_CAMPAIGN.name) == before
+
+
+def test_table_depends_on_those_of_its_sources_that_are_defined() -> None:
+    defs = LaterReportingComponent(tables=[RECORDED, PUBLISHED, BY_CAMPAIGN.name]).build_definitions()
+    assert defs.resolve_asset_graph().get(asset_key(BY_CAMPAIGN.name)).parent_keys == {asset_key(RECORDED)}

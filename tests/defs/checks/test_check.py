@@ -1,26 +1,27 @@
 """Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.lake import Lake, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, DAILY
 from tests.conftest import INSTANCE_IDS
-from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, fill_once
+from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, fill_once, plain_metadata
 
-RAW = "post_metrics_daily"
-ROLLUP = "organic_paid_daily"
+RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign_performance_daily"
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+TOTALS = (PERFORMANCE, "totals_agree_with_posts")
 ALL_CHECKS = {
     *(
         (asset, check)
@@ -38,9 +39,8 @@ ALL_CHECKS = {
     ("posts_published", "days_add_up_to_metrics_to_date"),
     ("instances", "every_instance_is_still_listed"),
     ("campaigns", "quarantine_is_empty"),
-    ("campaign_performance_daily", "quarantine_is_empty"),
-    ("campaign_performance_daily", "newest_due_day_is_present"),
-    ("campaign_performance_daily", "totals_agree_with_posts"),
+    *((PERFORMANCE, check) for check in ("quarantine_is_empty", "newest_due_day_is_present")),
+    TOTALS,
     *(
         (asset, check)
         for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
@@ -58,76 +58,45 @@ CHECKED_BY_RUNS = {
 }
 
 
-def with_value(table: pa.Table, column: str, value: object) -> pa.Table:
-    """Return the table with one value in all rows of a column."""
-    index = table.schema.get_field_index(column)
-    values = pa.array([value] * table.num_rows, table.schema.field(column).type)
-    return table.set_column(index, table.schema.field(column), values)
+def file_of(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> Path:
+    return Path(lake.url(table, partition if table == RAW else Partition(partition.day)))
 
 
-def raw_rows(lake: Lake, partition: Partition) -> pa.Table:
-    return lake.read(RAW, [partition], schema=POSTS_SCHEMA)
+def stored(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> pa.Table:
+    return pq.ParquetFile(file_of(lake, table, partition)).read().replace_schema_metadata()
 
 
-def duplicate_row(lake: Lake) -> None:
-    table = raw_rows(lake, TAMPERED)
-    lake.write(RAW, TAMPERED, pa.concat_tables([table, table.slice(0, 1)]))
+def set_values(lake: Lake, table: str = RAW, **values: object) -> None:
+    """Set columns of a file to one value in all rows."""
+    rows = stored(lake, table)
+    for column, value in values.items():
+        field = rows.schema.field(column)
+        array = pa.array([value] * rows.num_rows, field.type)
+        rows = rows.set_column(rows.schema.get_field_index(column), field, array)
+    lake.write(table, TAMPERED if table == RAW else Partition(TAMPERED.day), rows)
 
 
-def swap_partitions(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, raw_rows(lake, OTHER))
-
-
-def damage_file(lake: Lake) -> None:
-    Path(lake.url(RAW, TAMPERED)).write_bytes(b"no Parquet")
-
-
-def contradict_rate(lake: Lake) -> None:
-    table = raw_rows(lake, TAMPERED)
-    table = with_value(with_value(with_value(table, "engagements", 1), "impressions", 100), "engagement_rate", 2.0)
-    lake.write(RAW, TAMPERED, table)
-
-
-def add_unknown_field(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, with_value(raw_rows(lake, TAMPERED), "extra", '{"shares":1}'))
-
-
-def delete_file(lake: Lake) -> None:
-    Path(lake.url(RAW, TAMPERED)).unlink()
-
-
-def quarantine_row(lake: Lake) -> None:
-    lake.quarantine.write(
-        RAW, TAMPERED, [BadRow(reason="impressions must be a whole number", raw="{}")], query="startDate=…"
-    )
-
-
-def restate_raw_day(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, with_value(raw_rows(lake, TAMPERED), "paid_impressions", 12345))
-
-
-def change_rollup(lake: Lake) -> None:
-    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=schema_of(DAILY.columns))
-    lake.write(ROLLUP, Partition(TAMPERED.day), with_value(table, "organic_engagements", None))
-
-
-TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]] = {
-    duplicate_row: (RAW, "rows_unique_by_key", ERROR),
-    swap_partitions: (RAW, "rows_belong_to_partition", ERROR),
-    damage_file: (RAW, "rows_belong_to_partition", ERROR),
-    contradict_rate: (RAW, "rates_agree_with_counts", WARN),
-    add_unknown_field: (RAW, "no_unknown_fields", WARN),
-    delete_file: (RAW, "every_instance_is_present", ERROR),
-    quarantine_row: (RAW, "quarantine_is_empty", WARN),
-    restate_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
-    change_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),
+BAD_ROW = BadRow(reason="impressions must be a whole number", raw="{}")
+IN_FILE = "in 2024-03-02 instance_000"
+# The table of a check, its severity, and how it describes what the lake lacks after a change below.
+EXPECTED = {
+    "rows_unique_by_key": (RAW, ERROR, IN_FILE),
+    "rows_belong_to_partition": (RAW, ERROR, IN_FILE),
+    "rates_agree_with_counts": (RAW, WARN, IN_FILE),
+    "no_unknown_fields": (RAW, WARN, IN_FILE),
+    "every_instance_is_present": (RAW, ERROR, "1 file is missing: 2024-03-02 (1 day): instance_000."),
+    "quarantine_is_empty": (RAW, WARN, "1 rows in quarantine: see `later-reporting quarantine`"),
+    "reconciles_with_raw_rows": (ROLLUP, ERROR, "materialize 2024-03-02"),
+    "newest_due_day_is_present": (PERFORMANCE, WARN, "2024-03-03 is missing: materialize it"),
+    "totals_agree_with_posts": (PERFORMANCE, WARN, " on 2024-03-02 (1000000000 and "),
 }
 
 
 @pytest.fixture
 def filled(project: Project, module_lake: Path) -> Project:
-    """The project with one raw table and its rollup in the lake."""
-    return fill_once(project, module_lake, lambda new: new.fetch(RAW).success and new.roll_up(ROLLUP).success)
+    """The project with one raw table, its rollup and the totals of its campaigns in the lake."""
+    tags = range_tags(DAYS[0], DAYS[-1])
+    return fill_once(project, module_lake, lambda new: new.run(RAW, ROLLUP, PERFORMANCE, tags=tags).success)
 
 
 def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
@@ -135,32 +104,39 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
     assert results.keys() == ALL_CHECKS
     assert {key for key, evaluation in results.items() if not evaluation.passed} == {
         NOT_FETCHED,
-        *(
-            key
-            for key in ALL_CHECKS
-            if key[1] == "newest_due_day_is_present" and key[0] not in (RAW, "campaign_performance_daily")
-        ),
+        *(key for key in ALL_CHECKS if key[1] == "newest_due_day_is_present" and key[0] not in (RAW, PERFORMANCE)),
     }
     assert (results[RAW, "rows_unique_by_key"].description or "").endswith(" rows of 12 files")
     assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
+    totals = plain_metadata(results[TOTALS])
+    assert totals["compared"] > 0 == totals["unknown_campaigns"] == totals["days_without_posts"]
+    assert totals["difference_percent/impressions"] == totals["difference_percent/engagements"] == 0.0
 
 
-@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
-def test_check_fails_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: Project) -> None:
-    asset, check, severity = TAMPERINGS[tamper]
-    (before,) = filled.check((asset, check)).values()
-    assert before.passed
+@pytest.mark.parametrize(
+    ("check", "tamper"),
+    [
+        ("rows_unique_by_key", lambda lake: lake.write(RAW, TAMPERED, pa.concat_tables([stored(lake)] * 2))),
+        ("rows_belong_to_partition", lambda lake: lake.write(RAW, TAMPERED, stored(lake, partition=OTHER))),
+        ("rows_belong_to_partition", lambda lake: file_of(lake).write_bytes(b"no Parquet")),
+        ("rates_agree_with_counts", partial(set_values, engagements=1, impressions=100, engagement_rate=2.0)),
+        ("no_unknown_fields", partial(set_values, extra='{"shares":1}')),
+        ("every_instance_is_present", lambda lake: file_of(lake).unlink()),
+        ("quarantine_is_empty", lambda lake: lake.quarantine.write(RAW, TAMPERED, [BAD_ROW], query="startDate=…")),
+        ("reconciles_with_raw_rows", partial(set_values, paid_impressions=12345)),
+        ("reconciles_with_raw_rows", partial(set_values, table=ROLLUP, organic_engagements=None)),
+        ("newest_due_day_is_present", lambda lake: file_of(lake, PERFORMANCE, OTHER).unlink()),
+        ("totals_agree_with_posts", partial(set_values, table=PERFORMANCE, impressions=10**9)),
+    ],
+)
+def test_check_fails_on_a_tampered_lake(check: str, tamper: Callable[[Lake], object], filled: Project) -> None:
+    asset, severity, description = EXPECTED[check]
     tamper(filled.lake)
     results = filled.check((asset, check))
     assert results.keys() == {(asset, check)}
-    (after,) = results.values()
-    assert (after.passed, after.severity) == (False, severity)
-    expected = {
-        "quarantine_is_empty": "1 rows in quarantine: see `later-reporting quarantine`",
-        "every_instance_is_present": "1 file is missing: 2024-03-02 (1 day): instance_000.",
-        "reconciles_with_raw_rows": "materialize 2024-03-02",
-    }.get(check, "in 2024-03-02 instance_000")
-    assert expected in (after.description or "")
+    result = results[asset, check]
+    assert (result.passed, result.severity) == (False, severity)
+    assert description in (result.description or "")
 
 
 def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) -> None:
@@ -184,34 +160,27 @@ def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) 
     assert all(evaluation.passed for evaluation in results.values())
 
 
-def test_no_rollup_is_due_before_the_first_day_is(project: Project) -> None:
-    defs = LaterReportingComponent.from_environment(start_date=datetime.now(UTC).date()).build_definitions()
-    rollups = [(name, "newest_due_day_is_present") for name in (*ROLLUPS, *PERIOD_ROLLUPS, BY_PLATFORM.name)]
-    results = replace(project, defs=defs).check(*rollups)
+def test_nothing_is_due_before_the_first_day_is(project: Project) -> None:
+    names = (RAW, *ROLLUPS, *PERIOD_ROLLUPS, BY_PLATFORM.name)
+    checks = [(name, "newest_due_day_is_present") for name in names]
+    results = project.configured(start_date=datetime.now(UTC).date()).check(*checks)
     assert {key: (each.passed, each.description) for key, each in results.items()} == dict.fromkeys(
-        rollups, (True, "No day is due yet")
+        checks, (True, "No day is due yet")
     )
 
 
 def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None:
     results = project.check()
     assert results.keys() == ALL_CHECKS
-    assert {check for (_, check), evaluation in results.items() if not evaluation.passed} == {
-        "newest_due_day_is_present"
-    }
+    assert {name for (_, name), each in results.items() if not each.passed} == {"newest_due_day_is_present"}
+    assert results[PERFORMANCE, "newest_due_day_is_present"].description == "Not fetched yet"
 
 
-def test_newest_due_day_needs_a_file_of_each_instance() -> None:
-    days = DAYS[:1]
-    # Without files no instance is known.
-    unknown = evaluate_newest_due_day({}, days=days, instances=[])
-    assert (unknown.passed, unknown.description) == (False, "2024-03-01 is missing: materialize it")
-    nothing = evaluate_newest_due_day({}, days=[], instances=["a"])
-    assert (nothing.passed, nothing.description) == (True, "No day is due yet")
+def test_description_names_the_first_missing_instances() -> None:
     names = [f"i{number}" for number in range(50)]
-    many = evaluate_newest_due_day(dict.fromkeys(names[1:], days), days=days, instances=names)
-    assert (many.description or "").endswith("i20 and 29 more: materialize it")
-    assert (many.metadata["missing_instances"].value, many.metadata["instances"].value) == (49, 50)
+    result = evaluate_newest_due_day(dict.fromkeys(names[1:], DAYS), days=DAYS, instances=names)
+    assert (result.description or "").endswith("i20 and 29 more: materialize it")
+    assert (result.metadata["missing_instances"].value, result.metadata["instances"].value) == (49, 50)
 
 
 def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:

@@ -1,15 +1,17 @@
-"""A run that the Dagster UI terminates."""
+"""Dagster's web server without a daemon: a run that is terminated, and the shortest path through the UI."""
 
+import re
 from datetime import date
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
-from tests.e2e.dagster_dev import INSTANCES, DagsterDev, dagster_webserver, wait_until
-
-pytestmark = pytest.mark.e2e
+from tests.e2e.browser import open_ui
+from tests.e2e.dagster_dev import INSTANCES, DagsterDev, dagster_webserver
+from tests.services import wait_until
 
 ASSET = "post_metrics_daily"
 LAUNCH = """mutation ($parameters: ExecutionParams!) {
@@ -44,6 +46,7 @@ def final_status(dagster: DagsterDev, run_id: str) -> str:
     return wait_until(f"run {run_id} ends", status)
 
 
+@pytest.mark.e2e
 def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest(tmp_path: Path) -> None:
     with dagster_webserver(tmp_path) as dagster:
         first, *_, last = dagster.days[:4]
@@ -59,3 +62,18 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
         dagster.service.override = lambda request: None
         assert final_status(dagster, launch(dagster, first, last)) == "SUCCESS"
         assert len(dagster.files(ASSET)) == 4 * len(INSTANCES)
+
+
+def test_ui_materializes_a_partition_and_shows_its_checks(browser: Browser, tmp_path: Path) -> None:
+    with dagster_webserver(tmp_path) as dagster, open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
+        day = dagster.days[-1]
+        ui.open("/assets/later/posts_published")
+        ui.launch(days=[day])
+
+        ui.expect_text(re.compile("^Success$"))
+        ui.open("/assets/later/posts_published?view=checks")
+        for check in ("rows_unique_by_key", "rows_belong_to_partition"):
+            ui.expect_text(re.compile(f"^{check}.*Succeeded$"))
+        assert [path.parts[-3:-1] for path in dagster.files("posts_published")] == [
+            (f"date={day}", f"instance_id={instance}") for instance in INSTANCES
+        ]

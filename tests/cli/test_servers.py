@@ -1,4 +1,4 @@
-"""`later-reporting serve`: serves the lake on this machine, without ever writing to it or printing a secret."""
+"""`later-reporting serve`, which never writes to the lake or prints a secret, and `sandbox`."""
 
 import base64
 import re
@@ -6,10 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,11 +20,12 @@ import pytest
 from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
+from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
 from tests.conftest import files
-from tests.services import WAIT_SECONDS
+from tests.services import WAIT_SECONDS, running_api
 
 CLIENT_ID, SECRET = "dashboards", "s3cret/of+dashboards=="  # noqa: S105 - valid only here
 CREDENTIALS = {"LATER_SERVE_CLIENT_ID": CLIENT_ID, "LATER_SERVE_CLIENT_SECRET": SECRET}
@@ -46,35 +47,28 @@ def lake(tmp_path: Path) -> Path:
     return root
 
 
+@dataclass
 class Command:
-    """The command in a process of its own; its output goes to files, and its snapshots into a folder."""
+    """The command in a process of its own. Its errors go to a file, and its snapshots into a folder."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
-        self.process = process
-        self.snapshots = folder / "temporary"
-        self._folder = folder
+    process: "subprocess.Popen[str]"
+    base_url: str
+    output: str
+    folder: Path
 
     @property
-    def output(self) -> str:
-        return (self._folder / "stdout").read_text(encoding="utf-8")
+    def snapshots(self) -> Path:
+        return self.folder / "temporary"
 
     @property
     def errors(self) -> str:
-        return (self._folder / "stderr").read_text(encoding="utf-8")
-
-    def base_url(self) -> str:
-        """Wait until it serves, and return the base URL that it prints."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (found := re.search(r"^export LATER_BASE_URL=(\S+)$", self.output, re.MULTILINE)):
-            assert self.process.poll() is None, self.errors
-            assert time.monotonic() < deadline, self.errors
-            time.sleep(0.02)
-        return found[1]
+        return (self.folder / "stderr").read_text(encoding="utf-8")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=WAIT_SECONDS)
+        self.output += self.process.communicate(timeout=WAIT_SECONDS)[0]
+        return self.process.returncode
 
 
 @contextmanager
@@ -85,14 +79,10 @@ def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
     variables = {**environment(), "LATER_LAKE_ROOT": str(root), "TMPDIR": str(folder / "temporary"), **variables}
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "serve", "--port", "0", *options]
     with (
-        (folder / "stdout").open("wb") as output,
         (folder / "stderr").open("wb") as errors,
-        subprocess.Popen(command, env=variables, stdout=output, stderr=errors, cwd=folder) as process,
+        running_api(command, env=variables, stderr=errors, cwd=folder) as (process, base_url, printed),
     ):
-        try:
-            yield Command(process, folder)
-        finally:
-            process.kill()
+        yield Command(process, base_url, printed, folder)
 
 
 @contextmanager
@@ -191,7 +181,7 @@ def test_serve_refuses_a_bad_file_of_clients(text: str, word: str, refusal: Call
 def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None:
     before = files(lake)
     with running(lake, **CREDENTIALS) as command:
-        base_url = command.base_url()
+        base_url = command.base_url
         with authenticated(base_url) as api:
             token = api.headers["Authorization"].removeprefix("Bearer ")
             sent = send_secrets(base_url, token)
@@ -271,7 +261,7 @@ FOREIGN_HOSTS = (
 @pytest.mark.e2e
 def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> None:
     with running(lake, "--no-auth") as command:
-        base_url = command.base_url()
+        base_url = command.base_url
         port = httpx.URL(base_url).port
         accepted = [f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST", "127.1.2.3"]
         refused = [f"example.com:{port}", *FOREIGN_HOSTS]
@@ -307,7 +297,7 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
         "LATER_SERVE_SNAPSHOT_GB": "0.5",
     }
     with running(lake, **variables) as command:
-        base_url = command.base_url()
+        base_url = command.base_url
         with authenticated(base_url, "north only", "a") as api, authenticated(base_url, "all", "b") as everything:
             response = api.get(f"{POSTS}&metrics=cpe&limit=100")
             assert {row["instanceId"] for row in response.json()["data"]} == {"north"}
@@ -325,7 +315,7 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
 @pytest.mark.e2e
 def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path) -> None:
     with running(lake, **CREDENTIALS) as command:
-        with authenticated(command.base_url()) as api:
+        with authenticated(command.base_url) as api:
             assert api.get(POSTS).status_code == 200
         (folder,) = command.snapshots.iterdir()
         with private_folder(str(command.snapshots)):
@@ -344,9 +334,43 @@ def test_serve_stops_although_a_client_does_not_read_its_response(tmp_path: Path
     rows = pa.Table.from_pylist([{**post, "post_id": number, "extra": extra} for number in range(100)], POSTS_SCHEMA)
     Lake(str(root)).write("posts_published", Partition(DAYS[0], "north"), rows)
     with running(root, "--no-auth") as command:
-        url = httpx.URL(command.base_url())
+        url = httpx.URL(command.base_url)
         with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
             connection.sendall(f"GET {POSTS}&pageSize=100 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert connection.recv(12) == b"HTTP/1.1 200"
             command.stop()
         assert [*command.snapshots.rglob("*")] == []
+
+
+# The sandbox
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_sandbox_prints_settings_of_a_client_and_the_days_that_have_posts(host: str) -> None:
+    command = [sys.executable, "-m", "later_reporting_dagster.cli", "sandbox", "--port", "0", "--host", host]
+    with running_api(command, env=environment(), stderr=subprocess.PIPE) as (process, base_url, printed):
+        assert process.stdout is not None
+        banner, first_and_last, _ = printed.splitlines()
+        credentials = [process.stdout.readline().strip().partition("=")[2] for _ in range(2)]
+        assert validate_base_url(base_url) == base_url
+        body = dict(zip(("clientId", "clientSecret"), credentials, strict=True))
+        token = httpx.post(f"{base_url}/oauth/token", json=body).json()["jwt"]
+        found = re.fullmatch(r"# Posts from (\S+) to (\S+) \(UTC\); other days are empty\.", first_and_last)
+        assert found
+        first, last = map(date.fromisoformat, found.groups())
+        totals = [
+            httpx.get(
+                f"{base_url}/v2/posts/performance",
+                params={"startDate": str(start), "endDate": str(start + timedelta(days=60))},
+                headers={"Authorization": f"Bearer {token}"},
+            ).json()["pagination"]["totalItems"]
+            for start in (first - timedelta(days=61), first, last - timedelta(days=60))
+        ]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=WAIT_SECONDS)
+    assert "SYNTHETIC DATA" in banner
+    assert [total > 0 for total in totals] == [False, True, True]
+    assert last == datetime.now(UTC).date() - timedelta(days=1)
+    assert process.returncode == 0
+    assert ("https" in errors) is (host == "0.0.0.0")  # a hint

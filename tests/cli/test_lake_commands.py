@@ -1,0 +1,116 @@
+"""`later-reporting instances`, `quarantine` and `compact`: what the lake has, and closed months as one file."""
+
+import json
+import os
+from datetime import UTC, date, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract.days import expected_days
+from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.lake import Lake, Partition, posts_table
+from tests.cli.conftest import User
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, files
+
+
+def columns(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_instances_prints_newest_and_missing_days_and_writes_nothing(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = ("--start", "2024-03-01", "--end", "2024-03-02")
+    user.run("backfill", "--asset", "posts_published", *days, "--instances", "007")
+    monkeypatch.delenv("DAGSTER_HOME")
+    before, now, settings = files(user.lake), datetime.now(UTC), DefinitionSettings()
+    result = user.run("instances")
+    assert result.exit_code == 0, result.output
+    assert files(user.lake) == before
+    head, _, *lines = result.stdout.splitlines()
+    rows = {columns(line)[0]: dict(zip(columns(head), columns(line), strict=True)) for line in lines}
+    assert list(rows) == sorted(INSTANCE_IDS)
+    expected = len(expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc))
+    assert rows["007"] == {
+        "instance_id": "007",
+        "first_seen": str(now.date()),
+        "last_seen": str(now.date()),
+        "listed_now": "true",
+        "expected_now": "true",
+        "post_metrics_daily_newest_day": "null",
+        "post_metrics_daily_missing_days": str(expected),
+        "posts_published_newest_day": "2024-03-02",
+        "posts_published_missing_days": str(expected - 2),
+    }
+    assert rows["instance_000"]["posts_published_newest_day"] == "null"
+
+
+def quarantine_rows(user: User, *rows: Any, reason: str = "r") -> None:
+    bad_rows = [BadRow(reason=reason, raw=json.dumps(row)) for row in rows]
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[2])
+    Lake(str(user.lake)).quarantine.write("posts_published", partition, bad_rows, query="q")
+
+
+def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
+    quarantine_rows(user, {"a": 1}, {"a": 2}, reason="postId is missing")
+    lake = Lake(str(user.lake))
+    for reason, last in (("no\nline", 5), ("s", 1)):
+        day_range = (FIRST_DAY, date(2024, 3, last))
+        lake.quarantine.write_rows_without_partition(
+            "post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", day_range=day_range
+        )
+    result = user.run("quarantine")
+    assert result.exit_code == 0
+    assert set(result.stdout.splitlines()) == {
+        "post_metrics_daily  day or instance unknown, from the query of 2024-03-01 to 2024-03-05  1  no line",
+        "post_metrics_daily  day or instance unknown, from the query of 2024-03-01  1  s",
+        f"posts_published  2024-03-01 {INSTANCE_IDS[2]}  2  postId is missing",
+    }
+    (line,) = user.run("quarantine", "--asset", "later/posts_published").stdout.splitlines()
+    assert line.startswith("posts_published")
+
+
+def test_quarantine_raw_prints_the_json_of_each_row(user: User) -> None:
+    quarantine_rows(user, {"a": 1}, {"b": "\x1b[31m"})
+    assert user.run("quarantine", "--raw").stdout.splitlines()[1:] == ['    {"a": 1}', '    {"b": "\\u001b[31m"}']
+
+
+def test_quarantine_without_rows_prints_that(user: User) -> None:
+    result = user.run("quarantine")
+    assert (result.exit_code, result.stdout) == (0, "No rows in quarantine.\n")
+
+
+def months(user: User) -> list[str]:
+    return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
+
+
+def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME")
+    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), "a/b") for number in range(1, 7)]
+    for asset, partition in product(("posts_published", "post_metrics_daily"), partitions):
+        lake.write(asset, partition, posts_table([]))
+        os.utime(lake.url(asset, partition), (0, 0))
+    result = user.run("compact")
+    assert [line.partition(";")[0] for line in result.stdout.splitlines()] == [
+        "post_metrics_daily: 1 months written, 0 unchanged",
+        "posts_published: 1 months written, 0 unchanged",
+    ]
+    assert all(" read 1 monthly files instead of 6 daily files" in line for line in result.stdout.splitlines())
+    assert months(user) == [
+        f"_compacted/{asset}/month=2024-03/instance_id=a%2Fb/part-0.parquet"
+        for asset in ("post_metrics_daily", "posts_published")
+    ]
+    assert "posts_published: 0 months written, 1 unchanged" in user.run("compact").stdout
+
+
+def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_RESTATE_DAYS", "730")
+    lake = Lake(str(user.lake))
+    today = date.today()  # noqa: DTZ011 - any recent day will do
+    for number in range(1, 7):
+        lake.write("posts_published", Partition(today.replace(day=number), "a"), posts_table([]))
+    assert "posts_published: 0 months written, 0 unchanged" in user.run("compact").stdout
+    assert months(user) == []
