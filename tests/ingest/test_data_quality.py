@@ -69,8 +69,6 @@ SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "c
         ({"engagements": 0, "impressions": 0, "engagement_rate": 0.0, "cpe": 9.0, "cpm": 9.0}, None),
         ({"cpe": 0.26}, "cpe"),
         ({"cpm": 37.0}, "cpe"),
-        *(({name: None}, None) for name in ("engagements", "impressions")),
-        ({"engagement_rate": None}, None),
         ({"cpe": None, "cpm": 999.0}, None),
         ({"cpe": 999.0, "cpm": None}, None),
         ({"engagements": 2**53 + 1, "impressions": 2**53 + 1, "engagement_rate": 100.0, "cpe": None}, None),
