@@ -1,7 +1,6 @@
 """Parse and validate the query strings of the list routes.
 
-Unknown parameters are rejected, also those of the other API version. The constants are those of the contract package,
-the rules are separate: a mistake in shared ones would pass every test.
+Unknown parameters are rejected, also those of the other API version.
 """
 
 from collections import defaultdict
