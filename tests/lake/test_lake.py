@@ -23,12 +23,13 @@ from later_reporting_dagster.lake import (
     posts_schema,
     posts_table,
 )
+from later_reporting_dagster.lake.database import open_database
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from tests.lake.conftest import DAY, files_of, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
-UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
+UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "NULL", "A", "[z]*?"]
 
 
 def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> None:
@@ -151,7 +152,7 @@ def test_partitions_ignores_other_files_and_directories(tmp_path: Path) -> None:
     assert lake.partitions("posts") == [DAY]
 
 
-def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -> None:
+def test_unusual_instance_ids_stay_distinct_strings_in_datasets_and_sql(lake: Lake) -> None:
     for instance_id in UNUSUAL_IDS:
         lake.write("posts", Partition(DAY.day, instance_id), rows(1, instance_id=instance_id))
     assert {partition.instance_id for partition in lake.partitions("posts")} == set(UNUSUAL_IDS)
@@ -161,6 +162,10 @@ def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -
     table = dataset.to_table()
     assert sorted(table.column("instance_id").to_pylist()) == sorted(UNUSUAL_IDS)
     assert set(table.column("date").to_pylist()) == {DAY.day}
+    with open_database(lake) as database:
+        database.add_view(POSTS)
+        rows_of_view = database.connection.sql("SELECT instance_id FROM posts").fetchall()
+    assert sorted(instance_id for (instance_id,) in rows_of_view) == sorted(UNUSUAL_IDS)
     assert dataset.to_table(filter=pc.field("instance_id") == "007").num_rows == 1
     assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
 
