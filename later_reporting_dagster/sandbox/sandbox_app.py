@@ -46,15 +46,6 @@ class SandboxOptions:
     api_version: ApiVersion = PAGED
     refused_campaign_metrics: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        known = {metric.api_name for metric in CAMPAIGN_METRICS}
-        if unknown := [name for name in self.refused_campaign_metrics if name not in known]:
-            raise ValueError(f"unknown campaign metric: {', '.join(unknown)}")
-
-    @property
-    def rate_limit(self) -> RateLimit:
-        return RateLimit(self.requests_per_window, self.window_seconds)
-
 
 def create_app(
     world: World,
@@ -84,7 +75,7 @@ def create_app(
     return create_server_app(
         store,
         tokens=Tokens([client], lifetime_seconds=options.token_lifetime_seconds),
-        rate_limit=options.rate_limit,
+        rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: api_version() if api_version else options.api_version,
         clock=clock,
         delay=partial(asyncio.sleep, options.latency_seconds) if options.latency_seconds else None,

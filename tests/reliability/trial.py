@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -50,47 +50,11 @@ SETTINGS = FaultSettings(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialResult:
-    """Result of one trial or the sum of several.
-
-    Attributes:
-        injected: Faults injected, or malformed rows served.
-        written: Partitions written while there were faults.
-        failed: Partitions that failed and are not in the lake.
-        quarantined: Rows in quarantine.
-        found: Wrong rows in the written partitions, by kind.
-        found_after: Wrong rows after one more fetch without faults: of the failed partitions, or of all if the fault
-            changes posts.
-        problems: Other errors, one line each.
-    """
-
-    injected: int = 0
-    written: int = 0
-    failed: int = 0
-    quarantined: int = 0
-    found: Counter[str] = field(default_factory=Counter)
-    found_after: Counter[str] = field(default_factory=Counter)
-    problems: tuple[str, ...] = ()
-
-    def __add__(self, other: "TrialResult") -> "TrialResult":
-        return TrialResult(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
-
-
-def failures(name: str, result: TrialResult, *, may_miss: bool = False) -> list[str]:
-    """Return a line for each error of a trial. With `may_miss`, rows may be missing until the next fetch."""
-    found = [f"{name}: {problem}" for problem in result.problems]
-    if not result.injected:
-        found.append(f"{name}: nothing was injected")
-    if result.found.keys() - ({"lost"} if may_miss else ()):
-        found.append(f"{name}: {result.found}")
-    if result.found_after:
-        found.append(f"{name}: after one more fetch {result.found_after}")
-    return found
-
-
 class Trials:
     """Trials with sandboxes of the same world.
+
+    A trial fails if a row was lost, doubled, invented or changed. It returns numbers: of faults `injected`, or of
+    malformed rows served; of partitions `written`, and `failed` while there were faults; of rows `quarantined`.
 
     Args:
         posts_per_day: Mean number of posts of an instance a day.
@@ -110,8 +74,10 @@ class Trials:
         with self._sandbox({}, {}, seed=0) as (_, base_url):
             self._all_rows = self._fetch_rows(base_url)
 
-    def run_fault(self, name: str, *, share: float, seed: int, verify_share: float | None = None) -> TrialResult:
-        """Run a trial of one fault.
+    def run_fault(
+        self, name: str, *, share: float, seed: int, verify_share: float | None = None, may_miss: bool = False
+    ) -> Counter[str]:
+        """Run a trial of one fault, then fetch without faults what failed, or all if the fault changes posts.
 
         Args:
             name: Name of the fault.
@@ -119,50 +85,45 @@ class Trials:
             seed: Selects the requests.
             verify_share: Share of the queries with a verification fetch; None: all if only these find the fault,
                 otherwise none.
+            may_miss: Whether rows may be missing until the next fetch.
         """
         if verify_share is None:
             verify_share = float(name == FOUND_BY_VERIFICATION and self._options.api_version is PAGED)
-        with self._sandbox({name: share}, {}, seed=seed) as (app, base_url):
+        with self._sandbox({name: share}, {}, seed=seed) as (app, base_url), _empty_lake() as root:
             changes_posts = name in POST_CHANGING_FAULTS
             before = self._fetch_rows(base_url) if changes_posts else self._all_rows
-            with _empty_lake() as root:
-                outcomes = _ingest(PARTITIONS, base_url, root, verify_share=verify_share)
-                after = self._fetch_rows(base_url) if changes_posts else self._all_rows
-                required = {each: [row for row in rows if row in after[each]] for each, rows in before.items()}
-                result = _compare(outcomes, root, required=required, allowed=self._all_rows)
-                failed = [each for each, outcome in outcomes.items() if isinstance(outcome, FailedPartition)]
-                app.faults.clear()
-                outcomes_after = _ingest(PARTITIONS if changes_posts else failed, base_url, root)
-                result_after = _compare(outcomes_after, root, required=after, allowed=after)
-        failures = [each for each in outcomes_after.values() if isinstance(each, FailedPartition)]
-        return result + TrialResult(
-            injected=app.injected[name],
-            found_after=result_after.found,
-            problems=(*result_after.problems, *(f"without faults: {_describe(each)}" for each in failures)),
-        )
+            outcomes = _ingest(PARTITIONS, base_url, root, verify_share=verify_share)
+            after = self._fetch_rows(base_url) if changes_posts else self._all_rows
+            required = {
+                partition: [row for row in rows if not may_miss and row in after[partition]]
+                for partition, rows in before.items()
+            }
+            counts = _check_lake(outcomes, root, required=required, allowed=self._all_rows)
+            counts["injected"] = app.injected[name]
+            app.faults.clear()
+            failed = [partition for partition, outcome in outcomes.items() if isinstance(outcome, FailedPartition)]
+            repeated = _ingest(PARTITIONS if changes_posts else failed, base_url, root)
+            assert not _check_lake(repeated, root, required=after, allowed=after)["failed"], repeated
+        return counts
 
-    def run_malformed_rows(self, shares: Mapping[str, float], *, seed: int) -> TrialResult:
+    def run_malformed_rows(self, shares: Mapping[str, float], *, seed: int) -> Counter[str]:
         """Run a trial with shares of malformed rows, by malformation."""
         with self._sandbox({}, shares, seed=seed) as (app, base_url), _empty_lake() as root:
             served = self._fetch_rows(base_url)
             outcomes = _ingest(PARTITIONS, base_url, root)
             storable = {each: [row for row in rows if is_storable(row)] for each, rows in served.items()}
-            result = _compare(outcomes, root, required=storable, allowed=storable)
-            problems = [f"no row is {name}" for name, keys in app.altered.items() if not keys]
-            problems += [_describe(each) for each in outcomes.values() if isinstance(each, FailedPartition)]
-            quarantined = 0
+            counts = _check_lake(outcomes, root, required=storable, allowed=storable)
+            assert not counts["failed"], outcomes
+            assert all(app.altered.values()), f"a malformation did not occur: {app.altered}"
             for table_name in DATE_BASES:
                 bad_rows = Lake(str(root)).quarantine.rows(table_name)
                 found = count_by_json(flatten_metrics(json.loads(row.raw)) for row in bad_rows)
                 rows = [row for (name, _), rows in served.items() if name == table_name for row in rows]
-                expected = count_by_json(row for row in rows if not is_storable(row))
-                quarantined += found.total()
-                if found != expected:
-                    problems.append(f"{table_name}: {found.total()} rows in quarantine, not {expected.total()}")
-        altered = sum(
-            (count_by_json(rows) - count_by_json(self._all_rows[each])).total() for each, rows in served.items()
-        )
-        return result + TrialResult(injected=altered, quarantined=quarantined, problems=tuple(problems))
+                assert found == count_by_json(row for row in rows if not is_storable(row)), table_name
+                counts["quarantined"] += found.total()
+        for partition, of_partition in served.items():
+            counts["injected"] += (count_by_json(of_partition) - count_by_json(self._all_rows[partition])).total()
+        return counts
 
     def _fetch_rows(self, base_url: str) -> dict[TablePartition, list[Row]]:
         by_cursor = self._options.api_version is CURSOR
@@ -213,27 +174,19 @@ def _ingest(
     return outcomes
 
 
-def _compare(
+def _check_lake(
     outcomes: Mapping[TablePartition, PartitionResult],
     root: Path,
     *,
     required: Mapping[TablePartition, list[Row]],
     allowed: Mapping[TablePartition, list[Row]],
-) -> TrialResult:
-    """Compare the written partitions of a lake that was empty before; failed ones must not exist."""
-    found, problems, failed = Counter[str](), [], 0
+) -> Counter[str]:
+    """Compare the written partitions of a lake that was empty before; failed ones must not exist. Count both."""
+    counts = Counter[str]()
     for partition, outcome in outcomes.items():
-        rows = read_partition(root, partition)
-        if isinstance(outcome, FailedPartition):
-            failed += 1
-            if rows is not None:
-                problems.append(f"{partition} failed but exists in the lake")
-        elif rows is None:
-            problems.append(f"{partition} was written but does not exist in the lake")
-        else:
-            found += compare_rows(rows, required=required[partition], allowed=allowed[partition])
-    return TrialResult(written=len(outcomes) - failed, failed=failed, found=found, problems=tuple(problems))
-
-
-def _describe(failed: FailedPartition) -> str:
-    return f"{failed.partition} failed: {type(failed.error).__name__} {failed.error}"
+        has_failed, rows = isinstance(outcome, FailedPartition), read_partition(root, partition)
+        counts["failed" if has_failed else "written"] += 1
+        assert (rows is None) == has_failed, outcome
+        wrong = compare_rows(rows or [], required=required[partition], allowed=allowed[partition])
+        assert has_failed or not wrong, f"{partition}: {wrong}"
+    return counts
