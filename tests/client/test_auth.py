@@ -34,14 +34,12 @@ def test_token_that_a_header_cannot_hold_raises_an_error_without_its_value(token
         (jwt(exp=1_750_000_000), 1_750_000_000.0),
         (jwt(exp=1_750_000_000.5, sub="x"), 1_750_000_000.5),
         (jwt(sub="x"), None),
-        (jwt(exp="soon"), None),
         (jwt(exp=10**400), None),
         (jwt(exp=math.nan), None),
         ("a." + base64.b64encode(b'{"x":' + b"[" * 10**5).decode() + ".c", None),
         *((jwt(exp=1, padded="x" * length), 1.0) for length in range(4)),
         ("opaque", None),
         ("a.b.c", None),
-        ("a.ünicode.c", None),
     ],
 )
 def test_token_expiry_is_the_exp_of_the_jwt(token, expiry):
