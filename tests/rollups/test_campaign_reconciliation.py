@@ -71,14 +71,14 @@ def test_reconciliation_skips_what_cannot_be_compared(tmp_path: Path) -> None:
     recorded = {(NEWEST, "a"): [row(impressions=100)], (before, "a"): [row(impressions=None)], (NEWEST, "b"): []}
     rows = [
         performance(impressions=None, engagements=5),  # null on either side
-        performance(campaign_id=2, impressions=7),  # instance c has no file
+        performance(campaign_id=2, impressions=7),  # of its two instances, c has no file
         performance(campaign_id=3, impressions=7),  # unknown
         performance(campaign_id=4, impressions=7, posts_count=2),  # no posts, in a file of its instance
     ]
     world = World(
         recorded,
         {},
-        campaigns=[campaign(campaign_id=2, instance_id="c"), campaign(campaign_id=4, instance_id="b")],
+        campaigns=[campaign(campaign_id=number, instance_id=name) for number, name in ((2, "b"), (2, "c"), (4, "b"))],
         performance={NEWEST: rows, before: [performance(impressions=0)], NEWEST - timedelta(days=5): rows[:1]},
     )
     found = reconciled(world, tmp_path)
