@@ -25,8 +25,8 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PerformanceQuery
+from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, PAGED_WORKERS, FailureTracker
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
@@ -197,6 +197,15 @@ def test_an_instance_that_fails_occasionally_is_not_abandoned(
     result = run_ingest([Partition(day, BROKEN) for day in DAYS], table=DAILY, service=service, root=tmp_path)
     assert result.failed.keys() == failing
     assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
+
+
+def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
+    failures = FailureTracker()
+    query = PerformanceQuery(start_date=FIRST_DAY, end_date=FIRST_DAY, instance_ids=("a", "b"))
+    for _ in range(3 * MAX_INSTANCE_FAILURES):
+        failures.record_failure(query, RetriesExhausted("HTTP 503"))
+        failures.record_rejection(query, RetriesExhausted("HTTP 503"))
+    assert (failures.abandoned, failures.stopped_by) == ({}, None)
 
 
 ERRORS = {403: InstanceForbidden, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}
