@@ -194,7 +194,7 @@ def running_serve(root: str, log: Path) -> Iterator[ServerProcess]:
         "LATER_SERVE_CLIENT_ID": _CREDENTIALS["clientId"],
         "LATER_SERVE_CLIENT_SECRET": _CREDENTIALS["clientSecret"],
     }
-    command = [sys.executable, "-m", "later_reporting_dagster.cli", "serve"]
+    command = [sys.executable, "-m", "later_reporting_dagster.cli.main", "serve"]
     command += ["--port", "0", "--memory-gb", f"{MEMORY_GB:g}"]
     with _running(command, environment, log) as server:
         yield server

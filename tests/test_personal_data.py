@@ -23,7 +23,7 @@ from dagster._cli.run import run_wipe_command
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
 from later_reporting_dagster.sandbox import FaultMiddleware, World, running_server

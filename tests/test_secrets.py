@@ -150,7 +150,7 @@ for name in ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "asy
     logging.getLogger(name).setLevel(logging.DEBUG)
 
 import asyncio
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.resource import LaterReportingResource
 

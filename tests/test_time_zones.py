@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from starlette.requests import Request
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.cli.options import yesterday as cli_yesterday
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.partitions import build_partitions_def

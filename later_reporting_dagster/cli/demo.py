@@ -15,9 +15,9 @@ from rich.table import Table as PrintedTable
 from rich.text import Text
 
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, materialize
-from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
+from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY

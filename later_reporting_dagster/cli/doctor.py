@@ -22,7 +22,10 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
+from later_reporting_dagster.ingest.dimensions import known_instances
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
+from later_reporting_dagster.lake.tables import RAW_NAMES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -59,15 +62,18 @@ async def check_setup(
         async with client:
             results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
-    return [*results, _evaluate("lake", lambda: _check_lake(later))]
+    results.append(_evaluate("lake", lambda: _check_lake(later)))
+    if results[-1].mark == "ok":
+        results.append(_evaluate("files", lambda: _check_files(project, now()), otherwise="WARN"))
+    return results
 
 
-def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
+def _evaluate(subject: str, check: Callable[[], str], *, otherwise: Literal["WARN", "FAIL"] = "FAIL") -> CheckResult:
     """Run a check. If it returns, it passed, and the value is the message; if it raises, the error is the message."""
     try:
         return CheckResult(subject, check())
     except (ValueError, LakeUnavailable, click.ClickException) as error:
-        return CheckResult(subject, str(error), "FAIL")
+        return CheckResult(subject, str(error), otherwise)
 
 
 def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
@@ -205,9 +211,24 @@ async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -
 
 
 def _check_lake(later: LaterReportingResource) -> str:
-    try:
-        lake = later.lake()
-        lake.check_writable()
-    except LakeUnavailable as error:
-        raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
+    lake = later.lake()
+    lake.check_writable()
     return f"{lake.root} is writable"
+
+
+def _check_files(project: Project, now: datetime) -> str:
+    settings, lake = project.settings, project.later.lake()
+    files = {name: lake.partitions(name) for name in RAW_NAMES if name in settings.tables}
+    if not any(files.values()):
+        return "none yet: fetch some with `later-reporting backfill`"
+    days, missing = settings.expected_days(now), []
+    instances = known_instances(lake, configured=project.later.configured_instances())
+    for name, present in files.items():
+        if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
+            missing.append(f"{name}: {text}")
+    if missing:
+        raise ValueError(
+            f"{'; '.join(missing)}: turn on the sensor {settings.name}_instances, which fetches them, or materialize"
+            " these days"
+        )
+    return f"all {len(instances)} instances on {len(days)} days"

@@ -13,8 +13,8 @@ from rich import progress as rich_progress
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
+from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from later_reporting_dagster.cli.options import (
-    Commands,
-    current_project,
-    one_line,
-    prefix_errors_with,
-    table_name,
-    yesterday,
-)
+from later_reporting_dagster.cli.options import Commands, current_project, prefix_errors_with, table_name, yesterday
 from later_reporting_dagster.cli.servers import sandbox, serve
+from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, RAW_NAMES
 from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_tables import CADENCES
@@ -106,13 +100,9 @@ def backfill(
     The run is recorded in DAGSTER_HOME. For a weekly or monthly asset, it covers
     the weeks or months that contain these days. Prints what was written.
 
-    \b
-      later-reporting backfill --asset later/posts_published \\
-        --start 2024-01-01 --end 2024-01-07
-
     Exits with 1 if anything failed, and lists the failures by day and instance;
     everything else is written.
-    """  # noqa: D301 - click reads the character
+    """
     from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
     from later_reporting_dagster.defs.definition_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
@@ -313,7 +303,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import FORMATS, to_table
+    from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
@@ -321,15 +311,16 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     if format_ == "parquet" and width is not None:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
     project = current_project()
-    result = run_query(
-        sys.stdin.read() if sql == "-" else sql,
-        project.later.lake(),
-        all_tables(project.definitions, project.settings),
-        memory_gb=memory_gb,
-        on_note=lambda text: click.echo(one_line(text), err=True),
-    )
-    shown = result.slice(0, rows)
-    data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
+    with limited_memory(memory_gb):
+        result = run_query(
+            sys.stdin.read() if sql == "-" else sql,
+            project.later.lake(),
+            all_tables(project.definitions, project.settings),
+            memory_gb=memory_gb,
+            on_note=lambda text: click.echo(one_line(text), err=True),
+        )
+        shown = result.slice(0, rows)
+        data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
     if output is None:
         click.echo(data, nl=False)
     else:
@@ -359,8 +350,8 @@ def dbt_sources() -> None:
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines and lake,
-    with a few requests. Exits with 1 if a check failed.
+    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
+    missing files, with a few requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 
@@ -426,3 +417,7 @@ def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
             click.echo(f"Error: {one_line(outcome.error)}", err=True)
     if not all(outcome.succeeded for outcome in outcomes):
         raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.safe_line import one_line
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.project import Project
-
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-def one_line(text: str) -> str:
-    """Return `text` without line breaks, and with control characters replaced, so that it cannot move the cursor."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _REPLACEMENT for char in " ".join(text.split()))
 
 
 def yesterday() -> date:

@@ -1,8 +1,11 @@
 """What `later-reporting query` prints: a table for a terminal, or CSV, JSON and Parquet for programs."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from later_reporting_dagster.cli.options import one_line
+from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.lake.sql_query import out_of_memory
 
 NULL = "null"
 # The table truncates longer texts. Records and all other formats do not.
@@ -23,6 +27,26 @@ MAX_CELL_WIDTH = 60
 _UNLIMITED = 1_000_000
 
 _to_json = msgspec.json.Encoder(decimal_format="number").encode
+
+
+@contextmanager
+def limited_memory(memory_gb: float) -> Iterator[None]:
+    """Run a query and format its result within the memory of DuckDB, as much again for the rows, and 1 GB.
+
+    DuckDB's own limit does not count single large values. Only on Linux: elsewhere, the block runs without this limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if (statm := Path("/proc/self/statm")).exists():
+        used = int(statm.read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+        limit = used + int((2 * memory_gb + 1) * 1e9)
+        # A lower limit of the caller stays.
+        resource.setrlimit(resource.RLIMIT_DATA, (min(each for each in (limit, soft, hard) if each >= 0), hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise out_of_memory(memory_gb) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def to_table(rows: pa.Table, *, width: int | None) -> str:

@@ -8,9 +8,9 @@ import click
 import dagster as dg
 
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
-from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.events import code_version_of, newest_materializations
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, blocks_of
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource

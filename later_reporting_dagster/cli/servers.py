@@ -22,9 +22,6 @@ from later_reporting_dagster.endpoint.tokens import parse_clients
 
 ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECRET"  # noqa: S105 - names
 MIN_SECRET_LENGTH = 16  # beyond this machine
-_AUTO = "auto"
-
-_POSITIVE = FiniteNumber(0, min_open=True)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -152,16 +149,12 @@ def _read_clients(_context: click.Context, _parameter: click.Parameter, path: Pa
     help="TOML file of several clients, each with its instances.",
 )  # fmt: skip
 @click.option(
-    "--api-version", default=_AUTO, type=click.Choice([_AUTO, *API_VERSIONS]),
+    "--api-version", default="auto", type=click.Choice(["auto", *API_VERSIONS]),
     help="API version to serve: paged, cursor, or that of the parameters of each request.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
 @click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
-@click.option("--snapshot-gb", default=8.0, type=_POSITIVE, help="Disk space for the rows of latest queries, in GB.")
-@click.option(
-    "--snapshot-directory", type=click.Path(file_okay=False, exists=True, writable=True),
-    help="Directory of temporary files. Default: that of the system.",
-)  # fmt: skip
+@click.option("--snapshot-gb", default=8.0, type=FiniteNumber(0, min_open=True), help="Disk space below TMPDIR, in GB.")
 def serve(
     *, host: str, port: int, no_auth: bool, clients: tuple[Client, ...], api_version: str, **settings: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""Text of the server as one line without secrets, before it is logged or shown in an error."""
+"""Text of the server or of the lake as one line, before it is logged or shown."""
 
 import html
 import re
@@ -9,6 +9,13 @@ HIDDEN_PART_LENGTH = 8  # consecutive characters of a secret; fewer may match by
 
 _UNICODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _LONG_WORD = re.compile(r"([\w+/=%~-]{8})[\w+/=%~-]{24,}")  # 32 characters or more: base64 of 24 bytes has 32
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, and with control characters replaced, so that it cannot move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 def safe_line(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
@@ -34,10 +41,7 @@ def safe_line(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> st
                 first, end = positions[start], positions[start + size - 1] + 1
                 shown[first:end] = "\0" * (end - first)
     words = re.sub("\0+", "[hidden]", "".join(shown)).split()
-    line = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(words)
-    )
-    line = _LONG_WORD.sub(r"\1…", line)
+    line = _LONG_WORD.sub(r"\1…", one_line(" ".join(words)))
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 

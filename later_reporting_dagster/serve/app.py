@@ -95,7 +95,6 @@ class ServeOptions:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     memory_gb: float = 1.0
     snapshot_gb: float = 8.0
-    snapshot_directory: str | None = None
 
 
 def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
@@ -181,7 +180,7 @@ class LakeStore:
     async def running(self) -> AsyncIterator[None]:
         max_bytes, memory_gb = self._options.snapshot_gb * 1e9, self._options.memory_gb / (WRITES_AT_ONCE + 1)
         with (
-            private_folder(self._options.snapshot_directory) as folder,
+            private_folder() as folder,
             closing(Tables(folder, max_bytes=max_bytes, memory_gb=memory_gb)) as self._tables,
         ):
             yield

@@ -44,27 +44,22 @@ class NotWritten(ProblemError):  # noqa: N818 - named for what happened
 
     def __init__(self, reason: object) -> None:
         text = str(reason).partition("\n")[0]
-        detail = f"a temporary file cannot be written ({text}): free disk space, or set --snapshot-directory"
+        detail = f"a temporary file cannot be written ({text}): free disk space, or set TMPDIR"
         super().__init__(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 @contextmanager
-def private_folder(directory: str | None) -> Iterator[Path]:
-    """Create a folder for the `with` block, and remove it at the end, with those that killed processes left behind.
+def private_folder() -> Iterator[Path]:
+    """Create a temporary folder for the `with` block, and remove it at the end, with those that killed processes left.
 
-    Args:
-        directory: Where; None: in the system's directory of temporary files.
+    It is in the directory that `TMPDIR` names.
     """
-    directory = directory or tempfile.gettempdir()
-    for folder in Path(directory).glob(f"{_FOLDER_PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         # The lock fails while the process of the folder runs. An empty folder may be about to be locked.
         with suppress(OSError), _locked(folder):
             if any(folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=directory, ignore_cleanup_errors=True) as name,
-        _locked(Path(name)),
-    ):
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, ignore_cleanup_errors=True) as name, _locked(Path(name)):
         (Path(name) / "in-use").touch()
         yield Path(name)
 

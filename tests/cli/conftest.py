@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from tests.conftest import Service, sandbox_settings
 
 

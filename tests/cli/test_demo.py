@@ -23,7 +23,7 @@ INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 
 
 def demo(directory: Path, **variables: str) -> str:
-    command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
+    command = [sys.executable, "-m", "later_reporting_dagster.cli.main", "demo", "--directory", str(directory)]
     result = subprocess.run(
         [*command, "--days", "2"],
         env={**environment(), **variables},

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,6 +14,8 @@ from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execut
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
@@ -40,7 +43,7 @@ def check_results(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
 def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
     results = check_results(user, exit_code=0)
     assert {subject: mark for subject, (mark, _) in results.items()} == dict.fromkeys(
-        ("settings", "token", "API version", "scope", "campaigns", "rate limit", "clock", "lake"), "ok"
+        ("settings", "token", "API version", "scope", "campaigns", "rate limit", "clock", "lake", "files"), "ok"
     )
     assert results["scope"][1] == "4 instances accessible"
     assert results["rate limit"][1].startswith("100000 requests in 60 s")
@@ -163,3 +166,20 @@ def test_doctor_fails_if_the_clock_is_wrong(seconds: int, passed: bool, user: Us
     (clock,) = [result for result in results if result.subject == "clock"]
     assert (clock.mark == "ok") is passed
     assert ("set this machine's clock" in clock.message) is not passed
+
+
+def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    monkeypatch.setenv("LATER_DUE_HOUR_UTC", "0")
+    monkeypatch.setenv("LATER_START_DATE", str(yesterday - timedelta(days=1)))
+    lake = Lake(str(user.lake))
+    for raw_table in RAW_TABLES:
+        for offset in range(2):
+            lake.write(raw_table.name, Partition(yesterday - timedelta(days=offset), "a"), POSTS_SCHEMA.empty_table())
+    assert check_results(user, exit_code=0)["files"] == ("ok", "all 1 instances on 2 days")
+    Path(lake.url("posts_published", Partition(yesterday, "a"))).unlink()
+    assert check_results(user, exit_code=0)["files"] == (
+        "WARN",
+        f"posts_published: 1 file is missing: {yesterday} (1 day): a: turn on the sensor later_instances, which fetches"
+        " them, or materialize these days",
+    )

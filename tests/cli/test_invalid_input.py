@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from later_reporting_dagster.cli.options import one_line
+from later_reporting_dagster.contract.safe_line import one_line
 from tests.cli.conftest import User, error_line
 from tests.conftest import Service
 from tests.defs.test_invalid_settings import LOAD_SETTINGS, SETTINGS_OF_RUNS, InvalidValue

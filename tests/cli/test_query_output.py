@@ -1,6 +1,9 @@
 """`later-reporting query`: a table for terminals, complete formats for programs, and null distinct from empty."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from later_reporting_dagster.cli.query_output import to_table
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from tests.cli.conftest import User, error_line
+from tests.cli.conftest import User, environment, error_line
 from tests.conftest import files
 from tests.lake.conftest import post
 
@@ -114,6 +117,23 @@ def test_query_prints_one_line_for_a_damaged_file(user: User) -> None:
     first = Lake(str(user.lake)).url("posts_published", Partition(DAYS[0], "007"))
     assert line.startswith(f"{first} is damaged: cannot be read as Parquet: ")
     assert line.endswith(". Next step: materialize this partition again (1 more files cannot be read)")
+
+
+@pytest.mark.e2e
+def test_query_of_a_large_value_ends_with_one_line(tmp_path: Path) -> None:
+    """DuckDB does not count single large values."""
+    command = [sys.executable, "-m", "later_reporting_dagster.cli.main", "query", "--memory-gb", "1"]
+    variables = {**environment(), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
+    errors = tmp_path / "errors"
+    with errors.open("wb") as output:
+        process = subprocess.Popen([*command, "SELECT range(200_000_000)"], env=variables, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1
+    assert errors.read_text() == (
+        "Error: the query needs more than 1 GB of memory: select fewer days or columns, or raise the limit\n"
+    )
+    assert usage.ru_maxrss < 3.5e6  # kB
 
 
 def test_table_aligns_columns_of_any_type_and_becomes_records_if_it_is_too_wide() -> None:

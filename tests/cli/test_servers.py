@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.serve.snapshots import private_folder
@@ -77,7 +77,7 @@ def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
     folder = root.parent / "process"
     (folder / "temporary").mkdir(parents=True)
     variables = {**environment(), "LATER_LAKE_ROOT": str(root), "TMPDIR": str(folder / "temporary"), **variables}
-    command = [sys.executable, "-m", "later_reporting_dagster.cli", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "later_reporting_dagster.cli.main", "serve", "--port", "0", *options]
     with (
         (folder / "stderr").open("wb") as errors,
         running_api(command, env=variables, stderr=errors, cwd=folder) as (process, base_url, printed),
@@ -348,7 +348,7 @@ def test_serve_stops_although_a_client_does_not_read_its_response(tmp_path: Path
 @pytest.mark.e2e
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_sandbox_prints_settings_of_a_client_and_the_days_that_have_posts(host: str) -> None:
-    command = [sys.executable, "-m", "later_reporting_dagster.cli", "sandbox", "--port", "0", "--host", host]
+    command = [sys.executable, "-m", "later_reporting_dagster.cli.main", "sandbox", "--port", "0", "--host", host]
     with running_api(command, env=environment(), stderr=subprocess.PIPE) as (process, base_url, printed):
         assert process.stdout is not None
         banner, first_and_last, _ = printed.splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from later_reporting_dagster.cli import in_process_runs as _preload  # noqa: F401 - all that the command imports
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from tests.conftest import sandbox_settings
 from tests.crash.restated_sandbox import DAYS
 
@@ -41,7 +41,7 @@ def backfill_arguments(asset: str) -> list[str]:
 
 def start_command(*arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "later_reporting_dagster.cli", *arguments],
+        [sys.executable, "-m", "later_reporting_dagster.cli.main", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_server

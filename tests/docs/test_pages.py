@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.definitions import defs
 from tests.docs.conftest import CONTRIBUTING, PAGES, README, ROOT, section
 

@@ -66,7 +66,7 @@ def running_demo_ui(directory: Path, *, days: int = 1, ignored: tuple[signal.Sig
     command = ["demo", "--directory", str(directory), "--days", str(days), "--ui", "--ui-port", str(port)]
     with (directory / "errors.log").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "later_reporting_dagster.cli", *command],
+            [sys.executable, "-m", "later_reporting_dagster.cli.main", *command],
             cwd=REPOSITORY,
             env={**clean_environment(), "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(directory / "cache")},
             stdout=subprocess.PIPE,

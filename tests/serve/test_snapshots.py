@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -211,9 +212,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "snapshots"
     directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
     return directory
 
 
@@ -221,11 +223,11 @@ def directory(tmp_path: Path) -> Path:
 def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
     root: Path, directory: Path
 ) -> None:
-    with served(root, snapshot_directory=str(directory)) as api:
+    with served(root) as api:
         page_of(get(api, query_of(PAGED)))
         size = size_of_snapshots(directory)
     limit = 4.5 * size
-    with served(root, snapshot_directory=str(directory), snapshot_gb=limit / 1e9) as api:
+    with served(root, snapshot_gb=limit / 1e9) as api:
         for number, (sort_property, direction) in enumerate(product(SortProperty, ("ASC", "DESC"))):
             sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
             page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 12}")])))
@@ -240,20 +242,20 @@ def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_fi
     wait_until(lambda: open_files(directory) == [])
 
 
-def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(tmp_path: Path) -> None:
-    with private_folder(str(tmp_path)) as folder:
+def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(directory: Path) -> None:
+    with private_folder() as folder:
         pass
     folder.mkdir()
     (folder / "late").touch()
-    with private_folder(str(tmp_path)) as new, private_folder(str(tmp_path)) as other:
-        assert {*tmp_path.iterdir()} == {new, other}
-    assert [*tmp_path.iterdir()] == []
+    with private_folder() as new, private_folder() as other:
+        assert {*directory.iterdir()} == {new, other}
+    assert [*directory.iterdir()] == []
 
 
 @needs_proc
 def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, directory: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with served(root, snapshot_directory=str(directory)) as api:
+    with served(root) as api:
         page_of(get(api, query_of(PAGED)))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_of_snapshots(directory) // 4, limits[1]))
         try:
@@ -279,7 +281,7 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
         write_rows(tables, name, sql, connection)
 
     monkeypatch.setattr(Tables, "write_rows", write_unless_full)
-    with served(root, snapshot_directory=str(directory)) as api:
+    with served(root) as api:
         expected = fetch_rows(api, query_of(PAGED))
         size = size_of_snapshots(directory)
         assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
