@@ -11,8 +11,7 @@ from later_reporting_dagster.defs.io_manager import all_tables, table_specs
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
 from later_reporting_dagster.lake.database import SQL_TYPES, glob_select
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE
-from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.rollups.rollup_tables import TABLES, Cadence
 
 # What comes before the grain in the key of a rollup.
 _PERIOD_COLUMNS = {Cadence.WINDOWS: ("time_window",), Cadence.POSTS: ()}

@@ -211,8 +211,11 @@ async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -
 
 
 def _check_lake(later: LaterReportingResource) -> str:
-    lake = later.lake()
-    lake.check_writable()
+    try:
+        lake = later.lake()
+        lake.check_writable()
+    except LakeUnavailable as error:
+        raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
 
 

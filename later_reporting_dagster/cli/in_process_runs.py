@@ -19,8 +19,7 @@ from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.result_stream import Progress
-from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import CADENCES
+from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from later_reporting_dagster.cli.options import Commands, current_project, prefi
 from later_reporting_dagster.cli.servers import sandbox, serve
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, RAW_NAMES
-from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import CADENCES
+from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome

@@ -15,8 +15,7 @@ from later_reporting_dagster.defs.events import code_version_of, newest_material
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, blocks_of
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
-from later_reporting_dagster.rollups.periods import first_day_of
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, RollupTable, first_day_of
 
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)

@@ -9,7 +9,7 @@ from dagster import AssetExecutionContext
 from dagster_shared.check import CheckError
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.rollups.periods import Cadence, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import Cadence, first_day_of
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"

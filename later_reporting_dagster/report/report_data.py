@@ -13,7 +13,7 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Parti
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.periods import WINDOWS
+from later_reporting_dagster.rollups.rollup_columns import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 

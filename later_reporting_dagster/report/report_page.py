@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
-from later_reporting_dagster.rollups.periods import WINDOWS
+from later_reporting_dagster.rollups.rollup_columns import WINDOWS
 
 # Columns of the tables that the page does not show.
 _NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status")

@@ -20,8 +20,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.periods import days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import RollupTable
+from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
 # The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.

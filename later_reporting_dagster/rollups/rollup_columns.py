@@ -1,6 +1,6 @@
 """Columns of the rollup tables: the meaning and computation of each. docs/tables.md is generated from them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
@@ -13,8 +13,9 @@ from later_reporting_dagster.lake.tables import (
     ColumnType,
     metric_column_type,
 )
-from later_reporting_dagster.rollups.periods import WINDOWS
 
+# Window name -> its length in days; None: all days that have a file.
+WINDOWS: Mapping[str, int | None] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 CHANNELS = (Channel.ORGANIC, Channel.PAID)
 COMPARED_COUNTS = ("impressions", "engagements")

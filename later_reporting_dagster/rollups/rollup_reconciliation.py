@@ -15,7 +15,6 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Parti
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES
-from later_reporting_dagster.rollups.periods import Cadence, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -23,7 +22,7 @@ from later_reporting_dagster.rollups.rollup_columns import (
     additive_metrics,
     sum_name,
 )
-from later_reporting_dagster.rollups.rollup_tables import Measures, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import Cadence, Measures, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database, query_rows
 
 if TYPE_CHECKING:

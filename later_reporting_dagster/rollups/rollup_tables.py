@@ -2,16 +2,29 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from enum import StrEnum
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.periods import Cadence
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
 # Date basis -> its raw table.
 RAW_TABLE_NAMES = {table.date_basis: table.name for table in RAW_TABLES}
+
+
+class Cadence(StrEnum):
+    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday.
+
+    `WINDOWS` and `POSTS` have one file: of rolling windows, and of the posts of the last year.
+    """
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    WINDOWS = "windows"
+    POSTS = "posts"
 
 
 class Measures(StrEnum):
@@ -239,3 +252,18 @@ POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
 # Each of these is one file, without partitions.
 SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES)
 TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)
+
+
+def days_of(period: Cadence, first_day: date) -> list[date]:
+    """Return the days of the day, week or month that begins on `first_day`; raise `ValueError` if none does."""
+    if first_day_of(period, first_day) != first_day:
+        raise ValueError(f"no {period} begins on {first_day}")
+    days = (first_day + timedelta(days=number) for number in range(31))
+    return [day for day in days if first_day_of(period, day) == first_day]
+
+
+def first_day_of(period: Cadence, day: date) -> date:
+    """Return the first day of the week or month that contains `day`; for days, `day` itself."""
+    if period is Cadence.WEEK:
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if period is Cadence.MONTH else day

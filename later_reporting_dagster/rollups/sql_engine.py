@@ -13,18 +13,18 @@ from later_reporting_dagster.contract.metrics import Kind, Metric
 from later_reporting_dagster.lake import Column, Lake, Partition, post_columns, schema_of
 from later_reporting_dagster.lake.database import SQL_TYPES, LakeDatabase, open_database
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.periods import WINDOWS, Cadence
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
     COMPARED_COUNTS,
     MIN_EFFECTIVE_CLUSTERS,
     UNIT_COSTS,
+    WINDOWS,
     additive_metrics,
     raw_column,
     sum_name,
 )
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, RollupTable
 
 if TYPE_CHECKING:
     import duckdb

@@ -2,12 +2,12 @@
 
 from later_reporting_dagster.endpoint.http_server import running_server as running_server
 from later_reporting_dagster.endpoint.http_server import serve as serve
-from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
-from later_reporting_dagster.sandbox.fault_middleware import FaultMiddleware as FaultMiddleware
 from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
 from later_reporting_dagster.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
 from later_reporting_dagster.sandbox.malformed_rows import parse_rates as parse_rates
+from later_reporting_dagster.sandbox.sandbox_app import FAULTS_HEADER as FAULTS_HEADER
+from later_reporting_dagster.sandbox.sandbox_app import FaultMiddleware as FaultMiddleware
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.sandbox.sandbox_app import create_app as create_app
 from later_reporting_dagster.sandbox.sandbox_app import demo_sandbox as demo_sandbox

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -313,16 +314,17 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
 
 
 @pytest.mark.e2e
-def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path) -> None:
+def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(lake, **CREDENTIALS) as command:
+        monkeypatch.setattr(tempfile, "tempdir", str(command.snapshots))
         with authenticated(command.base_url) as api:
             assert api.get(POSTS).status_code == 200
         (folder,) = command.snapshots.iterdir()
-        with private_folder(str(command.snapshots)):
+        with private_folder():
             assert len([*folder.iterdir()]) > 1  # its process runs
         command.stop(signal.SIGKILL)
         assert [*command.snapshots.iterdir()] == [folder]
-        with private_folder(str(command.snapshots)) as new:
+        with private_folder() as new:
             assert [*command.snapshots.iterdir()] == [new]
 
 

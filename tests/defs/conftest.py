@@ -24,8 +24,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, Lake, campaign_performance_columns, post_columns
-from later_reporting_dagster.rollups.periods import Cadence
-from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES, Cadence
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
 
 # Fewer days than the sandbox has, because Dagster's events are slow.

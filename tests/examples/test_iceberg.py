@@ -15,7 +15,7 @@ from starlette.requests import Request
 from later_reporting_dagster.contract.parameters import CURSOR
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.downstream import LaterLake, later_tables
-from later_reporting_dagster.rollups.periods import Cadence
+from later_reporting_dagster.rollups.rollup_tables import Cadence
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, next_day, project, restate_one_post, settings  # noqa: F401 - some are fixtures
 

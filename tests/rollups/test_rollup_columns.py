@@ -7,8 +7,7 @@ import pytest
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_performance_columns, post_columns
 from later_reporting_dagster.lake.tables import POST_KEY
-from later_reporting_dagster.rollups.periods import Cadence, days_of
-from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, Measures, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, Cadence, Measures, RollupTable, days_of
 
 SUMS = [table.with_metrics(METRICS) for table in TABLES if table not in POST_TABLES]
 every_table = pytest.mark.parametrize("table", SUMS, ids=lambda table: table.name)

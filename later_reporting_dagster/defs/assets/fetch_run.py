@@ -23,7 +23,7 @@ from later_reporting_dagster.ingest.result_stream import Progress, stream
 from later_reporting_dagster.lake import Column, Partition, WriteResult
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.rollups.periods import Cadence
+from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 Emit = Callable[[PartitionResult], None]
 # The columns of posts, or of campaigns, that a preview shows.

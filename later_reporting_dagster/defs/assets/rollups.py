@@ -30,8 +30,14 @@ from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.periods import Cadence, days_of
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, SINGLE_TABLES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import (
+    PERIOD_TABLES,
+    RAW_TABLE_NAMES,
+    SINGLE_TABLES,
+    Cadence,
+    RollupTable,
+    days_of,
+)
 from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 

@@ -13,14 +13,15 @@ from later_reporting_dagster.defs.checks.posts import DUE_DAY
 from later_reporting_dagster.defs.definition_settings import DefinitionSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
-from later_reporting_dagster.rollups.periods import Cadence, first_day_of
 from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods, check_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
     PERIOD_TABLES,
     SINGLE_TABLES,
+    Cadence,
     Measures,
     RollupTable,
+    first_day_of,
 )
 
 TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.")
