@@ -19,7 +19,7 @@ from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings, variable_name
+from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.dimensions import known_instances
@@ -76,7 +76,7 @@ def _evaluate(subject: str, check: Callable[[], str], *, otherwise: Literal["WAR
         return CheckResult(subject, str(error), otherwise)
 
 
-def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
+def _check_settings(settings: ComponentSettings, now: datetime) -> str:
     if settings.start_date > newest_day(now):
         raise ValueError(
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
@@ -128,7 +128,7 @@ def progress_bars() -> Iterator[Mapping[str, Progress]]:
 
 def _outcome(
     result: dg.ExecuteInProcessResult,
-    settings: DefinitionSettings,
+    settings: ComponentSettings,
     *,
     instance: dg.DagsterInstance,
     fetches: Sequence[Progress],
@@ -173,7 +173,7 @@ def _outcome(
     )
 
 
-def _partition_failures(event: dg.DagsterEvent, settings: DefinitionSettings) -> dict[tuple[str, str], str]:
+def _partition_failures(event: dg.DagsterEvent, settings: ComponentSettings) -> dict[tuple[str, str], str]:
     """Return the reason of each failed partition in the metadata of a step failure, by asset and partition."""
     user_data = event.step_failure_data.user_failure_data
     entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None

@@ -103,7 +103,7 @@ def backfill(
     everything else is written.
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
-    from later_reporting_dagster.defs.definition_settings import REPORT
+    from later_reporting_dagster.defs.component_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.resource import parse_instance_ids
 
@@ -178,7 +178,7 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.defs.definition_settings import ASSET_NAMES, REPORT
+    from later_reporting_dagster.defs.component_settings import ASSET_NAMES, REPORT
 
     project = current_project()
     outcomes: list[RunOutcome] = []
@@ -220,7 +220,7 @@ def redact() -> None:
     and numbers stay. Run it while no run is in progress; after an interrupt, run it again.
     """
     from later_reporting_dagster.defs.assets.report import REPORT_FILE
-    from later_reporting_dagster.defs.definition_settings import REPORT
+    from later_reporting_dagster.defs.component_settings import REPORT
     from later_reporting_dagster.lake.personal_data import remove_personal_data
 
     project = current_project()

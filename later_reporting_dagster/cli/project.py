@@ -15,7 +15,7 @@ from dagster._core.workspace.load_target import get_origins_from_toml
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.definition_settings import METADATA_PREFIX, REPORT, DefinitionSettings
+from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, REPORT, ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
@@ -28,7 +28,7 @@ class Project:
     """A component, as part of the definitions that it was loaded with; `later` has the values of variables."""
 
     definitions: dg.Definitions
-    settings: DefinitionSettings
+    settings: ComponentSettings
     later: LaterReportingResource
 
     def report_location(self) -> str:
@@ -50,7 +50,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     module = module or _module_of_current_folder() or ENVIRONMENT_MODULE
     definitions = _load_definitions(module)
     found = {
-        key.removeprefix(METADATA_PREFIX): DefinitionSettings.model_validate(value.data)
+        key.removeprefix(METADATA_PREFIX): ComponentSettings.model_validate(value.data)
         for key, value in (definitions.metadata or {}).items()
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Column
 
@@ -36,7 +36,7 @@ class AssetStep:
 
 
 def table_spec(
-    settings: DefinitionSettings, name: str, columns: Sequence[Column], *, sql: str = "", **attributes: Any
+    settings: ComponentSettings, name: str, columns: Sequence[Column], *, sql: str = "", **attributes: Any
 ) -> dg.AssetSpec:
     """Return the spec of a table: an asset whose columns are known, and the SQL that computes it, if there is some."""
     key = settings.asset_key(name)

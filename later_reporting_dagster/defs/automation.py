@@ -14,7 +14,7 @@ from later_reporting_dagster.contract.days import day_ranges, days_between, newe
 from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import (
     code_version_of,
     newest_materializations,
@@ -102,7 +102,7 @@ def _update_tag(key: dg.AssetKey) -> str:
 
 
 def build_automation(
-    settings: DefinitionSettings, keys: Sequence[dg.AssetKey], *, automated: Sequence[dg.AssetKey], with_sensor: bool
+    settings: ComponentSettings, keys: Sequence[dg.AssetKey], *, automated: Sequence[dg.AssetKey], with_sensor: bool
 ) -> dict[str, Any]:
     """Return the jobs, schedules and sensors of a component with these assets, some of which have a condition.
 
@@ -158,12 +158,12 @@ def build_automation(
 # Jobs and schedules
 
 
-def checks_job_name(settings: DefinitionSettings) -> str:
+def checks_job_name(settings: ComponentSettings) -> str:
     """Return the name of the job that evaluates all checks."""
     return f"{settings.name}_checks"
 
 
-def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.ScheduleDefinition:
+def build_daily_schedule(settings: ComponentSettings, posts_job: Any) -> dg.ScheduleDefinition:
     """Return the schedule: one run a day of the posts job over the last `restate_days` days."""
 
     @dg.schedule(
@@ -186,7 +186,7 @@ def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.Sch
     return posts_daily
 
 
-def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
+def _compaction_job(settings: ComponentSettings) -> dg.JobDefinition:
     names = [name for name in RAW_NAMES if name in settings.tables]
 
     @dg.op(name=f"{settings.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={settings.resource_key})
@@ -216,7 +216,7 @@ def _compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
 # The sensor that follows an upgrade
 
 
-def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
+def _code_versions_sensor(settings: ComponentSettings, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
     """Return the sensor: materializes again what another version of this package has written.
 
     `AutomationCondition.code_version_changed` compares with its last tick, so it would miss what was written before.
@@ -263,7 +263,7 @@ def _code_versions_sensor(settings: DefinitionSettings, keys: Sequence[dg.AssetK
 # The sensor that fetches missing files
 
 
-def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.SensorDefinition:
+def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorDefinition:
     """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due."""
     key = settings.asset_key(INSTANCES_TABLE)
 
@@ -327,7 +327,7 @@ def _instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.Sensor
     return instances_sensor
 
 
-def _days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings) -> set[date]:
+def _days_in_progress(instance: dg.DagsterInstance, settings: ComponentSettings) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
     keys = {settings.asset_key(name) for name in RAW_NAMES}
     days: set[date] = set()
@@ -339,7 +339,7 @@ def _days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings
 
 
 def _missing_files_request(
-    settings: DefinitionSettings, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
+    settings: ComponentSettings, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
 ) -> dg.RunRequest:
     """Return the request of a run of the posts job that fetches these days of each instance.
 

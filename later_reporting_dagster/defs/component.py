@@ -19,10 +19,10 @@ from later_reporting_dagster.defs.automation import build_automation, tag_run_wi
 from later_reporting_dagster.defs.checks.campaigns import campaign_checks
 from later_reporting_dagster.defs.checks.posts import posts_checks
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
-from later_reporting_dagster.defs.definition_settings import (
+from later_reporting_dagster.defs.component_settings import (
     DEFAULT_NAME,
     METADATA_PREFIX,
-    DefinitionSettings,
+    ComponentSettings,
     default_lake_root,
     describe_invalid,
     environment_texts,
@@ -40,7 +40,7 @@ CHECKS = (posts_checks, campaign_checks, rollup_checks)
 class ScaffoldParameters(BaseModel):
     """Options of `dg scaffold defs later_reporting_dagster.LaterReportingComponent <name>`."""
 
-    start_date: str = Field(default=str(DefinitionSettings().start_date), description="First partition, YYYY-MM-DD.")
+    start_date: str = Field(default=str(ComponentSettings().start_date), description="First partition, YYYY-MM-DD.")
     demo_mode: bool = Field(default=False, description="Use the sandbox in place of the API, without credentials.")
 
 
@@ -73,7 +73,7 @@ def _reject_moved_attributes(attributes: Any) -> Any:
 
 
 @dg.scaffold_with(LaterReportingScaffolder)
-class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
+class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
     """Fetches Later's Reporting API into a lake every day, and compares organic with paid performance.
 
     One component is one account: assets with their checks, a daily schedule, and sensors. Every attribute can also be
@@ -151,7 +151,7 @@ class LaterReportingComponent(dg.Component, DefinitionSettings, dg.Resolvable):
         # Unless a root is set, a folder that no other component uses.
         values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
         resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
-        settings = self.model_dump(mode="json", include={*DefinitionSettings.model_fields})
+        settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
         return dg.Definitions(
             assets=[self._build_asset(step, automated) for step in steps],
             asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings, environment_texts
+from later_reporting_dagster.defs.component_settings import ComponentSettings, environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
@@ -31,7 +31,7 @@ def is_table(spec: dg.AssetSpec) -> bool:
     return _COLUMN_SCHEMA in spec.metadata
 
 
-def table_specs(definitions: dg.Definitions, settings: DefinitionSettings) -> dict[str, dg.AssetSpec]:
+def table_specs(definitions: dg.Definitions, settings: ComponentSettings) -> dict[str, dg.AssetSpec]:
     """Return the tables of a component, by name, as specs of external assets: without dependencies or automation."""
     external: dict[str, Any] = {"deps": [], "automation_condition": None}
     return {
@@ -41,7 +41,7 @@ def table_specs(definitions: dg.Definitions, settings: DefinitionSettings) -> di
     }
 
 
-def all_tables(definitions: dg.Definitions, settings: DefinitionSettings) -> list[Table]:
+def all_tables(definitions: dg.Definitions, settings: ComponentSettings) -> list[Table]:
     """Return the tables of a component as `Table` objects, which contain nothing of Dagster."""
     specs = table_specs(definitions, settings).values()
     return [_table(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs]
@@ -86,7 +86,7 @@ class LaterLake(dg.ConfigurableIOManager):
     )
 
     due_hour_utc: int = Field(
-        default_factory=lambda: DefinitionSettings.model_validate(environment_texts(["due_hour_utc"])).due_hour_utc,
+        default_factory=lambda: ComponentSettings.model_validate(environment_texts(["due_hour_utc"])).due_hour_utc,
         description="From which UTC hour on the day before is missing if it has no file. Default: LATER_DUE_HOUR_UTC.",
     )
 

@@ -25,7 +25,7 @@ from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.definition_settings import (
+from later_reporting_dagster.defs.component_settings import (
     ENVIRONMENT_VARIABLES,
     NAMES_IN_YAML,
     default_lake_root,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.definition_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from tests.cli.conftest import environment
 from tests.conftest import files
 from tests.services import WAIT_SECONDS

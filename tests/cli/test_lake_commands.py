@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import expected_days
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.cli.conftest import User
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, files
@@ -26,7 +26,7 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
     days = ("--start", "2024-03-01", "--end", "2024-03-02")
     user.run("backfill", "--asset", "posts_published", *days, "--instances", "007")
     monkeypatch.delenv("DAGSTER_HOME")
-    before, now, settings = files(user.lake), datetime.now(UTC), DefinitionSettings()
+    before, now, settings = files(user.lake), datetime.now(UTC), ComponentSettings()
     result = user.run("instances")
     assert result.exit_code == 0, result.output
     assert files(user.lake) == before

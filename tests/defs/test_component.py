@@ -14,7 +14,7 @@ from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.definition_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
 from tests.defs.conftest import QUIET_LOGGING, assert_success

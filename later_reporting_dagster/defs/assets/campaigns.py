@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.check import log_check_results
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import already_logged, preview, table_result
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -30,13 +30,13 @@ from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 
 
-def campaign_steps(settings: DefinitionSettings) -> list[AssetStep]:
+def campaign_steps(settings: ComponentSettings) -> list[AssetStep]:
     """Return the steps of the assets of campaigns that are defined."""
     steps = {CAMPAIGNS_TABLE: campaigns_step, CAMPAIGN_PERFORMANCE_TABLE: campaign_performance_step}
     return [step(settings) for name, step in steps.items() if name in settings.tables]
 
 
-def campaigns_step(settings: DefinitionSettings) -> AssetStep:
+def campaigns_step(settings: ComponentSettings) -> AssetStep:
     """Return the step of the dimension. If the API refuses the route, it logs a warning and writes nothing."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
@@ -72,7 +72,7 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
     return AssetStep(name=settings.op_name(CAMPAIGNS_TABLE), specs=[spec], run=run, pool=settings.pool)
 
 
-def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
+def campaign_performance_step(settings: ComponentSettings) -> AssetStep:
     """Return the step of the daily performance.
 
     If a day fails, the others are written, and the run fails at its end. If the API refuses the route, the run logs a
@@ -92,7 +92,7 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
 
 
 def _fetch_campaign_performance(
-    context: AssetExecutionContext, later: LaterReportingResource, *, settings: DefinitionSettings
+    context: AssetExecutionContext, later: LaterReportingResource, *, settings: ComponentSettings
 ) -> None:
     config = FetchConfig(**context.op_execution_context.op_config)
     fetch_run = FetchRun(context, later, CAMPAIGN_PERFORMANCE_TABLE)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from later_reporting_dagster.client import ClientEvent, LaterClient
 from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import combined_failure, log_materialization, preview
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -84,7 +84,7 @@ class FetchConfig(dg.Config):
 
 
 def fetched_step(
-    settings: DefinitionSettings,
+    settings: ComponentSettings,
     table: RawTable,
     columns: Sequence[Column],
     *,

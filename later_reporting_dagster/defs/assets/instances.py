@@ -11,7 +11,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import preview, table_result
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
@@ -19,13 +19,13 @@ from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 
 
-def instances_steps(settings: DefinitionSettings) -> list[AssetStep]:
+def instances_steps(settings: ComponentSettings) -> list[AssetStep]:
     """Return the steps of the two tables, if they are defined."""
     steps = {INSTANCES_TABLE: instances_step, COVERAGE_TABLE: coverage_step}
     return [step(settings) for name, step in steps.items() if name in settings.tables]
 
 
-def instances_step(settings: DefinitionSettings) -> AssetStep:
+def instances_step(settings: ComponentSettings) -> AssetStep:
     """Return the step of the asset: one row per instance, updated when posts change, and every hour by the sensor."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
@@ -53,7 +53,7 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
     return AssetStep(name=settings.op_name(INSTANCES_TABLE), specs=[spec], run=run)
 
 
-def coverage_step(settings: DefinitionSettings) -> AssetStep:
+def coverage_step(settings: ComponentSettings) -> AssetStep:
     """Return the step of the asset, updated when posts or campaigns change, and at the due hour."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:

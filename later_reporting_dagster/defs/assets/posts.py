@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.checks.posts import evaluate_files
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import already_logged
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -51,12 +51,12 @@ class PostsConfig(FetchConfig):
     )
 
 
-def posts_steps(settings: DefinitionSettings) -> list[AssetStep]:
+def posts_steps(settings: ComponentSettings) -> list[AssetStep]:
     """Return the steps of the raw assets that are defined."""
     return [posts_step(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
 
 
-def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
+def posts_step(raw_table: RawTable, settings: ComponentSettings) -> AssetStep:
     """Return the step of a raw asset.
 
     If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
@@ -72,7 +72,7 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
 
 
 def _fetch_posts(
-    context: AssetExecutionContext, later: LaterReportingResource, *, raw_table: RawTable, settings: DefinitionSettings
+    context: AssetExecutionContext, later: LaterReportingResource, *, raw_table: RawTable, settings: ComponentSettings
 ) -> None:
     """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files."""
     config = PostsConfig(**context.op_execution_context.op_config)

@@ -11,7 +11,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.definition_settings import REPORT, DefinitionSettings
+from later_reporting_dagster.defs.component_settings import REPORT, ComponentSettings
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.coverage import stored_and_expected_files
@@ -26,7 +26,7 @@ REPORT_FILE = "report.html"
 _SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
 
 
-def report_steps(settings: DefinitionSettings) -> list[AssetStep]:
+def report_steps(settings: ComponentSettings) -> list[AssetStep]:
     """Return the step of the report, if it is defined. It shows rollup tables, and lists which files are missing."""
     if REPORT not in settings.tables:
         return []

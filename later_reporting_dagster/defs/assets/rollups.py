@@ -14,7 +14,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import (
     already_logged,
     combined_failure,
@@ -41,7 +41,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
 from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 
-def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
+def rollup_steps(settings: ComponentSettings) -> list[AssetStep]:
     """Return the steps of the rollups that are defined: one for each by day, week or month, and one for all others."""
     periods = settings.rollups(PERIOD_TABLES)
     windows = settings.rollups(SINGLE_TABLES)
@@ -51,7 +51,7 @@ def rollup_steps(settings: DefinitionSettings) -> list[AssetStep]:
     ]
 
 
-def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
+def period_step(table: RollupTable, settings: ComponentSettings) -> AssetStep:
     """Return the step of a rollup by day, week or month.
 
     A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
@@ -80,7 +80,7 @@ def period_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     )
 
 
-def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) -> AssetStep:
+def windows_step(tables: Sequence[RollupTable], settings: ComponentSettings) -> AssetStep:
     """Return one step for all window tables, because they read the same posts. Any subset can be materialized."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
@@ -91,7 +91,7 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
     return AssetStep(name=settings.op_name("organic_paid_by_window"), specs=specs, run=run)
 
 
-def _rollup_spec(table: RollupTable, settings: DefinitionSettings, **attributes: Any) -> dg.AssetSpec:
+def _rollup_spec(table: RollupTable, settings: ComponentSettings, **attributes: Any) -> dg.AssetSpec:
     tags = {"later/date_basis": str(table.date_basis), "later/period": str(table.cadence)}
     return table_spec(
         settings,
@@ -112,7 +112,7 @@ def _roll_up_periods(
     later: LaterReportingResource,
     *,
     table: RollupTable,
-    settings: DefinitionSettings,
+    settings: ComponentSettings,
     upstream: dg.AssetKey,
 ) -> None:
     """Compute, write and log the partitions of a run. If some fail, it fails at its end, with the reason of each."""
@@ -165,7 +165,7 @@ def _roll_up_windows(
     later: LaterReportingResource,
     *,
     tables: Sequence[RollupTable],
-    settings: DefinitionSettings,
+    settings: ComponentSettings,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     lake = later.lake()
     windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.rollups.raw_reconciliation import (
@@ -34,7 +34,7 @@ TOTALS_AGREE = Check(
 )
 
 
-def campaign_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
+def campaign_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the assets of campaigns that are defined."""
     checks = []
     if CAMPAIGNS_TABLE in settings.tables:
@@ -46,7 +46,7 @@ def campaign_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefiniti
     return checks
 
 
-def _checks_of(name: str, checks: list[Check], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _checks_of(name: str, checks: list[Check], settings: ComponentSettings) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_quarantine(name, lake=later.lake())
         if scope.has(PERFORMANCE_DUE):
@@ -55,7 +55,7 @@ def _checks_of(name: str, checks: list[Check], settings: DefinitionSettings) -> 
     return build_asset_checks({name: checks}, evaluate=evaluate, settings=settings)
 
 
-def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def build_campaign_totals_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
     """Return the check that compares campaigns with their posts, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -71,7 +71,7 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
     )
 
 
-def evaluate_newest_due_day(lake: Lake, settings: DefinitionSettings) -> dg.AssetCheckResult:
+def evaluate_newest_due_day(lake: Lake, settings: ComponentSettings) -> dg.AssetCheckResult:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
     due = settings.newest_due_day(datetime.now(UTC))
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
@@ -77,7 +77,7 @@ def build_asset_checks(
     checks: Mapping[str, Sequence[Check]],
     *,
     evaluate: CheckEvaluator,
-    settings: DefinitionSettings,
+    settings: ComponentSettings,
     step: str = "",
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.data_quality import (
     CONTRADICTORY,
@@ -82,7 +82,7 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
-def posts_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
+def posts_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the raw assets and of `instances` that are defined."""
     raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in settings.tables]
     return [
@@ -92,7 +92,7 @@ def posts_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]
     ]
 
 
-def _raw_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -109,7 +109,7 @@ def _raw_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetCh
     return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, settings=settings)
 
 
-def _settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _settled_posts_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         days, memory_gb = settings.restate_days, later.memory_gb
         yield evaluate_settled_posts(
@@ -125,7 +125,7 @@ def _settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefiniti
     )
 
 
-def _instances_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _instances_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
 
@@ -179,7 +179,7 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
 
 
 def evaluate_files(
-    lake: Lake, table_name: str, *, instances: Sequence[str], settings: DefinitionSettings
+    lake: Lake, table_name: str, *, instances: Sequence[str], settings: ComponentSettings
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     days = settings.expected_days(datetime.now(UTC))

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
-from later_reporting_dagster.defs.definition_settings import DefinitionSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
 from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods, check_lake_windows
@@ -41,7 +41,7 @@ IMPRESSIONS_REPORTED = Check(
 )
 
 
-def rollup_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition]:
+def rollup_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
     periods = settings.rollups(PERIOD_TABLES)
     windows = settings.rollups(SINGLE_TABLES)
@@ -51,7 +51,7 @@ def rollup_checks(settings: DefinitionSettings) -> list[dg.AssetChecksDefinition
     ]
 
 
-def _period_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _period_checks(table: RollupTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if scope.has(TOTALS_RECONCILE):
@@ -66,7 +66,7 @@ def _period_checks(table: RollupTable, settings: DefinitionSettings) -> dg.Asset
     return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, settings=settings)
 
 
-def _windows_checks(tables: Sequence[RollupTable], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) -> dg.AssetChecksDefinition:
     """Return one step for the checks of all window tables, because they read the same posts."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:

@@ -1,8 +1,8 @@
-"""The settings that the definitions of a component depend on, and how settings are read from variables and YAML.
+"""The settings of a component that its definitions depend on, and how settings are read from variables and YAML.
 
-Those of the API and the lake are in `resource`. A reference to an environment variable is an `EnvVar`; a text with
-`{{ env.NAME }}` or `{{ env('NAME') }}` in it; or `{"env": "NAME"}`, which is how Dagster stores an `EnvVar`. References
-become values when a run starts.
+Those of the API and the lake, which a run needs, are in `resource`. A reference to an environment variable is an
+`EnvVar`; a text with `{{ env.NAME }}` or `{{ env('NAME') }}` in it; or `{"env": "NAME"}`, which is how Dagster stores
+an `EnvVar`. References become values when a run starts.
 """
 
 import os
@@ -74,7 +74,7 @@ NAMES_IN_YAML = dg.Resolver(
 _Metrics = Annotated[tuple[Metric, ...], PlainSerializer(lambda metrics: [metric.api_name for metric in metrics])]
 
 
-class DefinitionSettings(dg.Model):
+class ComponentSettings(dg.Model):
     """The settings that the definitions of one component depend on, and the names derived from them."""
 
     name: str = Field(
