@@ -173,7 +173,8 @@ def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None
     results = project.check()
     assert results.keys() == ALL_CHECKS
     assert {name for (_, name), each in results.items() if not each.passed} == {"newest_due_day_is_present"}
-    assert results[PERFORMANCE, "newest_due_day_is_present"].description == "Not fetched yet"
+    described = {asset: results[asset, "newest_due_day_is_present"].description for asset in (RAW, PERFORMANCE)}
+    assert described == {RAW: f"{DAYS[-1]} is missing: materialize it", PERFORMANCE: "Not fetched yet"}
 
 
 def test_description_names_the_first_missing_instances() -> None:
