@@ -169,26 +169,45 @@ async def find_accepted_metrics(
 ) -> tuple[Metric, ...]:
     """Return the metrics that the API accepts, in their order.
 
-    The text of a rejection may name the invalid metrics, the valid ones, or none. It is therefore never trusted by
+    The text of a rejection may name the invalid metrics, valid ones, both, or none. It is therefore never trusted by
     itself: it only decides how the metrics are separated into two parts, which are requested next. Without such a text
     they are halved. A rejected part is invalid if it is a single metric, or if one text has separated it from the
-    others and the next one does not separate it further.
+    others, the next one does not separate it further, and that for one of its metrics fits to it.
 
     `separated`: whether a text has done so with these metrics.
     """
+    named = await _named_in_rejection(metrics, request)
+    if named is None:
+        return metrics
+    if len(metrics) == 1:
+        return ()
+    others = tuple(metric for metric in metrics if metric not in named)
+    half = len(metrics) // 2
+    parts, is_separated = (metrics[:half], metrics[half:]), bool(named and others)
+    if is_separated:
+        parts = (others, tuple(metric for metric in metrics if metric in named))
+    elif separated:
+        # If a text names a valid metric too, it is usually the last name: "b is not supported, did you mean a?"
+        last = (named or metrics)[-1]
+        still_named = await _named_in_rejection((last,), request, among=metrics)
+        if still_named == ((last,) if named else ()):
+            return ()
+    accepted: set[Metric] = set()
+    for part in parts:
+        accepted.update(await find_accepted_metrics(part, request, separated=is_separated))
+    return tuple(metric for metric in metrics if metric in accepted)
+
+
+async def _named_in_rejection(
+    metrics: tuple[Metric, ...],
+    request: Callable[[tuple[Metric, ...]], Awaitable[object]],
+    *,
+    among: tuple[Metric, ...] | None = None,
+) -> tuple[Metric, ...] | None:
+    """Request metrics; return those (or those of `among`) that a rejection names, in its order. None if accepted."""
     try:
         await request(metrics)
     except MetricsRejected as error:
-        words = set(re.findall(r"\w+", error.detail))
-    else:
-        return metrics
-    mentioned = tuple(metric for metric in metrics if metric.api_name in words)
-    others = tuple(metric for metric in metrics if metric.api_name not in words)
-    is_separated = bool(mentioned and others)
-    if len(metrics) == 1 or (separated and not is_separated):
-        return ()
-    half = len(metrics) // 2
-    accepted: set[Metric] = set()
-    for part in (others, mentioned) if is_separated else (metrics[:half], metrics[half:]):
-        accepted.update(await find_accepted_metrics(part, request, separated=is_separated))
-    return tuple(metric for metric in metrics if metric in accepted)
+        by_name = {metric.api_name: metric for metric in among or metrics}
+        return tuple(dict.fromkeys(by_name[word] for word in re.findall(r"\w+", error.detail) if word in by_name))
+    return None
