@@ -156,16 +156,16 @@ class LaterClient:
         """Fetch the ids of all instances that the credentials can read, in the order of the API."""
         return tuple((await self._fetch(INSTANCES)).items)
 
-    async def find_inaccessible(self, instance_ids: tuple[str, ...]) -> list[str]:
-        """Return those of the instances that the API does not list, after a 403, which does not name them.
+    async def accessible(self, instance_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the instances that the API lists, after a 403, which does not name the others.
 
         The first call lists the instances, for all calls.
         """
         if not instance_ids:
-            return []
+            return ()
         self._listing = self._listing or asyncio.create_task(self.fetch_instances())
         listed = {*await self._listing}
-        return [name for name in instance_ids if name not in listed]
+        return tuple(name for name in instance_ids if name in listed)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
         """Fetch the `Campaign` items of all instances, or of some; instances that are not accessible have none.
@@ -177,9 +177,10 @@ class LaterClient:
         try:
             return await self._fetch_all([campaigns_route(each, personal_data=self._personal_data) for each in groups])
         except InstanceForbidden:
-            if not (inaccessible := await self.find_inaccessible(requested)):
+            accessible = await self.accessible(requested)
+            if accessible in ((), requested):
                 raise
-        return await self.fetch_campaigns(tuple(name for name in requested if name not in inaccessible))
+        return await self.fetch_campaigns(accessible)
 
     async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
         """Fetch the `CampaignPerformance` items of a query (docs/api.md, "Campaigns")."""

@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from later_reporting_dagster.client import (
-    ApiVersionChanged,
-    CredentialsRejected,
     InstanceForbidden,
     LaterClient,
     LaterError,
@@ -16,6 +14,7 @@ from later_reporting_dagster.client import (
     QueryRejected,
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.ingest.ingest import FailureTracker
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
@@ -70,6 +69,7 @@ async def ingest_campaign_performance(
             try:
                 query, result = await fetch.day(day)
             except LaterError as error:
+                fetch.failures.record_failure([str(day)], error)
                 await asyncio.to_thread(writer.fail, [Partition(day)], error)
                 return
             await asyncio.to_thread(writer.write, query, result, [Partition(day)])
@@ -95,11 +95,11 @@ class _CampaignFetch:
     metrics: tuple[Metric, ...]
     instance_ids: tuple[str, ...]
     warn: Callable[[str], None]
-    stopped_by: LaterError | None = None
+    failures: FailureTracker = field(default_factory=FailureTracker)
 
     async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
-        if self.stopped_by is not None:
-            raise self.stopped_by
+        if self.failures.stopped_by is not None:
+            raise self.failures.stopped_by
         query = PerformanceQuery(
             start_date=day,
             end_date=day,
@@ -108,15 +108,15 @@ class _CampaignFetch:
             instance_ids=self.instance_ids,
         )
         try:
-            return query, await self.client.fetch_campaign_performance(query)
-        except (CredentialsRejected, ApiVersionChanged) as error:
-            self.stopped_by = error
-            raise
+            result = await self.client.fetch_campaign_performance(query)
         except MetricsRejected as error:
             await self._drop_refused_metrics(query, error)
         except (InstanceForbidden, QueryRejected) as error:
             if not (isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)):
                 raise refusal(error) or error from None
+        else:
+            self.failures.record_success(query)
+            return query, result
         return await self.day(day)
 
     async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
@@ -127,6 +127,8 @@ class _CampaignFetch:
         if self.metrics != query.metrics:
             return  # another day has found them
         accepted = await find_accepted_metrics(query.metrics, request)
+        if not accepted:
+            self.failures.stopped_by = error
         if accepted in ((), query.metrics):
             raise error
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]
@@ -135,11 +137,11 @@ class _CampaignFetch:
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
         """Leave out the instances that are not accessible, for all days; return whether the query has any of them."""
-        inaccessible = await self.client.find_inaccessible(query.instance_ids)
-        accessible = tuple(name for name in query.instance_ids if name not in inaccessible)
-        if not inaccessible or not accessible:
+        accessible = await self.client.accessible(query.instance_ids)
+        if accessible in ((), query.instance_ids):
             return False
         if self.instance_ids != accessible:  # else another day has left them out
             self.instance_ids = accessible
+            inaccessible = [name for name in query.instance_ids if name not in accessible]
             self.warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
         return True

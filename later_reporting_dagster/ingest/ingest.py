@@ -23,6 +23,7 @@ from later_reporting_dagster.client import (
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, PartitionWriter
@@ -58,8 +59,9 @@ SAMPLED_FILES = 32
 # An instance is not requested again after this many consecutive failures of queries for it alone, each after all
 # retries.
 MAX_INSTANCE_FAILURES = 2
-# The run stops once queries for this many different instances have failed without a success in between.
-OUTAGE_INSTANCES = 5
+# The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
+# between.
+OUTAGE_FAILURES = 5
 
 DEFAULT_GUARD = WriteGuard()
 
@@ -178,22 +180,27 @@ class FailureTracker:
         for instance_id in query.instance_ids:
             self._consecutive.pop(instance_id, None)
 
-    def record_failure(self, query: PerformanceQuery, error: LaterError) -> None:
-        """Count a failure if the query is for a single instance; otherwise any of its instances may be the cause."""
-        if len(query.instance_ids) != 1:
-            return
-        (instance_id,) = query.instance_ids
-        self._consecutive[instance_id] += 1
-        if self._consecutive[instance_id] >= MAX_INSTANCE_FAILURES:
-            self.abandoned[instance_id] = error
-        self._failed_since_success.add(instance_id)
-        if len(self._failed_since_success) >= OUTAGE_INSTANCES:
-            self.stopped_by = error
+    def record_failure(self, causes: Sequence[str], error: LaterError) -> None:
+        """Stop the run if every query would fail; abandon an instance that is rejected or keeps failing.
 
-    def record_rejection(self, query: PerformanceQuery, error: LaterError) -> None:
-        """Abandon the instance of a query that the API rejects, if it is the only one."""
-        if len(query.instance_ids) == 1:
-            self.abandoned[query.instance_ids[0]] = error
+        `causes`: the instances of the query, or the day of campaigns. If there are several, each may be the cause, so
+        the failure counts for none of them.
+        """
+        if isinstance(error, CredentialsRejected | ApiVersionChanged | UnexpectedResponse):
+            self.stopped_by = error
+        if len(causes) != 1:
+            return
+        (cause,) = causes
+        match error:
+            case InstanceForbidden() | QueryRejected():
+                self.abandoned[cause] = error
+            case RetriesExhausted():
+                self._consecutive[cause] += 1
+                if self._consecutive[cause] >= MAX_INSTANCE_FAILURES:
+                    self.abandoned[cause] = error
+                self._failed_since_success.add(cause)
+                if len(self._failed_since_success) >= OUTAGE_FAILURES:
+                    self.stopped_by = error
 
 
 @dataclass(eq=False, slots=True)
@@ -272,24 +279,20 @@ class _IngestRun:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
         parts: Sequence[PerformanceQuery] = []
+        self._failures.record_failure(query.instance_ids, error)
         match error:
-            case CredentialsRejected() | ApiVersionChanged():
-                self._failures.stopped_by = error
             case InstanceForbidden() if len(query.instance_ids) > 1:
                 parts = await self._split_forbidden_query(query)
             case TooManyPosts():
                 parts = split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_per_part))
-            case RetriesExhausted():
-                self._failures.record_failure(query, error)
-                parts = split_by_instances(query)
-            case InstanceForbidden() | QueryRejected():
+            case RetriesExhausted() | InstanceForbidden() | QueryRejected():
                 # The cause may be one of the instances, for example a deleted one.
-                self._failures.record_rejection(query, error)
                 parts = split_by_instances(query)
             case InconsistentPages():
                 parts = split_query(query)
         for part in reversed(parts):
-            self._queue.put_nowait(_QueuedQuery(part, queued.planned, is_part=True))
+            is_part = queued.is_part or part != query
+            self._queue.put_nowait(_QueuedQuery(part, queued.planned, is_part=is_part))
         if not parts:
             await self._fail(query, error)
 
@@ -315,7 +318,8 @@ class _IngestRun:
         """
         forbidden: list[str] = []
         with suppress(LaterError):
-            forbidden = await self.client.find_inaccessible(query.instance_ids)
+            accessible = await self.client.accessible(query.instance_ids)
+            forbidden = [name for name in query.instance_ids if name not in accessible]
         for instance_id in forbidden:
             self._failures.abandoned[instance_id] = InstanceForbidden(
                 f"instance {instance_id!r} is not accessible with these credentials: "

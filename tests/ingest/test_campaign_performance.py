@@ -17,10 +17,12 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import (
     ApiVersionChanged,
     CredentialsRejected,
+    InstanceForbidden,
     LaterClient,
     ListResult,
     MetricsRejected,
     RetriesExhausted,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.endpoint import Client
@@ -172,6 +174,7 @@ def test_day_fails_if_all_metrics_are_refused(service: Service, small_world: Wor
     metrics = DEFAULT_CAMPAIGN_METRICS[:2]
     with_options(service, small_world, refused_campaign_metrics=tuple(metric.api_name for metric in metrics))
     assert errors(fetch(service, tmp_path, metrics=metrics)) == dict.fromkeys(DAYS, MetricsRejected)
+    assert service.request_count(PATH) <= 5  # all, all without instances, and each
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -193,6 +196,34 @@ def test_instances_out_of_scope_and_refused_metrics_are_left_out_with_a_warning_
     assert (errors(fetched), len(fetched.warnings)) == ({}, 2)
     assert all(name in "".join(fetched.warnings) for name in (*INSTANCE_IDS[2:], "paidCost"))
     assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1], without=["paidCost"]) for day in DAYS)
+
+
+def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
+    service: Service, small_world: World, tmp_path: Path
+) -> None:
+    async def list_campaigns() -> ListResult:
+        async with client_of(service) as client:
+            return await client.fetch_campaigns(INSTANCE_IDS[1:])
+
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    with pytest.raises(InstanceForbidden):
+        asyncio.run(list_campaigns())
+    with pytest.raises(RouteRefused):
+        fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
+    assert (service.request_count("/v2/campaigns"), service.request_count(PATH)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "requests"),
+    [(302, UnexpectedResponse, 1), (503, RetriesExhausted, 2 * (1 + 8 + 4))],  # each twice; eight are in flight
+)
+def test_failure_of_every_query_stops_the_run(
+    service: Service, status: int, error: type[Exception], requests: int, tmp_path: Path
+) -> None:
+    service.override = lambda request: problem(status) if request.url.path == PATH else None
+    days = [DAYS[0] - timedelta(days=number) for number in range(40)]
+    assert errors(fetch(service, tmp_path, days=days)) == dict.fromkeys(days, error)
+    assert service.request_count(PATH) <= requests
 
 
 def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_path: Path) -> None:

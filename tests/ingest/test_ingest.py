@@ -24,8 +24,9 @@ from later_reporting_dagster.client import (
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
+    UnexpectedResponse,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, PAGED_WORKERS, FailureTracker
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -201,10 +202,9 @@ def test_an_instance_that_fails_occasionally_is_not_abandoned(
 
 def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
     failures = FailureTracker()
-    query = PerformanceQuery(start_date=FIRST_DAY, end_date=FIRST_DAY, instance_ids=("a", "b"))
     for _ in range(3 * MAX_INSTANCE_FAILURES):
-        failures.record_failure(query, RetriesExhausted("HTTP 503"))
-        failures.record_rejection(query, RetriesExhausted("HTTP 503"))
+        failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
+        failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
     assert (failures.abandoned, failures.stopped_by) == ({}, None)
 
 
@@ -248,6 +248,15 @@ def test_rejected_credentials_fail_everything_after_a_few_requests(service: Serv
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
     assert len(service.requests) <= workers(service)
     assert files(tmp_path) == {}
+
+
+@both_api_versions
+def test_a_redirect_stops_the_run_after_a_few_requests(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(302) if request.url.path == "/v2/posts/performance" else None
+    partitions = [Partition(FIRST_DAY + timedelta(days=day), INSTANCE_IDS[0]) for day in range(20)]
+    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(partitions, UnexpectedResponse)
+    assert service.data_requests <= workers(service)
 
 
 @both_api_versions
@@ -476,6 +485,17 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
     data = (parameters(request) for request in service.requests if request.url.path == "/v2/posts/performance")
     assert len({(*requested["startDate"], *requested["endDate"]) for requested in data}) == 1 + 3
     assert service.data_requests <= ceil(total / 100) + 1 + 3
+
+
+def test_a_long_range_with_a_forbidden_instance_is_fetched_in_parts(
+    service: Service, small_world: World, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", 100)
+    service.app = create_app(small_world, options=options_of(PAGED, instance_scope=ALLOWED))
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert_lake_matches(tmp_path, PUBLISHED, list(result.written), truth)
+    ranges = {(*each["startDate"], *each["endDate"]) for each in map(parameters, service.requests) if "endDate" in each}
+    assert len(ranges) > 1
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
