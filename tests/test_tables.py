@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import (
@@ -35,6 +36,15 @@ SETTINGS = {
     "settings of the component": LaterReportingComponent.model_fields,
     "settings of the resource": LaterReportingResource.model_fields,
 }
+
+
+def test_every_field_of_a_row_has_a_column() -> None:
+    """A field without a column would be lost: it is not in `extra`."""
+    of_posts = {*PostWithoutMetrics.__struct_fields__} - {"creator_profile"}
+    of_posts |= {f"creator_{name}" for name in CreatorProfile.__struct_fields__}
+    assert of_posts == {column.name for column in post_columns([])} - {"platform"}
+    seen = {"first_seen", "last_seen", "listed_now"}
+    assert {*Campaign.__struct_fields__} == {column.name for column in CAMPAIGN_COLUMNS} - seen
 
 
 def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, Kind, Metric
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.safe_line import safe_line
 
@@ -87,14 +87,17 @@ class RowParser:
         self.problems.append(f"{name} must be an object, not {json_type(value)}")
         return None
 
-    def take_metrics(self, metrics: tuple[Metric, ...], *, nested: bool) -> None:
+    def take_metrics(self, metrics: Metrics, *, known: Metrics, nested: bool) -> None:
         """Take the metrics of a row.
 
-        Unknown metrics are kept as if they were not nested, so that both API versions yield the same row. They stay
-        nested if one has the name of a field of the row.
+        Other known metrics, which the paged version returns unasked, are left out, and unknown metrics are kept as if
+        they were not nested, so that both API versions yield the same row. They stay nested if one has the name of a
+        field of the row.
         """
         holder = (self.take_object(METRICS_MEMBER) or {}) if nested else self.unknown
         self.values |= self.take(metric_fields(metrics), holder)
+        for name in holder.keys() & metric_fields(known).keys():
+            del holder[name]
         if nested and holder.keys() & (self._row.keys() | self._fields.keys()):
             self.unknown[METRICS_MEMBER] = holder
         elif nested:
@@ -259,9 +262,9 @@ _PROFILE_FIELDS = fields_of(CreatorProfile)
 def post_from_json(
     row: Mapping[str, Any], *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False
 ) -> Post | BadRow:
-    """Parse a post. Metrics other than these are kept as unknown fields."""
+    """Parse a post with these metrics."""
     parser = RowParser(row, POST_FIELDS)
-    parser.take_metrics(metrics, nested=nested)
+    parser.take_metrics(metrics, known=METRICS, nested=nested)
     if (profile := parser.take_object("creatorProfile")) is not None:
         values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
         parser.values["creator_profile"] = CreatorProfile(**values)
@@ -313,20 +316,14 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
 
 
 _PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
-_METRIC_NAMES = frozenset(metric.api_name for metric in CAMPAIGN_METRICS)
 
 
 def campaign_performance_from_json(
     row: Mapping[str, Any], *, metrics: Metrics, nested: bool = False
 ) -> CampaignPerformance | BadRow:
-    """Parse the performance of a campaign.
-
-    Other known metrics than these, which the paged version returns unasked, are left out, so that both versions yield
-    the same row.
-    """
+    """Parse the performance of a campaign with these metrics."""
     parser = RowParser(row, _PERFORMANCE_FIELDS)
-    parser.take_metrics(metrics, nested=nested)
-    parser.unknown = {name: value for name, value in parser.unknown.items() if name not in _METRIC_NAMES}
+    parser.take_metrics(metrics, known=CAMPAIGN_METRICS, nested=nested)
 
     def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
         return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)

@@ -119,15 +119,6 @@ def instances_with_files(lake: Lake) -> set[str]:
     return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
 
 
-def unlisted_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
-    """Return the ids in the table that the API does not list now, including ids that it never listed.
-
-    If `configured` is not empty, return only those that are also in `configured`.
-    """
-    unlisted: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
-    return [instance_id for instance_id in unlisted if not configured or instance_id in configured]
-
-
 def stored_instances(lake: Lake) -> pa.Table | None:
     """Return the dimension as last written; see `stored_table`."""
     return stored_table(lake, INSTANCES_TABLE, INSTANCES_SCHEMA)

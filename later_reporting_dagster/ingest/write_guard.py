@@ -1,7 +1,7 @@
 """Compare the rows of a partition with those that would replace them, and reject a loss of too much, or bad rows.
 
 Only columns that both tables have are compared: a metric that is newly requested, or no longer requested, is not a
-change. Nor is it one among the unknown fields of `extra`, which may be a metric that was not requested.
+change. Nor is one among the unknown fields of `extra`.
 """
 
 from collections.abc import Sequence

@@ -423,3 +423,5 @@ def test_first_page_from_the_end_shows_rows_after_a_full_last_page():
     rows = [post(number) for number in range(9)]
     from_end = page_body(rows[:5:-1], page=1, page_size=3, total_items=6)
     assert inconsistency_in(page_bodies(rows[:6]), from_end=(from_end,)) == "received 9 rows of 6"
+    repeated = page_body([rows[5], rows[5], rows[4]], page=1, page_size=3, total_items=6)
+    assert inconsistency_in(page_bodies(rows[:6]), from_end=(repeated,)) == "1 of 3 rows are duplicates"

@@ -258,3 +258,20 @@ def test_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp
     service.transform = insert_unassigned_row
     result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(PARTITIONS, LakeUnavailable)
+
+
+def test_bad_row_that_cannot_be_quarantined_fails_only_its_partition(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    def corrupt(request: Request, document: Any) -> Any:
+        if parameters(request)["startDate"] == [str(DAYS[1])]:
+            metrics_of(document["data"][0])["impressions"] = "many"
+            corrupted.add(Partition(DAYS[1], document["data"][0]["instanceId"]))
+        return document
+
+    corrupted: set[Partition] = set()
+    (tmp_path / "_quarantine").write_bytes(b"a file in place of a directory")
+    service.transform = corrupt
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(corrupted, LakeUnavailable)
+    assert_lake_matches(tmp_path, DAILY, list(result.written), truth)

@@ -20,7 +20,7 @@ from later_reporting_dagster.ingest.data_quality import (
     UNREADABLE,
     find_problems,
 )
-from later_reporting_dagster.ingest.dimensions import known_instances, stored_instances, unlisted_instances
+from later_reporting_dagster.ingest.dimensions import known_instances, stored_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import (
@@ -134,15 +134,15 @@ def _instances_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
 
 def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
     """Evaluate whether the API still lists every known instance; if some are configured, only those are checked."""
-    names = [] if rows is None else rows["instance_id"].to_pylist()
-    checked = [name for name in names if not configured or name in configured]
-    unlisted = [] if rows is None else unlisted_instances(rows, configured=configured)
+    instances = [] if rows is None else rows.select(["instance_id", "listed_now"]).to_pylist()
+    checked = [each for each in instances if not configured or each["instance_id"] in configured]
+    unlisted = [each["instance_id"] for each in checked if not each["listed_now"]]
     return STILL_LISTED.result(
         not unlisted,
         f"No longer listed: {join_first(unlisted)}. Their files are kept. If this is expected, set"
         " LATER_INSTANCE_IDS to the instances that you want",
         otherwise=f"All known instances{' of LATER_INSTANCE_IDS' if configured else ''} are listed: {len(checked)}",
-        looked_at={"instances": len(names)},
+        looked_at={"instances": len(instances)},
         no_longer_listed=len(unlisted),
     )
 

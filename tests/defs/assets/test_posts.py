@@ -11,7 +11,7 @@ import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, parse_metrics
+from later_reporting_dagster.contract import parse_metrics
 from later_reporting_dagster.lake import Partition, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import (
@@ -268,7 +268,7 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
     def with_likes(_request: Request, document: Any) -> Any:
         """Add two fields that the API reference does not have."""
         for row in document["data"]:
-            row |= {"likes": row["postId"] % 7, "shares": 3}
+            row |= {"likes": row["postId"] % 7, "boosts": 3}
         return document
 
     service.transform = with_likes
@@ -283,9 +283,8 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
         assert row["impressions"] == expected["impressions"]
         assert row["likes"] == row["post_id"] % 7
         assert row["reach"] is None
-        # Returned fields that were not requested, known or unknown.
-        others = {metric.api_name for metric in DEFAULT_METRICS if metric.api_name != "impressions"}
-        assert json.loads(row["extra"]).keys() == {"shares", *others}
+        # Without known metrics that were returned unasked.
+        assert json.loads(row["extra"]).keys() == {"boosts"}
     file = project.lake.read_metadata(METRICS_ASSET, Partition(FIRST_DAY, "instance_000"))
     assert file is not None
     assert json.loads(file.key_values["metrics"]) == ["impressions", "likes", "reach"]
