@@ -509,6 +509,7 @@
   function show() {
     const { days, label } = report.windows[filters.window];
     byId("dates").textContent = days === null ? `All days up to ${dayOf(0)}` : `${dayOf(days - 1)} to ${dayOf(0)}`;
+    byId("of-instance").hidden = filters.campaign === null;
     const row = showKpis();
     const missing = showMissing(row);
     showCampaigns();

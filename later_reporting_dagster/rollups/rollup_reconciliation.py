@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _Row = Mapping[str, Any]
+# Without rows, these are 0, and everything else is null.
+_POSTS = ("posts", *(f"{channel}_posts" for channel in CHANNELS))
 
 
 def check_lake_periods(
@@ -137,7 +139,7 @@ def _compared(table: RollupTable) -> list[str]:
     if table.measures is Measures.CAMPAIGNS:
         return [metric.column for metric in CAMPAIGN_TOTALS]
     if table.measures is Measures.COSTS:
-        return ["posts", *(f"{channel}_posts" for channel in CHANNELS)]
+        return [*_POSTS]
     # In the raw rows, a post has one row per day, so over several days the number of rows is not the number of posts.
     posts = ["posts"] if table.cadence is Cadence.DAY else []
     return [*posts, *(sum_name(metric) for metric in additive_metrics(table.metrics))]
@@ -161,13 +163,13 @@ def _differences(raw: Sequence[_Row], rolled_up: _Row) -> Iterator[str]:
     for name, found in rolled_up.items():
         values = [row[name] for row in raw if row[name] is not None]
         expected = sum(values) if values else None
+        if name in _POSTS:
+            expected, found = expected or 0, found or 0
         if not _are_equal(expected, found, raw_rows=raw_rows):
             yield f"{name} is {_shown(expected)} in the raw rows and {_shown(found)} in the rollup"
 
 
 def _are_equal(raw_total: Any, rollup_total: Any, *, raw_rows: int) -> bool:
-    if raw_total is None:
-        return not rollup_total and not isinstance(rollup_total, float)  # a count of posts: 0 without rows
     if isinstance(raw_total, Decimal) and rollup_total is not None:
         # Money is stored as the nearest float of a decimal with 6 digits. Counts are exact.
         return bool(abs(float(raw_total) - rollup_total) <= 1e-6 * (1 + raw_rows) + 1e-12 * abs(rollup_total))

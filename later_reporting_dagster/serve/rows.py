@@ -101,18 +101,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def all_instances(lake: Lake) -> list[str]:
-    """Return the ids of the instances in the table `instances`, sorted; without the table, of those that have files."""
-    stored = stored_instances(lake)
-    return sorted(instances_with_files(lake) if stored is None else stored["instance_id"].to_pylist())
+    """Return the ids of the instances that are in the table `instances` or have files, sorted."""
+    return sorted(instances_with_files(lake).union(_listed_instances(lake)))
 
 
 def unknown_instances(lake: Lake, requested: Collection[str]) -> set[str]:
     """Return the requested instances that neither have files nor are in the table `instances`."""
-    if not requested:
-        return set()
-    unknown = set(requested).difference(all_instances(lake))
-    # The table may be older than the files.
+    unknown = set(requested).difference(_listed_instances(lake)) if requested else set()
+    # The table may be older than the files, whose listing takes longer.
     return unknown - instances_with_files(lake) if unknown else unknown
+
+
+def _listed_instances(lake: Lake) -> list[str]:
+    stored = stored_instances(lake)
+    return [] if stored is None else stored["instance_id"].to_pylist()
 
 
 # Rows

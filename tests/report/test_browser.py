@@ -100,6 +100,20 @@ def test_numbers_equal_the_reference(
         assert (report.misformatted(), report.cut_off()) == ([], [])
 
 
+def test_chosen_campaign_is_counted_alone_and_what_it_does_not_filter_is_named(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        note = report.page.locator("#of-instance")
+        assert not note.is_visible()
+        report.choose("campaign", report.page.locator("#campaign option").nth(1).inner_text())
+        assert note.is_visible()
+        (row,) = report.rows("campaigns")
+        heads = report.page.locator("#table-campaigns thead th").all_inner_texts()
+        (first,) = (place for place, head in enumerate(heads) if head.startswith("Posts"))
+        assert row[first + 1][0] == report.figure("organic_impressions")
+
+
 def test_posts_to_boost_are_in_the_top_quarter_of_their_peers(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=1, engagements=0)
     rows = [row(post_id=n + 2, creator_id=n, post_date=world.recorded[NEWEST, "a"][0]["post_date"], impressions=100 + n,

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.tables import schema_of
 from later_reporting_dagster.rollups import rollup_reconciliation, sql_engine
 from later_reporting_dagster.rollups.lake_rollups import WindowRollups, roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods
@@ -43,6 +45,17 @@ def test_check_names_all_unreadable_files_and_differences_of_a_partition(lake: L
     for location, sentence in zip(locations, sentences[:2], strict=True):
         assert sentence.startswith(f"{location} is damaged")
     assert sentences[2:] == ["organic_impressions is 1 in the raw rows and 3 in the rollup"]
+
+
+def test_check_finds_a_null_that_became_zero(lake: Lake) -> None:
+    rows = lake.read(WEEKLY.name, [Partition(WEEK)], schema=schema_of(WEEKLY.columns))
+    place = rows.column_names.index("organic_engagements")
+    assert rows["organic_engagements"].null_count == rows.num_rows == 1
+    zero = pa.array([0], rows.schema.types[place])
+    lake.write(WEEKLY.name, Partition(WEEK), rows.set_column(place, rows.schema.field(place), zero))
+    assert check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1) == {
+        WEEK: ["organic_engagements is not available in the raw rows and 0 in the rollup"]
+    }
 
 
 def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
