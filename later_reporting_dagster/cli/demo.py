@@ -98,8 +98,12 @@ FROM (
             / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_rate,
         100 * sum(paid_engagements) FILTER (paid_impressions > 0)
             / sum(paid_impressions) FILTER (paid_engagements IS NOT NULL) AS paid_rate
-    FROM post_metrics_daily
-    WHERE date BETWEEN FIRST_DAY AND LAST_DAY
+    FROM (
+        SELECT DISTINCT ON (date, instance_id, post_id) *  -- a post of several campaigns has a row for each
+        FROM post_metrics_daily
+        WHERE date BETWEEN FIRST_DAY AND LAST_DAY
+        ORDER BY campaign_id
+    )
     GROUP BY platform
 )
 ORDER BY platform

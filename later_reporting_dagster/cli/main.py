@@ -297,8 +297,8 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     \b
       later-reporting query "show tables"
       later-reporting query "describe posts_published"
-      later-reporting query "select platform, sum(impressions)
-        from posts_published group by platform"
+      later-reporting query "select platform, paid_lift, paid_lift_verdict
+        from organic_paid_by_platform where time_window = '28d'"
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character

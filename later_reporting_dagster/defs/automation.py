@@ -110,7 +110,7 @@ def build_automation(
     network, and rollups would not be updated without it.
     """
     checks_job = dg.define_asset_job(
-        checks_job_name(settings),
+        f"{settings.name}_checks",
         selection=dg.AssetSelection.checks_for_assets(*keys),
         executor_def=dg.in_process_executor,
         description="Evaluates all asset checks over the whole lake.",
@@ -132,7 +132,7 @@ def build_automation(
         return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
     posts_job: Any = dg.define_asset_job(
-        f"{settings.name}_posts",
+        posts_job_name(settings),
         selection=dg.AssetSelection.assets(*(settings.asset_key(name) for name in settings.fetched_tables)),
         executor_def=dg.in_process_executor,
         description="Fetches the raw tables and the campaigns for a range of days.",
@@ -158,9 +158,9 @@ def build_automation(
 # Jobs and schedules
 
 
-def checks_job_name(settings: ComponentSettings) -> str:
-    """Return the name of the job that evaluates all checks."""
-    return f"{settings.name}_checks"
+def posts_job_name(settings: ComponentSettings) -> str:
+    """Return the name of the job that fetches every day."""
+    return f"{settings.name}_posts"
 
 
 def build_daily_schedule(settings: ComponentSettings, posts_job: Any) -> dg.ScheduleDefinition:
@@ -332,7 +332,7 @@ def _days_in_progress(instance: dg.DagsterInstance, settings: ComponentSettings)
     keys = {settings.asset_key(name) for name in RAW_NAMES}
     days: set[date] = set()
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == f"{settings.name}_posts"
+        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == posts_job_name(settings)
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
     return days

@@ -81,7 +81,7 @@ MIN_ROWS_TO_JUDGE = 20
 
 
 class ShrankTooMuch(ReplacementRejected):
-    """The partition would have fewer rows than the limit allows, or none of its metric values."""
+    """The partition would lose more rows than the limit allows, or all of its metric values."""
 
 
 class TooManyBadRows(ReplacementRejected):
@@ -93,7 +93,7 @@ class WriteGuard:
     """Limits on what a response may change without confirmation by the user.
 
     Attributes:
-        shrink_limit_percent: by how many percent a partition's number of rows may fall; 100 disables `check_diff`.
+        shrink_limit_percent: how many percent of a partition's rows may be removed; 100 disables `check_diff`.
         bad_rows_limit_percent: percentage of rows that may be bad; 100 disables `check_bad_rows`.
     """
 
@@ -108,9 +108,9 @@ class WriteGuard:
         before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:
             return
-        if before >= MIN_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
+        if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * self.shrink_limit_percent:
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
-            problem = f"{before} {rows} are stored, and the response has {after}{and_bad}"
+            problem = f"{before} {rows} are stored, and the response has {before - diff.removed} of them{and_bad}"
         elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_after:
             problem = (
                 f"the {before} stored {rows} have {diff.values_before} metric values, and the {after} {rows} of the"

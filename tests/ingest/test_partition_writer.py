@@ -222,7 +222,9 @@ def test_a_response_that_shrinks_a_partition_replaces_nothing_until_it_is_accept
     result = run_ingest(judged, table=DAILY, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(judged, ShrankTooMuch)
     for partition, failed in result.failed.items():
-        assert str(failed.error).startswith(f"{counts[partition]} posts are stored, and the response has 0: nothing")
+        assert str(failed.error).startswith(
+            f"{counts[partition]} posts are stored, and the response has 0 of them: nothing"
+        )
     assert files(tmp_path) == before
 
     accepted = run_ingest(

@@ -79,7 +79,7 @@ def test_diff_equals_the_diff_of_dictionaries(
 
 
 @pytest.mark.parametrize(
-    ("limit", "rows", "values", "rejected"),
+    ("limit", "rows", "values", "rejected"),  # of rows: stored, and stored ones that are left
     [
         (50, (500, 249), (0, 0), True),
         (50, (500, 250), (0, 0), False),
@@ -101,8 +101,10 @@ def test_diff_equals_the_diff_of_dictionaries(
 def test_check_diff_limits_the_share_of_removed_rows_and_values(
     limit: int, rows: tuple[int, int], values: tuple[int, int], rejected: bool
 ) -> None:
-    counts = zip(("rows_before", "rows_after", "values_before", "values_after"), (*rows, *values), strict=True)
-    found = PartitionDiff(**dict(counts), added=0, removed=0, restated=0)
+    before, left = rows
+    added = 1 if left else 0  # which makes up for no removed row
+    found = PartitionDiff(rows_before=before, rows_after=left + added, added=added, removed=before - left, restated=0,
+                          values_before=values[0], values_after=values[1])  # fmt: skip
     with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
         WriteGuard(shrink_limit_percent=limit).check_diff(found)
 
