@@ -19,8 +19,8 @@ from later_reporting_dagster.defs.events import (
     code_version_of,
     newest_materializations,
     preview,
+    table_result,
     version_tags,
-    written_metadata,
 )
 from later_reporting_dagster.defs.partitions import (
     RANGE_END_TAG,
@@ -159,7 +159,6 @@ def build_automation(
 
 
 def posts_job_name(settings: ComponentSettings) -> str:
-    """Return the name of the job that fetches every day."""
     return f"{settings.name}_posts"
 
 
@@ -308,13 +307,10 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
         # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
         # performance is one file.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
+        result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
         materialization = dg.AssetMaterialization(
             key,
-            metadata={
-                "dagster/row_count": written.rows,
-                **written_metadata(written),
-                "instances": preview(rows, limit=rows.num_rows),
-            },
+            metadata=result.metadata,
             tags=version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS)),
         )
         check = to_evaluation(evaluate_listing(rows, configured=configured), key)
