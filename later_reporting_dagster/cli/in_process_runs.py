@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
+from later_reporting_dagster.defs.assets.fetched_days import PROGRESS_LISTENER
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.result_stream import Progress

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from later_reporting_dagster.cli.in_process_runs import progress_bars
 from later_reporting_dagster.contract import CURSOR
-from later_reporting_dagster.defs.assets.fetch_run import PROGRESS_LISTENER
+from later_reporting_dagster.defs.assets.fetched_days import PROGRESS_LISTENER
 from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
-from later_reporting_dagster.defs.assets.fetch_run import day_version
+from later_reporting_dagster.defs.assets.fetched_days import day_version
 from later_reporting_dagster.defs.events import combined_failure, interrupts_delayed, preview
 from later_reporting_dagster.ingest.result_stream import Progress
 

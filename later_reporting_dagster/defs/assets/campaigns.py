@@ -10,7 +10,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterClient, LaterError
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
-from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
+from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.component_settings import ComponentSettings

@@ -11,7 +11,7 @@ from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.assets.fetch_run import Emit, FetchConfig, FetchRun, fetched_step
+from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
 from later_reporting_dagster.defs.checks.check import log_check_results
 from later_reporting_dagster.defs.checks.posts import evaluate_files
 from later_reporting_dagster.defs.component_settings import ComponentSettings
