@@ -99,7 +99,7 @@ class Malformation:
 
 def _unknown_fields(row: Row) -> Row:
     profile = row["creatorProfile"] | {"followers": 2**53 + 1}
-    return {"reach": 12, "audience": {"ages": [18, None, 24.5], "größte": "Zoë"}, "creatorProfile": profile}
+    return {"boosts": 12, "audience": {"ages": [18, None, 24.5], "größte": "Zoë"}, "creatorProfile": profile}
 
 
 def _without_nulls(row: Row) -> Row:
