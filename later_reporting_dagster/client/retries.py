@@ -1,4 +1,7 @@
-"""Pure functions: the meaning of responses and errors, the values of headers, and when a request is retried."""
+"""Pure functions: the meaning of responses and errors, the values of headers, and when a request is retried.
+
+`transport` retries two more: a data request whose token is rejected, with a new one, and an unreadable response.
+"""
 
 import math
 import ssl
@@ -139,8 +142,6 @@ def classify_failure(
             "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
             "instance."
         )
-    if status == 401:
-        return CredentialsRejected(f"{summary}. Check the credentials.")
     if status == 403:
         return InstanceForbidden(
             f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"

@@ -39,7 +39,6 @@ def message_of(failure):
     ("status", "context", "kind", "next_step"),
     [
         (400, POSTS, QueryRejected, "Check the parameters"),
-        (401, POSTS, CredentialsRejected, "Check the credentials"),
         (403, POSTS, InstanceForbidden, "ask your account manager"),
         (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (403, TOKEN, CredentialsRejected, "Check the client id and secret"),
