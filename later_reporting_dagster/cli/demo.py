@@ -7,6 +7,7 @@ import signal
 import sys
 from datetime import date
 from pathlib import Path
+from textwrap import fill
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -131,7 +132,7 @@ def _print_rows(title: str, sql: str, project: Project) -> None:
     label, *others = rows.column_names
     table.add_column(label)
     for name in others:
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        table.add_column(fill(name, 8, break_long_words=False), justify="right", no_wrap=True)
     for row in rows.to_pylist():
         table.add_row(*(Text(one_line(text or "")) for text in row.values()))
     Console().print(table)
