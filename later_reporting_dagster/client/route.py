@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
 )
 from later_reporting_dagster.contract.query import instance_parameters
-from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_from_json
+from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser
 
 SHOWN_INSTANCES = 5
 
@@ -144,7 +144,7 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
-        parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.uses_cursors)
+        parse_row = campaign_performance_parser(query.metrics, nested=api_version.uses_cursors)
         return list_page_from_body(
             body, api_version, parse_row=parse_row, rows="campaigns", personal_data=personal_data
         )

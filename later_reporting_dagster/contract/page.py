@@ -7,7 +7,6 @@ version").
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.personal_data import without_personal_data
-from later_reporting_dagster.contract.rows import BadRow, json_type, parse_text, post_from_json, to_json
+from later_reporting_dagster.contract.rows import BadRow, json_type, parse_text, post_parser, to_json
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
@@ -69,7 +68,7 @@ def posts_page_from_body(
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     personal_data: bool = True,
 ) -> Page:
-    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.uses_cursors)
+    parse_row = post_parser(metrics, nested=api_version.uses_cursors)
     return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data)
 
 

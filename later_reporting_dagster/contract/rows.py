@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -87,7 +87,7 @@ class RowParser:
         self.problems.append(f"{name} must be an object, not {json_type(value)}")
         return None
 
-    def take_metrics(self, metrics: Metrics, *, known: Metrics, nested: bool) -> None:
+    def take_metrics(self, metrics: Fields, *, known: Fields, nested: bool) -> None:
         """Take the metrics of a row.
 
         Other known metrics, which the paged version returns unasked, are left out, and unknown metrics are kept as if
@@ -95,8 +95,8 @@ class RowParser:
         field of the row.
         """
         holder = (self.take_object(METRICS_MEMBER) or {}) if nested else self.unknown
-        self.values |= self.take(metric_fields(metrics), holder)
-        for name in holder.keys() & metric_fields(known).keys():
+        self.values |= self.take(metrics, holder)
+        for name in holder.keys() & known.keys():
             del holder[name]
         if nested and holder.keys() & (self._row.keys() | self._fields.keys()):
             self.unknown[METRICS_MEMBER] = holder
@@ -118,19 +118,23 @@ class RowParser:
         return BadRow(reason=reason, raw=to_json(self._row), instance_id=instance_id, post_date=post_date)
 
 
-@lru_cache(64)
-def metric_fields(metrics: Metrics, /) -> Fields:
-    return {metric.api_name: (metric.column, partial(parse_metric, kind=metric.kind), False) for metric in metrics}
+def metric_fields(metrics: Metrics) -> Fields:
+    return {metric.api_name: (metric.column, metric_parser(metric.kind), False) for metric in metrics}
 
 
-def parse_metric(value: object, *, kind: Kind) -> int | float:
-    """Return a whole number that is not negative, or a finite decimal; at most `kind.maximum`."""
-    number: int | float = parse_integer(value) if kind.is_integer else parse_decimal(value)
-    if kind.is_integer and number < 0:
-        raise FieldError(f"must not be negative: {_excerpt(value)}")
-    if abs(number) > kind.maximum:
-        raise FieldError(f"is above {kind.maximum:,}: {_excerpt(value)}")
-    return number
+def metric_parser(kind: Kind) -> Callable[[object], int | float]:
+    """Return a parser of whole numbers that are not negative, or of finite decimals; at most `kind.maximum`."""
+    parse: Callable[[object], int | float] = parse_integer if kind.is_integer else parse_decimal
+    minimum, maximum = 0 if kind.is_integer else -kind.maximum, kind.maximum
+
+    def parse_metric(value: object) -> int | float:
+        number = parse(value)
+        if not minimum <= number <= maximum:
+            reason = "must not be negative" if kind.is_integer and number < 0 else f"is above {maximum:,}"
+            raise FieldError(f"{reason}: {_excerpt(value)}")
+        return number
+
+    return parse_metric
 
 
 def parse_integer(value: object) -> int:
@@ -259,19 +263,24 @@ _PROFILE_FIELDS = fields_of(CreatorProfile)
 # The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
 
 
-def post_from_json(
-    row: Mapping[str, Any], *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False
-) -> Post | BadRow:
-    """Parse a post with these metrics."""
-    parser = RowParser(row, POST_FIELDS)
-    parser.take_metrics(metrics, known=METRICS, nested=nested)
-    if (profile := parser.take_object("creatorProfile")) is not None:
-        values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
-        parser.values["creator_profile"] = CreatorProfile(**values)
-        if profile:
-            parser.unknown["creatorProfile"] = profile
-    post: Post | BadRow = parser.finish(post_type(metrics))
-    return post
+def post_parser(
+    metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False
+) -> Callable[[Mapping[str, Any]], Post | BadRow]:
+    """Return a parser of posts with these metrics."""
+    post, wanted, known = post_type(metrics), metric_fields(metrics), metric_fields(METRICS)
+
+    def parse(row: Mapping[str, Any]) -> Post | BadRow:
+        parser = RowParser(row, POST_FIELDS)
+        parser.take_metrics(wanted, known=known, nested=nested)
+        if (profile := parser.take_object("creatorProfile")) is not None:
+            values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
+            parser.values["creator_profile"] = CreatorProfile(**values)
+            if profile:
+                parser.unknown["creatorProfile"] = profile
+        parsed: Post | BadRow = parser.finish(post)
+        return parsed
+
+    return parse
 
 
 class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
@@ -318,14 +327,18 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
 _PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
 
 
-def campaign_performance_from_json(
-    row: Mapping[str, Any], *, metrics: Metrics, nested: bool = False
-) -> CampaignPerformance | BadRow:
-    """Parse the performance of a campaign with these metrics."""
-    parser = RowParser(row, _PERFORMANCE_FIELDS)
-    parser.take_metrics(metrics, known=CAMPAIGN_METRICS, nested=nested)
+def campaign_performance_parser(
+    metrics: Metrics, *, nested: bool = False
+) -> Callable[[Mapping[str, Any]], CampaignPerformance | BadRow]:
+    """Return a parser of the performance of campaigns with these metrics."""
+    wanted, known = metric_fields(metrics), metric_fields(CAMPAIGN_METRICS)
 
     def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
         return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)
 
-    return parser.finish(performance)
+    def parse(row: Mapping[str, Any]) -> CampaignPerformance | BadRow:
+        parser = RowParser(row, _PERFORMANCE_FIELDS)
+        parser.take_metrics(wanted, known=known, nested=nested)
+        return parser.finish(performance)
+
+    return parse

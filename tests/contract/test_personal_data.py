@@ -14,7 +14,7 @@ from later_reporting_dagster.contract.personal_data import (
     reason_without_texts,
     without_personal_data,
 )
-from later_reporting_dagster.contract.rows import post_from_json
+from later_reporting_dagster.contract.rows import post_parser
 
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-01-03T00:00:00Z", "creatorId": 3}
 TEXT = "Ada Lovelace"
@@ -55,8 +55,8 @@ def test_campaign_keeps_its_texts() -> None:
 
 @given(st.dictionaries(st.sampled_from(["contentUrl", "creatorProfile", "metrics", "impressions", "x"]), JSON))
 def test_stored_row_loses_the_same_as_a_fetched_one(fields: dict[str, Any]) -> None:
-    fetched = post_from_json(without_personal_data(ROW | fields, rows="posts"))
-    stored = post_from_json(ROW | fields)
+    fetched = post_parser()(without_personal_data(ROW | fields, rows="posts"))
+    stored = post_parser()(ROW | fields)
     assert TEXT not in repr(fetched)
     if isinstance(stored, BadRow):
         assert TEXT not in json_without_personal_data(stored.raw, rows="posts") + reason_without_texts(stored.reason)

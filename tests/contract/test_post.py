@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, BadRow, Post, parse_metrics
 from later_reporting_dagster.contract.page import Pagination, posts_page_from_body
-from later_reporting_dagster.contract.rows import CreatorProfile, post_from_json, post_type
+from later_reporting_dagster.contract.rows import CreatorProfile, post_parser, post_type
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}
@@ -216,9 +216,9 @@ def nest_metrics(row):
 
 @given(rows(METRICS), SELECTIONS)
 def test_both_api_versions_yield_the_same_post_for_any_metrics(row, metrics):
-    post = post_from_json(row, metrics=metrics)
+    post = post_parser(metrics)(row)
     assert type(post) is post_type(metrics)
-    assert post == post_from_json(nest_metrics(row), metrics=metrics, nested=True)
+    assert post == post_parser(metrics, nested=True)(nest_metrics(row))
     for metric in metrics:
         assert getattr(post, metric.column) == row.get(metric.api_name)
     assert post.extra is None
@@ -227,7 +227,7 @@ def test_both_api_versions_yield_the_same_post_for_any_metrics(row, metrics):
 @pytest.mark.parametrize("name", ["boosts", "postId", "contentUrl"])
 def test_extra_nests_unknown_metrics_only_if_the_name_of_one_is_ambiguous(name):
     row = ROW | {"boosts": 1, "metrics": {name: 2, "likes": 3, "clicks": 4}}
-    post = post_from_json(row, metrics=parse_metrics("likes"), nested=True)
+    post = post_parser(parse_metrics("likes"), nested=True)(row)
     assert post.likes == 3
     assert post.content_url is None
     assert json.loads(post.extra) == {"boosts": 1, "metrics": {name: 2, "clicks": 4}}
@@ -236,7 +236,7 @@ def test_extra_nests_unknown_metrics_only_if_the_name_of_one_is_ambiguous(name):
 @pytest.mark.parametrize("metrics", [[], "likes"])
 def test_row_whose_metrics_are_not_an_object_is_a_bad_row(metrics):
     row = ROW | {"metrics": metrics}
-    bad = post_from_json(row, nested=True)
+    bad = post_parser(nested=True)(row)
     assert bad.reason.startswith("metrics must be an object, not ")
     assert json.loads(bad.raw) == row
     assert bad.instance_id == "instance_abc"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Platform, Post
-from later_reporting_dagster.contract.rows import CreatorProfile, post_from_json
+from later_reporting_dagster.contract.rows import CreatorProfile, post_parser
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, rows_by_group
@@ -118,7 +118,7 @@ def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
 
 # Posts as rows of a table
 
-posts = st.lists(json_rows().map(post_from_json), max_size=4)
+posts = st.lists(json_rows().map(post_parser()), max_size=4)
 
 
 @given(posts)
