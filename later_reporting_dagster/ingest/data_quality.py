@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition
-from later_reporting_dagster.lake.storage import map_concurrently
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 
 # The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
@@ -44,7 +43,7 @@ def find_problems(
     looked_at = {"files": 0, "rows": 0}
     for start in range(0, len(partitions), _FILES_TOGETHER):
         batch = partitions[start : start + _FILES_TOGETHER]
-        tables = [*zip(batch, map_concurrently(read, batch), strict=True)]
+        tables = [*zip(batch, lake.storage.map(read, batch), strict=True)]
         files = [(partition, posts) for partition, posts in tables if posts is not None]
         found[UNREADABLE].update(partition for partition, posts in tables if posts is None)
         looked_at["files"] += len(files)

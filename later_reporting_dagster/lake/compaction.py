@@ -33,7 +33,7 @@ from later_reporting_dagster.lake.paths import (
     partition_path,
     partition_sort_key,
 )
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, map_concurrently
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 from later_reporting_dagster.lake.tables import with_date_column
 
 # For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
@@ -132,7 +132,7 @@ class MonthCopies:
             return copy if copy is not None and set() < copy.days.keys() <= requested[month] else None
 
         months = [month for month, members in requested.items() if len(members) >= MIN_DAYS]
-        copies = [copy for copy in map_concurrently(read, months) if copy is not None]
+        copies = [copy for copy in self._storage.map(read, months) if copy is not None]
         # Looked up after the copies were read: a daily file that still has the copied version has not changed since.
         versions = self._versions(table_name, [partition for copy in copies for partition in copy.days])
         return [copy for copy in copies if copy.is_current(versions)]
@@ -203,7 +203,7 @@ class MonthCopies:
             except FileDamaged:
                 return None
 
-        files = [file for file in map_concurrently(read, versions) if file is not None]
+        files = [file for file in self._storage.map(read, versions) if file is not None]
         # Looked up after the files were read: a file that still has the same version has not changed since.
         is_complete = len(files) == len(versions) and self._versions(table_name, versions) == versions
         if not is_complete or any(rows.schema != files[0][0].schema for rows, _ in files):
@@ -224,7 +224,7 @@ class MonthCopies:
         # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
         # little else.
         months = [list(paths) for _, paths in groupby(by_path, key=lambda path: by_path[path].month.day)]
-        found = map_concurrently(self._storage.versions, months)
+        found = self._storage.map(self._storage.versions, months)
         return {by_path[path]: version for versions in found for path, version in versions.items()}
 
 

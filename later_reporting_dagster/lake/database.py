@@ -28,7 +28,7 @@ from later_reporting_dagster.lake.paths import (
     partition_sort_key,
     table_path,
 )
-from later_reporting_dagster.lake.storage import MAX_THREADS, LakeUnavailable, Storage, map_concurrently
+from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
 from later_reporting_dagster.lake.tables import DATE, RAW_NAMES, ColumnType, Table, schema_of, with_date_field
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class LakeDatabase:
         table, files = self._views[name]
         # A file that can be read now may have failed during the query.
         earlier = {} if self._filesystem is None else self._filesystem.errors
-        errors = map_concurrently(lambda path: _verify(self.lake.storage, path, table) or earlier.get(path), files)
+        errors = self.lake.storage.map(lambda path: _verify(self.lake.storage, path, table) or earlier.get(path), files)
         return [(path, error) for path, error in zip(files, errors, strict=True) if error is not None]
 
 
@@ -212,7 +212,7 @@ def open_database(
         "python_enable_replacements": False,
     }
     if lake.storage.is_remote:
-        config["threads"] = max(os.cpu_count() or 1, MAX_THREADS)
+        config["threads"] = max(os.cpu_count() or 1, REMOTE_THREADS)
     spilled = nullcontext("") if confined else _spill_folder(spill_directory)
     with spilled as folder, duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET temp_directory = ?", [folder])

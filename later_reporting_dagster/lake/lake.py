@@ -35,13 +35,7 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
-from later_reporting_dagster.lake.storage import (
-    FileVersion,
-    LakeUnavailable,
-    Storage,
-    map_concurrently,
-    without_credentials,
-)
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, without_credentials
 from later_reporting_dagster.lake.tables import with_date_column
 
 _Key = TypeVar("_Key")
@@ -221,10 +215,10 @@ class Lake:
         null in its rows. With `with_date`, a first column `date` has the day of the row's partition.
         """
         requested = list(partitions)
-        copies = map_concurrently(lambda copy: copy.read(schema), self._copies.current(table_name, requested))
+        copies = self.storage.map(lambda copy: copy.read(schema), self._copies.current(table_name, requested))
         compacted = {partition: rows for of_copy in copies for partition, rows in of_copy.items()}
         read_daily = partial(self.read_daily_file, table_name, schema=schema)
-        daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
+        daily = iter(self.storage.map(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
         existing = [(partition, rows) for partition, rows in zip(requested, tables, strict=True) if rows is not None]
         together = pa.concat_tables([schema.empty_table(), *(rows for _, rows in existing)])
@@ -266,7 +260,7 @@ class Lake:
             months = groupby(sorted(wanted), key=lambda day: day.replace(day=1))
             listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
         found: dict[Partition, FileVersion] = {}
-        for files in map_concurrently(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
+        for files in self.storage.map(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
             for path, version in files.items():
                 partition = parse_directory(path.removeprefix(f"{table_name}/").removesuffix(f"/{FILE_NAME}"))
                 if partition is not None and (wanted is None or partition.day in wanted):
@@ -298,7 +292,7 @@ class Lake:
                 return FileMetadata(0, "", {})
 
         requested = list(partitions)
-        found = zip(requested, map_concurrently(read, requested), strict=True)
+        found = zip(requested, self.storage.map(read, requested), strict=True)
         return {partition: metadata for partition, metadata in found if metadata is not None}
 
     def day_url(self, table_name: str, day: date) -> str:
@@ -333,7 +327,7 @@ class Lake:
             except LakeUnavailable as error:
                 return error
 
-        stored = map_concurrently(read, paths.values()) if self.storage.is_remote else map(read, paths.values())
+        stored = self.storage.map(read, paths.values())
         for (key, path), data in zip(paths.items(), stored, strict=True):
             if isinstance(data, LakeUnavailable):
                 results[key] = data

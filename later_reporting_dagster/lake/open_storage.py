@@ -18,8 +18,8 @@ import fsspec
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import (
     FileVersion,
+    LakeUnavailable,
     Storage,
-    map_concurrently,
     redacted,
     unavailable_error,
     without_credentials,
@@ -104,7 +104,7 @@ class _LocalStorage(Storage):
                 self._add_named(directory, name, found)
             return found
 
-        return dict(chain.from_iterable(found.items() for found in map_concurrently(find, directories)))
+        return dict(chain.from_iterable(found.items() for found in self.map(find, directories)))
 
     def _add_named(self, directory: str, name: str, found: dict[str, FileVersion]) -> None:
         if version := self._version(f"{directory}/{name}"):
@@ -132,6 +132,19 @@ class _LocalStorage(Storage):
             return None
         return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime)
 
+    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
+        failed = super().write_all(files)
+        written = [path for path in files if path not in failed]
+        # Each directory once, up to the root: if another writer has just created one, it may not be durable yet.
+        directories = dict.fromkeys(parent for path in written for parent in Path(path).parents)
+        try:
+            with self._translated_errors("write", ""):
+                for directory in directories:
+                    _sync_directory(self._root / directory)
+        except LakeUnavailable as error:
+            failed |= dict.fromkeys(written, error)
+        return failed
+
     def _read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
 
@@ -150,9 +163,6 @@ class _LocalStorage(Storage):
             with suppress(OSError):
                 stage.unlink()
             raise
-        # Parents, too: if another writer has just created one, it may not be durable yet.
-        for directory in target.parents[: len(target.parts) - len(self._root.parts)]:
-            _sync_directory(directory)
 
     def _remove(self, path: str) -> None:
         (self._root / path).unlink()

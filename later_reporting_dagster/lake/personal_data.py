@@ -11,7 +11,6 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from later_reporting_dagster.lake.storage import map_concurrently
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, PERSONAL_COLUMNS
 
 
@@ -39,7 +38,7 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
     rows = "campaigns" if table_name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE) else "posts"
     change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
     paths = lake.storage.named_files([table_name], FILE_NAME)
-    results = map_concurrently(
+    results = lake.storage.map(
         _attempt,
         [
             *(partial(lake.rewrite, path, change) for path in paths),

@@ -15,7 +15,7 @@ from itertools import chain
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake.parquet_file import damaged_file_error
 from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
-from later_reporting_dagster.lake.storage import Storage, map_concurrently
+from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
 _FILE_NAME = "part-0.jsonl"
@@ -74,7 +74,7 @@ class Quarantine:
         return files
 
     def rows(self, table_name: str) -> list[QuarantinedRow]:
-        return list(chain.from_iterable(map_concurrently(self.rows_in, self.files(table_name))))
+        return list(chain.from_iterable(self._storage.map(self.rows_in, self.files(table_name))))
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
         """Read the rows of a file; none if it no longer exists. `FileDamaged`: something else has written it."""

@@ -13,7 +13,9 @@ _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 # Enough to hide the latency of an object store, few enough for any limit on open files.
-MAX_THREADS = 16
+REMOTE_THREADS = 16
+# Enough to sync several files at once. More threads compete for Python's interpreter lock.
+LOCAL_THREADS = 4
 # In URLs of these schemes, the part before an @ is a container or a part of the path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
 # A whole URL. A connection string, for example, may contain a URL, but is not one.
@@ -44,15 +46,6 @@ class FileVersion:
     modified: float | None = None
 
 
-def map_concurrently(function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
-    """Return `function` of each argument, in order, computed in up to `MAX_THREADS` threads."""
-    items = list(arguments)
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(MAX_THREADS, len(items))) as threads:
-        return list(threads.map(function, items))
-
-
 class Storage(ABC):
     """Files below one root, each replaced as a whole: a reader sees either the old file or the new one.
 
@@ -60,10 +53,18 @@ class Storage(ABC):
     """
 
     is_remote: bool
-    """Whether calls wait for a network. Several calls are then faster concurrently."""
+    """Whether calls wait for a network."""
 
     def __init__(self, root: str, options: Mapping[str, Any]) -> None:
         self._secrets = root, options
+
+    def map(self, function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
+        """Return `function` of each argument, in order, where the function waits for this storage; in threads."""
+        items = list(arguments)
+        if len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(REMOTE_THREADS if self.is_remote else LOCAL_THREADS) as threads:
+            return list(threads.map(function, items))
 
     def read(self, path: str) -> bytes | None:
         """Read a whole file; None if it does not exist."""
@@ -73,20 +74,21 @@ class Storage(ABC):
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a file, or create it. After the return, it survives a loss of power."""
-        with self._translated_errors("write", path):
-            self._write(path, data)
+        for error in self.write_all({path: data}).values():
+            raise error
 
     def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
         """Replace files, given by path; return the error of each that was not replaced."""
 
         def error_of(path: str) -> LakeUnavailable | None:
             try:
-                self.write(path, files[path])
+                with self._translated_errors("write", path):
+                    self._write(path, files[path])
             except LakeUnavailable as error:
                 return error
             return None
 
-        errors = zip(files, map_concurrently(error_of, files), strict=True)
+        errors = zip(files, self.map(error_of, files), strict=True)
         return {path: error for path, error in errors if error is not None}
 
     def remove(self, path: str) -> None:
