@@ -29,6 +29,7 @@ from later_reporting_dagster.contract.safe_line import safe_line
 
 try:
     import psycopg2
+    from psycopg2.errors import DuplicateObject, DuplicateTable, UniqueViolation
     from psycopg2.extensions import parse_dsn
 except ModuleNotFoundError:  # of the extra `postgres`
     psycopg2 = None
@@ -255,7 +256,7 @@ class PostgresRateLimitStore:
             cursor.execute("SELECT to_regclass('later_reporting_rate_limit')")
             if cursor.fetchone() == (None,):
                 # Another machine may create it at the same moment, which IF NOT EXISTS does not cover.
-                with suppress(psycopg2.IntegrityError):
+                with suppress(UniqueViolation, DuplicateObject, DuplicateTable):
                     cursor.execute(CREATE_TABLE)
             cursor.execute(CREATE_ROW, (self._host,))
 

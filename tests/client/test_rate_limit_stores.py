@@ -20,7 +20,7 @@ from later_reporting_dagster.client.rate_limit_stores import (
     rate_limit_store,
     shared_rate_limit_store,
 )
-from later_reporting_dagster.client.rate_limiter import Ledger, Rate, StoreUnavailable
+from later_reporting_dagster.client.rate_limiter import Ledger, Rate, RateLimitStore, StoreUnavailable
 from tests.client.scripted_api import FakeTime
 from tests.services import free_port, running_postgres
 
@@ -93,6 +93,21 @@ def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(
     # None had to use its file.
     assert not list(tmp_path.rglob("rate-*"))
     assert len(stored_ledger(store_url)) <= 9 * (5 + 2 * LIMIT)
+
+
+def test_machines_that_create_the_table_at_once_all_share_it(store_url: str) -> None:
+    async def acquire(store: RateLimitStore) -> None:
+        await RateLimiter(requests=8, store=store).acquire()
+        store.close()
+
+    async def acquire_by_machines() -> None:
+        await asyncio.gather(*(acquire(shared_rate_limit_store(store_url, base_url=API)) for _ in range(8)))
+
+    # In most rounds, some lose the race; PostgreSQL reports it by one of several errors.
+    for _ in range(20):
+        sql(store_url, "DROP TABLE IF EXISTS later_reporting_rate_limit")
+        asyncio.run(acquire_by_machines())
+        assert sql(store_url, "SELECT count(*) FROM later_reporting_rate_limit") == [(1,)]
 
 
 HOLDER = """
