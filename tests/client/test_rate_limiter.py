@@ -112,6 +112,18 @@ def test_pause_during_a_wait_voids_the_slot():
     assert now >= START + 100
 
 
+def test_acquire_sleeps_again_after_an_early_wake_up(time):
+    async def sleep(seconds: float) -> None:
+        await time.sleep(seconds if seconds < 1 else seconds / 2)
+
+    async def scenario() -> None:
+        limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
+        await acquire_times(limiter, time, 2)
+
+    asyncio.run(scenario())
+    assert time.now >= START + 60
+
+
 def test_limiters_with_one_file_share_a_pause(time, tmp_path):
     path = tmp_path / "new" / "folders" / "rate"
     one, other = (new_limiter(time, requests=3, state_path=path) for _ in range(2))

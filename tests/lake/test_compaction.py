@@ -24,6 +24,7 @@ from later_reporting_dagster.lake import (
     partition_path,
 )
 from later_reporting_dagster.lake.compaction import MIN_AGE_SECONDS, MIN_DAYS, CompactionSummary, MonthCopies
+from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, remote_lake, rows
 
@@ -226,7 +227,11 @@ def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     for at in (*pages, *range(days + 4, days + 500, 3)):  # a flipped bit may change nothing, as in the header of a page
         path.write_bytes(intact[:at] + bytes([intact[at] ^ 0x01]) + intact[at + 1 :])
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
-    for data in (b"", intact[: len(intact) // 2], Path(local.url("posts", ONE_MONTH[0])).read_bytes()):
+    metadata = parse_metadata(intact)
+    fewer_rows = to_parquet(
+        read_stored_rows(intact)[:-1], content_hash=metadata.content_hash, key_values=metadata.key_values
+    )
+    for data in (b"", intact[: len(intact) // 2], Path(local.url("posts", ONE_MONTH[0])).read_bytes(), fewer_rows):
         path.write_bytes(data)
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
         assert compact(local).written == 1
