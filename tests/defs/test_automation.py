@@ -136,6 +136,18 @@ def test_change_during_a_run_is_requested_after_the_run(
     assert automation.tick() == set()
 
 
+@pytest.mark.parametrize("selected", [[RAW], [RAW, ROLLUP]])
+def test_change_between_a_request_and_the_next_tick_is_requested_too(
+    selected: list[str], automation: Automation, project: Project, service: Service
+) -> None:
+    project.fetch(RAW)
+    assert automation.tick() == EVERY_DAY
+    service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
+    (project.root / ROLLUP).write_bytes(b"not a directory")
+    assert project.run(*selected, tags=range_tags(DAYS[0], DAYS[-1])).success is (ROLLUP not in selected)
+    assert automation.tick() == {DAYS[2]}
+
+
 def test_weekly_and_monthly_rollups_follow_the_posts_of_their_days(
     automation: Automation, project: Project, service: Service
 ) -> None:
