@@ -59,7 +59,7 @@ class Storage(ABC):
         self._secrets = root, options
 
     def map(self, function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
-        """Return `function` of each argument, in order, where the function waits for this storage; in threads."""
+        """Return `function` of each argument, in order. Calls run in threads, because they wait for this storage."""
         items = list(arguments)
         if len(items) < 2:
             return [function(item) for item in items]
