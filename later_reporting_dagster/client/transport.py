@@ -185,6 +185,7 @@ class Transport:
                 raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
             self.on_event(RequestRetried(result.message, wait))
             await self.sleep(wait)
+            rejected_tokens = 0  # the next token may have expired during the wait
             if context.is_token_request:  # its first attempt uses the slot of the data request that waits for it
                 await self._acquire_slot()
             attempt += 1

@@ -260,6 +260,12 @@ def test_three_rejected_tokens_raise(service, new_client, july):
     assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (3, 3)
 
 
+def test_tokens_that_expire_during_retry_waits_are_renewed(service, new_client, july):
+    service.faults.extend([problem(401, "ANL_00401"), problem(500, "ANL_00500")] * 3)
+    fetch_posts(new_client(), july)
+    assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (7, 4)
+
+
 def test_token_is_set_after_the_wait_for_the_rate_limit(service, new_client, july, time):
     """A token that expires during the wait is not sent."""
     service.posts = THREE_PAGES
