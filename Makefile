@@ -45,7 +45,7 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 test: lint browser ## Run lint and the tests that need only Python and Chromium, in 7 minutes on two cores
 	$(PYTEST) -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
 
-test-rest: .venv/installed-test browser services ## Run the other tests in 19 minutes: services, daemons, commands, faults, pages
+test-rest: .venv/installed-test browser services ## Run the other tests in 11 minutes: services, daemons, commands, faults, pages
 	$(PYTEST) -m "$(SLOW_TESTS)" $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules

@@ -9,6 +9,7 @@
       objects           fields to whose value `extra` may add members
       sort_values       (name, SQL expression)
       channels          (channel, prefix of its columns)
+      unit_costs        (unit cost, its measure, number of them)
       counts, amounts   metrics that add up: integers, decimals
       rates             metrics that are quotients of sums
       unknown           (name, SQL type) of the metrics that are not known for several days
@@ -54,9 +55,9 @@ sums AS (
             sum({{ prefix }}engagements) FILTER ({{ prefix }}impressions IS NOT NULL),
             sum({{ prefix }}impressions) FILTER ({{ prefix }}engagements IS NOT NULL)
         ), 2) AS {{ prefix }}engagement_rate
-        {%- for cost, measure, factor in (("cpe", "engagements", 0.5), ("cpm", "impressions", 500.0)) %},
+        {%- for cost, measure, number in unit_costs %},
         round(quotient(
-            {{ factor }} * CAST(sum({{ channel }}_twice_cost) FILTER ({{ prefix }}{{ measure }} IS NOT NULL) AS DOUBLE),
+            {{ number / 2 }} * CAST(sum({{ channel }}_twice_cost) FILTER ({{ prefix }}{{ measure }} IS NOT NULL) AS DOUBLE),
             sum({{ prefix }}{{ measure }}) FILTER ({{ channel }}_twice_cost IS NOT NULL)
         ), 2) AS {{ prefix }}{{ cost }}
         {%- endfor %}

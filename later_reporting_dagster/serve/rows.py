@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.dimensions import instances_with_files, know
 from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
 from later_reporting_dagster.lake.database import LakeDatabase, open_database, table_files
-from later_reporting_dagster.rollups.rollup_columns import CHANNELS, raw_column
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS, UNIT_COSTS, raw_column
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
 from later_reporting_dagster.rollups.sql_engine import duckdb_macros
 from later_reporting_dagster.serve.snapshots import ROW, TIE, Tables, literal, table_name
@@ -238,6 +238,7 @@ class PostRows:
             objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
             sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
             channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
+            unit_costs=UNIT_COSTS,
             counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
             amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
             rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
