@@ -136,7 +136,8 @@ def classify_failure(
         if wait is None and status == 429:
             wait = default_wait_seconds
         return TemporaryFailure(summary, wait_seconds=wait)
-    if context.is_token_request and status in (401, 403):
+    # Whatever is wrong with a token request, no other query would succeed.
+    if context.is_token_request and status in (400, 401, 403):
         return CredentialsRejected(
             f"{context.description}: HTTP {status} {safe_line(problem.type)}".rstrip() + ". Check the client id and "
             "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
@@ -147,7 +148,7 @@ def classify_failure(
             f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
             " ask your account manager for access."
         )
-    if status in (400, 404, 414, 422):
+    if status in (400, 404, 414, 422) and not context.is_token_request:
         return QueryRejected(
             f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
         )

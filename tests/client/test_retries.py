@@ -40,8 +40,10 @@ def message_of(failure):
     [
         (400, POSTS, QueryRejected, "Check the parameters"),
         (403, POSTS, InstanceForbidden, "ask your account manager"),
+        (400, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (403, TOKEN, CredentialsRejected, "Check the client id and secret"),
+        (404, TOKEN, UnexpectedResponse, "check the base URL"),
         (408, POSTS, TemporaryFailure, ""),
         (429, TOKEN, TemporaryFailure, ""),
         (500, POSTS, TemporaryFailure, ""),

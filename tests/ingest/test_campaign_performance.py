@@ -239,6 +239,12 @@ def test_rejected_credentials_fail_all_days_after_one_attempt(service: Service, 
     assert (service.request_count("/oauth/token"), service.request_count(PATH)) == (1, 0)
 
 
+def test_refused_token_is_no_refused_route(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(404) if request.url.path == "/oauth/token" else None
+    assert errors(fetch(service, tmp_path)) == dict.fromkeys(DAYS, UnexpectedResponse)
+    assert service.request_count("/oauth/token") == 1
+
+
 def test_an_api_version_that_changes_ends_the_run(service: Service, small_world: World, tmp_path: Path) -> None:
     def change_version(_request: Request) -> None:
         if service.request_count(PATH) == 3:
