@@ -232,7 +232,8 @@ class PostgresRateLimitStore:
                     if not was_connected:
                         raise
                     self._update_once(change)
-            except psycopg2.Error as error:
+            # psycopg2 raises the latter if the server rejects a connection with a text that is not UTF-8.
+            except (psycopg2.Error, UnicodeDecodeError) as error:
                 self._disconnect()
                 raise StoreUnavailable(f"{self._url}: {self._url.describe(error)}") from None
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,24 @@ def test_server_that_does_not_respond_blocks_neither_the_event_loop_nor_the_requ
     with socket.create_server(("127.0.0.1", 0)) as silent:
         turns = asyncio.run(scenario(silent.getsockname()[1]))
     assert turns > 10
+    assert "the rate limit is not shared with other machines: postgresql://127.0.0.1" in caplog.text
+
+
+def test_error_of_the_server_that_is_not_utf8_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    fields = b"SFATAL\0C28P01\0M" + "authentification échouée".encode("latin-1") + b"\0\0"
+
+    def reject(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=reject, args=(listener,))
+        server.start()
+        url = f"postgresql://127.0.0.1:{listener.getsockname()[1]}/db?sslmode=disable"
+        asyncio.run(RateLimiter(requests=5, store=rate_limit_store(url, base_url=API)).acquire())
+        server.join()
     assert "the rate limit is not shared with other machines: postgresql://127.0.0.1" in caplog.text
 
 
