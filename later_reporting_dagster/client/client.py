@@ -159,12 +159,14 @@ class LaterClient:
     async def accessible(self, instance_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the instances that the API lists, after a 403, which does not name the others.
 
-        The first call lists the instances, for all calls.
+        The first call lists the instances, for all calls. If that fails, the next call after the failure lists again.
         """
         if not instance_ids:
             return ()
-        self._listing = self._listing or asyncio.create_task(self.fetch_instances())
-        listed = {*await self._listing}
+        listing = self._listing
+        if listing is None or (listing.done() and (listing.cancelled() or listing.exception())):
+            listing = self._listing = asyncio.create_task(self.fetch_instances())
+        listed = {*await listing}
         return tuple(name for name in instance_ids if name in listed)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:

@@ -213,6 +213,20 @@ def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
     assert (service.request_count("/v2/campaigns"), service.request_count(PATH)) == (1, 1)
 
 
+def test_listing_of_instances_that_failed_is_requested_again(
+    service: Service, api: httpx.Client, small_world: World, tmp_path: Path
+) -> None:
+    def fail_twice(request: Request) -> Response | None:
+        is_listing = request.url.path == "/v2/instances"
+        return problem(503) if is_listing and service.request_count("/v2/instances") <= 2 else None
+
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:2])
+    service.override = fail_twice
+    assert errors(fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])) == {DAYS[0]: RetriesExhausted}
+    assert stored(tmp_path, DAYS[1]) == expected(api, DAYS[1], INSTANCE_IDS[1])
+    assert service.request_count("/v2/instances") == 3
+
+
 @pytest.mark.parametrize(
     ("status", "error", "requests"),
     [(302, UnexpectedResponse, 1), (503, RetriesExhausted, 2 * (1 + 8 + 4))],  # each twice; eight are in flight
