@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.rollups.rollup_tables import TABLES
-from tests.cli.conftest import User, error_line
+from tests.cli.conftest import User, error_line, failed_lines
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
 from tests.defs.conftest import RAW_ASSETS, restate_one_post
@@ -158,3 +158,14 @@ def test_refresh_of_an_empty_lake_names_the_first_step(user: User) -> None:
     result = user.run("refresh")
     assert result.exit_code == 1
     assert error_line(result) == f"{user.lake} has no posts: fetch some with `later-reporting backfill`"
+
+
+def test_refresh_fails_if_rollups_leave_out_a_damaged_file(refreshed: User) -> None:
+    next((refreshed.lake / "posts_published").rglob("*.parquet")).write_bytes(b"no Parquet")
+    result = refreshed.run("refresh")
+    assert result.exit_code == 1
+    assert "up to date" not in result.stdout
+    failed = {asset: (check, reason) for asset, check, reason in failed_lines(result)}
+    check, reason = failed["costs_by_campaign"]
+    assert check == "reconciles_with_raw_rows"
+    assert "is damaged" in reason
