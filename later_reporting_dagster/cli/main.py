@@ -304,7 +304,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
+    from later_reporting_dagster.cli.query_output import limited_memory, to_format, to_table
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
@@ -321,7 +321,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
             on_note=lambda text: click.echo(one_line(text), err=True),
         )
         shown = result.slice(0, rows)
-        data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
+        data = to_table(shown, width=width).encode() if format_ == "table" else to_format(result, format_)
     if output is None:
         click.echo(data, nl=False)
     else:

@@ -102,11 +102,26 @@ def _cell_text(value: Any) -> str:
     return str(value)
 
 
+def to_format(rows: pa.Table, format_: str) -> bytes:
+    """Return rows as `csv`, `json`, `jsonl` or `parquet`.
+
+    Raises:
+        ValueError: the format cannot hold them.
+    """
+    for field in rows.schema:
+        is_interval = pa.types.is_interval(field.type)
+        if {"csv": is_interval or pa.types.is_nested(field.type), "parquet": is_interval}.get(format_):
+            raise ValueError(
+                f"{format_} cannot hold column {field.name} of type {field.type}: use json, or cast it to VARCHAR"
+            )
+    # An object would keep only the last of several columns with one name.
+    if format_ in ("json", "jsonl") and len({*rows.column_names}) < rows.num_columns:
+        raise ValueError(f"{format_} cannot hold columns with the same name: rename all but one, with AS")
+    return _FORMATS[format_](rows)
+
+
 def _to_csv(rows: pa.Table) -> bytes:
     """Return CSV with a header. All texts are quoted: an empty text is `""` and null is an empty field."""
-    for field in rows.schema:
-        if pa.types.is_nested(field.type):
-            raise ValueError(f"CSV cannot hold column {field.name} of type {field.type}: use --format json or parquet")
     sink = pa.BufferOutputStream()
     pa.csv.write_csv(rows, sink)
     return bytes(sink.getvalue())
@@ -118,7 +133,7 @@ def _to_parquet(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
+_FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
     "csv": _to_csv,
     "json": lambda rows: b"[" + b",\n ".join(map(_to_json, rows.to_pylist())) + b"]\n",
     "jsonl": lambda rows: b"".join(_to_json(row) + b"\n" for row in rows.to_pylist()),
