@@ -11,7 +11,6 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
-from later_reporting_dagster.defs.asset_steps import code_version
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_settings import ComponentSettings
@@ -30,7 +29,7 @@ from later_reporting_dagster.defs.partitions import (
     selected_range,
 )
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
+from later_reporting_dagster.ingest.dimensions import current_instances
 from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
@@ -307,17 +306,19 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
         # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
         # performance is one file.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
-        result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
-        materialization = dg.AssetMaterialization(
-            key,
-            metadata=result.metadata,
-            tags=version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS)),
-        )
-        check = to_evaluation(evaluate_listing(rows, configured=configured), key)
+        events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+        if INSTANCES_TABLE in settings.tables:
+            assert context.repository_def is not None
+            result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
+            # That of the definitions, which a translation may have changed, as for runs of the asset.
+            version = context.repository_def.asset_graph.get(key).code_version
+            tags = version_tags(written.content_hash, code_version=version)
+            events.append(dg.AssetMaterialization(key, metadata=result.metadata, tags=tags))
+            events.append(to_evaluation(evaluate_listing(rows, configured=configured), key))
         return dg.SensorResult(
             run_requests=[_missing_files_request(settings, requested, with_campaigns=is_new)] if requested else [],
             cursor=msgspec.json.encode(after).decode(),
-            asset_events=[materialization, check] if INSTANCES_TABLE in settings.tables else [],
+            asset_events=events,
         )
 
     return instances_sensor
