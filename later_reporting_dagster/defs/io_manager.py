@@ -145,7 +145,7 @@ class LaterLake(dg.ConfigurableIOManager):
         *,
         start: date | None = None,
         end: date | None = None,
-        instance_ids: Collection[str] | None = None,
+        instance_ids: Collection[str] | str | None = None,
         allow_missing: bool = True,
     ) -> _Frame:
         """Load any part of a table, without a run or a partition mapping: for notebooks and custom date ranges.
@@ -157,12 +157,14 @@ class LaterLake(dg.ConfigurableIOManager):
             kind: the type to return, such as `pandas.DataFrame`.
             start: the first day; default: the oldest.
             end: the last day, inclusive; default: the newest. Missing days are then those up to the newest due day.
-            instance_ids: only these instances; default: all.
+            instance_ids: only these instances, or this one; default: all.
             allow_missing: whether to load the rest if files are missing, or to raise.
 
         Raises:
             Failure: files are missing, and `allow_missing` is false; or the table has no such part.
         """
+        if isinstance(instance_ids, str):  # whose members are its characters
+            instance_ids = [instance_ids]
         with _failures(table.key.to_user_string()):
             lake = self._lake()
             source = _table(table.key, table.metadata, is_partitioned=table.partitions_def is not None)

@@ -229,6 +229,9 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     lake = LaterLake()
     rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"])
     assert in_order(rows) == expected(truth, DAYS[1:], ["007"])
+    assert rows == lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids="007", allow_missing=False)
+    with pytest.warns(UserWarning, match=r"\(3 days\): 0071"):
+        assert lake.load(table, pa.Table, end=LAST, instance_ids="0071").num_rows == 0
     assert len(lake.load(table, pd.DataFrame, end=LAST)) == sum(len(truth.day("post_date", day)) for day in DAYS)
     nothing = lake.load(table, pl.DataFrame, start=LAST + timedelta(days=1), end=LAST)
     assert nothing.columns == ["date", *(column.name for column in POST_COLUMNS)]
