@@ -110,7 +110,7 @@ def backfill(
     from later_reporting_dagster.defs.resource import parse_instance_ids
 
     project = current_project()
-    asset = table_name(asset, project.settings.tables)
+    asset = table_name(asset, project.settings.tables, project=project)
     days = _days(asset, start and start.date(), end and end.date(), project=project)
     with prefix_errors_with("--instances"):
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
@@ -257,9 +257,10 @@ def quarantine(*, asset: str | None, raw: bool) -> None:
 
     Reads only the lake. Once the API has corrected the rows, fetch their days again.
     """
-    lake = current_project().later.lake()
+    project = current_project()
+    lake = project.later.lake()
     lines: list[str] = []
-    for name in (table_name(asset, QUARANTINED_ASSETS),) if asset else QUARANTINED_ASSETS:
+    for name in (table_name(asset, QUARANTINED_ASSETS, project=project),) if asset else QUARANTINED_ASSETS:
         groups: dict[tuple[str, str], list[QuarantinedRow]] = {}
         for row in lake.quarantine.rows(name):
             groups.setdefault((_origin(row), row.reason), []).append(row)

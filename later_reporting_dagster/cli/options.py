@@ -32,11 +32,14 @@ class FiniteNumber(click.FloatRange):
         return number
 
 
-def table_name(asset: str, known: Sequence[str]) -> str:
-    """Return the table of an asset, given by its key, such as `later/posts_published`, or by the name of the table."""
+def table_name(asset: str, known: Sequence[str], *, project: "Project") -> str:
+    """Return the table of an asset, given by its key, such as `later/posts_published`, or by the end of its key."""
     name = asset.rpartition("/")[2]
     if name not in known:
         raise click.UsageError(f"--asset {asset!r} is not one of {', '.join(known)}")
+    key = project.settings.asset_key(name).to_user_string()
+    if not f"/{key}".endswith(f"/{asset}"):
+        raise click.UsageError(f"--asset {asset!r} is of another component: this one has {key}")
     return name
 
 

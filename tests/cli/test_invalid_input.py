@@ -124,3 +124,15 @@ def test_commands_name_an_invalid_option_and_the_next_step(
 def test_one_line_removes_control_characters() -> None:
     assert one_line("as  it is") == "as  it is"
     assert one_line("two\n  lines, \x1b[31mred\x07") == "two lines, \ufffd[31mred\ufffd"
+
+
+@pytest.mark.parametrize("command", [("backfill", *RANGE), ("quarantine",)], ids=lambda command: command[0])
+def test_commands_reject_an_asset_of_another_component(
+    command: tuple[str, ...], user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_KEY_PREFIX", "marketing,later")
+    for asset in ("marketing/posts_published", "eu/posts_published", "other/marketing/later/posts_published"):
+        line = error_line(user.run(*command, "--asset", asset))
+        assert line == f"--asset {asset!r} is of another component: this one has marketing/later/posts_published"
+    for asset in ("posts_published", "later/posts_published", "marketing/later/posts_published"):
+        assert user.run(*command, "--asset", asset).exit_code == 0
