@@ -90,6 +90,8 @@ def _load_definitions(module: str) -> dg.Definitions:
 def _module_of_current_folder() -> str | None:
     try:
         origins = get_origins_from_toml("pyproject.toml")
-    except (OSError, ValueError):
+    except OSError:
         return None
+    except ValueError as error:  # the settings of the environment may be those of another lake
+        raise ValueError(f"cannot read pyproject.toml: {error}") from error
     return next((origin.loadable_target_origin.module_name for origin in origins), None)

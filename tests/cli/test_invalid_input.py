@@ -136,3 +136,13 @@ def test_commands_reject_an_asset_of_another_component(
         assert line == f"--asset {asset!r} is of another component: this one has marketing/later/posts_published"
     for asset in ("posts_published", "later/posts_published", "marketing/later/posts_published"):
         assert user.run(*command, "--asset", asset).exit_code == 0
+
+
+def test_commands_name_a_pyproject_file_that_cannot_be_read(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its module, they would use the lake of the environment."""
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text("[tool.dg.project\n")
+    assert "cannot read pyproject.toml: " in error_line(user.run(*PUBLISHED))
+    assert not user.lake.exists()
