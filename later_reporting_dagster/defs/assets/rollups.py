@@ -1,7 +1,6 @@
 """The rollups, organic beside paid: by day, week and month, and over rolling windows that end with the newest day.
 
-Weekly and monthly rollups are computed from `post_metrics_daily`, because they count each post once. Their declared
-upstream is `organic_paid_daily`, so they are updated after it.
+Weekly and monthly rollups are computed from `post_metrics_daily`, not from days, because they count each post once.
 """
 
 from collections.abc import Iterator, Sequence
