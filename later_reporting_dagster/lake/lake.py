@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import chain, groupby
@@ -66,6 +66,7 @@ class WriteResult:
         content_hash: the hash of the rows, see `content_hash_of`; for a file that is not a table, the SHA-256 of its
             bytes.
         changed: False if the file already had the same rows (or bytes), so it was not written.
+        key_values: the metadata that the file has, which is that of an earlier write if it was not written.
     """
 
     url: str
@@ -73,6 +74,7 @@ class WriteResult:
     bytes: int
     content_hash: str
     changed: bool
+    key_values: Mapping[str, str] = field(default_factory=dict)
 
 
 WriteOutcome = WriteResult | LakeUnavailable | ReplacementRejected
@@ -343,9 +345,12 @@ class Lake:
                 except FileDamaged:
                     pass  # no stored rows to compare with
             if data is None or changed:
-                key_values = {**metadata, **_first_fetch(data)}
+                key_values: Mapping[str, str] = {**metadata, **_first_fetch(data)}
                 data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
-            results[key] = WriteResult(self.storage.location(path), rows.num_rows, len(data), content_hash, changed)
+            else:
+                key_values = parse_metadata(data).key_values
+            location = self.storage.location(path)
+            results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, changed, key_values)
         failed = self.storage.write_all(new_files)
         return results | {key: failed[path] for key, path in paths.items() if path in failed}
 

@@ -11,6 +11,7 @@ from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimi
 from later_reporting_dagster.defs.assets.fetched_days import day_version
 from later_reporting_dagster.defs.events import combined_failure, interrupts_delayed, preview
 from later_reporting_dagster.ingest.result_stream import Progress
+from later_reporting_dagster.lake.parquet_file import FileMetadata
 
 
 def test_failure_limits_the_partitions_it_lists() -> None:
@@ -79,5 +80,14 @@ def test_progress_counts_events_and_tells_what_to_log() -> None:
 
 
 def test_day_version_distinguishes_instances_from_content() -> None:
-    days = [{"a": "b", "c": "d"}, {"a": "b c d"}, {"a": "x"}, {"b": "x"}, {"a\nb": "x"}]
+    def file(content_hash: str, fetched_at: str = "1") -> FileMetadata:
+        return FileMetadata(1, content_hash, {"fetched_at": fetched_at})
+
+    days: list[dict[str | None, FileMetadata]] = [
+        {"a": file("b"), "c": file("d")},
+        {"a": file("b"), "c": file("d", "2")},
+        {"a": file("b c d")},
+        *({name: file("x")} for name in ("a", "b", "a\nb", None, "None")),
+    ]
     assert len({*map(day_version, days)}) == len(days)
+    assert day_version(dict(reversed(days[0].items()))) == day_version(days[0])

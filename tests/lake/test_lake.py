@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -42,8 +43,10 @@ def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> 
     assert metadata.key_values == {"fetched_at": "first"}
     assert metadata.content_hash == content_hash_of(rows())
     size = lake.file_versions("posts")[DAY].bytes
-    assert first == WriteResult(lake.url("posts", DAY), 20, size, metadata.content_hash, changed=True)
-    assert again == WriteResult(lake.url("posts", DAY), 20, size, metadata.content_hash, changed=False)
+    assert first == WriteResult(
+        lake.url("posts", DAY), 20, size, metadata.content_hash, changed=True, key_values={"fetched_at": "first"}
+    )
+    assert again == replace(first, changed=False)
 
 
 def test_write_all_returns_the_results_of_single_writes(lake: Lake) -> None:
@@ -59,9 +62,10 @@ def test_write_all_returns_the_results_of_single_writes(lake: Lake) -> None:
     versions = lake.file_versions("posts")
     assert written == {
         each: WriteResult(
-            lake.url("posts", each), table.num_rows, versions[each].bytes, content_hash_of(table), each != same
+            lake.url("posts", each), table.num_rows, size, content_hash_of(table), each != same, of_file.key_values
         )
         for each, table in tables.items()
+        if (size := versions[each].bytes) and (of_file := stored[each])
     }
     assert [of_file.key_values for each in (same, other, new) if (of_file := stored[each])] == [{}, metadata, metadata]
     assert all(lake.read("posts", [each], schema=POSTS_SCHEMA).equals(table) for each, table in tables.items())

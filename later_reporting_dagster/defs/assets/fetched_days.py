@@ -21,6 +21,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.result_stream import Progress, stream
 from later_reporting_dagster.lake import Column, Partition, WriteResult
+from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.rollups.rollup_tables import Cadence
@@ -220,7 +221,7 @@ class FetchRun:
         log_materialization(
             self._context,
             files.day,
-            data_version=day_version({name: file.content_hash for name, file in of_day.items()}),
+            data_version=day_version(of_day),
             metadata={
                 "dagster/partition_row_count": sum(file.rows for file in of_day.values()),
                 "dagster/uri": self.lake.day_url(self._table_name, files.day),
@@ -235,12 +236,11 @@ class FetchRun:
         )
 
 
-def day_version(content_hashes: Mapping[str | None, str]) -> str:
-    """Return the data version of a day: a SHA-256 of the content hashes of all its files, by instance id.
+def day_version(files: Mapping[str | None, WriteResult | FileMetadata]) -> str:
+    """Return the data version of a day: a SHA-256 of the content of all its files, and of when it was first fetched.
 
-    If one file has the rows of all instances, the version is its content hash.
+    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
+    without them has to follow.
     """
-    if None in content_hashes:
-        return content_hashes[None]
-    lines = [f"{instance_id!a} {content_hashes[instance_id]}\n" for instance_id in sorted(map(str, content_hashes))]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = [f"{name!a} {file.content_hash} {file.key_values.get(FETCHED_AT)}\n" for name, file in files.items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
