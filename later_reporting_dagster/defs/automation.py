@@ -44,8 +44,6 @@ _NOT_FINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
-# Conditions
-
 
 def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
     """Return the condition: materialize a partition when upstream data has changed, or when it is missing.
@@ -154,9 +152,6 @@ def build_automation(
     }
 
 
-# Jobs and schedules
-
-
 def posts_job_name(settings: ComponentSettings) -> str:
     return f"{settings.name}_posts"
 
@@ -211,9 +206,6 @@ def _compaction_job(settings: ComponentSettings) -> dg.JobDefinition:
     return compaction
 
 
-# The sensor that follows an upgrade
-
-
 def _code_versions_sensor(settings: ComponentSettings, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
     """Return the sensor: materializes again what another version of this package has written.
 
@@ -256,9 +248,6 @@ def _code_versions_sensor(settings: ComponentSettings, keys: Sequence[dg.AssetKe
             yield dg.RunRequest(run_key=f"{versions} {max(unpartitioned.values())}", asset_selection=[*unpartitioned])
 
     return code_versions_sensor
-
-
-# The sensor that fetches missing files
 
 
 def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorDefinition:
