@@ -41,7 +41,6 @@ WITHOUT_PARTITIONS = {*WINDOWS, REPORT, INSTANCES, COVERAGE}
 # The first week and month; they begin before the first daily partition.
 WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 1)
 EVERY_DAY = set(DAYS)
-DAILY_CHECKS = {"newest_due_day_is_present", "every_instance_is_still_listed"}
 
 
 @dataclass
@@ -56,18 +55,12 @@ class Automation:
         result = self._evaluate()
         found = [self._days(result, asset) for asset in assets or (ROLLUP,)]
         unpartitioned = sum(result.get_num_requested(asset_key(asset)) for asset in WITHOUT_PARTITIONS)
-        requested = sum(each.true_subset.size for each in result.results if isinstance(each.key, dg.AssetKey))
-        assert requested == sum(map(len, found)) + unpartitioned
+        assert result.total_requested == sum(map(len, found)) + unpartitioned
         return found if assets else found[0]
 
     def tick_unpartitioned(self, *assets: str) -> set[str]:
-        """Return which of the assets are requested; the daily checks of an asset must be requested with it."""
         result = self._evaluate()
-        requested = {each.key for each in result.results if not each.true_subset.is_empty}
-        for check in self.project.defs.resolve_asset_graph().asset_check_keys:
-            if check.asset_key in map(asset_key, assets) and check.name in DAILY_CHECKS:
-                assert (check in requested) == (check.asset_key in requested)
-        return {asset for asset in assets if asset_key(asset) in requested}
+        return {asset for asset in assets if result.get_num_requested(asset_key(asset))}
 
     def _days(self, result: Any, asset: str) -> set[date]:
         return {date.fromisoformat(str(key)) for key in result.get_requested_partitions(asset_key(asset))}

@@ -237,7 +237,7 @@ class FetchRun:
 
 
 def day_version(files: Mapping[str | None, WriteResult | FileMetadata]) -> str:
-    """Return the data version of a day: a SHA-256 of the content of all its files, and of when it was first fetched.
+    """Return the data version of a day: a SHA-256 of the content of all its files, and of when that was fetched.
 
     The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
     without them has to follow.

@@ -82,15 +82,9 @@ def build_asset_checks(
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
     """Return the checks of tables as one step; any subset can be run. `deps` are other tables that they read."""
+    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(settings.due_cron)
     keys = {name: settings.asset_key(name) for name in checks}
     first_key = next(iter(keys.values()))
-    condition: Any = dg.AutomationCondition
-    # Dagster leaves a check with a condition out of a run that it requests for the asset, unless it is requested, too.
-    daily = {
-        name: condition.cron_tick_passed(settings.due_cron)
-        | condition.asset_matches(key, condition.will_be_requested())
-        for name, key in keys.items()
-    }
 
     @dg.multi_asset_check(
         name=step or f"{settings.op_name(next(iter(checks)))}_checks",
@@ -100,7 +94,7 @@ def build_asset_checks(
                 asset=keys[name],
                 description=check.description,
                 additional_deps=[settings.asset_key(dep) for dep in deps],
-                automation_condition=daily[name] if check.is_daily else None,
+                automation_condition=at_due_hour if check.is_daily else None,
             )
             for name, of_table in checks.items()
             for check in of_table
