@@ -12,6 +12,7 @@ from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import rollups
+from later_reporting_dagster.defs.assets.fetched_days import FetchRun
 from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
@@ -121,6 +122,26 @@ def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
     # An unchanged day with all its files triggers nothing.
     assert_success(project.fetch(RAW))
     assert automation.tick() == set()
+
+
+def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_day(
+    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    project.run(INSTANCES)
+    project.fetch(RAW, instances=[*INSTANCE_IDS[1:]])
+    assert automation.tick() == EVERY_DAY
+    project.roll_up(ROLLUP)
+    automation.tick()
+    with monkeypatch.context() as killed:
+        killed.setattr(FetchRun, "_log_day", kill)
+        assert not project.fetch(RAW, only_missing=True).success
+    assert automation.tick() == set()
+    assert project.data_versions(project.fetch(RAW, only_missing=True)).keys() == {*map(str, DAYS)}
+    assert automation.tick() == EVERY_DAY
+    assert not project.data_versions(project.fetch(RAW, only_missing=True))
 
 
 def test_failed_rollup_is_requested_again_only_when_posts_change(

@@ -15,7 +15,7 @@ from pydantic import Field
 from later_reporting_dagster.client import ClientEvent, LaterClient
 from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
 from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.events import combined_failure, log_materialization, preview
+from later_reporting_dagster.defs.events import combined_failure, log_materialization, newest_materializations, preview
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
@@ -173,11 +173,7 @@ class FetchRun:
             files.add(result)
             if not files.pending:
                 self._log_day(self._days.pop(files.day))
-        # Days that Dagster does not know although they have all files, because a run was killed or is new.
-        known = self._context.instance.get_materialized_partitions(self._context.asset_key)
-        for files in self._days.values():
-            if not files.pending and str(files.day) not in known:
-                self._log_day(files)
+        self._log_unfetched_days()
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
             f" {self._days_materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
@@ -203,6 +199,22 @@ class FetchRun:
     def _notify(self) -> None:
         if self._listener is not None:
             self._listener(self._progress)
+
+    def _log_unfetched_days(self) -> None:
+        """Log the days without a file to fetch of which Dagster does not know all files.
+
+        Files of the lake may be those of a run that was killed before it logged their day, or of an earlier instance of
+        Dagster.
+        """
+        if not self._days:  # as after a run that is not limited to missing files
+            return
+        known: dict[str | None, Any] = {}
+        for record in newest_materializations(self._context.instance, self._context.asset_key):
+            if event := record.asset_materialization:
+                known[event.partition] = event.metadata.get("instances", dg.MetadataValue.null()).value
+        for files in self._days.values():
+            if known.get(str(files.day), 0) not in (None, len(files.present)):
+                self._log_day(files)
 
     def _log_day(self, files: _Day) -> None:
         """Log the materialization of a day, unless all of its requested files failed."""
