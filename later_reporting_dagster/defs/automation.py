@@ -1,6 +1,7 @@
 """Automation: when assets are updated by themselves, the jobs, their schedules, and the sensors."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import (
     code_version_of,
+    logged_instances,
     newest_materializations,
     preview,
     table_result,
@@ -271,6 +273,7 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
         try:
             listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             lake, configured = later.lake(), later.configured_instances()
+            instances = configured or listed
             rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
             written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
@@ -282,13 +285,19 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
         missing: dict[str, set[date]] = {}
         for table_name in RAW_NAMES:
             if table_name in settings.tables:
-                for name, lacking in missing_days(days, configured or listed, files[table_name]).items():
+                for name, lacking in missing_days(days, instances, files[table_name]).items():
                     missing.setdefault(name, set()).update(lacking)
+                # Days with files that a killed run has written, but not logged: any pair makes the next run log them.
+                logged = logged_instances(context.instance, settings.asset_key(table_name))
+                counts = Counter(file.day for file in files[table_name])
+                unlogged = {day for day in days if counts[day] > logged.get(str(day), 0)}
+                if unlogged and instances:
+                    missing.setdefault(instances[0], set()).update(unlogged)
         cursor = parse_cursor(context.cursor)
         requested, after = plan_requests(
             {name: sorted(lacking) for name, lacking in missing.items()},
             cursor,
-            instances=configured or listed,
+            instances=instances,
             days_in_progress=_days_in_progress(context.instance, settings),
             today=now.date(),
         )

@@ -5,6 +5,7 @@ partitioned assets log an `AssetMaterialization` per written partition, and at t
 `already_logged`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
@@ -94,6 +95,13 @@ def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> I
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])
         yield from instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records
+
+
+def logged_instances(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, Any]:
+    """Return how many instances each day had when it was logged last; infinite if its file has the rows of all."""
+    events = [record.asset_materialization for record in newest_materializations(instance, key)]
+    all_instances = dg.MetadataValue.float(math.inf)
+    return {event.partition: event.metadata.get("instances", all_instances).value for event in events if event}
 
 
 def code_version_of(record: dg.EventLogRecord) -> str | None:

@@ -1,7 +1,7 @@
 """The sensor that fetches missing files of any age: what it requests, and how often."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -70,10 +70,18 @@ def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessR
     return project.run_job("later_posts", tags=request.tags, config=request.run_config)
 
 
-def write_empty(project: Project, days: Sequence[date] = DAYS, instances: Iterable[str] = INSTANCE_IDS) -> None:
-    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in instances}
+def write_empty(project: Project, days: Sequence[date] = DAYS) -> None:
+    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
     for asset in RAW_ASSETS:
         project.lake.write_all(asset, files)
+
+
+def log(project: Project, days: Sequence[date] = DAYS) -> None:
+    """Log days with the files of all instances, as the runs that write them do."""
+    for asset, day in product(RAW_ASSETS, days):
+        metadata = {"instances": len(INSTANCE_IDS)}
+        event = dg.AssetMaterialization(asset_key(asset), partition=str(day), metadata=metadata)
+        project.instance.report_runless_asset_event(event)
 
 
 def remove(project: Project, days: Sequence[date], instances: Sequence[str]) -> None:
@@ -119,14 +127,27 @@ def test_sensor_fetches_missing_files_of_configured_instances_without_the_asset_
 
 def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
     write_empty(project)
+    log(project)
     for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
         data = tick(project, cursor=cursor)
         assert not data.run_requests
         assert json.loads(data.cursor or "") == {"instances": list(INSTANCE_IDS), "attempts": []}
 
 
+def test_sensor_requests_days_with_files_that_a_killed_run_has_not_logged(project: Project) -> None:
+    write_empty(project)
+    log(project, DAYS[1:])
+    first = tick(project, cursor=ALL_INSTANCES)
+    assert requested_days(first) == {INSTANCE_IDS[0]: [str(DAYS[0])]}
+    run = execute(project, first)
+    assert_success(run)
+    assert {each for each in project.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, [str(DAYS[0])])}
+    assert not tick(project, cursor=first.cursor).run_requests
+
+
 def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
     write_empty(project)
+    log(project)
     remove(project, DAYS[:2], ["007"])
     running = project.start("posts_published", days=DAYS[1:])
     first = tick(project, cursor=ALL_INSTANCES)
@@ -264,7 +285,9 @@ def complete(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatc
         write_empty(project, MANY_DAYS)
         return project.run("instances").success
 
-    return fill_once(project.configured(start_date=MANY_DAYS[0]), module_lake, fill)
+    filled = fill_once(project.configured(start_date=MANY_DAYS[0]), module_lake, fill)
+    log(filled, MANY_DAYS)
+    return filled
 
 
 def missing_files(project: Project) -> dict[str, tuple[bool, str, int]]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from later_reporting_dagster.client import ClientEvent, LaterClient
 from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
 from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.events import combined_failure, log_materialization, newest_materializations, preview
+from later_reporting_dagster.defs.events import combined_failure, log_materialization, logged_instances, preview
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
@@ -208,12 +208,9 @@ class FetchRun:
         """
         if not self._days:  # as after a run that is not limited to missing files
             return
-        known: dict[str | None, Any] = {}
-        for record in newest_materializations(self._context.instance, self._context.asset_key):
-            if event := record.asset_materialization:
-                known[event.partition] = event.metadata.get("instances", dg.MetadataValue.null()).value
+        logged = logged_instances(self._context.instance, self._context.asset_key)
         for files in self._days.values():
-            if known.get(str(files.day), 0) not in (None, len(files.present)):
+            if len(files.present) > logged.get(str(files.day), 0):
                 self._log_day(files)
 
     def _log_day(self, files: _Day) -> None:
