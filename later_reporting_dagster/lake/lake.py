@@ -20,7 +20,7 @@ from later_reporting_dagster.lake.parquet_file import (
     content_hash_of,
     damaged_file_error,
     from_parquet,
-    has_content,
+    metadata_if_content,
     parse_metadata,
     read_stored_rows,
     to_parquet,
@@ -335,8 +335,8 @@ class Lake:
                 results[key] = data
                 continue
             rows, content_hash = tables[key], content_hashes[key]
-            changed = data is None or not has_content(data, content_hash)
-            if data is not None and changed and check is not None:
+            same = None if data is None else metadata_if_content(data, content_hash)
+            if data is not None and same is None and check is not None:
                 try:
                     check(key, from_parquet(data, schema=rows.schema, only_stored=True), rows)
                 except ReplacementRejected as rejection:
@@ -344,13 +344,11 @@ class Lake:
                     continue
                 except FileDamaged:
                     pass  # no stored rows to compare with
-            if data is None or changed:
-                key_values: Mapping[str, str] = {**metadata, **_first_fetch(data)}
+            key_values = {**metadata, **_first_fetch(data)} if same is None else same.key_values
+            if data is None or same is None:
                 data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
-            else:
-                key_values = parse_metadata(data).key_values
             location = self.storage.location(path)
-            results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, changed, key_values)
+            results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, same is None, key_values)
         failed = self.storage.write_all(new_files)
         return results | {key: failed[path] for key, path in paths.items() if path in failed}
 

@@ -106,12 +106,16 @@ def parse_metadata(data: bytes) -> FileMetadata:
     return FileMetadata(footer.num_rows, content_hash, key_values)
 
 
-def has_content(data: bytes, content_hash: str) -> bool:
-    """Return whether a file was written with the rows of this hash, and can be read: each page matches its checksum."""
+def metadata_if_content(data: bytes, content_hash: str) -> FileMetadata | None:
+    """Return the metadata of a file that was written with the rows of this hash, and whose pages match their checksums.
+
+    None if it has other rows, or is damaged.
+    """
     try:
-        return parse_metadata(data).content_hash == content_hash and read_stored_rows(data) is not None
+        metadata = parse_metadata(data)
+        return metadata if metadata.content_hash == content_hash and read_stored_rows(data) is not None else None
     except FileDamaged:
-        return False
+        return None
 
 
 def content_hash_of(rows: pa.Table) -> str:

@@ -116,7 +116,7 @@ def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
     project.roll_up(ROLLUP, days=[DAYS[1]])
     assert automation.tick() == set()
 
-    # The day has the same posts, and so the same data version, as before.
+    # The day has the same posts as before.
     assert_success(project.fetch(RAW, only_missing=True, days=[DAYS[1]]))
     assert [automation.tick() for _ in range(2)] == [{DAYS[1]}, set()]
     # An unchanged day with all its files triggers nothing.

@@ -296,7 +296,13 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
 
 
 def test_changed_metric_selection_is_no_restatement(project: Project) -> None:
+    def content_hash() -> str:
+        file = project.lake.read_metadata(METRICS_ASSET, Partition(FIRST_DAY, "instance_000"))
+        assert file is not None
+        return file.content_hash
+
     fetch_metrics(project, "")
+    by_default = content_hash()
     for metrics in ("all", "likes, reach, saves"):
         found, version = fetch_metrics(project, metrics)
         assert found["files_changed"] == 1
@@ -305,3 +311,5 @@ def test_changed_metric_selection_is_no_restatement(project: Project) -> None:
     found, same_version = fetch_metrics(project, "saves,reach,likes")
     assert (found["files_changed"], same_version) == (0, version)
     assert files(project.root) == before
+    fetch_metrics(project, "")
+    assert content_hash() == by_default
