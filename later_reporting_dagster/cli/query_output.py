@@ -108,15 +108,16 @@ def to_format(rows: pa.Table, format_: str) -> bytes:
     Raises:
         ValueError: the format cannot hold them.
     """
-    for field in rows.schema:
-        is_interval = pa.types.is_interval(field.type)
-        if {"csv": is_interval or pa.types.is_nested(field.type), "parquet": is_interval}.get(format_):
-            raise ValueError(
-                f"{format_} cannot hold column {field.name} of type {field.type}: use json, or cast it to VARCHAR"
-            )
-    # An object would keep only the last of several columns with one name.
-    if format_ in ("json", "jsonl") and len({*rows.column_names}) < rows.num_columns:
-        raise ValueError(f"{format_} cannot hold columns with the same name: rename all but one, with AS")
+    name = format_.upper()
+    if name in ("JSON", "JSONL"):
+        # An object would keep only the last of several columns with one name.
+        if len({*rows.column_names}) < rows.num_columns:
+            raise ValueError(f"{name} cannot hold columns with the same name: rename all but one, with AS")
+    else:
+        for field in rows.schema:
+            if pa.types.is_interval(field.type) or (name == "CSV" and pa.types.is_nested(field.type)):
+                advice = "use --format json, or cast it to VARCHAR"
+                raise ValueError(f"{name} cannot hold column {field.name} of type {field.type}: {advice}")
     return _FORMATS[format_](rows)
 
 
