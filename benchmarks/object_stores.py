@@ -14,7 +14,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
-from later_reporting_dagster.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, metrics_of
 from tests.object_store_servers import OBJECT_STORES, ObjectStore
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.measurement import CREDENTIALS, PartitionRange
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, serve
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, serve
 
 COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
 

@@ -35,8 +35,8 @@ from benchmarks.markdown_table import Table
 from benchmarks.synthetic_lake import DAYS, FIRST_DAY, write_published_posts
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, SortDirection, SortProperty
-from later_reporting_dagster.endpoint import serve
 from later_reporting_dagster.lake import Lake, partition_path
+from later_reporting_dagster.server import serve
 from tests.services import running_api
 
 POSTS_PERFORMANCE_PATH, TOKEN_PATH = "/v2/posts/performance", "/oauth/token"

@@ -23,9 +23,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import API_VERSIONS, CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.endpoint import Client
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
-from tests.serve.clients import authenticate, days_query, fetch_rows
+from later_reporting_dagster.server import Client
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
+from tests.server.lake_store.clients import authenticate, days_query, fetch_rows
 
 # The same few examples in every run and on any machine. The other settings are all those in which Hypothesis's profile
 # for CI servers differs from its default, so that tests run the same there.

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.endpoint import running_server
+from later_reporting_dagster.server import running_server
 from tests.services import free_port, wait_for_port
 
 BUCKET = "a-bucket"

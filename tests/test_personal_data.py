@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
-from later_reporting_dagster.sandbox import FaultMiddleware, World, running_server
+from later_reporting_dagster.server.sandbox import FaultMiddleware, World, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
 from tests.test_secrets import contents_of
 

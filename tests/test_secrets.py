@@ -39,7 +39,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
 from tests.cli.conftest import environment
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import jwt

@@ -11,8 +11,6 @@ from pydantic.fields import FieldInfo
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
-from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     POST_COLUMNS,
@@ -20,6 +18,8 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     post_columns,
 )
+from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
     BY_CAMPAIGN,

@@ -16,7 +16,7 @@ from later_reporting_dagster.cli.options import yesterday as cli_yesterday
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.rollups.rollup_tables import Cadence
-from later_reporting_dagster.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, files, sandbox_settings, stored_rows
 from tests.defs.conftest import freeze_clock
 

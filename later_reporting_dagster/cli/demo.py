@@ -23,7 +23,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
-from later_reporting_dagster.sandbox import BANNER
+from later_reporting_dagster.server.sandbox import BANNER
 
 # Copied to the demo's DAGSTER_HOME. docs/deploying.md recommends the same file for a laptop.
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")

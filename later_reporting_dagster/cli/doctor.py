@@ -22,10 +22,10 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30

@@ -65,7 +65,7 @@ def instances() -> None:
     instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.ingest.dimensions import current_instances
+    from later_reporting_dagster.quality.instances import current_instances
 
     project = current_project()
     later, settings = project.later, project.settings

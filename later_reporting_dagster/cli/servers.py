@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import click
 from starlette.types import ASGIApp
 
-from later_reporting_dagster import sandbox as sandbox_package
 from later_reporting_dagster.cli.options import FiniteNumber, current_project, prefix_errors_with, yesterday
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.endpoint import Client
-from later_reporting_dagster.endpoint import serve as serve_app
-from later_reporting_dagster.endpoint.http_server import DEFAULT_PORT
-from later_reporting_dagster.endpoint.tokens import parse_clients
+from later_reporting_dagster.server import Client
+from later_reporting_dagster.server import sandbox as sandbox_package
+from later_reporting_dagster.server import serve as serve_app
+from later_reporting_dagster.server.http_server import DEFAULT_PORT
+from later_reporting_dagster.server.tokens import parse_clients
 
 # Both commands import HTTPX and DuckDB themselves, which `--help` does not need.
 
@@ -170,7 +170,7 @@ def serve(
       later-reporting serve
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.client.auth import is_loopback
-    from later_reporting_dagster.serve.app import ServeOptions, lake_app
+    from later_reporting_dagster.server.lake_store.app import ServeOptions, lake_app
 
     known_clients = _all_clients(clients, no_auth=no_auth)
     if no_auth and not is_loopback(host):
@@ -187,7 +187,7 @@ def serve(
     )
     lake = project.later.lake()
     logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("later_reporting_dagster.serve").setLevel(logging.INFO)
+    logging.getLogger("later_reporting_dagster.server.lake_store").setLevel(logging.INFO)
     _serve(lake_app(lake, options), host=host, port=port, comments=[f"Serves {lake.root}"])
 
 

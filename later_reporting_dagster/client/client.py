@@ -65,7 +65,7 @@ class LaterClient:
         >>> import asyncio
         >>> from datetime import date
         >>> from later_reporting_dagster.client import ClientCredentials, RateLimiter
-        >>> from later_reporting_dagster.sandbox import World, create_app, running_server
+        >>> from later_reporting_dagster.server.sandbox import World, create_app, running_server
         >>> day = date(2024, 7, 1)
         >>> async def fetch_day(base_url):
         ...     credentials = ClientCredentials("sandbox-client", "sandbox-secret")

@@ -31,10 +31,10 @@ from later_reporting_dagster.defs.partitions import (
     selected_range,
 )
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import current_instances
-from later_reporting_dagster.ingest.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.instances import current_instances
+from later_reporting_dagster.quality.missing_files import missing_days, parse_cursor, plan_requests
 
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0

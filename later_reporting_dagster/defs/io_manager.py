@@ -13,10 +13,10 @@ from pydantic import Field
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_settings import ComponentSettings, environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame
 from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
+from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 _Frame = TypeVar("_Frame")
 

@@ -42,7 +42,7 @@ from later_reporting_dagster.defs.component_settings import (
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
-from later_reporting_dagster.sandbox import SandboxOptions, demo_sandbox
+from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
 
 # Dagster's mark of a secret.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}

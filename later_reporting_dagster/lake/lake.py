@@ -177,6 +177,12 @@ class Lake:
         """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
         return self._read_file(table_path(table_name), partial(from_parquet, schema=schema))
 
+    def read_intact_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
+        """Read an unpartitioned table that the next refresh replaces; None if its file does not exist or is damaged."""
+        with suppress(FileDamaged):
+            return self.read_table(table_name, schema=schema)
+        return None
+
     def table_exists(self, table_name: str) -> bool:
         """Return whether an unpartitioned table has its file."""
         return bool(self.storage.versions([table_path(table_name)]))

@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.assets.fetched_days import PROGRESS_LISTENER
 from later_reporting_dagster.ingest.result_stream import Progress
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.sandbox import World, create_app
+from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
 from tests.defs.conftest import list_instances, reject_instance

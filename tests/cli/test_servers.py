@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.serve.snapshots import private_folder
+from later_reporting_dagster.server.lake_store.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
 from tests.conftest import files
 from tests.services import WAIT_SECONDS, running_api

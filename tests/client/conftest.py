@@ -5,7 +5,7 @@ import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
-from later_reporting_dagster.endpoint import running_server
+from later_reporting_dagster.server import running_server
 from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, FakeTime, ScriptedApi
 from tests.conftest import Service
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
 from tests.ingest.conftest import run_ingest
 

@@ -21,9 +21,9 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, Lake, campaign_performance_columns, post_columns
+from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES, Cadence
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
 

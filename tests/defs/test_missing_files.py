@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.missing_files import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
+from later_reporting_dagster.quality.missing_files import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.assets.test_instances import stored
 from tests.defs.conftest import (

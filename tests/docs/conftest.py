@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.services import DBT_FOLDER
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
-from later_reporting_dagster.sandbox import World, create_app, running_server, two_years_before
+from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
 from tests.defs.conftest import reject_instance
 from tests.services import WAIT_SECONDS, free_port, wait_until

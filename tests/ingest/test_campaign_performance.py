@@ -25,15 +25,15 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
-from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
+from later_reporting_dagster.server import Client
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
 from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, parameters, problem
 from tests.ingest.conftest import IngestResults, client_of, collect_results
-from tests.serve.clients import authenticate, days_query, fetch_pages, rows_of
+from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
 
 PATH = "/v2/campaigns/performance"
 

@@ -19,8 +19,8 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, D
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
-from later_reporting_dagster.sandbox import World
-from later_reporting_dagster.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox import World
+from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from tests.conftest import DAYS, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, run_ingest
 

@@ -30,7 +30,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, PAGED_WORKERS, FailureTracker
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
 from tests.conftest import (
     DAYS,
     FIRST_DAY,

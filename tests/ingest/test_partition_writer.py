@@ -13,7 +13,7 @@ from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBad
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.quarantine import Quarantine, QuarantineFile
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.sandbox import World, create_app
+from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import (
     DAYS,
     FIRST_DAY,

@@ -23,7 +23,7 @@ from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
-from later_reporting_dagster.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service
 from tests.crash import lake_writers
 from tests.crash.child_process import ChildProcess

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from later_reporting_dagster.contract import CURSOR, PAGED
-from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
+from later_reporting_dagster.server.sandbox import FAULTS, MALFORMATIONS
 from tests.reliability.trial import Trials
 
 POSTS_PER_DAY = 24

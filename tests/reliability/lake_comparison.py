@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
-from later_reporting_dagster.endpoint import Client
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.sandbox import FAULTS_HEADER
+from later_reporting_dagster.server import Client
+from later_reporting_dagster.server.sandbox import FAULTS_HEADER
 from tests.conftest import NO_RATE_LIMIT, expected_stored_row, partition_file, stored_rows
-from tests.serve.clients import authenticate, days_query, fetch_rows
+from tests.server.lake_store.clients import authenticate, days_query, fetch_rows
 
 Row = dict[str, Any]
 TablePartition = tuple[str, Partition]

@@ -6,8 +6,8 @@
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
-from later_reporting_dagster.sandbox.faults import PAGE_FAULTS
+from later_reporting_dagster.server.sandbox import FAULTS, MALFORMATIONS
+from later_reporting_dagster.server.sandbox.faults import PAGE_FAULTS
 from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
 
 pytestmark = pytest.mark.faults

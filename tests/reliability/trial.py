@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasi
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.sandbox import FaultMiddleware, FaultSettings, SandboxOptions, World, running_server
+from later_reporting_dagster.server.sandbox import FaultMiddleware, FaultSettings, SandboxOptions, World, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service
 from tests.ingest.conftest import run_ingest
 from tests.reliability.lake_comparison import (

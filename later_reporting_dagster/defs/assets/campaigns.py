@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.events import already_logged, preview, table_r
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
-from later_reporting_dagster.ingest.dimensions import write_campaigns
+from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,

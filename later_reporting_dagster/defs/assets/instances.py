@@ -14,9 +14,9 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import preview, table_result
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
-from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS, current_instances
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, current_instances
 
 
 def instances_steps(settings: ComponentSettings) -> list[AssetStep]:

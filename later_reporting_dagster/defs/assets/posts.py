@@ -18,10 +18,10 @@ from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import already_logged
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
+from later_reporting_dagster.quality.instances import known_instances
 
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {

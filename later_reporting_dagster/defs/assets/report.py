@@ -14,9 +14,9 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_settings import REPORT, ComponentSettings
 from later_reporting_dagster.defs.events import written_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.coverage import stored_and_expected_files
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.coverage import stored_and_expected_files
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
 from later_reporting_dagster.report.report_page import report_page
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, SINGLE_TABLES

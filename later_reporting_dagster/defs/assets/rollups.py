@@ -25,9 +25,9 @@ from later_reporting_dagster.defs.events import (
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.dimensions import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     PERIOD_TABLES,

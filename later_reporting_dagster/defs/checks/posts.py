@@ -13,15 +13,6 @@ from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.data_quality import (
-    CONTRADICTORY,
-    OF_OTHER_FILES,
-    REPEATED_KEYS,
-    UNREADABLE,
-    find_problems,
-)
-from later_reporting_dagster.ingest.dimensions import known_instances, stored_instances
-from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import (
     INSTANCES_TABLE,
@@ -30,6 +21,15 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
     RawTable,
 )
+from later_reporting_dagster.quality.data_quality import (
+    CONTRADICTORY,
+    OF_OTHER_FILES,
+    REPEATED_KEYS,
+    UNREADABLE,
+    find_problems,
+)
+from later_reporting_dagster.quality.instances import known_instances, stored_instances
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
 ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows share instance, campaign and post.")

@@ -16,7 +16,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
-from later_reporting_dagster.sandbox import World, create_app
+from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
 

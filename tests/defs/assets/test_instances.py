@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.ingest.dimensions import INSTANCES_SCHEMA, known_instances
 from later_reporting_dagster.lake import Partition, posts_table
+from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA, known_instances
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure, freeze_clock, list_instances
 

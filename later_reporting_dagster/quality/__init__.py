@@ -1,0 +1,1 @@
+"""What is missing or wrong in the lake. No requests to the API."""

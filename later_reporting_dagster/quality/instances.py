@@ -1,0 +1,113 @@
+"""The dimension `instances`: which instances are known, with their newest and missing days."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.paths import Partition
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES, Column, schema_of
+from later_reporting_dagster.quality.missing_files import missing_days
+
+
+def _columns() -> Iterable[Column]:
+    yield Column("instance_id", "string", nullable=False, description="The Later instance; the row key")
+    yield Column("first_seen", "date32[day]", True, "The first UTC day on which the API listed it; null if never")
+    yield Column("last_seen", "date32[day]", True, "The last UTC day on which the API listed it; null if never")
+    yield Column("listed_now", "bool", False, "Whether the API listed it when this table was last refreshed")
+    yield Column(
+        "expected_now",
+        "bool",
+        True,
+        "Whether it should have a file for every day: it is in LATER_INSTANCE_IDS or, if that is not set, listed",
+    )
+    for table in RAW_TABLES:
+        yield Column(
+            f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
+        )
+        yield Column(
+            f"{table.name}_missing_days",
+            "int64",
+            False,
+            f"Days from the start date to the newest due day without a file in {table.name}; 0 if it is not expected",
+            unit="days",
+        )
+
+
+INSTANCE_COLUMNS = tuple(_columns())
+INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
+
+
+def instances_table(
+    listed: Collection[str],
+    *,
+    configured: Collection[str],
+    previous: pa.Table | None,
+    present: Mapping[str, Sequence[Partition]],
+    days: Sequence[date],
+    today: date,
+) -> pa.Table:
+    """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
+
+    Args:
+        configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
+        days: the days that every expected instance should have a file for.
+    """
+    previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
+    expected = configured or listed
+    missing = {name: missing_days(days, expected, partitions) for name, partitions in present.items()}
+    newest: dict[str, dict[str | None, date]] = {
+        name: {each.instance_id: each.day for each in sorted(partitions)} for name, partitions in present.items()
+    }
+    rows = []
+    for instance_id in sorted({*listed, *expected, *previous_rows, *chain(*newest.values())}):
+        is_listed = instance_id in listed
+        before = previous_rows.get(instance_id, {"first_seen": None, "last_seen": None})
+        row = {
+            "instance_id": instance_id,
+            "first_seen": before["first_seen"] or (today if is_listed else None),
+            "last_seen": today if is_listed else before["last_seen"],
+            "listed_now": is_listed,
+            "expected_now": instance_id in expected,
+        }
+        for name in present:
+            row[f"{name}_newest_day"] = newest[name].get(instance_id)
+            row[f"{name}_missing_days"] = len(missing[name].get(instance_id, ()))
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
+
+
+def current_instances(
+    lake: Lake, listed: Collection[str], *, configured: Collection[str], days: Sequence[date], today: date
+) -> tuple[pa.Table, dict[str, list[Partition]]]:
+    """Return the dimension as of now, without writing it, and the partitions that have a file, by raw table."""
+    files = {raw_table.name: lake.partitions(raw_table.name) for raw_table in RAW_TABLES}
+    rows = instances_table(
+        listed, configured=configured, previous=stored_instances(lake), present=files, days=days, today=today
+    )
+    return rows, files
+
+
+def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the instances that should be in the lake, without a request to the API.
+
+    These are the configured instances. If none are given, they are the instances that the stored dimension marks as
+    expected; if the dimension does not exist yet, the instances with a file in a raw table.
+    """
+    if configured:
+        return tuple(configured)
+    if (stored := stored_instances(lake)) is not None:
+        return tuple(stored.filter(pc.field("expected_now"))["instance_id"].to_pylist())
+    return tuple(sorted(instances_with_files(lake)))
+
+
+def instances_with_files(lake: Lake) -> set[str]:
+    return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
+
+
+def stored_instances(lake: Lake) -> pa.Table | None:
+    """Return the dimension as last written; see `Lake.read_intact_table`."""
+    return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)

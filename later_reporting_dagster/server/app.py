@@ -1,0 +1,288 @@
+"""The routes of the API as an ASGI application over a store."""
+
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import msgspec
+from msgspec.structs import replace
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from later_reporting_dagster.client.auth import is_loopback
+from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    INSTANCES_PATH,
+    POSTS_PERFORMANCE_PATH,
+    TOKEN_PATH,
+    ApiVersion,
+)
+from later_reporting_dagster.server.query_parameters import (
+    CampaignsQuery,
+    PostsQuery,
+    parse_campaign_performance_query,
+    parse_campaigns_query,
+    parse_instances_query,
+    parse_posts_query,
+)
+from later_reporting_dagster.server.responses import (
+    PageRequest,
+    ProblemError,
+    bad_request,
+    json_response,
+    page_body,
+    problem_response,
+)
+from later_reporting_dagster.server.tokens import Client, Tokens
+
+_MAX_BODY_BYTES = 16_384  # credentials take a few hundred
+_ANYONE = Client("", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        instance_ids: Instances that it can access; None: all.
+        session: Identifies the token, or the address of a client without one: a pagination belongs to one session.
+    """
+
+    instance_ids: tuple[str, ...] | None
+    session: str
+
+    def instances(self, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Return the instances of a query, None for all; raise the 403 if the caller cannot access one of them."""
+        if self.instance_ids is None:
+            return requested
+        if forbidden := set(requested or ()) - set(self.instance_ids):
+            raise forbidden_instances(forbidden)
+        return self.instance_ids if requested is None else requested
+
+
+def forbidden_instances(instance_ids: Iterable[str]) -> ProblemError:
+    detail = f"these credentials cannot access {', '.join(sorted(instance_ids))}"
+    return ProblemError(HTTPStatus.FORBIDDEN, detail)
+
+
+class PostStore(Protocol):
+    """The data behind a server, which the sandbox's synthetic world and the lake implement.
+
+    Queries have only instances that the caller can access. Methods raise `ProblemError`: 400 for a metric that a query
+    cannot have, 403 for an instance that does not exist, and the problem of a route that the store does not serve.
+    """
+
+    async def instance_ids(self) -> Sequence[str]: ...
+
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response: ...
+
+    async def campaigns_page(
+        self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
+    ) -> Response: ...
+
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A limit of the requests of an IP address in a sliding window (docs/api.md, "Rate limit")."""
+
+    requests: int
+    window_seconds: float
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"X-Ratelimit-Limit": str(self.requests), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
+
+
+class RateLimitMiddleware:
+    """Rejects requests beyond a rate limit, and adds the rate-limit headers to every response.
+
+    Token requests count; rejected requests do not, so that a client that waits for the window is always admitted.
+
+    Args:
+        delay: Awaited before each admitted request; None: no delay.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: RateLimit,
+        clock: Callable[[], float],
+        delay: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
+        # When requests of each address were admitted. Addresses are in the order of their newest request.
+        self._admitted: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
+
+        if not self._admit(scope):
+            await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
+            return
+        if self._delay is not None:
+            await self._delay()
+        await self._app(scope, receive, send_with_headers)
+
+    def _admit(self, scope: Scope) -> bool:
+        client, now = scope.get("client"), self._clock()
+        address, expired = client[0] if client else "", now - self._limit.window_seconds
+        self._admitted[address] = admitted = self._admitted.pop(address, deque())
+        while admitted and admitted[0] <= expired:
+            admitted.popleft()
+        # Otherwise a client with many addresses could fill the memory.
+        while (oldest := next(iter(self._admitted))) != address and self._admitted[oldest][-1] <= expired:
+            del self._admitted[oldest]
+        if len(admitted) >= self._limit.requests:
+            return False
+        admitted.append(now)
+        return True
+
+
+def create_app(
+    store: PostStore,
+    *,
+    tokens: Tokens | None,
+    rate_limit: RateLimit,
+    api_version: Callable[[str], ApiVersion],
+    clock: Callable[[], float],
+    delay: Callable[[], Awaitable[None]] | None = None,
+    lifespan: Lifespan[Starlette] | None = None,
+) -> Starlette:
+    """Return the routes of the API as an ASGI application.
+
+    Args:
+        tokens: None: requests need no token, but a loopback address or `localhost` as their host.
+        api_version: Return the API version of a request when it arrives, given its query string.
+        clock: Return seconds since the epoch, for tokens and the rate limit.
+        delay: Awaited before each admitted request.
+    """
+    handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            # Starlette tries one route after the other, and most requests are for posts.
+            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
+            Route(TOKEN_PATH, handlers.token, methods=["POST"]),
+            Route(INSTANCES_PATH, handlers.instances),
+            Route(CAMPAIGNS_PATH, handlers.campaigns),
+            Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
+        ],
+        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay)],
+        exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
+    client_id: str
+    client_secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handlers:
+    """Request handlers of the routes; see `create_app`."""
+
+    store: PostStore
+    tokens: Tokens | None
+    api_version: Callable[[str], ApiVersion]
+    clock: Callable[[], float]
+
+    async def token(self, request: Request) -> Response:
+        try:
+            credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
+            raise bad_request("the body must be a JSON object with the strings clientId and clientSecret") from None
+        token = "no.token.needed"
+        if self.tokens is not None:
+            token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
+        return json_response({"jwt": token})
+
+    async def instances(self, request: Request) -> Response:
+        caller = self._authorize(request)
+        page = parse_instances_query(*self._query(request))
+        instance_ids = caller.instance_ids if caller.instance_ids is not None else await self.store.instance_ids()
+        return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
+
+    async def posts_performance(self, request: Request) -> Response:
+        caller = self._authorize(request)
+        query, page = parse_posts_query(*self._query(request))
+        query = replace(query, instance_ids=caller.instances(query.instance_ids))
+        return await self.store.posts_page(query, page, caller)
+
+    async def campaigns(self, request: Request) -> Response:
+        caller = self._authorize(request)
+        instance_ids, page = parse_campaigns_query(*self._query(request))
+        return await self.store.campaigns_page(caller.instances(instance_ids), page, caller)
+
+    async def campaigns_performance(self, request: Request) -> Response:
+        caller = self._authorize(request)
+        query, page = parse_campaign_performance_query(*self._query(request))
+        posts = replace(query.posts, instance_ids=caller.instances(query.posts.instance_ids))
+        return await self.store.campaign_performance_page(replace(query, posts=posts), page, caller)
+
+    def _query(self, request: Request) -> tuple[str, ApiVersion]:
+        query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
+        return query_string, self.api_version(query_string)
+
+    def _authorize(self, request: Request) -> Caller:
+        """Return the client of a request; raise the 401 without a valid token."""
+        if self.tokens is None:
+            # Any web page whose name is made to resolve to 127.0.0.1 could send the request (DNS rebinding).
+            if not is_loopback(_host(request)):
+                detail = "without authentication, the host of a URL must be localhost or a loopback address"
+                raise ProblemError(HTTPStatus.FORBIDDEN, detail)
+            client, session = _ANYONE, request.client.host if request.client else ""
+        else:
+            authorization = request.headers.get("authorization", "")
+            client = self.tokens.client_of(authorization, now=self.clock())
+            session = hashlib.sha256(authorization.encode("utf-8", "replace")).hexdigest()
+        request.state.client_id = client.client_id
+        return Caller(instance_ids=client.instance_ids, session=session)
+
+
+def _host(request: Request) -> str:
+    header = request.headers.get("host", "").lower()
+    name, separator, port = header.rpartition(":")
+    return (name if separator and port.isdigit() else header).removeprefix("[").removesuffix("]")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    http = cast(HTTPException, error)
+    problem_type = http.type if isinstance(http, ProblemError) else ""
+    return problem_response(http.status_code, http.detail, problem_type, headers=http.headers)
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    """Return the response to a request that fails because of a bug. Starlette raises the error again, for the log."""
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "an error in this server: see its log")
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the body of a request; respond with 413 if it is larger than any valid one."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body has more than {_MAX_BODY_BYTES} bytes", {"Connection": "close"})
+    return body

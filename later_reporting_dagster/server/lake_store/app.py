@@ -1,0 +1,298 @@
+"""The application of `later-reporting serve`: the routes of the API over a lake, and an access log.
+
+A query is read from the lake once, and its pages from the snapshot of that read.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from urllib.parse import unquote_plus
+
+import msgspec
+from msgspec.structs import replace
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.parameters import (
+    CURSOR,
+    METRICS_MEMBER,
+    PAGED,
+    ApiVersion,
+    SortDirection,
+    SortProperty,
+)
+from later_reporting_dagster.lake import Lake, LakeUnavailable
+from later_reporting_dagster.server.app import Caller, RateLimit, create_app, forbidden_instances
+from later_reporting_dagster.server.lake_store.rows import (
+    CampaignRows,
+    LakeChanged,
+    LakeState,
+    PostRows,
+    Rows,
+    all_instances,
+    unknown_instances,
+    write_snapshot,
+)
+from later_reporting_dagster.server.lake_store.snapshots import (
+    BLOCK_ROWS,
+    TIE,
+    NotWritten,
+    Tables,
+    digest,
+    private_folder,
+    table_name,
+)
+from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
+from later_reporting_dagster.server.responses import (
+    PageRequest,
+    ProblemError,
+    expired_cursor,
+    json_response,
+    page_body,
+    problem_response,
+    unsupported_metrics,
+)
+from later_reporting_dagster.server.tokens import Client, Tokens
+
+MAX_READS = 5
+"""Reads of a query, if files are replaced or removed during each of them."""
+
+WRITES_AT_ONCE = 2
+"""More would need more memory and be no faster; with one, a short query would wait for the longest one."""
+
+MAX_PAGINATIONS = 10_000
+
+# More than the server can do: clients that adapt to the stated limit should not wait.
+_RATE_LIMIT = RateLimit(requests=1_000_000, window_seconds=60.0)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Options of a server of a lake, which the options of the command describe.
+
+    Attributes:
+        clients: Empty: anyone on this machine, without authentication.
+        api_version: None: that which the parameters of a request belong to.
+        metrics: The metrics that the posts in the lake have.
+    """
+
+    clients: tuple[Client, ...] = ()
+    api_version: ApiVersion | None = None
+    strict: bool = False
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    memory_gb: float = 1.0
+    snapshot_gb: float = 8.0
+
+
+def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
+    """Return the routes of the API over a lake, which it does not read before the first request and never writes to."""
+    store = LakeStore(lake, options)
+    app = create_app(
+        store,
+        tokens=Tokens(options.clients) if options.clients else None,
+        rate_limit=_RATE_LIMIT,
+        api_version=lambda query_string: options.api_version or version_of_parameters(query_string),
+        clock=time.time,
+        lifespan=lambda _: store.running(),
+    )
+    app.router.routes.append(Route("/healthz", _health))
+    app.add_exception_handler(LakeUnavailable, _lake_unavailable)
+    return AccessLogMiddleware(app)
+
+
+def version_of_parameters(query_string: str) -> ApiVersion:
+    """Return the API version that the parameters of a request belong to; without any, the paged version."""
+    # Not `parse_qsl`, which decodes the values too.
+    sent = {part.partition("=")[0] for part in query_string.split("&")}
+    names = {name if name.isalnum() else unquote_plus(name).removesuffix("[]") for name in sent}
+    only_with_cursors = {CURSOR.page_size_parameter, CURSOR.page_parameter, METRICS_MEMBER}
+    return PAGED if names.isdisjoint(only_with_cursors) else CURSOR
+
+
+async def _health(request: Request) -> Response:  # noqa: ARG001
+    return json_response({"status": "ok"})
+
+
+async def _lake_unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    _logger.error("%s", error)
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the lake cannot be read: see the log of the server")
+
+
+class AccessLogMiddleware:
+    """Logs who sent a request, its route, status, bytes and milliseconds.
+
+    Nothing else of it: a secret may be anywhere in a request by mistake.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, size, started = 0, 0, time.perf_counter()
+
+        async def count(message: Message) -> None:
+            nonlocal status, size
+            status = message.get("status", status)
+            size += len(message.get("body", b""))
+            await send(message)
+
+        scope.setdefault("state", {})
+        try:
+            await self._app(scope, receive, count)
+        finally:
+            milliseconds = 1000 * (time.perf_counter() - started)
+            address, client_id = (scope.get("client") or ("-",))[0], scope["state"].get("client_id") or "-"
+            route = f"{scope['method']} {scope['path'] if 'endpoint' in scope else '(unknown path)'}"
+            log = "%s %s %s %s %d B %.0f ms"
+            _logger.info(log, address, client_id, route, status or "-", size, milliseconds)
+
+
+class LakeStore:
+    """The `PostStore` of a lake. All methods have to be called in one event loop, while `running`."""
+
+    _tables: Tables
+
+    def __init__(self, lake: Lake, options: ServeOptions) -> None:
+        self._lake = lake
+        self._options = options
+        self._metrics = frozenset(metric.api_name for metric in options.metrics)
+        self._paginations: OrderedDict[str, str] = OrderedDict()  # the snapshot of each
+        self._writes: dict[str, asyncio.Task[str]] = {}
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        max_bytes, memory_gb = self._options.snapshot_gb * 1e9, self._options.memory_gb / (WRITES_AT_ONCE + 1)
+        with (
+            private_folder() as folder,
+            closing(Tables(folder, max_bytes=max_bytes, memory_gb=memory_gb)) as self._tables,
+        ):
+            yield
+
+    async def instance_ids(self) -> Sequence[str]:
+        return await run_in_threadpool(all_instances, self._lake)
+
+    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
+        """Return a page of posts, of the lake as it was when the pagination started."""
+        if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
+            raise unsupported_metrics(unsupported)
+        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
+        order = f'"{query.sort_property}" {query.sort_direction} NULLS LAST, {TIE}'
+        return await self._page(PostRows(unsorted), page, caller, order=order)
+
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+        return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
+
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
+        """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
+        raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
+
+    async def _page(self, rows: Rows, page: PageRequest, caller: Caller, *, order: str) -> Response:
+        number, start = divmod(page.offset, BLOCK_ROWS)
+        key, part = digest(rows), digest(order, number)
+        with self._tables.pinned(key, part):
+            snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
+            block = f"{snapshot}_{part}"
+            total = self._tables.rows.get(snapshot, 0)
+            data = b"[]"
+            if page.offset < total:
+                write_block = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
+                await self._write_once(block, write_block)
+                data = self._tables.read(block, slice(start, start + page.size))
+            # The least recently used tables are removed first: a block before the rows that it can be written from.
+            self._tables.touch(block, snapshot)
+            headers = self._tables.headers.get(snapshot, {})
+        page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
+        return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)
+
+    async def _snapshot(self, rows: Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str) -> str:
+        """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
+
+        A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
+        """
+        uses_cursors = page.api_version.uses_cursors
+        name = table_name(key, page.snapshot) if page.snapshot else None
+        if page.offset and not uses_cursors:
+            name = self._paginations.get(pagination)
+        if name is None:
+            name = await self._current_snapshot(rows, key, caller)
+            if not uses_cursors:
+                self._paginations[pagination] = name
+        # If it is not kept any more, it is the same if the lake is: rows are read in a reproducible order.
+        elif name not in self._tables.rows and await self._current_snapshot(rows, key, caller) != name:
+            if uses_cursors:
+                raise expired_cursor()
+            detail = "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
+            raise ProblemError(HTTPStatus.CONFLICT, detail)
+        if pagination in self._paginations:
+            self._paginations.move_to_end(pagination)
+        if len(self._paginations) > MAX_PAGINATIONS:
+            self._paginations.popitem(last=False)
+        return name
+
+    async def _current_snapshot(self, rows: Rows, key: str, caller: Caller) -> str:
+        for _ in range(MAX_READS):
+            state = await run_in_threadpool(self._inspect, rows, caller)
+            name = table_name(key, state.version)
+            try:
+                name = await self._write_once(name, partial(write_snapshot, rows, self._lake, state, self._tables, key))
+            except LakeChanged:
+                continue
+            self._tables.headers[name] = state.missing
+            return name
+        detail = "files of the lake are replaced faster than they can be read: try again later"
+        raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+    def _inspect(self, rows: Rows, caller: Caller) -> LakeState:
+        """Return the state of the files, if no instance is unknown and, in strict mode, no file is missing."""
+        if caller.instance_ids is None and (unknown := unknown_instances(self._lake, rows.instance_ids or ())):
+            raise forbidden_instances(unknown)
+        state = rows.inspect(self._lake, datetime.now(UTC))
+        if self._options.strict and state.missing:
+            missing = " ".join(f"{name}: {value}" for name, value in state.missing.items())
+            detail = (
+                f"files are missing; run `later-reporting backfill --only-missing --asset {rows.table.name}`, with"
+                f" `--start` and `--end` of these days. {missing}"
+            )
+            # The API has no such error.
+            raise ProblemError(HTTPStatus.CONFLICT, detail)
+        return state
+
+    async def _write_once(self, name: str, write: Callable[[], str]) -> str:
+        """Write a table unless it is there, and return its name. Requests that need the same one share it.
+
+        It goes on if the request that began it is aborted.
+        """
+        if name in self._tables.rows:
+            return name
+        if name not in self._writes:
+            task = self._writes[name] = asyncio.create_task(self._write(write))
+            task.add_done_callback(lambda _: self._writes.pop(name))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
+        return await asyncio.shield(self._writes[name])
+
+    async def _write(self, write: Callable[[], str]) -> str:
+        async with self._writing:
+            try:
+                written = await run_in_threadpool(write)
+            except NotWritten:
+                self._tables.make_room(0)  # the disk may be full of older ones
+                written = await run_in_threadpool(write)
+        self._tables.add(written)
+        return written

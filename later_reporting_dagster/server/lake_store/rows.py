@@ -1,0 +1,333 @@
+"""The rows of a query, read from a lake: their files and what is missing, and how posts and campaigns become JSON."""
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Kind, Metric
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortProperty
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
+from later_reporting_dagster.lake.database import LakeDatabase, open_database, table_files
+from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
+from later_reporting_dagster.quality.missing_files import missing_days
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS, UNIT_COSTS, raw_column
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
+from later_reporting_dagster.rollups.sql_engine import duckdb_macros
+from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, literal, table_name
+from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.responses import ProblemError
+
+_logger = logging.getLogger(__name__)
+
+DAYS_HEADER, INSTANCES_HEADER = "X-Later-Missing-Days", "X-Later-Missing-Instances"
+MAX_LISTED = 100  # keeps the headers short enough for any client
+_VERSION_BYTES = 12
+_LIBRARIES = version("duckdb"), version("later-reporting-dagster")
+_COLUMNS = {metric.api_name: metric.column for metric in METRICS}
+_TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+
+
+# Files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeState:
+    """The files that a query reads.
+
+    Attributes:
+        version: Identifies the versions of the files.
+        partitions: The partitions that exist; None for a table without partitions.
+        missing: Headers that name the days and instances of files that do not.
+    """
+
+    version: bytes
+    partitions: Sequence[Partition] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+class LakeChanged(Exception):  # noqa: N818 - named for what happened
+    """A file was replaced or removed between its listing and its read: inspect the files again."""
+
+
+def version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] | None) -> bytes:
+    """Return a digest of the current versions of the files of a table.
+
+    It also depends on the versions of the libraries that decide the order of equal rows. If the filesystem does not
+    report versions, the digest is random.
+    """
+    paths = sorted(table_files(lake, table, partitions))
+    versions = lake.storage.versions(paths) if paths else {}
+    identities = [(path, versions[path].identity if path in versions else "") for path in paths]
+    if any(identity is None for _, identity in identities):
+        return random_version()
+    text = repr((identities, _LIBRARIES))
+    return hashlib.blake2b(text.encode(), digest_size=_VERSION_BYTES).digest()
+
+
+def random_version() -> bytes:
+    """Return a version that no state of the files has."""
+    return secrets.token_bytes(_VERSION_BYTES)
+
+
+def missing_headers(
+    days: Iterable[date], instance_ids: Collection[str], present: Iterable[Partition]
+) -> Mapping[str, str]:
+    """Return headers that list the days, as ranges, and the percent-encoded instances of which a file is missing."""
+    expected: list[str | None] = [*instance_ids]
+    missing = missing_days(days, expected or [None], present)  # without instances, all days are missing
+    lacking = {day for instance_days in missing.values() for day in instance_days}
+    ranges = [text.replace(" to ", "/") for text in day_ranges(lacking)]
+    instances = [quote(instance_id, safe="") for instance_id in sorted(filter(None, missing))]
+    headers = {DAYS_HEADER: _listed(ranges), INSTANCES_HEADER: _listed(instances)}
+    return {name: value for name, value in headers.items() if value}
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MAX_LISTED])
+    return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
+
+
+def all_instances(lake: Lake) -> list[str]:
+    """Return the ids of the instances that are in the table `instances` or have files, sorted."""
+    return sorted(instances_with_files(lake).union(_listed_instances(lake)))
+
+
+def unknown_instances(lake: Lake, requested: Collection[str]) -> set[str]:
+    """Return the requested instances that neither have files nor are in the table `instances`."""
+    unknown = set(requested).difference(_listed_instances(lake)) if requested else set()
+    # The table may be older than the files, whose listing takes longer.
+    return unknown - instances_with_files(lake) if unknown else unknown
+
+
+def _listed_instances(lake: Lake) -> list[str]:
+    stored = stored_instances(lake)
+    return [] if stored is None else stored["instance_id"].to_pylist()
+
+
+# Rows
+
+
+def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, key: str) -> str:
+    """Write the rows of a query to a table, and return its name.
+
+    DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
+    file has changed at the end, all are read again, each by one access, which is slower.
+    """
+    name = table_name(key, state.version)
+    with suppress(duckdb.Error, OSError):
+        _write(rows, lake, state, tables, name, in_one_access=False)
+        if version_of_files(lake, rows.table, state.partitions) == state.version:
+            return name
+        tables.remove_file(name)
+    name = table_name(key, random_version())
+    _write(rows, lake, state, tables, name, in_one_access=True)
+    return name
+
+
+def _write(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, name: str, *, in_one_access: bool) -> None:
+    with open_database(lake, memory_gb=tables.memory_gb, spill_directory=str(tables.folder)) as database:
+        if in_one_access and lake.storage.native_path("") is not None:
+            database = LakeDatabase(lake, database.connection, is_confined=True)
+        try:
+            database.add_view(rows.table, state.partitions)
+            database.connection.execute(duckdb_macros())
+            database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
+            tables.write_rows(name, rows.sql(in_one_scan=in_one_access), database.connection)
+        except (duckdb.Error, OSError) as error:
+            if not in_one_access:
+                raise
+            if version_of_files(lake, rows.table, state.partitions) != state.version:
+                raise LakeChanged from None
+            raise _unreadable(error, database) from error
+
+
+def _unreadable(error: Exception, database: LakeDatabase) -> ProblemError:
+    """Return why rows cannot be read; reads all files."""
+    detail, cause = "the lake cannot be read: see the log of the server", str(error).strip().partition("\n")[0]
+    for name, failures in database.find_unreadable_files().items():
+        partition, failure = next(iter(failures.items()))
+        what = f"the file of {partition} in {name}" if partition else f"the table {name}"
+        detail, cause = f"{what} cannot be read: materialize it again", str(failure)
+    _logger.error("The lake cannot be read: %s", cause)
+    return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def _json_time(column: str) -> str:
+    """Return SQL for a time in milliseconds, as in the samples of docs/api.md, or in microseconds if it has them."""
+    return (
+        f"strftime({column}, CASE WHEN microsecond({column}) % 1000 = 0 THEN '%Y-%m-%dT%H:%M:%S.%gZ'"
+        " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)"
+    )
+
+
+_FIELDS: Mapping[str, str] = {
+    "campaignId": "campaign_id",
+    "contentImageUrl": "content_image_url",
+    "contentType": "content_type",
+    "contentUrl": "content_url",
+    "creatorId": "creator_id",
+    "instanceId": "instance_id",
+    "postId": "post_id",
+    "postDate": _json_time("post_date"),
+}
+_PROFILE = "creatorProfile"
+_PROFILE_FIELDS: Mapping[str, str] = {
+    "contentType": "creator_content_type",
+    "fullName": "creator_full_name",
+    "handleName": "creator_handle_name",
+    "profileImage": "creator_profile_image",
+    "profileLink": "creator_profile_link",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostRows:
+    """The posts that a query selects. Its sorting is not used: queries that differ only in this have the same rows."""
+
+    query: PostsQuery
+
+    @property
+    def instance_ids(self) -> tuple[str, ...] | None:
+        return self.query.instance_ids
+
+    @property
+    def table(self) -> Table:
+        return Table(RAW_TABLE_NAMES[self.query.basis], post_columns(_metrics_to_read(self.query)))
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:
+        """Return the state of the files. Days that are not over are not expected to have files."""
+        start, end = self.query.start, self.query.end
+        found = lake.partitions(self.table.name, days=days_between(start, end))
+        if self.instance_ids is None:
+            expected = known_instances(lake) or {str(each.instance_id) for each in found}
+        else:
+            expected = set(self.instance_ids)
+            found = [each for each in found if each.instance_id in expected]
+        over = days_between(start, min(end, newest_day(now)))
+        return LakeState(
+            version=version_of_files(lake, self.table, found),
+            partitions=found,
+            missing=missing_headers(over, expected, found),
+        )
+
+    def sql(self, *, in_one_scan: bool) -> str:
+        query, metrics = self.query, _metrics_to_read(self.query)
+        return _TEMPLATES.get_template("posts.sql").render(
+            table=self.table.name,
+            sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
+            in_one_scan=in_one_scan,
+            row_conditions=_conditions("campaign_id", query.campaign_ids),
+            post_conditions=[
+                *_conditions("platform", query.platforms),
+                *_conditions("content_type", query.content_types),
+            ],
+            fields=_fields(query),
+            objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
+            sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
+            channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
+            unit_costs=UNIT_COSTS,
+            counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
+            amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
+            rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
+            unknown=[
+                (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
+                for metric in metrics
+                if not metric.kind.is_additive and metric not in DEFAULT_METRICS
+            ],
+        )
+
+
+def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
+    """Return the metrics to read: those that are served, those that rows can be sorted by, and parts of rates."""
+    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (query.metrics or ()))
+
+
+def _fields(query: PostsQuery) -> list[tuple[str, str]]:
+    has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
+    fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
+    if query.metrics is None:
+        return sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items())
+    requested = {name: _COLUMNS[name] for name in query.metrics}
+    return [*sorted(fields.items()), (METRICS_MEMBER, _object(requested))]
+
+
+def _extended(row: str, unknown: str) -> str:
+    """Return a post as JSON with more fields. A field that is an object in both gets the members of both."""
+    post: dict[str, Any] = json.loads(row)
+    for name, value in json.loads(unknown).items():
+        known = post.get(name)
+        if name == _PROFILE and known is None:
+            known = dict.fromkeys(_PROFILE_FIELDS)
+        if name not in post:
+            post[name] = value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            post[name] = known | value
+    return json.dumps(post, separators=(",", ":"))
+
+
+def _object(members: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"'{name}': {expression}" for name, expression in members.items()) + "}"
+
+
+def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
+    """Return the condition that a column has one of some values; none if all are wanted."""
+    if values is None:
+        return []
+    # A query may have numbers beyond int64, which match nothing.
+    values = [value for value in values if isinstance(value, str) or value.bit_length() < 64]
+    literals = ", ".join(literal(value) if isinstance(value, str) else str(value) for value in values)
+    return [f"{column} IN ({literals})" if literals else "false"]
+
+
+_CAMPAIGN_FIELDS: Mapping[str, str] = {
+    "campaignId": "campaign_id",
+    "campaignName": "campaign_name",
+    "description": "description",
+    "firstPostDate": _json_time("first_post_date"),
+    "instanceId": "instance_id",
+    "lastPostDate": _json_time("last_post_date"),
+    "startDate": _json_time("start_date"),
+    "status": "status",
+}
+_CAMPAIGNS_SQL = f"""
+SELECT
+    CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}",
+    row_number() OVER (ORDER BY instance_id, campaign_id) AS {TIE}
+FROM (SELECT *, CAST(to_json({_object(_CAMPAIGN_FIELDS)}) AS VARCHAR) AS json FROM {CAMPAIGNS_TABLE})
+WHERE listed_now
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRows:
+    """The campaigns of some instances that the API listed when the table was last refreshed; None: of all."""
+
+    instance_ids: tuple[str, ...] | None
+
+    @property
+    def table(self) -> Table:
+        return Table(CAMPAIGNS_TABLE, CAMPAIGN_COLUMNS, is_partitioned=False)
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:  # noqa: ARG002
+        if not lake.table_exists(CAMPAIGNS_TABLE):
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {CAMPAIGNS_TABLE}")
+        return LakeState(version=version_of_files(lake, self.table, None))
+
+    def sql(self, *, in_one_scan: bool) -> str:  # noqa: ARG002
+        return " AND ".join([_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids)])
+
+
+Rows = PostRows | CampaignRows

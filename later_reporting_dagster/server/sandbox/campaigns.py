@@ -1,0 +1,258 @@
+"""The campaigns of the sandbox, as a pure function of a seed, and their performance: sums over the posts of a query."""
+
+from collections.abc import Collection, Mapping
+from datetime import date
+from functools import cached_property
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection, years_later
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
+from later_reporting_dagster.server.responses import JsonObject, PageRequest, page_body
+from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, nulls_last
+from later_reporting_dagster.server.sandbox.synthetic_world import (
+    CAMPAIGNS,
+    CONTENT_TYPES,
+    NOT_AVAILABLE,
+    RATES,
+    IntArray,
+    Keys,
+    World,
+    campaign_ids,
+    campaign_positions,
+    child,
+    json_times,
+    quotient,
+    uniform,
+)
+
+DRAFTS_PER_INSTANCE = 2
+_DRAFT_ID_OFFSET = 17  # between the ids of two campaigns with posts
+
+# A campaign is named for a product and an occasion. An instance has each product once.
+_PRODUCTS = (
+    "Crème Légère", "Trail Runner 3", "Café Olé", "Citrus Fizz", "さくら Matcha", "Mom & Baby Care",
+    "Nachtpflege für Männer", "Nature's Best", "Glow Serum", "Açaí Bowl", "Smart Kettle", "Żubr Outdoor",
+    "Linen Basics", "Pet Snacks",
+)  # fmt: skip
+_OCCASIONS = (
+    "Launch", "Summer Edit", "Holiday Gifting", "Back to School", "Always-On", "Creator Giveaway", "Fête des Mères",
+    "Unboxing", "Brand Ambassadors", "Día del Niño",
+)  # fmt: skip
+_DESCRIPTIONS = (
+    "Awareness: short videos by micro creators.",
+    "Seeding to 150 creators – no fixed deliverables.",
+    "Paid amplification of the best organic posts; the budget is reviewed monthly.",
+    "Goal: “save” rate. Stories with a link, reels without.",
+    None,
+    None,
+)
+
+# Additive metrics: the total that each is a part of, and its mean share in thousandths. Money is in hundredths, so that
+# the share of an amount per conversion is large. `paidRevenue` is not a metric: returns on ad spend come from it.
+_PARTS: Mapping[str, tuple[str, int]] = {
+    "clicks": ("impressions", 12),
+    "paidClicks": ("paidImpressions", 15),
+    "paidInitialPlays": ("paidImpressions", 350),
+    "paidRevenue": ("paidCost", 1_800),
+    "trackingLinksClicks": ("impressions", 8),
+    "trackingLinksConversions": ("trackingLinksClicks", 60),
+    "trackingLinksConversionValue": ("trackingLinksConversions", 4_500_000),
+    "affiliateLinksClicks": ("impressions", 6),
+    "affiliateLinksConversions": ("affiliateLinksClicks", 50),
+    "affiliateLinksSales": ("affiliateLinksConversions", 6_000_000),
+    "affiliateLinksCommissionEarned": ("affiliateLinksSales", 100),
+}
+_SHARES_OF_CAMPAIGNS_WITH_LINKS = {"trackingLinks": 0.6, "affiliateLinks": 0.5}
+
+
+def _campaign(world: World, instance: int, number: int) -> JsonObject:
+    """Return a campaign as `GET /v2/campaigns` does, without the dates of its posts: a draft if it has none.
+
+    It depends only on the seed, the days and the instance of the world. Two instances may have the same names.
+    """
+    instance_key = world.instance_keys[[instance]]
+    key = _campaign_keys(instance_key, np.array([number]))
+    is_draft = number >= CAMPAIGNS
+    campaign_id = int(campaign_ids(np.array([instance]), np.array([number % CAMPAIGNS]))[0])
+    first_product = _index(instance_key, "first product", choices=len(_PRODUCTS))
+    product = _PRODUCTS[(first_product + number) % len(_PRODUCTS)]
+    day_of_year = date.fromordinal(_index(key, "start", choices=365) + 1)
+    start = _latest(day_of_year, world.last_day if is_draft else world.first_day)
+    return {
+        "campaignId": campaign_id + _DRAFT_ID_OFFSET if is_draft else campaign_id,
+        "campaignName": f"{product} – {_OCCASIONS[_index(key, 'occasion', choices=len(_OCCASIONS))]}",
+        "description": _DESCRIPTIONS[_index(key, "description", choices=len(_DESCRIPTIONS))],
+        "firstPostDate": None,
+        "instanceId": world.instance_ids[instance],
+        "lastPostDate": None,
+        "startDate": f"{years_later(start, 1) if is_draft else start}T00:00:00.000Z",
+        "status": "draft" if is_draft else "live",
+    }
+
+
+def _latest(day_of_year: date, day: date) -> date:
+    """Return the last date with the month and day of `day_of_year` that is not after `day`."""
+    same_year = day_of_year.replace(year=day.year)
+    return same_year if same_year <= day else years_later(same_year, -1)
+
+
+def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+    """Return the additive metrics that the API has for campaigns only, by post, and the revenue of paid posts.
+
+    They accrue like the other metrics of a post. Some campaigns have no tracking links, some no affiliate links: these
+    metrics of their posts are not available. Arguments and units are those of `World.metrics`.
+    """
+    posts = world.posts
+    values = world.parts(_PARTS, rows, since=since, until=until)
+    numbers = campaign_positions(posts.campaign_id[rows]) % CAMPAIGNS
+    campaign_keys = _campaign_keys(world.instance_keys[posts.instance[rows]], numbers)
+    for prefix, share_of_campaigns in _SHARES_OF_CAMPAIGNS_WITH_LINKS.items():
+        has_links = uniform(campaign_keys, prefix) < share_of_campaigns
+        for name in _PARTS:
+            if name.startswith(prefix):
+                values[name] = np.where(has_links, values[name], NOT_AVAILABLE)
+    return values
+
+
+def _campaign_keys(instance_keys: Keys, numbers: IntArray) -> Keys:
+    """Return the keys of campaigns for random draws, which differ from those of the days of an instance."""
+    return child(instance_keys, -1 - numbers)
+
+
+def _index(key: Keys, name: str, *, choices: int) -> int:
+    return int(uniform(key, name)[0] * choices)
+
+
+_COUNTED_POSTS = "counted posts"
+# In hundredths. The units of the rates that posts do not have are invented: returns per amount spent, and conversions
+# per 100 clicks.
+_RATES: Mapping[str, tuple[str, str, int]] = {
+    **RATES,
+    "impressionsPerPost": ("impressions", _COUNTED_POSTS, 100),
+    "estimatedRoi": ("estimatedValueGenerated", "cost", 100),
+    "paidReturnOnAdSpend": ("paidRevenue", "paidCost", 100),
+    "affiliateLinksConversionRate": ("affiliateLinksConversions", "affiliateLinksClicks", 10_000),
+    "affiliateLinksRoi": ("affiliateLinksSales", "affiliateLinksCommissionEarned", 100),
+}
+# Counts of posts or of their creators: the metric that a counted post has.
+_COUNTS = {
+    "postsCount": _COUNTED_POSTS,
+    "influencersCount": _COUNTED_POSTS,
+    "paidPostsCount": "paidImpressions",
+    "paidInfluencersCount": "paidImpressions",
+}
+_OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
+
+
+class CampaignStore:
+    """The campaigns of a world, with the performance of the posts that are served now."""
+
+    def __init__(self, world: World, posts: ServedPosts, *, refused_metrics: Collection[str] = ()) -> None:
+        self._world = world
+        self._posts = posts
+        self._paged_metrics = [name for name in CAMPAIGN_SORT_PROPERTIES if name not in refused_metrics]
+
+    @cached_property
+    def _campaigns(self) -> dict[int, JsonObject]:
+        """All campaigns by id, in its order, which is that of the instances."""
+        instances = range(len(self._world.instance_ids))
+        numbers = range(CAMPAIGNS + DRAFTS_PER_INSTANCE)
+        campaigns = [_campaign(self._world, instance, number) for instance in instances for number in numbers]
+        return {each["campaignId"]: each for each in sorted(campaigns, key=itemgetter("campaignId"))}
+
+    def page(self, instance_ids: Collection[str], page: PageRequest) -> JsonObject:
+        """Return the body of a page of campaigns, ordered by instance and id."""
+        listed = [campaign for campaign in self._campaigns.values() if campaign["instanceId"] in instance_ids]
+        post_dates = self._post_dates()
+        rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
+        return page_body(rows, page=page, total=len(listed))
+
+    def performance_page(self, query: CampaignsQuery, page: PageRequest) -> JsonObject:
+        """Return the body of a page of the performance of the campaigns that have a post that matches."""
+        sums = _CampaignSums(self._world, query, rows=self._posts.rows(query.posts))
+        order = np.arange(len(sums.campaign_ids))
+        if query.sort_property is not None:
+            values = sums.metric(query.sort_property)
+            is_ascending = query.posts.sort_direction is SortDirection.ASC
+            order = np.argsort(nulls_last(values) if is_ascending else -values, kind="stable")
+        shown = order[page.rows]
+        names = self._paged_metrics if query.metrics is None else query.metrics
+        columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
+        data = []
+        for index, position in enumerate(shown.tolist()):
+            campaign = self._campaigns[int(sums.campaign_ids[position])]
+            metrics = {name: column[index] for name, column in columns.items()}
+            details = _describe(campaign, sums.platforms(position))
+            data.append(details | (metrics if query.metrics is None else {METRICS_MEMBER: metrics}))
+        return page_body(data, page=page, total=len(order))
+
+    def _post_dates(self) -> dict[int, JsonObject]:
+        """Return the first and the last date of the posts of each campaign that has any, by its id."""
+        rows, ids, starts = _by_campaign(self._world, self._posts.rows())
+        times = self._world.posts.published_ms[rows]
+        first_dates, last_dates = (json_times(extreme.reduceat(times, starts)) for extreme in (np.minimum, np.maximum))
+        return {
+            campaign_id: {"firstPostDate": first, "lastPostDate": last}
+            for campaign_id, first, last in zip(ids.tolist(), first_dates, last_dates, strict=True)
+        }
+
+
+def _by_campaign(world: World, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return rows ordered by campaign, the ids of these campaigns, and the position of the first row of each."""
+    ids = world.posts.campaign_id[rows]
+    order = np.argsort(ids, kind="stable")
+    return rows[order], *np.unique(ids[order], return_index=True)
+
+
+class _CampaignSums:
+    """Sums over the matching posts of each campaign, in the ascending order of their ids."""
+
+    def __init__(self, world: World, query: CampaignsQuery, *, rows: IntArray) -> None:
+        rows, self.campaign_ids, self._starts = _by_campaign(world, rows)
+        self._campaign_id, self._creator_id = world.posts.campaign_id[rows], world.posts.creator_id[rows]
+        self._content_type = world.posts.content_type[rows]
+        self._columns = {_COUNTED_POSTS: np.ones_like(rows)}
+        since, until = metric_days(world, query.posts)
+        for columns in (World.accrued, campaign_only_metrics, cursor_only_metrics):
+            self._columns |= columns(world, rows, since=since, until=until)
+
+    def metric(self, name: str) -> IntArray:
+        """Return a metric by its API name, by campaign: `NOT_AVAILABLE` for null, money and rates in hundredths."""
+        if name in _RATES:
+            numerator, denominator, scale = _RATES[name]
+            parts = self._columns[numerator], self._columns[denominator]
+            has_both = (parts[0] != NOT_AVAILABLE) & (parts[1] != NOT_AVAILABLE)
+            return quotient(*(self._sum(np.where(has_both, part, 0)) for part in parts), scale=scale)
+        if name in _COUNTS:
+            is_counted = self._columns[_COUNTS[name]] != NOT_AVAILABLE
+            return self._sum(is_counted.astype(np.int64)) if "osts" in name else self._distinct_creators(is_counted)
+        values = self._columns[_OTHER_NAMES.get(name, name)]
+        is_available = values != NOT_AVAILABLE
+        any_available = np.logical_or.reduceat(is_available, self._starts)
+        return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
+
+    def platforms(self, position: int) -> list[Platform]:
+        content_types = self._content_type[self._campaign_id == self.campaign_ids[position]]
+        return sorted({CONTENT_TYPES[content_type][1] for content_type in content_types.tolist()})
+
+    def _distinct_creators(self, is_counted: NDArray[np.bool_]) -> IntArray:
+        pairs = np.unique(np.stack([self._campaign_id, self._creator_id])[:, is_counted], axis=1)
+        return np.bincount(np.searchsorted(self.campaign_ids, pairs[0]), minlength=len(self.campaign_ids))
+
+    def _sum(self, values: IntArray) -> IntArray:
+        return np.add.reduceat(values, self._starts)
+
+
+def _describe(campaign: JsonObject, platforms: list[Platform]) -> JsonObject:
+    """Return the fields that describe a campaign beside its metrics. All names but `campaignId` are invented."""
+    return {
+        "campaignId": campaign["campaignId"],
+        "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
+        "description": campaign["description"],
+        "platforms": platforms,
+        "title": campaign["campaignName"],
+    }

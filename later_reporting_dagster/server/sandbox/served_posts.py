@@ -1,0 +1,226 @@
+"""The posts that the sandbox serves at the moment: filtered, sorted, and rendered as JSON, a page at a time.
+
+Filters and sorting work on columns; only the rows of the page are rendered. Faults add and remove posts and alter rows.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
+from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.responses import JsonObject, PageRequest, page_body
+from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World, json_times
+
+_PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
+_FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
+_LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
+
+_PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
+_WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
+
+
+# States of a post. Faults add pending posts, and remove served ones.
+PENDING, SERVED, REMOVED = range(3)
+
+
+class ServedPosts:
+    """The posts of a world that are served now: some are pending, some removed, some altered.
+
+    The sorted rows of the latest queries are cached, so that a query is sorted once for all its pages. Rows are
+    positions in `world.posts`.
+
+    Args:
+        alter: Return the row to serve for a row; None: serve all rows unchanged.
+        pending_seed: Selects the posts that are pending at first; None: serve all posts.
+    """
+
+    def __init__(
+        self, world: World, *, alter: Callable[[JsonObject], JsonObject] | None = None, pending_seed: int | None = None
+    ) -> None:
+        self._world = world
+        self._alter = alter
+        self._all_rows = lru_cache(maxsize=256)(lambda query: matching_rows(world, query))
+        self._states = np.full(len(world.posts), SERVED, dtype=np.int64)
+        if pending_seed is not None:
+            is_pending = np.random.default_rng(pending_seed).random(len(world.posts)) < _PENDING_SHARE
+            self._states[is_pending] = PENDING
+        self._changes = Counter[int]()
+
+    def rows(self, query: PostsQuery | None = None) -> IntArray:
+        """Return the rows that are served and match a query, in its order; None: all of the world."""
+        rows: IntArray = np.arange(len(self._states)) if query is None else self._all_rows(query)
+        served: IntArray = rows[self._states[rows] == SERVED]
+        return served
+
+    def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
+        """Return the body of a page.
+
+        A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.
+        """
+        if not page.api_version.uses_cursors:
+            rows = self.rows(query)
+            return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
+        rows = self._all_rows(query)
+        offsets = np.flatnonzero(self._states[rows] == SERVED)
+        offsets = offsets[offsets >= page.offset]
+        current, following = offsets[: page.size], offsets[page.size :]
+        next_offset = int(following[0]) if len(following) else len(rows)
+        return page_body(self._render(query, rows[current]), page=page, total=len(rows), next_offset=next_offset)
+
+    def change_state(self, query: PostsQuery, before: int, after: int, *, random: Random, limit: int) -> bool:
+        """Change the state of a post that matches a query; return False if none has it, or after `limit` changes."""
+        rows = self._all_rows(query)
+        candidates = rows[self._states[rows] == before]
+        if not len(candidates) or self._changes[after] >= limit:
+            return False
+        self._states[random.choice(candidates.tolist())] = after
+        self._changes[after] += 1
+        return True
+
+    def _render(self, query: PostsQuery, rows: IntArray) -> list[Any]:
+        posts = render_posts(self._world, query, rows=rows)
+        return [nest_metrics(row if self._alter is None else self._alter(row), query) for row in posts]
+
+
+def matching_rows(world: World, query: PostsQuery) -> IntArray:
+    """Return the positions in `world.posts` of the posts that match a query, in its order.
+
+    Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
+    """
+    rows = np.flatnonzero(_matches(world, query))
+    if query.sort_property is SortProperty.POST_DATE:
+        values = world.posts.published_ms[rows]
+    else:
+        since, until = metric_days(world, query)
+        values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
+        if query.sort_direction is SortDirection.ASC:
+            values = nulls_last(values)
+    if query.sort_direction is SortDirection.DESC:
+        values = -values
+    return rows[np.argsort(values, kind="stable")]
+
+
+def nulls_last(values: IntArray) -> IntArray:
+    """Return a column in which the values that are not available are the largest ones, to sort it in ascending order.
+
+    In descending order, they are the last ones anyway.
+    """
+    return np.where(values < 0, np.iinfo(np.int64).max, values)
+
+
+def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[JsonObject]:
+    """Return posts as flat JSON objects in the form of the sample in docs/api.md, "Posts performance".
+
+    Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
+    """
+    posts = world.posts
+    since, until = metric_days(world, query)
+    values = world.metrics(rows, since=since, until=until)
+    if cursor_only := [name for name in query.metrics or () if name not in _PAGED_METRICS]:
+        values |= cursor_only_metrics(world, rows, since=since, until=until)
+    metrics = {name: json_values(name, column) for name, column in values.items()}
+    published = json_times(posts.published_ms[rows])
+    rendered = []
+    for index, row in enumerate(rows.tolist()):
+        instance_id = world.instance_ids[posts.instance[row]]
+        post_id, creator_id = int(posts.post_id[row]), int(posts.creator_id[row])
+        content_type, platform, _ = CONTENT_TYPES[posts.content_type[row]]
+        code = _digest(f"{instance_id}/{post_id}").hex()
+        fields = {
+            "campaignId": int(posts.campaign_id[row]),
+            "contentImageUrl": f"https://example.com/posts/{code}.jpg",
+            "contentType": content_type,
+            "contentUrl": f"https://{platform}.example/p/{code}/",
+            "creatorId": creator_id,
+            "creatorProfile": _creator_profile(creator_id, content_type=content_type, platform=platform),
+            "instanceId": instance_id,
+            "postDate": published[index],
+            "postId": post_id,
+            **{name: metrics[name][index] for name in _PAGED_METRICS},
+        }
+        rendered.append(dict(sorted(fields.items())) | {name: metrics[name][index] for name in cursor_only})
+    return rendered
+
+
+def included_content_types(query: PostsQuery) -> list[str]:
+    return [
+        content_type
+        for content_type, platform, _ in CONTENT_TYPES
+        if (query.platforms is None or platform in query.platforms)
+        and (query.content_types is None or content_type in query.content_types)
+    ]
+
+
+def nest_metrics(row: JsonObject, query: PostsQuery) -> JsonObject:
+    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them."""
+    if query.metrics is None:
+        return row
+    outer = {name: value for name, value in row.items() if name not in _PAGED_METRICS and name not in query.metrics}
+    return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
+
+
+def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
+    posts = world.posts
+    since, until = metric_days(world, query)
+    if query.basis is DateBasis.POST_DATE:
+        matches = (posts.day >= query.start.toordinal()) & (posts.day <= query.end.toordinal())
+    else:
+        matches = (posts.day <= until) & (posts.day + posts.lifetime_days > since) & (since <= until)
+    if query.instance_ids is not None:
+        instance_ids = set(query.instance_ids)
+        matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
+    if query.campaign_ids is not None:
+        matches &= _is_in(posts.campaign_id, query.campaign_ids)
+    included = included_content_types(query)
+    matches &= np.array([name in included for name, _, _ in CONTENT_TYPES])[posts.content_type]
+    return matches
+
+
+def _is_in(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
+    """Return where a column has one of the numbers. A query may have numbers beyond int64, which match nothing."""
+    return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
+
+
+def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
+    """Return the first and last ordinal day of the metrics: to date by `post_date`, else those of the range."""
+    if query.basis is DateBasis.POST_DATE:
+        return date.min.toordinal(), world.last_day.toordinal()
+    return query.start.toordinal(), min(query.end, world.last_day).toordinal()
+
+
+def json_values(name: str, values: IntArray) -> list[int | float | None]:
+    """Return a metric column as JSON values: null if not available, hundredths as numbers."""
+    if name in _WHOLE_METRICS:
+        return [None if value < 0 else value for value in values.tolist()]
+    return [
+        None if value < 0 else value / 100 if value % 100 else value // 100  # whole amounts without `.0`
+        for value in values.tolist()
+    ]
+
+
+@lru_cache(maxsize=65_536)
+def _creator_profile(creator_id: int, *, content_type: str, platform: Platform) -> dict[str, str | None]:
+    first, last, name_draw, image_draw, *_ = _digest(f"creator {creator_id}")
+    first_name, last_name = _FIRST_NAMES[first % len(_FIRST_NAMES)], _LAST_NAMES[last % len(_LAST_NAMES)]
+    handle = f"creator{creator_id}"
+    return {
+        "contentType": content_type,
+        "fullName": f"{first_name} {last_name}" if name_draw >= 20 else None,
+        "handleName": handle,
+        "profileImage": f"https://example.com/profiles/{handle}_{platform}.jpg" if image_draw >= 26 else None,
+        "profileLink": f"https://{platform}.example/{handle}",
+    }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=6).digest()

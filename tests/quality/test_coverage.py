@@ -1,0 +1,126 @@
+"""The table `coverage`, which footers an update of it reads, and how messages name missing files."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.coverage import refreshed_coverage, stored_and_expected_files
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+
+DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
+TABLES = ("posts_published", CAMPAIGN_PERFORMANCE_TABLE)
+FIRST_FETCH, NEXT_FETCH = datetime(2024, 3, 3, 6, tzinfo=UTC), datetime(2024, 3, 4, 6, tzinfo=UTC)
+A, B = Partition(DAYS[0], "a"), Partition(DAYS[0], "b")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path))
+
+
+def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST_FETCH, table: str = TABLES[0]) -> None:
+    rows = pa.table({"post_id": pa.array(post_ids, pa.int64())})
+    lake.write(table, partition, rows, metadata={"fetched_at": at.isoformat()})
+
+
+def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
+    """Update the table; return its rows by table, day and instance, and the number of footers read."""
+    files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
+    table, footers_read = refreshed_coverage(lake, files, expected)
+    lake.write_table(COVERAGE_TABLE, table)
+    rows = table.drop_columns(["file_version"]).to_pylist()
+    keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]
+    assert len(set(keys)) == len(keys)
+    return {key: tuple(row.values()) for key, row in zip(keys, rows, strict=True)}, footers_read
+
+
+def test_coverage_lists_files_and_missing_files(lake: Lake) -> None:
+    fetch(lake, A, 1, 2)
+    fetch(lake, Partition(date(2020, 1, 1), "not expected"))
+    fetch(lake, Partition(DAYS[1]), 1, table=CAMPAIGN_PERFORMANCE_TABLE)
+    missing = (False, None, None, None)
+    assert refresh(lake)[0] == {
+        (CAMPAIGN_PERFORMANCE_TABLE, DAYS[0], None): missing,
+        (CAMPAIGN_PERFORMANCE_TABLE, DAYS[1], None): (True, 1, FIRST_FETCH, None),
+        ("posts_published", date(2020, 1, 1), "not expected"): (True, 0, FIRST_FETCH, None),
+        ("posts_published", DAYS[0], "a"): (True, 2, FIRST_FETCH, None),
+        ("posts_published", DAYS[0], "b"): missing,
+        ("posts_published", DAYS[1], "a"): missing,
+        ("posts_published", DAYS[1], "b"): missing,
+    }
+
+
+def test_coverage_expects_campaigns_only_if_there_are_any(lake: Lake) -> None:
+    assert {table for table, _, _ in refresh(lake)[0]} == {"posts_published"}
+    _, expected = stored_and_expected_files(lake, DAYS, configured=["a"], tables=("posts_published",))
+    assert expected == {"posts_published": [Partition(day, "a") for day in DAYS]}
+
+
+def test_coverage_reads_the_footers_of_new_and_changed_files_only(lake: Lake, tmp_path: Path) -> None:
+    for partition in (A, B):
+        fetch(lake, partition, 1)
+    assert refresh(lake)[1] == 2
+    before, footers_read = refresh(lake)
+    assert footers_read == 0
+    # The same content writes nothing.
+    fetch(lake, A, 1, at=NEXT_FETCH)
+    assert refresh(lake) == (before, 0)
+    fetch(lake, A, 1, 2, at=NEXT_FETCH)
+    fetch(lake, Partition(DAYS[1], "b"), at=NEXT_FETCH)
+    rows, footers_read = refresh(lake)
+    assert footers_read == 2
+    assert rows["posts_published", DAYS[0], "a"] == (True, 2, FIRST_FETCH, NEXT_FETCH)
+    assert rows["posts_published", DAYS[1], "b"] == (True, 0, NEXT_FETCH, None)
+    (tmp_path / partition_path("posts_published", A)).unlink()
+    rows, footers_read = refresh(lake)
+    assert footers_read == 0
+    assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
+
+
+def test_coverage_keeps_the_first_of_several_fetches(lake: Lake) -> None:
+    for number in range(3):
+        fetch(lake, A, number, at=FIRST_FETCH + timedelta(days=number))
+    rows, _ = refresh(lake)
+    assert rows["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, FIRST_FETCH + timedelta(days=2))
+
+
+def test_coverage_has_no_rows_of_damaged_files_and_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> None:
+    fetch(lake, A, 1)
+    fetch(lake, B, 1)
+    (tmp_path / partition_path("posts_published", A)).write_bytes(b"no Parquet")
+    rows, footers_read = refresh(lake)
+    assert footers_read == 2
+    assert rows["posts_published", DAYS[0], "a"] == (True, None, None, None)
+    # It is read again, because the disk may have failed for a moment.
+    assert refresh(lake) == (rows, 1)
+    (tmp_path / COVERAGE_TABLE / "part-0.parquet").write_bytes(b"no Parquet")
+    assert refresh(lake) == (rows, 2)
+
+
+# Missing files
+
+
+FIRST = date(2024, 3, 1)
+MARCH = [FIRST + timedelta(days=offset) for offset in range(4)]
+
+
+def test_missing_days_of_a_table_with_one_file_a_day() -> None:
+    assert missing_days(MARCH, [None], [Partition(MARCH[1])]) == {None: [MARCH[0], MARCH[2], MARCH[3]]}
+
+
+def test_gaps_are_named_by_their_first_and_last_day_and_length() -> None:
+    missing = {"a": [MARCH[0], MARCH[2], MARCH[3]], "b": [MARCH[2], MARCH[3]]}
+    gaps = "2024-03-01 (1 day): a; 2024-03-03 to 2024-03-04 (2 days): a, b"
+    assert describe_missing(missing, instances=3) == f"5 files are missing: {gaps}"
+    assert describe_missing({None: MARCH[:1]}, instances=1) == "1 file is missing: 2024-03-01 (1 day)"
+    assert describe_missing({}, instances=3) == ""
+    many = dict.fromkeys(map(str, range(6)), MARCH[:2])
+    assert describe_missing(many, instances=6).endswith("2024-03-01 to 2024-03-02 (2 days): all 6 instances")
+    assert describe_missing(many, instances=200).endswith("(2 days): 6 of 200 instances")
+    every_other = [FIRST + timedelta(days=2 * number) for number in range(50)]
+    assert describe_missing({"a": every_other}, instances=1).endswith("2024-04-08 (1 day): a; 30 more gaps")

@@ -1,0 +1,191 @@
+"""Ranges of days by performance date: compared with a slow reference in exact fractions."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.lake import Lake
+from tests.rollups.conftest import row
+from tests.rollups.reference import CHANNELS, HALF_A_CENT, UNIT_COSTS, Files, exact, quotient, raw, times, total
+from tests.rollups.worlds import NEWEST, Shape, world_of, write
+from tests.server.lake_store.clients import ALL_METRICS, Row, days_query, fetch_rows, row_key, served
+
+DAYS = [NEWEST - timedelta(days=age) for age in range(8, -1, -1)]
+# With counts that a float cannot hold, and costs per engagement that contradict those per impression.
+SHAPE = Shape(
+    days=len(DAYS),
+    posts=80,
+    instances=("north", "a/b c"),
+    largest=2**55 + 3,
+    missing=0,
+    several=0,
+    moved=0,
+    contradictory=0.3,
+    metrics=METRICS,
+    campaign_tables=False,
+)
+RATES = ("engagement_rate", "paid_engagement_rate", "cpe", "cpm", "paid_cpe", "paid_cpm")
+
+
+@pytest.fixture(scope="module")
+def rows() -> Files:
+    """The rows of each file. The attributes of a post change from day to day."""
+    random = Random(4)
+
+    def attributes(post_id: int, day: date) -> Row:
+        changing = {
+            "content_url": f"https://example.com/{post_id}?on={day}",
+            "content_image_url": f"https://example.com/{day}.jpg",
+            "creator_id": day.day,
+            "creator_full_name": f"Zoë on {day}",
+            "extra": f'{{"labels":["{day}"]}}',
+        }
+        return {name: random.choice((None, value)) for name, value in changing.items()}
+
+    recorded = world_of(SHAPE, seed=4).recorded
+    return {key: [each | attributes(each["post_id"], key[0]) for each in posts] for key, posts in recorded.items()}
+
+
+@pytest.fixture(scope="module")
+def range_api(rows: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    root = tmp_path_factory.mktemp("daily")
+    write(Lake(str(root)), "post_metrics_daily", rows, METRICS, rng=None)
+    with served(root) as api:
+        yield api
+
+
+# The reference
+
+
+def cost_of(post: Row, channel: str) -> Fraction | None:
+    """Return the middle of the bounds of the cost of a row; None if it is unknown or its unit costs contradict."""
+    bounds: list[tuple[Fraction, Fraction]] = []
+    for cost, measure, per in UNIT_COSTS:
+        unit_cost, units = post[raw(channel, cost)], post[raw(channel, measure)]
+        if unit_cost is not None and units:
+            least, most = max(exact(unit_cost) - HALF_A_CENT, Fraction(0)), exact(unit_cost) + HALF_A_CENT
+            bounds.append((least * units / per, most * units / per))
+    if not bounds:
+        return None
+    least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
+    return None if least > most else (least + most) / 2
+
+
+def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
+    """Return the metrics of a post, by column: sums, and quotients of sums over the days that report both parts."""
+    found: dict[str, Any] = {
+        each.column: total(row[each.column] for row in of_post) if each.kind.is_additive else None for each in METRICS
+    }
+    for channel in CHANNELS:
+        pairs = [[row[raw(channel, name)] for name in ("engagements", "impressions")] for row in of_post]
+        both = [pair for pair in pairs if None not in pair]
+        rate = quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
+        found[raw(channel, "engagement_rate")] = times(rate, 100)
+        for cost, measure, per in UNIT_COSTS:
+            pairs = [[cost_of(row, channel), row[raw(channel, measure)]] for row in of_post]
+            both = [pair for pair in pairs if None not in pair]
+            unit_cost = quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
+            found[raw(channel, cost)] = times(unit_cost, per)
+    return found
+
+
+def rows_between(rows: Files, first: date, last: date) -> dict[tuple[str, int, int], list[Row]]:
+    """Return the rows of each post in a range of days, oldest first."""
+    found = defaultdict(list)
+    for (day, _), posts in sorted(rows.items()):
+        for each in posts if first <= day <= last else ():
+            found[each["instance_id"], each["campaign_id"], each["post_id"]].append(each)
+    return dict(found)
+
+
+def assert_metrics_equal(metrics: Row, expected: dict[str, Any]) -> None:
+    for metric in METRICS:
+        name = metric.api_name
+        if name not in metrics:
+            continue
+        value, exactly = metrics[name], expected[metric.column]
+        if exactly is None or metric.kind is Kind.COUNT:
+            assert value == exactly, name
+        elif metric.column in RATES:
+            # Rounded to two decimals, within the precision of a double.
+            assert round(value, 2) == value, name
+            assert abs(Fraction(value) - exactly) <= HALF_A_CENT + Fraction(1, 10**9) * (1 + exactly), name
+        else:
+            assert value == pytest.approx(float(exactly), rel=1e-12, abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "filters", "keep"),
+    [
+        (0, 8, [], lambda row: True),
+        (3, 4, [], lambda row: True),
+        (-3, 2, [("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
+        (
+            4,
+            300,
+            [("instanceIds", "north"), ("campaignIds", 2)],
+            lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
+        ),
+    ],
+    ids=["all", "middle", "platforms", "instance and campaign"],
+)
+@pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
+def test_range_equals_the_reference(
+    start: int, end: int, filters: Any, keep: Any, by_cursor: bool, rows: Files, range_api: httpx.Client
+) -> None:
+    first, last = DAYS[0] + timedelta(days=start), DAYS[0] + timedelta(days=end)
+    page: list[tuple[str, object]] = [("limit", 30), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 30)]
+    found = fetch_rows(range_api, days_query(first, last, ("dateBasis", "performance_date"), *filters, *page))
+    expected = {key: posts for key, posts in rows_between(rows, first, last).items() if keep(posts[0])}
+    assert sorted(map(row_key, found)) == sorted(expected) != []
+    for each in found:
+        of_post = expected[row_key(each)]
+        metrics = each.get("metrics", each)
+        assert ("reach" in metrics) == by_cursor
+        assert_metrics_equal(metrics, expected_metrics(of_post))
+        assert_attributes_equal(each, of_post[-1])
+
+
+def assert_attributes_equal(found: Row, newest: Row) -> None:
+    assert found["contentUrl"] == newest["content_url"]
+    assert found["contentImageUrl"] == newest["content_image_url"]
+    assert found["creatorId"] == newest["creator_id"]
+    profile = found["creatorProfile"]
+    assert (profile and profile["fullName"]) == newest["creator_full_name"]
+    assert found.get("labels") == (newest["extra"] and [newest["extra"][12:22]])
+    assert found["postDate"] == newest["post_date"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("sort_property", "direction"), [("engagements", "DESC"), ("engagementRate", "ASC"), ("paidCpm", "ASC")]
+)
+def test_range_is_sorted_by_its_sums_with_nulls_last(
+    sort_property: str, direction: str, range_api: httpx.Client
+) -> None:
+    sorting = [("sortProperty", sort_property), ("sortDirection", direction), ("pageSize", 20)]
+    found = fetch_rows(range_api, days_query(DAYS[0], DAYS[-1], ("dateBasis", "performance_date"), *sorting))
+    values = [each[sort_property] for each in found]
+    known = [value for value in values if value is not None]
+    assert values == sorted(known, reverse=direction == "DESC") + [None] * (len(values) - len(known))
+    assert len(set(known)) > 10
+
+
+def test_values_that_are_all_unknown_or_zero_stay_unknown_or_zero(tmp_path: Path) -> None:
+    posts = [
+        row(post_id=number, **{metric.column: value for metric in METRICS}) for number, value in enumerate((None, 0))
+    ]
+    write(Lake(str(tmp_path)), "post_metrics_daily", {(day, "a"): posts for day in DAYS[:3]}, METRICS, rng=None)
+    pairs = days_query(DAYS[0], DAYS[2], ("dateBasis", "performance_date"), ("metrics", ALL_METRICS))
+    with served(tmp_path) as api:
+        unknown, zero = sorted(fetch_rows(api, pairs), key=row_key)
+    assert {*unknown["metrics"].values()} == {None}
+    assert zero["metrics"] == {each.api_name: 0 if each.kind.is_additive else None for each in METRICS}

@@ -1,0 +1,346 @@
+"""All pages of a pagination show the same rows while partitions are replaced."""
+
+import gc
+import resource
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from itertools import count, cycle, islice, product, zip_longest
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from later_reporting_dagster.contract.parameters import SortProperty
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.server.lake_store.snapshots import BLOCK_ROWS, NotWritten, Tables, private_folder
+from tests.server.lake_store.clients import (
+    Row,
+    assert_problem,
+    authenticated,
+    days_query,
+    fetch_rows,
+    get,
+    page_of,
+    served,
+    serving,
+)
+from tests.server.lake_store.versioned_lake import (
+    DAYS,
+    PARTITIONS,
+    replacing,
+    versions_of,
+    write_version,
+    write_versions,
+)
+from tests.services import WAIT_SECONDS
+
+Query = list[tuple[str, object]]
+
+PAGED: Query = [("pageSize", 10)]
+CURSOR: Query = [("limit", 10), ("metrics", "engagements")]
+OTHER_ROWS: Query = [("campaignIds", "7")]
+CLIENTS = 16
+each_version = pytest.mark.parametrize("page", [PAGED, CURSOR], ids=["paged", "cursor"])
+each_basis = pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
+PAGERS: list[tuple[Query, str, str]] = [
+    (PAGED, "postDate", "ASC"),
+    (PAGED, "postDate", "DESC"),
+    (PAGED, "engagements", "DESC"),
+    (CURSOR, "postDate", "DESC"),
+    (CURSOR, "engagements", "ASC"),
+    (CURSOR, "impressions", "ASC"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "lake"
+    write_versions(root, 1)
+    return root
+
+
+def query_of(page: Query, *, date_basis: str = "post_date", sorting: Query | None = None) -> Query:
+    return [*days_query(DAYS[0], DAYS[-1], ("dateBasis", date_basis)), *page, *(sorting or [])]
+
+
+def page_rows(page: Any) -> list[Row]:
+    return [row | row.get("metrics", {}) for row in page["data"]]
+
+
+def read_pages(api: httpx.Client, pairs: Query) -> Iterator[list[Row]]:
+    """Yield the rows of one page after the other; check the totals, if there are any."""
+    page = page_of(get(api, pairs))
+    totals = page.get("pagination")
+    for number in count(1):
+        yield page_rows(page)
+        if number == totals["totalPages"] if totals else page["nextCursor"] is None:
+            assert number > 2
+            return
+        position = ("pageNumber", number + 1) if totals else ("nextCursor", page["nextCursor"])
+        page = page_of(get(api, [*pairs, position]))
+        assert page.get("pagination") == (totals and {**totals, "page": number + 1})
+
+
+# Replacement while clients page
+
+
+@each_basis
+def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1, date_basis=date_basis)
+
+    def read(pager: tuple[Query, str, str]) -> None:
+        page, sort_property, direction = pager
+        sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
+        rows: list[Row] = []
+        with authenticated(base_url) as api:
+            for page_of_rows in read_pages(api, query_of(page, date_basis=date_basis, sorting=sorting)):
+                rows += page_of_rows
+                wait_for_replacement()
+        versions_of(rows, date_basis=date_basis)
+        if "metrics" not in dict(page) or sort_property == "engagements":
+            values = [row[sort_property] for row in rows]
+            assert values == sorted(values, reverse=direction == "DESC")
+
+    with (
+        serving(tmp_path) as base_url,
+        replacing(tmp_path, date_basis=date_basis) as wait_for_replacement,
+        ThreadPoolExecutor(CLIENTS) as threads,
+    ):
+        assert [*threads.map(read, islice(cycle(PAGERS), CLIENTS))] == [None] * CLIENTS
+
+
+@each_basis
+@each_version
+def test_pages_of_each_token_belong_to_its_own_first_page(page: Query, date_basis: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        base_url = stack.enter_context(serving(tmp_path))
+        pagers = [
+            read_pages(stack.enter_context(authenticated(base_url)), query_of(page, date_basis=date_basis))
+            for _ in range(3)
+        ]
+        rows: list[list[Row]] = []
+        for version, pager in enumerate(pagers, 1):
+            write_versions(tmp_path, version, date_basis=date_basis)
+            rows.append(next(pager))
+        for pages in zip_longest(*pagers, fillvalue=[]):
+            for found, page_of_rows in zip(rows, pages, strict=True):
+                found += page_of_rows
+    for version, found in enumerate(rows, 1):
+        assert versions_of(found, date_basis=date_basis) == dict.fromkeys(PARTITIONS, version)
+
+
+# Restarts, eviction
+
+
+def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
+    """Return the rows of all pages from a cursor on."""
+    rows: list[Row] = []
+    following: str | None = cursor
+    while following is not None:
+        page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", following)]))
+        rows, following = rows + page["data"], page["nextCursor"]
+    return rows
+
+
+@pytest.mark.parametrize("changed", [None, "replaced", "removed", "added"])
+def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | None, root: Path) -> None:
+    path, elsewhere = root / "posts_published" / f"date={DAYS[1]}" / "instance_id=north", root / "elsewhere"
+    if changed == "added":
+        path.rename(elsewhere)
+    with served(root) as api:
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
+    if changed == "replaced":
+        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
+    elif changed == "removed":
+        path.rename(elsewhere)
+    elif changed == "added":
+        elsewhere.rename(path)
+    with served(root) as api:
+        if changed is None:
+            assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        else:
+            response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+            assert "nextCursor is invalid, has expired" in assert_problem(response, 400, "ANL_00400")
+
+
+def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root: Path) -> None:
+    # There is room for the newest snapshot only.
+    with served(root, snapshot_gb=1e-9) as api:
+
+        def evict() -> None:
+            page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
+
+        expected = fetch_rows(api, query_of(CURSOR))
+        first, second_page = page_of(get(api, query_of(CURSOR))), [*query_of(PAGED), ("pageNumber", 2)]
+        second = page_of(get(api, second_page))
+        evict()
+        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        evict()
+        assert page_of(get(api, second_page)) == second
+        evict()
+        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
+        response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+        assert "expired" in assert_problem(response, 400, "ANL_00400")
+        assert "start again at page 1" in assert_problem(get(api, second_page), 409, "ANL_00409")
+
+
+def open_files(directory: Path) -> list[Path]:
+    """Return the open files below a directory, also those without a name, as paths of this process."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # of the listing itself
+            if str(path.readlink()).startswith(f"{directory}/"):
+                found.append(path)
+    return found
+
+
+def size_of_snapshots(directory: Path) -> int:
+    return sum(path.stat().st_size for path in open_files(directory) if path.is_file())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds: a response is complete before the server drops what it was made from."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        gc.collect()
+        time.sleep(0.01)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "snapshots"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+@needs_proc
+def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
+    root: Path, directory: Path
+) -> None:
+    with served(root) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+    limit = 4.5 * size
+    with served(root, snapshot_gb=limit / 1e9) as api:
+        for number, (sort_property, direction) in enumerate(product(SortProperty, ("ASC", "DESC"))):
+            sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
+            page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 12}")])))
+            wait_until(lambda: size_of_snapshots(directory) <= limit)
+        assert size_of_snapshots(directory) > 2 * size > 0
+        (folder,) = directory.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        (folder / "spilled").write_bytes(b"x" * int(limit))
+        page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
+        wait_until(lambda: size_of_snapshots(directory) <= size)
+    assert [*directory.iterdir()] == []
+    wait_until(lambda: open_files(directory) == [])
+
+
+def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(directory: Path) -> None:
+    with private_folder() as folder:
+        pass
+    folder.mkdir()
+    (folder / "late").touch()
+    with private_folder() as new, private_folder() as other:
+        assert {*directory.iterdir()} == {new, other}
+    assert [*directory.iterdir()] == []
+
+
+@needs_proc
+def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, directory: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with served(root) as api:
+        page_of(get(api, query_of(PAGED)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_of_snapshots(directory) // 4, limits[1]))
+        try:
+            refused = get(api, query_of(PAGED, sorting=OTHER_ROWS))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "a temporary file cannot be written" in assert_problem(refused, 500, "ANL_00500")
+        assert size_of_snapshots(directory) == 0
+        page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
+
+
+@needs_proc
+def test_query_is_written_again_after_older_snapshots_have_made_room(
+    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows, refused = Tables.write_rows, []
+
+    def write_unless_full(tables: Tables, name: str, sql: str, connection: Any) -> None:
+        # A disk that has no room beside the two files of an earlier query.
+        if len(tables.rows) >= 2:
+            refused.append(name)
+            raise NotWritten("No space left on device")
+        write_rows(tables, name, sql, connection)
+
+    monkeypatch.setattr(Tables, "write_rows", write_unless_full)
+    with served(root) as api:
+        expected = fetch_rows(api, query_of(PAGED))
+        size = size_of_snapshots(directory)
+        assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
+        assert len(refused) == 1
+        assert size_of_snapshots(directory) == size
+
+
+# Memory
+
+
+def test_queries_with_many_ids_leave_little_in_memory(root: Path) -> None:
+    ids = [f"x{number}" for number in range(4_000)]
+    with served(root) as api:
+
+        def refuse(number: int) -> None:
+            listed = ",".join([f"y{number}", *ids])
+            query = f"/v2/posts/performance?startDate={DAYS[0]}&endDate={DAYS[-1]}&instanceIds={listed}"
+            for page in ("&limit=10&metrics=cpe", "&pageNumber=2"):
+                assert_problem(api.get(query + page), 403, "ANL_00403")
+
+        refuse(-1)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(10):
+                refuse(number)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < 3e6
+
+
+# Blocks
+
+
+def test_pages_across_blocks_have_each_row_once_and_in_order(tmp_path: Path) -> None:
+    rows_stored = BLOCK_ROWS + 250
+    columns = {
+        "instance_id": pa.repeat("north", rows_stored),
+        "campaign_id": pa.repeat(7, rows_stored),
+        "post_id": pa.array(range(rows_stored)),
+        "post_date": pa.repeat(datetime(2024, 3, 1, tzinfo=UTC), rows_stored),
+        "impressions": pa.array([number * 7919 % rows_stored // 2 for number in range(rows_stored)]),
+    }
+    arrays = [columns.get(field.name, pa.nulls(rows_stored, field.type)) for field in POSTS_SCHEMA]
+    table = pa.table([array.cast(field.type) for array, field in zip(arrays, POSTS_SCHEMA, strict=True)], POSTS_SCHEMA)
+    Lake(str(tmp_path)).write("posts_published", Partition(DAYS[0], "north"), table)
+    page = [("limit", 99), ("metrics", "impressions"), ("sortProperty", "impressions"), ("sortDirection", "ASC")]
+    with served(tmp_path) as api:
+        rows = fetch_rows(api, query_of(page))
+    assert {row["postId"] for row in rows} == {*range(rows_stored)}
+    assert len(rows) == rows_stored
+    values = [row["metrics"]["impressions"] for row in rows]
+    assert values == sorted(values)
