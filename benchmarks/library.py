@@ -7,9 +7,8 @@ from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, Partit
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, WrittenPartition
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import RawTable
 
 UNLIMITED = 10**9
@@ -41,14 +40,12 @@ def _client(base_url: str, limiter: RateLimiter, *, api_version: ApiVersion = PA
 async def _ingest(partitions: PartitionRange, *, client: LaterClient, date_basis: str, root: Path) -> Measurement:
     """Fetch partitions, and assert that all are written."""
     rows = 0
-
-    def count_rows(result: WrittenPartition | FailedPartition) -> None:
-        nonlocal rows
-        assert isinstance(result, WrittenPartition), result
-        rows += result.file.rows
-
-    raw_table = RawTable(TABLE_NAMES[date_basis], DateBasis(date_basis))
-    lake_partitions = [Partition(each.start, each.instance_ids[0]) for each in partitions.partitions]
-    async with client:
-        await ingest(lake_partitions, table=raw_table, client=client, lake=Lake(str(root)), on_result=count_rows)
+    fetch = DayFetch(
+        table=RawTable(TABLE_NAMES[date_basis], DateBasis(date_basis)),
+        days=sorted({each.start for each in partitions.partitions}),
+        instance_ids=tuple(dict.fromkeys(each.instance_ids[0] for each in partitions.partitions)),
+    )
+    async for day in fetch_days(fetch, client=client, lake=Lake(str(root))):
+        assert not day.failed, day.failed
+        rows += sum(file.rows for file in day.written.values())
     return Measurement(rows=rows)

@@ -10,8 +10,7 @@ from starlette.requests import Request
 
 from benchmarks.markdown_table import Table
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
@@ -85,23 +84,25 @@ def _per_file(requests: Counter[str], *, files: int) -> list[float]:
 
 def _fetch(lake: Lake, base_url: str, partitions: Sequence[Partition]) -> int:
     """Fetch partitions; return how many files changed."""
-    changed = 0
+    client = LaterClient(
+        base_url=base_url,
+        credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
+        limiter=RateLimiter(requests=1_000_000),
+    )
+    fetch = DayFetch(
+        table=POSTS_PUBLISHED,
+        days=sorted({partition.day for partition in partitions}),
+        instance_ids=tuple(sorted({str(partition.instance_id) for partition in partitions})),
+    )
 
-    def count(result: PartitionResult) -> None:
-        nonlocal changed
-        assert isinstance(result, WrittenPartition), result
-        changed += result.file.changed
+    async def run() -> int:
+        changed = 0
+        async for day in fetch_days(fetch, client=client, lake=lake):
+            assert not day.failed, day.failed
+            changed += sum(file.changed for file in day.written.values())
+        return changed
 
-    async def run() -> None:
-        async with LaterClient(
-            base_url=base_url,
-            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
-            limiter=RateLimiter(requests=1_000_000),
-        ) as client:
-            await ingest(partitions, table=POSTS_PUBLISHED, client=client, lake=lake, on_result=count)
-
-    asyncio.run(run())
-    return changed
+    return asyncio.run(run())
 
 
 def _restate(_request: Request, body: Any) -> Any:

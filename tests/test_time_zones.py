@@ -54,7 +54,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
     """Stop the clock of all modules that read it in a backfill."""
-    freeze_clock(monkeypatch, instant, "cli.options", "ingest.ingest", "defs.partitions")
+    freeze_clock(monkeypatch, instant, "cli.options")
 
 
 @pytest.mark.parametrize("day", [*DST_CHANGES, *(day + timedelta(days=1) for day in DST_CHANGES)])

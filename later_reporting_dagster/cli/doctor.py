@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal
 
@@ -17,7 +17,7 @@ from later_reporting_dagster.client import CredentialsRejected, LaterClient, Lat
 from later_reporting_dagster.client.rate_limit_stores import StoreUrl, shared_rate_limit_store
 from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
-from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
@@ -45,9 +45,7 @@ class CheckResult:
     mark: Literal["ok", "WARN", "FAIL"] = "ok"
 
 
-async def check_setup(
-    project: Project, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> list[CheckResult]:
+async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now) -> list[CheckResult]:
     """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
     Checks that depend on a failed one are left out, and so are those that have nothing to look at.

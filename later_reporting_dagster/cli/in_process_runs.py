@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +10,14 @@ from typing import Any
 import click
 import dagster as dg
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, RenderableType
 from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.assets.fetched_days import PROGRESS_LISTENER
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
-from later_reporting_dagster.ingest.result_stream import Progress
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 
@@ -68,8 +67,9 @@ def materialize(
     job = project.definitions.resolve_implicit_global_asset_job_def()
     console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
     ops = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
+    earlier = len(project.later.fetches)
     try:
-        with progress_bars() as fetches:
+        with progress_bars(project.later.fetches, earlier=earlier):
             result = job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -83,47 +83,49 @@ def materialize(
             f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
             f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
         ) from failure
-    return _outcome(result, settings, instance=instance, fetches=[*fetches.values()])
+    return _outcome(result, settings, instance=instance, fetches=project.later.fetches[earlier:])
 
 
-@contextmanager
-def progress_bars() -> Iterator[Mapping[str, Progress]]:
-    """Show a bar per fetched table on standard error while the block runs; yield the progress of each.
+class _FetchBars(rich_progress.Progress):
+    """A bar per fetch: files done, requests and rows or the reason of a wait, and the time left."""
 
-    A bar shows files done, requests and rows or the reason of a wait, and the time left.
-    """
-    fetches: dict[str, Progress] = {}
-    task_ids: dict[str, rich_progress.TaskID] = {}
-    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
-    with os.fdopen(os.dup(2), "w") as stream:
-        bars = rich_progress.Progress(
+    def __init__(self, fetches: Sequence[Progress], *, earlier: int, console: Console) -> None:
+        self._fetches, self._earlier = fetches, earlier  # the parent's method asks for the bars already
+        super().__init__(
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(bar_width=12),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TextColumn("{task.fields[status]}"),
             rich_progress.TimeRemainingColumn(),
-            console=Console(file=stream),
+            console=console,
         )
 
-        def show(progress: Progress) -> None:
-            bars.start()  # now, because without a bar it would print an empty line
-            if progress.table_name not in fetches:
-                task_ids[progress.table_name] = bars.add_task(progress.table_name, total=None, status="")
-            fetches[progress.table_name] = progress
-            bars.update(
-                task_ids[progress.table_name],
-                total=progress.partitions or None,
-                completed=progress.written + progress.failed,
-                status=progress.status or f"{progress.requests:,} requests, {progress.rows:,} rows",
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bars as of now; called at each refresh."""
+        for index, fetch in enumerate(self._fetches[self._earlier :]):
+            task = rich_progress.TaskID(index)
+            if task not in self.task_ids:
+                self.add_task(fetch.table_name, total=None, status="")
+            self.update(
+                task,
+                total=fetch.partitions or None,
+                completed=fetch.written + fetch.failed,
+                status=fetch.status or f"{fetch.requests:,} requests, {fetch.rows:,} rows",
             )
+        return super().get_renderables()
 
-        token = PROGRESS_LISTENER.set(show)
+
+@contextmanager
+def progress_bars(fetches: Sequence[Progress], *, earlier: int = 0) -> Iterator[None]:
+    """Show a bar on standard error for each fetch after the `earlier` ones that begins while the block runs."""
+    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
+    with os.fdopen(os.dup(2), "w") as stream:
+        bars = _FetchBars(fetches, earlier=earlier, console=Console(file=stream))
+        bars.start()
         try:
-            yield fetches
+            yield
         finally:
-            PROGRESS_LISTENER.reset(token)
-            if fetches:
-                bars.stop()
+            bars.stop()
 
 
 def _outcome(

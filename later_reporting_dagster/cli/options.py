@@ -4,12 +4,12 @@ import errno
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def yesterday() -> date:
     """Return the newest day that is over in UTC."""
-    return newest_day(datetime.now(UTC))
+    return newest_day(utc_now())
 
 
 class FiniteNumber(click.FloatRange):

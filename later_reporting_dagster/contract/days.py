@@ -4,6 +4,10 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def newest_day(now: datetime) -> date:
     """Return the newest complete UTC day, which is the last partition: yesterday."""
     return now.astimezone(UTC).date() - timedelta(days=1)

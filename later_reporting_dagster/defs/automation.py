@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,8 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import (
     code_version_of,
     logged_instances,
@@ -30,7 +31,6 @@ from later_reporting_dagster.defs.partitions import (
     range_tags,
     selected_range,
 )
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import current_instances
@@ -53,9 +53,9 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
     A missing partition is requested only if its upstream exists. A restatement that changes nothing keeps the data
     version, and therefore triggers nothing.
 
-    A change is visible in one tick only, so it is remembered: until the asset is requested, when no run of the asset or
-    of its upstream is in progress; or until the asset is updated, if the run or backfill that made the change updates
-    it as well. An update by another run may have read the data before the change. `upstream` are the dependencies to
+    `data_version_changed` holds for one tick; `since` latches it until the asset is requested, which waits for runs of
+    the asset and its upstream; or, if the run or backfill that made the change updates the asset as well, until it is
+    updated. An update by another run may have read the data before the change. `upstream` are the dependencies to
     consider; default: all.
     """
     condition = dg.AutomationCondition
@@ -80,18 +80,18 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
     return (due & ~in_progress).with_label("upstream_changed")
 
 
-def tag_run_with_updates(context: AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:
-    """Tag the run with those of `keys` that it, or its backfill, updates besides the assets of this step.
+def tag_run_with_updates(context: AssetExecutionContext, component: ComponentBase) -> None:
+    """Tag the run with the assets of the component that it, or its backfill, updates besides those of this step.
 
-    `keys` are the assets with a condition, which looks at these tags.
-
-    `executed_with_root_target` would tell the same without tags, but of the last partition only.
+    The conditions of these assets look at the tags. `executed_with_root_target` would tell the same without tags, but
+    of the last partition only.
     """
     run = context.run
     updated = set(run.asset_selection or context.job_def.asset_layer.executable_asset_keys)
     if backfill := context.instance.get_backfill(run.tags.get("dagster/backfill", "")):
         updated.update(backfill.asset_selection or ())
-    if tags := {_update_tag(key): "true" for key in updated & {*keys} - context.selected_asset_keys}:
+    keys = {component.asset_key(name) for name in component.tables if name not in component.fetched_tables}
+    if tags := {_update_tag(key): "true" for key in updated & keys - context.selected_asset_keys}:
         context.instance.add_run_tags(run.run_id, tags)
 
 
@@ -100,16 +100,16 @@ def _update_tag(key: dg.AssetKey) -> str:
     return f".dagster/updates/{key.to_user_string()}"
 
 
-def build_automation(
-    settings: ComponentSettings, keys: Sequence[dg.AssetKey], *, automated: Sequence[dg.AssetKey], with_sensor: bool
-) -> dict[str, Any]:
-    """Return the jobs, schedules and sensors of a component with these assets, some of which have a condition.
+def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *, with_sensor: bool) -> dict[str, Any]:
+    """Return the jobs, schedules and sensors of a component with these assets.
 
     The sensor of the conditions evaluates these assets and their checks only. It runs by default, because it needs no
     network, and rollups would not be updated without it.
     """
+    keys = [spec.key for spec in specs]
+    automated = [spec.key for spec in specs if spec.automation_condition]
     checks_job = dg.define_asset_job(
-        f"{settings.name}_checks",
+        f"{component.name}_checks",
         selection=dg.AssetSelection.checks_for_assets(*keys),
         executor_def=dg.in_process_executor,
         description="Evaluates all asset checks over the whole lake.",
@@ -117,7 +117,7 @@ def build_automation(
     sensors: list[dg.SensorDefinition] = []
     if with_sensor:
         sensor = dg.AutomationConditionSensorDefinition(
-            f"{settings.name}_automation",
+            f"{component.name}_automation",
             target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=30,
@@ -126,80 +126,80 @@ def build_automation(
                 " checks: missing files, instances that are no longer listed, and settled posts."
             ),
         )
-        sensors += [sensor, _code_versions_sensor(settings, automated)]
-    if not settings.fetched_tables:
+        sensors += [sensor, _code_versions_sensor(component, automated)]
+    if not component.fetched_tables:
         return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
     posts_job: Any = dg.define_asset_job(
-        posts_job_name(settings),
-        selection=dg.AssetSelection.assets(*(settings.asset_key(name) for name in settings.fetched_tables)),
+        posts_job_name(component),
+        selection=dg.AssetSelection.assets(*(component.asset_key(name) for name in component.fetched_tables)),
         executor_def=dg.in_process_executor,
         description="Fetches the raw tables and the campaigns for a range of days.",
     )
-    compaction_job = _compaction_job(settings)
+    compaction_job = _compaction_job(component)
     compaction_schedule = dg.ScheduleDefinition(
-        name=f"{settings.name}_compaction_weekly",
+        name=f"{component.name}_compaction_weekly",
         job=compaction_job,
         cron_schedule="0 4 * * 0",  # not monthly, because a backfill can change a closed month at any time
         execution_timezone="UTC",
         description="Compacts the months that were closed or restated since the last run.",
     )
     # It fetches missing files, also without the asset `instances`.
-    if {INSTANCES_TABLE, *RAW_NAMES} & {*settings.tables}:
-        sensors.insert(0, _instances_sensor(settings, posts_job))
+    if {INSTANCES_TABLE, *RAW_NAMES} & {*component.tables}:
+        sensors.insert(0, _instances_sensor(component, posts_job))
     return {
         "jobs": [posts_job, checks_job, compaction_job],
-        "schedules": [build_daily_schedule(settings, posts_job), compaction_schedule],
+        "schedules": [build_daily_schedule(component, posts_job), compaction_schedule],
         "sensors": sensors,
     }
 
 
-def posts_job_name(settings: ComponentSettings) -> str:
-    return f"{settings.name}_posts"
+def posts_job_name(component: ComponentBase) -> str:
+    return f"{component.name}_posts"
 
 
-def build_daily_schedule(settings: ComponentSettings, posts_job: Any) -> dg.ScheduleDefinition:
+def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.ScheduleDefinition:
     """Return the schedule: one run a day of the posts job over the last `restate_days` days."""
 
     @dg.schedule(
-        name=f"{settings.name}_posts_daily",
+        name=f"{component.name}_posts_daily",
         job=posts_job,
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
         description=(
-            f"Fetches the last {settings.restate_days} days of all instances in one run. Files are only written, and"
+            f"Fetches the last {component.restate_days} days of all instances in one run. Files are only written, and"
             " rollups only updated, if posts have changed."
         ),
     )
     def posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         newest = newest_day(context.scheduled_execution_time)
-        days = restated_days(newest, start_date=settings.start_date, restate_days=settings.restate_days)
+        days = restated_days(newest, start_date=component.start_date, restate_days=component.restate_days)
         if not days:
-            return dg.SkipReason(f"The first partition, {settings.start_date}, is not over yet.")
+            return dg.SkipReason(f"The first partition, {component.start_date}, is not over yet.")
         return dg.RunRequest(tags=range_tags(days[0], days[-1]))
 
     return posts_daily
 
 
-def _compaction_job(settings: ComponentSettings) -> dg.JobDefinition:
-    names = [name for name in RAW_NAMES if name in settings.tables]
+def _compaction_job(component: ComponentBase) -> dg.JobDefinition:
+    names = [name for name in RAW_NAMES if name in component.tables]
 
-    @dg.op(name=f"{settings.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={settings.resource_key})
+    @dg.op(name=f"{component.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={component.resource_key})
     def compact(context: dg.OpExecutionContext) -> None:
-        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
+        later = component.later(context)
         for name in names:
             try:
-                result = later.lake().compact(name, restate_days=settings.restate_days, now=datetime.now(UTC))
+                result = later.lake().compact(name, restate_days=component.restate_days, now=component.now())
             except (LakeUnavailable, ValueError) as error:
                 raise dg.Failure(str(error)) from error
-            context.log.info(f"Compacted {settings.asset_key(name).to_user_string()}: {result}")
+            context.log.info(f"Compacted {component.asset_key(name).to_user_string()}: {result}")
 
     @dg.job(
-        name=f"{settings.name}_compaction",
+        name=f"{component.name}_compaction",
         executor_def=dg.in_process_executor,
         description=(
-            f"Copies each month of the raw tables that ended more than {settings.restate_days} days ago to one file per"
-            " instance. Rollups and queries read these copies; the daily files stay unchanged."
+            f"Copies each month of the raw tables that ended more than {component.restate_days} days ago to one file"
+            " per instance. Rollups and queries read these copies; the daily files stay unchanged."
         ),
     )
     def compaction() -> None:
@@ -208,14 +208,14 @@ def _compaction_job(settings: ComponentSettings) -> dg.JobDefinition:
     return compaction
 
 
-def _code_versions_sensor(settings: ComponentSettings, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
+def _code_versions_sensor(component: ComponentBase, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
     """Return the sensor: materializes again what another version of this package has written.
 
     `AutomationCondition.code_version_changed` compares with its last tick, so it would miss what was written before.
     """
 
     @dg.sensor(
-        name=f"{settings.name}_code_versions",
+        name=f"{component.name}_code_versions",
         # Not a target, which would be a job: assets of one job have the same partitions.
         asset_selection=dg.AssetSelection.assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -252,26 +252,26 @@ def _code_versions_sensor(settings: ComponentSettings, keys: Sequence[dg.AssetKe
     return code_versions_sensor
 
 
-def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorDefinition:
+def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefinition:
     """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due."""
-    key = settings.asset_key(INSTANCES_TABLE)
+    key = component.asset_key(INSTANCES_TABLE)
 
     @dg.sensor(
-        name=f"{settings.name}_instances",
+        name=f"{component.name}_instances",
         job=posts_job,
         minimum_interval_seconds=3600,
-        required_resource_keys={settings.resource_key},
+        required_resource_keys={component.resource_key},
         description=(
             f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
             " every missing file since the start date in one run: once a day, and less and less often while it fails."
         ),
     )
     def instances_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
-        now = datetime.now(UTC)
-        days = settings.expected_days(now)
+        later = component.later(context)
+        now = component.now()
+        days = component.expected_days(now)
         try:
-            listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
+            listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             lake, configured = later.lake(), later.configured_instances()
             instances = configured or listed
             rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
@@ -284,11 +284,11 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
         # The days of each instance that are missing in at least one of the raw tables.
         missing: dict[str, set[date]] = {}
         for table_name in RAW_NAMES:
-            if table_name in settings.tables:
+            if table_name in component.tables:
                 for name, lacking in missing_days(days, instances, files[table_name]).items():
                     missing.setdefault(name, set()).update(lacking)
                 # Days with files that a killed run has written, but not logged: any pair makes the next run log them.
-                logged = logged_instances(context.instance, settings.asset_key(table_name))
+                logged = logged_instances(context.instance, component.asset_key(table_name))
                 counts = Counter(file.day for file in files[table_name])
                 unlogged = {day for day in days if counts[day] > logged.get(str(day), 0)}
                 if unlogged and instances:
@@ -298,14 +298,14 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
             {name: sorted(lacking) for name, lacking in missing.items()},
             cursor,
             instances=instances,
-            days_in_progress=_days_in_progress(context.instance, settings),
+            days_in_progress=_days_in_progress(context.instance, component),
             today=now.date(),
         )
         # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
         # performance is one file.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
-        if INSTANCES_TABLE in settings.tables:
+        if INSTANCES_TABLE in component.tables:
             assert context.repository_def is not None
             result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
             # That of the definitions, which a translation may have changed, as for runs of the asset.
@@ -314,7 +314,7 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
             events.append(dg.AssetMaterialization(key, metadata=result.metadata, tags=tags))
             events.append(to_evaluation(evaluate_listing(rows, configured=configured), key))
         return dg.SensorResult(
-            run_requests=[_missing_files_request(settings, requested, with_campaigns=is_new)] if requested else [],
+            run_requests=[_missing_files_request(component, requested, with_campaigns=is_new)] if requested else [],
             cursor=msgspec.json.encode(after).decode(),
             asset_events=events,
         )
@@ -322,19 +322,19 @@ def _instances_sensor(settings: ComponentSettings, posts_job: Any) -> dg.SensorD
     return instances_sensor
 
 
-def _days_in_progress(instance: dg.DagsterInstance, settings: ComponentSettings) -> set[date]:
+def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
-    keys = {settings.asset_key(name) for name in RAW_NAMES}
+    keys = {component.asset_key(name) for name in RAW_NAMES}
     days: set[date] = set()
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == posts_job_name(settings)
+        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == posts_job_name(component)
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
     return days
 
 
 def _missing_files_request(
-    settings: ComponentSettings, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
+    component: ComponentBase, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
 ) -> dg.RunRequest:
     """Return the request of a run of the posts job that fetches these days of each instance.
 
@@ -345,6 +345,6 @@ def _missing_files_request(
         **dict.fromkeys(RAW_NAMES, {"pairs": pairs, "only_missing": True}),
         CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
     }
-    ops = {settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs}
+    ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     every_day = [day for of_instance in days.values() for day in of_instance]
     return dg.RunRequest(tags=range_tags(min(every_day), max(every_day)), run_config={"ops": ops})

@@ -1,40 +1,37 @@
 """The component: all definitions of one account of the API, configured in YAML or Python or by the environment."""
 
+import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Iterator
+from typing import Any, Self
 
 import dagster as dg
-from dagster import AssetExecutionContext
-from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.assets.campaigns import campaign_steps
-from later_reporting_dagster.defs.assets.instances import instances_steps
-from later_reporting_dagster.defs.assets.posts import posts_steps
-from later_reporting_dagster.defs.assets.report import report_steps
-from later_reporting_dagster.defs.assets.rollups import rollup_steps
-from later_reporting_dagster.defs.automation import build_automation, tag_run_with_updates
+from later_reporting_dagster.defs.assets.campaigns import campaign_performance_asset, campaigns_asset
+from later_reporting_dagster.defs.assets.instances import coverage_asset, instances_asset
+from later_reporting_dagster.defs.assets.posts import posts_asset
+from later_reporting_dagster.defs.assets.report import report_asset
+from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
+from later_reporting_dagster.defs.automation import build_automation
 from later_reporting_dagster.defs.checks.campaigns import campaign_checks
 from later_reporting_dagster.defs.checks.posts import posts_checks
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.component_settings import (
-    DEFAULT_NAME,
     METADATA_PREFIX,
+    REPORT,
     ComponentSettings,
     default_lake_root,
     describe_invalid,
     environment_texts,
     without_bounds,
 )
-from later_reporting_dagster.defs.events import failures
-from later_reporting_dagster.defs.io_manager import LaterLake, is_table
+from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-
-# Each returns the steps, or the checks, of the assets that are defined.
-STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_steps)
-CHECKS = (posts_checks, campaign_checks, rollup_checks)
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
 
 class ScaffoldParameters(BaseModel):
@@ -64,16 +61,8 @@ class LaterReportingScaffolder(dg.Scaffolder[ScaffoldParameters]):
         dg.scaffold_component(request, attributes)
 
 
-def _reject_moved_attributes(attributes: Any) -> Any:
-    """Name the new place of the attributes that earlier were those of the component. Their values may be secrets."""
-    fields = LaterReportingResource.model_fields
-    if moved := [name for name in attributes if name in fields] if isinstance(attributes, dict) else []:
-        raise dg.DagsterInvalidDefinitionError(f"{', '.join(moved)}: write it below the attribute `resource`")
-    return attributes
-
-
 @dg.scaffold_with(LaterReportingScaffolder)
-class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
+class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     """Fetches Later's Reporting API into a lake every day, and compares organic with paid performance.
 
     One component is one account: assets with their checks, a daily schedule, and sensors. Every attribute can also be
@@ -93,26 +82,19 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
         default=True,
         description="Whether to define the sensor that updates rollups. If not, another automation sensor has to.",
     )
-    translation: Annotated[TranslationFn[dg.AssetSpec], TranslationFnResolver[dg.AssetSpec](lambda spec: {})] | None = (
-        Field(default=None, description="Changes the specs of all assets; `spec` is the default one.")
-    )
-    resource: LaterReportingResource = Field(
-        default_factory=LaterReportingResource, description="The API and the lake: what a run needs."
-    )
 
     @model_validator(mode="wrap")
     @classmethod
     def _check_attributes(cls, attributes: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return check(_reject_moved_attributes(attributes))
+            return check(attributes)
         except ValidationError as error:
             raise dg.DagsterInvalidDefinitionError(describe_invalid(error)) from None
 
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
-        moved: dict[str, Any] = {"moved": model_validator(mode="before")(_reject_moved_attributes)}
-        return create_model(cls.__name__, __base__=without_bounds(super().model(), cls), __validators__=moved)
+        return without_bounds(super().model(), cls)
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:
@@ -135,29 +117,24 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
             warnings.simplefilter("ignore", dg.BetaWarning)
             return self._build_definitions()
 
-    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""
-        return spec if self.translation is None else self.translation(spec, spec)
-
-    def execute(
-        self, context: AssetExecutionContext, later: LaterReportingResource, step: AssetStep
-    ) -> Iterable[dg.MaterializeResult[Any]]:
-        """Materialize the selected assets of a step. Override it to run code before or after."""
-        yield from step.run(context, later)
-
     def _build_definitions(self) -> dg.Definitions:
-        steps = [step for steps_of in STEPS for step in steps_of(self)]
-        automated = [spec.key for step in steps for spec in step.specs if spec.automation_condition]
+        parameters = [*inspect.signature(self.execute).parameters]
+        if len(parameters) != 2:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{type(self).__name__}.execute has the parameters {', '.join(parameters)}. It is called as"
+                " execute(context, events), with the iterator of what the asset yields: see docs/upgrading.md"
+            )
         # Unless a root is set, a folder that no other component uses.
         values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
         resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
         settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
+        assets = [*self._assets()]
         return dg.Definitions(
-            assets=[self._build_asset(step, automated) for step in steps],
-            asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],
+            assets=assets,
+            asset_checks=[*posts_checks(self), *campaign_checks(self), *rollup_checks(self)],
             resources={
                 self.resource_key: resource,
-                self._lake_key: LaterLake(
+                self.lake_key: LaterLake(
                     lake_root=resource.lake_root,
                     storage_options=resource.storage_options,
                     due_hour_utc=self.due_hour_utc,
@@ -165,43 +142,27 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
             **build_automation(
-                self,
-                [spec.key for step in steps for spec in step.specs],
-                automated=automated,
-                with_sensor=self.automation_sensor,
+                self, [spec for asset in assets for spec in asset.specs], with_sensor=self.automation_sensor
             ),
         )
 
-    @property
-    def _lake_key(self) -> str:
-        return f"{self.name}_lake"
-
-    def _build_asset(self, step: AssetStep, automated: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
-        resource_key = self.resource_key
-
-        @dg.multi_asset(
-            name=step.name,
-            specs=[self._final_spec(spec) for spec in step.specs],
-            can_subset=len(step.specs) > 1,
-            backfill_policy=step.backfill_policy,
-            pool=step.pool,
-            config_schema=None if step.config is None else step.config.to_fields_dict(),
-            required_resource_keys={resource_key},
-        )
-        def materialize(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-            tag_run_with_updates(context, automated)
-            with failures():
-                yield from self.execute(context, getattr(context.resources, resource_key), step)
-
-        return materialize
-
-    def _final_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        if self.name != DEFAULT_NAME:
-            spec = spec.replace_attributes(group_name=f"{self.name}_{spec.group_name}")
-        final = self.get_asset_spec(spec)
-        if final.key != spec.key:
-            raise dg.DagsterInvalidDefinitionError(
-                f"get_asset_spec or translation changed the key {spec.key.to_user_string()} to"
-                f" {final.key.to_user_string()}: set key_prefix, which also changes it where other assets depend on it"
-            )
-        return final.with_io_manager_key(self._lake_key) if is_table(final) else final
+    def _assets(self) -> Iterator[dg.AssetsDefinition]:
+        """Yield the assets that are defined, in the order of their lineage."""
+        if POST_METRICS_DAILY.name in self.tables:
+            yield posts_asset(self, POST_METRICS_DAILY)
+        if POSTS_PUBLISHED.name in self.tables:
+            yield posts_asset(self, POSTS_PUBLISHED)
+        if INSTANCES_TABLE in self.tables:
+            yield instances_asset(self)
+        if CAMPAIGNS_TABLE in self.tables:
+            yield campaigns_asset(self)
+        if CAMPAIGN_PERFORMANCE_TABLE in self.tables:
+            yield campaign_performance_asset(self)
+        if COVERAGE_TABLE in self.tables:
+            yield coverage_asset(self)
+        for table in self.rollups(PERIOD_TABLES):
+            yield period_asset(self, table)
+        if windows := self.rollups(SINGLE_TABLES):
+            yield windows_asset(self, windows)
+        if REPORT in self.tables:
+            yield report_asset(self)

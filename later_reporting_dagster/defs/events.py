@@ -1,8 +1,8 @@
 """The events of a run: materializations with their metadata, and one failure for everything that failed.
 
-Dagster would give all partitions of a run one data version, and mark failed ones as materialized, too. So the steps of
-partitioned assets log an `AssetMaterialization` per written partition, and at their end raise a `Failure` or yield
-`already_logged`.
+Dagster would give all partitions of a run one data version, and mark failed ones as materialized, too. So partitioned
+assets yield an `AssetMaterialization` per written partition, and at their end raise a `Failure` or yield
+`nothing_to_log`. They yield and do not log, because Dagster delays interrupts only while it writes what is yielded.
 """
 
 import math
@@ -15,11 +15,8 @@ import dagster as dg
 import pyarrow as pa
 from dagster import AssetExecutionContext
 
-# Not public in Dagster. tests/defs/test_same_run.py fails if it loses its effect.
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
-
 from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable, WriteResult
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
@@ -41,46 +38,29 @@ def failures() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
-def log_materialization(
+def partition_materialization(
     context: AssetExecutionContext,
     day: date,
     *,
     data_version: str,
     metadata: Mapping[str, Any],
     provenance: Mapping[str, str] | None = None,
-) -> None:
-    """Log the materialization of the partition that starts with `day`. `provenance` are tags from `provenance_tags`."""
+) -> dg.AssetMaterialization:
+    """Return the event of the partition that starts with `day`. `provenance` are tags from `provenance_tags`."""
     key = context.asset_key
     tags = version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version)
-    materialization = dg.AssetMaterialization(
+    return dg.AssetMaterialization(
         asset_key=key, partition=day.isoformat(), metadata=dict(metadata), tags={**tags, **(provenance or {})}
     )
-    with interrupts_delayed():
-        context.log_event(materialization)
 
 
-@contextmanager
-def interrupts_delayed() -> Iterator[None]:
-    """Raise an interrupt that arrives while the block runs at its end.
+def nothing_to_log(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """Return the last result of a step that has yielded its materializations, or has none.
 
-    Within a write to Dagster's storage, it would leave the transaction open, and a SQLite database locked.
+    Without a result, Dagster skips the checks of the asset and everything downstream of it in the same run. A result
+    without this metadata would be logged for each partition of the run.
     """
-    with capture_interrupts():
-        yield
-        is_interrupted = pop_captured_interrupt()
-    if is_interrupted:
-        raise dg.DagsterExecutionInterruptedError
-
-
-def already_logged(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """Return the result of a step that has logged its materializations itself, or had none to log.
-
-    Without a result, Dagster skips the checks of the asset and everything downstream of it in the same run. With this
-    one, it executes them and logs no materialization.
-    """
-    return dg.MaterializeResult(
-        asset_key=context.asset_key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
-    )
+    return dg.MaterializeResult(asset_key=context.asset_key, metadata={NOTHING_TO_LOG: True})
 
 
 def version_tags(data_version: str, *, code_version: str | None) -> dict[str, str]:
@@ -98,7 +78,7 @@ def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> I
 
 
 def logged_instances(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, Any]:
-    """Return how many instances each day had when it was logged last; infinite if its file has the rows of all."""
+    """Return how many instances each day had when it was logged last; `inf` for tables with one file per day."""
     events = [record.asset_materialization for record in newest_materializations(instance, key)]
     all_instances = dg.MetadataValue.float(math.inf)
     return {event.partition: event.metadata.get("instances", all_instances).value for event in events if event}

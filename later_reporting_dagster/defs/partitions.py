@@ -1,7 +1,7 @@
 """Partitions: UTC days, and the ISO weeks and calendar months of the rollups."""
 
 from collections.abc import Container, Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 
 import dagster as dg
@@ -52,7 +52,7 @@ def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
     return day, day
 
 
-def partition_first_days(context: AssetExecutionContext, *, period: Cadence = Cadence.DAY) -> list[date]:
+def partition_first_days(context: AssetExecutionContext, *, now: datetime, period: Cadence = Cadence.DAY) -> list[date]:
     """Return the first day of each partition of the run. A run of none, or of one that does not exist, fails."""
     tags = context.run.tags
     is_range = RANGE_START_TAG in tags
@@ -70,7 +70,7 @@ def partition_first_days(context: AssetExecutionContext, *, period: Cadence = Ca
             f"There is no partition {selected}: {reason}. A partition key is a day, YYYY-MM-DD.", allow_retries=False
         ) from None
     # Dagster accepts ranges that end in the future.
-    yesterday = newest_day(datetime.now(UTC))
+    yesterday = newest_day(now)
     newest = yesterday if period is Cadence.DAY else first_day_of(period, yesterday + timedelta(days=1))
     if max(first_days) > newest:
         raise dg.Failure(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 import dagster as dg
 from dagster.components.resolved.errors import ResolutionException
-from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -40,6 +40,7 @@ from later_reporting_dagster.defs.component_settings import (
     variable_name,
     without_bounds,
 )
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
@@ -147,6 +148,14 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         default=False, description="Use the sandbox with synthetic data in place of the API, without credentials."
     )
 
+    # What has been fetched with this resource so far. Whoever runs assets in its own process can follow it.
+    _fetches: list[Progress] = PrivateAttr(default_factory=list)
+
+    @property
+    def fetches(self) -> list[Progress]:
+        """The progress of each fetch with this resource, also of those that have not ended."""
+        return self._fetches
+
     def __init__(self, **values: Any) -> None:
         if (variable := variable_name(values.get("storage_options"))) is not None:
             values["storage_options"] = {"env": variable}  # a mapping, as Dagster expects
@@ -218,7 +227,9 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             with _invalid_setting(name):
                 value = getattr(self, name)
                 values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
-        return type(self)(**values)
+        resource = type(self)(**values)
+        resource._fetches = self._fetches  # noqa: SLF001 - of the same class
+        return resource
 
     def credentials(self) -> ClientCredentials | AccessToken:
         """Return the access token if one is set, else client id and secret; in demo mode those of the sandbox."""

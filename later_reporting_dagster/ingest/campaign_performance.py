@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
     InstanceForbidden,
@@ -14,8 +17,9 @@ from later_reporting_dagster.client import (
     QueryRejected,
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.ingest import FailureTracker
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, open_writer
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
@@ -40,26 +44,23 @@ async def ingest_campaign_performance(
     client: LaterClient,
     lake: Lake,
     metrics: tuple[Metric, ...],
-    on_result: Callable[[PartitionResult], None],
-    warn: Callable[[str], None],
+    results: MemoryObjectSendStream[PartitionResult],
+    warnings: list[str],
     guard: WriteGuard,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Fetch and write days of `campaign_performance_daily`, and report each exactly once, with one query per day.
+    """Fetch and write days of `campaign_performance_daily`, and send each exactly once, with one query per day.
 
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
-        on_result: called from worker threads.
-        warn: called with what is left out: metrics that the API refuses, or instances that it does not list.
+        warnings: gets what is left out: metrics that the API refuses, or instances that it does not list.
 
     Raises:
         RouteRefused: no further day is requested.
     """
-    fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warn=warn)
-    writer = PartitionWriter(
-        table=CAMPAIGN_PERFORMANCE, lake=lake, guard=guard, metrics=metrics, on_result=on_result, now=now
-    )
+    fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=warnings)
+    writer = await open_writer(CAMPAIGN_PERFORMANCE, lake, guard=guard, metrics=metrics, results=results, now=now)
 
     # As many days at once as the client sends requests, so that what fails all days is requested for few of them.
     slots = asyncio.Semaphore(client.concurrency)
@@ -70,21 +71,17 @@ async def ingest_campaign_performance(
                 query, result = await fetch.day(day)
             except LaterError as error:
                 fetch.failures.record_failure([str(day)], error)
-                await asyncio.to_thread(writer.fail, [Partition(day)], error)
+                await writer.fail([Partition(day)], error)
                 return
-            await asyncio.to_thread(writer.write, query, result, [Partition(day)])
+            await writer.write(query, result, [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
     for day in in_order[:1]:
         await process(day)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for day in in_order[1:]:
-                tasks.create_task(process(day))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    await asyncio.to_thread(writer.remove_outdated_quarantine_files)
+    async with anyio.create_task_group() as tasks:
+        for day in in_order[1:]:
+            tasks.start_soon(process, day)
 
 
 @dataclass(eq=False, slots=True)
@@ -94,7 +91,7 @@ class _CampaignFetch:
     client: LaterClient
     metrics: tuple[Metric, ...]
     instance_ids: tuple[str, ...]
-    warn: Callable[[str], None]
+    warnings: list[str]
     failures: FailureTracker = field(default_factory=FailureTracker)
 
     async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
@@ -133,7 +130,9 @@ class _CampaignFetch:
             raise error
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]
         self.metrics = accepted
-        self.warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
+        self.warnings.append(
+            f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}"
+        )
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
         """Leave out the instances that are not accessible, for all days; return whether the query has any of them."""
@@ -143,5 +142,7 @@ class _CampaignFetch:
         if self.instance_ids != accessible:  # else another day has left them out
             self.instance_ids = accessible
             inaccessible = [name for name in query.instance_ids if name not in accessible]
-            self.warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
+            self.warnings.append(
+                f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}"
+            )
         return True

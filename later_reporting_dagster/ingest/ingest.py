@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from statistics import mean
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
     ApiVersionChanged,
@@ -26,7 +29,13 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, PartitionWriter
+from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.ingest.partition_writer import (
+    PartitionError,
+    PartitionResult,
+    PartitionWriter,
+    open_writer,
+)
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
@@ -72,28 +81,28 @@ async def ingest(
     table: RawTable,
     client: LaterClient,
     lake: Lake,
-    on_result: Callable[[PartitionResult], None],
+    results: MemoryObjectSendStream[PartitionResult],
     guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Fetch and write partitions of a raw table, and report each exactly once, as soon as its result is known.
+    """Fetch and write partitions of posts, and send the result of each exactly once, as soon as it is known.
 
-    Failures of the API or the lake, rejections by `guard` and invalid instance ids are reported as `FailedPartition`,
-    not raised.
+    Failures of the API or the lake, rejections by `guard` and invalid instance ids are sent as `FailedPartition`, not
+    raised.
 
     Args:
-        on_result: called from worker threads; while it blocks, fewer queries are fetched.
+        results: while it is full, fewer queries are fetched.
         metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
     """
-    writer = PartitionWriter(table=table, lake=lake, guard=guard, metrics=metrics, on_result=on_result, now=now)
+    writer = await open_writer(table, lake, guard=guard, metrics=metrics, results=results, now=now)
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return
     try:
         version = await client.api_version()
     except LaterError as error:
-        await asyncio.to_thread(writer.fail, partitions, error)
+        await writer.fail(partitions, error)
         return
     plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics)
     queries, mean_stored_rows = plan(), None
@@ -111,21 +120,19 @@ async def ingest(
         partitions=frozenset(partitions),
         posts=PostFetch(client, metrics=metrics, by_cursor=version.uses_cursors),
         uses_cursors=version.uses_cursors,
-        rows_of_pairs=mean_stored_rows,
+        mean_rows=mean_stored_rows,
     )
     await run.run(queries)
-    await asyncio.to_thread(writer.remove_outdated_quarantine_files)
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
-    """Report partitions as failed if their instance id cannot be part of a path; return the others."""
+    """Send partitions as failed if their instance id cannot be part of a path; return the others."""
     valid = [*partitions]
     for instance_id in {partition.instance_id for partition in partitions}:
         try:
             encode_instance_id(instance_id or "")
         except ValueError as error:
-            invalid = [partition for partition in valid if partition.instance_id == instance_id]
-            await asyncio.to_thread(writer.fail, invalid, error)
+            await writer.fail([partition for partition in valid if partition.instance_id == instance_id], error)
             valid = [partition for partition in valid if partition.instance_id != instance_id]
     return valid
 
@@ -208,8 +215,7 @@ class _IngestRun:
     """One run of `ingest`.
 
     Attributes:
-        rows_of_pairs: the mean number of rows of a (day, instance) pair in the queries that have succeeded; before the
-            first one, in stored files.
+        mean_rows: mean rows per file so far; before the first query succeeds, those of stored files.
     """
 
     client: LaterClient
@@ -217,7 +223,7 @@ class _IngestRun:
     partitions: frozenset[Partition]
     posts: PostFetch
     uses_cursors: bool
-    rows_of_pairs: float | None
+    mean_rows: float | None
     _fetched_rows: int = 0
     _fetched_pairs: int = 0
     _failures: FailureTracker = field(default_factory=FailureTracker)
@@ -229,12 +235,11 @@ class _IngestRun:
     async def run(self, queries: Sequence[PerformanceQuery]) -> None:
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
-        async with asyncio.TaskGroup() as tasks:
-            count = self.client.concurrency if self.uses_cursors else PAGED_WORKERS
-            workers = [tasks.create_task(self._work()) for _ in range(count)]
+        async with anyio.create_task_group() as workers:
+            for _ in range(self.client.concurrency if self.uses_cursors else PAGED_WORKERS):
+                workers.start_soon(self._work)
             await self._queue.join()
-            for worker in workers:
-                worker.cancel()
+            workers.cancel_scope.cancel()
 
     async def _work(self) -> None:
         while True:
@@ -258,10 +263,10 @@ class _IngestRun:
             self._failures.record_success(query)
             self._fetched_rows += result.total_items
             self._fetched_pairs += len(partitions_of(query))
-            self.rows_of_pairs = self._fetched_rows / self._fetched_pairs
+            self.mean_rows = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
                 partitions = self._partitions_to_write(query)
-                await asyncio.to_thread(self.writer.write, query, result, partitions, planned=queued.planned)
+                await self.writer.write(query, result, partitions, planned=queued.planned)
 
     def _partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
@@ -269,7 +274,7 @@ class _IngestRun:
 
     def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
-        days = days_per_cursor_query(rows_per_day=self.rows_of_pairs and self.rows_of_pairs * len(query.instance_ids))
+        days = days_per_cursor_query(rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids))
         first, rest = split_after(query, days=days)
         if rest is not None:
             self._queue.put_nowait(_QueuedQuery(rest, planned))
@@ -331,5 +336,4 @@ class _IngestRun:
         return [replace(query, instance_ids=(instance_id,)) for instance_id in query.instance_ids]
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
-        # In a thread, because `on_result` may block.
-        await asyncio.to_thread(self.writer.fail, self._partitions_to_write(query), error)
+        await self.writer.fail(self._partitions_to_write(query), error)

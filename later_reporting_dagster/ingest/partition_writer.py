@@ -1,31 +1,34 @@
 """Split verified results of queries into partitions, and write them."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import Any, TypeVar
 
+import anyio
+import anyio.to_thread
 import msgspec
 import pyarrow as pa
+from anyio import CapacityLimiter
+from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import LaterError, ListResult
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
-from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of, query_text
+from later_reporting_dagster.ingest.query_plan import partitions_of, query_text
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
-from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.quarantine import QuarantineFile
 from later_reporting_dagster.lake.storage import LakeUnavailable
 from later_reporting_dagster.lake.tables import RawTable, rows_by_group
 
 # The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16
-WRITER_THREADS = 2
+WRITER_THREADS = 4
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,21 +115,25 @@ def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | N
     return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(kw_only=True, eq=False)
 class PartitionWriter:
-    """Writes the results of one run to a raw table, and reports the result of each partition to `on_result`."""
+    """Writes the results of one run to a raw table, and sends the result of each partition.
+
+    Attributes:
+        results: receives each result once. While it is full, nothing more is written.
+        quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
+    """
 
     table: RawTable
     lake: Lake
     guard: WriteGuard
     metrics: tuple[Metric, ...]
-    on_result: Callable[[PartitionResult], None]
+    results: MemoryObjectSendStream[PartitionResult]
     now: Callable[[], datetime]
-    # The content hash of each written file; None if the partition has bad rows.
-    _written: dict[Partition, str | None] = field(default_factory=dict, init=False)
-    _queries_with_unassigned_rows: set[str] = field(default_factory=set, init=False)
+    quarantined: Set[str]
+    _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
-    def write(
+    async def write(
         self,
         query: PerformanceQuery,
         result: ListResult,
@@ -141,66 +148,42 @@ class PartitionWriter:
             planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
                 therefore does not depend on how the query was split.
         """
-        rows = _group_by_partition(query, result, partitions=partitions)
-        text = query_text(query)
         try:
-            self._quarantine_unassigned_rows(query, rows)
+            rows = await self._in_thread(self._split, query, result, partitions)
         except (LakeUnavailable, TooManyBadRows) as error:
-            self.fail(partitions, error)
+            await self.fail(partitions, error)
             return
-        write_batch = partial(self._write_batch, rows=rows, query=text, metadata=self._file_metadata(planned or query))
-        batches = [partitions[start : start + BATCH_SIZE] for start in range(0, len(partitions), BATCH_SIZE)]
-        with ThreadPoolExecutor(WRITER_THREADS) as threads:
-            for batch in threads.map(write_batch, batches):
-                for outcome in batch:
-                    if isinstance(outcome, WrittenPartition):
-                        self._written[outcome.partition] = None if outcome.bad_rows else outcome.file.content_hash
-                    self.on_result(outcome)
+        metadata = self._file_metadata(planned or query)
 
-    def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
+        async def write_batch(batch: Sequence[Partition]) -> None:
+            for outcome in await self._in_thread(self._write_batch, batch, rows, query_text(query), metadata):
+                await self.results.send(outcome)
+
+        async with anyio.create_task_group() as batches:
+            for start in range(0, len(partitions), BATCH_SIZE):
+                batches.start_soon(write_batch, partitions[start : start + BATCH_SIZE])
+
+    async def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
         for partition in partitions:
-            self.on_result(FailedPartition(partition=partition, error=error))
+            await self.results.send(FailedPartition(partition=partition, error=error))
 
-    def remove_outdated_quarantine_files(self) -> None:
-        """Remove the quarantine files that are outdated, now that all queries of the run have been written.
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        # AnyIO's task groups do not cancel it: a write that has begun ends before the run does. asyncio's would.
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
-        They are found by one listing, so another run may have made them at any time. The file of a partition is
-        outdated if this run has written the partition without bad rows, and its rows are still the ones that this run
-        wrote: if another run has replaced them since, the file is that run's. The file of a query is outdated if this
-        run has written all partitions of that query.
-
-        A file that cannot be listed, read or removed stays; the check `quarantine_is_empty` reports it. The next run
-        that writes its partitions removes it.
-        """
-        written_days = {partition.day for partition in self._written}
-        with suppress(LakeUnavailable):
-            for file in self.lake.quarantine.files(self.table.name):
-                with suppress(LakeUnavailable, FileDamaged):
-                    if self._is_outdated(file, written_days):
-                        self.lake.storage.remove(file.path)
-
-    def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
-        if file.partition is not None:
-            written = self._written.get(file.partition)
-            if written is None:
-                return False
-            stored = self.lake.read_metadata(self.table.name, file.partition)
-            return stored is not None and stored.content_hash == written
-        # Checked first, because it needs no read: a file is kept if the first or the last day was not written.
-        if file.day_range is None or not written_days >= set(file.day_range):
-            return False
-        queries = {row.query for row in self.lake.quarantine.rows_in(file)}
-        return bool(queries) and all(self._is_superseded(query, file.day_range) for query in queries)
-
-    def _is_superseded(self, query: str, day_range: tuple[date, date]) -> bool:
-        """Return whether this run has written all partitions of an earlier query, with no unassigned rows."""
-        instance_ids = [value for name, value in parse_qsl(query) if name == "instanceIds"]
-        partitions = partitions_between(*day_range, instance_ids)
-        return (
-            query not in self._queries_with_unassigned_rows
-            and bool(partitions)
-            and self._written.keys() >= set(partitions)
-        )
+    def _split(self, query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]) -> _QueryRows:
+        """Return the rows of each partition. Quarantine the bad rows that belong to none."""
+        rows = _group_by_partition(query, result, partitions=partitions)
+        text, day_range = query_text(query), (query.start_date, query.end_date)
+        if rows.unassigned:
+            self.lake.quarantine.write_rows_without_partition(
+                self.table.name, rows.unassigned, query=text, day_range=day_range
+            )
+            subject = "rows of the query are bad and name no partition"
+            self.guard.check_bad_rows(len(rows.unassigned), total=rows.total, subject=subject)
+        else:
+            self._remove_quarantined(self.lake.quarantine.path_of_query(self.table.name, text, day_range))
+        return rows
 
     def _file_metadata(self, planned: PerformanceQuery) -> dict[str, str]:
         return {
@@ -209,18 +192,8 @@ class PartitionWriter:
             "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
         }
 
-    def _quarantine_unassigned_rows(self, query: PerformanceQuery, rows: _QueryRows) -> None:
-        if not rows.unassigned:
-            return
-        text, count = query_text(query), len(rows.unassigned)
-        self._queries_with_unassigned_rows.add(text)
-        self.lake.quarantine.write_rows_without_partition(
-            self.table.name, rows.unassigned, query=text, day_range=(query.start_date, query.end_date)
-        )
-        self.guard.check_bad_rows(count, total=rows.total, subject="rows of the query are bad and name no partition")
-
     def _write_batch(
-        self, partitions: Sequence[Partition], *, rows: _QueryRows, query: str, metadata: Mapping[str, str]
+        self, partitions: Sequence[Partition], rows: _QueryRows, query: str, metadata: Mapping[str, str]
     ) -> list[PartitionResult]:
         """For each partition, quarantine its bad rows and write the others; return its result, in the same order."""
         bad_rows = {partition: rows.bad_rows.get(partition, []) for partition in partitions}
@@ -241,21 +214,50 @@ class PartitionWriter:
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement
         )
-        return [
-            WrittenPartition(
-                partition=partition,
-                file=outcome,
-                rows=tables[partition],
-                bad_rows=len(bad_rows[partition]),
-                diff=diffs.get(partition),
+        results: list[PartitionResult] = []
+        for partition in partitions:
+            if not isinstance(outcome := outcomes[partition], WriteResult):
+                results.append(FailedPartition(partition=partition, error=outcome))
+                continue
+            if not bad_rows[partition]:
+                self._remove_quarantined(self.lake.quarantine.path_of(self.table.name, partition))
+            results.append(
+                WrittenPartition(
+                    partition=partition,
+                    file=outcome,
+                    rows=tables[partition],
+                    bad_rows=len(bad_rows[partition]),
+                    diff=diffs.get(partition),
+                )
             )
-            if isinstance(outcome := outcomes[partition], WriteResult)
-            else FailedPartition(partition=partition, error=outcome)
-            for partition in partitions
-        ]
+        return results
 
     def _quarantine(self, partition: Partition, bad_rows: Sequence[BadRow], *, query: str, good_rows: int) -> None:
         if bad_rows:
             self.lake.quarantine.write(self.table.name, partition, bad_rows, query=query)
         total = good_rows + len(bad_rows)
         self.guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
+
+    def _remove_quarantined(self, path: str) -> None:
+        """Remove a quarantine file. If that fails, the check `quarantine_is_empty` reports it until the next fetch."""
+        if path in self.quarantined:
+            with suppress(LakeUnavailable):
+                self.lake.storage.remove(path)
+
+
+async def open_writer(
+    table: RawTable,
+    lake: Lake,
+    *,
+    guard: WriteGuard,
+    metrics: tuple[Metric, ...],
+    results: MemoryObjectSendStream[PartitionResult],
+    now: Callable[[], datetime],
+) -> PartitionWriter:
+    """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
+    quarantined: Set[str] = set()
+    with suppress(LakeUnavailable):
+        quarantined = {file.path for file in await asyncio.to_thread(lake.quarantine.files, table.name)}
+    return PartitionWriter(
+        table=table, lake=lake, guard=guard, metrics=metrics, results=results, now=now, quarantined=quarantined
+    )

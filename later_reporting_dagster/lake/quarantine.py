@@ -54,16 +54,21 @@ class Quarantine:
 
     def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str:
         """Replace the bad rows of a partition by at least one; return the location of the file."""
-        path = f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
-        return self._write(path, bad_rows, query=query)
+        return self._write(self.path_of(table_name, partition), bad_rows, query=query)
 
     def write_rows_without_partition(
         self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
     ) -> str:
         """Replace those bad rows of a query whose partition is unknown by at least one; return the file's location."""
+        return self._write(self.path_of_query(table_name, query, day_range), bad_rows, query=query)
+
+    def path_of(self, table_name: str, partition: Partition) -> str:
+        return f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
+
+    def path_of_query(self, table_name: str, query: str, day_range: tuple[date, date]) -> str:
         digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
         directory = f"query={day_range[0].isoformat()}_{day_range[1].isoformat()}_{digest[:32]}"
-        return self._write(f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}", bad_rows, query=query)
+        return f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}"
 
     def files(self, table_name: str) -> list[QuarantineFile]:
         """List the files of a table, sorted by path. It takes one listing."""

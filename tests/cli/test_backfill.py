@@ -12,8 +12,7 @@ from starlette.responses import Response
 
 from later_reporting_dagster.cli.in_process_runs import progress_bars
 from later_reporting_dagster.contract import CURSOR
-from later_reporting_dagster.defs.assets.fetched_days import PROGRESS_LISTENER
-from later_reporting_dagster.ingest.result_stream import Progress
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
@@ -149,10 +148,9 @@ def test_backfill_shows_its_progress_and_the_rows_that_it_keeps(
 
 def test_progress_bar_shows_the_reason_of_a_wait(capfd: pytest.CaptureFixture[str]) -> None:
     waiting = "waiting 40 s for the rate limit"
-    with progress_bars():
-        show = PROGRESS_LISTENER.get()
-        assert show is not None
-        show(Progress("posts_published", partitions=10, written=4, requests=120, rows=11_900, status=waiting))
+    fetches: list[Progress] = []
+    with progress_bars(fetches):
+        fetches.append(Progress("posts_published", partitions=10, written=4, requests=120, status=waiting))
     assert f" 4/10 {waiting} " in " ".join(capfd.readouterr().err.split())
 
 

@@ -4,8 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from importlib import import_module
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,37 +35,16 @@ WINDOWS = tuple(table.name for table in (*WINDOW_TABLES, *POST_TABLES))
 INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
-# The modules that decide which days are expected.
-CLOCKS = (
-    "defs.assets.instances",
-    "defs.assets.report",
-    "defs.automation",
-    "defs.checks.posts",
-    "defs.checks.campaigns",
-)
-
 each_raw_asset = pytest.mark.parametrize("asset", RAW_ASSETS)
 
 
-class FrozenClock(datetime):
-    """A `datetime` whose `now` always returns the same instant, which a test can move."""
-
-    instant: datetime
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-        # Without a time zone it returns local time, as usual, so that code that forgets the zone fails.
-        return cls.instant.astimezone(tz) if tz else cls.instant.astimezone().replace(tzinfo=None)
-
-
 def freeze_clock(monkeypatch: pytest.MonkeyPatch, instant: datetime, *modules: str) -> None:
-    """Freeze `datetime.now` in modules of the package, by default those that decide which days are expected.
+    """Stop the clock of the component, which decides which days exist and are due, and that of other modules.
 
     Dagster's own clock keeps running.
     """
-    monkeypatch.setattr(FrozenClock, "instant", instant, raising=False)
-    for module in modules or CLOCKS:
-        monkeypatch.setattr(import_module(f"later_reporting_dagster.{module}"), "datetime", FrozenClock)
+    for module in ("defs.component_base", *modules):
+        monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", lambda: instant)
 
 
 def asset_key(asset: str) -> dg.AssetKey:

@@ -11,8 +11,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.assets import rollups
-from later_reporting_dagster.defs.assets.fetched_days import FetchRun
+from later_reporting_dagster.defs.assets import fetched_days, rollups
 from later_reporting_dagster.defs.partitions import range_tags, selected_range
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
@@ -23,6 +22,7 @@ from tests.defs.conftest import (
     assert_success,
     asset_key,
     enlarge_metrics,
+    freeze_clock,
     reject_instance,
     restate_one_post,
 )
@@ -105,13 +105,14 @@ def test_rollup_follows_a_run_with_a_failed_instance_and_again_once_it_is_fetche
 
 
 def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
-    automation: Automation, project: Project
+    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.fetch(RAW)
     project.run(INSTANCES)
     assert automation.tick() == EVERY_DAY
     project.roll_up(ROLLUP)
     automation.tick()
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 14, tzinfo=UTC))
     shutil.rmtree(project.root / RAW / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}")
     project.roll_up(ROLLUP, days=[DAYS[1]])
     assert automation.tick() == set()
@@ -136,7 +137,7 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
     project.roll_up(ROLLUP)
     automation.tick()
     with monkeypatch.context() as killed:
-        killed.setattr(FetchRun, "_log_day", kill)
+        killed.setattr(fetched_days, "_materialization", kill)
         assert not project.fetch(RAW, only_missing=True).success
     assert automation.tick() == set()
     assert project.data_versions(project.fetch(RAW, only_missing=True)).keys() == {*map(str, DAYS)}

@@ -30,7 +30,7 @@ def logged(project: Project, result: ExecuteInProcessResult) -> set[str]:
 @pytest.fixture
 def filled(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project with five days of a raw table, written an hour ago, whose month is closed."""
-    freeze_clock(monkeypatch, datetime.now(UTC), "defs.automation")
+    freeze_clock(monkeypatch, datetime.now(UTC))
     project.fetch(RAW, days=DAYS)
     age_files(project.root)
     return project

@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
-from later_reporting_dagster.defs.asset_steps import AssetStep
+from later_reporting_dagster.defs.component_base import AssetEvent
 from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
@@ -186,11 +186,13 @@ class CustomComponent(LaterReportingComponent):
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         return super().get_asset_spec(spec).replace_attributes(owners=["team:custom"])
 
-    def execute(
-        self, context: dg.AssetExecutionContext, later: LaterReportingResource, step: AssetStep
-    ) -> Iterable[dg.MaterializeResult[Any]]:
-        context.log.info(f"before {step.name}")
-        yield from super().execute(context, later, step)
+    def execute(self, context: dg.AssetExecutionContext, events: Iterator[AssetEvent]) -> Iterator[AssetEvent]:
+        context.log.info(f"before {context.op_def.name}")
+        for event in super().execute(context, events):
+            if isinstance(event, dg.AssetMaterialization):
+                context.log.info(f"between: {event.partition}")
+            yield event
+        context.log.info("after")
 
 
 def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> None:
@@ -211,8 +213,18 @@ def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> 
         )
         assert_success(result)
         messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    assert "before demo__posts_published" in messages
+    hooks = ["before demo__posts_published", "between: 2026-03-01", "between: 2026-03-02", "after"]
+    assert [message for message in messages if message in hooks] == hooks
     assert len(lake.partitions("posts_published")) == 8
+
+
+def test_execute_with_the_earlier_parameters_fails_at_loading() -> None:
+    class Earlier(LaterReportingComponent):
+        def execute(self, context: Any, later: Any, step: Any) -> Any:
+            yield from ()
+
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"Earlier\.execute .* execute\(context, events\)"):
+        Earlier().build_definitions()
 
 
 def test_two_accounts_load_side_by_side() -> None:

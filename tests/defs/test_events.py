@@ -1,16 +1,13 @@
 """What a run logs: its progress, data versions, previews, one failure for all partitions, also if interrupted."""
 
-import signal
 from datetime import date
 
-import dagster as dg
 import pyarrow as pa
-import pytest
 
 from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
 from later_reporting_dagster.defs.assets.fetched_days import day_version
-from later_reporting_dagster.defs.events import combined_failure, interrupts_delayed, preview
-from later_reporting_dagster.ingest.result_stream import Progress
+from later_reporting_dagster.defs.events import combined_failure, preview
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 
 
@@ -21,23 +18,6 @@ def test_failure_limits_the_partitions_it_lists() -> None:
     assert lines[-1] == "… and 5980 more, in the metadata"
     assert len(failure.metadata["failed_partitions"].value) == 5000
     assert failure.allow_retries is False
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_is_raised_after_a_write(number: signal.Signals) -> None:
-    steps = []
-
-    def write() -> None:
-        with interrupts_delayed():
-            signal.raise_signal(number)
-            steps.append("written")
-        steps.append("not interrupted")
-
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(dg.DagsterExecutionInterruptedError):
-        write()
-    signal.signal(signal.SIGTERM, before)  # Dagster gives it the handler of SIGINT
-    assert steps == ["written"]
 
 
 def test_preview_shows_the_first_rows_and_cuts_texts() -> None:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.requests import Request
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
@@ -59,7 +61,7 @@ def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_sec
 
 
 def collect_results(
-    fetch: Callable[[LaterClient, Callable[[PartitionResult], None]], Awaitable[None]],
+    fetch: Callable[[LaterClient, MemoryObjectSendStream[PartitionResult]], Awaitable[None]],
     partitions: Collection[Partition],
     *,
     service: Service,
@@ -70,15 +72,23 @@ def collect_results(
     """Fetch in the API version of `service`; check that each partition is reported exactly once."""
     results: list[PartitionResult] = []
 
-    def collect(result: PartitionResult) -> None:
-        results.append(result)
-        on_result(result)
+    async def collect(received: MemoryObjectReceiveStream[PartitionResult]) -> None:
+        async with received:
+            async for result in received:
+                results.append(result)
+                on_result(result)
 
     async def run() -> None:
-        async with client or client_of(service, client_secret=client_secret) as used_client:
-            await fetch(used_client, collect)
+        sender, received = anyio.create_memory_object_stream[PartitionResult](1)
+        collecting = asyncio.create_task(collect(received))
+        async with sender, client or client_of(service, client_secret=client_secret) as used_client:
+            await fetch(used_client, sender)
+        await collecting
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
     assert Counter(result.partition for result in results) == Counter(partitions)
     return IngestResults(
         written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
@@ -99,13 +109,13 @@ def run_ingest(
 ) -> IngestResults:
     """Ingest partitions of posts; `options` are passed to `collect_results`."""
 
-    async def fetch(client: LaterClient, on_result: Callable[[PartitionResult], None]) -> None:
+    async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         await ingest(
             partitions,
             table=table,
             client=client,
             lake=root if isinstance(root, Lake) else Lake(str(root)),
-            on_result=on_result,
+            results=results,
             now=lambda: now,
             guard=guard or WriteGuard(),
             metrics=metrics,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from anyio.streams.memory import MemoryObjectSendStream
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -50,20 +51,20 @@ def fetch(
 ) -> IngestResults:
     warnings: list[str] = []
 
-    async def fetch_days(client: LaterClient, on_result: Callable[[PartitionResult], None]) -> None:
+    async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         await ingest_campaign_performance(
             days,
             instance_ids=instance_ids,
             client=client,
             lake=Lake(str(root)),
             metrics=metrics,
-            on_result=on_result,
-            warn=warnings.append,
+            results=results,
+            warnings=warnings,
             guard=guard,
             now=lambda: datetime(2024, 3, 11, 6, tzinfo=UTC),
         )
 
-    fetched = collect_results(fetch_days, [*map(Partition, days)], service=service, **options)
+    fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)
     return replace(fetched, warnings=warnings)
 
 

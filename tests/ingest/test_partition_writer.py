@@ -1,17 +1,14 @@
 """The partition writer: quarantine of bad rows, the write guard, diffs, and a lake that fails. Tests use real HTTP."""
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.quarantine import Quarantine, QuarantineFile
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import (
@@ -99,30 +96,10 @@ def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query
     assert quarantined.partition == partition
 
 
-def quarantined_days(lake: Lake, table: RawTable) -> list[tuple[date, date] | None]:
-    """Return the first and the last day of the query of each unassigned row."""
-    return [row.day_range for row in lake.quarantine.rows(table.name)]
-
-
-def test_unassigned_rows_of_a_moved_window_stay_until_all_of_its_days_are_fetched(
-    service: Service, tmp_path: Path
-) -> None:
-    lake = Lake(str(tmp_path))
-    service.transform = insert_unassigned_row
-    run_ingest(PARTITIONS[:-4], table=PUBLISHED, service=service, root=tmp_path)
-    run_ingest(PARTITIONS[4:], table=PUBLISHED, service=service, root=tmp_path)
-    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3]), (DAYS[1], DAYS[4])]
-    service.transform = None
-    run_ingest(PARTITIONS[4:], table=PUBLISHED, service=service, root=tmp_path)
-    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
-    run_ingest(PARTITIONS[:4], table=PUBLISHED, service=service, root=tmp_path)
-    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
-    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert lake.quarantine.rows(PUBLISHED.name) == []
-
-
 @each_raw_table
-def test_unassigned_rows_stay_until_all_is_fetched(table: RawTable, service: Service, tmp_path: Path) -> None:
+def test_unassigned_rows_stay_until_their_query_is_fetched_again(
+    table: RawTable, service: Service, tmp_path: Path
+) -> None:
     lake = Lake(str(tmp_path))
     service.transform = insert_unassigned_row
     for _ in range(2):
@@ -136,39 +113,6 @@ def test_unassigned_rows_stay_until_all_is_fetched(table: RawTable, service: Ser
     assert lake.quarantine.rows(table.name) == quarantined
     run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert lake.quarantine.rows(table.name) == []
-
-
-def test_an_unreadable_quarantine_file_does_not_affect_the_run(service: Service, tmp_path: Path) -> None:
-    names = (f"query={DAYS[0]}_{DAYS[1]}_0", "query=2024-13-01_2024-13-02_0", "query=0")
-    for name in names:
-        file = tmp_path / "_quarantine" / PUBLISHED.name / name / "part-0.jsonl"
-        file.parent.mkdir(parents=True)
-        file.write_text("no JSON", encoding="utf-8")
-    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
-    assert [path.read_text() for path in (tmp_path / "_quarantine").rglob("*.jsonl")] == ["no JSON"] * 3
-
-
-@pytest.mark.parametrize("other_run_replaces_the_rows", [False, True])
-def test_a_quarantine_file_stays_only_if_its_run_wrote_the_partition_last(
-    other_run_replaces_the_rows: bool, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another run quarantines rows of two partitions while this run, which has no bad rows, writes them."""
-    lake, list_files = Lake(str(tmp_path)), Quarantine.files
-    kept, removed = PARTITIONS[:2]
-
-    def write_as_another_run_and_list(self: Quarantine, table_name: str) -> list[QuarantineFile]:
-        for partition in (kept, removed):
-            lake.quarantine.write(PUBLISHED.name, partition, [BadRow(reason="r", raw="{}")], query="q")
-        if other_run_replaces_the_rows:
-            lake.write(PUBLISHED.name, kept, lake.read(PUBLISHED.name, [kept], schema=POSTS_SCHEMA).slice(1))
-        return list_files(self, table_name)
-
-    # A run lists the quarantine after its last write.
-    monkeypatch.setattr(Quarantine, "files", write_as_another_run_and_list)
-    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
-    monkeypatch.undo()
-    quarantined = {row.partition for row in lake.quarantine.rows(PUBLISHED.name)}
-    assert quarantined == ({kept} if other_run_replaces_the_rows else set())
 
 
 def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(

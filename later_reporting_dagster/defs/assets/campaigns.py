@@ -1,58 +1,74 @@
 """The assets of campaigns: their dimension table, and their performance by UTC day."""
 
-import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
-from dagster import AssetExecutionContext
 
-from later_reporting_dagster.client import LaterClient, LaterError
-from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
-from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
+from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched, refusal_warning
+from later_reporting_dagster.defs.automation import tag_run_with_updates
 from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
-from later_reporting_dagster.defs.checks.check import log_check_results
-from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.events import already_logged, preview, table_result
-from later_reporting_dagster.defs.partitions import partition_first_days
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
+from later_reporting_dagster.defs.checks.check import evaluations
+from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.event_loop import wait_for
+from later_reporting_dagster.defs.events import failures, nothing_to_log, preview, table_result
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.campaigns import write_campaigns
+from later_reporting_dagster.ingest.fetch_days import DayFetch
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
-    Partition,
     campaign_performance_columns,
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 
-def campaign_steps(settings: ComponentSettings) -> list[AssetStep]:
-    """Return the steps of the assets of campaigns that are defined."""
-    steps = {CAMPAIGNS_TABLE: campaigns_step, CAMPAIGN_PERFORMANCE_TABLE: campaign_performance_step}
-    return [step(settings) for name, step in steps.items() if name in settings.tables]
+def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
+    """Return the dimension of campaigns. If the API refuses the route, it logs a warning and writes nothing."""
+
+    @dg.multi_asset(
+        name=component.op_name(CAMPAIGNS_TABLE),
+        specs=[
+            component.table_spec(
+                CAMPAIGNS_TABLE,
+                CAMPAIGN_COLUMNS,
+                description="All campaigns that the API has ever listed: name, description, status and dates.",
+                group_name="campaigns",
+                tags={"later/layer": "dimension"},
+                freshness_policy=component.freshness,
+            )
+        ],
+        pool=component.pool,
+        required_resource_keys={component.resource_key},
+    )
+    def campaigns(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
+        tag_run_with_updates(context, component)
+        yield from component.execute(context, list_campaigns(context, component))
+
+    return campaigns
 
 
-def campaigns_step(settings: ComponentSettings) -> AssetStep:
-    """Return the step of the dimension. If the API refuses the route, it logs a warning and writes nothing."""
-
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+def list_campaigns(context: dg.AssetExecutionContext, component: ComponentBase) -> Iterator[AssetEvent]:
+    """Fetch the list of campaigns, and update the dimension."""
+    later = component.later(context)
+    with failures():
         configured = later.configured_instances()
         try:
-            fetched = asyncio.run(later.fetch_campaigns(configured))
+            listed = wait_for(lambda: later.fetch_campaigns(configured))
         except LaterError as error:
             if (refused := refusal(error)) is None:
                 raise
-            context.log.warning(_refusal_warning(context, CAMPAIGNS_TABLE, refused))
-            yield already_logged(context)
+            context.log.warning(refusal_warning(context, refused))
+            yield nothing_to_log(context)
             return
         rows, written = write_campaigns(
-            later.lake(), fetched.items, fetched.bad_rows, instance_ids=configured, today=datetime.now(UTC).date()
+            later.lake(), listed.items, listed.bad_rows, instance_ids=configured, today=component.now().date()
         )
-        context.log.info(f"The API lists {len(fetched.items)} of {rows.num_rows} known campaigns")
+        context.log.info(f"The API lists {len(listed.items)} of {rows.num_rows} known campaigns")
         yield table_result(
             written,
             {"preview": preview(rows.select(["campaign_id", "campaign_name", "status", "start_date"]))},
@@ -60,68 +76,57 @@ def campaigns_step(settings: ComponentSettings) -> AssetStep:
             data_version=content_hash_of(rows.drop_columns(["last_seen"])),
         )
 
-    spec = table_spec(
-        settings,
-        CAMPAIGNS_TABLE,
-        CAMPAIGN_COLUMNS,
-        description="All campaigns that the API has ever listed: name, description, status and dates.",
-        group_name="campaigns",
-        tags={"later/layer": "dimension"},
-        freshness_policy=settings.freshness,
-    )
-    return AssetStep(name=settings.op_name(CAMPAIGNS_TABLE), specs=[spec], run=run, pool=settings.pool)
 
-
-def campaign_performance_step(settings: ComponentSettings) -> AssetStep:
-    """Return the step of the daily performance.
+def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
+    """Return the performance of campaigns by day. A backfill of any number of days is one run.
 
     If a day fails, the others are written, and the run fails at its end. If the API refuses the route, the run logs a
     warning and writes nothing.
     """
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        _fetch_campaign_performance(context, later, settings=settings)
-        yield already_logged(context)
-
-    columns = campaign_performance_columns(settings.campaign_metrics)
-    description = (
-        "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
-        " (`dateBasis=performance_date`). Days can be summed."
+    @dg.multi_asset(
+        name=component.op_name(CAMPAIGN_PERFORMANCE_TABLE),
+        specs=[
+            component.table_spec(
+                CAMPAIGN_PERFORMANCE_TABLE,
+                campaign_performance_columns(component.campaign_metrics),
+                description=(
+                    "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
+                    " (`dateBasis=performance_date`). Days can be summed."
+                ),
+                group_name="campaigns",
+                tags={"later/layer": "raw", "later/date_basis": str(CAMPAIGN_PERFORMANCE.date_basis)},
+                partitions_def=build_partitions_def(Cadence.DAY, component.start_date),
+                freshness_policy=component.freshness,
+            )
+        ],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=component.pool,
+        required_resource_keys={component.resource_key},
     )
-    return fetched_step(settings, CAMPAIGN_PERFORMANCE, columns, description=description, config=FetchConfig, run=run)
+    def campaign_performance(context: dg.AssetExecutionContext, config: FetchConfig) -> Iterator[AssetEvent]:
+        tag_run_with_updates(context, component)
+        yield from component.execute(context, fetch_campaign_performance(context, config, component))
+
+    return campaign_performance
 
 
-def _fetch_campaign_performance(
-    context: AssetExecutionContext, later: LaterReportingResource, *, settings: ComponentSettings
-) -> None:
-    config = FetchConfig(**context.op_execution_context.op_config)
-    fetch_run = FetchRun(context, later, CAMPAIGN_PERFORMANCE_TABLE)
-    days = [Partition(day) for day in partition_first_days(context)]
-    configured = later.configured_instances()
-
-    async def fetch(client: LaterClient, emit: Emit) -> None:
-        await ingest_campaign_performance(
-            [partition.day for partition in fetch_run.plan(days, only_missing=config.only_missing)],
-            instance_ids=configured,
-            client=client,
-            lake=fetch_run.lake,
-            metrics=settings.campaign_metrics,
-            on_result=emit,
-            warn=fetch_run.warn,
+def fetch_campaign_performance(
+    context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase
+) -> Iterator[AssetEvent]:
+    """Fetch the run's days, and yield their materializations; if a day failed, also the check about the newest day."""
+    later = component.later(context)
+    with failures():
+        fetch = DayFetch(
+            table=CAMPAIGN_PERFORMANCE,
+            days=partition_first_days(context, now=component.now()),
+            instance_ids=later.configured_instances(),
+            only_missing=config.only_missing,
+            metrics=component.campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )
-
-    try:
-        fetch_run.run(fetch)
-    except RouteRefused as refused:
-        fetch_run.warn(_refusal_warning(context, CAMPAIGN_PERFORMANCE_TABLE, refused))
-    if fetch_run.failed:
-        log_check_results(context, [evaluate_newest_due_day(fetch_run.lake, settings)])
-        raise fetch_run.failure()
-
-
-def _refusal_warning(context: AssetExecutionContext, table_name: str, refused: RouteRefused) -> str:
-    return (
-        f"{context.asset_key.to_user_string()} was not updated, because the API refuses its route: {refused} All other"
-        f" tables work without it. To request it no more, set LATER_TABLES (tables) to -{table_name}."
-    )
+        outcome = yield from fetched(context, component, fetch)
+        if outcome.failed:
+            yield from evaluations(context, [evaluate_newest_due_day(later.lake(), component)])
+            raise outcome.failure()
+        yield nothing_to_log(context)

@@ -1,76 +1,30 @@
-"""The tables that are fetched day by day: their step, and its run, which logs each day once its files are done."""
+"""What the tables that are fetched day by day share: their run config, and the events of their days."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster import AssetExecutionContext
+import pyarrow as pa
 from pydantic import Field
 
-from later_reporting_dagster.client import ClientEvent, LaterClient
-from later_reporting_dagster.defs.asset_steps import AssetStep, RunStep, table_spec
-from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.events import combined_failure, log_materialization, logged_instances, preview
-from later_reporting_dagster.defs.partitions import build_partitions_def
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
-from later_reporting_dagster.ingest.result_stream import Progress, stream
-from later_reporting_dagster.lake import Column, Partition, WriteResult
+from later_reporting_dagster.client import ClientEvent
+from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.event_loop import iterate
+from later_reporting_dagster.defs.events import combined_failure, logged_instances, partition_materialization, preview
+from later_reporting_dagster.ingest.campaign_performance import RouteRefused
+from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days, files_of_day
+from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
-from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.rollups.rollup_tables import Cadence
 
-Emit = Callable[[PartitionResult], None]
 # The columns of posts, or of campaigns, that a preview shows.
 _PREVIEW_COLUMNS = (
     *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
     *("impressions", "engagements", "paid_impressions", "paid_engagements"),
 )
-# Set by a caller that runs the asset inside the caller's process, such as the CLI; never set in a run that Dagster
-# launches. Called after each change.
-PROGRESS_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("PROGRESS_LISTENER", default=None)
-
-
-@dataclass(slots=True)
-class _Day:
-    """The files of one day, by instance; the instance is None if a file has the rows of all.
-
-    Attributes:
-        present: instances that have a file.
-        pending: files without a result yet.
-        changes: how many rows were added, removed and restated in replaced files.
-    """
-
-    day: date
-    present: set[str | None] = field(default_factory=set)
-    pending: set[str | None] = field(default_factory=set)
-    written: dict[str | None, WriteResult] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    bad_rows: int = 0
-    changes: Counter[str] = field(default_factory=Counter)
-    preview: dg.TableMetadataValue | None = None
-
-    def add(self, result: PartitionResult) -> None:
-        """Add the result of one of the pending files."""
-        instance_id = result.partition.instance_id
-        self.pending.discard(instance_id)
-        if not isinstance(result, WrittenPartition):
-            self.failed[str(instance_id)] = str(result.error)
-            return
-        self.present.add(instance_id)
-        self.written[instance_id] = result.file
-        self.bad_rows += result.bad_rows
-        if self.preview is None and result.rows.num_rows:
-            shown = [name for name in _PREVIEW_COLUMNS if name in result.rows.column_names]
-            self.preview = preview(result.rows.select(shown))
-        if (diff := result.diff) is not None:
-            self.changes.update(rows_added=diff.added, rows_removed=diff.removed, rows_restated=diff.restated)
 
 
 class FetchConfig(dg.Config):
@@ -84,165 +38,109 @@ class FetchConfig(dg.Config):
     )
 
 
-def fetched_step(
-    settings: ComponentSettings,
-    table: RawTable,
-    columns: Sequence[Column],
-    *,
-    description: str,
-    config: type[FetchConfig],
-    run: RunStep,
-) -> AssetStep:
-    """Return the step of a table that is fetched day by day. A backfill of any number of days is one run."""
-    spec = table_spec(
-        settings,
-        table.name,
-        columns,
-        description=description,
-        group_name=table.rows,
-        tags={"later/layer": "raw", "later/date_basis": str(table.date_basis)},
-        partitions_def=build_partitions_def(Cadence.DAY, settings.start_date),
-        freshness_policy=settings.freshness,
-    )
-    return AssetStep(
-        name=settings.op_name(table.name),
-        specs=[spec],
-        run=run,
-        config=config,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=settings.pool,
-    )
-
-
-class FetchRun:
-    """One run of a raw table. Memory grows with the number of days, not of rows.
+@dataclass(slots=True)
+class FetchOutcome:
+    """What a fetch did, besides the days that it has yielded.
 
     Attributes:
-        failed: the reason by partition, of each that failed.
-        expected: the instances that each day should have; empty if a file has all instances.
+        written: files with a result, whether or not they changed.
+        failed: reasons, by day and instance.
+        expected: the instances that a complete day has; empty if a file has the rows of all.
     """
 
-    def __init__(self, context: AssetExecutionContext, later: LaterReportingResource, table_name: str) -> None:
-        self.lake = later.lake()
-        self.failed: dict[str, str] = {}
-        self.expected: Sequence[str] = ()
-        self._context = context
-        self._later = later
-        self._table_name = table_name
-        self._progress = Progress(table_name)
-        self._listener = PROGRESS_LISTENER.get()
-        self._days: dict[date, _Day] = {}
-        self._days_materialized = self._files_changed = 0
-
-    def plan(self, pairs: Collection[Partition], *, only_missing: bool) -> list[Partition]:
-        """Return the pairs to fetch: all, or those without a file. Call it once, before the first result."""
-        self._days = {day: _Day(day) for day in sorted({partition.day for partition in pairs})}
-        present = self.lake.partitions(self._table_name, days=[*self._days])
-        for partition in present:
-            self._days[partition.day].present.add(partition.instance_id)
-        to_fetch = sorted({*pairs}.difference(present if only_missing else ()), key=str)
-        for partition in to_fetch:
-            self._days[partition.day].pending.add(partition.instance_id)
-        self._progress.partitions = len(to_fetch)
-        self._context.log.info(
-            f"Fetching {len(to_fetch)} files of {len(self._days)} days since {min(self._days, default=None)}"
-            + ", only missing files" * only_missing
-        )
-        return to_fetch
-
-    def run(self, fetch: Callable[[LaterClient, Emit], Coroutine[Any, Any, None]]) -> None:
-        """Fetch with an open client in a background thread, and log each day once its last file is done.
-
-        `fetch` calls `plan` and emits the result of each pair exactly once.
-        """
-        client, progress = self._later.client(on_event=self._on_event), self._progress
-
-        async def fetch_with_client(emit: Emit) -> None:
-            async with client:
-                await fetch(client, emit)
-
-        for result in stream(fetch_with_client):
-            if isinstance(result, WrittenPartition):
-                progress.written += 1
-                progress.rows += result.file.rows
-            else:
-                progress.failed += 1
-                self.failed[str(result.partition)] = str(result.error)
-            self._notify()
-            files = self._days[result.partition.day]
-            files.add(result)
-            if not files.pending:
-                self._log_day(self._days.pop(files.day))
-        self._log_unfetched_days()
-        self._context.log.info(
-            f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
-            f" {self._days_materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
-            f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
-        )
-
-    def warn(self, message: str) -> None:
-        """Log a warning, and keep it for the caller of the run."""
-        self._context.log.warning(message)
-        self._progress.warnings.append(message)
-        self._notify()
+    written: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    expected: Sequence[str] = ()
 
     def failure(self) -> dg.Failure:
-        """Return one failure for all partitions that failed."""
-        return combined_failure(self.failed, what="file", written=self._progress.written)
+        return combined_failure(self.failed, what="file", written=self.written)
 
-    def _on_event(self, event: ClientEvent) -> None:
-        """Count and log an event of the client; called from the thread that fetches."""
-        if line := self._progress.count(event):
-            self._context.log.info(line)
-        self._notify()
 
-    def _notify(self) -> None:
-        if self._listener is not None:
-            self._listener(self._progress)
+def fetched(
+    context: dg.AssetExecutionContext, component: ComponentBase, fetch: DayFetch
+) -> Generator[dg.AssetMaterialization, None, FetchOutcome]:
+    """Fetch days, yield the materialization of each, and return what failed.
 
-    def _log_unfetched_days(self) -> None:
-        """Log the days without a file to fetch of which Dagster does not know all files.
+    If the API refuses the route of campaigns, this is a warning.
+    """
+    later, progress, outcome = component.later(context), Progress(fetch.table.name), FetchOutcome()
+    lake = later.lake()
+    later.fetches.append(progress)
+    context.log.info(
+        f"Fetching {len(fetch.days)} days since {min(fetch.days)}{', only missing files' * fetch.only_missing}"
+    )
 
-        Files of the lake may be those of a run that was killed before it logged their day, or of an earlier instance of
-        Dagster.
-        """
-        if not self._days:  # as after a run that is not limited to missing files
-            return
-        logged = logged_instances(self._context.instance, self._context.asset_key)
-        for files in self._days.values():
-            if len(files.present) > logged.get(str(files.day), 0):
-                self._log_day(files)
+    def log_event(event: ClientEvent) -> None:
+        if line := progress.count(event):
+            context.log.info(line)
 
-    def _log_day(self, files: _Day) -> None:
-        """Log the materialization of a day, unless all of its requested files failed."""
-        if files.failed and not files.written:
-            return
-        kept = [Partition(files.day, name) for name in files.present - files.written.keys()]
-        stored = self.lake.read_all_metadata(self._table_name, kept)
-        of_day: dict[str | None, WriteResult | FileMetadata] = {
-            **files.written,
-            **{partition.instance_id: file for partition, file in stored.items()},
-        }
-        changed = sum(file.changed for file in files.written.values())
-        missing = [name for name in self.expected if name not in files.present]
-        self._days_materialized += 1
-        self._files_changed += changed
-        log_materialization(
-            self._context,
-            files.day,
-            data_version=day_version(of_day),
-            metadata={
-                "dagster/partition_row_count": sum(file.rows for file in of_day.values()),
-                "dagster/uri": self.lake.day_url(self._table_name, files.day),
-                **({"instances": len(files.present)} if self.expected else {}),
-                "files_changed": changed,
-                **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
-                **({"failed_instances": dg.MetadataValue.json(files.failed)} if files.failed else {}),
-                **({"bad_rows": files.bad_rows} if files.bad_rows else {}),
-                **{f"change/{name}": count for name, count in files.changes.items()},
-                **({} if files.preview is None else {"preview": files.preview}),
-            },
-        )
+    client = later.client(on_event=log_event)
+    days = fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now)
+    materialized = files_changed = 0
+    logged: Mapping[str | None, Any] | None = None
+    try:
+        for day in iterate(days):
+            outcome.expected = day.expected
+            outcome.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
+            if not day.written:
+                # Files of the lake may be those of a run that was killed before it logged their day, or of an earlier
+                # instance of Dagster.
+                logged = logged_instances(context.instance, context.asset_key) if logged is None else logged
+                if day.failed or len(day.present) <= logged.get(str(day.day), 0):
+                    continue
+            materialized += 1
+            files_changed += sum(file.changed for file in day.written.values())
+            yield _materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
+    except RouteRefused as refused:
+        progress.warnings.append(refusal_warning(context, refused))
+    for warning in progress.warnings:
+        context.log.warning(warning)
+    context.log.info(
+        f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
+        f" {materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
+        f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
+    )
+    outcome.written = progress.written
+    return outcome
+
+
+def refusal_warning(context: dg.AssetExecutionContext, refused: RouteRefused) -> str:
+    return (
+        f"{context.asset_key.to_user_string()} was not updated, because the API refuses its route: {refused} All other"
+        f" tables work without it. To request it no more, set LATER_TABLES (tables) to -{context.asset_key.path[-1]}."
+    )
+
+
+def _materialization(
+    context: dg.AssetExecutionContext,
+    day: FetchedDay,
+    *,
+    files: Mapping[str | None, WriteResult | FileMetadata],
+    lake: Lake,
+) -> dg.AssetMaterialization:
+    """Return the event of a day. Its data version covers all of its files, its counts only what was fetched."""
+    missing = [name for name in day.expected if name not in day.present]
+    failed = {str(name): reason for name, reason in day.failed.items()}
+    return partition_materialization(
+        context,
+        day.day,
+        data_version=day_version(files),
+        metadata={
+            "dagster/partition_row_count": sum(file.rows for file in files.values()),
+            "dagster/uri": lake.day_url(context.asset_key.path[-1], day.day),
+            **({"instances": len(day.present)} if day.expected else {}),
+            "files_changed": sum(file.changed for file in day.written.values()),
+            **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
+            **({"failed_instances": dg.MetadataValue.json(failed)} if failed else {}),
+            **({"bad_rows": day.bad_rows} if day.bad_rows else {}),
+            **{f"change/{name}": count for name, count in day.changes.items()},
+            **({} if day.sample is None else {"preview": _preview(day.sample)}),
+        },
+    )
+
+
+def _preview(rows: pa.Table) -> dg.TableMetadataValue:
+    return preview(rows.select([name for name in _PREVIEW_COLUMNS if name in rows.column_names]))
 
 
 def day_version(files: Mapping[str | None, WriteResult | FileMetadata]) -> str:

@@ -1,27 +1,24 @@
 """The raw assets: posts as the API returns them, partitioned by UTC day, with one file per day and instance."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
-from dagster import AssetExecutionContext
 from pydantic import Field
 
-from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
-from later_reporting_dagster.defs.checks.check import log_check_results
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched
+from later_reporting_dagster.defs.automation import tag_run_with_updates
+from later_reporting_dagster.defs.checks.check import evaluations
 from later_reporting_dagster.defs.checks.posts import evaluate_files
-from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.events import already_logged
-from later_reporting_dagster.defs.partitions import partition_first_days
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.events import failures, nothing_to_log
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.ingest.fetch_days import DayFetch
 from later_reporting_dagster.lake import Partition, post_columns
-from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
+from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
@@ -51,69 +48,68 @@ class PostsConfig(FetchConfig):
     )
 
 
-def posts_steps(settings: ComponentSettings) -> list[AssetStep]:
-    """Return the steps of the raw assets that are defined."""
-    return [posts_step(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
-
-
-def posts_step(raw_table: RawTable, settings: ComponentSettings) -> AssetStep:
-    """Return the step of a raw asset.
+def posts_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinition:
+    """Return a raw table of posts. A backfill of any number of days is one run, which plans the fewest requests.
 
     If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
     in its metadata, and the run fails at its end with the (day, instance) pairs that failed.
     """
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        _fetch_posts(context, later, raw_table=raw_table, settings=settings)
-        yield already_logged(context)
-
-    columns, description = post_columns(settings.metrics), _DESCRIPTIONS[raw_table.date_basis]
-    return fetched_step(settings, raw_table, columns, description=description, config=PostsConfig, run=run)
-
-
-def _fetch_posts(
-    context: AssetExecutionContext, later: LaterReportingResource, *, raw_table: RawTable, settings: ComponentSettings
-) -> None:
-    """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files."""
-    config = PostsConfig(**context.op_execution_context.op_config)
-    fetch_run = FetchRun(context, later, raw_table.name)
-    days, only_pairs = partition_first_days(context), _selected_pairs(config)
-    if only_pairs is not None:
-        days = sorted({pair.day for pair in only_pairs}.intersection(days))
-        if not days:
-            raise dg.Failure("Run config pairs: no day of them is a partition of this run", allow_retries=False)
-    configured = later.configured_instances()
-
-    async def fetch(client: LaterClient, emit: Emit) -> None:
-        named = tuple(dict.fromkeys(config.instances or config.pairs))
-        instances = named or configured or await client.fetch_instances()
-        if not instances:
-            raise dg.Failure(
-                "The credentials have no access to any instance: have instances added to their scope.",
-                allow_retries=False,
+    @dg.multi_asset(
+        name=component.op_name(table.name),
+        specs=[
+            component.table_spec(
+                table.name,
+                post_columns(component.metrics),
+                description=_DESCRIPTIONS[table.date_basis],
+                group_name="posts",
+                tags={"later/layer": "raw", "later/date_basis": str(table.date_basis)},
+                partitions_def=build_partitions_def(Cadence.DAY, component.start_date),
+                freshness_policy=component.freshness,
             )
-        # If the run is limited to some instances, a complete day needs the others, too.
-        known = known_instances(fetch_run.lake, configured=configured) if named else ()
-        fetch_run.expected = tuple(dict.fromkeys([*known, *instances]))
-        pairs = {Partition(day, name) for day in days for name in instances}
-        if only_pairs is not None:
-            pairs &= only_pairs
-        await ingest(
-            fetch_run.plan(pairs, only_missing=config.only_missing),
-            table=raw_table,
-            client=client,
-            lake=fetch_run.lake,
-            on_result=emit,
-            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
-            metrics=settings.metrics,
-        )
+        ],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=component.pool,
+        required_resource_keys={component.resource_key},
+    )
+    def posts(context: dg.AssetExecutionContext, config: PostsConfig) -> Iterator[AssetEvent]:
+        tag_run_with_updates(context, component)
+        yield from component.execute(context, fetch_posts(context, config, component, table))
 
-    fetch_run.run(fetch)
-    if fetch_run.failed:
-        log_check_results(
-            context, evaluate_files(fetch_run.lake, raw_table.name, instances=fetch_run.expected, settings=settings)
+    return posts
+
+
+def fetch_posts(
+    context: dg.AssetExecutionContext, config: PostsConfig, component: ComponentBase, table: RawTable
+) -> Iterator[AssetEvent]:
+    """Fetch the run's days, and yield their materializations; if a pair failed, also the checks about missing files."""
+    later = component.later(context)
+    with failures():
+        lake, configured = later.lake(), later.configured_instances()
+        days, pairs = partition_first_days(context, now=component.now()), _selected_pairs(config)
+        if pairs is not None:
+            days = sorted({pair.day for pair in pairs}.intersection(days))
+            if not days:
+                raise dg.Failure("Run config pairs: no day of them is a partition of this run", allow_retries=False)
+        named = tuple(dict.fromkeys(config.instances or config.pairs))
+        fetch = DayFetch(
+            table=table,
+            days=days,
+            instance_ids=named or configured,
+            pairs=pairs,
+            only_missing=config.only_missing,
+            # If the run is limited to some instances, a complete day needs the others, too.
+            known_instances=known_instances(lake, configured=configured) if named else (),
+            metrics=component.metrics,
+            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )
-        raise fetch_run.failure()
+        outcome = yield from fetched(context, component, fetch)
+        if outcome.failed:
+            yield from evaluations(
+                context, evaluate_files(lake, table.name, instances=outcome.expected, component=component)
+            )
+            raise outcome.failure()
+        yield nothing_to_log(context)
 
 
 def _selected_pairs(config: PostsConfig) -> set[Partition] | None:

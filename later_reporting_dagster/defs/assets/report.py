@@ -2,18 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import dagster as dg
-from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.component_settings import REPORT, ComponentSettings
-from later_reporting_dagster.defs.events import written_metadata
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.component_settings import REPORT
+from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.quality.coverage import stored_and_expected_files
@@ -26,16 +22,42 @@ REPORT_FILE = "report.html"
 _SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
 
 
-def report_steps(settings: ComponentSettings) -> list[AssetStep]:
-    """Return the step of the report, if it is defined. It shows rollup tables, and lists which files are missing."""
-    if REPORT not in settings.tables:
-        return []
+def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
+    """Return the report. It shows rollup tables, and lists which files are missing."""
+    key = component.asset_key(REPORT)
+    spec = dg.AssetSpec(
+        key,
+        deps=component.dependencies(*_SHOWN_TABLES, COVERAGE_TABLE),
+        description=(
+            "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
+            " to boost, creators, and what is missing. A single HTML file that works offline, at"
+            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
+        ),
+        group_name="organic_paid",
+        kinds={"html"},
+        tags={"later/layer": "report"},
+        code_version=version("later-reporting-dagster"),
+        automation_condition=when_upstream_changes(key),
+        freshness_policy=component.freshness,
+    )
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        lake = later.lake()
-        days = settings.expected_days(datetime.now(UTC))
+    @dg.multi_asset(
+        name=component.op_name(REPORT), specs=[component.spec(spec)], required_resource_keys={component.resource_key}
+    )
+    def report(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
+        tag_run_with_updates(context, component)
+        yield from component.execute(context, write_report(context, component))
+
+    return report
+
+
+def write_report(context: dg.AssetExecutionContext, component: ComponentBase) -> Iterator[AssetEvent]:
+    """Write the page again."""
+    later = component.later(context)
+    with failures():
+        lake, days = later.lake(), component.expected_days(component.now())
         files, expected = stored_and_expected_files(
-            lake, days, configured=later.configured_instances(), tables=settings.tables
+            lake, days, configured=later.configured_instances(), tables=component.tables
         )
         data = read_report(
             lake,
@@ -58,24 +80,6 @@ def report_steps(settings: ComponentSettings) -> list[AssetStep]:
             **{name: "not available" if value is None else value for name, value in data.key_figures.items()},
         }
         yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)
-
-    key = settings.asset_key(REPORT)
-    spec = dg.AssetSpec(
-        key,
-        deps=settings.dependencies(*_SHOWN_TABLES, COVERAGE_TABLE),
-        description=(
-            "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
-            " to boost, creators, and what is missing. A single HTML file that works offline, at"
-            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
-        ),
-        group_name="organic_paid",
-        kinds={"html"},
-        tags={"later/layer": "report"},
-        code_version=version("later-reporting-dagster"),
-        automation_condition=when_upstream_changes(key),
-        freshness_policy=settings.freshness,
-    )
-    return [AssetStep(name=settings.op_name(REPORT), specs=[spec], run=run)]
 
 
 def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:

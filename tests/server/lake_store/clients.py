@@ -16,9 +16,8 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import CURSOR, METRICS
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.server import Client, running_server
 from later_reporting_dagster.server.lake_store.app import ServeOptions, lake_app
@@ -132,28 +131,24 @@ def assert_problem(response: httpx.Response, status: int, kind: str) -> str:
 def land(base_url: str, root: Path, *, days: tuple[date, date], instance_ids: Sequence[str], client: Client) -> None:
     """Fetch raw tables and campaigns of a server into a lake, by cursor, with all metrics and a fixed clock."""
 
-    async def run() -> None:
-        async with LaterClient(
+    lake, now = Lake(str(root)), datetime(2024, 7, 1, tzinfo=UTC)
+
+    def later() -> LaterClient:
+        return LaterClient(
             base_url=base_url,
             credentials=ClientCredentials(client.client_id, client.client_secret),
             limiter=RateLimiter(requests=1_000_000),
             api_version=CURSOR,
-        ) as later:
-            for table in RAW_TABLES:
-                await ingest(
-                    [Partition(day, instance_id) for day in days_between(*days) for instance_id in instance_ids],
-                    table=table,
-                    client=later,
-                    lake=lake,
-                    on_result=results.append,
-                    metrics=METRICS,
-                    now=lambda: datetime(2024, 7, 1, tzinfo=UTC),
-                )
-            listed = await later.fetch_campaigns()
-            write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=date(2024, 7, 1))
+        )
 
-    results: list[PartitionResult] = []
-    lake = Lake(str(root))
+    async def run() -> None:
+        for table in RAW_TABLES:
+            fetch = DayFetch(table=table, days=days_between(*days), instance_ids=tuple(instance_ids), metrics=METRICS)
+            async for day in fetch_days(fetch, client=later(), lake=lake, now=lambda: now):
+                assert not day.failed
+        async with later() as opened:
+            listed = await opened.fetch_campaigns()
+        write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=now.date())
+
     asyncio.run(run())
-    assert [each for each in results if isinstance(each, FailedPartition)] == []
     assert not (root / "_quarantine").exists()

@@ -1,0 +1,31 @@
+"""Run asynchronous code in a step: in an event loop of its own thread.
+
+So signals never interrupt a coroutine, the loop goes on while Dagster writes an event, and a step works where a loop is
+already running, as in a notebook. Leaving the portal, as an interrupt does, cancels the tasks of the loop, waits for
+them and for their threads, and closes generators. Dagster's own asynchronous assets do neither.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+from anyio.from_thread import start_blocking_portal
+
+_Item = TypeVar("_Item")
+_END = object()
+
+
+def iterate(items: AsyncGenerator[_Item]) -> Iterator[_Item]:
+    """Yield what an async generator yields."""
+
+    async def following() -> Any:
+        return await anext(items, _END)
+
+    with start_blocking_portal() as portal:
+        while (item := portal.call(following)) is not _END:
+            yield item
+
+
+def wait_for(function: Callable[[], Awaitable[_Item]]) -> _Item:
+    """Call a coroutine function, and return its result."""
+    with start_blocking_portal() as portal:
+        return portal.call(function)

@@ -1,0 +1,228 @@
+"""The entrance of the ingest: fetch days of a table, and yield each once all of its files have a result.
+
+async for day in fetch_days(DayFetch(table=POSTS_PUBLISHED, days=days, …), client=client, lake=lake, …):
+…
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import anyio
+import anyio.to_thread
+import pyarrow as pa
+from anyio.streams.memory import MemoryObjectSendStream
+
+from later_reporting_dagster.client import InstanceForbidden, LaterClient
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
+from later_reporting_dagster.ingest.ingest import DEFAULT_GUARD, ingest
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.lake import Lake, Partition, WriteResult
+from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
+
+# Results that wait until the consumer asks for them. If it is slower than the API, fewer queries are fetched.
+BUFFERED_RESULTS = 64
+# Rows of a day that are kept for a preview.
+SAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayFetch:
+    """What to fetch, and how.
+
+    Attributes:
+        instance_ids: the instances to fetch; empty for all that the API lists. Campaigns: those whose campaigns to
+            fetch; empty for all.
+        pairs: if given, only these (day, instance) pairs.
+        only_missing: fetch only files that are not in the lake.
+        known_instances: other instances that a complete day has.
+        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
+    """
+
+    table: RawTable
+    days: Sequence[date]
+    instance_ids: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    guard: WriteGuard = DEFAULT_GUARD
+    pairs: Set[Partition] | None = None
+    only_missing: bool = False
+    known_instances: Sequence[str] = ()
+
+
+@dataclass(eq=False, slots=True)
+class FetchedDay:
+    """The files of one day, by instance; the instance is None if a file has the rows of all.
+
+    Attributes:
+        expected: the instances that a complete day has; empty if a file has the rows of all.
+        present: the instances that have a file.
+        pending: the instances without a result yet.
+        failed: reasons.
+        bad_rows: rows in quarantine.
+        changes: how many rows were added, removed and restated in replaced files.
+        sample: the first rows of a file; None without any.
+    """
+
+    day: date
+    expected: Sequence[str]
+    present: set[str | None] = field(default_factory=set)
+    pending: set[str | None] = field(default_factory=set)
+    written: dict[str | None, WriteResult] = field(default_factory=dict)
+    failed: dict[str | None, str] = field(default_factory=dict)
+    bad_rows: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+    sample: pa.Table | None = None
+
+    def add(self, result: PartitionResult) -> None:
+        """Add the result of one of the pending files."""
+        instance_id = result.partition.instance_id
+        self.pending.discard(instance_id)
+        if not isinstance(result, WrittenPartition):
+            self.failed[instance_id] = str(result.error)
+            return
+        self.present.add(instance_id)
+        self.written[instance_id] = result.file
+        self.bad_rows += result.bad_rows
+        if self.sample is None and result.rows.num_rows:
+            self.sample = result.rows.slice(0, SAMPLE_ROWS)
+        if (diff := result.diff) is not None:
+            self.changes.update(rows_added=diff.added, rows_removed=diff.removed, rows_restated=diff.restated)
+
+
+async def fetch_days(
+    fetch: DayFetch,
+    *,
+    client: LaterClient,
+    lake: Lake,
+    progress: Progress | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> AsyncGenerator[FetchedDay]:
+    """Fetch and write days concurrently, and yield each when it is done; at the end those with nothing to fetch.
+
+    A failed file is part of its day, and not raised. Memory grows with the number of days, not of rows. Closing the
+    generator cancels all requests, waits for writes that have begun, and closes the client.
+
+    Args:
+        client: not yet open.
+        progress: counts what has been done so far.
+
+    Raises:
+        LaterError: the instances cannot be listed, or there is none.
+        LakeUnavailable: the lake cannot be listed.
+        RouteRefused: the API offers no performance of campaigns.
+    """
+    progress = progress or Progress(fetch.table.name)
+    days: dict[date, FetchedDay] = {}
+    sender, results = anyio.create_memory_object_stream[PartitionResult](BUFFERED_RESULTS)
+
+    async def work() -> None:
+        instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client)
+        days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake))
+        partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
+        progress.partitions = len(partitions)
+        await _ingest(fetch, partitions, client=client, lake=lake, results=sender, progress=progress, now=now)
+
+    async def produce() -> None:
+        # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.
+        async with sender, client, anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+
+    producer = asyncio.create_task(produce())
+    try:
+        async for result in results:
+            progress.add(result)
+            day = days[result.partition.day]
+            day.add(result)
+            if not day.pending:
+                yield days.pop(day.day)
+        await producer
+        for day in days.values():
+            yield day
+    except BaseExceptionGroup as group:
+        raise _first_error(group) from None
+    finally:
+        with anyio.CancelScope(shield=True):
+            producer.cancel()
+            await asyncio.wait([producer])
+        results.close()
+
+
+async def _instances(fetch: DayFetch, client: LaterClient) -> tuple[str, ...]:
+    instances = fetch.instance_ids or await client.fetch_instances()
+    if not instances:
+        raise InstanceForbidden("The credentials have no access to any instance: have instances added to their scope.")
+    return instances
+
+
+def _plan(fetch: DayFetch, instances: Sequence[str], lake: Lake) -> dict[date, FetchedDay]:
+    """Return the days, each with the files that are present and pending."""
+    names: Sequence[str | None] = [None] if fetch.table is CAMPAIGN_PERFORMANCE else instances
+    partitions = {Partition(day, name) for day in fetch.days for name in names}
+    if fetch.pairs is not None:
+        partitions &= fetch.pairs
+    expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
+    days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
+    for partition in lake.partitions(fetch.table.name, days=days):
+        days[partition.day].present.add(partition.instance_id)
+    for partition in partitions:
+        day = days[partition.day]
+        if not (fetch.only_missing and partition.instance_id in day.present):
+            day.pending.add(partition.instance_id)
+    return days
+
+
+async def _ingest(
+    fetch: DayFetch,
+    partitions: Collection[Partition],
+    *,
+    client: LaterClient,
+    lake: Lake,
+    results: MemoryObjectSendStream[PartitionResult],
+    progress: Progress,
+    now: Callable[[], datetime],
+) -> None:
+    if fetch.table is CAMPAIGN_PERFORMANCE:
+        await ingest_campaign_performance(
+            [partition.day for partition in partitions],
+            instance_ids=fetch.instance_ids,
+            client=client,
+            lake=lake,
+            metrics=fetch.metrics,
+            results=results,
+            warnings=progress.warnings,
+            guard=fetch.guard,
+            now=now,
+        )
+    else:
+        await ingest(
+            partitions,
+            table=fetch.table,
+            client=client,
+            lake=lake,
+            results=results,
+            guard=fetch.guard,
+            metrics=fetch.metrics,
+            now=now,
+        )
+
+
+def files_of_day(day: FetchedDay, table: RawTable, lake: Lake) -> dict[str | None, WriteResult | FileMetadata]:
+    """Return all files of a day by instance: those that were written, and what the footers of the others say."""
+    others = [Partition(day.day, name) for name in day.present - day.written.keys()]
+    stored = lake.read_all_metadata(table.name, others)
+    return {**day.written, **{partition.instance_id: file for partition, file in stored.items()}}
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a task group; the others are of tasks that it cancelled."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
