@@ -25,16 +25,16 @@ MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """Body of an error response.
+    """Body of an error response, whose members may be absent or null.
 
     `detail` is written for people and may change. Decisions must not depend on it, with one exception: whether the
     metrics are the reason why a query is rejected, and in which groups they are requested next. Nothing else in a
     response shows that.
     """
 
-    type: str = ""
-    title: str = ""
-    detail: str = ""
+    type: str | None = None
+    title: str | None = None
+    detail: str | None = None
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
@@ -46,7 +46,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
     def hide(self, secrets: Collection[str]) -> "ProblemDetails":
         """Return a copy whose texts are shortened and without secrets (see `safe_line`)."""
         texts = (self.type, self.title, self.detail)
-        return ProblemDetails(*(safe_line(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
+        return ProblemDetails(*(safe_line(text or "", secrets, limit=MAX_TEXT_LENGTH) for text in texts))
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"
@@ -138,10 +138,10 @@ def classify_failure(
         return TemporaryFailure(summary, wait_seconds=wait)
     # Whatever is wrong with a token request, no other query would succeed.
     if context.is_token_request and status in (400, 401, 403):
+        problem_type = safe_line(problem.type or "")
         return CredentialsRejected(
-            f"{context.description}: HTTP {status} {safe_line(problem.type)}".rstrip() + ". Check the client id and "
-            "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
-            "instance."
+            f"{context.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
+            " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
         )
     if status == 403:
         return InstanceForbidden(
