@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 import math
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -68,23 +66,6 @@ class PagesRefetched:
 
 
 ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched
-
-# These loggers log text from the server (reason phrases, headers), which contains the token if the server echoes the
-# request.
-HTTP_LOGGERS = ["httpx", "h11", "httpcore"]
-HTTP_LOGGERS += [f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")]
-_CLIENT_TEXT = re.compile(r'HTTP Request: \S+ \S+ "\S+ \d+|\S*')
-
-
-def _remove_server_text(record: logging.LogRecord) -> bool:
-    """Reduce a log record to its event name or, for a request, to method, URL and status."""
-    record.msg = _CLIENT_TEXT.findall(record.getMessage())[0].replace('"', "")
-    record.args = record.exc_info = None
-    return True
-
-
-for _name in HTTP_LOGGERS:
-    logging.getLogger(_name).addFilter(_remove_server_text)
 
 # A page of 100 posts has about 70 KB. A parsed body may take 30 times its size in memory, because an empty object
 # (`{}`, 2 bytes) takes 64 bytes.
