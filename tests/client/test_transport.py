@@ -298,18 +298,15 @@ def test_stated_rate_limit_is_applied_and_waits_are_reported(service, new_client
     assert sum(wait.seconds for wait in waits) == pytest.approx(time.now - started)
 
 
-@pytest.mark.parametrize("secret", ["the token", "the client secret"])
-def test_page_that_contains_a_secret_is_retried(service, new_client, july, events, secret):
+def test_page_that_contains_the_token_is_retried(service, new_client, july, events):
     async def echo(request):
-        text = request.headers["authorization"] if secret == "the token" else CLIENT_SECRET
-        row = post(1) | {"contentUrl": f"https://later.com?{text}"}
-        body = json.dumps(page_body([row], page=1, page_size=100, total_items=1))
-        return Response(body.replace("/", "\\/"), media_type="application/json")
+        row = post(1) | {"contentUrl": f"https://later.com?{request.headers['authorization']}"}
+        return JSONResponse(page_body([row], page=1, page_size=100, total_items=1))
 
     service.posts = [post(1)]
     service.faults.append(echo)
     assert [row.content_url for row in fetch_posts(new_client(), july).items] == [None]
-    assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
+    assert "HTTP 200, but the response contains the token" in of_type(events, RequestRetried)[0].reason
 
 
 def test_messages_of_http_libraries_are_logged_as_they_are(caplog):
