@@ -187,7 +187,8 @@ class Transport:
         failure: TemporaryFailure | LaterError
         try:
             response = await self._exchange(method, path, content=content, token=token)
-        except (httpx.RequestError, TimeoutError) as error:
+        # Not only errors of httpx: it raises those of `idna`, for example, for a redirect to an invalid host.
+        except Exception as error:  # noqa: BLE001
             failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
         else:
             if limit := stated_rate_limit(response.headers):

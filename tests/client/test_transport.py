@@ -23,6 +23,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
     UnexpectedResponse,
 )
+from later_reporting_dagster.contract import CURSOR
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import (
     CLIENT_ID,
@@ -154,6 +155,23 @@ def test_refused_connection_names_the_request(new_client, july):
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(RetriesExhausted, match=r"^token: ConnectError .* Failed in 8 attempts"):
         fetch_posts(new_client(base_url=base_url), july)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        # httpx builds the request of a redirect even if it does not follow it.
+        (Response(status_code=302, headers={"Location": "http://xn--a"}), "InvalidCodepoint "),
+        (Response(status_code=302, headers={"Location": "javascript:x"}), "InvalidURL "),
+        # A valid cursor that is too long when percent-encoded.
+        (JSONResponse({"data": [], "nextCursor": "😀" * 8192}), "page 2: InvalidURL URL too long"),
+    ],
+)
+def test_any_error_that_httpx_raises_for_a_request_is_one_of_the_client(service, new_client, july, fault, reason):
+    service.by_cursor = True
+    service.faults.extend([fault] * 2)
+    with pytest.raises(RetriesExhausted, match=f"posts of 2024-07-01 .* {reason}.* Failed in 1 attempts"):
+        fetch_posts(new_client(api_version=CURSOR, retry=RetryPolicy(max_attempts=1)), july)
 
 
 @pytest.mark.parametrize(
