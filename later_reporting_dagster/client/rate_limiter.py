@@ -87,6 +87,10 @@ class Ledger(msgspec.Struct, array_like=True):
         except msgspec.MsgspecError:
             return cls()
 
+    def __post_init__(self) -> None:
+        if self.reserved != sorted(self.reserved) or (self.stated_rate and not self.stated_rate.is_valid):
+            raise ValueError("a damaged ledger")  # in decoding, msgspec raises it as a MsgspecError
+
     def to_bytes(self) -> bytes:
         return msgspec.msgpack.encode(self)
 

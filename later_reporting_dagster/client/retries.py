@@ -21,20 +21,20 @@ from later_reporting_dagster.client.errors import (
 )
 from later_reporting_dagster.contract.safe_line import safe_line
 
-MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.post_fetch` looks for these names in it
+MAX_PROBLEM_LENGTH = 2000  # it may name every metric, and `ingest.post_fetch` looks for these names in it
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """Body of an error response.
+    """Body of an error response, whose members may be absent or null.
 
     `detail` is written for people and may change. Decisions must not depend on it, with one exception: whether the
     metrics are the reason why a query is rejected, and in which groups they are requested next. Nothing else in a
     response shows that.
     """
 
-    type: str = ""
-    title: str = ""
-    detail: str = ""
+    type: str | None = None
+    title: str | None = None
+    detail: str | None = None
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
@@ -42,11 +42,6 @@ class ProblemDetails(msgspec.Struct, frozen=True):
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
-
-    def hide(self, secrets: Collection[str]) -> "ProblemDetails":
-        """Return a copy whose texts are shortened and without secrets (see `safe_line`)."""
-        texts = (self.type, self.title, self.detail)
-        return ProblemDetails(*(safe_line(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"
@@ -129,8 +124,9 @@ def classify_failure(
         secrets: what messages must not quote, because the server may echo the request.
         default_wait_seconds: the wait after a 429 without `Retry-After`.
     """
-    status, problem = response.status, ProblemDetails.from_body(response.body).hide(secrets)
-    summary = f"{context.description}: HTTP {status} {safe_line(str(problem))}"
+    status, problem = response.status, ProblemDetails.from_body(response.body)
+    detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
+    summary = f"{context.description}: HTTP {status} {safe_line(detail)}"
     if status in (408, 429) or status >= 500:
         wait = retry_after_seconds(response.headers, now=now)
         if wait is None and status == 429:
@@ -138,10 +134,10 @@ def classify_failure(
         return TemporaryFailure(summary, wait_seconds=wait)
     # Whatever is wrong with a token request, no other query would succeed.
     if context.is_token_request and status in (400, 401, 403):
+        problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
         return CredentialsRejected(
-            f"{context.description}: HTTP {status} {safe_line(problem.type)}".rstrip() + ". Check the client id and "
-            "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
-            "instance."
+            f"{context.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
+            " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
         )
     if status == 403:
         return InstanceForbidden(
@@ -150,7 +146,7 @@ def classify_failure(
         )
     if status in (400, 404, 414, 422) and not context.is_token_request:
         return QueryRejected(
-            f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
+            f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
         )
     if 300 <= status < 400:
         return UnexpectedResponse(

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 import math
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -69,27 +67,10 @@ class PagesRefetched:
 
 ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched
 
-# These loggers log text from the server (reason phrases, headers), which contains the token if the server echoes the
-# request.
-HTTP_LOGGERS = ["httpx", "h11", "httpcore"]
-HTTP_LOGGERS += [f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")]
-_CLIENT_TEXT = re.compile(r'HTTP Request: \S+ \S+ "\S+ \d+|\S*')
-
-
-def _remove_server_text(record: logging.LogRecord) -> bool:
-    """Reduce a log record to its event name or, for a request, to method, URL and status."""
-    record.msg = _CLIENT_TEXT.findall(record.getMessage())[0].replace('"', "")
-    record.args = record.exc_info = None
-    return True
-
-
-for _name in HTTP_LOGGERS:
-    logging.getLogger(_name).addFilter(_remove_server_text)
-
 # A page of 100 posts has about 70 KB. A parsed body may take 30 times its size in memory, because an empty object
 # (`{}`, 2 bytes) takes 64 bytes.
 MAX_BODY_BYTES = 4 * 2**20
-MIN_ECHO_LENGTH = 16  # a shorter secret may be in a page by chance
+MIN_ECHO_LENGTH = 16  # a shorter token may be in a page by chance
 # Common servers close idle connections after 5 seconds. We close them earlier, so that the server cannot close one just
 # as a request is sent.
 KEEPALIVE_SECONDS = 4.0
@@ -162,14 +143,14 @@ class Transport:
 
         The request is retried if `parse` raises `UnreadableBody`.
         """
-        headers = {"Content-Type": "application/json"} if content else None
-        request = self._http.build_request(method, f"{self.base_url}{path}", content=content, headers=headers)
         attempt, rejected_tokens = 1, 0
         while True:
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
             async with nullcontext() if context.is_token_request else self._in_flight:
-                result = await self._attempt(request, attempt=attempt, context=context, parse=parse)
+                result = await self._attempt(
+                    method, path, content=content, attempt=attempt, context=context, parse=parse
+                )
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -191,24 +172,32 @@ class Transport:
             attempt += 1
 
     async def _attempt(
-        self, request: httpx.Request, *, attempt: int, context: RequestContext, parse: Callable[[Response], _Result]
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None,
+        attempt: int,
+        context: RequestContext,
+        parse: Callable[[Response], _Result],
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Send a request once; return its parsed response or a temporary failure; raise a permanent failure."""
         token = None if context.is_token_request else await self._acquire_slot_and_token()
-        if token is not None:
-            request.headers["Authorization"] = f"Bearer {token.value}"
+        secrets = self._secrets(token)
         failure: TemporaryFailure | LaterError
         try:
-            response = await self._exchange(request)
-        except (httpx.RequestError, TimeoutError) as error:
-            failure = classify_error(error, context, base_url=self.base_url, secrets=self._secrets(request))
+            response = await self._exchange(method, path, content=content, token=token)
+        # Not only errors of httpx: it raises those of `idna`, for example, for a redirect to an invalid host.
+        except Exception as error:  # noqa: BLE001
+            failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
         else:
+            if limit := stated_rate_limit(response.headers):
+                self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
             if response.status == 200:
-                return self._parse_success(response, request, context, parse)
+                return self._parse_success(response, token, context, parse)
             if response.status == 401 and token is not None:
                 return self._reject(token, context)
             wait = self.retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
-            secrets = self._secrets(request)
             failure = classify_failure(response, context, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
             if response.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
                 await self.limiter.pause(min(failure.wait_seconds, self.retry.max_wait_seconds))
@@ -218,38 +207,29 @@ class Transport:
             raise failure
         return failure
 
-    async def _exchange(self, request: httpx.Request) -> Response:
+    async def _exchange(self, method: str, path: str, *, content: bytes | None, token: Token | None) -> Response:
         """Connect, send a request, and read its whole response within one deadline."""
+        headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
+        request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                response = await self._http.send(request, auth=None, stream=True)
-                try:
-                    body = await _read_body(response)
-                finally:
-                    await response.aclose()
+            async with asyncio.timeout(self.timeout_seconds), request as response:
+                return Response(response.status_code, response.headers, await _read_body(response))
         except TimeoutError:
             raise TimeoutError(f"no complete response within {self.timeout_seconds:g} s") from None
-        if limit := stated_rate_limit(response.headers):
-            self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
-        return Response(response.status_code, response.headers, body)
 
     def _parse_success(
-        self, response: Response, request: httpx.Request, context: RequestContext, parse: Callable[[Response], _Result]
+        self, response: Response, token: Token | None, context: RequestContext, parse: Callable[[Response], _Result]
     ) -> _Result | TemporaryFailure:
-        """Return the parsed response; a temporary failure if it is unreadable or contains the credentials."""
-        # JSON may have a backslash before each of some characters, such as the slash.
-        body = response.body.replace(b"\\", b"")
-        # The response to a token request has to contain a token.
-        texts = [] if context.is_token_request else self._tokens_and_client_secret(request)
-        if any(text.encode().replace(b"\\", b"") in body for text in texts if len(text) >= MIN_ECHO_LENGTH):
+        """Return the parsed response; a temporary failure if it is unreadable or contains the token of its request."""
+        if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in response.body:
             return TemporaryFailure(
-                f"{context.description}: HTTP 200, but the response contains the credentials, which must not be stored"
+                f"{context.description}: HTTP 200, but the response contains the token, which must not be stored"
             )
         try:
             return parse(response)
         except UnreadableBody as error:
             return TemporaryFailure(
-                f"{context.description}: HTTP 200, but {safe_line(str(error), self._secrets(request))}"
+                f"{context.description}: HTTP 200, but {safe_line(str(error), self._secrets(token))}"
             )
 
     async def _acquire_slot_and_token(self) -> Token:
@@ -299,20 +279,11 @@ class Transport:
     async def _acquire_slot(self) -> None:
         await self.limiter.acquire(on_wait=lambda seconds: self.on_event(RateLimitWait(seconds)))
 
-    def _tokens_and_client_secret(self, sent: httpx.Request) -> list[str]:
-        # The request may have been sent with an older token than the current one.
-        secrets = [
-            self._token.value if self._token else "",
-            sent.headers.get("Authorization", "").removeprefix("Bearer "),
-        ]
+    def _secrets(self, token: Token | None) -> list[str]:
+        """Return what messages about a request must not quote, because the server may echo it."""
+        secrets = [token.value] if token else []
         if isinstance(self.credentials, ClientCredentials):
-            secrets.append(self.credentials.client_secret)
-        return secrets
-
-    def _secrets(self, sent: httpx.Request) -> list[str]:
-        secrets = self._tokens_and_client_secret(sent)
-        if isinstance(self.credentials, ClientCredentials):
-            secrets.append(self.credentials.client_id)
+            secrets += [self.credentials.client_secret, self.credentials.client_id]
         return secrets
 
 

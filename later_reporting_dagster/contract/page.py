@@ -46,7 +46,8 @@ class Page(msgspec.Struct, frozen=True):
         return len(self.items) + len(self.bad_rows)
 
 
-Cursor = Annotated[str, msgspec.Meta(min_length=1)]
+# It has to fit into the request line of the next page, and a URL cannot encode a lone surrogate.
+Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=8192, pattern=r"\A[^\ud800-\udfff]*\Z")]
 
 
 class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
@@ -120,10 +121,11 @@ def _page(
     bad_rows: Sequence[BadRow] = (),
 ) -> Page:
     kind: Any = Cursor | None if api_version.uses_cursors else Pagination
+    member = api_version.pagination_member
     try:
-        position = msgspec.convert(envelope[api_version.pagination_member], kind)
+        position = msgspec.convert(envelope[member], kind)
     except (ValueError, KeyError) as error:
-        raise UnreadableBody(f"not a page of {rows}: {error}") from None
+        raise UnreadableBody(f"not a page of {rows}: no valid {member}: {error}") from None
     if api_version.uses_cursors:
         return Page(items, [*bad_rows], next_cursor=position)
     return Page(items, [*bad_rows], pagination=position)

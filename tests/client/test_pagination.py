@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import JSONResponse
 
 from later_reporting_dagster.client import (
     InconsistentPages,
@@ -241,12 +242,14 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
     assert refetched.reason.startswith("the cursor of page 3 was rejected: posts of 2024-07-01")
 
 
-def test_rejected_metrics_are_distinguished_from_other_rejections(service, new_cursor_client, july):
-    service.faults.append(problem(400, "ANL_00400", detail="metrics not supported for these filters: replies"))
+@pytest.mark.parametrize("member", ["title", "detail"])
+def test_rejected_metrics_are_distinguished_from_other_rejections(service, new_cursor_client, july, member):
+    body = dict.fromkeys(("type", "title", "detail")) | {member: "metrics not supported for these filters: replies"}
+    service.faults.append(JSONResponse(body, 400))
     with pytest.raises(MetricsRejected, match="replies") as raised:
         fetch_posts(new_cursor_client(), july)
     assert raised.value.status == 400
-    assert raised.value.detail.endswith("metrics not supported for these filters: replies")
+    assert raised.value.detail == body[member]
     service.faults.append(problem(400, "ANL_00400", detail="endDate is wrong"))
     with pytest.raises(QueryRejected) as raised:
         fetch_posts(new_cursor_client(), replace(july, instance_ids=("metrics",)))

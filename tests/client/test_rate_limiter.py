@@ -11,6 +11,7 @@ from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,8 +189,8 @@ def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
     assert wait_of_second(87_000) == 0
 
 
-def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
-    return Ledger(reserved=reserved, not_before=not_before).to_bytes()
+def ledger(*fields: object) -> bytes:
+    return msgspec.msgpack.encode(fields)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,10 @@ def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
         ledger([])[:-8],
         b"LATER\x00\x00\x02" + bytes(48),  # of version 1.0.0
         ledger([START + 1e6] * 5),  # written before the clock was set back
-        ledger([START], not_before=START + 1e6),
+        ledger([START], START + 1e6),
+        ledger([START + 1e6, START, START]),
+        ledger([], 0.0, Rate(0, 60.0), START),
+        ledger([START], 0.0, Rate(1, 1e9), START),
     ],
 )
 def test_file_that_is_damaged_or_from_the_future_is_ignored(time, tmp_path, content):

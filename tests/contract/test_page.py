@@ -24,18 +24,20 @@ def cursor_body(rows: list, cursor: object = None) -> bytes:
 cursor_page_from_body = partial(posts_page_from_body, api_version=CURSOR)
 
 
-@pytest.mark.parametrize("cursor", [None, "on", "é+/="])
+@pytest.mark.parametrize("cursor", [None, "on", "é+/=", "two\nlines\n", "😀" * 8192])
 def test_next_cursor_is_returned_unchanged(cursor):
     assert cursor_page_from_body(cursor_body([], cursor)).next_cursor == cursor
     instances = json.dumps({"data": {"instanceIds": ["a"]}, "nextCursor": cursor}).encode()
     assert instances_page_from_body(instances, CURSOR).next_cursor == cursor
 
 
-@pytest.mark.parametrize("envelope", [{}, {"nextCursor": ""}, {"nextCursor": 5}, {"next": None}])
+@pytest.mark.parametrize(
+    "envelope", [{}, {"next": None}, *({"nextCursor": cursor} for cursor in ("", 5, "\ud800", "a\udfff\n", "x" * 8193))]
+)
 def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope):
-    with pytest.raises(UnreadableBody, match="not a page of posts"):
+    with pytest.raises(UnreadableBody, match="not a page of posts: no valid nextCursor"):
         cursor_page_from_body(json.dumps({"data": []} | envelope).encode())
-    with pytest.raises(UnreadableBody, match="not a page of instances"):
+    with pytest.raises(UnreadableBody, match="not a page of instances: no valid nextCursor"):
         instances_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode(), CURSOR)
 
 

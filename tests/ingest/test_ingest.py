@@ -239,6 +239,21 @@ def test_failing_instances_do_not_affect_the_other_partitions(
     assert_lake_matches(root, table, [each for each in partitions if each.instance_id not in broken], truth)
 
 
+@pytest.mark.parametrize("cursor", ["\ud800", "x" * 70_000], ids=["surrogate", "long"])
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_an_invalid_cursor_fails_only_the_partitions_of_its_instance(
+    cursor: str, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    def respond(request: Request) -> Response | None:
+        is_broken = BROKEN in parameters(request).get("instanceIds", [])
+        return Response(json.dumps({"data": [], "nextCursor": cursor})) if is_broken else None
+
+    service.override = respond
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert result.errors() == {each: RetriesExhausted for each in PARTITIONS if each.instance_id == BROKEN}
+    assert_lake_matches(tmp_path, PUBLISHED, list(result.written), truth)
+
+
 # Nothing can be fetched
 
 
