@@ -151,6 +151,7 @@ async def fetch_days(
         with anyio.CancelScope(shield=True):
             producer.cancel()
             await asyncio.wait([producer])
+        sender.close()  # the producer may have been cancelled before it began
         results.close()
 
 
