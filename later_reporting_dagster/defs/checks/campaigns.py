@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import dagster as dg
 
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.rollups.raw_reconciliation import (
@@ -34,28 +33,28 @@ TOTALS_AGREE = Check(
 )
 
 
-def campaign_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def campaign_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the assets of campaigns that are defined."""
     checks = []
-    if CAMPAIGNS_TABLE in settings.tables:
-        checks.append(_checks_of(CAMPAIGNS_TABLE, [QUARANTINE_EMPTY], settings))
-    if CAMPAIGN_PERFORMANCE_TABLE in settings.tables:
-        checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], settings))
-        if BY_CAMPAIGN.raw_table in settings.tables:
-            checks.append(build_campaign_totals_check(settings))
+    if CAMPAIGNS_TABLE in component.tables:
+        checks.append(_checks_of(CAMPAIGNS_TABLE, [QUARANTINE_EMPTY], component))
+    if CAMPAIGN_PERFORMANCE_TABLE in component.tables:
+        checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
+        if BY_CAMPAIGN.raw_table in component.tables:
+            checks.append(build_campaign_totals_check(component))
     return checks
 
 
-def _checks_of(name: str, checks: list[Check], settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _checks_of(name: str, checks: list[Check], component: ComponentBase) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_quarantine(name, lake=later.lake())
         if scope.has(PERFORMANCE_DUE):
-            yield evaluate_newest_due_day(later.lake(), settings)
+            yield evaluate_newest_due_day(later.lake(), component)
 
-    return build_asset_checks({name: checks}, evaluate=evaluate, settings=settings)
+    return build_asset_checks({name: checks}, evaluate=evaluate, component=component)
 
 
-def build_campaign_totals_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def build_campaign_totals_check(component: ComponentBase) -> dg.AssetChecksDefinition:
     """Return the check that compares campaigns with their posts, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -65,15 +64,15 @@ def build_campaign_totals_check(settings: ComponentSettings) -> dg.AssetChecksDe
     return build_asset_checks(
         {CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=evaluate,
-        settings=settings,
-        step=f"{settings.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
+        component=component,
+        step=f"{component.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
         deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
     )
 
 
-def evaluate_newest_due_day(lake: Lake, settings: ComponentSettings) -> dg.AssetCheckResult:
+def evaluate_newest_due_day(lake: Lake, component: ComponentBase) -> dg.AssetCheckResult:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
-    due = settings.newest_due_day(datetime.now(UTC))
+    due = component.newest_due_day(component.now())
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
     return PERFORMANCE_DUE.result(
         not days or due is None or due in days,

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
@@ -77,34 +77,34 @@ def build_asset_checks(
     checks: Mapping[str, Sequence[Check]],
     *,
     evaluate: CheckEvaluator,
-    settings: ComponentSettings,
+    component: ComponentBase,
     step: str = "",
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
     """Return the checks of tables as one step; any subset can be run. `deps` are other tables that they read."""
-    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(settings.due_cron)
-    keys = {name: settings.asset_key(name) for name in checks}
+    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(component.due_cron)
+    keys = {name: component.asset_key(name) for name in checks}
     first_key = next(iter(keys.values()))
 
     @dg.multi_asset_check(
-        name=step or f"{settings.op_name(next(iter(checks)))}_checks",
+        name=step or f"{component.op_name(next(iter(checks)))}_checks",
         specs=[
             dg.AssetCheckSpec(
                 check.name,
                 asset=keys[name],
                 description=check.description,
-                additional_deps=[settings.asset_key(dep) for dep in deps],
+                additional_deps=[component.asset_key(dep) for dep in deps],
                 automation_condition=at_due_hour if check.is_daily else None,
             )
             for name, of_table in checks.items()
             for check in of_table
         ],
         can_subset=True,
-        required_resource_keys={settings.resource_key},
+        required_resource_keys={component.resource_key},
     )
     def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         scope = CheckScope(context.selected_asset_check_keys, _partitions_of_run(context))
-        for result in evaluate(getattr(context.resources, settings.resource_key), scope):
+        for result in evaluate(getattr(context.resources, component.resource_key), scope):
             if dg.AssetCheckKey(result.asset_key or first_key, str(result.check_name)) in scope.selected:
                 yield result
 

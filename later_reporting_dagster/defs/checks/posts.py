@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import (
@@ -82,17 +82,17 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
-def posts_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def posts_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the raw assets and of `instances` that are defined."""
-    raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+    raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in component.tables]
     return [
-        *(_raw_checks(raw_table, settings) for raw_table in raw_tables),
-        *([_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
-        *([_instances_check(settings)] if INSTANCES_TABLE in settings.tables else []),
+        *(_raw_checks(raw_table, component) for raw_table in raw_tables),
+        *([_settled_posts_check(component)] if len(raw_tables) == len(RAW_TABLES) else []),
+        *([_instances_check(component)] if INSTANCES_TABLE in component.tables else []),
     ]
 
 
-def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _raw_checks(raw_table: RawTable, component: ComponentBase) -> dg.AssetChecksDefinition:
     """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -103,15 +103,15 @@ def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> dg.AssetChe
         if scope.has(QUARANTINE_EMPTY):
             yield evaluate_quarantine(raw_table.name, lake=lake)
         instances = known_instances(lake, configured=later.configured_instances())
-        yield from evaluate_files(lake, raw_table.name, instances=instances, settings=settings)
+        yield from evaluate_files(lake, raw_table.name, instances=instances, component=component)
 
     checks = (*_CHECKS_OF_FILES, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
-    return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, settings=settings)
+    return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, component=component)
 
 
-def _settled_posts_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _settled_posts_check(component: ComponentBase) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        days, memory_gb = settings.restate_days, later.memory_gb
+        days, memory_gb = component.restate_days, later.memory_gb
         yield evaluate_settled_posts(
             sum_settled_posts(later.lake(), settled_after_days=days, memory_gb=memory_gb, published=scope.partitions)
         )
@@ -119,17 +119,17 @@ def _settled_posts_check(settings: ComponentSettings) -> dg.AssetChecksDefinitio
     return build_asset_checks(
         {POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=evaluate,
-        settings=settings,
-        step=f"{settings.op_name(POSTS_PUBLISHED.name)}_settlement",
+        component=component,
+        step=f"{component.op_name(POSTS_PUBLISHED.name)}_settlement",
         deps=[POST_METRICS_DAILY.name],
     )
 
 
-def _instances_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _instances_check(component: ComponentBase) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
 
-    return build_asset_checks({INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate, settings=settings)
+    return build_asset_checks({INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate, component=component)
 
 
 def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
@@ -179,10 +179,10 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
 
 
 def evaluate_files(
-    lake: Lake, table_name: str, *, instances: Sequence[str], settings: ComponentSettings
+    lake: Lake, table_name: str, *, instances: Sequence[str], component: ComponentBase
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
-    days = settings.expected_days(datetime.now(UTC))
+    days = component.expected_days(component.now())
     missing = missing_days(days, instances, lake.partitions(table_name))
     next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
     yield EVERY_INSTANCE.result(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 
 import dagster as dg
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
 from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods, check_lake_windows
@@ -41,17 +41,17 @@ IMPRESSIONS_REPORTED = Check(
 )
 
 
-def rollup_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def rollup_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
-    periods = settings.rollups(PERIOD_TABLES)
-    windows = settings.rollups(SINGLE_TABLES)
+    periods = component.rollups(PERIOD_TABLES)
+    windows = component.rollups(SINGLE_TABLES)
     return [
-        *(_period_checks(table, settings) for table in periods),
-        *([_windows_checks(windows, settings)] if windows else []),
+        *(_period_checks(table, component) for table in periods),
+        *([_windows_checks(windows, component)] if windows else []),
     ]
 
 
-def _period_checks(table: RollupTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _period_checks(table: RollupTable, component: ComponentBase) -> dg.AssetChecksDefinition:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if scope.has(TOTALS_RECONCILE):
@@ -59,21 +59,21 @@ def _period_checks(table: RollupTable, settings: ComponentSettings) -> dg.AssetC
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
         if scope.has(DUE_PERIOD):
-            due = settings.newest_due_day(datetime.now(UTC))
+            due = component.newest_due_day(component.now())
             present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
             yield evaluate_newest_due_period(table.cadence, due, present=present)
 
-    return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, settings=settings)
+    return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, component=component)
 
 
-def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> dg.AssetChecksDefinition:
     """Return one step for the checks of all window tables, because they read the same posts."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
 
         def is_selected(table: RollupTable, check: Check) -> bool:
-            return dg.AssetCheckKey(settings.asset_key(table.name), check.name) in scope.selected
+            return dg.AssetCheckKey(component.asset_key(table.name), check.name) in scope.selected
 
         stored, damaged = dict[str, pa.Table](), dict[str, str]()
         checked = [table for table in tables if any(is_selected(table, check) for check in windows_checks(table))]
@@ -91,14 +91,14 @@ def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) 
             rows = stored.get(name, schema_of(table.columns).empty_table())
             results = [
                 _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
-                _evaluate_windows_due_day(rows, settings.newest_due_day(datetime.now(UTC))),
+                _evaluate_windows_due_day(rows, component.newest_due_day(component.now())),
                 *([_evaluate_impressions(rows)] if name == BY_PLATFORM.name else []),
             ]
-            yield from (result._replace(asset_key=settings.asset_key(name)) for result in results)
+            yield from (result._replace(asset_key=component.asset_key(name)) for result in results)
 
-    step = f"{settings.op_name('organic_paid_by_window')}_checks"
+    step = f"{component.op_name('organic_paid_by_window')}_checks"
     checks = {table.name: windows_checks(table) for table in tables}
-    return build_asset_checks(checks, evaluate=evaluate, settings=settings, step=step)
+    return build_asset_checks(checks, evaluate=evaluate, component=component, step=step)
 
 
 def windows_checks(table: RollupTable) -> list[Check]:
