@@ -23,7 +23,7 @@ from later_reporting_dagster.defs.component_settings import ComponentSettings, v
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
@@ -226,6 +226,8 @@ def _check_files(project: Project, now: datetime) -> str:
         return "none yet: fetch some with `later-reporting backfill`"
     days, missing = settings.expected_days(now), []
     instances = known_instances(lake, configured=project.later.configured_instances())
+    if not instances:
+        raise ValueError(f"no instance is known: materialize {settings.asset_key(INSTANCES_TABLE).to_user_string()}")
     for name, present in files.items():
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")

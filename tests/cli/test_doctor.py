@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +16,7 @@ from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
@@ -183,3 +184,11 @@ def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPat
         f"posts_published: 1 file is missing: {yesterday} (1 day): a: turn on the sensor later_instances, which fetches"
         " them, or materialize these days",
     )
+
+
+def test_doctor_warns_if_no_instance_is_known(user: User) -> None:
+    lake = Lake(str(user.lake))
+    lake.write("posts_published", Partition(date(2024, 1, 1), "a"), POSTS_SCHEMA.empty_table())
+    lake.write_table("instances", INSTANCES_SCHEMA.empty_table())
+    message = "no instance is known: materialize later/instances"
+    assert check_results(user, exit_code=0)["files"] == ("WARN", message)

@@ -46,7 +46,7 @@ QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid row
 EVERY_INSTANCE = Check(
     "every_instance_is_present",
     "Every day from the start date to the newest day that is due has a file of every instance.",
-    nothing="No instance is known yet",
+    nothing="No day is due yet",
     is_daily=True,
 )
 DUE_DAY = Check(
@@ -184,12 +184,15 @@ def evaluate_files(
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     days = settings.expected_days(datetime.now(UTC))
     missing = missing_days(days, instances, lake.partitions(table_name))
-    next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+    problem = f"No instance is known: materialize {INSTANCES_TABLE}"
+    if instances:
+        next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+        problem = f"{describe_missing(missing, instances=len(instances))}. {next_step}"
     yield EVERY_INSTANCE.result(
-        not missing,
-        f"{describe_missing(missing, instances=len(instances))}. {next_step}",
+        not missing and bool(instances or not days),
+        problem,
         otherwise=f"All {len(instances)} instances on {len(days)} days",
-        looked_at={"instances": len(instances), "days": len(days) if instances else 0},
+        looked_at={"instances": len(instances), "days": len(days)},
         missing_files=sum(map(len, missing.values())),
         missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
     )

@@ -169,12 +169,14 @@ def test_nothing_is_due_before_the_first_day_is(project: Project) -> None:
     )
 
 
-def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None:
+def test_checks_pass_on_an_empty_lake_except_for_missing_files(project: Project) -> None:
     results = project.check()
     assert results.keys() == ALL_CHECKS
-    assert {name for (_, name), each in results.items() if not each.passed} == {"newest_due_day_is_present"}
+    failed = {"every_instance_is_present", "newest_due_day_is_present"}
+    assert {name for (_, name), each in results.items() if not each.passed} == failed
     described = {asset: results[asset, "newest_due_day_is_present"].description for asset in (RAW, PERFORMANCE)}
     assert described == {RAW: f"{DAYS[-1]} is missing: materialize it", PERFORMANCE: "Not fetched yet"}
+    assert results[RAW, "every_instance_is_present"].description == "No instance is known: materialize instances"
 
 
 def test_description_names_the_first_missing_instances() -> None:
