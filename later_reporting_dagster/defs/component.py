@@ -16,9 +16,8 @@ from later_reporting_dagster.defs.assets.posts import posts_steps
 from later_reporting_dagster.defs.assets.report import report_steps
 from later_reporting_dagster.defs.assets.rollups import rollup_steps
 from later_reporting_dagster.defs.automation import build_automation, tag_run_with_updates
-from later_reporting_dagster.defs.checks.campaigns import campaign_checks
-from later_reporting_dagster.defs.checks.posts import posts_checks
-from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.checks.all_checks import check_steps
+from later_reporting_dagster.defs.checks.check import build_asset_checks
 from later_reporting_dagster.defs.component_settings import (
     DEFAULT_NAME,
     METADATA_PREFIX,
@@ -32,9 +31,8 @@ from later_reporting_dagster.defs.events import failures
 from later_reporting_dagster.defs.io_manager import LaterLake, is_table
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 
-# Each returns the steps, or the checks, of the assets that are defined.
+# Each returns the steps of the assets that are defined.
 STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_steps)
-CHECKS = (posts_checks, campaign_checks, rollup_checks)
 
 
 class ScaffoldParameters(BaseModel):
@@ -154,7 +152,7 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
         settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
         return dg.Definitions(
             assets=[self._build_asset(step, automated) for step in steps],
-            asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],
+            asset_checks=[build_asset_checks(step, self) for step in check_steps(self)],
             resources={
                 self.resource_key: resource,
                 self._lake_key: LaterLake(

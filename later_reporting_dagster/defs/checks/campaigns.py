@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -34,7 +34,7 @@ TOTALS_AGREE = Check(
 )
 
 
-def campaign_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def campaign_checks(settings: ComponentSettings) -> list[CheckStep]:
     """Return the checks of the assets of campaigns that are defined."""
     checks = []
     if CAMPAIGNS_TABLE in settings.tables:
@@ -42,31 +42,28 @@ def campaign_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinitio
     if CAMPAIGN_PERFORMANCE_TABLE in settings.tables:
         checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], settings))
         if BY_CAMPAIGN.raw_table in settings.tables:
-            checks.append(build_campaign_totals_check(settings))
+            checks.append(_campaign_totals_check(settings))
     return checks
 
 
-def _checks_of(name: str, checks: list[Check], settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _checks_of(name: str, checks: list[Check], settings: ComponentSettings) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_quarantine(name, lake=later.lake())
         if scope.has(PERFORMANCE_DUE):
             yield evaluate_newest_due_day(later.lake(), settings)
 
-    return build_asset_checks({name: checks}, evaluate=evaluate, settings=settings)
+    return CheckStep(name=f"{settings.op_name(name)}_checks", checks={name: checks}, evaluate=evaluate)
 
 
-def build_campaign_totals_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
-    """Return the check that compares campaigns with their posts, run daily at the due hour."""
-
+def _campaign_totals_check(settings: ComponentSettings) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.partitions)
         yield evaluate_campaign_totals(found)
 
-    return build_asset_checks(
-        {CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
+    return CheckStep(
+        name=f"{settings.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
+        checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=evaluate,
-        settings=settings,
-        step=f"{settings.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
         deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
     )
 

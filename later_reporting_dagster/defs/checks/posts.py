@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
@@ -82,7 +82,7 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
-def posts_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def posts_checks(settings: ComponentSettings) -> list[CheckStep]:
     """Return the checks of the raw assets and of `instances` that are defined."""
     raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in settings.tables]
     return [
@@ -92,7 +92,7 @@ def posts_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
     ]
 
 
-def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> CheckStep:
     """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -102,34 +102,36 @@ def _raw_checks(raw_table: RawTable, settings: ComponentSettings) -> dg.AssetChe
             yield from evaluate_rows(lake, raw_table, partitions)
         if scope.has(QUARANTINE_EMPTY):
             yield evaluate_quarantine(raw_table.name, lake=lake)
-        instances = known_instances(lake, configured=later.configured_instances())
-        yield from evaluate_files(lake, raw_table.name, instances=instances, settings=settings)
+        if scope.has(EVERY_INSTANCE, DUE_DAY):
+            instances = scope.instances or known_instances(lake, configured=later.configured_instances())
+            yield from evaluate_files(lake, raw_table.name, instances=instances, settings=settings)
 
     checks = (*_CHECKS_OF_FILES, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
-    return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, settings=settings)
+    name = f"{settings.op_name(raw_table.name)}_checks"
+    return CheckStep(name=name, checks={raw_table.name: checks}, evaluate=evaluate)
 
 
-def _settled_posts_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _settled_posts_check(settings: ComponentSettings) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         days, memory_gb = settings.restate_days, later.memory_gb
         yield evaluate_settled_posts(
             sum_settled_posts(later.lake(), settled_after_days=days, memory_gb=memory_gb, published=scope.partitions)
         )
 
-    return build_asset_checks(
-        {POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
+    return CheckStep(
+        name=f"{settings.op_name(POSTS_PUBLISHED.name)}_settlement",
+        checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=evaluate,
-        settings=settings,
-        step=f"{settings.op_name(POSTS_PUBLISHED.name)}_settlement",
         deps=[POST_METRICS_DAILY.name],
     )
 
 
-def _instances_check(settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _instances_check(settings: ComponentSettings) -> CheckStep:
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
 
-    return build_asset_checks({INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate, settings=settings)
+    name = f"{settings.op_name(INSTANCES_TABLE)}_checks"
+    return CheckStep(name=name, checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate)
 
 
 def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -41,7 +41,7 @@ IMPRESSIONS_REPORTED = Check(
 )
 
 
-def rollup_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]:
+def rollup_checks(settings: ComponentSettings) -> list[CheckStep]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
     periods = settings.rollups(PERIOD_TABLES)
     windows = settings.rollups(SINGLE_TABLES)
@@ -51,7 +51,7 @@ def rollup_checks(settings: ComponentSettings) -> list[dg.AssetChecksDefinition]
     ]
 
 
-def _period_checks(table: RollupTable, settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _period_checks(table: RollupTable, settings: ComponentSettings) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if scope.has(TOTALS_RECONCILE):
@@ -63,10 +63,11 @@ def _period_checks(table: RollupTable, settings: ComponentSettings) -> dg.AssetC
             present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
             yield evaluate_newest_due_period(table.cadence, due, present=present)
 
-    return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, settings=settings)
+    name = f"{settings.op_name(table.name)}_checks"
+    return CheckStep(name=name, checks={table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate)
 
 
-def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) -> dg.AssetChecksDefinition:
+def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) -> CheckStep:
     """Return one step for the checks of all window tables, because they read the same posts."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -96,9 +97,8 @@ def _windows_checks(tables: Sequence[RollupTable], settings: ComponentSettings) 
             ]
             yield from (result._replace(asset_key=settings.asset_key(name)) for result in results)
 
-    step = f"{settings.op_name('organic_paid_by_window')}_checks"
-    checks = {table.name: windows_checks(table) for table in tables}
-    return build_asset_checks(checks, evaluate=evaluate, settings=settings, step=step)
+    name = f"{settings.op_name('organic_paid_by_window')}_checks"
+    return CheckStep(name=name, checks={table.name: windows_checks(table) for table in tables}, evaluate=evaluate)
 
 
 def windows_checks(table: RollupTable) -> list[Check]:
