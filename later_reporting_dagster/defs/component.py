@@ -146,9 +146,11 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
     def _build_definitions(self) -> dg.Definitions:
         steps = [step for steps_of in STEPS for step in steps_of(self)]
         automated = [spec.key for step in steps for spec in step.specs if spec.automation_condition]
-        # Unless a root is set, a folder that no other component uses.
-        values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
-        resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
+        resource = self.resource
+        if resource.demo_mode and not resource.lake_root:
+            # A folder that no other component uses.
+            values = {field: getattr(resource, field) for field in resource.model_fields_set}
+            resource = type(resource)(**{**values, "lake_root": default_lake_root(self.name)})
         settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
         return dg.Definitions(
             assets=[self._build_asset(step, automated) for step in steps],

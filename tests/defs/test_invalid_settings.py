@@ -52,6 +52,7 @@ CLIENT_SETTINGS = [
 ]
 STORE = InvalidValue("rate_limit_store", "somewhere", r"LATER_RATE_LIMIT_STORE \(rate_limit_store\): must be empty, or")
 LAKE_SETTINGS = [
+    InvalidValue("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
     InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
     InvalidValue("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
     InvalidValue(
