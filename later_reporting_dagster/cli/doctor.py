@@ -1,7 +1,8 @@
 """The checks of `later-reporting doctor`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -22,7 +23,7 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
@@ -222,6 +223,11 @@ def _check_lake(later: LaterReportingResource) -> str:
 def _check_files(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
     files = {name: lake.partitions(name) for name in RAW_NAMES if name in settings.tables}
+    if lost := _days_without_files(files, settings):
+        raise ValueError(
+            f"Dagster has materialized {lost} that are not in {lake.root}: see that LATER_LAKE_ROOT is the right lake,"
+            " and is mounted; if files were lost, fetch these days again"
+        )
     if not any(files.values()):
         return "none yet: fetch some with `later-reporting backfill`"
     days, missing = settings.expected_days(now), []
@@ -237,3 +243,15 @@ def _check_files(project: Project, now: datetime) -> str:
             " these days"
         )
     return f"all {len(instances)} instances on {len(days)} days"
+
+
+def _days_without_files(files: Mapping[str, Sequence[Partition]], settings: ComponentSettings) -> str:
+    """Return how many days of each table Dagster has materialized that have no file; an empty text if there is none."""
+    lost = {}
+    # If the instance cannot be opened, the check of the settings reports it.
+    with suppress(click.ClickException), dagster_instance() as instance:
+        for name, present in files.items():
+            key, kind = settings.asset_key(name), dg.DagsterEventType.ASSET_MATERIALIZATION
+            materialized = instance.get_latest_storage_id_by_partition(key, kind).keys()
+            lost[name] = len(materialized - {str(partition.day) for partition in present})
+    return " and ".join(f"{count} days of {name}" for name, count in lost.items() if count)

@@ -192,3 +192,12 @@ def test_doctor_warns_if_no_instance_is_known(user: User) -> None:
     lake.write_table("instances", INSTANCES_SCHEMA.empty_table())
     message = "no instance is known: materialize later/instances"
     assert check_results(user, exit_code=0)["files"] == ("WARN", message)
+
+
+def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> None:
+    days = ("--start", "2024-03-01", "--end", "2024-03-03")
+    assert user.run("backfill", "--asset", "posts_published", *days).exit_code == 0
+    user.lake.rename(user.lake.with_name("not mounted"))
+    mark, message = check_results(user, exit_code=0)["files"]
+    assert mark == "WARN"
+    assert message.startswith(f"Dagster has materialized 3 days of posts_published that are not in {user.lake}: see")
