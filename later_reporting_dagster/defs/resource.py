@@ -212,10 +212,16 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         """Return the resource with the values of environment variables, as a step receives it."""
         unused = {"base_url", "client_id", "client_secret", "access_token"} if self.demo_mode else set()
         values: dict[str, Any] = {}
-        for name in self.model_fields_set - unused:
-            with _invalid_setting(name):
-                value = getattr(self, name)
-                values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+        problems: list[str] = []
+        for name in sorted(self.model_fields_set - unused):
+            value = getattr(self, name)
+            try:
+                with _invalid_setting(name):
+                    values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+            except InvalidSetting as error:
+                problems.append(str(error))
+        if problems:
+            raise InvalidSetting("; ".join(problems))
         return type(self)(**values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
