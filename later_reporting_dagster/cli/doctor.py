@@ -34,6 +34,15 @@ LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
 EXECUTORS_ON_ONE_MACHINE = {"in_process", "multiprocess", "multi_or_in_process_executor"}
 
 
+Mark = Literal["ok", "WARN", "FAIL"]
+_COLORS: Mapping[Mark, str] = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
+
+
+def colored(mark: Mark) -> str:
+    """Return a mark as it begins a line, in its color."""
+    return click.style(f"{mark:<4}", fg=_COLORS[mark])
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result of one check, whose subject has at most 12 characters.
@@ -43,7 +52,7 @@ class CheckResult:
 
     subject: str
     message: str
-    mark: Literal["ok", "WARN", "FAIL"] = "ok"
+    mark: Mark = "ok"
 
 
 async def check_setup(

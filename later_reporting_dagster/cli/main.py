@@ -364,7 +364,7 @@ def doctor() -> None:
     Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
     missing files, with a few requests. Exits with 1 if a check failed.
     """
-    from later_reporting_dagster.cli.doctor import CheckResult, check_setup
+    from later_reporting_dagster.cli.doctor import CheckResult, check_setup, colored
 
     try:
         project = current_project()
@@ -373,8 +373,7 @@ def doctor() -> None:
     else:
         results = asyncio.run(check_setup(project))
     for result in results:
-        color = {"ok": "green", "WARN": "yellow", "FAIL": "red"}[result.mark]
-        click.echo(f"{click.style(f'{result.mark:<4}', fg=color)}  {result.subject:<12} {one_line(result.message)}")
+        click.echo(f"{colored(result.mark)}  {result.subject:<12} {one_line(result.message)}")
     if any(result.mark == "FAIL" for result in results):
         raise SystemExit(1)
 
