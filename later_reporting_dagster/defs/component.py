@@ -16,9 +16,8 @@ from later_reporting_dagster.defs.assets.posts import posts_steps
 from later_reporting_dagster.defs.assets.report import report_steps
 from later_reporting_dagster.defs.assets.rollups import rollup_steps
 from later_reporting_dagster.defs.automation import build_automation, tag_run_with_updates
-from later_reporting_dagster.defs.checks.campaigns import campaign_checks
-from later_reporting_dagster.defs.checks.posts import posts_checks
-from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.checks.all_checks import check_steps
+from later_reporting_dagster.defs.checks.check import build_asset_checks
 from later_reporting_dagster.defs.component_settings import (
     DEFAULT_NAME,
     METADATA_PREFIX,
@@ -32,9 +31,8 @@ from later_reporting_dagster.defs.events import failures
 from later_reporting_dagster.defs.io_manager import LaterLake, is_table
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 
-# Each returns the steps, or the checks, of the assets that are defined.
+# Each returns the steps of the assets that are defined.
 STEPS = (posts_steps, instances_steps, campaign_steps, rollup_steps, report_steps)
-CHECKS = (posts_checks, campaign_checks, rollup_checks)
 
 
 class ScaffoldParameters(BaseModel):
@@ -148,13 +146,15 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
     def _build_definitions(self) -> dg.Definitions:
         steps = [step for steps_of in STEPS for step in steps_of(self)]
         automated = [spec.key for step in steps for spec in step.specs if spec.automation_condition]
-        # Unless a root is set, a folder that no other component uses.
-        values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
-        resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
+        resource = self.resource
+        if resource.demo_mode and not resource.lake_root:
+            # A folder that no other component uses.
+            values = {field: getattr(resource, field) for field in resource.model_fields_set}
+            resource = type(resource)(**{**values, "lake_root": default_lake_root(self.name)})
         settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
         return dg.Definitions(
             assets=[self._build_asset(step, automated) for step in steps],
-            asset_checks=[check for checks_of in CHECKS for check in checks_of(self)],
+            asset_checks=[build_asset_checks(step, self) for step in check_steps(self)],
             resources={
                 self.resource_key: resource,
                 self._lake_key: LaterLake(

@@ -216,7 +216,8 @@ def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> 
 
 
 def test_two_accounts_load_side_by_side() -> None:
-    accounts = [LaterReportingComponent(name="later"), LaterReportingComponent(name="later_eu")]
+    resource = LaterReportingResource(demo_mode=True)
+    accounts = [LaterReportingComponent(name=name, resource=resource) for name in ("later", "later_eu")]
     merged = dg.Definitions.merge(*(account.build_definitions() for account in accounts))
     dg.Definitions.validate_loadable(merged)
     assert {key.path[0] for key in merged.resolve_asset_graph().get_all_asset_keys()} == {"later", "later_eu"}

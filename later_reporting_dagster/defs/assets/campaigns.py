@@ -11,8 +11,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.client import LaterClient, LaterError
 from later_reporting_dagster.defs.asset_steps import AssetStep, table_spec
 from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
-from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
-from later_reporting_dagster.defs.checks.check import log_check_results
+from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import already_logged, preview, table_result
 from later_reporting_dagster.defs.partitions import partition_first_days
@@ -116,7 +115,8 @@ def _fetch_campaign_performance(
     except RouteRefused as refused:
         fetch_run.warn(_refusal_warning(context, CAMPAIGN_PERFORMANCE_TABLE, refused))
     if fetch_run.failed:
-        log_check_results(context, [evaluate_newest_due_day(fetch_run.lake, settings)])
+        for evaluation in evaluate_skipped_checks(context, later, settings):
+            context.log_event(evaluation)
         raise fetch_run.failure()
 
 

@@ -12,8 +12,7 @@ from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.assets.fetched_days import Emit, FetchConfig, FetchRun, fetched_step
-from later_reporting_dagster.defs.checks.check import log_check_results
-from later_reporting_dagster.defs.checks.posts import evaluate_files
+from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import already_logged
 from later_reporting_dagster.defs.partitions import partition_first_days
@@ -74,7 +73,7 @@ def posts_step(raw_table: RawTable, settings: ComponentSettings) -> AssetStep:
 def _fetch_posts(
     context: AssetExecutionContext, later: LaterReportingResource, *, raw_table: RawTable, settings: ComponentSettings
 ) -> None:
-    """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files."""
+    """Fetch the run's days and log their materializations; if a pair failed, also their checks."""
     config = PostsConfig(**context.op_execution_context.op_config)
     fetch_run = FetchRun(context, later, raw_table.name)
     days, only_pairs = partition_first_days(context), _selected_pairs(config)
@@ -110,9 +109,8 @@ def _fetch_posts(
 
     fetch_run.run(fetch)
     if fetch_run.failed:
-        log_check_results(
-            context, evaluate_files(fetch_run.lake, raw_table.name, instances=fetch_run.expected, settings=settings)
-        )
+        for evaluation in evaluate_skipped_checks(context, later, settings, instances=fetch_run.expected):
+            context.log_event(evaluation)
         raise fetch_run.failure()
 
 
