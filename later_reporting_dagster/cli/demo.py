@@ -10,15 +10,18 @@ from pathlib import Path
 from textwrap import fill
 
 import click
+import dagster as dg
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text
 
+from later_reporting_dagster.cli.doctor import Mark, colored
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, materialize
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
 from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.defs.checks.check import WARN
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
@@ -75,9 +78,14 @@ def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:
         outcomes = [fetched, *refresh_all(project, instance=instance)]
     checks = {(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}
     for check in checks.values():
-        mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}")
+        click.echo(check_line(check))
     return outcomes
+
+
+def check_line(check: dg.AssetCheckEvaluation) -> str:
+    """Return the result of a check as a line: its mark, asset, name and description."""
+    mark: Mark = "ok" if check.passed else "WARN" if check.severity is WARN else "FAIL"
+    return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
 
 
 # A rate divides sums over the rows that report engagements, and impressions above 0.

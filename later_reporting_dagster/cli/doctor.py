@@ -1,7 +1,8 @@
 """The checks of `later-reporting doctor`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -22,8 +23,8 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
@@ -31,6 +32,15 @@ from later_reporting_dagster.quality.missing_files import describe_missing, miss
 MAX_CLOCK_SKEW_SECONDS = 30
 LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
 EXECUTORS_ON_ONE_MACHINE = {"in_process", "multiprocess", "multi_or_in_process_executor"}
+
+
+Mark = Literal["ok", "WARN", "FAIL"]
+_COLORS: Mapping[Mark, str] = {"ok": "green", "WARN": "yellow", "FAIL": "red"}
+
+
+def colored(mark: Mark) -> str:
+    """Return a mark as it begins a line, in its color."""
+    return click.style(f"{mark:<4}", fg=_COLORS[mark])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class CheckResult:
 
     subject: str
     message: str
-    mark: Literal["ok", "WARN", "FAIL"] = "ok"
+    mark: Mark = "ok"
 
 
 async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now) -> list[CheckResult]:
@@ -220,10 +230,17 @@ def _check_lake(later: LaterReportingResource) -> str:
 def _check_files(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
     files = {name: lake.partitions(name) for name in RAW_NAMES if name in settings.tables}
+    if lost := _days_without_files(files, settings):
+        raise ValueError(
+            f"Dagster has materialized {lost} that are not in {lake.root}: see that LATER_LAKE_ROOT is the right lake,"
+            " and is mounted; if files were lost, fetch these days again"
+        )
     if not any(files.values()):
         return "none yet: fetch some with `later-reporting backfill`"
     days, missing = settings.expected_days(now), []
     instances = known_instances(lake, configured=project.later.configured_instances())
+    if not instances:
+        raise ValueError(f"no instance is known: materialize {settings.asset_key(INSTANCES_TABLE).to_user_string()}")
     for name, present in files.items():
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")
@@ -233,3 +250,15 @@ def _check_files(project: Project, now: datetime) -> str:
             " these days"
         )
     return f"all {len(instances)} instances on {len(days)} days"
+
+
+def _days_without_files(files: Mapping[str, Sequence[Partition]], settings: ComponentSettings) -> str:
+    """Return how many days of each table Dagster has materialized that have no file; an empty text if there is none."""
+    lost = {}
+    # If the instance cannot be opened, the check of the settings reports it.
+    with suppress(click.ClickException), dagster_instance() as instance:
+        for name, present in files.items():
+            key, kind = settings.asset_key(name), dg.DagsterEventType.ASSET_MATERIALIZATION
+            materialized = instance.get_latest_storage_id_by_partition(key, kind).keys()
+            lost[name] = len(materialized - {str(partition.day) for partition in present})
+    return " and ".join(f"{count} days of {name}" for name, count in lost.items() if count)

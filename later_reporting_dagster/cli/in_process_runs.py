@@ -34,14 +34,18 @@ class RunOutcome:
     fetches: Sequence[Progress]  # the final progress of each table that was fetched
 
 
+def dagster_home() -> str:
+    """Return the value of `DAGSTER_HOME`."""
+    if home := os.environ.get("DAGSTER_HOME"):
+        return home
+    raise click.ClickException(
+        "DAGSTER_HOME is not set: create a folder for Dagster's runs and partitions, and set it to its absolute path"
+    )
+
+
 def dagster_instance() -> dg.DagsterInstance:
     """Return the Dagster instance of `DAGSTER_HOME`."""
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise click.ClickException(
-            "DAGSTER_HOME is not set. Create a folder for Dagster's runs and partitions, and set DAGSTER_HOME to its"
-            " absolute path."
-        )
+    home = dagster_home()
     try:
         return dg.DagsterInstance.get()
     except Exception as error:

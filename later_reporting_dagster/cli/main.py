@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from later_reporting_dagster.cli.options import Commands, current_project, prefix_errors_with, table_name, yesterday
+from later_reporting_dagster.cli.options import (
+    Commands,
+    check_all,
+    current_project,
+    prefix_errors_with,
+    table_name,
+    yesterday,
+)
 from later_reporting_dagster.cli.servers import sandbox, serve
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 if TYPE_CHECKING:
@@ -69,6 +76,7 @@ def instances() -> None:
 
     project = current_project()
     later, settings = project.later, project.settings
+    check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
     configured, now = later.configured_instances(), datetime.now(UTC)
     days = settings.expected_days(now)
@@ -102,7 +110,7 @@ def backfill(
     Exits with 1 if anything failed, and lists the failures by day and instance;
     everything else is written.
     """
-    from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
+    from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance, materialize
     from later_reporting_dagster.defs.component_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.resource import parse_instance_ids
@@ -114,6 +122,8 @@ def backfill(
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
     config = _run_config(asset, {"instances": instance_ids, **flags})
     tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
+    requests_api = asset in (*FETCHED_NAMES, CAMPAIGNS_TABLE, INSTANCES_TABLE)
+    check_all(dagster_home, project.later.lake, *([project.later.credentials] if requests_api else []))
     with dagster_instance() as instance:
         outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
     for line in outcome.written:
@@ -176,11 +186,12 @@ def refresh() -> None:
     tables of instances and campaigns, which need the API. Fetches no posts. The daemon
     does the same by itself, unless automation is off.
     """
-    from later_reporting_dagster.cli.in_process_runs import dagster_instance
+    from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
     from later_reporting_dagster.defs.component_settings import ASSET_NAMES, REPORT
 
     project = current_project()
+    check_all(dagster_home, project.later.lake)
     outcomes: list[RunOutcome] = []
     with dagster_instance() as instance:
         for outcome in refresh_all(project, instance=instance):
@@ -353,7 +364,7 @@ def doctor() -> None:
     Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
     missing files, with a few requests. Exits with 1 if a check failed.
     """
-    from later_reporting_dagster.cli.doctor import CheckResult, check_setup
+    from later_reporting_dagster.cli.doctor import CheckResult, check_setup, colored
 
     try:
         project = current_project()
@@ -362,8 +373,7 @@ def doctor() -> None:
     else:
         results = asyncio.run(check_setup(project))
     for result in results:
-        color = {"ok": "green", "WARN": "yellow", "FAIL": "red"}[result.mark]
-        click.echo(f"{click.style(f'{result.mark:<4}', fg=color)}  {result.subject:<12} {one_line(result.message)}")
+        click.echo(f"{colored(result.mark)}  {result.subject:<12} {one_line(result.message)}")
     if any(result.mark == "FAIL" for result in results):
         raise SystemExit(1)
 

@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,20 @@ class Commands(click.Group):
             if isinstance(error, LaterError | LakeUnavailable | ValueError):
                 raise click.ClickException(one_line(str(error))) from error
             raise
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Call each of these, and raise one error for all that raise one, so that everything that is not set is named."""
+    errors: list[Exception] = []
+    for check in checks:
+        try:
+            check()
+        except (ValueError, click.ClickException) as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise click.ClickException("; ".join(map(str, errors)))
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from later_reporting_dagster.defs.events import code_version_of, newest_material
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, blocks_of
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, INSTANCES_TABLE
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, RollupTable, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import (
+    PERIOD_TABLES,
+    RAW_TABLE_NAMES,
+    SINGLE_TABLES,
+    RollupTable,
+    first_day_of,
+)
 
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
@@ -32,8 +38,9 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
         date_basis: {partition.day for partition in lake.partitions(name)}
         for date_basis, name in RAW_TABLE_NAMES.items()
     }
-    if not any(raw_days.values()):
-        raise click.ClickException(f"{lake.root} has no posts: fetch some with `later-reporting backfill`")
+    has_posts = any(raw_days.values())
+    if not has_posts:
+        click.echo(f"{lake.root} has no posts, so there are no rollups: fetch some with `later-reporting backfill`")
     listed = [name for name in LISTED_TABLES if name in tables]
     if listed:
         try:
@@ -50,10 +57,11 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
                 tags = {RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]}
                 yield materialize(project, [table.name], instance=instance, tags=tags)
     graph = project.definitions.resolve_asset_graph()
+    left_out = {*listed, *(() if has_posts else (table.name for table in SINGLE_TABLES))}
     others = [
         name
         for name in tables
-        if name not in listed and graph.get(project.settings.asset_key(name)).partitions_def is None
+        if name not in left_out and graph.get(project.settings.asset_key(name)).partitions_def is None
     ]
     if others:
         yield materialize(project, others, instance=instance)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from starlette.types import ASGIApp
 
-from later_reporting_dagster.cli.options import FiniteNumber, current_project, prefix_errors_with, yesterday
+from later_reporting_dagster.cli.options import FiniteNumber, check_all, current_project, prefix_errors_with, yesterday
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import Client
 from later_reporting_dagster.server import sandbox as sandbox_package
@@ -172,6 +172,8 @@ def serve(
     from later_reporting_dagster.client.auth import is_loopback
     from later_reporting_dagster.server.lake_store.app import ServeOptions, lake_app
 
+    project = current_project()
+    check_all(lambda: _all_clients(clients, no_auth=no_auth), project.later.lake)
     known_clients = _all_clients(clients, no_auth=no_auth)
     if no_auth and not is_loopback(host):
         raise click.UsageError(f"--no-auth is only possible on a loopback address, not on {host}: configure a client")
@@ -181,7 +183,6 @@ def serve(
                 f"the secret of client {client.client_id!r} can be guessed: to listen on {host}, it must have at least"
                 f" {MIN_SECRET_LENGTH} characters, such as those of `openssl rand -hex 32`"
             )
-    project = current_project()
     options = ServeOptions(
         clients=known_clients, api_version=API_VERSIONS.get(api_version), metrics=project.settings.metrics, **settings
     )

@@ -14,9 +14,8 @@ from later_reporting_dagster.defs.assets.posts import posts_asset
 from later_reporting_dagster.defs.assets.report import report_asset
 from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
 from later_reporting_dagster.defs.automation import build_automation
-from later_reporting_dagster.defs.checks.campaigns import campaign_checks
-from later_reporting_dagster.defs.checks.posts import posts_checks
-from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.checks.all_checks import check_steps
+from later_reporting_dagster.defs.checks.check import build_asset_checks
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.component_settings import (
     METADATA_PREFIX,
@@ -124,14 +123,16 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
                 f"{type(self).__name__}.execute has the parameters {', '.join(parameters)}. It is called as"
                 " execute(context, events), with the iterator of what the asset yields: see docs/upgrading.md"
             )
-        # Unless a root is set, a folder that no other component uses.
-        values = {field: getattr(self.resource, field) for field in self.resource.model_fields_set}
-        resource = type(self.resource)(**{"lake_root": default_lake_root(self.name), **values})
+        resource = self.resource
+        if resource.demo_mode and not resource.lake_root:
+            # A folder that no other component uses.
+            values = {field: getattr(resource, field) for field in resource.model_fields_set}
+            resource = type(resource)(**{**values, "lake_root": default_lake_root(self.name)})
         settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
         assets = [*self._assets()]
         return dg.Definitions(
             assets=assets,
-            asset_checks=[*posts_checks(self), *campaign_checks(self), *rollup_checks(self)],
+            asset_checks=[build_asset_checks(step, self) for step in check_steps(self)],
             resources={
                 self.resource_key: resource,
                 self.lake_key: LaterLake(

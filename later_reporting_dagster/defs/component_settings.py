@@ -174,7 +174,7 @@ class ComponentSettings(dg.Model):
 
 
 def default_lake_root(name: str = DEFAULT_NAME) -> str:
-    """Return the lake's root if none is set: `<name>-lake` in the working directory."""
+    """Return the lake's root of the demo mode if none is set: `<name>-lake` in the working directory."""
     return str(Path.cwd() / f"{name}-lake")
 
 

@@ -74,7 +74,7 @@ class LaterLake(dg.ConfigurableIOManager):
     """
 
     lake_root: str = Field(
-        default_factory=lambda: LaterReportingResource.from_environment().lake_root,
+        default_factory=lambda: LaterReportingResource.from_environment().root,
         description="Directory, or URL of an object store, of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )

@@ -99,9 +99,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     instance_ids: Annotated[str, NAMES_IN_YAML] = Field(
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
-    lake_root: str = Field(
-        default_factory=default_lake_root, description="Directory, or URL of an object store, of the lake.", repr=False
-    )
+    lake_root: str = Field(default="", description="Directory, or URL of an object store, of the lake.", repr=False)
     storage_options: dict[str, Any] = _secret(
         "Options of the fsspec filesystem of the lake, such as endpoint and credentials.", default={}
     )
@@ -223,10 +221,16 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         """Return the resource with the values of environment variables, as a step receives it."""
         unused = {"base_url", "client_id", "client_secret", "access_token"} if self.demo_mode else set()
         values: dict[str, Any] = {}
-        for name in self.model_fields_set - unused:
-            with _invalid_setting(name):
-                value = getattr(self, name)
-                values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+        problems: list[str] = []
+        for name in sorted(self.model_fields_set - unused):
+            value = getattr(self, name)
+            try:
+                with _invalid_setting(name):
+                    values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+            except InvalidSetting as error:
+                problems.append(str(error))
+        if problems:
+            raise InvalidSetting("; ".join(problems))
         resource = type(self)(**values)
         resource._fetches = self._fetches  # noqa: SLF001 - of the same class
         return resource
@@ -281,9 +285,14 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         """Return the configured API version; None to detect it."""
         return API_VERSIONS.get(self.api_version)
 
+    @property
+    def root(self) -> str:
+        """`lake_root`; in demo mode, if it is not set, a folder in the working directory."""
+        return self.lake_root or (default_lake_root() if self.demo_mode else "")
+
     def lake(self) -> Lake:
         """Return the lake under `lake_root`."""
-        root = self.lake_root
+        root = self.root
         with _invalid_setting("lake_root"):
             # It would silently become a local folder with a strange name.
             if root.strip() and (root != root.strip() or any(character < " " for character in root)):

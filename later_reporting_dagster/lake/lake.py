@@ -36,7 +36,7 @@ from later_reporting_dagster.lake.paths import (
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, without_credentials
-from later_reporting_dagster.lake.tables import with_date_column
+from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, with_date_column
 
 _Key = TypeVar("_Key")
 _Parsed = TypeVar("_Parsed")
@@ -271,7 +271,11 @@ class Lake:
         for files in self.storage.map(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
             for path, version in files.items():
                 partition = parse_directory(path.removeprefix(f"{table_name}/").removesuffix(f"/{FILE_NAME}"))
-                if partition is not None and (wanted is None or partition.day in wanted):
+                if partition is None or (wanted is not None and partition.day not in wanted):
+                    continue
+                has_instance = partition.instance_id is not None
+                # A file with the layout of another table is none of this one.
+                if HAS_FILE_PER_INSTANCE.get(table_name, has_instance) is has_instance:
                     found[partition] = version
         return {partition: found[partition] for partition in sorted(found, key=partition_sort_key)}
 

@@ -98,6 +98,8 @@ CAMPAIGN_PERFORMANCE = RawTable(
 # What is fetched day by day.
 FETCHED_BY_DAY = (*RAW_TABLES, CAMPAIGN_PERFORMANCE)
 FETCHED_NAMES = tuple(table.name for table in FETCHED_BY_DAY)
+# Whether the files of these tables have one instance each.
+HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in FETCHED_BY_DAY}
 # Each of these is one file; `ingest` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 INSTANCES_TABLE = "instances"

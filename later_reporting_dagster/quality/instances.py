@@ -100,7 +100,9 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
     if configured:
         return tuple(configured)
     if (stored := stored_instances(lake)) is not None:
-        return tuple(stored.filter(pc.field("expected_now"))["instance_id"].to_pylist())
+        # Before 1.0, the table had no column `expected_now`.
+        expected = pc.coalesce(pc.field("expected_now"), pc.field("listed_now"))
+        return tuple(stored.filter(expected)["instance_id"].to_pylist())
     return tuple(sorted(instances_with_files(lake)))
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
+from html import escape
 from importlib.resources import files
 from itertools import groupby
 from string import Template
@@ -33,10 +34,9 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 def report_page(data: ReportData) -> bytes:
     """Return the report as an HTML page. The same data gives the same bytes."""
-    package = files(__package__)
-    style, script = (_safe_in_html(package.joinpath(name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    style, script = (_safe_in_html(_read(name)) for name in ("page.css", "page.js"))
     vega = _safe_in_html(vega_script())
-    page = Template(package.joinpath("page.html").read_text("utf-8")).substitute(
+    page = Template(_read("page.html")).substitute(
         policy=_POLICY.format(scripts=f"{_hash(vega)} {_hash(script)}", styles=_hash(style)),
         as_of=data.as_of.isoformat(),
         style=style,
@@ -45,6 +45,17 @@ def report_page(data: ReportData) -> bytes:
         data=json_for_html(page_data(data)),
     )
     return page.encode()
+
+
+def empty_report_page(message: str) -> bytes:
+    """Return a page for a lake without results, whose message says what to do."""
+    style = _safe_in_html(_read("page.css"))
+    policy = _POLICY.format(scripts="'none'", styles=_hash(style))
+    return Template(_read("empty.html")).substitute(policy=policy, style=style, message=escape(message)).encode()
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def page_data(data: ReportData) -> dict[str, Any]:

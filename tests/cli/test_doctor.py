@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,12 +10,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from later_reporting_dagster.cli.demo import check_line
 from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execution
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
@@ -101,6 +103,21 @@ def test_doctor_names_only_what_is_wrong_and_the_fix(
     assert "s3cret" not in str(results)
 
 
+@pytest.mark.parametrize(
+    ("passed", "severity", "mark"),
+    [
+        (True, dg.AssetCheckSeverity.ERROR, "\x1b[32mok  \x1b[0m"),
+        (False, dg.AssetCheckSeverity.WARN, "\x1b[33mWARN\x1b[0m"),
+        (False, dg.AssetCheckSeverity.ERROR, "\x1b[31mFAIL\x1b[0m"),
+    ],
+)
+def test_demo_marks_checks_as_doctor_does(passed: bool, severity: dg.AssetCheckSeverity, mark: str) -> None:
+    check = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("a"), check_name="b", passed=passed, metadata={}, severity=severity, description="c"
+    )
+    assert check_line(check) == f"{mark}  a: b: c"
+
+
 @both_api_versions
 def test_doctor_fails_if_another_api_version_is_configured(
     user: User, service: Service, monkeypatch: pytest.MonkeyPatch
@@ -183,3 +200,20 @@ def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPat
         f"posts_published: 1 file is missing: {yesterday} (1 day): a: turn on the sensor later_instances, which fetches"
         " them, or materialize these days",
     )
+
+
+def test_doctor_warns_if_no_instance_is_known(user: User) -> None:
+    lake = Lake(str(user.lake))
+    lake.write("posts_published", Partition(date(2024, 1, 1), "a"), POSTS_SCHEMA.empty_table())
+    lake.write_table("instances", INSTANCES_SCHEMA.empty_table())
+    message = "no instance is known: materialize later/instances"
+    assert check_results(user, exit_code=0)["files"] == ("WARN", message)
+
+
+def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> None:
+    days = ("--start", "2024-03-01", "--end", "2024-03-03")
+    assert user.run("backfill", "--asset", "posts_published", *days).exit_code == 0
+    user.lake.rename(user.lake.with_name("not mounted"))
+    mark, message = check_results(user, exit_code=0)["files"]
+    assert mark == "WARN"
+    assert message.startswith(f"Dagster has materialized 3 days of posts_published that are not in {user.lake}: see")

@@ -61,6 +61,25 @@ def test_commands_name_an_invalid_dagster_home(
     assert message in error_line(user.run(*PUBLISHED))
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (PUBLISHED, ["DAGSTER_HOME", "LATER_LAKE_ROOT", "LATER_CLIENT_ID"]),
+        (("refresh",), ["DAGSTER_HOME", "LATER_LAKE_ROOT"]),
+        (("instances",), ["LATER_LAKE_ROOT", "LATER_CLIENT_ID"]),
+        (("serve",), ["LATER_SERVE_CLIENT_ID", "LATER_LAKE_ROOT"]),
+    ],
+    ids=lambda each: each[0],
+)
+def test_commands_name_all_variables_that_are_not_set(
+    command: tuple[str, ...], missing: list[str], user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DAGSTER_HOME", "LATER_LAKE_ROOT", "LATER_CLIENT_ID", "LATER_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    line = error_line(user.run(*command))
+    assert sorted(missing, key=line.index) == missing
+
+
 def test_doctor_prints_one_line_for_an_invalid_dagster_yaml(
     user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.rollups.rollup_tables import TABLES
-from tests.cli.conftest import User, error_line, failed_lines
+from tests.cli.conftest import User, failed_lines
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
 from tests.defs.conftest import RAW_ASSETS, restate_one_post
@@ -154,10 +154,15 @@ def test_refresh_goes_on_without_the_api(
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.SUCCESS] * len(runs())
 
 
-def test_refresh_of_an_empty_lake_names_the_first_step(user: User) -> None:
+def test_refresh_of_an_empty_lake_names_the_first_step_and_writes_an_empty_report(user: User) -> None:
     result = user.run("refresh")
-    assert result.exit_code == 1
-    assert error_line(result) == f"{user.lake} has no posts: fetch some with `later-reporting backfill`"
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, *written = result.stdout.splitlines()
+    assert first == f"{user.lake} has no posts, so there are no rollups: fetch some with `later-reporting backfill`"
+    assert {line.partition(":")[0] for line in written if line.startswith("later/")} == {
+        *("later/instances", "later/campaigns", "later/coverage", "later/organic_paid_report")
+    }
+    assert "There are no results to report on yet" in (user.lake / "organic_paid_report" / "report.html").read_text()
 
 
 def test_refresh_fails_if_rollups_leave_out_a_damaged_file(refreshed: User) -> None:

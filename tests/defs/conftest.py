@@ -185,6 +185,12 @@ class Project:
         assert len(found) == len(data)
         return found
 
+    def planned_checks(self, result: ExecuteInProcessResult) -> set[tuple[str, str]]:
+        """Return the checks that a run is expected to evaluate: without a result, the UI shows them as failed."""
+        events = self.events(result, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+        keys = [event.asset_check_planned_data.asset_check_key for event in events]
+        return {(key.asset_key.path[-1], key.name) for key in keys}
+
     def passed(self, result: ExecuteInProcessResult) -> dict[str, bool]:
         return {name: evaluation.passed for (_, name), evaluation in self.evaluations(result).items()}
 

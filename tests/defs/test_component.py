@@ -228,7 +228,8 @@ def test_execute_with_the_earlier_parameters_fails_at_loading() -> None:
 
 
 def test_two_accounts_load_side_by_side() -> None:
-    accounts = [LaterReportingComponent(name="later"), LaterReportingComponent(name="later_eu")]
+    resource = LaterReportingResource(demo_mode=True)
+    accounts = [LaterReportingComponent(name=name, resource=resource) for name in ("later", "later_eu")]
     merged = dg.Definitions.merge(*(account.build_definitions() for account in accounts))
     dg.Definitions.validate_loadable(merged)
     assert {key.path[0] for key in merged.resolve_asset_graph().get_all_asset_keys()} == {"later", "later_eu"}

@@ -52,6 +52,7 @@ CLIENT_SETTINGS = [
 ]
 STORE = InvalidValue("rate_limit_store", "somewhere", r"LATER_RATE_LIMIT_STORE \(rate_limit_store\): must be empty, or")
 LAKE_SETTINGS = [
+    InvalidValue("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
     InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
     InvalidValue("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
     InvalidValue(
@@ -87,15 +88,18 @@ def test_invalid_setting_of_runs_fails_the_run_and_not_loading(
     assert service.requests == []
 
 
-def test_run_without_the_variable_of_a_setting_fails_with_its_name(project: Project) -> None:
-    resource = LaterReportingResource(requests_per_minute=dg.EnvVar.int("NOT_SET_WHEN_LOADED"))
+def test_run_without_the_variables_of_settings_fails_with_their_names(project: Project) -> None:
+    resource = LaterReportingResource(
+        lake_root=dg.EnvVar("ALSO_NOT_SET"), requests_per_minute=dg.EnvVar.int("NOT_SET_WHEN_LOADED")
+    )
     project = project.configured(resource=resource)
     result = project.run("posts_published", tags={PARTITION_TAG: DAY})
     (event,) = project.events(result, dg.DagsterEventType.RESOURCE_INIT_FAILURE)
     error = event.engine_event_data.error
     assert error is not None
     assert error.message.strip().endswith(
-        "LATER_REQUESTS_PER_MINUTE (requests_per_minute): the environment variable NOT_SET_WHEN_LOADED is not set"
+        "LATER_LAKE_ROOT (lake_root): the environment variable ALSO_NOT_SET is not set;"
+        " LATER_REQUESTS_PER_MINUTE (requests_per_minute): the environment variable NOT_SET_WHEN_LOADED is not set"
     )
 
 

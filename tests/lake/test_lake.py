@@ -156,6 +156,15 @@ def test_partitions_ignores_other_files_and_directories(tmp_path: Path) -> None:
     assert lake.partitions("posts") == [DAY]
 
 
+def test_partitions_ignores_files_with_the_layout_of_another_table(lake: Lake) -> None:
+    all_instances = Partition(DAY.day)
+    for table_name in ("post_metrics_daily", "campaign_performance_daily"):
+        lake.write(table_name, DAY, rows(1))
+        lake.write(table_name, all_instances, rows(1))
+    assert lake.partitions("post_metrics_daily") == [DAY]
+    assert lake.partitions("campaign_performance_daily", days=[DAY.day]) == [all_instances]
+
+
 def test_unusual_instance_ids_stay_distinct_strings_in_datasets_and_sql(lake: Lake) -> None:
     for instance_id in UNUSUAL_IDS:
         lake.write("posts", Partition(DAY.day, instance_id), rows(1, instance_id=instance_id))

@@ -54,3 +54,9 @@ def test_known_instances_are_the_configured_then_the_expected_then_those_with_fi
     # A program that does not know LATER_INSTANCE_IDS expects the same instances.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
     assert known_instances(lake) == ("w",)
+
+
+def test_known_instances_of_a_table_without_the_column_expected_now_are_those_listed(lake: Lake) -> None:
+    write_empty(lake, "posts_published", Partition(TODAY, "not listed"))
+    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "b"]).drop_columns(["expected_now"]))
+    assert known_instances(lake) == ("a", "b")

@@ -7,8 +7,7 @@ import dagster as dg
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched, refusal_warning
 from later_reporting_dagster.defs.automation import tag_run_with_updates
-from later_reporting_dagster.defs.checks.campaigns import evaluate_newest_due_day
-from later_reporting_dagster.defs.checks.check import evaluations
+from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, nothing_to_log, preview, table_result
@@ -114,7 +113,7 @@ def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
 def fetch_campaign_performance(
     context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase
 ) -> Iterator[AssetEvent]:
-    """Fetch the run's days, and yield their materializations; if a day failed, also the check about the newest day."""
+    """Fetch the run's days, and yield their materializations; if a day failed, also its checks."""
     later = component.later(context)
     with failures():
         fetch = DayFetch(
@@ -127,6 +126,6 @@ def fetch_campaign_performance(
         )
         outcome = yield from fetched(context, component, fetch)
         if outcome.failed:
-            yield from evaluations(context, [evaluate_newest_due_day(later.lake(), component)])
+            yield from evaluate_skipped_checks(context, later, component)
             raise outcome.failure()
         yield nothing_to_log(context)

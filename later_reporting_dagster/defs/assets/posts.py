@@ -9,8 +9,7 @@ from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched
 from later_reporting_dagster.defs.automation import tag_run_with_updates
-from later_reporting_dagster.defs.checks.check import evaluations
-from later_reporting_dagster.defs.checks.posts import evaluate_files
+from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, nothing_to_log
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
@@ -82,7 +81,7 @@ def posts_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinitio
 def fetch_posts(
     context: dg.AssetExecutionContext, config: PostsConfig, component: ComponentBase, table: RawTable
 ) -> Iterator[AssetEvent]:
-    """Fetch the run's days, and yield their materializations; if a pair failed, also the checks about missing files."""
+    """Fetch the run's days, and yield their materializations; if a pair failed, also its checks."""
     later = component.later(context)
     with failures():
         lake, configured = later.lake(), later.configured_instances()
@@ -105,9 +104,7 @@ def fetch_posts(
         )
         outcome = yield from fetched(context, component, fetch)
         if outcome.failed:
-            yield from evaluations(
-                context, evaluate_files(lake, table.name, instances=outcome.expected, component=component)
-            )
+            yield from evaluate_skipped_checks(context, later, component, instances=outcome.expected)
             raise outcome.failure()
         yield nothing_to_log(context)
 

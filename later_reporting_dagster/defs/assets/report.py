@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import dagster as dg
 
@@ -11,10 +12,10 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.component_settings import REPORT
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
 from later_reporting_dagster.quality.coverage import stored_and_expected_files
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
-from later_reporting_dagster.report.report_page import report_page
+from later_reporting_dagster.report.report_page import empty_report_page, report_page
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, SINGLE_TABLES
 
 REPORT_FILE = "report.html"
@@ -65,20 +66,24 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
             quarantined=_quarantined(lake),
         )
+        metadata: dict[str, Any] = {}
         if data is None:
-            raise dg.Failure(
-                f"There are no results to report on yet: fetch post_metrics_daily, then materialize {OVERALL.name}.",
-                allow_retries=False,
+            posts, rollup = (
+                component.asset_key(name).to_user_string() for name in (POST_METRICS_DAILY.name, OVERALL.name)
             )
-        written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
-        state = "written" if written.changed else "unchanged"
-        context.log.info(f"The report as of {data.as_of} is {state}: {written.url}")
-        metadata = {
-            **written_metadata(written),
-            "as_of": str(data.as_of),
-            "window": data.initial_window,
-            **{name: "not available" if value is None else value for name, value in data.key_figures.items()},
-        }
+            message = (
+                f"There are no results to report on yet: fetch days of {posts}, then materialize {rollup}; or use"
+                " `later-reporting backfill`, then `later-reporting refresh`."
+            )
+            context.log.warning(message)
+            page = empty_report_page(message)
+        else:
+            page = report_page(data)
+            figures = {name: "not available" if value is None else value for name, value in data.key_figures.items()}
+            metadata = {"as_of": str(data.as_of), "window": data.initial_window, **figures}
+        written = lake.write_file(REPORT, REPORT_FILE, page)
+        context.log.info(f"The report is {'written' if written.changed else 'unchanged'}: {written.url}")
+        metadata |= written_metadata(written)
         yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import dagster as dg
 
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -33,7 +33,7 @@ TOTALS_AGREE = Check(
 )
 
 
-def campaign_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
+def campaign_checks(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of the assets of campaigns that are defined."""
     checks = []
     if CAMPAIGNS_TABLE in component.tables:
@@ -41,31 +41,28 @@ def campaign_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     if CAMPAIGN_PERFORMANCE_TABLE in component.tables:
         checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
         if BY_CAMPAIGN.raw_table in component.tables:
-            checks.append(build_campaign_totals_check(component))
+            checks.append(_campaign_totals_check(component))
     return checks
 
 
-def _checks_of(name: str, checks: list[Check], component: ComponentBase) -> dg.AssetChecksDefinition:
+def _checks_of(name: str, checks: list[Check], component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_quarantine(name, lake=later.lake())
         if scope.has(PERFORMANCE_DUE):
             yield evaluate_newest_due_day(later.lake(), component)
 
-    return build_asset_checks({name: checks}, evaluate=evaluate, component=component)
+    return CheckStep(name=f"{component.op_name(name)}_checks", checks={name: checks}, evaluate=evaluate)
 
 
-def build_campaign_totals_check(component: ComponentBase) -> dg.AssetChecksDefinition:
-    """Return the check that compares campaigns with their posts, run daily at the due hour."""
-
+def _campaign_totals_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.partitions)
         yield evaluate_campaign_totals(found)
 
-    return build_asset_checks(
-        {CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
+    return CheckStep(
+        name=f"{component.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
+        checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=evaluate,
-        component=component,
-        step=f"{component.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
         deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
     )
 

@@ -6,11 +6,10 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster import AssetCheckExecutionContext, AssetExecutionContext
+from dagster import AssetCheckExecutionContext
 
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
 WARN = dg.AssetCheckSeverity.WARN
 # A description names this many partitions or instances; the metadata has the rest.
@@ -54,10 +53,12 @@ class CheckScope:
     Attributes:
         selected: the keys of the checks.
         partitions: first day of the first and the last partition that the run writes; None for all partitions.
+        instances: the instances that the run expects; empty for those that the lake expects.
     """
 
     selected: Set[dg.AssetCheckKey]
     partitions: tuple[date, date] | None = None
+    instances: Sequence[str] = ()
 
     def has(self, *checks: Check) -> bool:
         """Return whether one of these checks is selected."""
@@ -68,55 +69,67 @@ class CheckScope:
         return self.partitions is None or self.partitions[0] <= day <= self.partitions[1]
 
 
-# Called with the resource and the scope. It yields the results of the selected checks, and may yield others. If the
-# checks are those of several tables, each result has the key of its asset.
-CheckEvaluator = Callable[[LaterReportingResource, CheckScope], Iterable[dg.AssetCheckResult]]
+@dataclass(frozen=True, kw_only=True)
+class CheckStep:
+    """Checks that are evaluated in one step of a run; any subset can be run.
+
+    Attributes:
+        name: the name of the step.
+        checks: the checks of each table.
+        evaluate: called with the resource and the scope. It yields the results of the selected checks, and may yield
+            others. If the checks are those of several tables, each result has the key of its asset.
+        deps: other tables that the checks read.
+    """
+
+    name: str
+    checks: Mapping[str, Sequence[Check]]
+    evaluate: Callable[[LaterReportingResource, CheckScope], Iterable[dg.AssetCheckResult]]
+    deps: Sequence[str] = ()
+
+    def results(
+        self, later: LaterReportingResource, scope: CheckScope, component: ComponentBase
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Yield the results of the selected checks, each with the key of its asset."""
+        first_key = component.asset_key(next(iter(self.checks)))
+        for result in self.evaluate(later, scope):
+            key = result.asset_key or first_key
+            if dg.AssetCheckKey(key, str(result.check_name)) in scope.selected:
+                yield result._replace(asset_key=key)
 
 
-def build_asset_checks(
-    checks: Mapping[str, Sequence[Check]],
-    *,
-    evaluate: CheckEvaluator,
-    component: ComponentBase,
-    step: str = "",
-    deps: Sequence[str] = (),
-) -> dg.AssetChecksDefinition:
-    """Return the checks of tables as one step; any subset can be run. `deps` are other tables that they read."""
+def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChecksDefinition:
+    """Return the definition of a step."""
     at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(component.due_cron)
-    keys = {name: component.asset_key(name) for name in checks}
-    first_key = next(iter(keys.values()))
 
     @dg.multi_asset_check(
-        name=step or f"{component.op_name(next(iter(checks)))}_checks",
+        name=step.name,
         specs=[
             dg.AssetCheckSpec(
                 check.name,
-                asset=keys[name],
+                asset=component.asset_key(name),
                 description=check.description,
-                additional_deps=[component.asset_key(dep) for dep in deps],
+                additional_deps=[component.asset_key(dep) for dep in step.deps],
                 automation_condition=at_due_hour if check.is_daily else None,
             )
-            for name, of_table in checks.items()
+            for name, of_table in step.checks.items()
             for check in of_table
         ],
         can_subset=True,
         required_resource_keys={component.resource_key},
     )
     def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        scope = CheckScope(context.selected_asset_check_keys, _partitions_of_run(context))
-        for result in evaluate(getattr(context.resources, component.resource_key), scope):
-            if dg.AssetCheckKey(result.asset_key or first_key, str(result.check_name)) in scope.selected:
-                yield result
+        scope = CheckScope(context.selected_asset_check_keys, partitions_of_run(context.op_execution_context))
+        yield from step.results(getattr(context.resources, component.resource_key), scope, component)
 
     return run_checks
 
 
-def _partitions_of_run(context: AssetCheckExecutionContext) -> tuple[date, date] | None:
-    # In older versions of Dagster, the context of the check itself has no partitions.
-    run = context.op_execution_context
-    if not (run.has_partition_key or run.has_partition_key_range):
+def partitions_of_run(context: dg.OpExecutionContext) -> tuple[date, date] | None:
+    """Return the first days of the first and the last partition that a run writes; None if it writes none."""
+    # In older versions of Dagster, the context of a check itself has no partitions.
+    if not (context.has_partition_key or context.has_partition_key_range):
         return None
-    keys = run.partition_key_range
+    keys = context.partition_key_range
     return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
 
 
@@ -130,20 +143,6 @@ def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.Ass
         severity=result.severity,
         description=result.description,
     )
-
-
-def evaluations(
-    context: AssetExecutionContext, results: Iterable[dg.AssetCheckResult]
-) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield check results of an asset whose step is about to fail, because Dagster then skips its check steps.
-
-    If the lake cannot be read, log a warning and raise nothing: an error here would hide why the step fails.
-    """
-    try:
-        for result in results:
-            yield to_evaluation(result, context.asset_key)
-    except (LakeUnavailable, FileDamaged) as error:
-        context.log.warning(f"Some checks could not be evaluated: {error}")
 
 
 def join_first(names: Sequence[object]) -> str:

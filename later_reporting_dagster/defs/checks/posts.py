@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
@@ -46,7 +46,7 @@ QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid row
 EVERY_INSTANCE = Check(
     "every_instance_is_present",
     "Every day from the start date to the newest day that is due has a file of every instance.",
-    nothing="No instance is known yet",
+    nothing="No day is due yet",
     is_daily=True,
 )
 DUE_DAY = Check(
@@ -82,7 +82,7 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
-def posts_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
+def posts_checks(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of the raw assets and of `instances` that are defined."""
     raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in component.tables]
     return [
@@ -92,7 +92,7 @@ def posts_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     ]
 
 
-def _raw_checks(raw_table: RawTable, component: ComponentBase) -> dg.AssetChecksDefinition:
+def _raw_checks(raw_table: RawTable, component: ComponentBase) -> CheckStep:
     """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -102,34 +102,36 @@ def _raw_checks(raw_table: RawTable, component: ComponentBase) -> dg.AssetChecks
             yield from evaluate_rows(lake, raw_table, partitions)
         if scope.has(QUARANTINE_EMPTY):
             yield evaluate_quarantine(raw_table.name, lake=lake)
-        instances = known_instances(lake, configured=later.configured_instances())
-        yield from evaluate_files(lake, raw_table.name, instances=instances, component=component)
+        if scope.has(EVERY_INSTANCE, DUE_DAY):
+            instances = scope.instances or known_instances(lake, configured=later.configured_instances())
+            yield from evaluate_files(lake, raw_table.name, instances=instances, component=component)
 
     checks = (*_CHECKS_OF_FILES, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
-    return build_asset_checks({raw_table.name: checks}, evaluate=evaluate, component=component)
+    name = f"{component.op_name(raw_table.name)}_checks"
+    return CheckStep(name=name, checks={raw_table.name: checks}, evaluate=evaluate)
 
 
-def _settled_posts_check(component: ComponentBase) -> dg.AssetChecksDefinition:
+def _settled_posts_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         days, memory_gb = component.restate_days, later.memory_gb
         yield evaluate_settled_posts(
             sum_settled_posts(later.lake(), settled_after_days=days, memory_gb=memory_gb, published=scope.partitions)
         )
 
-    return build_asset_checks(
-        {POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
+    return CheckStep(
+        name=f"{component.op_name(POSTS_PUBLISHED.name)}_settlement",
+        checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=evaluate,
-        component=component,
-        step=f"{component.op_name(POSTS_PUBLISHED.name)}_settlement",
         deps=[POST_METRICS_DAILY.name],
     )
 
 
-def _instances_check(component: ComponentBase) -> dg.AssetChecksDefinition:
+def _instances_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
 
-    return build_asset_checks({INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate, component=component)
+    name = f"{component.op_name(INSTANCES_TABLE)}_checks"
+    return CheckStep(name=name, checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate)
 
 
 def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
@@ -184,12 +186,15 @@ def evaluate_files(
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     days = component.expected_days(component.now())
     missing = missing_days(days, instances, lake.partitions(table_name))
-    next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+    problem = f"No instance is known: materialize {INSTANCES_TABLE}"
+    if instances:
+        next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+        problem = f"{describe_missing(missing, instances=len(instances))}. {next_step}"
     yield EVERY_INSTANCE.result(
-        not missing,
-        f"{describe_missing(missing, instances=len(instances))}. {next_step}",
+        not missing and bool(instances or not days),
+        problem,
         otherwise=f"All {len(instances)} instances on {len(days)} days",
-        looked_at={"instances": len(instances), "days": len(days) if instances else 0},
+        looked_at={"instances": len(instances), "days": len(days)},
         missing_files=sum(map(len, missing.values())),
         missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
     )

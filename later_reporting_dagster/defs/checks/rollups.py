@@ -8,7 +8,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, build_asset_checks, join_first
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -36,12 +37,20 @@ WINDOWS_DUE_DAY = replace(DUE_DAY, description="The windows end with the newest 
 IMPRESSIONS_REPORTED = Check(
     "platforms_still_report_impressions",
     "A platform that reported impressions in the last 28 days also reports some in the last 7, if it has"
-    " posts in them.",
+    " enough posts in them.",
     severity=WARN,
 )
+# The highest probability, for a platform, that a warning is due to chance.
+UNLIKELY = 0.001
+# What to do, by the API version that is set.
+_VIEWS: Mapping[ApiVersion | None, str] = {
+    PAGED: "ask Later why, because the paged API version has no views to request instead",
+    CURSOR: "request views, which replace them (LATER_METRICS)",
+    None: "request views, which replace them (LATER_METRICS), if the API responds in the cursor version",
+}
 
 
-def rollup_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
+def rollup_checks(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
     periods = component.rollups(PERIOD_TABLES)
     windows = component.rollups(SINGLE_TABLES)
@@ -51,7 +60,7 @@ def rollup_checks(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     ]
 
 
-def _period_checks(table: RollupTable, component: ComponentBase) -> dg.AssetChecksDefinition:
+def _period_checks(table: RollupTable, component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if scope.has(TOTALS_RECONCILE):
@@ -63,10 +72,11 @@ def _period_checks(table: RollupTable, component: ComponentBase) -> dg.AssetChec
             present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
             yield evaluate_newest_due_period(table.cadence, due, present=present)
 
-    return build_asset_checks({table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate, component=component)
+    name = f"{component.op_name(table.name)}_checks"
+    return CheckStep(name=name, checks={table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate)
 
 
-def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> dg.AssetChecksDefinition:
+def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
     """Return one step for the checks of all window tables, because they read the same posts."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
@@ -86,19 +96,19 @@ def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> 
                 stored[table.name] = rows
         compared = [table for table in checked if is_selected(table, WINDOWS_RECONCILE) and table.name in stored]
         differences = check_lake_windows(lake, compared, stored, memory_gb=later.memory_gb) if compared else {}
+        api_version = later.selected_api_version()
         for table in checked:
             name = table.name
             rows = stored.get(name, schema_of(table.columns).empty_table())
             results = [
                 _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
                 _evaluate_windows_due_day(rows, component.newest_due_day(component.now())),
-                *([_evaluate_impressions(rows)] if name == BY_PLATFORM.name else []),
+                *([evaluate_impressions(rows, api_version)] if name == BY_PLATFORM.name else []),
             ]
             yield from (result._replace(asset_key=component.asset_key(name)) for result in results)
 
-    step = f"{component.op_name('organic_paid_by_window')}_checks"
-    checks = {table.name: windows_checks(table) for table in tables}
-    return build_asset_checks(checks, evaluate=evaluate, component=component, step=step)
+    name = f"{component.op_name('organic_paid_by_window')}_checks"
+    return CheckStep(name=name, checks={table.name: windows_checks(table) for table in tables}, evaluate=evaluate)
 
 
 def windows_checks(table: RollupTable) -> list[Check]:
@@ -163,24 +173,30 @@ def _evaluate_windows(differences: Sequence[str], *, rows: int, damage: str) -> 
     )
 
 
-def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
+def evaluate_impressions(rows: pa.Table, api_version: ApiVersion | None) -> dg.AssetCheckResult:
     """Evaluate whether each platform that reported impressions in the last 28 days also did in the last 7.
 
-    A platform without posts in the last 7 days passes. The days end with the newest day in the lake.
+    A platform passes if its posts in the last 7 days are so few that by chance none may report impressions. The days
+    end with the newest day in the lake.
     """
     # By window, then by instance and platform: the number of posts, and the number of posts that report impressions.
     counts: dict[str, dict[str, tuple[int, int]]] = {}
     for row in rows.to_pylist():
         name = f"{row['platform'] or 'other'} of {row['instance_id']}"
         counts.setdefault(row["time_window"], {})[name] = row["posts"] or 0, row["organic_impressions_posts"] or 0
-    before = {name for name, (_, reporting) in counts.get("28d", {}).items() if reporting}
-    recent = counts.get("7d", {})
-    stopped = [name for name, (posts, reporting) in recent.items() if posts and not reporting and name in before]
+    before = {name: (posts, reporting) for name, (posts, reporting) in counts.get("28d", {}).items() if reporting}
+    stopped = []
+    for name, (posts, reporting) in before.items():
+        posts_now, reporting_now = counts.get("7d", {}).get(name, (0, 0))
+        # The share of posts without impressions, estimated by Laplace's rule, because all of a few posts may have some.
+        chance = ((posts - reporting + 1) / (posts + 2)) ** posts_now
+        if not reporting_now and chance < UNLIKELY:
+            stopped.append(name)
     return IMPRESSIONS_REPORTED.result(
         not stopped,
-        f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)",
-        otherwise="Each platform with impressions in the last 28 days and posts in the last 7 days also has impressions"
-        " in the last 7 days",
+        f"No post of the last 7 days reports impressions on {join_first(stopped)}: {_VIEWS[api_version]}",
+        otherwise="Each platform with impressions in the last 28 days and enough posts in the last 7 days also has"
+        " impressions in the last 7 days",
         looked_at={"platforms": len(before)},
         platforms_that_stopped=len(stopped),
     )

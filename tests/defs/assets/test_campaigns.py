@@ -82,6 +82,8 @@ def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service
     assert description.startswith("1 file failed and was not changed; 2 written.\n2024-03-02: campaign performance of")
     assert [*metadata["failed_partitions"]] == [str(DAYS[1])]
     assert sorted(project.materializations(result)) == [str(DAYS[0]), str(DAYS[2])]
+    assert project.planned_checks(result) == project.evaluations(result).keys()
+    assert all(project.passed(result).values())
     service.override = lambda request: None
     service.requests.clear()
     assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE, only_missing=True))

@@ -32,6 +32,7 @@ def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project
     project.fetch(PUBLISHED)
     project.fetch(DAILY, days=DAYS[:2], instances=["007"])
     project.lake.write(DAILY, Partition(DAYS[1], "never listed"), posts_table([]))
+    project.lake.write(DAILY, Partition(DAYS[1]), posts_table([]))  # of none of the instances
     result = project.run("instances")
     assert result.success
     expected = [

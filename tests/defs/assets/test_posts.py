@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,8 @@ import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import parse_metrics
+from later_reporting_dagster.contract import BadRow, parse_metrics
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import (
@@ -103,10 +105,10 @@ def test_rejected_instance_fails_alone_and_can_be_fetched_later(
         assert found["failed_instances"] == {REJECTED: metadata["failed_partitions"][f"{day} {REJECTED}"]}
         others = tuple(each for each in INSTANCE_IDS if each != REJECTED)
         assert found["dagster/partition_row_count"] == rows_of(truth, asset, date.fromisoformat(day), others)
-    # The check steps are skipped, so the step logs the results of the checks for missing files.
-    assert project.evaluations(result).keys() == {(asset, EVERY_INSTANCE), (asset, "newest_due_day_is_present")}
+    assert project.planned_checks(result) == project.evaluations(result).keys()
+    failed_checks = {name for name, passed in project.passed(result).items() if not passed}
+    assert failed_checks == {EVERY_INSTANCE, "newest_due_day_is_present"}
     failed = project.evaluations(result)[asset, EVERY_INSTANCE]
-    assert not failed.passed
     assert (failed.description or "").startswith(
         f"3 files are missing: 2024-03-01 to 2024-03-03 (3 days): {REJECTED}. Materialize"
     )
@@ -126,6 +128,34 @@ def test_rejected_instance_fails_alone_and_can_be_fetched_later(
     # The new instance changes the data versions to those of a run of all instances.
     assert not set(project.data_versions(retried).items()) & set(project.data_versions(result).items())
     assert project.data_versions(project.fetch(asset)) == project.data_versions(retried)
+
+
+def test_failed_step_also_evaluates_checks_of_other_assets_that_read_its_table(
+    project: Project, service: Service
+) -> None:
+    by_day = reject_instance(REJECTED)
+    service.override = lambda request: (
+        by_day(request) if parameters(request).get("dateBasis") == ["performance_date"] else None
+    )
+    result = project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1]))
+    (step,) = [event.step_key for event in result.all_events if event.is_step_failure]
+    assert step == "later__post_metrics_daily"
+    evaluations = project.evaluations(result)
+    assert project.planned_checks(result) == evaluations.keys()
+    assert {key for key, each in evaluations.items() if not each.passed} == {
+        ("post_metrics_daily", EVERY_INSTANCE),
+        ("post_metrics_daily", "newest_due_day_is_present"),
+    }
+
+
+def test_check_that_cannot_be_evaluated_does_not_hide_why_a_fetch_failed(project: Project, service: Service) -> None:
+    bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
+    Path(project.lake.quarantine.write("posts_published", Partition(FIRST_DAY, "007"), bad, query="?")).write_text("{")
+    service.override = reject_instance(REJECTED)
+    result = project.fetch("posts_published", instances=[INSTANCE_IDS[0], REJECTED])
+    assert failure(result)[1]["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
+    assert "later__posts_published_checks could not be evaluated: " in project.warnings(result)[-1]
+    assert project.passed(result)["rows_unique_by_key"]
 
 
 def test_day_without_a_written_file_is_not_materialized(project: Project, service: Service) -> None:

@@ -8,7 +8,7 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth
-from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure
+from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
 
 REPORT = "organic_paid_report"
 
@@ -48,10 +48,13 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     assert sum(impressions) in data["figures"]["organic_impressions"]
 
 
-def test_report_without_results_fails_with_advice(project: Project) -> None:
-    description, _ = failure(project.run(REPORT))
-    assert "fetch post_metrics_daily, then materialize organic_paid_overall" in description
-    assert not project.root.exists()
+def test_report_without_results_says_so_and_what_to_run(project: Project) -> None:
+    result = project.run(REPORT)
+    assert_success(result)
+    (warning,) = project.warnings(result)
+    assert "fetch days of later/post_metrics_daily, then materialize later/organic_paid_overall" in warning
+    assert warning in (project.root / REPORT / "report.html").read_text("utf-8")
+    assert project.metadata(result)["None"].keys() == {"dagster/uri", "changed"}
 
 
 def test_report_names_a_damaged_table(project: Project) -> None:

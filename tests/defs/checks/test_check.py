@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract import CURSOR, PAGED, BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
+from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, DAILY
@@ -171,12 +172,14 @@ def test_nothing_is_due_before_the_first_day_is(project: Project) -> None:
     )
 
 
-def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None:
+def test_checks_pass_on_an_empty_lake_except_for_missing_files(project: Project) -> None:
     results = project.check()
     assert results.keys() == ALL_CHECKS
-    assert {name for (_, name), each in results.items() if not each.passed} == {"newest_due_day_is_present"}
+    failed = {"every_instance_is_present", "newest_due_day_is_present"}
+    assert {name for (_, name), each in results.items() if not each.passed} == failed
     described = {asset: results[asset, "newest_due_day_is_present"].description for asset in (RAW, PERFORMANCE)}
     assert described == {RAW: f"{DAYS[-1]} is missing: materialize it", PERFORMANCE: "Not fetched yet"}
+    assert results[RAW, "every_instance_is_present"].description == "No instance is known: materialize instances"
 
 
 def test_description_names_the_first_missing_instances() -> None:
@@ -184,6 +187,42 @@ def test_description_names_the_first_missing_instances() -> None:
     result = evaluate_newest_due_day(dict.fromkeys(names[1:], DAYS), days=DAYS, instances=names)
     assert (result.description or "").endswith("i20 and 29 more: materialize it")
     assert (result.metadata["missing_instances"].value, result.metadata["instances"].value) == (49, 50)
+
+
+@pytest.mark.parametrize(
+    ("posts", "reporting", "posts_now", "passed"),
+    [
+        (20, 18, 2, True),  # two posts without impressions are no surprise if two of twenty have none
+        (20, 18, 4, False),
+        (2, 2, 2, True),
+        (100, 5, 30, True),
+        (100, 5, 0, True),
+        (30, 30, 20, False),
+    ],
+)
+def test_platform_without_impressions_warns_if_chance_is_unlikely(
+    posts: int, reporting: int, posts_now: int, passed: bool
+) -> None:
+    assert evaluate_impressions(windows(posts, reporting, posts_now), None).passed is passed
+
+
+def test_advice_about_impressions_names_what_the_api_version_has() -> None:
+    advice = {
+        version: evaluate_impressions(windows(20, 20, 20), version).description or "" for version in (PAGED, CURSOR)
+    }
+    assert {version: "LATER_METRICS" in text for version, text in advice.items()} == {PAGED: False, CURSOR: True}
+
+
+def windows(posts: int, reporting: int, posts_now: int) -> pa.Table:
+    """Return the rows of a platform of which no post in the last 7 days reports impressions."""
+    platform = {"instance_id": "007", "platform": "tiktok"}
+    counts = {"28d": (posts, reporting), "7d": (posts_now, 0)}
+    return pa.Table.from_pylist(
+        [
+            {**platform, "time_window": name, "posts": posts, "organic_impressions_posts": reporting}
+            for name, (posts, reporting) in counts.items()
+        ]
+    )
 
 
 def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:

@@ -1,0 +1,46 @@
+"""All checks of a component, and their evaluation by an asset whose step is about to fail."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+from dagster import AssetExecutionContext
+
+from later_reporting_dagster.defs.checks.campaigns import campaign_checks
+from later_reporting_dagster.defs.checks.check import CheckScope, CheckStep, partitions_of_run, to_evaluation
+from later_reporting_dagster.defs.checks.posts import posts_checks
+from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
+from later_reporting_dagster.rollups.sql_engine import RollupFailed
+
+
+def check_steps(component: ComponentBase) -> list[CheckStep]:
+    """Return the checks of all assets that are defined."""
+    return [*posts_checks(component), *campaign_checks(component), *rollup_checks(component)]
+
+
+def evaluate_skipped_checks(
+    context: AssetExecutionContext,
+    later: LaterReportingResource,
+    component: ComponentBase,
+    *,
+    instances: Sequence[str] = (),
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Evaluate the checks that Dagster skips once the step of this asset fails, on what is in the lake.
+
+    These are the checks of the run that read the asset. A check that a run skips looks like one that failed.
+    `instances` are those that the run expects. An error is logged as a warning: it would hide why the step fails.
+    """
+    planned = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+    selected = {each.dagster_event.asset_check_planned_data.asset_check_key for each in planned if each.dagster_event}
+    scope = CheckScope(selected, partitions_of_run(context.op_execution_context), instances)
+    for step in check_steps(component):
+        if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):
+            continue
+        try:
+            for result in step.results(later, scope, component):
+                assert result.asset_key is not None
+                yield to_evaluation(result, result.asset_key)
+        except (LakeUnavailable, FileDamaged, RollupFailed) as error:
+            context.log.warning(f"Some checks of {step.name} could not be evaluated: {error}")
