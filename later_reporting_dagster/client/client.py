@@ -191,18 +191,22 @@ class LaterClient:
             [campaign_performance_route(each, personal_data=self._personal_data) for each in queries]
         )
 
-    async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
+    async def fetch_posts(
+        self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
+    ) -> ListResult:
         """Fetch all `Post` items of a query, and verify that they are complete before returning any.
 
         Args:
             max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
                 paged version shows on the first page that there are more, the cursor version only after so many posts.
+            max_attempts: of each request; None for those of the retry policy.
 
         Raises:
             LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `MetricsRejected` ask for other
                 queries.
         """
-        return await self._fetch(posts_route(query, personal_data=self._personal_data), max_rows=max_posts)
+        route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
+        return await self._fetch(route, max_rows=max_posts)
 
     async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
         """Fetch a list in parts, each of other instances."""

@@ -42,7 +42,7 @@ class IngestResults:
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 
 
-def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret) -> LaterClient:
+def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret, **options: Any) -> LaterClient:
     """Return a client in the API version of `service`, or one that detects it, which retries once and does not wait."""
 
     async def no_wait(_seconds: float) -> None:
@@ -53,8 +53,7 @@ def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_sec
         credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
         limiter=RateLimiter(requests=1_000_000),
         api_version=service.api_version,
-        retry=RetryPolicy(max_attempts=2),
-        sleep=no_wait,
+        **{"retry": RetryPolicy(max_attempts=2), "sleep": no_wait, **options},
     )
 
 

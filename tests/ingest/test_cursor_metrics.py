@@ -21,7 +21,7 @@ from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
-from tests.conftest import DAYS, Service, parameters, problem
+from tests.conftest import DAYS, INSTANCE_IDS, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, run_ingest
 
 cursor_only = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
@@ -110,6 +110,18 @@ def test_default_metrics_that_are_rejected_are_null(service: Service, small_worl
     service.override = reject
     rows = ingested_rows(service, tmp_path, DAILY, DEFAULT_METRICS)
     assert rows == expected_rows(small_world, DAILY, tuple(each for each in DEFAULT_METRICS if each.column != "cpe"))
+
+
+@cursor_only
+def test_instance_that_fails_does_not_fail_the_search_for_metrics(service: Service, tmp_path: Path) -> None:
+    def fail(request: Request) -> Response | None:
+        requested = parameters(request)
+        is_for_it = INSTANCE_IDS[2] in requested.get("instanceIds", INSTANCE_IDS)
+        return problem(500) if is_for_it and "startDate" in requested else None
+
+    service.override = fail
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=parse_metrics("reach"))
+    assert result.failed.keys() == {each for each in PARTITIONS if each.instance_id == INSTANCE_IDS[2]}
 
 
 def platforms_of(request: Request) -> list[str]:

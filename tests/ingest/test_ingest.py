@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
     ApiVersionChanged,
@@ -23,11 +24,12 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     QueryRejected,
     RetriesExhausted,
+    RetryPolicy,
     TooManyPosts,
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.ingest import MAX_ATTEMPTS_OF_PARTS, PAGED_WORKERS, FailureTracker
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -163,6 +165,26 @@ def test_a_forbidden_instance_costs_two_requests_if_the_listing_shows_it(
     assert service.request_count("/v2/instances") == 1
 
 
+def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_it(
+    service: Service, tmp_path: Path
+) -> None:
+    names = [f"instance_{number}" for number in range(16)]
+
+    def forbid(request: Request) -> Response | None:
+        if request.url.path == "/v2/instances":
+            return problem(404)
+        if names[5] in parameters(request).get("instanceIds", []):
+            return problem(403)
+        pagination = {"page": 1, "pageSize": 100, "totalItems": 0, "totalPages": 1}
+        return JSONResponse({"data": [], "pagination": pagination}) if "startDate" in parameters(request) else None
+
+    service.override = forbid
+    partitions = [Partition(FIRST_DAY, name) for name in names]
+    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == {partitions[5]: InstanceForbidden}
+    assert service.data_requests == 1 + 2 * 4
+
+
 @both_api_versions
 def test_an_instance_that_always_fails_is_abandoned(service: Service, tmp_path: Path) -> None:
     service.override = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
@@ -187,24 +209,49 @@ def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path
     assert service.data_requests < 200
 
 
-def test_an_instance_that_fails_occasionally_is_not_abandoned(
-    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@both_api_versions
+@each_raw_table
+@pytest.mark.parametrize("failing_days", [DAYS[1::2], DAYS])
+def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
+    failing_days: Sequence[date],
+    table: RawTable,
+    service: Service,
+    truth: Truth,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # One query at a time, so that failing and succeeding days alternate.
+    # One query at a time, so that the time of the run is the sum of the waits for retries.
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
-    failing = {Partition(day, BROKEN) for day in DAYS[::2]}
-    starts = {str(partition.day) for partition in failing}
-    service.override = lambda request: problem(500) if {*parameters(request).get("startDate", [])} & starts else None
-    result = run_ingest([Partition(day, BROKEN) for day in DAYS], table=DAILY, service=service, root=tmp_path)
-    assert result.failed.keys() == failing
-    assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
+    failed: list[set[str]] = []
+    waits: list[float] = []
+
+    def fail(request: Request) -> Response | None:
+        query = parameters(request)
+        if BROKEN not in query.get("instanceIds", []):
+            return None
+        if not any(query["startDate"][0] <= str(day) <= query["endDate"][0] for day in failing_days):
+            return None
+        failed.append({*query["instanceIds"]})
+        return problem(500)
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    service.override = fail
+    policy = RetryPolicy()
+    client = client_of(service, concurrency=1, retry=policy, sleep=wait, random=lambda: 1.0)
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
+    one_query = [policy.wait_after(attempt, requested_wait=None, jitter=1.0) or 0.0 for attempt in range(1, 8)]
+    assert sum(one_query) < sum(waits) <= 2 * sum(one_query)
+    assert failed.count({BROKEN}) == MAX_ATTEMPTS_OF_PARTS  # once alone, and not again
+    assert {partition.instance_id for partition in result.failed} == {BROKEN}
+    assert_lake_matches(tmp_path, table, list(result.written), truth)
 
 
 def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
     failures = FailureTracker()
-    for _ in range(3 * MAX_INSTANCE_FAILURES):
-        failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
-        failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
+    failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
+    failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
     assert (failures.abandoned, failures.stopped_by) == ({}, None)
 
 
@@ -274,7 +321,7 @@ def test_a_rejected_query_fails_its_partitions_after_a_few_requests(service: Ser
 @pytest.fixture
 def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to one page in each sort direction, so that 201 posts are too many for a query."""
-    for module in ("client.pagination", "endpoint.query_parameters"):
+    for module in ("client.pagination", "server.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 1)
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAX_POSTS_PER_QUERY", 200)
 
