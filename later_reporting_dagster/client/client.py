@@ -217,6 +217,13 @@ class LaterClient:
         return result
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
+        try:
+            return await self._fetch_consistent_pages(route, max_rows=max_rows)
+        except LaterError as error:
+            error.query = route.description
+            raise
+
+    async def _fetch_consistent_pages(self, route: Route, *, max_rows: int | None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""
         version = await self.api_version()
         fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages

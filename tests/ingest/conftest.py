@@ -48,13 +48,14 @@ def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_sec
     async def no_wait(_seconds: float) -> None:
         return
 
-    return LaterClient(
-        base_url=service.base_url,
-        credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
-        limiter=RateLimiter(requests=1_000_000),
-        api_version=service.api_version,
-        **{"retry": RetryPolicy(max_attempts=2), "sleep": no_wait, **options},
-    )
+    defaults: dict[str, Any] = {
+        "credentials": ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
+        "limiter": RateLimiter(requests=1_000_000),
+        "api_version": service.api_version,
+        "retry": RetryPolicy(max_attempts=2),
+        "sleep": no_wait,
+    }
+    return LaterClient(base_url=service.base_url, **defaults | options)
 
 
 def collect_results(

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
+    AccessToken,
     ApiVersionChanged,
     CredentialsRejected,
     InconsistentPages,
@@ -295,6 +296,16 @@ def test_rejected_credentials_fail_everything_after_a_few_requests(service: Serv
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
     assert len(service.requests) <= workers(service)
     assert files(tmp_path) == {}
+
+
+@both_api_versions
+def test_reasons_do_not_name_the_query_of_other_days(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(401) if request.url.path == "/v2/posts/performance" else None
+    client = client_of(service, credentials=AccessToken("an-access-token"))
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, client=client)
+    assert result.failed.keys() == set(PARTITIONS)
+    (reason,) = {failed.reason for failed in result.failed.values()}
+    assert reason.startswith("the access token was rejected or has expired. Set a new one")
 
 
 @both_api_versions

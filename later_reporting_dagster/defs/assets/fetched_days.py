@@ -61,7 +61,7 @@ class _Day:
         instance_id = result.partition.instance_id
         self.pending.discard(instance_id)
         if not isinstance(result, WrittenPartition):
-            self.failed[str(instance_id)] = str(result.error)
+            self.failed[str(instance_id)] = result.reason
             return
         self.present.add(instance_id)
         self.written[instance_id] = result.file
@@ -167,7 +167,7 @@ class FetchRun:
                 progress.rows += result.file.rows
             else:
                 progress.failed += 1
-                self.failed[str(result.partition)] = str(result.error)
+                self.failed[str(result.partition)] = result.reason
             self._notify()
             files = self._days[result.partition.day]
             files.add(result)
