@@ -11,7 +11,7 @@ import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import parse_metrics
+from later_reporting_dagster.contract import DEFAULT_METRICS, parse_metrics
 from later_reporting_dagster.lake import Partition, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import (
@@ -283,8 +283,8 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
         assert row["impressions"] == expected["impressions"]
         assert row["likes"] == row["post_id"] % 7
         assert row["reach"] is None
-        # Without known metrics that were returned unasked.
-        assert json.loads(row["extra"]).keys() == {"boosts"}
+        unasked = {metric.api_name: expected[metric.column] for metric in DEFAULT_METRICS if metric not in chosen}
+        assert json.loads(row["extra"]) == {"boosts": 3, **unasked}
     file = project.lake.read_metadata(METRICS_ASSET, Partition(FIRST_DAY, "instance_000"))
     assert file is not None
     assert json.loads(file.key_values["metrics"]) == ["impressions", "likes", "reach"]
