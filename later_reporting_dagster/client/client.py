@@ -90,7 +90,7 @@ class LaterClient:
             move between pages while the total stays the same. Even with verification, a metric value that differs
             between the two fetches goes unnoticed, because only row keys are compared. Default: no query is verified.
         personal_data: whether rows keep names, handles, pictures and links of creators, and URLs of posts; if not, they
-            are null. Of fields that the API reference does not name, only numbers are then kept.
+            are null, and fields that the API reference does not name are left out.
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.

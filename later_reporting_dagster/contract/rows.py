@@ -255,7 +255,7 @@ def fields_of(struct: type[msgspec.Struct]) -> Fields:
 
 
 POST_FIELDS = fields_of(PostWithoutMetrics)
-_PROFILE_FIELDS = fields_of(CreatorProfile)
+PROFILE_FIELDS = fields_of(CreatorProfile)
 
 # The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
 
@@ -270,7 +270,7 @@ def post_parser(
         parser = RowParser(row, POST_FIELDS)
         parser.take_metrics(wanted, nested=nested)
         if (profile := parser.take_object("creatorProfile")) is not None:
-            values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
+            values = parser.take(PROFILE_FIELDS, profile, path="creatorProfile.")
             parser.values["creator_profile"] = CreatorProfile(**values)
             if profile:
                 parser.unknown["creatorProfile"] = profile
