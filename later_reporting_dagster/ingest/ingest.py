@@ -26,7 +26,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, PartitionWriter
-from later_reporting_dagster.ingest.post_fetch import PostFetch
+from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
@@ -55,8 +55,6 @@ CONCURRENT_WRITES = 3
 TARGET_POSTS_PER_QUERY = 12_000
 # Stored files that are read to estimate how many posts a day has.
 SAMPLED_FILES = 32
-# The attempts of a query take over a minute. If all fail, its parts, which show the instance at fault, have fewer.
-MAX_ATTEMPTS_OF_PARTS = 3
 # The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
 # between.
 OUTAGE_FAILURES = 5
@@ -273,7 +271,7 @@ class _IngestRun:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
         parts: Sequence[PerformanceQuery] = []
-        max_attempts = MAX_ATTEMPTS_OF_PARTS if isinstance(error, RetriesExhausted) else queued.max_attempts
+        max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if isinstance(error, RetriesExhausted) else queued.max_attempts
         self._failures.record_failure(query.instance_ids, error)
         match error:
             case InstanceForbidden() if len(query.instance_ids) > 1:

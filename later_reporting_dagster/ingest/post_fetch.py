@@ -33,6 +33,9 @@ from later_reporting_dagster.ingest.query_plan import (
 # The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 
+# All attempts of a request take over a minute. Once they have failed, others have fewer: those of the parts of the
+# query, which show the instance at fault, and those of the search for metrics, which all queries wait for.
+MAX_ATTEMPTS_AFTER_FAILURE = 3
 # Enough parts for a separate query for each platform or content type.
 _ONE_EACH = len(Platform) + len(ContentType)
 
@@ -47,6 +50,7 @@ class PostFetch:
         # Whether the API accepts a metric with some filters: searched for once per run.
         self._accepts: dict[Filters, dict[Metric, bool]] = {}
         self._search = asyncio.Lock()
+        self._has_search_failed = False
 
     async def fetch(
         self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
@@ -159,7 +163,10 @@ class PostFetch:
         async with self._search:
             known = self._accepts.setdefault(_filters(query), {})
             if unknown := tuple(metric for metric in wanted if metric not in known):
+                max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if self._has_search_failed else max_attempts
+                self._has_search_failed = True
                 accepted = await find_accepted_metrics(unknown, request)
+                self._has_search_failed = False
                 known |= {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
 

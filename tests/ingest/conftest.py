@@ -58,6 +58,20 @@ def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_sec
     return LaterClient(base_url=service.base_url, **defaults | options)
 
 
+# How long a query waits for its retries until it fails, at most: the sum of the waits of the default policy.
+ONE_QUERY_SECONDS = sum((0.5, 1, 2, 4, 8, 16, 30)) * 1.5
+
+
+def recorded_waits() -> tuple[list[float], dict[str, Any]]:
+    """Return a list of the waits of a client with these options: the default retries, without waiting."""
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    return waits, {"retry": RetryPolicy(), "sleep": wait, "random": lambda: 1.0}
+
+
 def collect_results(
     fetch: Callable[[LaterClient, Callable[[PartitionResult], None]], Awaitable[None]],
     partitions: Collection[Partition],

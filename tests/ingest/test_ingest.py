@@ -25,12 +25,12 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     QueryRejected,
     RetriesExhausted,
-    RetryPolicy,
     TooManyPosts,
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.ingest.ingest import MAX_ATTEMPTS_OF_PARTS, PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -48,12 +48,14 @@ from tests.conftest import (
 )
 from tests.ingest.conftest import (
     DAILY,
+    ONE_QUERY_SECONDS,
     PARTITIONS,
     PUBLISHED,
     IngestResults,
     assert_lake_matches,
     client_of,
     each_raw_table,
+    recorded_waits,
     run_ingest,
 )
 
@@ -224,7 +226,6 @@ def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
     # One query at a time, so that the time of the run is the sum of the waits for retries.
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
     failed: list[set[str]] = []
-    waits: list[float] = []
 
     def fail(request: Request) -> Response | None:
         query = parameters(request)
@@ -235,16 +236,12 @@ def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
         failed.append({*query["instanceIds"]})
         return problem(500)
 
-    async def wait(seconds: float) -> None:
-        waits.append(seconds)
-
     service.override = fail
-    policy = RetryPolicy()
-    client = client_of(service, concurrency=1, retry=policy, sleep=wait, random=lambda: 1.0)
+    waits, options = recorded_waits()
+    client = client_of(service, concurrency=1, **options)
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
-    one_query = [policy.wait_after(attempt, requested_wait=None, jitter=1.0) or 0.0 for attempt in range(1, 8)]
-    assert sum(one_query) < sum(waits) <= 2 * sum(one_query)
-    assert failed.count({BROKEN}) == MAX_ATTEMPTS_OF_PARTS  # once alone, and not again
+    assert ONE_QUERY_SECONDS < sum(waits) <= 2 * ONE_QUERY_SECONDS
+    assert failed.count({BROKEN}) == MAX_ATTEMPTS_AFTER_FAILURE  # once alone, and not again
     assert {partition.instance_id for partition in result.failed} == {BROKEN}
     assert_lake_matches(tmp_path, table, list(result.written), truth)
 
