@@ -41,6 +41,8 @@ TABLES = (
 )
 MALFORMED_ROWS = ("unknown-fields", "profile-null", "fractional-count", "date-without-zone", "right-to-left")
 IN_FAILED_RESPONSES = "Failing Person"
+TYPED_FIELDS = ("engagements", "creatorId", "postId", "postDate", "campaignId")
+PHONE_NUMBER = 4_915_112_345_678
 PROFILE_KINDS = {"name": "fullName", "handle": "handleName", "picture": "profileImage", "profile": "profileLink"}
 POST_KINDS = {"post": "contentUrl", "image": "contentImageUrl"}
 
@@ -69,15 +71,18 @@ class Creators:
             for kind, text in known.items():
                 self.texts[kind].update([text] if text else [])
             texts = [text for text in known.values() if text]
-            row |= {"caption": " ".join(texts), "mentions": texts, "people": {"by": texts}}
+            row |= {"caption": " ".join(texts), "mentions": texts, "people": {"by": texts}, texts[0]: 1}
             profile["biography"] = texts[0]
             match row["postId"] % 9:
                 case 0:
-                    row["engagements"] = texts[0]
+                    row[TYPED_FIELDS[row["postId"] % len(TYPED_FIELDS)]] = texts[0]
                 case 1:
                     row["contentUrl"] = texts
                 case 2:
                     row["creatorProfile"] = texts[0]
+                case 3:
+                    row["contentImageUrl"] = PHONE_NUMBER
+                    self.texts["image"].add(str(PHONE_NUMBER))
         return body
 
 

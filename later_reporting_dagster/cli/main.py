@@ -419,8 +419,13 @@ def _command_line(arguments: str) -> str:
 def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
     from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
     from later_reporting_dagster.defs.checks.rollups import TOTALS_RECONCILE
+    from later_reporting_dagster.defs.events import describe_failures
 
-    failures = [failure for outcome in outcomes for failure in sorted(outcome.failed.items())]
+    failures: list[tuple[tuple[str, str], str]] = []
+    for outcome in outcomes:
+        for asset in sorted({asset for asset, _ in outcome.failed}):
+            failed = {key: reason for (name, key), reason in outcome.failed.items() if name == asset}
+            failures += [((asset, subject), reason) for subject, reason in describe_failures(failed)]
     # Rollups leave damaged files out, and their runs succeed. Other checks are about missing days, or warn.
     checks_of_rows = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE, TOTALS_RECONCILE)}
     failures += [

@@ -90,7 +90,7 @@ class LaterClient:
             move between pages while the total stays the same. Even with verification, a metric value that differs
             between the two fetches goes unnoticed, because only row keys are compared. Default: no query is verified.
         personal_data: whether rows keep names, handles, pictures and links of creators, and URLs of posts; if not, they
-            are null. Of fields that the API reference does not name, only numbers are then kept.
+            are null, and fields that the API reference does not name are left out.
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
@@ -191,18 +191,22 @@ class LaterClient:
             [campaign_performance_route(each, personal_data=self._personal_data) for each in queries]
         )
 
-    async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
+    async def fetch_posts(
+        self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
+    ) -> ListResult:
         """Fetch all `Post` items of a query, and verify that they are complete before returning any.
 
         Args:
             max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
                 paged version shows on the first page that there are more, the cursor version only after so many posts.
+            max_attempts: of each request; None for those of the retry policy.
 
         Raises:
             LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `MetricsRejected` ask for other
                 queries.
         """
-        return await self._fetch(posts_route(query, personal_data=self._personal_data), max_rows=max_posts)
+        route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
+        return await self._fetch(route, max_rows=max_posts)
 
     async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
         """Fetch a list in parts, each of other instances."""
@@ -213,6 +217,13 @@ class LaterClient:
         return result
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
+        try:
+            return await self._fetch_consistent_pages(route, max_rows=max_rows)
+        except LaterError as error:
+            error.query = route.description
+            raise
+
+    async def _fetch_consistent_pages(self, route: Route, *, max_rows: int | None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""
         version = await self.api_version()
         fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages

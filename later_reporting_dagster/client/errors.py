@@ -5,9 +5,24 @@ Every message names the query, without secrets, and the next step.
 
 # ruff: noqa: N818 - named for what happened
 
+import re
+
+_PAGE = re.compile(r"^(, page \d+( from the end)?)?: ")
+
 
 class LaterError(Exception):
-    """Base class of all errors of the client."""
+    """Base class of all errors of the client.
+
+    Attributes:
+        query: what was fetched, with which the message may begin.
+    """
+
+    query: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The message without the query and its page."""
+        return _PAGE.sub("", str(self).removeprefix(self.query))
 
 
 class RetriesExhausted(LaterError):

@@ -54,7 +54,7 @@ class PageReader:
         found = await self._transport.request(
             "GET",
             f"{route.path}?{urlencode(route.parameters(self._version, page))}",
-            context=RequestContext(f"{route.description}, {page}"),
+            context=RequestContext(f"{route.description}, {page}", max_attempts=route.max_attempts),
             parse=self._parse,
         )
         self._transport.on_event(PageFetched(page.number, found.rows))

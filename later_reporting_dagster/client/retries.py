@@ -6,7 +6,7 @@
 import math
 import ssl
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -66,6 +66,9 @@ class RetryPolicy:
     max_backoff_seconds: float = 30.0
     max_wait_seconds: float = 300.0
 
+    def limited_to(self, max_attempts: int | None) -> "RetryPolicy":
+        return replace(self, max_attempts=min(self.max_attempts, max_attempts or self.max_attempts))
+
     def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
         """Return the seconds to wait after an attempt (counted from 1) that failed, or None to give up.
 
@@ -90,10 +93,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What a request is for."""
+    """What a request is for, and in how many attempts at most; None for those of the retry policy."""
 
     description: str
     is_token_request: bool = False
+    max_attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

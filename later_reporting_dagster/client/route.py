@@ -75,6 +75,7 @@ class Route:
         metrics: the API names of the metrics to request, in the version that nests metrics.
         posts_query: the query of a list of posts, which all of its rows have to match; None for other lists. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
+        max_attempts: of each request; None for those of the retry policy.
     """
 
     path: str
@@ -86,6 +87,7 @@ class Route:
     posts_query: PerformanceQuery | None = None
     too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
     too_volatile_advice: str = "Try later."
+    max_attempts: int | None = None
 
     @property
     def is_sorted(self) -> bool:
@@ -115,7 +117,7 @@ INSTANCES = Route(
 )
 
 
-def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_attempts: int | None = None) -> Route:
     return Route(
         path=POSTS_PERFORMANCE_PATH,
         description=_describe("posts", query),
@@ -126,6 +128,7 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route
         posts_query=query,
         too_long_advice="Query fewer days or instances.",
         too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
+        max_attempts=max_attempts,
     )
 
 

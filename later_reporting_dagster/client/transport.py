@@ -161,7 +161,8 @@ class Transport:
                 continue
             if not isinstance(result, TemporaryFailure):
                 return result
-            wait = self.retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
+            retry = self.retry.limited_to(context.max_attempts)
+            wait = retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
             if wait is None:
                 raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
             self.on_event(RequestRetried(result.message, wait))
@@ -197,7 +198,8 @@ class Transport:
                 return self._parse_success(response, token, context, parse)
             if response.status == 401 and token is not None:
                 return self._reject(token, context)
-            wait = self.retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
+            retry = self.retry.limited_to(context.max_attempts)
+            wait = retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
             failure = classify_failure(response, context, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
             if response.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
                 await self.limiter.pause(min(failure.wait_seconds, self.retry.max_wait_seconds))

@@ -1,7 +1,7 @@
 """Rows of the list responses: posts, campaigns and their performance, and lossless parsers of each.
 
-A row is parsed field by field. Floats without a fraction become integers, unknown fields are kept as JSON in `extra`,
-and a row with an invalid value becomes a `BadRow` (docs/api.md, "Posts performance" and "Campaigns").
+A row is parsed field by field. Floats without a fraction become integers, fields without a column are kept as JSON in
+`extra`, and a row with an invalid value becomes a `BadRow` (docs/api.md, "Posts performance" and "Campaigns").
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Kind, Metric
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.safe_line import safe_line
 
@@ -87,30 +87,27 @@ class RowParser:
         self.problems.append(f"{name} must be an object, not {json_type(value)}")
         return None
 
-    def take_metrics(self, metrics: Fields, *, known: Fields, nested: bool) -> None:
-        """Take the metrics of a row.
+    def take_metrics(self, metrics: Fields, *, nested: bool) -> None:
+        """Take the requested metrics of a row.
 
-        Other known metrics, which the paged version returns unasked, are left out, and unknown metrics are kept as if
-        they were not nested, so that both API versions yield the same row. They stay nested if one has the name of a
-        field of the row.
+        Others are kept as if they were not nested, so that both API versions yield the same row. They stay nested if
+        one has the name of a field of the row.
         """
         holder = (self.take_object(METRICS_MEMBER) or {}) if nested else self.unknown
         self.values |= self.take(metrics, holder)
-        for name in holder.keys() & known.keys():
-            del holder[name]
         if nested and holder.keys() & (self._row.keys() | self._fields.keys()):
             self.unknown[METRICS_MEMBER] = holder
         elif nested:
             self.unknown |= holder
 
     def finish(self, struct: Callable[..., _Struct]) -> _Struct | BadRow:
-        """Return the row with its unknown fields as JSON; a bad row if there are problems."""
+        """Return the row with its other fields as JSON; a bad row if there are problems."""
         extra = None
         try:
             if self.unknown:
                 extra = json.dumps(self.unknown, sort_keys=True, allow_nan=False, separators=(",", ":"))
         except ValueError:
-            self.problems.append("an unknown field holds a number that is not finite")
+            self.problems.append("a field without a column holds a number that is not finite")
         if not self.problems:
             return struct(**self.values, extra=extra)
         instance_id, post_date = self.values.get("instance_id"), self.values.get("post_date")
@@ -217,7 +214,7 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
     content_url: PersonalText = None
     content_image_url: PersonalText = None
     creator_profile: CreatorProfile | None = None
-    # JSON of the unknown fields; set by this package.
+    # JSON of the fields without an attribute; set by this package.
     extra: str | None = None
 
     @property
@@ -258,7 +255,7 @@ def fields_of(struct: type[msgspec.Struct]) -> Fields:
 
 
 POST_FIELDS = fields_of(PostWithoutMetrics)
-_PROFILE_FIELDS = fields_of(CreatorProfile)
+PROFILE_FIELDS = fields_of(CreatorProfile)
 
 # The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
 
@@ -267,13 +264,13 @@ def post_parser(
     metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False
 ) -> Callable[[Mapping[str, Any]], Post | BadRow]:
     """Return a parser of posts with these metrics."""
-    post, wanted, known = post_type(metrics), metric_fields(metrics), metric_fields(METRICS)
+    post, wanted = post_type(metrics), metric_fields(metrics)
 
     def parse(row: Mapping[str, Any]) -> Post | BadRow:
         parser = RowParser(row, POST_FIELDS)
-        parser.take_metrics(wanted, known=known, nested=nested)
+        parser.take_metrics(wanted, nested=nested)
         if (profile := parser.take_object("creatorProfile")) is not None:
-            values = parser.take(_PROFILE_FIELDS, profile, path="creatorProfile.")
+            values = parser.take(PROFILE_FIELDS, profile, path="creatorProfile.")
             parser.values["creator_profile"] = CreatorProfile(**values)
             if profile:
                 parser.unknown["creatorProfile"] = profile
@@ -284,7 +281,7 @@ def post_parser(
 
 
 class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
-    """An item of `GET /v2/campaigns`; `extra` is the JSON of its unknown fields."""
+    """An item of `GET /v2/campaigns`; `extra` is the JSON of its other fields."""
 
     instance_id: str
     campaign_id: int
@@ -331,14 +328,14 @@ def campaign_performance_parser(
     metrics: Metrics, *, nested: bool = False
 ) -> Callable[[Mapping[str, Any]], CampaignPerformance | BadRow]:
     """Return a parser of the performance of campaigns with these metrics."""
-    wanted, known = metric_fields(metrics), metric_fields(CAMPAIGN_METRICS)
+    wanted = metric_fields(metrics)
 
     def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
         return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)
 
     def parse(row: Mapping[str, Any]) -> CampaignPerformance | BadRow:
         parser = RowParser(row, _PERFORMANCE_FIELDS)
-        parser.take_metrics(wanted, known=known, nested=nested)
+        parser.take_metrics(wanted, nested=nested)
         return parser.finish(performance)
 
     return parse

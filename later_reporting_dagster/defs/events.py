@@ -6,7 +6,8 @@ assets yield an `AssetMaterialization` per written partition, and at their end r
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -16,6 +17,8 @@ import pyarrow as pa
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.contract.days import day_ranges
+from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable, WriteResult
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
@@ -24,6 +27,7 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
+_DAY_AND_NAME = re.compile(r"(\d{4}-\d\d-\d\d)? ?(.*)", re.DOTALL)
 RECORDS_PER_QUERY = 500
 # Dagster keeps the preview of each day in its database, every time that the day is fetched.
 PREVIEW_COLUMNS, PREVIEW_CHARACTERS = 12, 60
@@ -133,15 +137,35 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)
-    lines = [f"{key}: {reason}" for key, reason in list(reasons.items())[:DESCRIBED_FAILURES]]
-    if count > len(lines):
-        lines.append(f"… and {count - len(lines)} more, in the metadata")
+    lines = [f"{subject}: {reason}" for subject, reason in describe_failures(failed)]
+    if (more := len(lines) - DESCRIBED_FAILURES) > 0:
+        lines[DESCRIBED_FAILURES:] = [f"… and {more} more reasons, in the metadata"]
     headline = f"{what} failed and was" if count == 1 else f"{what}s failed and were"
     return dg.Failure(
         "\n".join([f"{count} {headline} not changed; {written} written.", *lines]),
         metadata={FAILED_PARTITIONS: dg.MetadataValue.json(dict(list(reasons.items())[:RECORDED_FAILURES]))},
         allow_retries=False,
     )
+
+
+def describe_failures(failed: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each reason once, after what failed for it, such as `3 files, 2024-03-01 to 2024-03-03, instance_000`.
+
+    `failed` are reasons by partition, (day, instance) pair or table.
+    """
+    keys: dict[str, list[str]] = {}
+    for key in sorted(failed):
+        keys.setdefault(failed[key], []).append(key)
+    return [(_subject(of_reason), reason) for reason, of_reason in keys.items()]
+
+
+def _subject(keys: Sequence[str]) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    parts = [_DAY_AND_NAME.findall(key)[0] for key in keys]
+    days = day_ranges({date.fromisoformat(day) for day, _ in parts if day})
+    names = sorted({name for _, name in parts if name})
+    return ", ".join([f"{len(keys)} files", *(join_first(each) for each in (days, names) if each)])
 
 
 def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:

@@ -133,7 +133,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     )
     store_creator_profiles: bool = Field(
         default=True,
-        description="Whether to store names, handles, pictures and links of creators, URLs of posts, and texts of"
+        description="Whether to store names, handles, pictures and links of creators, URLs of posts, and"
         " fields that the API reference does not name.",
     )
     memory_gb: float = Field(

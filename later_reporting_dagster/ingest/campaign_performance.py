@@ -112,7 +112,7 @@ class _CampaignFetch:
             if not (isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)):
                 raise refusal(error) or error from None
         else:
-            self.failures.record_success(query)
+            self.failures.record_success()
             return query, result
         return await self.day(day)
 

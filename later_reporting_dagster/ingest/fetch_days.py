@@ -85,7 +85,7 @@ class FetchedDay:
         instance_id = result.partition.instance_id
         self.pending.discard(instance_id)
         if not isinstance(result, WrittenPartition):
-            self.failed[instance_id] = str(result.error)
+            self.failed[instance_id] = result.reason
             return
         self.present.add(instance_id)
         self.written[instance_id] = result.file

@@ -5,7 +5,6 @@ forbidden or keeps failing affects only its own partitions, and nothing is writt
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,7 +35,7 @@ from later_reporting_dagster.ingest.partition_writer import (
     PartitionWriter,
     open_writer,
 )
-from later_reporting_dagster.ingest.post_fetch import PostFetch
+from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
@@ -65,9 +64,6 @@ CONCURRENT_WRITES = 3
 TARGET_POSTS_PER_QUERY = 12_000
 # Stored files that are read to estimate how many posts a day has.
 SAMPLED_FILES = 32
-# An instance is not requested again after this many consecutive failures of queries for it alone, each after all
-# retries.
-MAX_INSTANCE_FAILURES = 2
 # The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
 # between.
 OUTAGE_FAILURES = 5
@@ -161,16 +157,18 @@ class _QueuedQuery:
         planned: the query of the plan that it is a part of, or the query itself.
         is_part: whether it was split from another query. In the paged version a part is not limited to
             `TARGET_POSTS_PER_QUERY`, and is split again only after a failure.
+        max_attempts: of each request; None for those of the client.
     """
 
     query: PerformanceQuery
     planned: PerformanceQuery
     is_part: bool = False
+    max_attempts: int | None = None
 
 
 @dataclass(eq=False, slots=True)
 class FailureTracker:
-    """Counts consecutive failures per instance.
+    """Decides from failures what is not requested any more.
 
     Attributes:
         stopped_by: the error that stopped the run, such as rejected credentials or an outage; None while it goes on.
@@ -179,16 +177,13 @@ class FailureTracker:
 
     stopped_by: LaterError | None = None
     abandoned: dict[str, LaterError] = field(default_factory=dict)
-    _consecutive: Counter[str] = field(default_factory=Counter)
     _failed_since_success: set[str] = field(default_factory=set)
 
-    def record_success(self, query: PerformanceQuery) -> None:
+    def record_success(self) -> None:
         self._failed_since_success.clear()
-        for instance_id in query.instance_ids:
-            self._consecutive.pop(instance_id, None)
 
     def record_failure(self, causes: Sequence[str], error: LaterError) -> None:
-        """Stop the run if every query would fail; abandon an instance that is rejected or keeps failing.
+        """Stop the run if every query would fail; abandon an instance whose query for it alone is rejected or fails.
 
         `causes`: the instances of the query, or the day of campaigns. If there are several, each may be the cause, so
         the failure counts for none of them.
@@ -198,16 +193,12 @@ class FailureTracker:
         if len(causes) != 1:
             return
         (cause,) = causes
-        match error:
-            case InstanceForbidden() | QueryRejected():
-                self.abandoned[cause] = error
-            case RetriesExhausted():
-                self._consecutive[cause] += 1
-                if self._consecutive[cause] >= MAX_INSTANCE_FAILURES:
-                    self.abandoned[cause] = error
-                self._failed_since_success.add(cause)
-                if len(self._failed_since_success) >= OUTAGE_FAILURES:
-                    self.stopped_by = error
+        if isinstance(error, InstanceForbidden | QueryRejected | RetriesExhausted):
+            self.abandoned[cause] = error
+        if isinstance(error, RetriesExhausted):
+            self._failed_since_success.add(cause)
+            if len(self._failed_since_success) >= OUTAGE_FAILURES:
+                self.stopped_by = error
 
 
 @dataclass(eq=False, slots=True)
@@ -255,12 +246,13 @@ class _IngestRun:
             query = self._first_days(query, planned=queued.planned)
         is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
         try:
-            result = await self.posts.fetch(query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
+            max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
+            result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
         except LaterError as error:
             posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
             await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
         else:
-            self._failures.record_success(query)
+            self._failures.record_success()
             self._fetched_rows += result.total_items
             self._fetched_pairs += len(partitions_of(query))
             self.mean_rows = self._fetched_rows / self._fetched_pairs
@@ -284,6 +276,7 @@ class _IngestRun:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
         parts: Sequence[PerformanceQuery] = []
+        max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if isinstance(error, RetriesExhausted) else queued.max_attempts
         self._failures.record_failure(query.instance_ids, error)
         match error:
             case InstanceForbidden() if len(query.instance_ids) > 1:
@@ -297,7 +290,7 @@ class _IngestRun:
                 parts = split_query(query)
         for part in reversed(parts):
             is_part = queued.is_part or part != query
-            self._queue.put_nowait(_QueuedQuery(part, queued.planned, is_part=is_part))
+            self._queue.put_nowait(replace(queued, query=part, is_part=is_part, max_attempts=max_attempts))
         if not parts:
             await self._fail(query, error)
 
@@ -332,8 +325,8 @@ class _IngestRun:
             )
         if forbidden:
             return [query]
-        # The listing does not show which instance is forbidden, so each is fetched alone.
-        return [replace(query, instance_ids=(instance_id,)) for instance_id in query.instance_ids]
+        # Else the listing does not show which instance is forbidden.
+        return split_by_instances(query)
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
         await self.writer.fail(self._partitions_to_write(query), error)

@@ -60,6 +60,11 @@ class FailedPartition:
         # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
         self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
 
+    @property
+    def reason(self) -> str:
+        """The error without its query, which may be that of other days or instances, whose failure decided this one."""
+        return self.error.reason if isinstance(self.error, LaterError) else str(self.error)
+
 
 PartitionResult = WrittenPartition | FailedPartition
 

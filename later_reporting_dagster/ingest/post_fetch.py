@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,6 +33,9 @@ from later_reporting_dagster.ingest.query_plan import (
 # The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 
+# All attempts of a request take over a minute. Once they have failed, others have fewer: those of the parts of the
+# query, which show the instance at fault, and those of the search for metrics, which all queries wait for.
+MAX_ATTEMPTS_AFTER_FAILURE = 3
 # Enough parts for a separate query for each platform or content type.
 _ONE_EACH = len(Platform) + len(ContentType)
 
@@ -46,16 +50,22 @@ class PostFetch:
         # Whether the API accepts a metric with some filters: searched for once per run.
         self._accepts: dict[Filters, dict[Metric, bool]] = {}
         self._search = asyncio.Lock()
+        self._has_search_failed = False
 
-    async def fetch(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
+    async def fetch(
+        self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
+    ) -> ListResult:
         # The default metrics are requested without a search, until the API rejects them.
         is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
         requested = self._metrics
         try:
             if self._by_cursor and not is_assumed:
                 # The API requires at least one metric.
-                requested = await self._accepted(query, self._metrics) or await self._accepted(query, DEFAULT_METRICS)
-            result = await self._client.fetch_posts(replace(query, metrics=requested), max_posts=max_posts)
+                accepted = partial(self._accepted, query, max_attempts=max_attempts)
+                requested = await accepted(self._metrics) or await accepted(DEFAULT_METRICS)
+            result = await self._client.fetch_posts(
+                replace(query, metrics=requested), max_posts=max_posts, max_attempts=max_attempts
+            )
         except TooManyPosts as error:
             if len(partitions_of(query)) > 1:
                 raise
@@ -64,17 +74,21 @@ class PostFetch:
             if not is_assumed:
                 raise
             self._accepts.setdefault(_filters(query), {})
-            return await self.fetch(query, max_posts=max_posts)
+            return await self.fetch(query, max_posts=max_posts, max_attempts=max_attempts)
         else:
             if missing := _without(self._metrics, requested):
                 posts = {post.key: self._with_all_metrics(post) for post in result.items}
                 bad_rows = [*result.bad_rows]
-                await self._add_metrics(query, missing, posts, bad_rows, unreadable=len(bad_rows))
+                await self._add_metrics(
+                    query, missing, posts, bad_rows, unreadable=len(bad_rows), max_attempts=max_attempts
+                )
                 result = ListResult([*posts.values()], bad_rows, result.pages)
             return result
-        return await self._fetch_by_content(query, too_many)
+        return await self._fetch_by_content(query, too_many, max_attempts=max_attempts)
 
-    async def _fetch_by_content(self, query: PerformanceQuery, too_many: TooManyPosts) -> ListResult:
+    async def _fetch_by_content(
+        self, query: PerformanceQuery, too_many: TooManyPosts, *, max_attempts: int | None
+    ) -> ListResult:
         """Fetch a single partition with too many posts by platform or content type."""
         parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))
         if not parts:
@@ -85,7 +99,7 @@ class PostFetch:
                 f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and"
                 f" content type would miss some, whose content type cannot be requested: {missed}"
             )
-        results = [await self.fetch(part) for part in parts]
+        results = [await self.fetch(part, max_attempts=max_attempts) for part in parts]
         result = ListResult.of(results)
         # Without a total, posts may be missing unnoticed if no fetched post had their content type.
         if too_many.total_items not in (None, result.total_items):
@@ -109,6 +123,7 @@ class PostFetch:
         bad_rows: list[BadRow],
         *,
         unreadable: int,
+        max_attempts: int | None,
     ) -> None:
         """Fetch metrics that the API rejects with the query's filters with narrower ones; add the values to its posts.
 
@@ -116,8 +131,8 @@ class PostFetch:
         of the query itself may be any post of the narrower queries.
         """
         for part in split_by_content(query, parts=_ONE_EACH):
-            if metrics := await self._accepted(part, missing):
-                result = await self._client.fetch_posts(replace(part, metrics=metrics))
+            if metrics := await self._accepted(part, missing, max_attempts=max_attempts):
+                result = await self._client.fetch_posts(replace(part, metrics=metrics), max_attempts=max_attempts)
                 found = {post.key: post for post in result.items}
                 unexpected = len(found.keys() - posts.keys())
                 lost = sum(key not in found and bool(part.selects(post.content_type)) for key, post in posts.items())
@@ -131,21 +146,27 @@ class PostFetch:
                         setattr(posts[key], metric.column, getattr(found[key], metric.column))
                 bad_rows += result.bad_rows
             if rest := _without(missing, metrics):
-                await self._add_metrics(part, rest, posts, bad_rows, unreadable=unreadable)
+                await self._add_metrics(part, rest, posts, bad_rows, unreadable=unreadable, max_attempts=max_attempts)
 
-    async def _accepted(self, query: PerformanceQuery, wanted: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    async def _accepted(
+        self, query: PerformanceQuery, wanted: tuple[Metric, ...], *, max_attempts: int | None
+    ) -> tuple[Metric, ...]:
         """Return those of the wanted metrics that the API accepts with the query's filters."""
 
         async def request(metrics: tuple[Metric, ...]) -> None:
-            # Neither an instance nor a day decides it, so no forbidden instance can interfere, and one page suffices.
-            probe = replace(query, start_date=query.end_date, instance_ids=(), metrics=metrics)
+            # Neither instances nor days decide it, so one page suffices. Without its instances, the query would be for
+            # all, and an instance that fails would fail it.
+            probe = replace(query, start_date=query.end_date, metrics=metrics)
             with suppress(TooManyPosts):
-                await self._client.fetch_posts(probe, max_posts=1)
+                await self._client.fetch_posts(probe, max_posts=1, max_attempts=max_attempts)
 
         async with self._search:
             known = self._accepts.setdefault(_filters(query), {})
             if unknown := tuple(metric for metric in wanted if metric not in known):
+                max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if self._has_search_failed else max_attempts
+                self._has_search_failed = True
                 accepted = await find_accepted_metrics(unknown, request)
+                self._has_search_failed = False
                 known |= {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract.personal_data import json_without_personal_data, reason_without_texts
+from later_reporting_dagster.contract.personal_data import json_without_personal_data, reason_without_values
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory
@@ -63,10 +63,11 @@ def _without(table: pa.Table, *, rows: str) -> pa.Table:
             table = table.set_column(index, column, pa.nulls(table.num_rows, column.type))
         elif column.name == "extra" and column.type == pa.string():
             extra = [each and json_without_personal_data(each, rows=rows) for each in table["extra"].to_pylist()]
+            extra = [None if each == "{}" else each for each in extra]
             table = table.set_column(index, column, pa.array(extra, column.type))
     return table
 
 
 def _bad_row_without(row: QuarantinedRow, *, rows: str) -> QuarantinedRow:
     raw = json_without_personal_data(row.raw, rows=rows)
-    return row if raw == row.raw else replace(row, raw=raw, reason=reason_without_texts(row.reason))
+    return replace(row, raw=raw, reason=reason_without_values(row.reason))

@@ -142,9 +142,7 @@ _POST_ATTRIBUTES = (
 PERSONAL_COLUMNS = {*personal_fields(PostWithoutMetrics).values()} | {
     f"creator_{name}" for name in personal_fields(CreatorProfile).values()
 }
-_EXTRA = Column(
-    "extra", "string", True, "JSON object of the fields that the contract does not define; null without any"
-)
+_EXTRA = Column("extra", "string", True, "JSON object of the fields that have no column; null without any")
 CAMPAIGN_COLUMNS = (
     Column("instance_id", "string", False, "Later instance of the campaign; part of the row key"),
     Column("campaign_id", "int64", False, "Campaign; part of the row key"),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 
@@ -20,6 +20,7 @@ UNREADABLE = "files cannot be read"
 REPEATED_KEYS = "rows repeat a key"
 OF_OTHER_FILES = "rows belong to another file"
 CONTRADICTORY = "rates contradict their counts"
+_KNOWN_METRICS = {metric.api_name for metric in METRICS}
 # Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
 _FILES_TOGETHER = 64
 
@@ -125,7 +126,8 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
 def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
     """Return the number of rows with each unknown field, and with each content type of an unknown platform.
 
-    Names are `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`.
+    Names are `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`. Metrics that were not
+    requested are known.
     """
     counts: Counter[str] = Counter()
     for extra in posts["extra"].drop_null().to_pylist():
@@ -136,4 +138,4 @@ def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
     if posts["platform"].null_count > posts["content_type"].null_count:
         unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
         counts.update(f"contentType={name}" for name in unknown.to_pylist())
-    return dict(counts)
+    return {name: count for name, count in counts.items() if name not in _KNOWN_METRICS}

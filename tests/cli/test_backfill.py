@@ -56,7 +56,7 @@ def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(user: User, t
     assert run.asset_selection == {dg.AssetKey(["later", "posts_published"])}
 
 
-def test_backfill_fetches_only_these_instances_and_lists_each_file_that_failed_on_one_line(
+def test_backfill_fetches_only_these_instances_and_lists_equal_failures_on_one_line(
     user: User, service: Service
 ) -> None:
     service.override = reject_instance("007")
@@ -64,9 +64,8 @@ def test_backfill_fetches_only_these_instances_and_lists_each_file_that_failed_o
     assert result.exit_code == 1
     failed = failed_lines(result)
     assert [line[:2] for line in failed] == [
-        ("posts_published", f"{day} {name}") for day in DAYS for name in ("007", "a b")
+        ("posts_published", f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, {name}") for name in ("007", "a b")
     ]
-    assert all("'007'" in reason for _, key, reason in failed if key.endswith("007"))
     assert written(user) == {(day, "Zoë 😀 %2F") for day in DAYS}
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.FAILURE]
 

@@ -6,18 +6,31 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
 from later_reporting_dagster.defs.assets.fetched_days import day_version
-from later_reporting_dagster.defs.events import combined_failure, preview
+from later_reporting_dagster.defs.events import combined_failure, describe_failures, preview
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 
 
 def test_failure_limits_the_partitions_it_lists() -> None:
-    failure = combined_failure({f"{number:04}": "why" for number in range(6000)}, what="file", written=0)
+    failure = combined_failure({f"{number:04}": f"why {number}" for number in range(6000)}, what="file", written=0)
     lines = (failure.description or "").splitlines()
     assert len(lines) == 1 + 20 + 1
-    assert lines[-1] == "… and 5980 more, in the metadata"
+    assert lines[-1] == "… and 5980 more reasons, in the metadata"
     assert len(failure.metadata["failed_partitions"].value) == 5000
     assert failure.allow_retries is False
+
+
+def test_equal_reasons_are_one_line_with_number_days_and_instances() -> None:
+    pairs = [f"2024-03-{day:02} {name}" for day in (1, 2, 3, 7) for name in ("a", "b c")]
+    failed = {**dict.fromkeys(pairs, "HTTP 500"), "2024-03-04 a": "HTTP 403"}
+    assert describe_failures(failed) == [
+        ("8 files, 2024-03-01 to 2024-03-03, 2024-03-07, a, b c", "HTTP 500"),
+        ("2024-03-04 a", "HTTP 403"),
+    ]
+    assert describe_failures(dict.fromkeys(["2024-03-01", "2024-03-02"], "why")) == [
+        ("2 files, 2024-03-01 to 2024-03-02", "why")
+    ]
+    assert describe_failures(dict.fromkeys(["posts", "costs"], "why")) == [("2 files, costs, posts", "why")]
 
 
 def test_preview_shows_the_first_rows_and_cuts_texts() -> None:

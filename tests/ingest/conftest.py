@@ -44,20 +44,34 @@ class IngestResults:
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 
 
-def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret) -> LaterClient:
+def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret, **options: Any) -> LaterClient:
     """Return a client in the API version of `service`, or one that detects it, which retries once and does not wait."""
 
     async def no_wait(_seconds: float) -> None:
         return
 
-    return LaterClient(
-        base_url=service.base_url,
-        credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
-        limiter=RateLimiter(requests=1_000_000),
-        api_version=service.api_version,
-        retry=RetryPolicy(max_attempts=2),
-        sleep=no_wait,
-    )
+    defaults: dict[str, Any] = {
+        "credentials": ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
+        "limiter": RateLimiter(requests=1_000_000),
+        "api_version": service.api_version,
+        "retry": RetryPolicy(max_attempts=2),
+        "sleep": no_wait,
+    }
+    return LaterClient(base_url=service.base_url, **defaults | options)
+
+
+# How long a query waits for its retries until it fails, at most: the sum of the waits of the default policy.
+ONE_QUERY_SECONDS = sum((0.5, 1, 2, 4, 8, 16, 30)) * 1.5
+
+
+def recorded_waits() -> tuple[list[float], dict[str, Any]]:
+    """Return a list of the waits of a client with these options: the default retries, without waiting."""
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    return waits, {"retry": RetryPolicy(), "sleep": wait, "random": lambda: 1.0}
 
 
 def collect_results(

@@ -294,12 +294,12 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
     assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [1]
 
 
-def test_unknown_fields_are_kept(service: Service, tmp_path: Path) -> None:
+def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> None:
     service.override = edited_first_row(lambda row: row | {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]})
     fetch(service, tmp_path, days=DAYS[:1])
     rows = pq.ParquetFile(tmp_path / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet").read()
     assert [json.loads(text) for text in rows["extra"].to_pylist()] == [
-        {"title": "Frühling 🌱", "dateRange": [1, None]}  # without a known metric that was not requested
+        {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]}  # reach: a metric that was not requested
     ]
 
 

@@ -21,8 +21,8 @@ from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
-from tests.conftest import DAYS, Service, parameters, problem
-from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, run_ingest
+from tests.conftest import DAYS, INSTANCE_IDS, Service, parameters, problem
+from tests.ingest.conftest import DAILY, ONE_QUERY_SECONDS, PARTITIONS, PUBLISHED, client_of, recorded_waits, run_ingest
 
 cursor_only = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
 Rows = dict[tuple[date, str, int, int], dict[str, float | None]]
@@ -110,6 +110,21 @@ def test_default_metrics_that_are_rejected_are_null(service: Service, small_worl
     service.override = reject
     rows = ingested_rows(service, tmp_path, DAILY, DEFAULT_METRICS)
     assert rows == expected_rows(small_world, DAILY, tuple(each for each in DEFAULT_METRICS if each.column != "cpe"))
+
+
+@cursor_only
+def test_instance_that_fails_neither_fails_nor_repeats_the_search_for_metrics(service: Service, tmp_path: Path) -> None:
+    def fail(request: Request) -> Response | None:
+        requested = parameters(request)
+        is_for_it = INSTANCE_IDS[2] in requested.get("instanceIds", INSTANCE_IDS)
+        return problem(500) if is_for_it and "startDate" in requested else None
+
+    service.override = fail
+    waits, options = recorded_waits()
+    client, metrics = client_of(service, **options), parse_metrics("reach")
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=metrics, client=client)
+    assert result.failed.keys() == {each for each in PARTITIONS if each.instance_id == INSTANCE_IDS[2]}
+    assert sum(waits) <= 2 * ONE_QUERY_SECONDS
 
 
 def platforms_of(request: Request) -> list[str]:

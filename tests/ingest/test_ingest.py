@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
+    AccessToken,
     ApiVersionChanged,
     CredentialsRejected,
     InconsistentPages,
@@ -27,7 +29,8 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -45,12 +48,14 @@ from tests.conftest import (
 )
 from tests.ingest.conftest import (
     DAILY,
+    ONE_QUERY_SECONDS,
     PARTITIONS,
     PUBLISHED,
     IngestResults,
     assert_lake_matches,
     client_of,
     each_raw_table,
+    recorded_waits,
     run_ingest,
 )
 
@@ -163,6 +168,26 @@ def test_a_forbidden_instance_costs_two_requests_if_the_listing_shows_it(
     assert service.request_count("/v2/instances") == 1
 
 
+def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_it(
+    service: Service, tmp_path: Path
+) -> None:
+    names = [f"instance_{number}" for number in range(16)]
+
+    def forbid(request: Request) -> Response | None:
+        if request.url.path == "/v2/instances":
+            return problem(404)
+        if names[5] in parameters(request).get("instanceIds", []):
+            return problem(403)
+        pagination = {"page": 1, "pageSize": 100, "totalItems": 0, "totalPages": 1}
+        return JSONResponse({"data": [], "pagination": pagination}) if "startDate" in parameters(request) else None
+
+    service.override = forbid
+    partitions = [Partition(FIRST_DAY, name) for name in names]
+    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == {partitions[5]: InstanceForbidden}
+    assert service.data_requests == 1 + 2 * 4
+
+
 @both_api_versions
 def test_an_instance_that_always_fails_is_abandoned(service: Service, tmp_path: Path) -> None:
     service.override = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
@@ -187,24 +212,44 @@ def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path
     assert service.data_requests < 200
 
 
-def test_an_instance_that_fails_occasionally_is_not_abandoned(
-    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@both_api_versions
+@each_raw_table
+@pytest.mark.parametrize("failing_days", [DAYS[1::2], DAYS])
+def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
+    failing_days: Sequence[date],
+    table: RawTable,
+    service: Service,
+    truth: Truth,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # One query at a time, so that failing and succeeding days alternate.
+    # One query at a time, so that the time of the run is the sum of the waits for retries.
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
-    failing = {Partition(day, BROKEN) for day in DAYS[::2]}
-    starts = {str(partition.day) for partition in failing}
-    service.override = lambda request: problem(500) if {*parameters(request).get("startDate", [])} & starts else None
-    result = run_ingest([Partition(day, BROKEN) for day in DAYS], table=DAILY, service=service, root=tmp_path)
-    assert result.failed.keys() == failing
-    assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
+    failed: list[set[str]] = []
+
+    def fail(request: Request) -> Response | None:
+        query = parameters(request)
+        if BROKEN not in query.get("instanceIds", []):
+            return None
+        if not any(query["startDate"][0] <= str(day) <= query["endDate"][0] for day in failing_days):
+            return None
+        failed.append({*query["instanceIds"]})
+        return problem(500)
+
+    service.override = fail
+    waits, options = recorded_waits()
+    client = client_of(service, concurrency=1, **options)
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
+    assert ONE_QUERY_SECONDS < sum(waits) <= 2 * ONE_QUERY_SECONDS
+    assert failed.count({BROKEN}) == MAX_ATTEMPTS_AFTER_FAILURE  # once alone, and not again
+    assert {partition.instance_id for partition in result.failed} == {BROKEN}
+    assert_lake_matches(tmp_path, table, list(result.written), truth)
 
 
 def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
     failures = FailureTracker()
-    for _ in range(3 * MAX_INSTANCE_FAILURES):
-        failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
-        failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
+    failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
+    failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
     assert (failures.abandoned, failures.stopped_by) == ({}, None)
 
 
@@ -263,6 +308,16 @@ def test_rejected_credentials_fail_everything_after_a_few_requests(service: Serv
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
     assert len(service.requests) <= workers(service)
     assert files(tmp_path) == {}
+
+
+@both_api_versions
+def test_reasons_do_not_name_the_query_of_other_days(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(401) if request.url.path == "/v2/posts/performance" else None
+    client = client_of(service, credentials=AccessToken("an-access-token"))
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, client=client)
+    assert result.failed.keys() == set(PARTITIONS)
+    (reason,) = {failed.reason for failed in result.failed.values()}
+    assert reason.startswith("the access token was rejected or has expired. Set a new one")
 
 
 @both_api_versions

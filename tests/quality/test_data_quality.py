@@ -103,7 +103,8 @@ def test_count_inconsistent_rates_ignores_metrics_that_were_not_requested(absent
     [
         ([], {}),
         ([{"content_type": "instagram_reel", "platform": "instagram"}, {}], {}),
-        ([{"extra": '{"shares":1,"saves":null}'}, {"extra": '{"shares":2}'}, {}], {"shares": 2, "saves": 1}),
+        ([{"extra": '{"boosts":1,"labels":null}'}, {"extra": '{"boosts":2}'}, {}], {"boosts": 2, "labels": 1}),
+        ([{"extra": '{"shares":1,"saves":null}'}], {}),  # metrics that were not requested
         ([{"extra": '{"creatorProfile":{"verified":true}}'}], {"creatorProfile.verified": 1}),
         ([{"extra": '{"audience":{"age":30},"creatorProfile":5}'}], {"audience": 1, "creatorProfile": 1}),
         (

@@ -79,7 +79,7 @@ def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service
     service.override = fail_day
     result = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     description, metadata = failure(result)
-    assert description.startswith("1 file failed and was not changed; 2 written.\n2024-03-02: campaign performance of")
+    assert description.startswith("1 file failed and was not changed; 2 written.\n2024-03-02: HTTP 400 ")
     assert [*metadata["failed_partitions"]] == [str(DAYS[1])]
     assert sorted(project.materializations(result)) == [str(DAYS[0]), str(DAYS[2])]
     assert project.planned_checks(result) == project.evaluations(result).keys()

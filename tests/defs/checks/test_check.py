@@ -126,7 +126,7 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         ("rows_belong_to_partition", lambda lake: lake.write(RAW, TAMPERED, stored(lake, partition=OTHER))),
         ("rows_belong_to_partition", lambda lake: file_of(lake).write_bytes(b"no Parquet")),
         ("rates_agree_with_counts", partial(set_values, engagements=1, impressions=100, engagement_rate=2.0)),
-        ("no_unknown_fields", partial(set_values, extra='{"shares":1}')),
+        ("no_unknown_fields", partial(set_values, extra='{"boosts":1}')),
         ("every_instance_is_present", lambda lake: file_of(lake).unlink()),
         ("quarantine_is_empty", lambda lake: lake.quarantine.write(RAW, TAMPERED, [BAD_ROW], query="startDate=…")),
         ("reconciles_with_raw_rows", partial(set_values, paid_impressions=12345)),
