@@ -35,6 +35,7 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
+from later_reporting_dagster.lake.retired import RetiredInstances
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, without_credentials
 from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, with_date_column
 
@@ -110,6 +111,7 @@ class Lake:
         root: the root, without credentials.
         storage: the files below the root, for other modules of this package.
         quarantine: the bad rows of the tables.
+        retired: the instances that rollups leave out.
 
     Args:
         root: a local path, or the URL of an object store.
@@ -124,6 +126,7 @@ class Lake:
         self.storage: Storage = open_storage(root, storage_options or {})
         self.root = without_credentials(root)
         self.quarantine = Quarantine(self.storage)
+        self.retired = RetiredInstances(self.storage)
         self._copies = MonthCopies(self.storage)
 
     def __repr__(self) -> str:

@@ -82,7 +82,7 @@ def encode_instance_id(instance_id: str) -> str:
 
 
 @lru_cache(maxsize=16_384)  # A listing has the same few instances on every day.
-def _decode_instance_id(encoded: str) -> str:
+def decode_instance_id(encoded: str) -> str:
     instance_id = unquote(encoded, errors="strict")
     if encode_instance_id(instance_id) != encoded:
         raise ValueError("another encoding, such as `a b`: two directories would be one partition")
@@ -127,7 +127,7 @@ def parse_directory(directory: str, *, unit: str = "date") -> Partition | None:
     if match is None or match[1] != unit:
         return None
     try:
-        instance_id = None if match[3] is None else _decode_instance_id(match[3])
+        instance_id = None if match[3] is None else decode_instance_id(match[3])
         return Partition(date.fromisoformat(match[2] if unit == "date" else f"{match[2]}-01"), instance_id)
     except ValueError:
         return None

@@ -1,0 +1,35 @@
+"""Retired instances: their files stay, but rollups, the report and `serve` leave them out.
+
+A mark is a file of its own, `{root}/_retired/instance_id={percent-encoded id}/retired.json`: it does not depend on a
+listing of the API, on a setting or on a table. Other readers of the lake skip names that begin with an underscore.
+"""
+
+from later_reporting_dagster.lake.paths import INSTANCE_PREFIX, decode_instance_id, encode_instance_id
+from later_reporting_dagster.lake.storage import Storage
+
+_DIRECTORY = "_retired"
+_FILE_NAME = "retired.json"
+
+
+class RetiredInstances:
+    """The marks of a lake."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def ids(self) -> frozenset[str]:
+        """Return the ids of the retired instances. It takes one listing."""
+        directories = (path.split("/")[-2] for path in self._storage.named_files([_DIRECTORY], _FILE_NAME))
+        return frozenset(decode_instance_id(directory.removeprefix(INSTANCE_PREFIX)) for directory in directories)
+
+    def add(self, instance_id: str) -> None:
+        """Retire an instance."""
+        self._storage.write(self._path(instance_id), b"{}\n")
+
+    def remove(self, instance_id: str) -> None:
+        """Undo `add`; an instance that is not retired stays what it is."""
+        self._storage.remove(self._path(instance_id))
+
+    @staticmethod
+    def _path(instance_id: str) -> str:
+        return f"{_DIRECTORY}/{INSTANCE_PREFIX}{encode_instance_id(instance_id)}/{_FILE_NAME}"
