@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.measurement import CREDENTIALS, PartitionRange
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, serve
+from later_reporting_dagster.server import listen, serve
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
 
 COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
 
@@ -154,7 +155,7 @@ def main() -> None:
         api_version=API_VERSIONS[arguments.api_version],
     )
     app = _CountResponses(create_app(world, options=options))
-    serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))
+    serve(app, listen(), on_ready=lambda base_url: print(base_url, flush=True))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.lake import Lake
 from tests.cli.conftest import User, error_line
 from tests.conftest import Service
 from tests.defs.test_invalid_settings import LOAD_SETTINGS, SETTINGS_OF_RUNS, InvalidValue
@@ -94,13 +97,15 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
     ("arguments", "line"),
     [
         (["sandbox", "--port", "USED"], "--host, --port: the port is in use: choose another one"),
+        (["sandbox", "--host", "\udcff"], "Invalid value for '--host': it is no address"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
-        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a finite number"),
+        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a number"),
         (["sandbox", "--fault", "http-599:0.1"], ".*'http-599'"),
         (["sandbox", "--fault", "http-500:0.7", "--fault", "http-503:0.7"], ".*1.4"),
         (["sandbox", "--malformed-row", "nan:all"], ".*'nan:all'"),
-        (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': 'inf' is not a finite number"),
+        (["sandbox", "--posts-per-day", "9223372036854775808"], "Invalid value for '--posts-per-day': "),
+        (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': inf is not in the range"),
         (["demo", "--directory", "FILE/below"], "--directory: .*Name a folder that can be written"),
         (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: the port is in use: choose another one"),
         (
@@ -119,6 +124,17 @@ def test_commands_name_an_invalid_option_and_the_next_step(
     assert result.exit_code in (1, 2)
     assert re.match(line, error_line(result))
     assert service.requests == []
+
+
+def test_internal_error_is_no_message_for_users(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_lake: Lake) -> None:
+        [*zip([1], [], strict=True)]
+
+    monkeypatch.setattr(Lake, "check_writable", fail)
+    monkeypatch.setattr(Lake, "compact", lambda lake, *_, **__: fail(lake))
+    for command in ("doctor", "compact"):
+        result = CliRunner().invoke(main, [command])
+        assert str(result.exception) == "zip() argument 2 is shorter than argument 1"
 
 
 def test_one_line_removes_control_characters() -> None:
