@@ -310,7 +310,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import limited_memory, to_format
+    from later_reporting_dagster.cli.query_output import for_terminal, limited_memory, to_format
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
@@ -331,7 +331,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
         )
         data = to_format(result.slice(0, rows) if format_ == "table" else result, format_, width=width)
     if output is None:
-        click.echo(data, nl=False)
+        click.echo(data if width is None else for_terminal(data), nl=False)
     else:
         with prefix_errors_with(f"--output {output}"):
             Path(output).write_bytes(data)

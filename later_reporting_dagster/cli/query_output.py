@@ -1,6 +1,7 @@
 """What `later-reporting query` prints: a table for a terminal, or CSV, JSON and Parquet for programs."""
 
 import io
+import json
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,6 +117,11 @@ def to_format(rows: pa.Table, format_: str, *, width: int | None) -> bytes:
         raise click.UsageError(
             f"--format {format_} cannot hold the result ({reason}): choose another format, or cast to VARCHAR"
         ) from error
+
+
+def for_terminal(data: bytes) -> str:
+    """Return output with JSON's escapes for characters that could move the cursor, or change the order of others."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in data.decode())
 
 
 def _to_csv(rows: pa.Table) -> bytes:

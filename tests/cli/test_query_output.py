@@ -61,6 +61,22 @@ def test_query_keeps_exact_integers_and_null_distinct_from_zero_and_empty_text(
     assert (result.exit_code, result.stderr, result.stdout) == (0, "", text)
 
 
+@pytest.mark.parametrize("format_", ["table", "csv", "json", "jsonl"])
+def test_query_prints_no_control_characters_on_a_terminal(
+    format_: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\x1b]0;title\x07 \x9b31m \u202egnp.exe \u2066 \x7f \r"
+    query = ("query", f"SELECT '{text}' AS \"a\x1bb\", 'é\n😀' AS c", "--format", format_)
+    if format_ == "csv":
+        assert text in user.run(*query).stdout
+    monkeypatch.setattr("later_reporting_dagster.cli.main._terminal_width", lambda: 200)
+    printed = user.run(*query).stdout
+    assert [char for char in printed if not char.isprintable()] == ["\n"] * printed.count("\n")
+    assert "é" in printed
+    if format_ == "json":
+        assert json.loads(printed) == [{"a\x1bb": text, "c": "é\n😀"}]
+
+
 def test_query_parquet_keeps_types(user: User, tmp_path: Path) -> None:
     file = tmp_path / "result.parquet"
     sql = "SELECT date, sum(impressions) AS total FROM posts_published GROUP BY date ORDER BY date"
