@@ -1,6 +1,7 @@
 """The project that a command works on: a component of the user's definitions, or the one that the environment sets."""
 
 import importlib
+import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -95,4 +96,15 @@ def _module_of_current_folder() -> str | None:
         return None
     except ValueError as error:  # the settings of the environment may be those of another lake
         raise click.ClickException(f"cannot read pyproject.toml: {error}") from error
-    return next((origin.loadable_target_origin.module_name for origin in origins), None)
+    module = next((origin.loadable_target_origin.module_name for origin in origins), None)
+    if module is not None:
+        advice = f"if you trust it, use -m {module}"
+        check_owner(Path.cwd(), Path("pyproject.toml"), Path("src"), advice=advice)
+    return module
+
+
+def check_owner(*paths: Path, advice: str) -> None:
+    """Refuse files and folders whose content runs as code, if one belongs to another user who is not root."""
+    for path in paths:
+        if path.exists() and not {path.stat().st_uid, path.lstat().st_uid} <= {0, os.geteuid()}:
+            raise click.ClickException(f"{path} belongs to another user, whose code would run as yours: {advice}")

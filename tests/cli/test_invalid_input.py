@@ -1,6 +1,7 @@
 """Mistakes of users: each command prints one line that names the wrong setting or option and the next step."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -152,6 +153,34 @@ def test_commands_reject_an_asset_of_another_component(
         assert line == f"--asset {asset!r} is of another component: this one has marketing/later/posts_published"
     for asset in ("posts_published", "later/posts_published", "marketing/later/posts_published"):
         assert user.run(*command, "--asset", asset).exit_code == 0
+
+
+@pytest.mark.parametrize("given", [".", "pyproject.toml", "src"])
+def test_commands_run_no_module_of_another_user(
+    given: str, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("src").mkdir()
+    Path("src/planted.py").write_text("raise RuntimeError('it ran')")
+    Path("pyproject.toml").write_text("[tool.dagster]\nmodule_name = 'planted'\n")
+    assert error_line(user.run("quarantine")) == "cannot load planted: it ran"
+    give_away(Path(given))
+    assert "belongs to another user, whose code would run as yours: " in error_line(user.run("quarantine"))
+    assert error_line(user.run("-m", "planted", "quarantine")) == "cannot load planted: it ran"
+    Path("pyproject.toml").write_text("")
+    assert user.run("quarantine").exit_code == 0
+
+
+@pytest.mark.parametrize("given", [".", "dagster-home", "dagster-home/dagster.yaml"])
+def test_demo_obeys_no_file_of_another_user(
+    given: str, user: User, tmp_path: Path, give_away: Callable[[Path], None]
+) -> None:
+    home = tmp_path / ".later-demo" / "dagster-home"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text("python_logs: {dagster_handler_config: {handlers: {}}}")
+    give_away(tmp_path / ".later-demo" / given)
+    line = error_line(user.run("demo", "--directory", str(tmp_path / ".later-demo")))
+    assert re.fullmatch(".* belongs to another user, .*: name another folder with --directory", line)
 
 
 def test_commands_name_a_pyproject_file_that_cannot_be_read(
