@@ -47,7 +47,8 @@ from later_reporting_dagster.server.lake_store.rows import (
 from later_reporting_dagster.server.lake_store.snapshots import (
     BLOCK_ROWS,
     TIE,
-    NotWritten,
+    DiskFull,
+    LimitReached,
     Tables,
     digest,
     private_folder,
@@ -70,6 +71,8 @@ MAX_READS = 5
 
 WRITES_AT_ONCE = 2
 """More would need more memory and be no faster; with one, a short query would wait for the longest one."""
+
+LIMIT_CHECK_SECONDS = 0.1
 
 MAX_PAGINATIONS = 10_000
 
@@ -206,11 +209,11 @@ class LakeStore:
     async def _page(self, rows: Rows, page: PageRequest, caller: Caller, *, order: str) -> Response:
         number, start = divmod(page.offset, BLOCK_ROWS)
         key, part = digest(rows), digest(order, number)
-        with self._tables.pinned(key, part):
-            snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
-            block = f"{snapshot}_{part}"
-            total = self._tables.rows.get(snapshot, 0)
-            data = b"[]"
+        snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
+        block, data = f"{snapshot}_{part}", b"[]"
+        with self._tables.pinned(snapshot, block):
+            if (total := self._tables.rows.get(snapshot)) is None:
+                raise LimitReached  # it had to make room for another one at once
             if page.offset < total:
                 write_block = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
                 await self._write_once(block, write_block)
@@ -290,9 +293,19 @@ class LakeStore:
     async def _write(self, write: Callable[[], str]) -> str:
         async with self._writing:
             try:
-                written = await run_in_threadpool(write)
-            except NotWritten:
+                written = await self._write_within_limit(write)
+            except DiskFull:
                 self._tables.make_room(0)  # the disk may be full of older ones
-                written = await run_in_threadpool(write)
+                written = await self._write_within_limit(write)
         self._tables.add(written)
         return written
+
+    async def _write_within_limit(self, write: Callable[[], str]) -> str:
+        """Write a table in a thread. While all files together need more than the limit, others are removed."""
+        if not self._tables.make_room():
+            raise LimitReached
+        writing = asyncio.ensure_future(run_in_threadpool(write))
+        while not (await asyncio.wait([writing], timeout=LIMIT_CHECK_SECONDS))[0]:
+            if not self._tables.make_room():
+                self._tables.interrupt_longest_write()
+        return await writing
