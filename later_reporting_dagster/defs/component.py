@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import dagster as dg
 from dagster import AssetExecutionContext
@@ -72,6 +72,15 @@ def _reject_moved_attributes(attributes: Any) -> Any:
     return attributes
 
 
+def _hide_values(attributes: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
+    """Name invalid attributes without their values, which may be secrets under a mistyped name."""
+    try:
+        return check(attributes)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise dg.DagsterInvalidDefinitionError("; ".join(lines)) from None
+
+
 @dg.scaffold_with(LaterReportingScaffolder)
 class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
     """Fetches Later's Reporting API into a lake every day, and compares organic with paid performance.
@@ -111,8 +120,11 @@ class LaterReportingComponent(dg.Component, ComponentSettings, dg.Resolvable):
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
-        moved: dict[str, Any] = {"moved": model_validator(mode="before")(_reject_moved_attributes)}
-        return create_model(cls.__name__, __base__=without_bounds(super().model(), cls), __validators__=moved)
+        validators: dict[str, Any] = {
+            "moved": model_validator(mode="before")(_reject_moved_attributes),
+            "hidden": model_validator(mode="wrap")(cast(Any, _hide_values)),  # pydantic passes no class
+        }
+        return create_model(cls.__name__, __base__=without_bounds(super().model(), cls), __validators__=validators)
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:
