@@ -33,7 +33,7 @@ from later_reporting_dagster.contract.parameters import (
     SortProperty,
 )
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.server.app import Caller, RateLimit, create_app, forbidden_instances
+from later_reporting_dagster.server.app import Caller, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
     CampaignRows,
     LakeChanged,
@@ -56,7 +56,7 @@ from later_reporting_dagster.server.lake_store.snapshots import (
 )
 from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
 from later_reporting_dagster.server.responses import (
-    PageRequest,
+    PageQuery,
     ProblemError,
     expired_cursor,
     json_response,
@@ -103,7 +103,7 @@ class ServeOptions:
 def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
     """Return the routes of the API over a lake, which it does not read before the first request and never writes to."""
     store = LakeStore(lake, options)
-    app = create_app(
+    app = api_app(
         store,
         tokens=Tokens(options.clients) if options.clients else None,
         rate_limit=_RATE_LIMIT,
@@ -191,7 +191,7 @@ class LakeStore:
     async def instance_ids(self) -> Sequence[str]:
         return await run_in_threadpool(all_instances, self._lake)
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
+    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""
         if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
             raise unsupported_metrics(unsupported)
@@ -199,14 +199,14 @@ class LakeStore:
         order = f'"{query.sort_property}" {query.sort_direction} NULLS LAST, {TIE}'
         return await self._page(PostRows(unsorted), page, caller, order=order)
 
-    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
         return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response:
         """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
         raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
 
-    async def _page(self, rows: Rows, page: PageRequest, caller: Caller, *, order: str) -> Response:
+    async def _page(self, rows: Rows, page: PageQuery, caller: Caller, *, order: str) -> Response:
         number, start = divmod(page.offset, BLOCK_ROWS)
         key, part = digest(rows), digest(order, number)
         snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
@@ -224,7 +224,7 @@ class LakeStore:
         page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
         return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)
 
-    async def _snapshot(self, rows: Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str) -> str:
+    async def _snapshot(self, rows: Rows, key: str, page: PageQuery, caller: Caller, *, pagination: str) -> str:
         """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
 
         A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
