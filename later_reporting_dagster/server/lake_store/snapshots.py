@@ -24,6 +24,7 @@ from typing import Any
 import duckdb
 
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
+from later_reporting_dagster.lake.database import literal
 from later_reporting_dagster.server.responses import ProblemError
 
 _logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class Tables:
         try:
             connection.execute(f"SET max_temp_directory_size = '{self._max_bytes:.0f}B'")
             # Small groups: each thread keeps the rows of one in memory before they are written.
-            connection.execute(f"ATTACH {literal(path)} AS new (ROW_GROUP_SIZE 20480)")
+            connection.execute(f"ATTACH {literal(str(path))} AS new (ROW_GROUP_SIZE 20480)")
             connection.execute(f"CREATE TABLE new.t AS {sql}")
             connection.execute("CHECKPOINT new")
             connection.execute("DETACH new")
@@ -179,7 +180,7 @@ class Tables:
         with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as spill:
             config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": spill}
             with duckdb.connect(config=config) as connection:
-                connection.execute(f"ATTACH {literal(self.folder / of)} AS rows (READ_ONLY)")
+                connection.execute(f"ATTACH {literal(str(self.folder / of))} AS rows (READ_ONLY)")
                 self.write_rows(name, sql, connection)
         return name
 
@@ -188,7 +189,7 @@ class Tables:
         if not self.make_room():
             self.remove_file(name)
             raise LimitReached
-        self._connection.execute(f'ATTACH {literal(self.folder / name)} AS "{name}" (READ_ONLY)')
+        self._connection.execute(f'ATTACH {literal(str(self.folder / name))} AS "{name}" (READ_ONLY)')
         ((self.rows[name],),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
 
     @contextmanager
@@ -234,8 +235,3 @@ def _size(folder: Path) -> int:
             with suppress(FileNotFoundError):  # removed meanwhile
                 total += 512 * Path(parent, name).lstat().st_blocks
     return total
-
-
-def literal(value: object) -> str:
-    """Return a text in SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
