@@ -274,7 +274,7 @@ def test_a_rejected_query_fails_its_partitions_after_a_few_requests(service: Ser
 @pytest.fixture
 def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to one page in each sort direction, so that 201 posts are too many for a query."""
-    for module in ("client.pagination", "endpoint.query_parameters"):
+    for module in ("client.pagination", "server.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 1)
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAX_POSTS_PER_QUERY", 200)
 
