@@ -1,6 +1,7 @@
 """Serve a synthetic world in its own process, and count the responses by status."""
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.measurement import CREDENTIALS, PartitionRange
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, serve
+from later_reporting_dagster.server import listen, serve
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
 
 COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
 
@@ -106,10 +108,11 @@ def running_sandbox_process(
 
 
 class _CountResponses:
-    """Counts and lists responses, and serves counts and list outside of both and of the rate limit."""
+    """Delays responses, counts and lists them, and serves counts and list outside of both and of the rate limit."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, latency_seconds: float) -> None:
         self._app = app
+        self._latency_seconds = latency_seconds
         self._requests: list[Request] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +129,7 @@ class _CountResponses:
         elif scope["path"] == REQUESTS_PATH:
             await JSONResponse(self._requests)(scope, receive, send)
         else:
+            await asyncio.sleep(self._latency_seconds)
             await self._app(scope, receive, counting_send)
 
 
@@ -148,13 +152,12 @@ def main() -> None:
         posts_per_day=arguments.posts_per_day,
     )
     options = SandboxOptions(
-        latency_seconds=arguments.latency,
         requests_per_window=arguments.requests,
         window_seconds=arguments.window,
         api_version=API_VERSIONS[arguments.api_version],
     )
-    app = _CountResponses(create_app(world, options=options))
-    serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))
+    app = _CountResponses(create_app(world, options=options), latency_seconds=arguments.latency)
+    serve(app, listen(), on_ready=lambda base_url: print(base_url, flush=True))
 
 
 if __name__ == "__main__":

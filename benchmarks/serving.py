@@ -36,7 +36,7 @@ from benchmarks.synthetic_lake import DAYS, FIRST_DAY, write_published_posts
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, SortDirection, SortProperty
 from later_reporting_dagster.lake import Lake, partition_path
-from later_reporting_dagster.server import serve
+from later_reporting_dagster.server import listen, serve
 from tests.services import running_api
 
 POSTS_PERFORMANCE_PATH, TOKEN_PATH = "/v2/posts/performance", "/oauth/token"
@@ -506,7 +506,7 @@ _NOTE = (
 def main(command: str, *arguments: str) -> None:
     """Serve the bare application until terminated, or print the seconds of DuckDB's sort."""
     if command == "bare":
-        serve(bare_app(), port=0, on_ready=lambda base_url: print(f"LATER_BASE_URL={base_url}", flush=True))
+        serve(bare_app(), listen(), on_ready=lambda base_url: print(f"LATER_BASE_URL={base_url}", flush=True))
     else:
         print(duckdb_sort_seconds(*arguments))
 

@@ -1,7 +1,9 @@
 """What a release consists of: a wheel and an sdist that work outside of the checkout, in an empty environment."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -25,10 +27,14 @@ def names(wheel: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the sdist of the checkout."""
-    folder = tmp_path_factory.mktemp("release")
+    """The wheel and the sdist of a copy of the checkout, in which each folder has a secret."""
+    folder, copy = tmp_path_factory.mktemp("release"), tmp_path_factory.mktemp("checkout")
+    for path in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, copy / path)
+        (copy / path).with_name(".env.local").write_text("LATER_CLIENT_SECRET=")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--target", "sdist"]
-    subprocess.run([*build, "--directory", str(folder)], cwd=ROOT, check=True)
+    subprocess.run([*build, "--directory", str(folder)], cwd=copy, check=True)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
 
@@ -42,6 +48,12 @@ def test_wheel_contains_all_of_the_package_and_nothing_else(release: tuple[Path,
     packed = [name for name in names(release[0]) if ".dist-info/" not in name]
     assert packed == sorted(str(path.relative_to(ROOT)) for path in files)
     assert "later_reporting_dagster/py.typed" in packed
+
+
+def test_sdist_contains_no_other_hidden_files_than_the_repository(release: tuple[Path, Path]) -> None:
+    with tarfile.open(release[1]) as archive:
+        hidden = {name.partition("/")[2] for name in archive.getnames() if "/." in name}
+    assert hidden == {".gitignore", "deploy/.env.example"}
 
 
 def test_sdist_builds_the_same_wheel(release: tuple[Path, Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from later_reporting_dagster.cli.doctor import Mark, colored
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, materialize
-from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, load_project
+from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, check_owner, load_project
 from later_reporting_dagster.cli.refresh import refresh_all
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.check import WARN
@@ -43,6 +43,7 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     lake, home = directory / "lake", directory / "dagster-home"
     try:
         home.mkdir(parents=True, exist_ok=True)
+        check_owner(directory, home, home / "dagster.yaml", advice="name another folder with --directory")
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
     except OSError as error:
@@ -67,6 +68,7 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
         click.echo(f"The Dagster UI:  http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
         sys.stdout.flush()
+        os.chdir(directory)  # Dagster reads .env, and imports modules, of the current folder
         command = [sys.executable, "-m", "dagster", "dev", "-m", ENVIRONMENT_MODULE]
         os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(ui_port)])  # noqa: S606 - no shell needed
     return outcomes

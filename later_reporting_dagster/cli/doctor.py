@@ -12,6 +12,7 @@ import click
 import dagster as dg
 
 from later_reporting_dagster.cli.in_process_runs import dagster_instance
+from later_reporting_dagster.cli.options import user_errors
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
@@ -80,13 +81,13 @@ def _evaluate(subject: str, check: Callable[[], str], *, otherwise: Literal["WAR
     """Run a check. If it returns, it passed, and the value is the message; if it raises, the error is the message."""
     try:
         return CheckResult(subject, check())
-    except (ValueError, LakeUnavailable, click.ClickException) as error:
+    except user_errors() as error:
         return CheckResult(subject, str(error), otherwise)
 
 
 def _check_settings(settings: ComponentSettings, now: datetime) -> str:
     if settings.start_date > newest_day(now):
-        raise ValueError(
+        raise click.ClickException(
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
             " set it earlier"
         )
@@ -120,7 +121,7 @@ async def _check_machines(project: Project) -> list[CheckResult]:
         try:
             with dagster_instance() as instance:
                 execution = multi_machine_execution(instance, project.definitions)
-        except (ValueError, click.ClickException):
+        except click.ClickException:
             return []  # the check of the settings reports it
         message = (
             f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
@@ -184,17 +185,21 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
 
 def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> str:
     if expected not in (None, detected):
-        raise ValueError(f"the API responds in version {detected}, but LATER_API_VERSION is {expected}: set it to auto")
+        raise click.ClickException(
+            f"the API responds in version {detected}, but LATER_API_VERSION is {expected}: set it to auto"
+        )
     return f"{detected}: {'cursors without totals' if detected.uses_cursors else 'numbered pages with totals'}"
 
 
 def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
     if not accessible:
-        raise ValueError("the credentials have access to no instance: ask Later to add instances to their scope")
+        raise click.ClickException(
+            "the credentials have access to no instance: ask Later to add instances to their scope"
+        )
     if inaccessible := [instance_id for instance_id in required if instance_id not in accessible]:
         # With escapes, so that the message shows which characters an id really has.
         ids = ", ".join(each if each.isprintable() else ascii(each) for each in inaccessible)
-        raise ValueError(
+        raise click.ClickException(
             f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
         )
     return f"{len(accessible)} instances accessible"
@@ -203,7 +208,9 @@ def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
 def _check_clock(skew_seconds: float) -> str:
     message = f"{skew_seconds:+.0f} s from the server's clock"
     if abs(skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
-        raise ValueError(f"{message}: set this machine's clock, which decides when tokens expire and days are due")
+        raise click.ClickException(
+            f"{message}: set this machine's clock, which decides when tokens expire and days are due"
+        )
     return message
 
 
@@ -223,7 +230,7 @@ def _check_lake(later: LaterReportingResource) -> str:
         lake = later.lake()
         lake.check_writable()
     except LakeUnavailable as error:
-        raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
+        raise click.ClickException(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
 
 
@@ -245,7 +252,7 @@ def _check_files(project: Project, now: datetime) -> str:
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")
     if missing:
-        raise ValueError(
+        raise click.ClickException(
             f"{'; '.join(missing)}: turn on the sensor {settings.name}_instances, which fetches them, or materialize"
             " these days"
         )

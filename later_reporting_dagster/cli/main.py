@@ -17,6 +17,7 @@ from later_reporting_dagster.cli.options import (
     current_project,
     prefix_errors_with,
     table_name,
+    user_errors,
     yesterday,
 )
 from later_reporting_dagster.cli.servers import sandbox, serve
@@ -297,8 +298,8 @@ def _origin(row: "QuarantinedRow") -> str:
     help="Output format. A table truncates long texts and many rows; all others are complete.",
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
-@click.option("--rows", default=100, type=click.IntRange(1), help="Maximum number of rows in a table.")
-@click.option("--memory-gb", default=2, type=click.IntRange(1), help="Memory limit, in GB.")
+@click.option("--rows", default=100, type=click.IntRange(1, sys.maxsize), help="Maximum number of rows in a table.")
+@click.option("--memory-gb", default=2, type=click.IntRange(1, 1_000_000), help="Memory limit, in GB.")
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.
 
@@ -314,26 +315,28 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import limited_memory, to_format, to_table
+    from later_reporting_dagster.cli.query_output import for_terminal, limited_memory, to_format
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
     width = _terminal_width() if output is None else None
     if format_ == "parquet" and width is not None:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
+    with prefix_errors_with("SQL"):
+        sql = sys.stdin.read() if sql == "-" else sql
+        sql.encode()  # fails where the shell passed bytes that are not UTF-8
     project = current_project()
     with limited_memory(memory_gb):
         result = run_query(
-            sys.stdin.read() if sql == "-" else sql,
+            sql,
             project.later.lake(),
             all_tables(project.definitions, project.settings),
             memory_gb=memory_gb,
             on_note=lambda text: click.echo(one_line(text), err=True),
         )
-        shown = result.slice(0, rows)
-        data = to_table(shown, width=width).encode() if format_ == "table" else to_format(result, format_)
+        data = to_format(result.slice(0, rows) if format_ == "table" else result, format_, width=width)
     if output is None:
-        click.echo(data, nl=False)
+        click.echo(data if width is None else for_terminal(data), nl=False)
     else:
         with prefix_errors_with(f"--output {output}"):
             Path(output).write_bytes(data)
@@ -368,7 +371,7 @@ def doctor() -> None:
 
     try:
         project = current_project()
-    except ValueError as error:
+    except user_errors() as error:
         results = [CheckResult("settings", str(error), "FAIL")]
     else:
         results = asyncio.run(check_setup(project))

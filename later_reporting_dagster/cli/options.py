@@ -21,14 +21,14 @@ def yesterday() -> date:
     return newest_day(utc_now())
 
 
-class FiniteNumber(click.FloatRange):
-    """A finite number. `click.FloatRange` alone accepts `nan` and `inf`."""
+class NumberRange(click.FloatRange):
+    """A number in a range. `click.FloatRange` alone accepts `nan`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or fail with a usage error."""
         number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
         return number
 
 
@@ -51,18 +51,27 @@ def current_project() -> "Project":
     return load_project(module, name=name)
 
 
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return the errors whose message tells a user what to do; any other error is a bug."""
+    from later_reporting_dagster.client import LaterError
+    from later_reporting_dagster.defs.resource import InvalidSetting
+    from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
+    from later_reporting_dagster.lake.sql_query import QueryError
+
+    return click.ClickException, FileDamaged, InvalidSetting, LakeUnavailable, LaterError, QueryError
+
+
 class Commands(click.Group):
-    """Commands that print errors that a user can fix as one line without a traceback."""
+    """Commands that print errors for users as one line without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
         except Exception as error:
-            from later_reporting_dagster.client import LaterError
-            from later_reporting_dagster.lake import LakeUnavailable
-
-            if isinstance(error, LaterError | LakeUnavailable | ValueError):
+            if isinstance(error, user_errors()):
                 raise click.ClickException(one_line(str(error))) from error
             raise
 
@@ -91,4 +100,4 @@ def prefix_errors_with(options: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         is_port_used = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         message = "the port is in use: choose another one, or stop what listens there" if is_port_used else error
-        raise click.UsageError(f"{options}: {message}") from error
+        raise click.UsageError(one_line(f"{options}: {message}")) from error

@@ -1,11 +1,13 @@
 """The project that a command works on: a component of the user's definitions, or the one that the environment sets."""
 
 import importlib
+import os
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import dagster as dg
 
 # Not public in Dagster. `dagster dev` finds definitions by them, and tests/e2e/test_own_project.py fails without them.
@@ -43,7 +45,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     is none, the component that the environment sets.
 
     Raises:
-        ValueError: the module cannot be loaded, or has no such component, or a setting is invalid.
+        ClickException: the module cannot be loaded, or has no such component, or a setting is invalid.
     """
     # Beta features are used on purpose, by this project and by Dagster itself.
     warnings.simplefilter("ignore", dg.BetaWarning)
@@ -55,7 +57,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }
     if not found:
-        raise ValueError(
+        raise click.ClickException(
             f"{module} has no LaterReportingComponent: name another module with -m, or use -m {ENVIRONMENT_MODULE} for"
             " the settings of the environment"
         )
@@ -63,7 +65,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         (name,) = found
     if name not in found:
         problem = f"no component {name!r}" if name else "several components"
-        raise ValueError(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
+        raise click.ClickException(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
     settings = found[name]
     return Project(definitions, settings, later=(definitions.resources or {})[settings.resource_key].resolved())
 
@@ -74,17 +76,17 @@ def _load_definitions(module: str) -> dg.Definitions:
         try:
             return LaterReportingComponent.from_environment().build_definitions()
         except dg.DagsterInvalidDefinitionError as error:
-            raise ValueError(str(error)) from error
+            raise click.ClickException(str(error)) from error
     # As `dagster dev` and `dg dev` do.
     sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
     try:
         found = loadable_targets_from_loaded_module(importlib.import_module(module))[0].target_definition
         definitions = found() if callable(found) else found  # a function with the decorator `@definitions`
     except Exception as error:
-        raise ValueError(f"cannot load {module}: {str(error) or type(error).__name__}") from error
+        raise click.ClickException(f"cannot load {module}: {str(error) or type(error).__name__}") from error
     if isinstance(definitions, dg.Definitions):
         return definitions
-    raise ValueError(f"{module} has no Definitions object")
+    raise click.ClickException(f"{module} has no Definitions object")
 
 
 def _module_of_current_folder() -> str | None:
@@ -93,5 +95,16 @@ def _module_of_current_folder() -> str | None:
     except OSError:
         return None
     except ValueError as error:  # the settings of the environment may be those of another lake
-        raise ValueError(f"cannot read pyproject.toml: {error}") from error
-    return next((origin.loadable_target_origin.module_name for origin in origins), None)
+        raise click.ClickException(f"cannot read pyproject.toml: {error}") from error
+    module = next((origin.loadable_target_origin.module_name for origin in origins), None)
+    if module is not None:
+        advice = f"if you trust it, use -m {module}"
+        check_owner(Path.cwd(), Path("pyproject.toml"), Path("src"), advice=advice)
+    return module
+
+
+def check_owner(*paths: Path, advice: str) -> None:
+    """Refuse files and folders whose content runs as code, if one belongs to another user who is not root."""
+    for path in paths:
+        if path.exists() and not {path.stat().st_uid, path.lstat().st_uid} <= {0, os.geteuid()}:
+            raise click.ClickException(f"{path} belongs to another user, whose code would run as yours: {advice}")

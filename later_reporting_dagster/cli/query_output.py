@@ -1,6 +1,7 @@
 """What `later-reporting query` prints: a table for a terminal, or CSV, JSON and Parquet for programs."""
 
 import io
+import json
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import msgspec
 import pyarrow as pa
 import pyarrow.csv
@@ -26,7 +28,8 @@ NULL = "null"
 MAX_CELL_WIDTH = 60
 _UNLIMITED = 1_000_000
 
-_to_json = msgspec.json.Encoder(decimal_format="number").encode
+# Nanoseconds are pandas timestamps.
+_to_json = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
 
 
 @contextmanager
@@ -102,23 +105,23 @@ def _cell_text(value: Any) -> str:
     return str(value)
 
 
-def to_format(rows: pa.Table, format_: str) -> bytes:
-    """Return rows as `csv`, `json`, `jsonl` or `parquet`.
+def to_format(rows: pa.Table, format_: str, *, width: int | None) -> bytes:
+    """Return rows as a table for a terminal of some width, or as `csv`, `json`, `jsonl` or `parquet`."""
+    # An object would keep only the last of several columns with one name.
+    if format_ in ("json", "jsonl") and len({*rows.column_names}) < rows.num_columns:
+        raise click.UsageError(f"--format {format_} cannot hold columns of the same name: rename all but one, with AS")
+    try:
+        return to_table(rows, width=width).encode() if format_ == "table" else _FORMATS[format_](rows)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError) as error:  # Python has no date after 9999
+        reason = one_line(str(error))
+        raise click.UsageError(
+            f"--format {format_} cannot hold the result ({reason}): choose another format, or cast to VARCHAR"
+        ) from error
 
-    Raises:
-        ValueError: the format cannot hold them.
-    """
-    name = format_.upper()
-    if name in ("JSON", "JSONL"):
-        # An object would keep only the last of several columns with one name.
-        if len({*rows.column_names}) < rows.num_columns:
-            raise ValueError(f"{name} cannot hold columns with the same name: rename all but one, with AS")
-    else:
-        for field in rows.schema:
-            if pa.types.is_interval(field.type) or (name == "CSV" and pa.types.is_nested(field.type)):
-                advice = "use --format json, or cast it to VARCHAR"
-                raise ValueError(f"{name} cannot hold column {field.name} of type {field.type}: {advice}")
-    return _FORMATS[format_](rows)
+
+def for_terminal(data: bytes) -> str:
+    """Return output with JSON's escapes for characters that could move the cursor, or change the order of others."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in data.decode())
 
 
 def _to_csv(rows: pa.Table) -> bytes:

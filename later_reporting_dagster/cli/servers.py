@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import click
 from starlette.types import ASGIApp
 
-from later_reporting_dagster.cli.options import FiniteNumber, check_all, current_project, prefix_errors_with, yesterday
+from later_reporting_dagster.cli.options import NumberRange, check_all, current_project, prefix_errors_with, yesterday
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.server import Client
+from later_reporting_dagster.server import Client, listen
 from later_reporting_dagster.server import sandbox as sandbox_package
 from later_reporting_dagster.server import serve as serve_app
 from later_reporting_dagster.server.http_server import DEFAULT_PORT
@@ -27,6 +27,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _host(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
+    if not host.isascii():
+        raise click.BadParameter("it is no address")
     if not host:
         raise click.UsageError(
             "an empty --host would listen on all addresses: omit --host to listen on this machine only"
@@ -56,7 +58,8 @@ def _serve(
             click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
 
     with prefix_errors_with("--host, --port"):
-        serve_app(app, host=host, port=port, on_ready=print_settings)
+        listener = listen(host, port)
+    serve_app(app, listener, on_ready=print_settings)
 
 
 def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) -> Callable[[_Command], _Command]:
@@ -78,10 +81,17 @@ def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) 
 
 @click.command()
 @_address_options
-@click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the data and of the faults.")
-@click.option("--instances", default=8, type=click.IntRange(1), help="Instances, besides two from the API reference.")
-@click.option("--posts-per-day", default=20, type=click.IntRange(0), help="Average posts per day and instance.")
-@click.option("--requests-per-window", default=120, type=click.IntRange(1), help="Rate limit: requests per minute.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data and of the faults.")
+@click.option(
+    "--instances", default=8, type=click.IntRange(1, 10_000), help="Instances, besides two from the API reference."
+)
+@click.option(
+    "--posts-per-day", default=20, type=click.IntRange(0, sandbox_package.MAX_POSTS_PER_DAY),
+    help="Average posts per day and instance.",
+)  # fmt: skip
+@click.option(
+    "--requests-per-window", default=120, type=click.IntRange(1, 1_000_000), help="Rate limit: requests per minute."
+)
 @click.option(
     "--api-version", default="paged", type=click.Choice(list(API_VERSIONS)),
     help="API version: paged (numbered pages with totals) or cursor (cursors without totals; a query names its"
@@ -153,8 +163,10 @@ def _read_clients(_context: click.Context, _parameter: click.Parameter, path: Pa
     help="API version to serve: paged, cursor, or that of the parameters of each request.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
-@click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
-@click.option("--snapshot-gb", default=8.0, type=FiniteNumber(0, min_open=True), help="Disk space below TMPDIR, in GB.")
+@click.option("--memory-gb", default=1.0, type=NumberRange(0.25, 1e6), help="Memory limit of DuckDB, in GB.")
+@click.option(
+    "--snapshot-gb", default=8.0, type=NumberRange(0, 1e6, min_open=True), help="Disk space below TMPDIR, in GB."
+)
 def serve(
     *, host: str, port: int, no_auth: bool, clients: tuple[Client, ...], api_version: str, **settings: Any
 ) -> None:

@@ -3,10 +3,10 @@
 import inspect
 import warnings
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dagster as dg
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
 from later_reporting_dagster.defs.assets.campaigns import campaign_performance_asset, campaigns_asset
 from later_reporting_dagster.defs.assets.instances import coverage_asset, instances_asset
@@ -60,6 +60,15 @@ class LaterReportingScaffolder(dg.Scaffolder[ScaffoldParameters]):
         dg.scaffold_component(request, attributes)
 
 
+def _hide_values(attributes: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
+    """Name invalid attributes without their values, which may be secrets under a mistyped name."""
+    try:
+        return check(attributes)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise dg.DagsterInvalidDefinitionError("; ".join(lines)) from None
+
+
 @dg.scaffold_with(LaterReportingScaffolder)
 class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     """Fetches Later's Reporting API into a lake every day, and compares organic with paid performance.
@@ -93,7 +102,10 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
-        return without_bounds(super().model(), cls)
+        hidden: Any = model_validator(mode="wrap")(cast(Any, _hide_values))  # pydantic passes no class
+        return create_model(
+            cls.__name__, __base__=without_bounds(super().model(), cls), __validators__={"hidden": hidden}
+        )
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:

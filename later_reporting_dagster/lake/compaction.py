@@ -149,7 +149,7 @@ class MonthCopies:
                 months[month] = {}  # if the month has no daily files, its copy has to be removed
         for partition, version in daily_files.items():
             if version.identity is None:
-                raise ValueError(
+                raise LakeUnavailable(
                     f"{self._storage.location('').rstrip('/')} cannot be compacted: it reports no ETags, so replaced"
                     " files are not recognized. The lake works without compaction, only slower"
                 )

@@ -112,7 +112,7 @@ class LakeDatabase:
             remote, native_path = self._filesystem, self.lake.storage.native_path
             locations = [remote.url(path) if remote else native_path(path) for path in paths]
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
-            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", in_path))
+            scans.append(_scan_sql(table, f"getvariable({literal(variable)})", in_path))
         select = " UNION ALL ".join(scans) or empty_select(table)
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
         return sorted((each for held in files.values() for each in held), key=partition_sort_key)
@@ -252,7 +252,7 @@ def glob_select(table: Table, root: str) -> str:
     if table.name in RAW_NAMES:
         in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
-    files = _read_parquet(table, _literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")
+    files = _read_parquet(table, literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")
     return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
 
 
@@ -281,7 +281,7 @@ def _scan_sql(table: Table, paths: str, in_path: Collection[str]) -> str:
         expression = _identifier(name)
         if name not in nullable and name not in in_path:
             # DuckDB returns nulls for a column that a file lacks, even if the column is not nullable.
-            missing = _literal(f" has no value of {name}")
+            missing = literal(f" has no value of {name}")
             expression = f"coalesce({expression}, error(filename || {missing})) AS {expression}"
         expressions.append(expression)
     return f"SELECT {', '.join(expressions)} FROM {_read_parquet(table, paths, in_path, 'filename = true')}"
@@ -293,10 +293,10 @@ def _read_parquet(table: Table, paths: str, in_path: Collection[str], options: s
     A column in the paths is read from there: DuckDB then does not open files that a condition on it excludes.
     """
     # With the types, DuckDB infers none: it would turn the instance id 007 into a number.
-    types = ", ".join(f"{_literal(name)}: {'DATE' if name == DATE.name else 'VARCHAR'}" for name in in_path)
+    types = ", ".join(f"{literal(name)}: {'DATE' if name == DATE.name else 'VARCHAR'}" for name in in_path)
     hive = f"hive_partitioning = true, hive_types = {{{types}}}" if in_path else "hive_partitioning = false"
     schema = ", ".join(
-        f"{_literal(name)}: {{name: {_literal(name)}, type: {_literal(type_)}, default_value: NULL}}"
+        f"{literal(name)}: {{name: {literal(name)}, type: {literal(type_)}, default_value: NULL}}"
         for name, type_ in _view_columns(table)
         if name not in in_path
     )
@@ -346,5 +346,6 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(value: str) -> str:
+def literal(value: str) -> str:
+    """Return a text in SQL."""
     return "'" + value.replace("'", "''") + "'"

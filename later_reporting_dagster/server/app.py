@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol, cast
@@ -35,7 +35,7 @@ from later_reporting_dagster.server.query_parameters import (
     parse_posts_query,
 )
 from later_reporting_dagster.server.responses import (
-    PageRequest,
+    PageQuery,
     ProblemError,
     bad_request,
     json_response,
@@ -83,13 +83,13 @@ class PostStore(Protocol):
 
     async def instance_ids(self) -> Sequence[str]: ...
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response: ...
+    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response: ...
 
     async def campaigns_page(
-        self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller
+        self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller
     ) -> Response: ...
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response: ...
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +108,10 @@ class RateLimitMiddleware:
     """Rejects requests beyond a rate limit, and adds the rate-limit headers to every response.
 
     Token requests count; rejected requests do not, so that a client that waits for the window is always admitted.
-
-    Args:
-        delay: Awaited before each admitted request; None: no delay.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limit: RateLimit,
-        clock: Callable[[], float],
-        delay: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
+    def __init__(self, app: ASGIApp, *, limit: RateLimit, clock: Callable[[], float]) -> None:
+        self._app, self._limit, self._clock = app, limit, clock
         self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
         # When requests of each address were admitted. Addresses are in the order of their newest request.
         self._admitted: dict[str, deque[float]] = {}
@@ -139,8 +129,6 @@ class RateLimitMiddleware:
         if not self._admit(scope):
             await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
             return
-        if self._delay is not None:
-            await self._delay()
         await self._app(scope, receive, send_with_headers)
 
     def _admit(self, scope: Scope) -> bool:
@@ -158,14 +146,13 @@ class RateLimitMiddleware:
         return True
 
 
-def create_app(
+def api_app(
     store: PostStore,
     *,
     tokens: Tokens | None,
     rate_limit: RateLimit,
     api_version: Callable[[str], ApiVersion],
     clock: Callable[[], float],
-    delay: Callable[[], Awaitable[None]] | None = None,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
     """Return the routes of the API as an ASGI application.
@@ -174,7 +161,6 @@ def create_app(
         tokens: None: requests need no token, but a loopback address or `localhost` as their host.
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
-        delay: Awaited before each admitted request.
     """
     handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
     app = Starlette(
@@ -187,7 +173,7 @@ def create_app(
             Route(CAMPAIGNS_PATH, handlers.campaigns),
             Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
         ],
-        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay)],
+        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock)],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
     )
     app.router.redirect_slashes = False
@@ -201,7 +187,7 @@ class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handlers:
-    """Request handlers of the routes; see `create_app`."""
+    """Request handlers of the routes; see `api_app`."""
 
     store: PostStore
     tokens: Tokens | None

@@ -19,18 +19,15 @@ FIRST_REQUEST_SECONDS = 30.0
 """Longest time from a connection to the head of its first request."""
 
 
-def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on_ready: Callable[[str], None]) -> None:
-    """Serve an application until it is interrupted.
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Return a socket that accepts connections; with port 0, on any free one."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
-    Args:
-        port: 0: any free port.
-        on_ready: Called once with the base URL when the server accepts connections.
 
-    Raises:
-        OSError: The address cannot be bound.
-    """
+def serve(app: ASGIApp, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
+    """Serve an application until it is interrupted, and close the socket; call `on_ready` once with the base URL."""
     # The caller may interrupt it as soon as it reads what `on_ready` printed, before the server handles signals.
-    with _listener(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    with listener, contextlib.suppress(KeyboardInterrupt):
         on_ready(_base_url(listener))
         _server(app).run(sockets=[listener])
 
@@ -38,7 +35,7 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
 @contextlib.contextmanager
 def running_server(app: ASGIApp) -> Iterator[str]:
     """Serve an application in a thread while the `with` block runs; yield the base URL."""
-    with _listener("127.0.0.1", 0) as listener:
+    with listen() as listener:
         server = _server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         thread.start()
@@ -51,10 +48,6 @@ def running_server(app: ASGIApp) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(timeout=10)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _base_url(listener: socket.socket) -> str:

@@ -37,7 +37,7 @@ from later_reporting_dagster.contract.parameters import (
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.server.responses import PageRequest, ProblemError, bad_request, page_at_cursor
+from later_reporting_dagster.server.responses import PageQuery, ProblemError, bad_request, page_at_cursor
 
 CAMPAIGN_SORT_PROPERTIES = tuple(
     dict.fromkeys(metric.api_name for metric in (*DEFAULT_CAMPAIGN_METRICS, *DEFAULT_METRICS))
@@ -95,7 +95,7 @@ class CampaignsQuery(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[str, ...] | None = None
 
 
-def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageRequest]:
+def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageQuery]:
     """Parse the query string of `GET /v2/posts/performance`.
 
     Raises:
@@ -108,7 +108,7 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
 
 def parse_campaign_performance_query(
     query_string: str, api_version: ApiVersion = PAGED
-) -> tuple[CampaignsQuery, PageRequest]:
+) -> tuple[CampaignsQuery, PageQuery]:
     """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
     parameters, page = _read(query_string, api_version, of="campaign performance")
     _check_names(parameters, CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS, api_version)
@@ -118,7 +118,7 @@ def parse_campaign_performance_query(
 
 def parse_campaigns_query(
     query_string: str, api_version: ApiVersion = PAGED
-) -> tuple[tuple[str, ...] | None, PageRequest]:
+) -> tuple[tuple[str, ...] | None, PageQuery]:
     """Parse the query string of `GET /v2/campaigns`: the instances to include, None for all, and the page.
 
     The cursor version has no filter.
@@ -129,14 +129,14 @@ def parse_campaigns_query(
     return instance_ids, page
 
 
-def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) -> PageRequest:
+def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) -> PageQuery:
     """Parse the query string of `GET /v2/instances`, which has only the parameters of a page."""
     parameters, page = _read(query_string, api_version, of="instances")
     _reject(parameters)
     return page
 
 
-def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageRequest]:
+def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageQuery]:
     """Return the parameters of a query for some rows, arrays as tuples of distinct values; and the requested page.
 
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
@@ -163,7 +163,7 @@ def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[
     if api_version is CURSOR:
         return parameters, page_at_cursor(position, size=size, query=f"{of} {size} {sorted(parameters.items())}")
     number = 1 if position is None else _convert(position, _PageNumber, name=api_version.page_parameter)
-    return parameters, PageRequest((number - 1) * size, size, api_version)
+    return parameters, PageQuery((number - 1) * size, size, api_version)
 
 
 def _convert(value: object, kind: Any, *, name: str = "") -> Any:

@@ -52,7 +52,7 @@ def json_response(value: object, headers: Mapping[str, str] | None = None) -> Re
     return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
 
 
-class PageRequest(msgspec.Struct, frozen=True):
+class PageQuery(msgspec.Struct, frozen=True):
     """The requested page of a list.
 
     Attributes:
@@ -83,11 +83,11 @@ class PageRequest(msgspec.Struct, frozen=True):
         return base64.urlsafe_b64encode(position + _digest(position, self.cursor_query)).decode()
 
 
-def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageRequest:
+def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageQuery:
     """Return the page that a cursor of this query points to; the first page if there is no cursor."""
     cursor_query = hashlib.blake2b(query.encode(), digest_size=16).digest()
     if cursor is None:
-        return PageRequest(0, size, CURSOR, cursor_query)
+        return PageQuery(0, size, CURSOR, cursor_query)
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
     except ValueError:
@@ -96,7 +96,7 @@ def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageRequest:
     if len(position) < _OFFSET_BYTES or digest != _digest(position, cursor_query):
         raise expired_cursor()
     offset = int.from_bytes(position[:_OFFSET_BYTES], "big")
-    return PageRequest(offset, size, CURSOR, cursor_query, position[_OFFSET_BYTES:])
+    return PageQuery(offset, size, CURSOR, cursor_query, position[_OFFSET_BYTES:])
 
 
 def expired_cursor() -> ProblemError:
@@ -108,7 +108,7 @@ def _digest(position: bytes, cursor_query: bytes) -> bytes:
     return hashlib.blake2b(position + cursor_query, digest_size=_DIGEST_BYTES).digest()
 
 
-def page_body(data: object, *, page: PageRequest, total: int, next_offset: int | None = None) -> JsonObject:
+def page_body(data: object, *, page: PageQuery, total: int, next_offset: int | None = None) -> JsonObject:
     """Return the response body of a page. A page number past the end has no data and the true totals.
 
     Args:

@@ -17,6 +17,7 @@ from msgspec import Meta
 from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.server.responses import ProblemError
 
+TOKEN_SECONDS = 43_200
 _ALGORITHM = "HS256"
 _Text = Annotated[str, Meta(pattern=r"\S")]
 
@@ -82,9 +83,8 @@ def parse_clients(text: str) -> tuple[Client, ...]:
 class Tokens:
     """Issues tokens to clients, and recognizes them; their lifetime is from `iat` to `exp`."""
 
-    def __init__(self, clients: Iterable[Client], *, lifetime_seconds: int = 43_200) -> None:
+    def __init__(self, clients: Iterable[Client]) -> None:
         self._clients = {client.client_id: client for client in clients}
-        self._lifetime_seconds = lifetime_seconds
         self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def issue(self, client_id: str, client_secret: str, *, now: float) -> str:
@@ -98,7 +98,7 @@ class Tokens:
         claims = {
             "sub": client_id,
             "iat": int(now),
-            "exp": int(now) + self._lifetime_seconds,
+            "exp": int(now) + TOKEN_SECONDS,
             # Numbered pages belong to a token: two that are issued in the same second differ.
             "jti": secrets.token_urlsafe(9),
         }

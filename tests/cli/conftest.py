@@ -1,6 +1,7 @@
 """Fixtures for the command line: settings that select the sandbox, a `DAGSTER_HOME`, and a lake."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def user(service: Service, dagster_home: Path, tmp_path: Path, monkeypatch: pyte
     for name, value in sandbox_settings(service.base_url, lake_root=str(user.lake)).items():
         monkeypatch.setenv(name, value)
     return user
+
+
+@pytest.fixture
+def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function that makes a file or folder belong to another user, or if only root could, this process."""
+
+    def give(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, 12_345, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+
+    return give
 
 
 def error_line(result: Result) -> str:

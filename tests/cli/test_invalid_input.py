@@ -1,12 +1,16 @@
 """Mistakes of users: each command prints one line that names the wrong setting or option and the next step."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.lake import Lake
 from tests.cli.conftest import User, error_line
 from tests.conftest import Service
 from tests.defs.test_invalid_settings import LOAD_SETTINGS, SETTINGS_OF_RUNS, InvalidValue
@@ -113,13 +117,15 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
     ("arguments", "line"),
     [
         (["sandbox", "--port", "USED"], "--host, --port: the port is in use: choose another one"),
+        (["sandbox", "--host", "\udcff"], "Invalid value for '--host': it is no address"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
-        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a finite number"),
+        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a number"),
         (["sandbox", "--fault", "http-599:0.1"], ".*'http-599'"),
         (["sandbox", "--fault", "http-500:0.7", "--fault", "http-503:0.7"], ".*1.4"),
         (["sandbox", "--malformed-row", "nan:all"], ".*'nan:all'"),
-        (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': 'inf' is not a finite number"),
+        (["sandbox", "--posts-per-day", "9223372036854775808"], "Invalid value for '--posts-per-day': "),
+        (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': inf is not in the range"),
         (["demo", "--directory", "FILE/below"], "--directory: .*Name a folder that can be written"),
         (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: the port is in use: choose another one"),
         (
@@ -140,6 +146,17 @@ def test_commands_name_an_invalid_option_and_the_next_step(
     assert service.requests == []
 
 
+def test_internal_error_is_no_message_for_users(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_lake: Lake) -> None:
+        [*zip([1], [], strict=True)]
+
+    monkeypatch.setattr(Lake, "check_writable", fail)
+    monkeypatch.setattr(Lake, "compact", lambda lake, *_, **__: fail(lake))
+    for command in ("doctor", "compact"):
+        result = CliRunner().invoke(main, [command])
+        assert str(result.exception) == "zip() argument 2 is shorter than argument 1"
+
+
 def test_one_line_removes_control_characters() -> None:
     assert one_line("as  it is") == "as  it is"
     assert one_line("two\n  lines, \x1b[31mred\x07") == "two lines, \ufffd[31mred\ufffd"
@@ -155,6 +172,34 @@ def test_commands_reject_an_asset_of_another_component(
         assert line == f"--asset {asset!r} is of another component: this one has marketing/later/posts_published"
     for asset in ("posts_published", "later/posts_published", "marketing/later/posts_published"):
         assert user.run(*command, "--asset", asset).exit_code == 0
+
+
+@pytest.mark.parametrize("given", [".", "pyproject.toml", "src"])
+def test_commands_run_no_module_of_another_user(
+    given: str, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("src").mkdir()
+    Path("src/planted.py").write_text("raise RuntimeError('it ran')")
+    Path("pyproject.toml").write_text("[tool.dagster]\nmodule_name = 'planted'\n")
+    assert error_line(user.run("quarantine")) == "cannot load planted: it ran"
+    give_away(Path(given))
+    assert "belongs to another user, whose code would run as yours: " in error_line(user.run("quarantine"))
+    assert error_line(user.run("-m", "planted", "quarantine")) == "cannot load planted: it ran"
+    Path("pyproject.toml").write_text("")
+    assert user.run("quarantine").exit_code == 0
+
+
+@pytest.mark.parametrize("given", [".", "dagster-home", "dagster-home/dagster.yaml"])
+def test_demo_obeys_no_file_of_another_user(
+    given: str, user: User, tmp_path: Path, give_away: Callable[[Path], None]
+) -> None:
+    home = tmp_path / ".later-demo" / "dagster-home"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text("python_logs: {dagster_handler_config: {handlers: {}}}")
+    give_away(tmp_path / ".later-demo" / given)
+    line = error_line(user.run("demo", "--directory", str(tmp_path / ".later-demo")))
+    assert re.fullmatch(".* belongs to another user, .*: name another folder with --directory", line)
 
 
 def test_commands_name_a_pyproject_file_that_cannot_be_read(

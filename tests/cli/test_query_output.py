@@ -61,6 +61,22 @@ def test_query_keeps_exact_integers_and_null_distinct_from_zero_and_empty_text(
     assert (result.exit_code, result.stderr, result.stdout) == (0, "", text)
 
 
+@pytest.mark.parametrize("format_", ["table", "csv", "json", "jsonl"])
+def test_query_prints_no_control_characters_on_a_terminal(
+    format_: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\x1b]0;title\x07 \x9b31m \u202egnp.exe \u2066 \x7f \r"
+    query = ("query", f"SELECT '{text}' AS \"a\x1bb\", 'é\n😀' AS c", "--format", format_)
+    if format_ == "csv":
+        assert text in user.run(*query).stdout
+    monkeypatch.setattr("later_reporting_dagster.cli.main._terminal_width", lambda: 200)
+    printed = user.run(*query).stdout
+    assert [char for char in printed if not char.isprintable()] == ["\n"] * printed.count("\n")
+    assert "é" in printed
+    if format_ == "json":
+        assert json.loads(printed) == [{"a\x1bb": text, "c": "é\n😀"}]
+
+
 def test_query_parquet_keeps_types(user: User, tmp_path: Path) -> None:
     file = tmp_path / "result.parquet"
     sql = "SELECT date, sum(impressions) AS total FROM posts_published GROUP BY date ORDER BY date"
@@ -96,11 +112,17 @@ def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None
         (["SELECT * FROM posts"], "The tables are "),
         (["SELECT 1; SELECT 2"], "expected one SQL statement"),
         (["DROP TABLE posts_published"], "only SELECT statements are allowed"),
-        (["SELECT [1] AS list", "--format", "csv"], "CSV cannot hold column list of type list"),
-        (["SELECT INTERVAL 1 DAY AS age", "--format", "csv"], "CSV cannot hold column age of type month_day_nano"),
-        (["SELECT INTERVAL 1 DAY AS age", "--format", "parquet", "--output", "x"], "PARQUET cannot hold column age"),
-        (["SELECT 1 AS posts, 2 AS posts", "--format", "json"], "cannot hold columns with the same name"),
-        (["SELECT 1 AS posts, 2 AS posts", "--format", "jsonl"], "cannot hold columns with the same name"),
+        (["SELECT [1] AS list", "--format", "csv"], "csv cannot hold the result (Unsupported Type:list<"),
+        (["SELECT INTERVAL 1 DAY AS age", "--format", "csv"], "csv cannot hold the result (Unsupported cast"),
+        (["SELECT INTERVAL 1 DAY AS age", "--format", "parquet", "--output", "x"], "parquet cannot hold the result ("),
+        (["SELECT union_value(k := 1)", "--format", "parquet", "--output", "x"], "choose another format, or cast"),
+        (["SELECT DATE '10000-01-01'"], "--format table cannot hold the result (date value out of range)"),
+        (["SELECT DATE 'infinity'", "--format", "json"], "--format json cannot hold the result ("),
+        (["SELECT 1", "--rows", "9223372036854775808"], "Invalid value for '--rows'"),
+        (["SELECT 1", "--memory-gb", "9223372036854775808"], "Invalid value for '--memory-gb'"),
+        (["SELECT '\udcff'"], "SQL: 'utf-8' codec can't encode character"),
+        (["SELECT 1 AS posts, 2 AS posts", "--format", "json"], "cannot hold columns of the same name"),
+        (["SELECT 1 AS posts, 2 AS posts", "--format", "jsonl"], "cannot hold columns of the same name"),
         (["SELECT 1", "--output", "/nowhere/at/all"], "--output /nowhere/at/all: "),
         (["SELECT * FROM posts_published WHERE impressions = 'many'"], "Conversion Error"),
     ],

@@ -97,7 +97,14 @@ HOW_TO_WRITE_IT = (
         ),
         (
             {"client_id": "id", "client_secret": SECRET},
-            "client_id, client_secret: write it below the attribute `resource`",
+            "client_id: Extra inputs are not permitted; client_secret: Extra inputs are not permitted",
+        ),
+        ({"secret": SECRET}, "secret: Extra inputs are not permitted"),
+        ({"resource": {"client_secrets": SECRET}}, "resource.client_secrets: Extra inputs are not permitted"),
+        ({"resource": {"access_token": [SECRET]}}, "resource.access_token: Input should be a valid string"),
+        (
+            {"resource": SECRET},
+            "resource: Input should be a valid dictionary or instance of LaterReportingResourceModel",
         ),
         ({"resource": {"memory_gb": "{{ 0.1 }}"}}, "LATER_MEMORY_GB (memory_gb): Input should be greater than 0.25"),
         *(

@@ -64,6 +64,14 @@ def test_dockerfile_copies_existing_files_that_a_builder_receives() -> None:
     assert all((REPOSITORY / source).exists() for source in copied)
 
 
+def test_image_is_built_with_pinned_versions() -> None:
+    text = DOCKERFILE.read_text().replace("\\\n", "")
+    installed = re.findall(r"pip install ([^&\n]+)", text)
+    assert [shlex.split(arguments)[-1] for arguments in installed] == ["hatchling", "$(echo dist/*.whl)[${EXTRAS}]"]
+    assert all("--constraint constraints.txt" in arguments for arguments in installed)
+    assert re.search("^hatchling==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+
+
 def test_image_runs_as_the_user_that_kubernetes_requires(deployment: Any) -> None:
     (user,) = re.findall(r"^USER (\d+)$", DOCKERFILE.read_text(), re.MULTILINE)
     (created,) = re.findall(r"useradd --uid (\d+)", DOCKERFILE.read_text())

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.dagster_dev import REPOSITORY, clean_environment, kill_group
+from tests.e2e.dagster_dev import clean_environment, kill_group
 from tests.services import WAIT_SECONDS, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -64,10 +63,13 @@ def running_demo_ui(directory: Path, *, days: int = 1, ignored: tuple[signal.Sig
     """Run `demo --ui` in a session of its own, with some signals ignored at its start, while the block runs."""
     port = free_port()
     command = ["demo", "--directory", str(directory), "--days", str(days), "--ui", "--ui-port", str(port)]
+    folder = directory / "current"
+    folder.mkdir()
+    (folder / "dagster.py").write_text("raise SystemExit('code of the current folder')")
     with (directory / "errors.log").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "later_reporting_dagster.cli.main", *command],
-            cwd=REPOSITORY,
+            ["later-reporting", *command],
+            cwd=folder,
             env={**clean_environment(), "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(directory / "cache")},
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -31,7 +31,8 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.server import Client
-from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
+from later_reporting_dagster.server.responses import problem_response, unsupported_metrics
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, parameters, problem
 from tests.ingest.conftest import IngestResults, client_of, collect_results
 from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
@@ -101,10 +102,22 @@ def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collecti
     ]
 
 
-def with_options(service: Service, world: World, **options: Any) -> None:
-    service.app = create_app(
-        world, options=replace(SandboxOptions(requests_per_window=100_000, api_version=service.api_version), **options)
-    )
+def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:
+    options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
+    service.app = create_app(world, options=options)
+
+
+def refuse_metrics(service: Service, *names: str) -> None:
+    """Respond to requests for campaign performance with one of these metrics as if it was not supported."""
+
+    def override(request: Request) -> Response | None:
+        requested = ",".join(parameters(request).get("metrics", [])).split(",")
+        if request.url.path != PATH or not (refused := [name for name in requested if name in names]):
+            return None
+        error = unsupported_metrics(refused)
+        return problem_response(error.status_code, error.detail)
+
+    service.override = override
 
 
 def edited_first_row(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Response | None]:
@@ -154,11 +167,9 @@ def test_instances_that_are_too_many_for_a_url_are_requested_in_groups(
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
-def test_refused_metrics_are_null_and_warned_of_once(
-    service: Service, api: httpx.Client, small_world: World, tmp_path: Path
-) -> None:
+def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: httpx.Client, tmp_path: Path) -> None:
     refused = ("paidCost", "affiliateLinksSales")
-    with_options(service, small_world, refused_campaign_metrics=refused)
+    refuse_metrics(service, *refused)
     fetched = fetch(service, tmp_path)
     assert errors(fetched) == {}
     assert all(stored(tmp_path, day) == expected(api, day, without=refused) for day in DAYS)
@@ -171,9 +182,9 @@ def test_refused_metrics_are_null_and_warned_of_once(
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
-def test_day_fails_if_all_metrics_are_refused(service: Service, small_world: World, tmp_path: Path) -> None:
+def test_day_fails_if_all_metrics_are_refused(service: Service, tmp_path: Path) -> None:
     metrics = DEFAULT_CAMPAIGN_METRICS[:2]
-    with_options(service, small_world, refused_campaign_metrics=tuple(metric.api_name for metric in metrics))
+    refuse_metrics(service, *(metric.api_name for metric in metrics))
     assert errors(fetch(service, tmp_path, metrics=metrics)) == dict.fromkeys(DAYS, MetricsRejected)
     assert service.request_count(PATH) <= 5  # all, all without instances, and each
 
@@ -192,7 +203,8 @@ def test_refused_route_ends_the_fetch_with_one_request(service: Service, status:
 def test_instances_out_of_scope_and_refused_metrics_are_left_out_with_a_warning_each(
     service: Service, api: httpx.Client, small_world: World, tmp_path: Path
 ) -> None:
-    with_options(service, small_world, instance_scope=INSTANCE_IDS[:2], refused_campaign_metrics=("paidCost",))
+    restrict_scope(service, small_world, INSTANCE_IDS[:2])
+    refuse_metrics(service, "paidCost")
     fetched = fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
     assert (errors(fetched), len(fetched.warnings)) == ({}, 2)
     assert all(name in "".join(fetched.warnings) for name in (*INSTANCE_IDS[2:], "paidCost"))
@@ -206,7 +218,7 @@ def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
         async with client_of(service) as client:
             return await client.fetch_campaigns(INSTANCE_IDS[1:])
 
-    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    restrict_scope(service, small_world, INSTANCE_IDS[:1])
     with pytest.raises(InstanceForbidden):
         asyncio.run(list_campaigns())
     with pytest.raises(RouteRefused):
@@ -221,7 +233,7 @@ def test_listing_of_instances_that_failed_is_requested_again(
         is_listing = request.url.path == "/v2/instances"
         return problem(503) if is_listing and service.request_count("/v2/instances") <= 2 else None
 
-    with_options(service, small_world, instance_scope=INSTANCE_IDS[:2])
+    restrict_scope(service, small_world, INSTANCE_IDS[:2])
     service.override = fail_twice
     assert errors(fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])) == {DAYS[0]: RetriesExhausted}
     assert stored(tmp_path, DAYS[1]) == expected(api, DAYS[1], INSTANCE_IDS[1])
@@ -307,7 +319,7 @@ def test_file_that_would_shrink_is_not_replaced(service: Service, small_world: W
     fetch(service, tmp_path)
     before = {day: stored(tmp_path, day) for day in DAYS}
     assert all(len(rows) >= 20 for rows in before.values())
-    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    restrict_scope(service, small_world, INSTANCE_IDS[:1])
     assert errors(fetch(service, tmp_path)) == dict.fromkeys(DAYS, ShrankTooMuch)
     assert {day: stored(tmp_path, day) for day in DAYS} == before
     accepted = fetch(service, tmp_path, guard=WriteGuard(shrink_limit_percent=100))

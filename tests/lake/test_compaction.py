@@ -17,6 +17,7 @@ from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
     FileDamaged,
     Lake,
+    LakeUnavailable,
     Partition,
     Table,
     compaction,
@@ -212,7 +213,7 @@ def test_month_that_changes_during_compaction_is_not_copied(change: str, monkeyp
 
 def test_compact_fails_on_a_filesystem_without_versions() -> None:
     lake = filled(remote_lake("memory"))
-    with pytest.raises(ValueError, match=r"memory://.* cannot be compacted: it reports no ETags"):
+    with pytest.raises(LakeUnavailable, match=r"memory://.* cannot be compacted: it reports no ETags"):
         compact(lake)
     assert lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA).num_rows == 3 * len(PARTITIONS)
 

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from later_reporting_dagster.server import Client, http_server
 from later_reporting_dagster.server.app import RateLimit, RateLimitMiddleware
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
+from later_reporting_dagster.server.tokens import TOKEN_SECONDS
 from tests.client.scripted_api import FakeTime
 from tests.server.lake_store.clients import assert_problem, authenticate
 from tests.services import WAIT_SECONDS
@@ -48,9 +49,9 @@ def app_api() -> Iterator[httpx.Client]:
 
 def test_token_is_rejected_from_its_exp_on() -> None:
     clock = FakeTime(now=1_000_000.0)
-    with served(clock=clock, token_lifetime_seconds=3) as client:
+    with served(clock=clock) as client:
         authenticate(client, CLIENT)
-        clock.now += 2.99
+        clock.now += TOKEN_SECONDS - 0.01
         assert client.get(DAY).status_code == 200
         clock.now += 0.01
         assert_problem(client.get(DAY), 401, "ANL_00401")

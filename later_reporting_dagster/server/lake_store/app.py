@@ -33,7 +33,7 @@ from later_reporting_dagster.contract.parameters import (
     SortProperty,
 )
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.server.app import Caller, RateLimit, create_app, forbidden_instances
+from later_reporting_dagster.server.app import Caller, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
     CampaignRows,
     LakeChanged,
@@ -47,7 +47,8 @@ from later_reporting_dagster.server.lake_store.rows import (
 from later_reporting_dagster.server.lake_store.snapshots import (
     BLOCK_ROWS,
     TIE,
-    NotWritten,
+    DiskFull,
+    LimitReached,
     Tables,
     digest,
     private_folder,
@@ -55,7 +56,7 @@ from later_reporting_dagster.server.lake_store.snapshots import (
 )
 from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
 from later_reporting_dagster.server.responses import (
-    PageRequest,
+    PageQuery,
     ProblemError,
     expired_cursor,
     json_response,
@@ -70,6 +71,8 @@ MAX_READS = 5
 
 WRITES_AT_ONCE = 2
 """More would need more memory and be no faster; with one, a short query would wait for the longest one."""
+
+LIMIT_CHECK_SECONDS = 0.1
 
 MAX_PAGINATIONS = 10_000
 
@@ -100,7 +103,7 @@ class ServeOptions:
 def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
     """Return the routes of the API over a lake, which it does not read before the first request and never writes to."""
     store = LakeStore(lake, options)
-    app = create_app(
+    app = api_app(
         store,
         tokens=Tokens(options.clients) if options.clients else None,
         rate_limit=_RATE_LIMIT,
@@ -188,7 +191,7 @@ class LakeStore:
     async def instance_ids(self) -> Sequence[str]:
         return await run_in_threadpool(all_instances, self._lake)
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
+    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""
         if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
             raise unsupported_metrics(unsupported)
@@ -196,21 +199,21 @@ class LakeStore:
         order = f'"{query.sort_property}" {query.sort_direction} NULLS LAST, {TIE}'
         return await self._page(PostRows(unsorted), page, caller, order=order)
 
-    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
         return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response:
         """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
         raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
 
-    async def _page(self, rows: Rows, page: PageRequest, caller: Caller, *, order: str) -> Response:
+    async def _page(self, rows: Rows, page: PageQuery, caller: Caller, *, order: str) -> Response:
         number, start = divmod(page.offset, BLOCK_ROWS)
         key, part = digest(rows), digest(order, number)
-        with self._tables.pinned(key, part):
-            snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
-            block = f"{snapshot}_{part}"
-            total = self._tables.rows.get(snapshot, 0)
-            data = b"[]"
+        snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
+        block, data = f"{snapshot}_{part}", b"[]"
+        with self._tables.pinned(snapshot, block):
+            if (total := self._tables.rows.get(snapshot)) is None:
+                raise LimitReached  # it had to make room for another one at once
             if page.offset < total:
                 write_block = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
                 await self._write_once(block, write_block)
@@ -221,7 +224,7 @@ class LakeStore:
         page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
         return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)
 
-    async def _snapshot(self, rows: Rows, key: str, page: PageRequest, caller: Caller, *, pagination: str) -> str:
+    async def _snapshot(self, rows: Rows, key: str, page: PageQuery, caller: Caller, *, pagination: str) -> str:
         """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
 
         A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
@@ -290,9 +293,19 @@ class LakeStore:
     async def _write(self, write: Callable[[], str]) -> str:
         async with self._writing:
             try:
-                written = await run_in_threadpool(write)
-            except NotWritten:
+                written = await self._write_within_limit(write)
+            except DiskFull:
                 self._tables.make_room(0)  # the disk may be full of older ones
-                written = await run_in_threadpool(write)
+                written = await self._write_within_limit(write)
         self._tables.add(written)
         return written
+
+    async def _write_within_limit(self, write: Callable[[], str]) -> str:
+        """Write a table in a thread. While all files together need more than the limit, others are removed."""
+        if not self._tables.make_room():
+            raise LimitReached
+        writing = asyncio.ensure_future(run_in_threadpool(write))
+        while not (await asyncio.wait([writing], timeout=LIMIT_CHECK_SECONDS))[0]:
+            if not self._tables.make_room():
+                self._tables.interrupt_longest_write()
+        return await writing

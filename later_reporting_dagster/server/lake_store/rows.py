@@ -20,13 +20,13 @@ from later_reporting_dagster.contract.days import day_ranges, days_between, newe
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortProperty
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
-from later_reporting_dagster.lake.database import LakeDatabase, open_database, table_files
+from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS, UNIT_COSTS, raw_column
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
 from later_reporting_dagster.rollups.sql_engine import duckdb_macros
-from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, literal, table_name
+from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, table_name
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
 

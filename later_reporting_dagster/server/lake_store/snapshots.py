@@ -10,10 +10,11 @@ Names of tables: `{key}_{version}` for the rows of a query, with `_{part}` for a
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -23,7 +24,10 @@ from typing import Any
 import duckdb
 
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
+from later_reporting_dagster.lake.database import literal
 from later_reporting_dagster.server.responses import ProblemError
+
+_logger = logging.getLogger(__name__)
 
 ROW, TIE = "row", "tie"
 """Columns of the rows of a snapshot: a row as JSON, and a number that orders rows of equal sort values."""
@@ -39,13 +43,27 @@ _FOLDER_PREFIX = "later-reporting-serve-"
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
 
 
-class NotWritten(ProblemError):  # noqa: N818 - named for what happened
-    """A temporary file cannot be written. The message has the reason and the next step."""
+class OutOfSpace(ProblemError):  # noqa: N818 - named for what happened
+    """The rows of a query need more disk space than there is. The log has the reason, which may name folders."""
 
     def __init__(self, reason: object) -> None:
-        text = str(reason).partition("\n")[0]
-        detail = f"a temporary file cannot be written ({text}): free disk space, or set TMPDIR"
-        super().__init__(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        _logger.error("No room for the rows of a query: %s", str(reason).partition("\n")[0])
+        detail = (
+            "the rows of this query need more temporary disk space than the server has: query fewer days or instances,"
+            " or try again later"
+        )
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+
+
+class LimitReached(OutOfSpace):
+    """All files together need more than `--snapshot-gb`."""
+
+    def __init__(self) -> None:
+        super().__init__("--snapshot-gb is reached")
+
+
+class DiskFull(OutOfSpace):
+    """A file cannot be written."""
 
 
 @contextmanager
@@ -78,7 +96,7 @@ class Tables:
     """The tables of all snapshots, each in a database file. Other threads may only call the methods that write.
 
     Args:
-        max_bytes: Size of all files in the folder, including those that are being written and what DuckDB spills.
+        max_bytes: Size of all files in the folder, with those that are being written and what DuckDB spills.
         memory_gb: Memory limit of each write.
     """
 
@@ -90,7 +108,8 @@ class Tables:
         self._connection = duckdb.connect(config={"memory_limit": f"{500 * memory_gb:.0f}MB", "threads": 1})
         self.rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
         self.headers: dict[str, Mapping[str, str]] = {}  # of the responses with rows of a snapshot
-        self._pinned: list[tuple[str, str]] = []
+        self._pinned: Counter[str] = Counter()
+        self._writing: list[duckdb.DuckDBPyConnection] = []  # in other threads, the longest one first
         # Rows of the blocks that were read last, and the number of the first of them. A name stands for the same rows.
         self._kept: OrderedDict[str, tuple[int, list[str]]] = OrderedDict()
 
@@ -124,20 +143,32 @@ class Tables:
     def write_rows(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
         """Write the rows of a query. A snapshot has `ROW`, `TIE` and the columns that they can be sorted by."""
         path = self.folder / name
+        self._writing.append(connection)
         try:
+            connection.execute(f"SET max_temp_directory_size = '{self._max_bytes:.0f}B'")
             # Small groups: each thread keeps the rows of one in memory before they are written.
-            connection.execute(f"ATTACH {literal(path)} AS new (ROW_GROUP_SIZE 20480)")
+            connection.execute(f"ATTACH {literal(str(path))} AS new (ROW_GROUP_SIZE 20480)")
             connection.execute(f"CREATE TABLE new.t AS {sql}")
             connection.execute("CHECKPOINT new")
             connection.execute("DETACH new")
         except Exception as error:
             self.remove_file(name)
             if any(reason in str(error) for reason in _NO_SPACE):
-                raise NotWritten(error) from error
+                raise DiskFull(error) from error
+            if isinstance(error, duckdb.InterruptException) or "max_temp_directory_size" in str(error):
+                raise LimitReached from error
             if "Out of Memory" in str(error):
                 detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
                 raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail) from error
             raise
+        finally:
+            self._writing.remove(connection)
+
+    def interrupt_longest_write(self) -> None:
+        """Make the longest write in other threads raise `LimitReached`: DuckDB has no limit for the size of a file."""
+        for connection in self._writing[:1]:
+            with suppress(duckdb.Error):  # it was closed meanwhile
+                connection.interrupt()
 
     def write_block(self, name: str, *, of: str, order: str, number: int) -> str:
         """Write the rows of a block, with those of a page that begins at its end."""
@@ -149,40 +180,39 @@ class Tables:
         with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as spill:
             config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": spill}
             with duckdb.connect(config=config) as connection:
-                connection.execute(f"ATTACH {literal(self.folder / of)} AS rows (READ_ONLY)")
+                connection.execute(f"ATTACH {literal(str(self.folder / of))} AS rows (READ_ONLY)")
                 self.write_rows(name, sql, connection)
         return name
 
     def add(self, name: str) -> None:
-        """Add a table that has been written, and remove others to make room for it."""
-        self._connection.execute(f'ATTACH {literal(self.folder / name)} AS "{name}" (READ_ONLY)')
+        """Add a table that has been written, unless it is too large."""
+        if not self.make_room():
+            self.remove_file(name)
+            raise LimitReached
+        self._connection.execute(f'ATTACH {literal(str(self.folder / name))} AS "{name}" (READ_ONLY)')
         ((self.rows[name],),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
-        self.make_room()
 
     @contextmanager
-    def pinned(self, key: str, part: str) -> Iterator[None]:
-        """Keep a part of the rows of a query, and the rows, in each version, during the `with` block."""
-        self._pinned.append((key, part))
+    def pinned(self, *names: str) -> Iterator[None]:
+        """Keep tables during the `with` block."""
+        self._pinned.update(names)
         try:
             yield
         finally:
-            self._pinned.remove((key, part))
+            self._pinned.subtract(names)
+            self._pinned += Counter()  # without those that are no longer pinned
 
-    def _is_pinned(self, name: str) -> bool:
-        key, _, rest = name.partition("_")
-        part = rest.partition("_")[2]  # empty for rows
-        return any(key == pinned and part in ("", of) for pinned, of in self._pinned)
-
-    def make_room(self, max_bytes: float | None = None) -> None:
-        """Remove the least recently used tables until the limit is kept, but none that is pinned."""
+    def make_room(self, max_bytes: float | None = None) -> bool:
+        """Remove the least recently used tables that are not pinned until the limit is kept; return whether it is."""
         max_bytes = self._max_bytes if max_bytes is None else max_bytes
-        for name in [each for each in self.rows if not self._is_pinned(each)]:
-            if _size(self.folder) <= max_bytes and len(self.rows) <= MAX_FILES:
-                return
+        for name in [each for each in self.rows if each not in self._pinned]:
+            if _size(self.folder) <= max_bytes and len(self.rows) < MAX_FILES:
+                return True
             del self.rows[name]
             self.headers.pop(name, None)
             self._connection.execute(f'DETACH "{name}"')
             self.remove_file(name)
+        return _size(self.folder) <= max_bytes
 
     def remove_file(self, name: str) -> None:
         for suffix in ("", ".wal"):
@@ -205,8 +235,3 @@ def _size(folder: Path) -> int:
             with suppress(FileNotFoundError):  # removed meanwhile
                 total += 512 * Path(parent, name).lstat().st_blocks
     return total
-
-
-def literal(value: object) -> str:
-    """Return a text in SQL."""
-    return "'" + str(value).replace("'", "''") + "'"

@@ -1,7 +1,6 @@
 """Local server of the API with synthetic data, for the demo and for tests over HTTP."""
 
 from later_reporting_dagster.server.http_server import running_server as running_server
-from later_reporting_dagster.server.http_server import serve as serve
 from later_reporting_dagster.server.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.server.sandbox.faults import FaultSettings as FaultSettings
 from later_reporting_dagster.server.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
@@ -13,5 +12,6 @@ from later_reporting_dagster.server.sandbox.sandbox_app import create_app as cre
 from later_reporting_dagster.server.sandbox.sandbox_app import demo_sandbox as demo_sandbox
 from later_reporting_dagster.server.sandbox.synthetic_world import BANNER as BANNER
 from later_reporting_dagster.server.sandbox.synthetic_world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
+from later_reporting_dagster.server.sandbox.synthetic_world import MAX_POSTS_PER_DAY as MAX_POSTS_PER_DAY
 from later_reporting_dagster.server.sandbox.synthetic_world import World as World
 from later_reporting_dagster.server.sandbox.synthetic_world import two_years_before as two_years_before

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection, years_later
 from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
-from later_reporting_dagster.server.responses import JsonObject, PageRequest, page_body
+from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, nulls_last
 from later_reporting_dagster.server.sandbox.synthetic_world import (
@@ -151,10 +151,9 @@ _OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
 class CampaignStore:
     """The campaigns of a world, with the performance of the posts that are served now."""
 
-    def __init__(self, world: World, posts: ServedPosts, *, refused_metrics: Collection[str] = ()) -> None:
+    def __init__(self, world: World, posts: ServedPosts) -> None:
         self._world = world
         self._posts = posts
-        self._paged_metrics = [name for name in CAMPAIGN_SORT_PROPERTIES if name not in refused_metrics]
 
     @cached_property
     def _campaigns(self) -> dict[int, JsonObject]:
@@ -164,14 +163,14 @@ class CampaignStore:
         campaigns = [_campaign(self._world, instance, number) for instance in instances for number in numbers]
         return {each["campaignId"]: each for each in sorted(campaigns, key=itemgetter("campaignId"))}
 
-    def page(self, instance_ids: Collection[str], page: PageRequest) -> JsonObject:
+    def page(self, instance_ids: Collection[str], page: PageQuery) -> JsonObject:
         """Return the body of a page of campaigns, ordered by instance and id."""
         listed = [campaign for campaign in self._campaigns.values() if campaign["instanceId"] in instance_ids]
         post_dates = self._post_dates()
         rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
         return page_body(rows, page=page, total=len(listed))
 
-    def performance_page(self, query: CampaignsQuery, page: PageRequest) -> JsonObject:
+    def performance_page(self, query: CampaignsQuery, page: PageQuery) -> JsonObject:
         """Return the body of a page of the performance of the campaigns that have a post that matches."""
         sums = _CampaignSums(self._world, query, rows=self._posts.rows(query.posts))
         order = np.arange(len(sums.campaign_ids))
@@ -180,7 +179,7 @@ class CampaignStore:
             is_ascending = query.posts.sort_direction is SortDirection.ASC
             order = np.argsort(nulls_last(values) if is_ascending else -values, kind="stable")
         shown = order[page.rows]
-        names = self._paged_metrics if query.metrics is None else query.metrics
+        names = CAMPAIGN_SORT_PROPERTIES if query.metrics is None else query.metrics
         columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
         data = []
         for index, position in enumerate(shown.tolist()):

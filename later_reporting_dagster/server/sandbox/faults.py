@@ -26,7 +26,7 @@ from later_reporting_dagster.contract.parameters import (
     ApiVersion,
 )
 from later_reporting_dagster.server.query_parameters import PostsQuery, parse_posts_query
-from later_reporting_dagster.server.responses import JsonObject, PageRequest, expired_cursor, problem_response
+from later_reporting_dagster.server.responses import JsonObject, PageQuery, expired_cursor, problem_response
 from later_reporting_dagster.server.sandbox.served_posts import PENDING, REMOVED, SERVED, ServedPosts
 
 CLOSE_BEFORE_STATUS_LINE = -1
@@ -86,7 +86,7 @@ class FaultContext:
     query_string: str
     authorization: str
 
-    def posts_query(self) -> tuple[PostsQuery, PageRequest]:
+    def posts_query(self) -> tuple[PostsQuery, PageQuery]:
         return parse_posts_query(self.query_string, self.state.api_version)
 
     def change_a_post(self, before: int, after: int) -> bool:

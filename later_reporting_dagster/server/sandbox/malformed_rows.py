@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import accumulate
 from random import Random
-from typing import Any
 
 from msgspec import UNSET, Raw
 
-Row = dict[str, Any]
+from later_reporting_dagster.server.responses import JsonObject
+
 RowKey = tuple[str, int, int]
 """A row's `instanceId`, `campaignId` and `postId`."""
 
@@ -73,7 +73,7 @@ class MalformedRows:
         self._seed = seed
         self.altered: dict[str, set[RowKey]] = {name: set() for name in self._rates}
 
-    def __call__(self, row: Row) -> Row:
+    def __call__(self, row: JsonObject) -> JsonObject:
         key: RowKey = (row["instanceId"], row["campaignId"], row["postId"])
         name = draw(self._rates, Random(f"{self._seed} {key}")) if self._rates else None
         if name is None:
@@ -94,29 +94,29 @@ class Malformation:
 
     name: str
     description: str
-    changes: Callable[[Row], Row]
+    changes: Callable[[JsonObject], JsonObject]
 
 
-def _unknown_fields(row: Row) -> Row:
+def _unknown_fields(row: JsonObject) -> JsonObject:
     profile = row["creatorProfile"] | {"followers": 2**53 + 1}
     return {"boosts": 12, "audience": {"ages": [18, None, 24.5], "größte": "Zoë"}, "creatorProfile": profile}
 
 
-def _without_nulls(row: Row) -> Row:
+def _without_nulls(row: JsonObject) -> JsonObject:
     profile = {name: value for name, value in row["creatorProfile"].items() if value is not None}
     return {name: UNSET for name, value in row.items() if value is None} | {"creatorProfile": profile}
 
 
-def _creator_name(name: object) -> Callable[[Row], Row]:
+def _creator_name(name: object) -> Callable[[JsonObject], JsonObject]:
     return lambda row: {"creatorProfile": row["creatorProfile"] | {"fullName": name}}
 
 
-def _zero_ids(row: Row) -> Row:
+def _zero_ids(row: JsonObject) -> JsonObject:
     # A separate campaign keeps the keys of two posts with the id 0 different.
     return {"creatorId": 0, "postId": 0, "campaignId": row["postId"] * 100_000 + row["campaignId"]}
 
 
-def _with_offset(row: Row) -> Row:
+def _with_offset(row: JsonObject) -> JsonObject:
     return {"postDate": datetime.fromisoformat(row["postDate"]).astimezone(_UTC_PLUS_14).isoformat()}
 
 

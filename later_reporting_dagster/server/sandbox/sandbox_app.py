@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, partial
+from functools import cache
 from http import HTTPStatus
 from random import Random
 from typing import Any, cast
@@ -20,11 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
-from later_reporting_dagster.server.app import Caller, RateLimit
-from later_reporting_dagster.server.app import create_app as create_server_app
+from later_reporting_dagster.server.app import Caller, RateLimit, api_app
 from later_reporting_dagster.server.http_server import running_server
 from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
-from later_reporting_dagster.server.responses import PageRequest, json_response, unsupported_metrics
+from later_reporting_dagster.server.responses import PageQuery, json_response, unsupported_metrics
 from later_reporting_dagster.server.sandbox.campaigns import CampaignStore
 from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
 from later_reporting_dagster.server.sandbox.faults import (
@@ -53,19 +52,14 @@ class SandboxOptions:
 
     Attributes:
         instance_scope: Instances that the credentials can access; None: all of the world.
-        latency_seconds: Delay of each admitted request.
-        refused_campaign_metrics: Metrics that the campaign performance route does not offer.
     """
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - valid in the sandbox only
     instance_scope: tuple[str, ...] | None = None
-    latency_seconds: float = 0.0
     requests_per_window: int = 120
     window_seconds: float = 60.0
-    token_lifetime_seconds: int = 43_200
     api_version: ApiVersion = PAGED
-    refused_campaign_metrics: tuple[str, ...] = ()
 
 
 def create_app(
@@ -87,43 +81,35 @@ def create_app(
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     client = Client(options.client_id, options.client_secret, scope)
     posts = posts or ServedPosts(world)
-    store = _SyntheticStore(
-        world=world,
-        options=options,
-        posts=posts,
-        campaigns=CampaignStore(world, posts, refused_metrics=options.refused_campaign_metrics),
-    )
-    return create_server_app(
-        store,
-        tokens=Tokens([client], lifetime_seconds=options.token_lifetime_seconds),
+    return api_app(
+        _SyntheticStore(world=world, posts=posts, campaigns=CampaignStore(world, posts)),
+        tokens=Tokens([client]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: api_version() if api_version else options.api_version,
         clock=clock,
-        delay=partial(asyncio.sleep, options.latency_seconds) if options.latency_seconds else None,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SyntheticStore:
     world: World
-    options: SandboxOptions
     posts: ServedPosts
     campaigns: CampaignStore
 
     async def instance_ids(self) -> Sequence[str]:
         return self.world.instance_ids
 
-    async def posts_page(self, query: PostsQuery, page: PageRequest, caller: Caller) -> Response:
+    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
             raise unsupported_metrics(names)
         return json_response(self.posts.page(query, page))
 
-    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageRequest, caller: Caller) -> Response:
+    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
         return json_response(self.campaigns.page(instance_ids or (), page))
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> Response:
-        """Return a page; a metric is supported unless it is refused: a campaign may have posts of any content type."""
-        supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*self.options.refused_campaign_metrics}
+    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response:
+        """Return a page. All metrics are supported: a campaign may have posts of any content type."""
+        supported = {metric.api_name for metric in CAMPAIGN_METRICS}
         if names := [name for name in query.metrics or () if name not in supported]:
             raise unsupported_metrics(names)
         return json_response(self.campaigns.performance_page(query, page))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.server.query_parameters import PostsQuery
-from later_reporting_dagster.server.responses import JsonObject, PageRequest, page_body
+from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World, json_times
 
@@ -62,7 +62,7 @@ class ServedPosts:
         served: IntArray = rows[self._states[rows] == SERVED]
         return served
 
-    def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
+    def page(self, query: PostsQuery, page: PageQuery) -> JsonObject:
         """Return the body of a page.
 
         A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.

@@ -19,7 +19,8 @@ import pytest
 
 from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.server.lake_store.snapshots import BLOCK_ROWS, NotWritten, Tables, private_folder
+from later_reporting_dagster.server.lake_store.rows import PostRows
+from later_reporting_dagster.server.lake_store.snapshots import BLOCK_ROWS, DiskFull, Tables, private_folder
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,
@@ -171,27 +172,6 @@ def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | No
             assert "nextCursor is invalid, has expired" in assert_problem(response, 400, "ANL_00400")
 
 
-def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root: Path) -> None:
-    # There is room for the newest snapshot only.
-    with served(root, snapshot_gb=1e-9) as api:
-
-        def evict() -> None:
-            page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
-
-        expected = fetch_rows(api, query_of(CURSOR))
-        first, second_page = page_of(get(api, query_of(CURSOR))), [*query_of(PAGED), ("pageNumber", 2)]
-        second = page_of(get(api, second_page))
-        evict()
-        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
-        evict()
-        assert page_of(get(api, second_page)) == second
-        evict()
-        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
-        response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
-        assert "expired" in assert_problem(response, 400, "ANL_00400")
-        assert "start again at page 1" in assert_problem(get(api, second_page), 409, "ANL_00409")
-
-
 def open_files(directory: Path) -> list[Path]:
     """Return the open files below a directory, also those without a name, as paths of this process."""
     found = []
@@ -226,27 +206,89 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+def size_of_query(root: Path, directory: Path) -> int:
+    """Return the size of the two files of a query."""
+    with served(root) as api:
+        page_of(get(api, query_of(PAGED)))
+        return size_of_snapshots(directory)
+
+
+@needs_proc
+def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root: Path, directory: Path) -> None:
+    # There is room for the newest snapshot only.
+    with served(root, snapshot_gb=1.2 * size_of_query(root, directory) / 1e9) as api:
+
+        def evict() -> None:
+            page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
+
+        expected = fetch_rows(api, query_of(CURSOR))
+        first, second_page = page_of(get(api, query_of(CURSOR))), [*query_of(PAGED), ("pageNumber", 2)]
+        second = page_of(get(api, second_page))
+        evict()
+        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        evict()
+        assert page_of(get(api, second_page)) == second
+        evict()
+        write_version(Lake(str(root)), PARTITIONS[0], 2, date_basis="post_date")
+        response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+        assert "expired" in assert_problem(response, 400, "ANL_00400")
+        assert "start again at page 1" in assert_problem(get(api, second_page), 409, "ANL_00409")
+
+
 @needs_proc
 def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
     root: Path, directory: Path
 ) -> None:
-    with served(root) as api:
-        page_of(get(api, query_of(PAGED)))
-        size = size_of_snapshots(directory)
+    size = size_of_query(root, directory)
     limit = 4.5 * size
     with served(root, snapshot_gb=limit / 1e9) as api:
         for number, (sort_property, direction) in enumerate(product(SortProperty, ("ASC", "DESC"))):
             sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
             page_of(get(api, query_of(PAGED, sorting=[*sorting, ("campaignIds", f"7,{number // 12}")])))
-            wait_until(lambda: size_of_snapshots(directory) <= limit)
+            assert size_of_snapshots(directory) <= limit
         assert size_of_snapshots(directory) > 2 * size > 0
         (folder,) = directory.iterdir()
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "spilled").write_bytes(b"x" * int(limit))
+        assert_problem(get(api, query_of(PAGED, sorting=OTHER_ROWS)), 503, "ANL_00503")
+        assert size_of_snapshots(directory) == 0
+        (folder / "spilled").unlink()
         page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
-        wait_until(lambda: size_of_snapshots(directory) <= size)
     assert [*directory.iterdir()] == []
     wait_until(lambda: open_files(directory) == [])
+
+
+@needs_proc
+def test_one_query_is_refused_if_it_needs_more_than_the_limit(root: Path, directory: Path) -> None:
+    limit = 0.8 * size_of_query(root, directory)  # of the rows, and those in their order
+    with served(root, snapshot_gb=limit / 1e9) as api:
+        for _ in range(2):
+            detail = assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
+            assert "query fewer days or instances, or try again later" in detail
+            assert str(directory) not in detail
+            assert 0 < size_of_snapshots(directory) < limit
+        page_of(get(api, query_of(CURSOR, sorting=[("campaignIds", "8")])))
+
+
+def test_rows_of_a_changed_lake_replace_the_older_ones_within_the_limit(root: Path, directory: Path) -> None:
+    with served(root, snapshot_gb=1.2 * size_of_query(root, directory) / 1e9) as api:
+        for version in (1, 2, 3):
+            write_versions(root, version)
+            assert versions_of(fetch_rows(api, query_of(PAGED)), date_basis="post_date") == dict.fromkeys(
+                PARTITIONS, version
+            )
+
+
+@pytest.mark.parametrize("endless", ["range(1_000_000_000_000)", "(FROM range(1_000_000_000) ORDER BY random())"])
+def test_query_is_refused_while_it_is_written(
+    endless: str, root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = f'SELECT hash(range)::VARCHAR || random() AS "row", range AS tie FROM {endless}'
+    monkeypatch.setattr(PostRows, "sql", lambda *_, **__: sql)
+    with served(root, snapshot_gb=0.02, memory_gb=0.25) as api:
+        assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
+        (folder,) = directory.iterdir()
+        assert sum(path.stat().st_size for path in folder.rglob("*")) < 20e6
 
 
 def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(directory: Path) -> None:
@@ -269,7 +311,7 @@ def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, dir
             refused = get(api, query_of(PAGED, sorting=OTHER_ROWS))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert "a temporary file cannot be written" in assert_problem(refused, 500, "ANL_00500")
+        assert str(directory) not in assert_problem(refused, 503, "ANL_00503")
         assert size_of_snapshots(directory) == 0
         page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
 
@@ -284,7 +326,7 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
         # A disk that has no room beside the two files of an earlier query.
         if len(tables.rows) >= 2:
             refused.append(name)
-            raise NotWritten("No space left on device")
+            raise DiskFull("No space left on device")
         write_rows(tables, name, sql, connection)
 
     monkeypatch.setattr(Tables, "write_rows", write_unless_full)
