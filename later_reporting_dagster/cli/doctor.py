@@ -238,7 +238,7 @@ def _check_files(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
     files = {name: lake.partitions(name) for name in RAW_NAMES if name in settings.tables}
     if lost := _days_without_files(files, settings):
-        raise ValueError(
+        raise click.ClickException(
             f"Dagster has materialized {lost} that are not in {lake.root}: see that LATER_LAKE_ROOT is the right lake,"
             " and is mounted; if files were lost, fetch these days again"
         )
@@ -247,7 +247,9 @@ def _check_files(project: Project, now: datetime) -> str:
     days, missing = settings.expected_days(now), []
     instances = known_instances(lake, configured=project.later.configured_instances())
     if not instances:
-        raise ValueError(f"no instance is known: materialize {settings.asset_key(INSTANCES_TABLE).to_user_string()}")
+        raise click.ClickException(
+            f"no instance is known: materialize {settings.asset_key(INSTANCES_TABLE).to_user_string()}"
+        )
     for name, present in files.items():
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,21 +82,12 @@ def materialize(
                 run_config={"loggers": {"console": console}, "ops": ops},
             )
     except (SQLAlchemyError, OSError) as failure:  # of Dagster's storage, such as a full disk
-        _release_frames(failure)
         reason = getattr(failure, "orig", None) or failure
         raise click.ClickException(
             f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
             f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
         ) from failure
     return _outcome(result, settings, instance=instance, fetches=project.later.fetches[earlier:])
-
-
-def _release_frames(error: BaseException) -> None:
-    """Clear the frames of an error, which keep the generator of a step, and so its fetch, alive."""
-    chained: BaseException | None = error
-    while chained is not None:
-        traceback.clear_frames(chained.__traceback__)
-        chained = chained.__context__
 
 
 class _FetchBars(rich_progress.Progress):

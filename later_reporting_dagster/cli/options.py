@@ -82,7 +82,7 @@ def check_all(*checks: Callable[[], object]) -> None:
     for check in checks:
         try:
             check()
-        except (ValueError, click.ClickException) as error:
+        except user_errors() as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
