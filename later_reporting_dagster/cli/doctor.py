@@ -247,9 +247,8 @@ def _check_files(project: Project, now: datetime) -> str:
     days, missing = settings.expected_days(now), []
     instances = known_instances(lake, configured=project.later.configured_instances())
     if not instances:
-        raise click.ClickException(
-            f"no instance is known: materialize {settings.asset_key(INSTANCES_TABLE).to_user_string()}"
-        )
+        key = settings.asset_key(INSTANCES_TABLE).to_user_string()
+        raise click.ClickException(f"no instance is known: materialize {key}")
     for name, present in files.items():
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")

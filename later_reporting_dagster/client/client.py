@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -217,39 +218,33 @@ class LaterClient:
         return result
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
-        try:
-            return await self._fetch_consistent_pages(route, max_rows=max_rows)
-        except LaterError as error:
-            error.query = route.description
-            raise
-
-    async def _fetch_consistent_pages(self, route: Route, *, max_rows: int | None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""
-        version = await self.api_version()
-        fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages
-        problem: str | None = None
-        for _ in range(MAX_FETCHES):
-            if problem is not None:
-                self._transport.on_event(PagesRefetched(problem))
-            try:
-                result = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
-                # One numbered page is a snapshot: no row can move to another page.
-                can_differ = version.uses_cursors or result.pages > 1
-                if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
-                    return result
-                again = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
-                differences = {*route.row_keys(result)} ^ {*route.row_keys(again)}
-                if not differences:
-                    return result
-                problem = f"{len(differences)} rows differ in a verification fetch"
-            except Inconsistency as error:
-                problem = str(error)
-            except QueryRejected as error:
-                raise await self._explained(error, route, version) from None
-        raise InconsistentPages(
-            f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
-            f" {route.too_volatile_advice}"
-        )
+        with _naming_query(route):
+            version = await self.api_version()
+            fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages
+            problem: str | None = None
+            for _ in range(MAX_FETCHES):
+                if problem is not None:
+                    self._transport.on_event(PagesRefetched(problem))
+                try:
+                    result = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
+                    # One numbered page is a snapshot: no row can move to another page.
+                    can_differ = version.uses_cursors or result.pages > 1
+                    if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
+                        return result
+                    again = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
+                    differences = {*route.row_keys(result)} ^ {*route.row_keys(again)}
+                    if not differences:
+                        return result
+                    problem = f"{len(differences)} rows differ in a verification fetch"
+                except Inconsistency as error:
+                    problem = str(error)
+                except QueryRejected as error:
+                    raise await self._explained(error, route, version) from None
+            raise InconsistentPages(
+                f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
+                f" {route.too_volatile_advice}"
+            )
 
     async def _explained(self, error: QueryRejected, route: Route, version: ApiVersion) -> LaterError:
         """Return what a rejection means: another API version, rejected metrics, or a wrong parameter."""
@@ -272,6 +267,16 @@ class LaterClient:
         )
         self._version = self._version or probe.api_version
         return probe
+
+
+@contextmanager
+def _naming_query(route: Route) -> Iterator[None]:
+    """Tell the errors of the client which query they are about."""
+    try:
+        yield
+    except LaterError as error:
+        error.query = route.description
+        raise
 
 
 def _parse_probe(response: Response) -> Probe:

@@ -118,7 +118,7 @@ class Transport:
         self._renewal = asyncio.Lock()
         self._http = httpx.AsyncClient(
             transport=self.http_transport,
-            timeout=None,  # noqa: S113 - `_exchange` has one deadline for the whole response, which is stricter
+            timeout=None,  # noqa: S113 - `_attempt` has one deadline for the whole response, which is stricter
             # One more than `concurrency`, for the token request, which is sent without a place in `_in_flight`.
             limits=httpx.Limits(max_connections=self.concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
@@ -186,10 +186,17 @@ class Transport:
         token = None if context.is_token_request else await self._acquire_slot_and_token()
         secrets = self._secrets(token)
         failure: TemporaryFailure | LaterError
+        headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
+        request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
         try:
-            response = await self._exchange(method, path, content=content, token=token)
-        # Not only errors of httpx: it raises those of `idna`, for example, for a redirect to an invalid host.
-        except Exception as error:  # noqa: BLE001
+            # One deadline from connecting to the end of the body.
+            async with asyncio.timeout(self.timeout_seconds), request as streamed:
+                response = Response(streamed.status_code, streamed.headers, await _read_body(streamed))
+        except TimeoutError:
+            error = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
+            failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
+        # Besides its own errors, HTTPX raises those of encodings, for example for a redirect to an invalid host.
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
         else:
             if limit := stated_rate_limit(response.headers):
@@ -208,16 +215,6 @@ class Transport:
         if isinstance(failure, LaterError):
             raise failure
         return failure
-
-    async def _exchange(self, method: str, path: str, *, content: bytes | None, token: Token | None) -> Response:
-        """Connect, send a request, and read its whole response within one deadline."""
-        headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
-        request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
-        try:
-            async with asyncio.timeout(self.timeout_seconds), request as response:
-                return Response(response.status_code, response.headers, await _read_body(response))
-        except TimeoutError:
-            raise TimeoutError(f"no complete response within {self.timeout_seconds:g} s") from None
 
     def _parse_success(
         self, response: Response, token: Token | None, context: RequestContext, parse: Callable[[Response], _Result]
