@@ -10,14 +10,11 @@ from pathlib import Path
 import click
 import dagster as dg
 
-# Not public in Dagster. `dagster dev` finds definitions by them, and tests/e2e/test_own_project.py fails without them.
-from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
-from dagster._core.workspace.load_target import get_origins_from_toml
-
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, REPORT, ComponentSettings
+from later_reporting_dagster.defs.dagster_private import get_origins_from_toml, loadable_targets_from_loaded_module
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"

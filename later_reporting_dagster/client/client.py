@@ -158,7 +158,7 @@ class LaterClient:
         return tuple((await self._fetch(INSTANCES)).items)
 
     async def accessible(self, instance_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of the instances that the API lists, after a 403, which does not name the others.
+        """Return the instances that the API lists. A 403 does not say which is forbidden.
 
         The first call lists the instances, for all calls. If that fails, the next call after the failure lists again.
         """

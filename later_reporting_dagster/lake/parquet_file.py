@@ -38,8 +38,7 @@ class FileMetadata:
     """Metadata of a file, from its Parquet footer.
 
     Attributes:
-        content_hash: the hash of the rows as they were written; of a copy of a month, without the column `date`. See
-            `content_hash_of`.
+        content_hash: Hash of the rows, without `date`. See `content_hash_of`.
         key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
     """
 

@@ -107,7 +107,7 @@ def _translated(
     error: Exception, database: LakeDatabase, table_names: Collection[str], memory_gb: float
 ) -> QueryError | LakeUnavailable:
     """Translate a DuckDB or Arrow error. The result names the file at fault, if there is one."""
-    message = _one_line(error)
+    message = _first_line(error)
     if message.startswith("Out of Memory Error") or isinstance(error, MemoryError):
         return out_of_memory(memory_gb)
     if message.startswith("Catalog Error"):
@@ -129,7 +129,7 @@ def out_of_memory(memory_gb: float) -> QueryError:
     )
 
 
-def _one_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     _, traceback, raised = str(error).rpartition("Traceback (most recent call last):\n")
     if traceback:  # raised by the lake's filesystem: the error is the first line that is not indented
         return next(line for line in raised.splitlines() if line.strip() and not line.startswith(" "))

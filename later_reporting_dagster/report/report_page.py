@@ -13,11 +13,11 @@ from datetime import date
 from decimal import Decimal
 from html import escape
 from importlib.resources import files
-from itertools import groupby
 from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
+from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.rollup_columns import WINDOWS
@@ -61,7 +61,7 @@ def _read(name: str) -> str:
 def page_data(data: ReportData) -> dict[str, Any]:
     """Return the data of the page's script, as JSON values.
 
-    A table is a dict of columns of equal length. Instances and campaigns are given by their place in the lists of the
+    A table is a dict of columns of equal length. Instances and campaigns are given by their index in the lists of the
     page, a day by its age: the number of days before `as_of`.
     """
     figures = data.tables["figures"]
@@ -70,10 +70,12 @@ def page_data(data: ReportData) -> dict[str, Any]:
     for row in named:
         if row["campaign_id"] is not None:
             known = campaigns.setdefault((row["instance_id"], row["campaign_id"]), {})
-            known |= {name: text for name in ("campaign_name", "campaign_status") if (text := _one_line(row[name]))}
-    places: dict[str, dict[Any, int]] = {
-        "instance_id": {instance_id: place for place, instance_id in enumerate(data.instances)},
-        "campaign_id": {campaign: place for place, campaign in enumerate(sorted(campaigns))},
+            known |= {
+                name: text for name in ("campaign_name", "campaign_status") if (text := _single_spaced(row[name]))
+            }
+    index: dict[str, dict[Any, int]] = {
+        "instance_id": {instance_id: position for position, instance_id in enumerate(data.instances)},
+        "campaign_id": {campaign: position for position, campaign in enumerate(sorted(campaigns))},
     }
     return {
         "as_of": data.as_of.isoformat(),
@@ -85,37 +87,37 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),
         "campaigns": [
-            [places["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
+            [index["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
             for (instance_id, campaign_id), known in sorted(campaigns.items())
         ],
-        **{name: _columns(rows, places, data.as_of) for name, rows in data.tables.items()},
+        **{name: _columns(rows, index, data.as_of) for name, rows in data.tables.items()},
         "missing": [
-            {"table": table, "instance": places["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
+            {"table": table, "instance": index["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
             for table, by_instance in data.missing.items()
             for instance_id, days in sorted(by_instance.items(), key=repr)
         ],
         "quarantined": [
             {
-                "table": each.table,
-                "age": None if each.day is None else (data.as_of - each.day).days,
-                "instance": each.instance_id,
-                "reason": each.reason,
-                "rows": each.rows,
+                "table": quarantined.table,
+                "age": None if quarantined.day is None else (data.as_of - quarantined.day).days,
+                "instance": quarantined.instance_id,
+                "reason": quarantined.reason,
+                "rows": quarantined.rows,
             }
-            for each in data.quarantined
+            for quarantined in data.quarantined
         ],
         "charts": charts(),
     }
 
 
-def _columns(rows: Any, places: Mapping[str, Mapping[Any, int]], as_of: date) -> dict[str, list[Any]]:
-    """Return a table as columns, with places instead of ids, ages instead of days, and only web links."""
+def _columns(rows: Any, index: Mapping[str, Mapping[Any, int]], as_of: date) -> dict[str, list[Any]]:
+    """Return a table as columns, with indexes instead of ids, ages instead of days, and only web links."""
     columns = rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names]).to_pydict()
     instances = columns["instance_id"]
     if "campaign_id" in columns:
         pairs = zip(instances, columns.pop("campaign_id"), strict=True)
-        columns["campaign"] = [places["campaign_id"].get(pair) for pair in pairs]
-    columns["instance"] = [places["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
+        columns["campaign"] = [index["campaign_id"].get(pair) for pair in pairs]
+    columns["instance"] = [index["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
     if "date" in columns:
         columns["age"] = [(as_of - day).days for day in columns.pop("date")]
     if "link" in columns:
@@ -123,7 +125,7 @@ def _columns(rows: Any, places: Mapping[str, Mapping[Any, int]], as_of: date) ->
     return {name: [_number(value) for value in values] for name, values in columns.items()}
 
 
-def _one_line(text: str | None) -> str | None:
+def _single_spaced(text: str | None) -> str | None:
     """Return text with its line breaks and runs of spaces as single spaces; None if nothing else remains."""
     return " ".join((text or "").split()) or None
 
@@ -162,10 +164,7 @@ def json_for_html(value: Any) -> str:
 
 def _ranges(days: Iterable[date], as_of: date) -> list[tuple[int, int]]:
     """Return days as ranges of ages, newest first: (age of the newest day, age of the oldest day)."""
-    ages = sorted((as_of - day).days for day in days)
-    # Within a run of consecutive ages, age minus position is constant.
-    runs = [[age for _, age in run] for _, run in groupby(enumerate(ages), key=lambda each: each[1] - each[0])]
-    return [(run[0], run[-1]) for run in runs]
+    return [((as_of - last).days, (as_of - first).days) for first, last in reversed(contiguous_ranges(days))]
 
 
 def _safe_in_html(code: str) -> str:

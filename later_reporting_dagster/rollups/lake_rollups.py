@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
@@ -25,7 +24,6 @@ from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_da
 
 # The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.
 SOURCE_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
-CAMPAIGN_PERFORMANCE = SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE]
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60

@@ -9,6 +9,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     POST_COLUMNS,
     POST_METRICS_DAILY,
@@ -16,7 +17,7 @@ from later_reporting_dagster.lake.tables import (
     Table,
 )
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def reconcile_campaigns(
     """Compare the days that both tables have, from the first to the last of `days`. Skip files that cannot be read."""
     campaigns = read_campaigns(lake)
     first, last = days or (date.min, date.max)
-    campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE.name) if first <= each.day <= last]
+    campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE) if first <= each.day <= last]
     compared = {partition.day for partition in campaign_days}
     posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in compared]
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
@@ -72,7 +73,7 @@ def reconcile_campaigns(
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
             return _reconcile(database.connection, unreadable_files=skipped)
 
-        return database.read([(CAMPAIGN_PERFORMANCE, campaign_days), (_POSTS, posts)], reconcile)
+        return database.read([(SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE], campaign_days), (_POSTS, posts)], reconcile)
 
 
 def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:

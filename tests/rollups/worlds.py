@@ -25,7 +25,8 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
-from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     PERIOD_TABLES,
@@ -70,7 +71,7 @@ def open_world(
                 database.connection.execute(f"SET threads = {threads}")
             tables = [
                 *(Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()),
-                CAMPAIGN_PERFORMANCE,
+                CAMPAIGN_PERFORMANCE.table,
             ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             database.connection.register(CAMPAIGNS_TABLE, read_campaigns(lake).rows)
@@ -82,7 +83,7 @@ def write_campaigns(lake: Lake, world: World, *, rng: random.Random | None) -> N
     if world.campaigns:
         schema = schema_of(CAMPAIGN_COLUMNS)
         lake.write_table(CAMPAIGNS_TABLE, pa.Table.from_pylist(shuffled(world.campaigns, rng), schema))
-    schema = schema_of(CAMPAIGN_PERFORMANCE.columns)
+    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
     written = {
         Partition(day): pa.Table.from_pylist(shuffled(rows, rng), schema) for day, rows in world.performance.items()
     }
@@ -326,7 +327,7 @@ class _WorldBuilder:
                 values[f"{side}{unit_cost}"] = round(cost * per / units, 2)
 
 
-CAMPAIGN_PERFORMANCE_COLUMNS = tuple(column.name for column in CAMPAIGN_PERFORMANCE.columns)
+CAMPAIGN_PERFORMANCE_COLUMNS = tuple(column.name for column in CAMPAIGN_PERFORMANCE.table.columns)
 
 
 def campaign(**fields: Any) -> Row:

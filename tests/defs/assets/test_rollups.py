@@ -15,7 +15,8 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.checks.rollups import windows_checks
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -179,7 +180,7 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
     materializations = filled.logged(result)
     assert materializations.keys() == {(name, None) for name in WINDOWS}
     files = filled.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)
-    schema = schema_of(CAMPAIGN_PERFORMANCE.columns)
+    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
     world = replace(
         reference_world(truth),
         campaigns=read_campaigns(filled.lake).rows.to_pylist(),

@@ -1,0 +1,164 @@
+"""An interrupt ends a fetch with its run: its client is closed, nothing is written later, its days are logged once."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from later_reporting_dagster.client import LaterClient
+from later_reporting_dagster.defs.assets import fetched_days
+from later_reporting_dagster.defs.event_loop import iterate, wait_for
+from later_reporting_dagster.ingest import partition_writer
+from tests.conftest import INSTANCE_IDS, Service, files
+from tests.defs.conftest import DAYS, Project
+from tests.services import WAIT_SECONDS
+
+RAW = "post_metrics_daily"
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[LaterClient]:
+    """The clients that have been opened."""
+    opened, enter = list[LaterClient](), LaterClient.__aenter__
+
+    async def record(self: LaterClient) -> LaterClient:
+        opened.append(self)
+        return await enter(self)
+
+    monkeypatch.setattr(LaterClient, "__aenter__", record)
+    return opened
+
+
+def stalled(service: Service, day: object) -> threading.Event:
+    """Let the responses of a day wait; return what is set once one does."""
+    reached = threading.Event()
+
+    def wait(request: Request) -> Response | None:
+        if f"startDate={day}" in str(request.url):
+            reached.set()
+            time.sleep(3)
+        return None
+
+    service.override = wait
+    return reached
+
+
+def interrupt_when(reached: Callable[[], bool]) -> threading.Thread:
+    """Send SIGINT to this process once something is true."""
+
+    def send() -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not reached() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def assert_ended(
+    project: Project, clients: list[LaterClient], run: dg.ExecuteInProcessResult, threads: set[int]
+) -> None:
+    written = files(project.root)
+    assert not run.success
+    assert [client._transport._http.is_closed for client in clients] == [True]
+    for day in project.materializations(run):  # fails if one is logged twice
+        assert len(project.lake.partitions(RAW, days=[date.fromisoformat(day)])) == len(INSTANCE_IDS)
+    time.sleep(0.5)  # in which nothing may happen
+    assert {thread.native_id for thread in threading.enumerate() if thread.name.startswith("AnyIO")} <= threads
+    assert files(project.root) == written
+
+
+def test_interrupt_while_a_response_is_awaited(
+    project: Project,
+    service: Service,
+    clients: list[LaterClient],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = {thread.native_id or 0 for thread in threading.enumerate()}
+    reached = stalled(service, DAYS[1])
+    logged, materialization = threading.Event(), fetched_days._materialization
+
+    def record(*arguments: Any, **options: Any) -> Any:
+        logged.set()
+        return materialization(*arguments, **options)
+
+    monkeypatch.setattr(fetched_days, "_materialization", record)
+    sender = interrupt_when(lambda: reached.is_set() and logged.is_set())
+    run = project.fetch(RAW)
+    sender.join()
+    assert_ended(project, clients, run, threads)
+    assert str(DAYS[1]) not in project.materializations(run)
+    assert project.materializations(run)
+    assert "Task was destroyed" not in caplog.text
+
+
+def test_interrupt_while_a_worker_computes(
+    project: Project, clients: list[LaterClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = {thread.native_id or 0 for thread in threading.enumerate()}
+    write, begun = partition_writer.PartitionWriter._write_batch, threading.Event()
+
+    def slow_write(self: Any, *arguments: Any) -> Any:
+        begun.set()
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            sum(range(1000))
+        return write(self, *arguments)
+
+    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", slow_write)
+    sender = interrupt_when(begun.is_set)
+    run = project.fetch(RAW)
+    sender.join()
+    assert_ended(project, clients, run, threads)
+
+
+# Of Dagster, which cannot close a loop of its own then.
+@pytest.mark.filterwarnings("ignore:coroutine 'BaseEventLoop.shutdown_asyncgens':RuntimeWarning")
+def test_fetch_works_in_a_running_event_loop(project: Project) -> None:
+    """As in a notebook."""
+
+    async def run() -> dg.ExecuteInProcessResult:
+        return project.run(RAW, tags={"dagster/partition": str(DAYS[0])})
+
+    assert asyncio.run(run()).success
+
+
+def test_steps_in_one_process_have_loops_of_their_own() -> None:
+    async def numbers(count: int) -> Any:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield number
+
+    first, second = iterate(numbers(3)), iterate(numbers(2))
+    assert [next(first), next(second), next(first), next(second)] == [0, 0, 1, 1]
+    assert [*first, *second] == [2]
+    assert wait_for(lambda: asyncio.sleep(0, "result")) == "result"
+
+
+def test_closing_the_iterator_closes_the_generator() -> None:
+    ended = threading.Event()
+
+    async def endless() -> Any:
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(0)
+            ended.set()
+
+    items = iterate(endless())
+    assert next(items) == 1
+    assert isinstance(items, Generator)
+    items.close()
+    assert ended.is_set()
