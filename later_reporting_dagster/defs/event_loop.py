@@ -5,7 +5,7 @@ already running, as in a notebook. Leaving the portal, as an interrupt does, can
 them and for their threads, and closes generators. Dagster's own asynchronous assets do neither.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from anyio.from_thread import start_blocking_portal
@@ -14,7 +14,7 @@ _Item = TypeVar("_Item")
 _END = object()
 
 
-def iterate(items: AsyncGenerator[_Item]) -> Iterator[_Item]:
+def iterate(items: AsyncGenerator[_Item]) -> Generator[_Item]:
     """Yield what an async generator yields."""
 
     async def following() -> Any:

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import dagster as dg
 from dagster.components.resolved.errors import ResolutionException
@@ -52,6 +52,8 @@ _SECRET_OPTION = re.compile(
 )
 # What gcsfs accepts as `token` besides a key.
 _TOKEN_WORDS = ("anon", "browser", "cache", "cloud", "google_default")
+_Item = TypeVar("_Item")
+
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 # A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
 # a post that replaces another between two pages (docs/reliability.md).
@@ -148,6 +150,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     # What has been fetched with this resource so far. Whoever runs assets in its own process can follow it.
     _fetches: list[Progress] = PrivateAttr(default_factory=list)
+    _until_end_of_run: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     @property
     def fetches(self) -> list[Progress]:
@@ -211,7 +214,21 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     @cached_property
     def _definition(self) -> dg.ResourceDefinition:
-        return dg.ResourceDefinition(lambda _context: self.resolved(), config_schema={}, description=self.__doc__)
+        def use(_context: dg.InitResourceContext) -> Iterator[LaterReportingResource]:
+            resource = self.resolved()
+            with resource._until_end_of_run:  # noqa: SLF001 - of the same class
+                yield resource
+
+        return dg.ResourceDefinition(use, config_schema={}, description=self.__doc__)
+
+    def until_end_of_run(self, items: Generator[_Item]) -> Generator[_Item]:
+        """Return a generator that is closed when the run ends, at the latest.
+
+        An interrupt that arrives while Dagster writes an event is raised outside of the asset: it leaves the generators
+        of the asset suspended.
+        """
+        self._until_end_of_run.callback(items.close)
+        return items
 
     def get_resource_definition(self) -> dg.ResourceDefinition:  # type: ignore[override]
         """Return the definition that Dagster uses: without config, so the values are in no snapshot of a job."""

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from later_reporting_dagster.client import LaterClient
-from later_reporting_dagster.defs.assets import fetched_days
 from later_reporting_dagster.defs.event_loop import iterate, wait_for
 from later_reporting_dagster.ingest import partition_writer
 from tests.conftest import INSTANCE_IDS, Service, files
@@ -87,13 +86,14 @@ def test_interrupt_while_a_response_is_awaited(
 ) -> None:
     threads = {thread.native_id or 0 for thread in threading.enumerate()}
     reached = stalled(service, DAYS[1])
-    logged, materialization = threading.Event(), fetched_days._materialization
+    logged, handle = threading.Event(), dg.DagsterInstance.handle_new_event
 
-    def record(*arguments: Any, **options: Any) -> Any:
-        logged.set()
-        return materialization(*arguments, **options)
+    def record(self: dg.DagsterInstance, event: Any, **options: Any) -> None:
+        handle(self, event, **options)
+        if event.dagster_event and event.dagster_event.is_step_materialization:
+            logged.set()
 
-    monkeypatch.setattr(fetched_days, "_materialization", record)
+    monkeypatch.setattr(dg.DagsterInstance, "handle_new_event", record)
     sender = interrupt_when(lambda: reached.is_set() and logged.is_set())
     run = project.fetch(RAW)
     sender.join()
@@ -121,6 +121,25 @@ def test_interrupt_while_a_worker_computes(
     run = project.fetch(RAW)
     sender.join()
     assert_ended(project, clients, run, threads)
+
+
+def test_interrupt_while_dagster_writes_an_event(
+    project: Project, service: Service, clients: list[LaterClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster raises it after the write, outside of the asset, whose generators stay suspended."""
+    threads = {thread.native_id or 0 for thread in threading.enumerate()}
+    stalled(service, DAYS[1])
+    handle = dg.DagsterInstance.handle_new_event
+
+    def interrupted(self: dg.DagsterInstance, event: Any, **options: Any) -> None:
+        if event.dagster_event and event.dagster_event.is_step_materialization:
+            signal.raise_signal(signal.SIGINT)
+        handle(self, event, **options)
+
+    monkeypatch.setattr(dg.DagsterInstance, "handle_new_event", interrupted)
+    run = project.fetch(RAW)
+    assert_ended(project, clients, run, threads)
+    assert len(project.materializations(run)) == 1
 
 
 # Of Dagster, which cannot close a loop of its own then.
@@ -159,6 +178,5 @@ def test_closing_the_iterator_closes_the_generator() -> None:
 
     items = iterate(endless())
     assert next(items) == 1
-    assert isinstance(items, Generator)
     items.close()
     assert ended.is_set()

@@ -79,7 +79,7 @@ def fetched(
     materialized = files_changed = 0
     logged: Mapping[str | None, Any] | None = None
     try:
-        for day in iterate(days):
+        for day in later.until_end_of_run(iterate(days)):
             outcome.expected = day.expected
             outcome.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
             if not day.written:
