@@ -273,7 +273,8 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
         try:
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             lake, configured = later.lake(), later.configured_instances()
-            instances = configured or listed
+            retired = lake.retired.ids()
+            instances = [name for name in configured or listed if name not in retired]
             rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
             written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
@@ -312,7 +313,7 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
             version = context.repository_def.asset_graph.get(key).code_version
             tags = version_tags(written.content_hash, code_version=version)
             events.append(dg.AssetMaterialization(key, metadata=result.metadata, tags=tags))
-            events.append(to_evaluation(evaluate_listing(rows, configured=configured), key))
+            events.append(to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key))
         return dg.SensorResult(
             run_requests=[_missing_files_request(component, requested, with_campaigns=is_new)] if requested else [],
             cursor=msgspec.json.encode(after).decode(),

@@ -80,7 +80,7 @@ def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
     for listed in (["north", "south", "gone"], ["north", "south", "new"]):
         files: Any = {"posts_published": lake.partitions("posts_published"), "post_metrics_daily": []}
         rows = instances_table(
-            listed, configured=(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
+            listed, configured=(), retired=set(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
         )
         lake.write_table("instances", rows)
     with served(tmp_path) as api:
