@@ -2,10 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from typing import Any
 
 import anyio
+import anyio.to_thread
+import pyarrow as pa
+import pyarrow.compute as pc
 from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
@@ -18,12 +23,14 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.contract.rows import CampaignPerformance
+from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.ingest import FailureTracker
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, open_writer
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
-from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -51,6 +58,8 @@ async def ingest_campaign_performance(
 ) -> None:
     """Fetch and write days of `campaign_performance_daily`, and send each exactly once, with one query per day.
 
+    A file is replaced whole, but keeps the stored rows of campaigns that only other instances have.
+
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
@@ -73,7 +82,12 @@ async def ingest_campaign_performance(
                 fetch.failures.record_failure([str(day)], error)
                 await writer.fail([Partition(day)], error)
                 return
-            await writer.write(query, result, [Partition(day)])
+            try:
+                kept = await anyio.to_thread.run_sync(campaigns_of_other_instances, lake, day, query, result)
+            except LakeUnavailable as error:
+                await writer.fail([Partition(day)], error)
+                return
+            await writer.write(query, replace(result, items=[*result.items, *kept]), [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
@@ -82,6 +96,31 @@ async def ingest_campaign_performance(
     async with anyio.create_task_group() as tasks:
         for day in in_order[1:]:
             tasks.start_soon(process, day)
+
+
+def campaigns_of_other_instances(
+    lake: Lake, day: date, query: PerformanceQuery, result: ListResult
+) -> list[CampaignPerformance]:
+    """Return the stored performance of campaigns that the query leaves out, because only other instances have them.
+
+    Else the days that are fetched again would lose them as soon as fewer instances are wanted.
+    """
+    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) if query.instance_ids else None
+    if campaigns is None:
+        return []
+    is_wanted = pc.is_in(campaigns["instance_id"], pa.array(query.instance_ids, pa.string()))
+    left_out = {*campaigns["campaign_id"].to_pylist()}
+    left_out -= {*campaigns.filter(is_wanted)["campaign_id"].to_pylist(), *(item.campaign_id for item in result.items)}
+    schema = schema_of(campaign_performance_columns(query.metrics))
+    rows: list[dict[str, Any]] = []
+    with suppress(FileDamaged):
+        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(day), schema=schema) if left_out else None
+        rows = [] if stored is None else stored.to_pylist()
+    return [
+        CampaignPerformance(campaign_id=row.pop("campaign_id"), extra=row.pop("extra"), metrics=row)
+        for row in rows
+        if row["campaign_id"] in left_out
+    ]
 
 
 @dataclass(eq=False, slots=True)
