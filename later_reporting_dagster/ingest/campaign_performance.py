@@ -5,12 +5,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any
 
 import anyio
 import anyio.to_thread
-import pyarrow as pa
-import pyarrow.compute as pc
 from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
@@ -83,8 +80,8 @@ async def ingest_campaign_performance(
                 await writer.fail([Partition(day)], error)
                 return
             try:
-                kept = await anyio.to_thread.run_sync(campaigns_of_other_instances, lake, day, query, result)
-            except LakeUnavailable as error:
+                kept = await fetch.stored_campaigns_of_other_instances(lake, query, result)
+            except (LakeUnavailable, LaterError) as error:
                 await writer.fail([Partition(day)], error)
                 return
             await writer.write(query, replace(result, items=[*result.items, *kept]), [Partition(day)])
@@ -98,29 +95,22 @@ async def ingest_campaign_performance(
             tasks.start_soon(process, day)
 
 
-def campaigns_of_other_instances(
-    lake: Lake, day: date, query: PerformanceQuery, result: ListResult
-) -> list[CampaignPerformance]:
-    """Return the stored performance of campaigns that the query leaves out, because only other instances have them.
-
-    Else the days that are fetched again would lose them as soon as fewer instances are wanted.
-    """
-    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) if query.instance_ids else None
-    if campaigns is None:
-        return []
-    is_wanted = pc.is_in(campaigns["instance_id"], pa.array(query.instance_ids, pa.string()))
-    left_out = {*campaigns["campaign_id"].to_pylist()}
-    left_out -= {*campaigns.filter(is_wanted)["campaign_id"].to_pylist(), *(item.campaign_id for item in result.items)}
-    schema = schema_of(campaign_performance_columns(query.metrics))
-    rows: list[dict[str, Any]] = []
+def _stored_campaigns(
+    lake: Lake, query: PerformanceQuery
+) -> tuple[dict[int, CampaignPerformance], dict[int, set[str]]]:
+    """Return the stored performance of a day, and the instances of each known campaign; both by campaign."""
+    performance: dict[int, CampaignPerformance] = {}
     with suppress(FileDamaged):
-        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(day), schema=schema) if left_out else None
-        rows = [] if stored is None else stored.to_pylist()
-    return [
-        CampaignPerformance(campaign_id=row.pop("campaign_id"), extra=row.pop("extra"), metrics=row)
-        for row in rows
-        if row["campaign_id"] in left_out
-    ]
+        schema = schema_of(campaign_performance_columns(query.metrics))
+        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(query.start_date), schema=schema)
+        for row in [] if stored is None else stored.to_pylist():
+            campaign_id, extra = row.pop("campaign_id"), row.pop("extra")
+            performance[campaign_id] = CampaignPerformance(campaign_id=campaign_id, metrics=row, extra=extra)
+    instances: dict[int, set[str]] = {}
+    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) if performance else None
+    for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
+        instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+    return performance, instances
 
 
 @dataclass(eq=False, slots=True)
@@ -154,6 +144,25 @@ class _CampaignFetch:
             self.failures.record_success()
             return query, result
         return await self.day(day)
+
+    async def stored_campaigns_of_other_instances(
+        self, lake: Lake, query: PerformanceQuery, result: ListResult
+    ) -> list[CampaignPerformance]:
+        """Return what is stored of campaigns that are not in the response because of their instances.
+
+        These are not wanted, or the API no longer lists them. Only `retire` takes an instance out of the rollups.
+        """
+        stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, lake, query)
+        present = {item.campaign_id for item in result.items}
+        absent = {
+            campaign_id: names for campaign_id, names in instances.items() if campaign_id in stored.keys() - present
+        }
+        others = {name for names in absent.values() for name in names} - {*query.instance_ids}
+        if not query.instance_ids:
+            # An instance with other campaigns in the response is listed: these campaigns were deleted.
+            others -= {name for campaign_id in present for name in instances.get(campaign_id, ())}
+            others -= {*await self.client.accessible(tuple(sorted(others)))}
+        return [stored[campaign_id] for campaign_id, names in absent.items() if names <= others]
 
     async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
         async def request(metrics: tuple[Metric, ...]) -> object:
