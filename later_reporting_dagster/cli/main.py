@@ -69,8 +69,8 @@ main.add_command(serve)
 def instances() -> None:
     """List instances with their newest and missing days.
 
-    Also shows when the API first and last listed each instance. Fetches the list of
-    instances from the API, and writes nothing.
+    Also shows when the API first and last listed each instance, and which are retired.
+    Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
     from later_reporting_dagster.quality.instances import current_instances
@@ -83,6 +83,35 @@ def instances() -> None:
     days = settings.expected_days(now)
     rows, _ = current_instances(later.lake(), listed, configured=configured, days=days, today=now.date())
     click.echo(to_table(rows, width=_terminal_width()), nl=False)
+
+
+@main.command()
+@click.argument("instance", metavar="ID")
+@click.option("--undo", is_flag=True, help="Take a retired instance in again.")
+def retire(*, instance: str, undo: bool) -> None:
+    """Leave an instance out of rollups, the report and `serve`.
+
+    For an instance that is gone for good, or that has another id now. Its files stay,
+    and its missing days are no longer fetched. Until then, it stays in all numbers,
+    even if the API no longer lists it. The daemon updates rollups by itself, unless
+    automation is off.
+    """
+    from later_reporting_dagster.quality.instances import instances_with_files, stored_instances
+
+    lake = current_project().later.lake()
+    retired, stored = lake.retired.ids(), stored_instances(lake)
+    known = instances_with_files(lake).union([] if stored is None else stored["instance_id"].to_pylist())
+    candidates = retired if undo else known - retired
+    if instance not in candidates:
+        state = "not retired" if undo else "already retired" if instance in retired else "not in this lake"
+        others = ", ".join(map(one_line, sorted(candidates))) or "none"
+        raise click.UsageError(f"{one_line(instance)} is {state}; {'retired are' if undo else 'there are'}: {others}")
+    if undo:
+        lake.retired.remove(instance)
+    else:
+        lake.retired.add(instance)
+    click.echo(f"{one_line(instance)} is {'no longer ' * undo}retired.")
+    click.echo(f"Next: {_command_line('refresh')}")
 
 
 @main.command()

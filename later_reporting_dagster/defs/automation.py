@@ -12,6 +12,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
+from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -103,8 +104,8 @@ def _update_tag(key: dg.AssetKey) -> str:
 def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *, with_sensor: bool) -> dict[str, Any]:
     """Return the jobs, schedules and sensors of a component with these assets.
 
-    The sensor of the conditions evaluates these assets and their checks only. It runs by default, because it needs no
-    network, and rollups would not be updated without it.
+    The sensor of the conditions evaluates these assets only. Like the schedule of the checks, it runs by default,
+    because it needs no network, and rollups would not be updated without it.
     """
     keys = [spec.key for spec in specs]
     automated = [spec.key for spec in specs if spec.automation_condition]
@@ -114,21 +115,19 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         executor_def=dg.in_process_executor,
         description="Evaluates all asset checks over the whole lake.",
     )
+    schedules = [*_daily_checks_schedule(component, checks_job)]
     sensors: list[dg.SensorDefinition] = []
     if with_sensor:
         sensor = dg.AutomationConditionSensorDefinition(
             f"{component.name}_automation",
-            target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
-            default_status=dg.DefaultSensorStatus.RUNNING,
+            target=dg.AssetSelection.assets(*keys),
+            default_status=component.sensor_status(runs_by_default=True),
             minimum_interval_seconds=30,
-            description=(
-                "Updates rollups, instances, coverage and the report when their upstream changes, and runs daily"
-                " checks: missing files, instances that are no longer listed, and settled posts."
-            ),
+            description="Updates rollups, instances, coverage and the report when their upstream changes.",
         )
         sensors += [sensor, _code_versions_sensor(component, automated)]
     if not component.fetched_tables:
-        return {"jobs": [checks_job], "schedules": [], "sensors": sensors}
+        return {"jobs": [checks_job], "schedules": schedules, "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
     posts_job: Any = dg.define_asset_job(
         posts_job_name(component),
@@ -142,6 +141,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         job=compaction_job,
         cron_schedule="0 4 * * 0",  # not monthly, because a backfill can change a closed month at any time
         execution_timezone="UTC",
+        default_status=component.schedule_status(runs_by_default=False),
         description="Compacts the months that were closed or restated since the last run.",
     )
     # It fetches missing files, also without the asset `instances`.
@@ -149,7 +149,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         sensors.insert(0, _instances_sensor(component, posts_job))
     return {
         "jobs": [posts_job, checks_job, compaction_job],
-        "schedules": [build_daily_schedule(component, posts_job), compaction_schedule],
+        "schedules": [build_daily_schedule(component, posts_job), compaction_schedule, *schedules],
         "sensors": sensors,
     }
 
@@ -166,6 +166,7 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         job=posts_job,
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
+        default_status=component.schedule_status(runs_by_default=False),
         description=(
             f"Fetches the last {component.restate_days} days of all instances in one run. Files are only written, and"
             " rollups only updated, if posts have changed."
@@ -179,6 +180,34 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         return dg.RunRequest(tags=range_tags(days[0], days[-1]))
 
     return posts_daily
+
+
+def _daily_checks_schedule(component: ComponentBase, checks_job: Any) -> Iterator[dg.ScheduleDefinition]:
+    """Yield the schedule of the daily checks, if there are any: one run a day, over the whole lake."""
+    daily = [
+        dg.AssetCheckKey(component.asset_key(name), check.name)
+        for step in check_steps(component)
+        for name, checks in step.checks.items()
+        for check in checks
+        if check.is_daily
+    ]
+
+    @dg.schedule(
+        name=f"{component.name}_checks_daily",
+        job=checks_job,
+        cron_schedule=component.due_cron,
+        execution_timezone="UTC",
+        default_status=component.schedule_status(runs_by_default=True),
+        description=(
+            "Evaluates the checks whose result changes without a run of their asset: missing files, instances that are"
+            " no longer listed, rollups that differ from their raw rows, and others."
+        ),
+    )
+    def checks_daily() -> dg.RunRequest:
+        return dg.RunRequest(asset_check_keys=daily)
+
+    if daily:
+        yield checks_daily
 
 
 def _compaction_job(component: ComponentBase) -> dg.JobDefinition:
@@ -218,7 +247,7 @@ def _code_versions_sensor(component: ComponentBase, keys: Sequence[dg.AssetKey])
         name=f"{component.name}_code_versions",
         # Not a target, which would be a job: assets of one job have the same partitions.
         asset_selection=dg.AssetSelection.assets(*keys),
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=component.sensor_status(runs_by_default=True),
         minimum_interval_seconds=3600,
         description="After an upgrade, materializes again what another version of this package has rolled up.",
     )
@@ -260,6 +289,7 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
         name=f"{component.name}_instances",
         job=posts_job,
         minimum_interval_seconds=3600,
+        default_status=component.sensor_status(runs_by_default=False),
         required_resource_keys={component.resource_key},
         description=(
             f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
@@ -273,7 +303,8 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
         try:
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             lake, configured = later.lake(), later.configured_instances()
-            instances = configured or listed
+            retired = lake.retired.ids()
+            instances = [name for name in configured or listed if name not in retired]
             rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
             written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
@@ -312,7 +343,7 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
             version = context.repository_def.asset_graph.get(key).code_version
             tags = version_tags(written.content_hash, code_version=version)
             events.append(dg.AssetMaterialization(key, metadata=result.metadata, tags=tags))
-            events.append(to_evaluation(evaluate_listing(rows, configured=configured), key))
+            events.append(to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key))
         return dg.SensorResult(
             run_requests=[_missing_files_request(component, requested, with_campaigns=is_new)] if requested else [],
             cursor=msgspec.json.encode(after).decode(),

@@ -106,6 +106,12 @@ class ComponentSettings(dg.Model):
         description="Metrics of campaigns to request, by API or column name; `all` for every known metric. Default:"
         " spend, return and links.",
     )
+    automation: str = Field(
+        default="",
+        pattern=r"^(running|stopped)?$",
+        description="Initial state of all schedules and sensors: running or stopped. Default: those that need no"
+        " network run, and the others are stopped.",
+    )
     rollup_partitions_per_run: int | None = Field(
         default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
     )
@@ -130,6 +136,14 @@ class ComponentSettings(dg.Model):
     def due_cron(self) -> str:
         """The schedule of what is evaluated when a day is due."""
         return f"0 {self.due_hour_utc} * * *"
+
+    def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:
+        """Return the initial state of a schedule. Later, its state is what was last set in the UI."""
+        return dg.DefaultScheduleStatus(self.automation.upper() or ("RUNNING" if runs_by_default else "STOPPED"))
+
+    def sensor_status(self, *, runs_by_default: bool) -> dg.DefaultSensorStatus:
+        """Return the initial state of a sensor, as `schedule_status` does that of a schedule."""
+        return dg.DefaultSensorStatus(self.schedule_status(runs_by_default=runs_by_default).value)
 
     # Cached, because Dagster computes a thousand ticks of the schedule to check a policy.
     @cached_property

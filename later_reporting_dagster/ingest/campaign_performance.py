@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 import anyio
+import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
@@ -18,12 +20,14 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.contract.rows import CampaignPerformance
+from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.ingest import FailureTracker
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, open_writer
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
-from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -51,6 +55,8 @@ async def ingest_campaign_performance(
 ) -> None:
     """Fetch and write days of `campaign_performance_daily`, and send each exactly once, with one query per day.
 
+    A file is replaced whole, but keeps the stored rows of campaigns that only other instances have.
+
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
@@ -73,7 +79,12 @@ async def ingest_campaign_performance(
                 fetch.failures.record_failure([str(day)], error)
                 await writer.fail([Partition(day)], error)
                 return
-            await writer.write(query, result, [Partition(day)])
+            try:
+                kept = await fetch.stored_campaigns_of_other_instances(lake, query, result)
+            except (LakeUnavailable, LaterError) as error:
+                await writer.fail([Partition(day)], error)
+                return
+            await writer.write(query, replace(result, items=[*result.items, *kept]), [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
@@ -82,6 +93,24 @@ async def ingest_campaign_performance(
     async with anyio.create_task_group() as tasks:
         for day in in_order[1:]:
             tasks.start_soon(process, day)
+
+
+def _stored_campaigns(
+    lake: Lake, query: PerformanceQuery
+) -> tuple[dict[int, CampaignPerformance], dict[int, set[str]]]:
+    """Return the stored performance of a day, and the instances of each known campaign; both by campaign."""
+    performance: dict[int, CampaignPerformance] = {}
+    with suppress(FileDamaged):
+        schema = schema_of(campaign_performance_columns(query.metrics))
+        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(query.start_date), schema=schema)
+        for row in [] if stored is None else stored.to_pylist():
+            campaign_id, extra = row.pop("campaign_id"), row.pop("extra")
+            performance[campaign_id] = CampaignPerformance(campaign_id=campaign_id, metrics=row, extra=extra)
+    instances: dict[int, set[str]] = {}
+    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) if performance else None
+    for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
+        instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+    return performance, instances
 
 
 @dataclass(eq=False, slots=True)
@@ -115,6 +144,25 @@ class _CampaignFetch:
             self.failures.record_success()
             return query, result
         return await self.day(day)
+
+    async def stored_campaigns_of_other_instances(
+        self, lake: Lake, query: PerformanceQuery, result: ListResult
+    ) -> list[CampaignPerformance]:
+        """Return what is stored of campaigns that are not in the response because of their instances.
+
+        These are not wanted, or the API no longer lists them. Only `retire` takes an instance out of the rollups.
+        """
+        stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, lake, query)
+        present = {item.campaign_id for item in result.items}
+        absent = {
+            campaign_id: names for campaign_id, names in instances.items() if campaign_id in stored.keys() - present
+        }
+        others = {name for names in absent.values() for name in names} - {*query.instance_ids}
+        if not query.instance_ids:
+            # An instance with other campaigns in the response is listed: these campaigns were deleted.
+            others -= {name for campaign_id in present for name in instances.get(campaign_id, ())}
+            others -= {*await self.client.accessible(tuple(sorted(others)))}
+        return [stored[campaign_id] for campaign_id, names in absent.items() if names <= others]
 
     async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
         async def request(metrics: tuple[Metric, ...]) -> object:

@@ -38,8 +38,8 @@ class DayFetch:
     """What to fetch, and how.
 
     Attributes:
-        instance_ids: the instances to fetch; empty for all that the API lists. Campaigns: those whose campaigns to
-            fetch; empty for all.
+        instance_ids: the instances to fetch; empty for all that the API lists. Retired ones are left out. Campaigns:
+            those whose campaigns to fetch; empty for all.
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are not in the lake.
         known_instances: other instances that a complete day has.
@@ -123,7 +123,7 @@ async def fetch_days(
     sender, results = anyio.create_memory_object_stream[PartitionResult](BUFFERED_RESULTS)
 
     async def work() -> None:
-        instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client)
+        instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client, lake, progress)
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
@@ -155,11 +155,17 @@ async def fetch_days(
         results.close()
 
 
-async def _instances(fetch: DayFetch, client: LaterClient) -> tuple[str, ...]:
+async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress: Progress) -> tuple[str, ...]:
     instances = fetch.instance_ids or await client.fetch_instances()
     if not instances:
         raise InstanceForbidden("The credentials have no access to any instance: have instances added to their scope.")
-    return instances
+    retired = await anyio.to_thread.run_sync(lake.retired.ids)
+    if named := retired.intersection(fetch.instance_ids):
+        progress.warnings.append(
+            f"Retired, so not fetched: {', '.join(sorted(named))}. Leave them out, or undo it by"
+            " `later-reporting retire --undo ID`"
+        )
+    return tuple(name for name in instances if name not in retired)
 
 
 def _plan(fetch: DayFetch, instances: Sequence[str], lake: Lake) -> dict[date, FetchedDay]:

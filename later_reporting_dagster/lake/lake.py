@@ -258,12 +258,20 @@ class Lake:
         closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
         return self._copies.compact(table_name, self.file_versions(table_name), closed_before=closed_before, now=now)
 
-    def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
-        """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
-        return [*self.file_versions(table_name, days=days)]
+    def partitions(
+        self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
+    ) -> list[Partition]:
+        """List the partitions that exist on `days` (by default on any day), sorted by day and instance.
 
-    def file_versions(self, table_name: str, *, days: Iterable[date] | None = None) -> dict[Partition, FileVersion]:
+        Without those of retired instances, it is what rollups are computed from.
+        """
+        return [*self.file_versions(table_name, days=days, with_retired=with_retired)]
+
+    def file_versions(
+        self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
+    ) -> dict[Partition, FileVersion]:
         """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing."""
+        retired = frozenset() if with_retired else self.retired.ids()
         wanted = None if days is None else set(days)
         listings = [[table_name]]
         if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS:
@@ -280,7 +288,11 @@ class Lake:
                 # A file with the layout of another table is none of this one.
                 if HAS_FILE_PER_INSTANCE.get(table_name, has_instance) is has_instance:
                     found[partition] = version
-        return {partition: found[partition] for partition in sorted(found, key=partition_sort_key)}
+        return {
+            partition: found[partition]
+            for partition in sorted(found, key=partition_sort_key)
+            if partition.instance_id not in retired
+        }
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""

@@ -1,6 +1,6 @@
 """The dimension `instances`: which instances are known, with their newest and missing days."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import date
 from itertools import chain
 
@@ -22,8 +22,10 @@ def _columns() -> Iterable[Column]:
         "expected_now",
         "bool",
         True,
-        "Whether it should have a file for every day: it is in LATER_INSTANCE_IDS or, if that is not set, listed",
+        "Whether it should have a file for every day: it is not retired, and in LATER_INSTANCE_IDS or, if that is not"
+        " set, listed now or before, or it has files",
     )
+    yield Column("retired", "bool", True, "Whether it is retired: left out of rollups, the report and `serve`")
     for table in RAW_TABLES:
         yield Column(
             f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
@@ -45,6 +47,7 @@ def instances_table(
     listed: Collection[str],
     *,
     configured: Collection[str],
+    retired: Set[str],
     previous: pa.Table | None,
     present: Mapping[str, Sequence[Partition]],
     days: Sequence[date],
@@ -52,12 +55,16 @@ def instances_table(
 ) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
+    An instance that the API stops listing stays expected until it is retired: a listing may be wrong for an hour.
+
     Args:
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
         days: the days that every expected instance should have a file for.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
-    expected = configured or listed
+    seen = {name for name, row in previous_rows.items() if row["first_seen"]}
+    stored = {str(partition.instance_id) for partitions in present.values() for partition in partitions}
+    expected = {*(configured or seen.union(listed, stored))} - retired
     missing = {name: missing_days(days, expected, partitions) for name, partitions in present.items()}
     newest: dict[str, dict[str | None, date]] = {
         name: {each.instance_id: each.day for each in sorted(partitions)} for name, partitions in present.items()
@@ -72,6 +79,7 @@ def instances_table(
             "last_seen": today if is_listed else before["last_seen"],
             "listed_now": is_listed,
             "expected_now": instance_id in expected,
+            "retired": instance_id in retired,
         }
         for name in present:
             row[f"{name}_newest_day"] = newest[name].get(instance_id)
@@ -86,7 +94,13 @@ def current_instances(
     """Return the dimension as of now, without writing it, and the partitions that have a file, by raw table."""
     files = {raw_table.name: lake.partitions(raw_table.name) for raw_table in RAW_TABLES}
     rows = instances_table(
-        listed, configured=configured, previous=stored_instances(lake), present=files, days=days, today=today
+        listed,
+        configured=configured,
+        retired=lake.retired.ids(),
+        previous=stored_instances(lake),
+        present=files,
+        days=days,
+        today=today,
     )
     return rows, files
 
@@ -95,15 +109,18 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
     """Return the instances that should be in the lake, without a request to the API.
 
     These are the configured instances. If none are given, they are the instances that the stored dimension marks as
-    expected; if the dimension does not exist yet, the instances with a file in a raw table.
+    expected; if the dimension does not exist yet, the instances with a file in a raw table. None of them is retired.
     """
     if configured:
-        return tuple(configured)
-    if (stored := stored_instances(lake)) is not None:
+        known = [*configured]
+    elif (stored := stored_instances(lake)) is not None:
         # Before 1.0, the table had no column `expected_now`.
         expected = pc.coalesce(pc.field("expected_now"), pc.field("listed_now"))
-        return tuple(stored.filter(expected)["instance_id"].to_pylist())
-    return tuple(sorted(instances_with_files(lake)))
+        known = stored.filter(expected)["instance_id"].to_pylist()
+    else:
+        known = sorted(instances_with_files(lake))
+    retired = lake.retired.ids()
+    return tuple(name for name in known if name not in retired)
 
 
 def instances_with_files(lake: Lake) -> set[str]:

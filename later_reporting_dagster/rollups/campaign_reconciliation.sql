@@ -15,7 +15,7 @@ of_campaign AS (
     SELECT
         date, campaign_id, sum(posts_count) AS posts_count
         {%- for name in compared_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
-    FROM campaign_performance_daily
+    FROM campaign_performance
     GROUP BY ALL
 ),
 of_posts AS (

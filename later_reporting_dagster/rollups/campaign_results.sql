@@ -16,7 +16,7 @@ daily AS (
         {{ measures.summable(total) }} AS {{ total.column }},
         {%- endfor %}
         money(paid_return_on_ad_spend) AS return_per_spend
-    FROM campaign_performance_daily
+    FROM campaign_performance
     WHERE {{ measures.is_within_limits(campaign_totals + [{"column": "paid_return_on_ad_spend", "maximum": maximum_spend}]) }}
 ),
 sums AS (

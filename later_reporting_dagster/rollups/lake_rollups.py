@@ -1,8 +1,9 @@
 """Roll up the raw tables of a lake."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ from later_reporting_dagster.lake import (
     Lake,
     LakeUnavailable,
     Partition,
+    Table,
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
@@ -21,6 +23,9 @@ from later_reporting_dagster.lake.tables import FETCHED_BY_DAY
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
+
+if TYPE_CHECKING:
+    import duckdb
 
 # The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.
 SOURCE_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
@@ -31,10 +36,14 @@ _PERIODS_PER_QUERY = 60
 
 @dataclass(frozen=True, slots=True)
 class Campaigns:
-    """The rows of the table of campaigns, and why it cannot be read, if so. Without the table, both are empty."""
+    """The rows of the table of campaigns, and why it cannot be read, if so. Without the table, both are empty.
+
+    `retired` are the ids of campaigns that only retired instances have; they are not in the rows.
+    """
 
     rows: pa.Table
     error: str = ""
+    retired: Set[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +82,28 @@ def read_campaigns(lake: Lake) -> Campaigns:
         rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema)
     except FileDamaged as error:
         return Campaigns(schema.empty_table(), str(error))
-    return Campaigns(schema.empty_table() if rows is None else rows)
+    if rows is None:
+        return Campaigns(schema.empty_table())
+    is_retired = pc.is_in(rows["instance_id"], pa.array(lake.retired.ids(), pa.string()))
+    kept, left_out = rows.filter(pc.invert(is_retired)), rows.filter(is_retired)
+    return Campaigns(kept, retired={*left_out["campaign_id"].to_pylist()} - {*kept["campaign_id"].to_pylist()})
+
+
+def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: Campaigns) -> None:
+    """Create the relations `campaigns` and `campaign_performance`, the performance without that of retired campaigns.
+
+    The connection has a view of `campaign_performance_daily`.
+    """
+    connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+    connection.register("retired_campaigns", pa.table({"campaign_id": pa.array([*campaigns.retired], pa.int64())}))
+    connection.execute(
+        "CREATE OR REPLACE VIEW campaign_performance AS"
+        f" FROM {CAMPAIGN_PERFORMANCE_TABLE} ANTI JOIN retired_campaigns USING (campaign_id)"
+    )
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up window tables and tables about posts. Files that cannot be read are left out.
+    """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out.
 
     The windows of each date basis end with the newest day of its raw table.
     """
@@ -85,30 +111,39 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def roll_up(contents: ViewContents) -> WindowRollups:
-            database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+            register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             rows = sql_engine.roll_up_tables(database.connection, tables)
             return WindowRollups(tables=rows, contents=contents, campaigns=campaigns)
 
-        return database.read([(table, None) for table in SOURCE_TABLES.values()], roll_up)
+        return database.read(source_files(lake), roll_up)
+
+
+def source_files(lake: Lake) -> list[tuple[Table, Collection[Partition]]]:
+    """Return the fetched tables, each with the files that rollups are computed from."""
+    return [(table, lake.partitions(name, with_retired=False)) for name, table in SOURCE_TABLES.items()]
 
 
 def roll_up_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> Iterator[PeriodRollup]:
-    """Roll up the days, weeks or months that begin on `first_days`, several with one query."""
+    """Roll up the days, weeks or months that begin on `first_days`, several with one query.
+
+    Files of retired instances have no rows here.
+    """
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in lake.partitions(table.raw_table, days=days):
         by_first_day[first_day_of(table.cadence, partition.day)].append(partition)
+    retired = lake.retired.ids()
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_rollup_database(lake, memory_gb=memory_gb) as database:
-            yield from _roll_up_batch(database, table, batch)
+            yield from _roll_up_batch(database, table, batch, retired)
 
 
 def _roll_up_batch(
-    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
+    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]], retired: Set[str]
 ) -> Iterator[PeriodRollup]:
     raw_table = SOURCE_TABLES[table.raw_table]
 
@@ -116,7 +151,12 @@ def _roll_up_batch(
         sql_engine.register_stored_files(database.connection, contents.partitions)
         return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
 
-    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
+    raw_partitions = [
+        partition
+        for partitions in by_first_day.values()
+        for partition in partitions
+        if partition.instance_id not in retired
+    ]
     rows, unreadable = database.read([(raw_table, raw_partitions)], roll_up)
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]

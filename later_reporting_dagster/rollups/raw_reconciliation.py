@@ -10,14 +10,13 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
-    CAMPAIGNS_TABLE,
     POST_COLUMNS,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
     Table,
 )
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns, register_campaigns
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 if TYPE_CHECKING:
@@ -64,11 +63,11 @@ def reconcile_campaigns(
     first, last = days or (date.min, date.max)
     campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE) if first <= each.day <= last]
     compared = {partition.day for partition in campaign_days}
-    posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in compared]
+    posts = [each for each in lake.partitions(_POSTS.name, with_retired=False) if each.day in compared]
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
-            database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+            register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
             return _reconcile(database.connection, unreadable_files=skipped)
@@ -111,9 +110,10 @@ def sum_settled_posts(
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
     """
     first, last = published or (date.min, date.max)
+    stored = {table: lake.partitions(table.name, with_retired=False) for table in (POST_METRICS_DAILY, POSTS_PUBLISHED)}
     tables = {
-        POST_METRICS_DAILY: [each for each in lake.partitions(POST_METRICS_DAILY.name) if first <= each.day],
-        POSTS_PUBLISHED: [each for each in lake.partitions(POSTS_PUBLISHED.name) if first <= each.day <= last],
+        POST_METRICS_DAILY: [each for each in stored[POST_METRICS_DAILY] if first <= each.day],
+        POSTS_PUBLISHED: [each for each in stored[POSTS_PUBLISHED] if first <= each.day <= last],
     }
     sql = sql_engine.TEMPLATES.get_template("settled_posts.sql").render(
         settled_after_days=settled_after_days, compared=SETTLED_METRICS, tolerance_percent=TOLERANCE_PERCENT

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES
+from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns, register_campaigns, source_files
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -55,7 +55,7 @@ def check_lake_periods(
                 sentences.setdefault(first_day, []).extend(of_partition)
             return sentences
 
-        raw_partitions = lake.partitions(table.raw_table, days=days)
+        raw_partitions = lake.partitions(table.raw_table, days=days, with_retired=False)
         tables = [(SOURCE_TABLES[table.raw_table], raw_partitions), (table.table, [*map(Partition, first_days)])]
         return database.read(tables, check)
 
@@ -68,9 +68,11 @@ def check_lake_windows(
     Returns:
         By table name, one sentence for each raw file that cannot be read and each total that differs.
     """
+    campaigns = read_campaigns(lake)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> dict[str, list[str]]:
+            register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             sql_engine.prepare_posts(database.connection, tables[0])
             database.connection.execute(sql_engine.render("window_ranges.sql", tables[0])).fetchall()
@@ -78,7 +80,7 @@ def check_lake_windows(
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             return {name: [*unreadable, *sentences] for name, sentences in differences.items()}
 
-        return database.read([(source, None) for source in SOURCE_TABLES.values()], check)
+        return database.read(source_files(lake), check)
 
 
 def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> dict[date, list[str]]:
@@ -151,7 +153,7 @@ def _raw_totals(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> 
     sql = sql_engine.render(
         "raw_totals.sql",
         table,
-        source=CAMPAIGN_PERFORMANCE_TABLE if is_of_campaigns else table.raw_table,
+        source="campaign_performance" if is_of_campaigns else table.raw_table,
         measures_of_table=table.measures,
         with_duplicates=table.cadence is Cadence.WINDOWS and not is_of_campaigns,
     )

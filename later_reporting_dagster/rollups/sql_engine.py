@@ -70,8 +70,8 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     """Roll up window tables and tables about posts. Return the rows by table name, ordered by window and grain.
 
     Args:
-        connection: has views of both raw tables and of `campaign_performance_daily`, the table `campaigns`, and the
-            relation of `register_stored_files`.
+        connection: has views of both raw tables, and the relations of `lake_rollups.register_campaigns` and of
+            `register_stored_files`.
     """
     found: dict[str, pa.Table] = {}
     prepare_posts(connection, tables[0])

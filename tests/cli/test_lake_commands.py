@@ -3,7 +3,7 @@
 import json
 import os
 from datetime import UTC, date, datetime
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import expected_days
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from tests.cli.conftest import User
-from tests.conftest import FIRST_DAY, INSTANCE_IDS, files
+from tests.cli.conftest import User, error_line
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service, files, parameters
 
 
 def columns(line: str) -> list[str]:
@@ -40,12 +40,45 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
         "last_seen": str(now.date()),
         "listed_now": "true",
         "expected_now": "true",
+        "retired": "false",
         "post_metrics_daily_newest_day": "null",
         "post_metrics_daily_missing_days": str(expected),
         "posts_published_newest_day": "2024-03-02",
         "posts_published_missing_days": str(expected - 2),
     }
     assert rows["instance_000"]["posts_published_newest_day"] == "null"
+
+
+def test_retire_marks_an_instance_that_is_no_longer_fetched_until_it_is_undone(user: User, service: Service) -> None:
+    name = "Zoë 😀 %2F"
+    published = ("backfill", "--asset", "posts_published", "--start", "2024-03-01", "--end", "2024-03-01")
+    user.run(*published)
+    result = user.run("retire", name)
+    assert (result.exit_code, result.stdout) == (0, f"{name} is retired.\nNext: later-reporting refresh\n")
+    stored = files(user.lake)
+    assert stored["_retired/instance_id=Zo%C3%AB%20%F0%9F%98%80%20%252F/retired.json"]
+    service.requests.clear()
+    user.run(*published)
+    requested = [parameters(each).get("instanceIds", []) for each in service.requests if "performance" in each.url.path]
+    assert {*chain(*requested)} == {*INSTANCE_IDS} - {name}
+    assert files(user.lake) == stored
+    named = user.run(*published, "--instances", f"{name},007")
+    assert named.stderr.startswith(f"Warning: Retired, so not fetched: {name}. Leave them out, or undo it by")
+
+    undone = user.run("retire", "--undo", name)
+    assert undone.stdout.startswith(f"{name} is no longer retired.")
+    assert Lake(str(user.lake)).retired.ids() == frozenset()
+
+
+def test_retire_names_the_instances_that_there_are(user: User) -> None:
+    lake = Lake(str(user.lake))
+    for name in ("007", "acme", "ACME"):
+        lake.write("posts_published", Partition(FIRST_DAY, name), posts_table([]))
+    assert error_line(user.run("retire", "Acme")) == "Acme is not in this lake; there are: 007, ACME, acme"
+    assert error_line(user.run("retire", "--undo", "acme")) == "acme is not retired; retired are: none"
+    assert user.run("retire", "acme").exit_code == 0
+    assert error_line(user.run("retire", "acme")) == "acme is already retired; there are: 007, ACME"
+    assert error_line(user.run("retire", "--undo", "ACME")) == "ACME is not retired; retired are: acme"
 
 
 def quarantine_rows(user: User, *rows: Any, reason: str = "r") -> None:

@@ -379,15 +379,37 @@ def test_schedule_requests_one_run_of_the_newest_days(at: datetime, days: tuple[
         assert (requested.partition_key, requested.run_key, requested.run_config) == (None, None, {})
 
 
-def test_schedules_and_the_sensor_that_fetches_are_stopped_by_default() -> None:
+def test_schedules_run_their_jobs_in_utc() -> None:
     repository = LaterReportingComponent().build_definitions().get_repository_def()
     schedules = {each.name: (each.cron_schedule, each.job_name) for each in repository.schedule_defs}
     assert schedules == {
         "later_posts_daily": ("0 6 * * *", "later_posts"),
         "later_compaction_weekly": ("0 4 * * 0", "later_compaction"),
+        "later_checks_daily": ("0 12 * * *", "later_checks"),
     }
     assert {each.execution_timezone for each in repository.schedule_defs} == {"UTC"}
     (sensor,) = [each for each in repository.sensor_defs if each.name == "later_instances"]
     assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
-    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
-    assert {each.default_status for each in repository.schedule_defs} == {dg.DefaultScheduleStatus.STOPPED}
+
+
+STOPPED_BY_DEFAULT = {"later_posts_daily", "later_compaction_weekly", "later_instances"}
+
+
+@pytest.mark.parametrize("automation", ["", "running", "stopped"])
+def test_schedules_and_sensors_have_the_initial_state_that_is_set(
+    automation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_AUTOMATION", automation)
+    repository = LaterReportingComponent.from_environment().build_definitions().get_repository_def()
+    states = {each.name: each.default_status.value for each in repository.schedule_defs}
+    states |= {each.name: each.default_status.value for each in repository.sensor_defs}
+    assert states.keys() > STOPPED_BY_DEFAULT
+    assert states == {
+        name: automation.upper() or ("STOPPED" if name in STOPPED_BY_DEFAULT else "RUNNING") for name in states
+    }
+
+
+def test_tables_that_are_not_fetched_have_the_schedule_of_their_checks_only() -> None:
+    defs = LaterReportingComponent(tables=DAILY).build_definitions()
+    assert [each.name for each in defs.schedules or []] == ["later_checks_daily"]
+    assert not LaterReportingComponent(tables=REPORT).build_definitions().schedules

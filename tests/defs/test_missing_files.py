@@ -125,6 +125,13 @@ def test_sensor_fetches_missing_files_of_configured_instances_without_the_asset_
     assert not tick(selected, cursor=data.cursor).run_requests
 
 
+def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.lake.retired.add("007")
+    assert requested_days(tick(project)).keys() == {*INSTANCE_IDS} - {"007"}
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
+    assert not tick(project.reloaded()).run_requests
+
+
 def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
     write_empty(project)
     log(project)

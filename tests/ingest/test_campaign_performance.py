@@ -27,6 +27,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
+from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
@@ -313,6 +314,26 @@ def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> N
     assert [json.loads(text) for text in rows["extra"].to_pylist()] == [
         {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]}  # reach: a metric that was not requested
     ]
+
+
+@pytest.mark.parametrize("wanted", [INSTANCE_IDS[:1], ()], ids=["fewer are wanted", "fewer are listed"])
+def test_campaigns_of_instances_that_are_not_asked_for_stay(
+    wanted: tuple[str, ...], service: Service, small_world: World, tmp_path: Path
+) -> None:
+    async def campaigns() -> ListResult:
+        async with client_of(service) as client:
+            return await client.fetch_campaigns()
+
+    listed = asyncio.run(campaigns())
+    write_campaigns(Lake(str(tmp_path)), listed.items, (), instance_ids=(), today=DAYS[-1])
+    fetch(service, tmp_path, metrics=DEFAULT_CAMPAIGN_METRICS)
+    before = {day: stored(tmp_path, day) for day in DAYS}
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    service.requests.clear()
+    fetched = fetch(service, tmp_path, instance_ids=wanted)
+    assert (errors(fetched), fetched.changes) == ({}, {False})
+    assert {day: stored(tmp_path, day) for day in DAYS} == before
+    assert service.request_count("/v2/instances") == (0 if wanted else 1)
 
 
 def test_file_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:

@@ -49,11 +49,29 @@ def test_known_instances_are_the_configured_then_the_expected_then_those_with_fi
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
     assert known_instances(lake) == ("w", "x")
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"]))
-    assert known_instances(lake) == ("a", "w")
+    assert known_instances(lake) == ("a", "w", "x")
     assert known_instances(lake, configured=("n", "a")) == ("n", "a")
     # A program that does not know LATER_INSTANCE_IDS expects the same instances.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
     assert known_instances(lake) == ("w",)
+    lake.retired.add("w")
+    assert known_instances(lake) == known_instances(lake, configured=["w"]) == ()
+
+
+def test_instance_that_is_no_longer_listed_is_expected_until_it_is_retired(lake: Lake) -> None:
+    for listed in (["a", "gone", "without files"], ["a"]):
+        lake.write_table(INSTANCES_TABLE, refreshed(lake, listed, days=WINDOW))
+        write_empty(lake, "posts_published", Partition(WINDOW[0], "gone"))
+    assert known_instances(lake) == ("a", "gone", "without files")
+    lake.retired.add("gone")
+    rows = by_id(refreshed(lake, ["a"], days=WINDOW))
+    assert {name: (row["expected_now"], row["retired"]) for name, row in rows.items()} == {
+        "a": (True, False),
+        "gone": (False, True),
+        "without files": (True, False),
+    }
+    assert rows["gone"]["posts_published_missing_days"] == 0
+    assert rows["without files"]["posts_published_missing_days"] == 3
 
 
 def test_known_instances_of_a_table_without_the_column_expected_now_are_those_listed(lake: Lake) -> None:

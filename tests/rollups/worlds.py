@@ -26,7 +26,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaigns
 from later_reporting_dagster.rollups.rollup_reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     PERIOD_TABLES,
@@ -74,7 +74,7 @@ def open_world(
                 CAMPAIGN_PERFORMANCE.table,
             ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
-            database.connection.register(CAMPAIGNS_TABLE, read_campaigns(lake).rows)
+            register_campaigns(database.connection, read_campaigns(lake))
             yield database
 
 

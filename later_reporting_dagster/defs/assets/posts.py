@@ -97,8 +97,8 @@ def fetch_posts(
             instance_ids=named or configured,
             pairs=pairs,
             only_missing=config.only_missing,
-            # If the run is limited to some instances, a complete day needs the others, too.
-            known_instances=known_instances(lake, configured=configured) if named else (),
+            # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
+            known_instances=known_instances(lake, configured=configured),
             metrics=component.metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )

@@ -88,8 +88,10 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
 
 
 def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:
+    retired = lake.retired.ids()
     for table in FETCHED_TABLES:
         counts = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
         for (partition, reason), rows in counts.items():
             day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
-            yield QuarantinedRows(table, day, instance_id, reason, rows)
+            if instance_id not in retired:
+                yield QuarantinedRows(table, day, instance_id, reason, rows)

@@ -22,7 +22,8 @@ class Check:
 
     Attributes:
         nothing: the description of a result if nothing was looked at.
-        is_daily: whether it runs every day at the due hour, because its result changes with time, or with other tables.
+        is_daily: whether it also looks at the whole lake every day at the due hour, because its result changes with
+            time, with other tables, or with what others do to its files.
     """
 
     name: str
@@ -98,8 +99,10 @@ class CheckStep:
 
 
 def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChecksDefinition:
-    """Return the definition of a step."""
-    at_due_hour: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(component.due_cron)
+    """Return the definition of a step.
+
+    Its checks have no automation condition: with one, Dagster leaves them out of the runs that automation requests.
+    """
 
     @dg.multi_asset_check(
         name=step.name,
@@ -109,7 +112,6 @@ def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChe
                 asset=component.asset_key(name),
                 description=check.description,
                 additional_deps=[component.asset_key(dep) for dep in step.deps],
-                automation_condition=at_due_hour if check.is_daily else None,
             )
             for name, of_table in step.checks.items()
             for check in of_table

@@ -1,7 +1,7 @@
 """The checks of the raw assets and of `instances`."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from datetime import date
 from itertools import chain
 from typing import Any
@@ -57,8 +57,8 @@ DUE_DAY = Check(
 )
 STILL_LISTED = Check(
     "every_instance_is_still_listed",
-    "The API still lists every instance that it has listed before or that has files. If LATER_INSTANCE_IDS"
-    " is set, only the instances in it are checked.",
+    "The API still lists every instance that it has listed before or that has files, unless it is retired. If"
+    " LATER_INSTANCE_IDS is set, only the instances in it are checked.",
     severity=WARN,
     nothing="Not materialized yet",
     is_daily=True,
@@ -79,6 +79,8 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
     ROWS_BELONG: [UNREADABLE, OF_OTHER_FILES],
     RATES_AGREE: [CONTRADICTORY],
 }
+# What to do about an instance that does not come back.
+RETIRE = "`later-reporting retire ID`"
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
@@ -128,21 +130,23 @@ def _settled_posts_check(component: ComponentBase) -> CheckStep:
 
 def _instances_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
+        lake, configured = later.lake(), later.configured_instances()
+        yield evaluate_listing(stored_instances(lake), configured=configured, retired=lake.retired.ids())
 
     name = f"{component.op_name(INSTANCES_TABLE)}_checks"
     return CheckStep(name=name, checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate)
 
 
-def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
+def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str], retired: Set[str]) -> dg.AssetCheckResult:
     """Evaluate whether the API still lists every known instance; if some are configured, only those are checked."""
     instances = [] if rows is None else rows.select(["instance_id", "listed_now"]).to_pylist()
+    instances = [each for each in instances if each["instance_id"] not in retired]
     checked = [each for each in instances if not configured or each["instance_id"] in configured]
     unlisted = [each["instance_id"] for each in checked if not each["listed_now"]]
     return STILL_LISTED.result(
         not unlisted,
-        f"No longer listed: {join_first(unlisted)}. Their files are kept. If this is expected, set"
-        " LATER_INSTANCE_IDS to the instances that you want",
+        f"No longer listed: {join_first(unlisted)}. They stay in the rollups. If they are gone for good, or have"
+        f" another id now: {RETIRE}",
         otherwise=f"All known instances{' of LATER_INSTANCE_IDS' if configured else ''} are listed: {len(checked)}",
         looked_at={"instances": len(instances)},
         no_longer_listed=len(unlisted),
@@ -188,7 +192,10 @@ def evaluate_files(
     missing = missing_days(days, instances, lake.partitions(table_name))
     problem = f"No instance is known: materialize {INSTANCES_TABLE}"
     if instances:
-        next_step = "Materialize these days; set `only_missing` in the run config to fetch nothing else"
+        next_step = (
+            "Materialize these days; set `only_missing` in the run config to fetch nothing else. An instance that is"
+            f" gone for good: {RETIRE}"
+        )
         problem = f"{describe_missing(missing, instances=len(instances))}. {next_step}"
     yield EVERY_INSTANCE.result(
         not missing and bool(instances or not days),

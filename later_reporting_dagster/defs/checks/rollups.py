@@ -25,7 +25,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     first_day_of,
 )
 
-TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.")
+TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.", is_daily=True)
 DUE_PERIOD = replace(
     DUE_DAY, description="There is a file for the newest day that is due, or for the week or month that contains it."
 )

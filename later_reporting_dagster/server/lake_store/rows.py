@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -48,22 +48,26 @@ class LakeState:
     """The files that a query reads.
 
     Attributes:
-        version: Identifies the versions of the files.
+        version: Identifies the versions of the files, and of campaigns also the retired instances.
         partitions: The partitions that exist; None for a table without partitions.
+        retired: The instances whose rows are left out of a table without partitions.
         missing: Headers that name the days and instances of files that do not.
     """
 
     version: bytes
     partitions: Sequence[Partition] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    retired: Set[str] = frozenset()
 
 
 class LakeChanged(Exception):  # noqa: N818 - named for what happened
     """A file was replaced or removed between its listing and its read: inspect the files again."""
 
 
-def version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] | None) -> bytes:
-    """Return a digest of the current versions of the files of a table.
+def version_of_files(
+    lake: Lake, table: Table, partitions: Sequence[Partition] | None, *, retired: Set[str] = frozenset()
+) -> bytes:
+    """Return a digest of the current versions of the files of a table, and of the instances that are left out of them.
 
     It also depends on the versions of the libraries that decide the order of equal rows. If the filesystem does not
     report versions, the digest is random.
@@ -73,7 +77,7 @@ def version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] |
     identities = [(path, versions[path].identity if path in versions else "") for path in paths]
     if any(identity is None for _, identity in identities):
         return random_version()
-    text = repr((identities, _LIBRARIES))
+    text = repr((identities, sorted(retired), _LIBRARIES))
     return hashlib.blake2b(text.encode(), digest_size=_VERSION_BYTES).digest()
 
 
@@ -101,15 +105,18 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def all_instances(lake: Lake) -> list[str]:
-    """Return the ids of the instances that are in the table `instances` or have files, sorted."""
-    return sorted(instances_with_files(lake).union(_listed_instances(lake)))
+    """Return the ids of the instances that are in the table `instances` or have files, sorted, but no retired ones."""
+    return sorted(instances_with_files(lake).union(_listed_instances(lake)) - lake.retired.ids())
 
 
 def unknown_instances(lake: Lake, requested: Collection[str]) -> set[str]:
-    """Return the requested instances that neither have files nor are in the table `instances`."""
-    unknown = set(requested).difference(_listed_instances(lake)) if requested else set()
-    # The table may be older than the files, whose listing takes longer.
-    return unknown - instances_with_files(lake) if unknown else unknown
+    """Return the requested instances that are retired, or neither have files nor are in the table `instances`."""
+    if not requested:
+        return set()
+    unknown, retired = set(requested).difference(_listed_instances(lake)), lake.retired.ids()
+    if unknown - retired:  # the table may be older than the files, whose listing takes longer
+        unknown -= instances_with_files(lake)
+    return unknown | retired.intersection(requested)
 
 
 def _listed_instances(lake: Lake) -> list[str]:
@@ -129,7 +136,7 @@ def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, k
     name = table_name(key, state.version)
     with suppress(duckdb.Error, OSError):
         _write(rows, lake, state, tables, name, in_one_access=False)
-        if version_of_files(lake, rows.table, state.partitions) == state.version:
+        if version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version:
             return name
         tables.remove_file(name)
     name = table_name(key, random_version())
@@ -145,11 +152,11 @@ def _write(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, name: str
             database.add_view(rows.table, state.partitions)
             database.connection.execute(duckdb_macros())
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
-            tables.write_rows(name, rows.sql(in_one_scan=in_one_access), database.connection)
+            tables.write_rows(name, rows.sql(state, in_one_scan=in_one_access), database.connection)
         except (duckdb.Error, OSError) as error:
             if not in_one_access:
                 raise
-            if version_of_files(lake, rows.table, state.partitions) != state.version:
+            if version_of_files(lake, rows.table, state.partitions, retired=state.retired) != state.version:
                 raise LakeChanged from None
             raise _unreadable(error, database) from error
 
@@ -209,12 +216,13 @@ class PostRows:
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:
         """Return the state of the files. Days that are not over are not expected to have files."""
-        start, end = self.query.start, self.query.end
-        found = lake.partitions(self.table.name, days=days_between(start, end))
+        start, end, retired = self.query.start, self.query.end, lake.retired.ids()
+        stored = lake.partitions(self.table.name, days=days_between(start, end))
+        found = [each for each in stored if each.instance_id not in retired]
         if self.instance_ids is None:
             expected = known_instances(lake) or {str(each.instance_id) for each in found}
         else:
-            expected = set(self.instance_ids)
+            expected = set(self.instance_ids) - retired
             found = [each for each in found if each.instance_id in expected]
         over = days_between(start, min(end, newest_day(now)))
         return LakeState(
@@ -223,7 +231,7 @@ class PostRows:
             missing=missing_headers(over, expected, found),
         )
 
-    def sql(self, *, in_one_scan: bool) -> str:
+    def sql(self, state: LakeState, *, in_one_scan: bool) -> str:  # noqa: ARG002
         query, metrics = self.query, _metrics_to_read(self.query)
         return _TEMPLATES.get_template("posts.sql").render(
             table=self.table.name,
@@ -324,10 +332,12 @@ class CampaignRows:
     def inspect(self, lake: Lake, now: datetime) -> LakeState:  # noqa: ARG002
         if not lake.table_exists(CAMPAIGNS_TABLE):
             raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {CAMPAIGNS_TABLE}")
-        return LakeState(version=version_of_files(lake, self.table, None))
+        retired = lake.retired.ids()
+        return LakeState(version=version_of_files(lake, self.table, None, retired=retired), retired=retired)
 
-    def sql(self, *, in_one_scan: bool) -> str:  # noqa: ARG002
-        return " AND ".join([_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids)])
+    def sql(self, state: LakeState, *, in_one_scan: bool) -> str:  # noqa: ARG002
+        left_out = [f"instance_id <> {literal(name)}" for name in state.retired]
+        return " AND ".join([_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids), *left_out])
 
 
 Rows = PostRows | CampaignRows

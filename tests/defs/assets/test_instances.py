@@ -23,8 +23,8 @@ def stored(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def row(instance_id: str, *newest_and_missing_days: date | int | None, seen: date | None = TODAY) -> dict[str, Any]:
-    """Return the row of an instance that is listed, and expected, if it was ever seen."""
-    values = (instance_id, seen, seen, seen is not None, seen is not None, *newest_and_missing_days)
+    """Return the row of an instance that is expected, and listed if it was ever seen."""
+    values = (instance_id, seen, seen, seen is not None, True, False, *newest_and_missing_days)
     return dict(zip(INSTANCES_SCHEMA.names, values, strict=True))
 
 
@@ -38,7 +38,7 @@ def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project
     expected = [
         *(row(each, None, 3, DAYS[2], 0) for each in INSTANCE_IDS if each != "007"),
         row("007", DAYS[1], 1, DAYS[2], 0),
-        row("never listed", DAYS[1], 0, None, 0, seen=None),
+        row("never listed", DAYS[1], 2, None, 3, seen=None),
     ]
     assert stored(project) == {each["instance_id"]: each for each in expected}
 
@@ -76,12 +76,17 @@ def test_unlisted_instance_is_kept_and_fails_the_check(
     assert not rows[INSTANCE_IDS[0]]["listed_now"]
     (result,) = project.check(STILL_LISTED).values()
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert (result.description or "").startswith(f"No longer listed: {INSTANCE_IDS[0]}. Their files are kept.")
+    assert (result.description or "").startswith(f"No longer listed: {INSTANCE_IDS[0]}. They stay in the rollups.")
+    assert "`later-reporting retire ID`" in (result.description or "")
     assert result.metadata["no_longer_listed"].value == 1
     # Instances that are not configured do not count.
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
     result = project.reloaded().check(STILL_LISTED)[STILL_LISTED]
     assert (result.passed, result.description) == (True, "All known instances of LATER_INSTANCE_IDS are listed: 1")
+    monkeypatch.delenv("LATER_INSTANCE_IDS")
+    project.lake.retired.add(INSTANCE_IDS[0])
+    (result,) = project.check(STILL_LISTED).values()
+    assert (result.passed, result.description) == (True, "All known instances are listed: 3")
 
 
 def test_failed_listing_leaves_the_dimension_unchanged(project: Project, service: Service) -> None:
@@ -111,12 +116,16 @@ def test_checks_and_rollups_use_the_dimension_without_requests(project: Project,
     assert evaluate() == (True, 2, "")
     project.run("instances")
     assert evaluate() == (False, 4, ", ".join(sorted(INSTANCE_IDS[2:])))
+    # One that is no longer listed is expected until it is retired.
     service.override = list_instances(*INSTANCE_IDS[1:3])
     project.run("instances")
-    assert evaluate() == (False, 2, INSTANCE_IDS[2])
+    assert evaluate() == (False, 4, ", ".join(sorted(INSTANCE_IDS[2:])))
+    project.lake.retired.add(INSTANCE_IDS[3])
+    assert evaluate() == (False, 3, INSTANCE_IDS[2])
     assert known_instances(project.lake, configured=("a", "b")) == ("a", "b")
     # A damaged file counts as missing until the next run replaces it.
     (project.root / "instances" / "part-0.parquet").write_bytes(b"no Parquet")
     assert evaluate() == (True, 2, "")
     assert project.run("instances").success
-    assert stored(project).keys() == set(INSTANCE_IDS[:3])
+    retired = {name: row["retired"] for name, row in stored(project).items()}
+    assert retired == {INSTANCE_IDS[0]: False, INSTANCE_IDS[1]: False, INSTANCE_IDS[2]: False}

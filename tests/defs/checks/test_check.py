@@ -1,7 +1,7 @@
 """Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
 
 from later_reporting_dagster.contract import CURSOR, PAGED, BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
@@ -17,7 +18,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, DAILY
 from tests.conftest import INSTANCE_IDS
-from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, fill_once, plain_metadata
+from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, asset_key, fill_once, plain_metadata
 
 RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign_performance_daily"
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
@@ -53,10 +54,10 @@ ALL_CHECKS = {
 }
 DUE_DAY = "newest_due_day_is_present"
 NOT_FETCHED = ("posts_published", "every_instance_is_present")
-# All others run daily: their result changes with time, or no run of their asset evaluates them.
-CHECKED_BY_RUNS = {
+# All others run daily: their result changes without a run of their asset.
+CHECKED_BY_RUNS_ONLY = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
-    *("quarantine_is_empty", "reconciles_with_raw_rows", "platforms_still_report_impressions"),
+    *("quarantine_is_empty", "platforms_still_report_impressions"),
 }
 
 
@@ -225,27 +226,31 @@ def windows(posts: int, reporting: int, posts_now: int) -> pa.Table:
     )
 
 
-def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:
-    due = datetime(2026, 1, 10, 12, tzinfo=UTC)
-    cursor = None
-    requested = []
-    for hours in (-1, -0.01, 0.01, 9):
-        result = dg.evaluate_automation_conditions(
-            project.defs,
-            project.instance,
-            asset_selection=dg.AssetSelection.all_asset_checks(),
-            evaluation_time=due + timedelta(hours=hours),
-            cursor=cursor,
-        )
-        cursor = result.cursor
-        requested.append({each.key for each in result.results if not each.true_subset.is_empty})
-    assert requested == [
-        set(),
-        set(),
-        {
-            dg.AssetCheckKey(dg.AssetKey(["later", asset]), check)
-            for asset, check in ALL_CHECKS
-            if check not in CHECKED_BY_RUNS
-        },
-        set(),
-    ]
+def test_schedule_runs_the_checks_of_the_whole_lake_at_the_due_hour(filled: Project) -> None:
+    set_values(filled.lake, ROLLUP, organic_engagements=None)
+    schedule = filled.defs.resolve_schedule_def("later_checks_daily")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 * * *", "UTC")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 10, 12, tzinfo=UTC))
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    checks = [(key.asset_key.path[-1], key.name) for key in request.asset_check_keys or ()]
+    assert sorted(checks) == sorted(each for each in ALL_CHECKS if each[1] not in CHECKED_BY_RUNS_ONLY)
+    results = filled.check(*checks)
+    assert results.keys() == {*checks}
+    assert not results[ROLLUP, "reconciles_with_raw_rows"].passed
+
+
+def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(filled: Project) -> None:
+    """As the daemon builds a run of what a tick requests."""
+    graph, name = filled.defs.resolve_asset_graph(), WINDOWS[0]
+    of_window = dg.AssetSelection.assets(asset_key(name), asset_key(RAW))
+    before = dg.evaluate_automation_conditions(filled.defs, filled.instance, asset_selection=of_window)
+    filled.fetch(RAW)
+    found = dg.evaluate_automation_conditions(
+        filled.defs, filled.instance, asset_selection=of_window, cursor=before.cursor
+    )
+    requested = [each.true_subset for each in found.results if each.key == asset_key(name)]
+    (request,) = build_run_requests(requested, graph, run_tags=None, emit_backfills=False)
+    # Without keys of checks, the run has all of them.
+    assert (request.asset_selection, request.asset_check_keys) == ([asset_key(name)], None)
+    assert not [key for key in graph.asset_check_keys if graph.get(key).automation_condition]

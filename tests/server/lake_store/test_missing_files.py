@@ -72,7 +72,7 @@ def test_metric_that_no_file_has_is_null(date_basis: str, gaps: httpx.Client) ->
     assert values == {(None, None, 5)}
 
 
-def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
+def test_instances_that_the_api_lists_or_listed_are_expected(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     for name in ("north", "south", "gone"):
         write(tmp_path, Partition(DAYS[0], name))
@@ -80,12 +80,12 @@ def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
     for listed in (["north", "south", "gone"], ["north", "south", "new"]):
         files: Any = {"posts_published": lake.partitions("posts_published"), "post_metrics_daily": []}
         rows = instances_table(
-            listed, configured=(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
+            listed, configured=(), retired=set(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
         )
         lake.write_table("instances", rows)
     with served(tmp_path) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (str(DAYS[0]), "new")
-        assert missing(get(api, days_query(DAYS[1], DAYS[1]))) == (str(DAYS[1]), "new, south")
+        assert missing(get(api, days_query(DAYS[1], DAYS[1]))) == (str(DAYS[1]), "gone, new, south")
         assert missing(get(api, days_query(DAYS[1], DAYS[1], ("instanceIds", "gone")))) == (str(DAYS[1]), "gone")
         assert missing(get(api, days_query(DAYS[0], DAYS[0], ("instanceIds", "gone")))) == (None, None)
         assert page_of(get(api, days_query(DAYS[0], DAYS[0])))["pagination"]["totalItems"] == 3

@@ -1,0 +1,142 @@
+"""Only `retire` takes an instance out of rollups and the report: no listing of the API does, and no setting."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    Lake,
+    Partition,
+    schema_of,
+)
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE
+from tests.conftest import INSTANCE_IDS, Service, files
+from tests.defs.assets.test_report import page_data
+from tests.defs.conftest import (
+    DAYS,
+    PERIOD_ROLLUPS,
+    RAW_ASSETS,
+    ROLLUPS,
+    WINDOWS,
+    Project,
+    assert_success,
+    fill_once,
+    list_instances,
+)
+
+REPORT, RECONCILED = "organic_paid_report", "reconciles_with_raw_rows"
+FETCHED = (*RAW_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
+GONE = INSTANCE_IDS[2]
+
+
+@pytest.fixture
+def complete(project: Project, module_lake: Path) -> Project:
+    """The project with everything in the lake."""
+
+    def fill(project: Project) -> bool:
+        fetched = [project.fetch(asset).success for asset in FETCHED]
+        listed = project.run(CAMPAIGNS_TABLE, "instances").success
+        derive(project)
+        return all(fetched) and listed
+
+    return fill_once(project, module_lake, fill)
+
+
+def derive(project: Project) -> None:
+    for asset in (*ROLLUPS, *PERIOD_ROLLUPS):
+        assert_success(project.roll_up(asset))
+    assert_success(project.run(*WINDOWS))
+    assert_success(project.run(REPORT))
+
+
+def derived(project: Project) -> dict[str, dict[str, bytes]]:
+    """Return the content of the files of each rollup table, and of the report."""
+    return {
+        name: {path: content for path, (content, _) in files(project.root / name).items()}
+        for name in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS, REPORT)
+    }
+
+
+def without_instance(project: Project, root: Path, name: str) -> Project:
+    """Return the project with a copy of its raw files, in which an instance and its campaigns never were."""
+    for folder in (*FETCHED, CAMPAIGNS_TABLE, "instances"):
+        shutil.copytree(project.root / folder, root / folder)
+    lake = Lake(str(root))
+    for asset in RAW_ASSETS:
+        for partition in lake.partitions(asset):
+            if partition.instance_id == name:
+                Path(lake.url(asset, partition)).unlink()
+    campaigns = lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
+    assert campaigns is not None
+    others = campaigns.filter(pc.field("instance_id") != name)
+    lake.write_table(CAMPAIGNS_TABLE, others)
+    for day in DAYS:
+        rows = lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema_of(CAMPAIGN_PERFORMANCE.columns))
+        kept = rows.filter(pc.is_in(rows["campaign_id"], others["campaign_id"].combine_chunks()))
+        lake.write(CAMPAIGN_PERFORMANCE_TABLE, Partition(day), kept)
+    return replace(project, root=root)
+
+
+def test_retired_instance_leaves_every_table_and_the_report_and_returns(
+    complete: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
+    complete.lake.quarantine.write(RAW_ASSETS[0], Partition(DAYS[0], GONE), bad, query="?")
+    derive(complete)
+    before = derived(complete)
+    assert GONE in page_data(complete)["instances"]
+
+    complete.lake.retired.add(GONE)
+    # The mark does not depend on the dimension.
+    (complete.root / "instances" / "part-0.parquet").write_bytes(b"no Parquet")
+    derive(complete)
+    after = derived(complete)
+    assert {name for name in before if before[name] != after[name]} == before.keys()
+    assert GONE not in json.dumps(page_data(complete), ensure_ascii=False)
+    checks = [(asset, RECONCILED) for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)]
+    checks = [each for each in checks if each[0] not in ("post_benchmarks", "organic_paid_by_age")]
+    assert all(result.passed for result in complete.check(*checks).values())
+
+    with monkeypatch.context() as of_copy:
+        of_copy.setenv("LATER_LAKE_ROOT", str(tmp_path / "never"))
+        never = without_instance(complete, tmp_path / "never", GONE).reloaded()
+        derive(never)
+    assert derived(never) == after
+    complete.lake.retired.remove(GONE)
+    derive(complete)
+    assert derived(complete) == before
+
+
+def test_no_listing_and_no_setting_changes_a_rollup(
+    complete: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = derived(complete)
+
+    def update(project: Project) -> None:
+        for asset in FETCHED:
+            assert_success(project.fetch(asset))
+        assert_success(project.run(CAMPAIGNS_TABLE, "instances"))
+        derive(project)
+
+    service.override = list_instances(*INSTANCE_IDS[:1])
+    update(complete)
+    assert derived(complete) == before
+    monkeypatch.setenv("LATER_INSTANCE_IDS", INSTANCE_IDS[1])
+    update(complete.reloaded())
+    assert derived(complete) == before
+
+
+def test_days_of_retired_instances_only_become_empty(complete: Project) -> None:
+    for name in INSTANCE_IDS:
+        complete.lake.retired.add(name)
+    derive(complete)
+    assert complete.check((WINDOWS[0], RECONCILED))[WINDOWS[0], RECONCILED].passed
+    assert complete.lake.read(ROLLUPS[0], complete.lake.partitions(ROLLUPS[0]), schema=schema_of([])).num_rows == 0
