@@ -41,11 +41,13 @@ class FileMetadata:
         content_hash: the hash of the rows as they were written; of a copy of a month, without the column `date`. See
             `content_hash_of`.
         key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
+        columns: the names of the columns.
     """
 
     rows: int
     content_hash: str
     key_values: Mapping[str, str]
+    columns: tuple[str, ...] = ()
 
 
 def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, str]) -> bytes:
@@ -103,7 +105,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
         if name.startswith(_PREFIX.encode())
     }
     content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, content_hash, key_values)
+    return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.names))
 
 
 def metadata_if_content(data: bytes, content_hash: str) -> FileMetadata | None:
