@@ -301,7 +301,7 @@ class Lake:
                 # A file with the layout of another table is none of this one.
                 if HAS_FILE_PER_INSTANCE.get(table_name, has_instance) is has_instance:
                     found[partition] = version
-        return {partition: found[partition] for partition in sorted(found, key=partition_sort_key)}
+        return dict(sorted(found.items(), key=lambda item: partition_sort_key(item[0])))
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""

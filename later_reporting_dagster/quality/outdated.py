@@ -1,9 +1,12 @@
 """Which rollups have to be made again, and whether the report has to. The lake says so, not Dagster's events."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+
+import msgspec
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
@@ -13,7 +16,10 @@ from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
-from later_reporting_dagster.rollups.rollup_tables import DAILY, RollupTable, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import CADENCES, DAILY, RollupTable, first_day_of
+
+# Requests of a file from the same inputs.
+MAX_REQUESTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,60 @@ class Footers:
             path: (versions[path], read[path]) for path in read if versions[path].identity and read[path].content_hash
         }
         return known | read
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """How often a file was requested from the same inputs, and for how many ticks it is not requested again."""
+
+    table: str
+    first_day: date | None
+    inputs: str
+    requests: int = 0
+    wait: int = 0
+
+
+def parse_attempts(cursor: str | None) -> list[Attempt]:
+    """Return the attempts in the cursor of a sensor; none if it is something else, because the UI can edit it."""
+    try:
+        return msgspec.json.decode(cursor or "[]", type=list[Attempt])
+    except msgspec.MsgspecError:
+        return []
+
+
+def plan_attempts(
+    files: Sequence[Outdated], before: Sequence[Attempt], *, in_progress: Collection[str]
+) -> tuple[list[Outdated], list[Attempt]]:
+    """Return the files to request at this tick, and all attempts.
+
+    A file is left alone at the first tick: most often, a condition has requested it. The wait then grows from request
+    to request; after `MAX_REQUESTS`, the file waits for other inputs. The report waits for everything else.
+    """
+    known = {(each.table, each.first_day, each.inputs): each for each in before}
+    requested: list[Outdated] = []
+    attempts: list[Attempt] = []
+    for file in sorted(files, key=lambda file: file.table == REPORT):
+        attempt = known.get((file.table, file.first_day, file.inputs))
+        waits = file.table == REPORT and any(each.requests < MAX_REQUESTS for each in attempts)
+        if attempt is None:
+            attempt = Attempt(file.table, file.first_day, file.inputs)
+        elif attempt.wait:
+            attempt = msgspec.structs.replace(attempt, wait=attempt.wait - 1)
+        elif attempt.requests < MAX_REQUESTS and file.table not in in_progress and not waits:
+            requested.append(file)
+            attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, wait=2**attempt.requests)
+        attempts.append(attempt)
+    return requested, attempts
+
+
+def describe_outdated(files: Iterable[Outdated]) -> str:
+    """Return what is outdated and why, such as `3 days of organic_paid_daily (missing)`."""
+    counts = Counter((file.table, file.reason) for file in files)
+    return ", ".join(
+        f"{count} {CADENCES[table]}{'s' * (count > 1)} of {table} ({reason})"
+        if table in CADENCES
+        else f"{table} ({reason})"
+        for (table, reason), count in counts.items()
+    )
 
 
 def _read_metadata(lake: Lake, path: str) -> FileMetadata:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
@@ -40,7 +40,7 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         kinds={"html"},
         tags={"later/layer": "report"},
         code_version=str(REPORT_DEFINITION),
-        automation_condition=when_upstream_changes(key),
+        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
     )
 
@@ -48,7 +48,6 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         name=component.op_name(REPORT), specs=[component.spec(spec)], required_resource_keys={component.resource_key}
     )
     def report(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, write_report(context, component))
 
     return report

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import (
     combined_failure,
@@ -53,7 +53,6 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
         required_resource_keys={component.resource_key},
     )
     def rollup(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, roll_up_periods(context, component, table))
 
     return rollup
@@ -69,7 +68,6 @@ def windows_asset(component: ComponentBase, tables: Sequence[RollupTable]) -> dg
         required_resource_keys={component.resource_key},
     )
     def windows(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         selected = [table for table in tables if component.asset_key(table.name) in context.selected_asset_keys]
         yield from component.execute(context, roll_up_windows(context, component, selected))
 
@@ -84,7 +82,7 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
         description=table.description,
         group_name="organic_paid",
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
-        automation_condition=when_upstream_changes(component.asset_key(table.name)),
+        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
         **attributes,
     )
