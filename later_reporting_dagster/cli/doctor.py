@@ -28,6 +28,8 @@ from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Parti
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.outdated import describe_outdated, outdated
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -74,6 +76,7 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     if results[-1].mark == "ok":
         results.append(_evaluate("files", lambda: _check_files(project, now()), otherwise="WARN"))
+        results.append(_evaluate("rollups", lambda: _check_rollups(project, now()), otherwise="WARN"))
     return results
 
 
@@ -258,6 +261,17 @@ def _check_files(project: Project, now: datetime) -> str:
             " these days"
         )
     return f"all {len(instances)} instances on {len(days)} days"
+
+
+def _check_rollups(project: Project, now: datetime) -> str:
+    settings, lake = project.settings, project.later.lake()
+    files = outdated(lake, settings.rollups(TABLES), start_date=settings.start_date, newest_day=newest_day(now))
+    if files:
+        raise ValueError(
+            f"outdated are {describe_outdated(files)}: turn on the sensor {settings.name}_outdated, which rolls them up"
+            " again, or run `later-reporting refresh`"
+        )
+    return "made from the files in the lake"
 
 
 def _days_without_files(files: Mapping[str, Sequence[Partition]], settings: ComponentSettings) -> str:

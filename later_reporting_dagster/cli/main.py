@@ -141,9 +141,9 @@ def backfill(
     everything else is written.
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance, materialize
-    from later_reporting_dagster.defs.component_settings import REPORT
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.resource import parse_instance_ids
+    from later_reporting_dagster.report.report_data import REPORT
 
     project = current_project()
     asset = table_name(asset, project.settings.tables, project=project)
@@ -218,7 +218,8 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.defs.component_settings import ASSET_NAMES, REPORT
+    from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+    from later_reporting_dagster.report.report_data import REPORT
 
     project = current_project()
     check_all(dagster_home, project.later.lake)
@@ -260,9 +261,8 @@ def redact() -> None:
     table and in the quarantine; compacted copies and the report are removed. Rows, ids
     and numbers stay. Run it while no run is in progress; after an interrupt, run it again.
     """
-    from later_reporting_dagster.defs.assets.report import REPORT_FILE
-    from later_reporting_dagster.defs.component_settings import REPORT
     from later_reporting_dagster.lake.personal_data import remove_personal_data
+    from later_reporting_dagster.report.report_data import REPORT_PATH
 
     project = current_project()
     if project.later.store_creator_profiles:
@@ -278,7 +278,7 @@ def redact() -> None:
         for problem in removal.damaged:
             click.echo(f"Not rewritten: {one_line(problem)}", err=True)
         damaged += len(removal.damaged)
-    lake.storage.remove(f"{REPORT}/{REPORT_FILE}")
+    lake.storage.remove(REPORT_PATH)
     click.echo(
         "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
         ' see docs/operations.md, "Personal data".'

@@ -11,11 +11,11 @@ import click
 import dagster as dg
 
 from later_reporting_dagster.client import RetryPolicy
-from later_reporting_dagster.defs.assets.report import REPORT_FILE
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, REPORT, ComponentSettings
+from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, ComponentSettings
 from later_reporting_dagster.defs.dagster_private import get_origins_from_toml, loadable_targets_from_loaded_module
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.report.report_data import REPORT_PATH
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
 # The full retry policy would keep a user waiting for minutes.
@@ -32,7 +32,7 @@ class Project:
 
     def report_location(self) -> str:
         """Return where the report is."""
-        return self.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")
+        return self.later.lake().storage.location(REPORT_PATH)
 
 
 def load_project(module: str | None, *, name: str | None) -> Project:

@@ -3,12 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import msgspec
-from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
@@ -17,28 +16,20 @@ from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
-from later_reporting_dagster.defs.events import (
-    code_version_of,
-    logged_instances,
-    newest_materializations,
-    preview,
-    table_result,
-    version_tags,
-)
-from later_reporting_dagster.defs.partitions import (
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    blocks_of,
-    range_tags,
-    selected_range,
-)
+from later_reporting_dagster.defs.events import logged_instances, preview, table_result, version_tags
+from later_reporting_dagster.defs.partitions import range_tags, runs_of, selected_range
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import current_instances
 from later_reporting_dagster.quality.missing_files import missing_days, parse_cursor, plan_requests
+from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Footers, outdated, parse_attempts, plan_attempts
+from later_reporting_dagster.report.report_data import REPORT
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
+# A run that has not logged an event for so long no longer exists.
+DEAD_AFTER_SECONDS = 3600
 _NOT_FINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -48,16 +39,11 @@ _NOT_FINISHED = [
 ]
 
 
-def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition: materialize a partition when upstream data has changed, or when it is missing.
+def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
+    """Return the condition: materialize a partition when the data version of its upstream changes, or once it has one.
 
-    A missing partition is requested only if its upstream exists. A restatement that changes nothing keeps the data
-    version, and therefore triggers nothing.
-
-    `data_version_changed` holds for one tick; `since` latches it until the asset is requested, which waits for runs of
-    the asset and its upstream; or, if the run or backfill that made the change updates the asset as well, until it is
-    updated. An update by another run may have read the data before the change. `upstream` are the dependencies to
-    consider; default: all.
+    It waits for runs of the asset and its upstream. What it misses, such as a run that fails, or that reads before a
+    change and ends after it, the sensor `outdated` finds. `upstream` are the dependencies to consider; default: all.
     """
     condition = dg.AutomationCondition
 
@@ -65,40 +51,11 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
         any_dep = condition.any_deps_match(matches)
         return any_dep.allow(dg.AssetSelection.assets(*upstream)) if upstream else any_dep
 
-    changed = condition.data_version_changed()
-    # If the event log was empty at the last tick, Dagster finds no runs. Then each update is expected to be followed.
-    will_follow = (
-        condition.all_new_updates_have_run_tags(tag_keys={_update_tag(key)}) | ~condition.any_new_update_has_run_tags()
-    )
-    followed_change, other_change = any_upstream(changed & will_follow), any_upstream(changed & ~will_follow)
-    never_materialized = (condition.missing() & any_upstream(~condition.missing())).newly_true()
-    # `newly_requested` becomes true one tick after the request. A change in between must not be forgotten.
-    requested = condition.newly_requested()
-    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized).since(
-        condition.newly_updated() | (requested & ~followed_change)
-    )
-    in_progress = condition.in_progress() | condition.any_deps_in_progress()
-    return (due & ~in_progress).with_label("upstream_changed")
-
-
-def tag_run_with_updates(context: AssetExecutionContext, component: ComponentBase) -> None:
-    """Tag the run with the assets of the component that it, or its backfill, updates besides those of this step.
-
-    The conditions of these assets look at the tags. `executed_with_root_target` would tell the same without tags, but
-    of the last partition only.
-    """
-    run = context.run
-    updated = set(run.asset_selection or context.job_def.asset_layer.executable_asset_keys)
-    if backfill := context.instance.get_backfill(run.tags.get("dagster/backfill", "")):
-        updated.update(backfill.asset_selection or ())
-    keys = {component.asset_key(name) for name in component.tables if name not in component.fetched_tables}
-    if tags := {_update_tag(key): "true" for key in updated & keys - context.selected_asset_keys}:
-        context.instance.add_run_tags(run.run_id, tags)
-
-
-def _update_tag(key: dg.AssetKey) -> str:
-    # The UI hides tags with this prefix. A run may have a dozen of these.
-    return f".dagster/updates/{key.to_user_string()}"
+    # A change holds for one tick. One that comes in the tick after the request must not be forgotten with it.
+    changed = any_upstream(condition.data_version_changed())
+    newly_missing = (condition.missing() & any_upstream(~condition.missing())).newly_true()
+    due = (changed | newly_missing).since((condition.newly_requested() & ~changed) | condition.newly_updated())
+    return (due & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label("upstream_changed")
 
 
 def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *, with_sensor: bool) -> dict[str, Any]:
@@ -108,7 +65,6 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
     because it needs no network, and rollups would not be updated without it.
     """
     keys = [spec.key for spec in specs]
-    automated = [spec.key for spec in specs if spec.automation_condition]
     checks_job = dg.define_asset_job(
         f"{component.name}_checks",
         selection=dg.AssetSelection.checks_for_assets(*keys),
@@ -125,7 +81,9 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
             minimum_interval_seconds=30,
             description="Updates rollups, instances, coverage and the report when their upstream changes.",
         )
-        sensors += [sensor, _code_versions_sensor(component, automated)]
+        sensors.append(sensor)
+        if component.rollups(TABLES):
+            sensors.append(_outdated_sensor(component))
     if not component.fetched_tables:
         return {"jobs": [checks_job], "schedules": schedules, "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
@@ -237,48 +195,68 @@ def _compaction_job(component: ComponentBase) -> dg.JobDefinition:
     return compaction
 
 
-def _code_versions_sensor(component: ComponentBase, keys: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
-    """Return the sensor: materializes again what another version of this package has written.
-
-    `AutomationCondition.code_version_changed` compares with its last tick, so it would miss what was written before.
-    """
+def _outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
+    """Return the sensor: requests what is outdated in the lake, whatever has happened to the runs that made it."""
+    tables, with_report = component.rollups(TABLES), REPORT in component.tables
+    sources = {table.name: {table.name, *table.sources} for table in tables}
+    names = [*sources, *([REPORT] if with_report else [])]
+    footers = Footers()
 
     @dg.sensor(
-        name=f"{component.name}_code_versions",
+        name=f"{component.name}_outdated",
         # Not a target, which would be a job: assets of one job have the same partitions.
-        asset_selection=dg.AssetSelection.assets(*keys),
+        asset_selection=dg.AssetSelection.assets(*map(component.asset_key, names)),
         default_status=component.sensor_status(runs_by_default=True),
-        minimum_interval_seconds=3600,
-        description="After an upgrade, materializes again what another version of this package has rolled up.",
+        minimum_interval_seconds=300,
+        required_resource_keys={component.resource_key},
+        description=(
+            "Rolls up again what is missing, damaged, or made from other files or by an older definition, also if the"
+            f" run that should have done so failed: at most {MAX_REQUESTS} times from the same files."
+        ),
     )
-    def code_versions_sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
-        assert context.repository_def is not None
-        graph = context.repository_def.asset_graph
-        unpartitioned: dict[dg.AssetKey, int] = {}
-        for key in keys:
-            asset = graph.get(key)
-            # The storage ids of what another code version has made, by partition.
-            outdated = {
-                str(record.partition_key): record.storage_id
-                for record in newest_materializations(context.instance, key)
-                if code_version_of(record) != asset.code_version
-            }
-            if asset.partitions_def is None:
-                unpartitioned.update((key, newest) for newest in outdated.values())
-                continue
-            for block in blocks_of(asset.partitions_def.get_partition_keys(), outdated):
-                # Dagster runs each key once: a run that fails is not repeated every hour.
-                newest = max(outdated[partition] for partition in block)
-                yield dg.RunRequest(
-                    run_key=f"{key.to_user_string()} {block[0]} {asset.code_version} {newest}",
-                    asset_selection=[key],
-                    tags={RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]},
-                )
-        if unpartitioned:
-            versions = " ".join(f"{graph.get(key).code_version}" for key in unpartitioned)
-            yield dg.RunRequest(run_key=f"{versions} {max(unpartitioned.values())}", asset_selection=[*unpartitioned])
+    def outdated_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            files = outdated(
+                component.later(context).lake(),
+                tables,
+                start_date=component.start_date,
+                newest_day=newest_day(component.now()),
+                with_report=with_report,
+                footers=footers,
+            )
+        except LakeUnavailable as error:
+            # The message is complete; a stack trace would hide it.
+            raise dg.DagsterError(f"Looking for outdated rollups failed: {error}") from None
+        running = _tables_in_progress(context, component)
+        in_progress = [name for name in names if not running.isdisjoint(sources.get(name, names))]
+        requested, attempts = plan_attempts(files, parse_attempts(context.cursor), in_progress=in_progress)
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(asset_selection=[*map(component.asset_key, run_tables)], tags=tags)
+                for run_tables, tags in runs_of(requested, component.start_date)
+            ],
+            cursor=msgspec.json.encode(attempts).decode(),
+        )
 
-    return code_versions_sensor
+    return outdated_sensor
+
+
+def _tables_in_progress(context: dg.SensorEvaluationContext, component: ComponentBase) -> set[str]:
+    """Return the names of the assets that runs are materializing, or will when they start."""
+    assert context.repository_def is not None
+    all_names = {component.asset_key(name): name for name in component.tables}
+    silent_since = datetime.now(UTC).timestamp() - DEAD_AFTER_SECONDS
+    found: set[str] = set()
+    for run in context.instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
+        newest = context.instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        # Without run monitoring, a killed run stays in progress for ever.
+        if run.status is not dg.DagsterRunStatus.QUEUED and newest and newest[0].timestamp < silent_since:
+            continue
+        keys = set(run.asset_selection or ())
+        if not keys and context.repository_def.has_job(run.job_name):
+            keys = set(context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys)
+        found.update(all_names[key] for key in keys & all_names.keys())
+    return found
 
 
 def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefinition:

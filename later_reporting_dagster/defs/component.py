@@ -19,7 +19,6 @@ from later_reporting_dagster.defs.checks.check import build_asset_checks
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.component_settings import (
     METADATA_PREFIX,
-    REPORT,
     ComponentSettings,
     default_lake_root,
     describe_invalid,
@@ -30,6 +29,7 @@ from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
 

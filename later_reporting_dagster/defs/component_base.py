@@ -71,10 +71,12 @@ class ComponentBase(ComponentSettings):
             )
         return final
 
-    def table_spec(self, name: str, columns: Sequence[Column], *, sql: str = "", **attributes: Any) -> dg.AssetSpec:
-        """Return the spec of a table: an asset whose columns are known, and the SQL that computes it, if there is some.
+    def table_spec(
+        self, name: str, columns: Sequence[Column], *, code_version: str | None = None, **attributes: Any
+    ) -> dg.AssetSpec:
+        """Return the spec of a table: an asset whose columns are known.
 
-        `attributes` are those of `dg.AssetSpec`.
+        The default code version changes with the columns. `attributes` are those of `dg.AssetSpec`.
         """
         key = self.asset_key(name)
         spec = dg.AssetSpec(
@@ -85,7 +87,7 @@ class ComponentBase(ComponentSettings):
                 "dagster/storage_kind": "parquet",
                 "dagster/column_schema": dg.TableSchema(columns=list(map(_table_column, columns))),
             },
-            code_version=code_version(columns, sql),
+            code_version=code_version or _version_of(columns),
             **attributes,
         )
         return self.spec(spec).with_io_manager_key(self.lake_key)
@@ -106,7 +108,6 @@ def _table_column(column: Column) -> dg.TableColumn:
     )
 
 
-def code_version(columns: Sequence[Column], sql: str = "") -> str:
-    """Return a version that changes with the definition of a table: its columns, and the SQL that computes it."""
-    definition = [*(f"{column.name} {column.type} {column.nullable}" for column in columns), sql]
+def _version_of(columns: Sequence[Column]) -> str:
+    definition = [f"{column.name} {column.type} {column.nullable}" for column in columns]
     return hashlib.sha256("\n".join(definition).encode()).hexdigest()[:12]

@@ -23,10 +23,10 @@ from later_reporting_dagster.contract.days import due_day, expected_days
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
 DEFAULT_NAME = "later"
-REPORT = "organic_paid_report"
 # The key of the metadata of `Definitions` with the settings of a component; its name follows.
 METADATA_PREFIX = "later_reporting/"
 # All assets of this project, in the order of their lineage.

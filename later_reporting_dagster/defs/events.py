@@ -88,12 +88,6 @@ def logged_instances(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str
     return {event.partition: event.metadata.get("instances", all_instances).value for event in events if event}
 
 
-def code_version_of(record: dg.EventLogRecord) -> str | None:
-    """Return the version of the code that made a materialization; None if it is not known."""
-    event = record.asset_materialization
-    return None if event is None else (event.tags or {}).get("dagster/code_version")
-
-
 def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:
     """Return tags that name the newest materialization of a partitioned asset; call it before reading the asset.
 

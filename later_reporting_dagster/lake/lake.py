@@ -66,7 +66,7 @@ class WriteResult:
         rows: the number of rows; 0 for a file that is not a table.
         content_hash: the hash of the rows, see `content_hash_of`; for a file that is not a table, the SHA-256 of its
             bytes.
-        changed: False if the file already had the same rows (or bytes), so it was not written.
+        changed: False if the file already had the same rows (or bytes), so it was not written, except for its metadata.
         key_values: the metadata that the file has, which is that of an earlier write if it was not written.
     """
 
@@ -133,7 +133,13 @@ class Lake:
         return f"Lake({self.root!r})"
 
     def write(
-        self, table_name: str, partition: Partition, rows: pa.Table, *, metadata: Mapping[str, str] | None = None
+        self,
+        table_name: str,
+        partition: Partition,
+        rows: pa.Table,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        replaces_metadata: bool = False,
     ) -> WriteResult:
         """Replace all rows of a partition.
 
@@ -142,6 +148,7 @@ class Lake:
 
         Args:
             metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
+            replaces_metadata: also write the file if it has the same rows, but other metadata.
 
         Raises:
             ValueError: the instance id cannot be encoded; see `encode_instance_id`.
@@ -149,7 +156,9 @@ class Lake:
             LakeUnavailable: the partition is unchanged, unless only syncing its directory failed: then the new rows may
                 not survive a loss of power.
         """
-        return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
+        paths = {partition: partition_path(table_name, partition)}
+        written = self._replace(paths, {partition: rows}, metadata=metadata or {}, replaces_metadata=replaces_metadata)
+        return _result_or_raise(written[partition])
 
     def write_all(
         self,
@@ -171,10 +180,18 @@ class Lake:
         paths = {partition: partition_path(table_name, partition) for partition in rows}
         return self._replace(paths, rows, metadata=metadata or {}, check=check_replacement)
 
-    def write_table(self, table_name: str, rows: pa.Table, *, metadata: Mapping[str, str] | None = None) -> WriteResult:
+    def write_table(
+        self,
+        table_name: str,
+        rows: pa.Table,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        replaces_metadata: bool = False,
+    ) -> WriteResult:
         """Replace all rows of an unpartitioned table, as `write` does. The table is one file."""
         paths = {table_name: table_path(table_name)}
-        return _result_or_raise(self._replace(paths, {table_name: rows}, metadata=metadata or {})[table_name])
+        written = self._replace(paths, {table_name: rows}, metadata=metadata or {}, replaces_metadata=replaces_metadata)
+        return _result_or_raise(written[table_name])
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
@@ -186,9 +203,13 @@ class Lake:
             return self.read_table(table_name, schema=schema)
         return None
 
+    def table_version(self, table_name: str) -> FileVersion | None:
+        """Return the version of an unpartitioned table; None if its file does not exist."""
+        return self.storage.versions([table_path(table_name)]).get(table_path(table_name))
+
     def table_exists(self, table_name: str) -> bool:
         """Return whether an unpartitioned table has its file."""
-        return bool(self.storage.versions([table_path(table_name)]))
+        return self.table_version(table_name) is not None
 
     def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
         """Replace a file that is not a table, such as a web page; equal bytes are not written again."""
@@ -343,6 +364,7 @@ class Lake:
         *,
         metadata: Mapping[str, str],
         check: Callable[[_Key, pa.Table, pa.Table], None] | None = None,
+        replaces_metadata: bool = False,
     ) -> dict[_Key, WriteOutcome]:
         content_hashes = {key: content_hash_of(rows) for key, rows in tables.items()}
         results: dict[_Key, WriteOutcome] = {}
@@ -369,8 +391,9 @@ class Lake:
                     continue
                 except FileDamaged:
                     pass  # no stored rows to compare with
-            key_values = {**metadata, **_first_fetch(data)} if same is None else same.key_values
-            if data is None or same is None:
+            keeps_metadata = same is not None and not replaces_metadata
+            key_values = same.key_values if same and keeps_metadata else {**metadata, **_first_fetch(data)}
+            if data is None or same is None or same.key_values != key_values:
                 data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
             location = self.storage.location(path)
             results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, same is None, key_values)

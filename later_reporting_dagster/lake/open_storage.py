@@ -109,13 +109,15 @@ class _LocalStorage(Storage):
     def _add_named(self, directory: str, name: str, found: dict[str, FileVersion]) -> None:
         if version := self._version(f"{directory}/{name}"):
             found[f"{directory}/{name}"] = version
-        # To inspect one file is faster than to open its directory: 2.9 s instead of 12 s for 212,000 files.
-        if directory.rpartition("/")[2].startswith(INSTANCE_PREFIX):
-            return
         with suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    self._add_named(f"{directory}/{entry.name}", name, found)
+                path = f"{directory}/{entry.name}"
+                # To inspect one file is faster than to open its directory: 2.9 s instead of 12 s for 212,000 files.
+                if entry.name.startswith(INSTANCE_PREFIX):
+                    if version := self._version(f"{path}/{name}"):
+                        found[f"{path}/{name}"] = version
+                elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    self._add_named(path, name, found)
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found: dict[str, FileVersion] = {}

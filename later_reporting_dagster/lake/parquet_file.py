@@ -40,11 +40,13 @@ class FileMetadata:
     Attributes:
         content_hash: Hash of the rows, without `date`. See `content_hash_of`.
         key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
+        columns: the names of the columns.
     """
 
     rows: int
     content_hash: str
     key_values: Mapping[str, str]
+    columns: tuple[str, ...] = ()
 
 
 def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, str]) -> bytes:
@@ -102,7 +104,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
         if name.startswith(_PREFIX.encode())
     }
     content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, content_hash, key_values)
+    return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.names))
 
 
 def metadata_if_content(data: bytes, content_hash: str) -> FileMetadata | None:

@@ -20,7 +20,7 @@ _COMPACTED = "_compacted"
 _MAX_ENCODED_LENGTH = 255 - len(INSTANCE_PREFIX)
 # Hive's encoding of null: readers would read an instance id with this text as null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_DIRECTORY = re.compile(rf"(date|month)=([0-9]{{4}}-[0-9]{{2}}(?:-[0-9]{{2}})?)(?:/{INSTANCE_PREFIX}([^/]+))?")
+_DIRECTORY = re.compile(r"(date|month)=([0-9]{4}-[0-9]{2}(?:-[0-9]{2})?)")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -123,14 +123,24 @@ def parse_directory(directory: str, *, unit: str = "date") -> Partition | None:
 
     With the unit `month`, it is the directory of a compacted month, and the partition has its first day.
     """
+    first, separator, instance = directory.partition("/")
+    try:
+        day = _parse_day(first, unit)
+        if not separator:
+            return None if day is None else Partition(day)
+        if day is None or not instance.startswith(INSTANCE_PREFIX):
+            return None
+        return Partition(day, decode_instance_id(instance.removeprefix(INSTANCE_PREFIX)))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=16_384)  # A listing has the same day for each instance.
+def _parse_day(directory: str, unit: str) -> date | None:
     match = _DIRECTORY.fullmatch(directory)
     if match is None or match[1] != unit:
         return None
-    try:
-        instance_id = None if match[3] is None else decode_instance_id(match[3])
-        return Partition(date.fromisoformat(match[2] if unit == "date" else f"{match[2]}-01"), instance_id)
-    except ValueError:
-        return None
+    return date.fromisoformat(match[2] if unit == "date" else f"{match[2]}-01")
 
 
 def _instance_directory(parent: str, partition: Partition) -> str:

@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 _Argument = TypeVar("_Argument")
@@ -30,8 +29,7 @@ class LakeUnavailable(OSError):  # noqa: N818 - a state of the lake, not a bug
     """The lake cannot be read or written. The message has the location and the next step, and no credentials."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileVersion:
+class FileVersion(NamedTuple):
     """The version of a file, as a listing reports it, and its size.
 
     Attributes:

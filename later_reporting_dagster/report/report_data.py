@@ -17,6 +17,11 @@ from later_reporting_dagster.rollups.rollup_columns import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 
+# The name of the report's folder and asset, and its file.
+REPORT, REPORT_FILE = "organic_paid_report", "report.html"
+REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
+# The rollup tables that it shows.
+SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {
     POST_METRICS_DAILY.name: "daily metrics",

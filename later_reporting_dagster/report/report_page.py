@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
+from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 from later_reporting_dagster.rollups.rollup_columns import WINDOWS
 
 # Columns of the tables that the page does not show.
@@ -30,6 +31,22 @@ _POLICY = (
 # In HTML, `<` may begin the end tag of the script or a comment; `>` and `&` have meanings in markup, too. U+2028 and
 # U+2029 end a line in older versions of JavaScript. In JSON, all of them can be escaped.
 _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+# The version of the page. Raise it with a change of what the page shows: it is then written again.
+REPORT_DEFINITION = 1
+_MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
+
+
+def with_made_from(page: bytes, made_from: MadeFrom) -> bytes:
+    """Return the page with a comment, which nobody sees, that says what it was made from."""
+    return b"%s\n<!-- made_from %s -->\n" % (page.rstrip(), made_from.key_values[MADE_FROM].encode())
+
+
+def made_from_of_page(page: bytes) -> MadeFrom | None:
+    """Return what a page was made from; None if it does not say so."""
+    found = _MADE_FROM.search(page[-1_000:])
+    return parse_made_from({MADE_FROM: found[1].decode()}) if found else None
 
 
 def report_page(data: ReportData) -> bytes:

@@ -10,18 +10,19 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
-    Table,
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import FETCHED_BY_DAY
+from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, Table
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
+from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs
+from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ class WindowRollups:
     """The window tables, rolled up.
 
     Attributes:
+        made_from: what each table was made from.
         contents: the partitions that were read, and the ones that could not be read, by table name.
     """
 
     tables: Mapping[str, pa.Table]
+    made_from: Mapping[str, MadeFrom]
     contents: ViewContents
     campaigns: Campaigns
 
@@ -71,6 +74,7 @@ class PeriodRollup:
 
     first_day: date
     rows: pa.Table | None
+    made_from: MadeFrom
     partitions: Collection[Partition]
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
@@ -107,16 +111,22 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
 
     The windows of each date basis end with the newest day of its raw table.
     """
+    # Listed before anything is read: what is replaced meanwhile makes the result outdated.
+    inputs = list_inputs(lake, TABLES)
     campaigns = read_campaigns(lake)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def roll_up(contents: ViewContents) -> WindowRollups:
             register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
-            rows = sql_engine.roll_up_tables(database.connection, tables)
-            return WindowRollups(tables=rows, contents=contents, campaigns=campaigns)
+            return WindowRollups(
+                tables=sql_engine.roll_up_tables(database.connection, tables),
+                made_from={table.name: inputs.made_from(table) for table in tables},
+                contents=contents,
+                campaigns=campaigns,
+            )
 
-        return database.read(source_files(lake), roll_up)
+        return database.read([(SOURCE_TABLES[name], raw.partitions) for name, raw in inputs.raw.items()], roll_up)
 
 
 def source_files(lake: Lake) -> list[tuple[Table, Collection[Partition]]]:
@@ -132,18 +142,19 @@ def roll_up_lake_periods(
     Files of retired instances have no rows here.
     """
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
+    # Listed before anything is read: what is replaced meanwhile makes the result outdated.
+    inputs = list_inputs(lake, [table], days=days)
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
-    for partition in lake.partitions(table.raw_table, days=days):
+    for partition in inputs.raw[table.raw_table].partitions:
         by_first_day[first_day_of(table.cadence, partition.day)].append(partition)
-    retired = lake.retired.ids()
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_rollup_database(lake, memory_gb=memory_gb) as database:
-            yield from _roll_up_batch(database, table, batch, retired)
+            yield from _roll_up_batch(database, table, batch, inputs)
 
 
 def _roll_up_batch(
-    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]], retired: Set[str]
+    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]], inputs: Inputs
 ) -> Iterator[PeriodRollup]:
     raw_table = SOURCE_TABLES[table.raw_table]
 
@@ -151,18 +162,18 @@ def _roll_up_batch(
         sql_engine.register_stored_files(database.connection, contents.partitions)
         return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
 
-    raw_partitions = [
-        partition
-        for partitions in by_first_day.values()
-        for partition in partitions
-        if partition.instance_id not in retired
-    ]
+    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
     rows, unreadable = database.read([(raw_table, raw_partitions)], roll_up)
+    days_with_files = inputs.raw[table.raw_table].days.keys()  # also if their instances are all retired
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
         of_partition = rows.filter(pc.field(FIRST_DAY) == first_day).drop_columns([FIRST_DAY])
         # If a file cannot be read, the rows of the other files would look complete although some are missing.
-        is_complete = partitions and not errors
+        is_complete = not errors and not days_with_files.isdisjoint(days_of(table.cadence, first_day))
         yield PeriodRollup(
-            first_day=first_day, rows=of_partition if is_complete else None, partitions=partitions, unreadable=errors
+            first_day=first_day,
+            rows=of_partition if is_complete else None,
+            made_from=inputs.made_from(table, first_day),
+            partitions=partitions,
+            unreadable=errors,
         )

@@ -47,6 +47,8 @@ class RollupTable:
         has_intervals: whether its lifts have intervals and verdicts.
         is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
         metrics: each additive metric has a column with its sum.
+        definition: the version of its definition. Raise it with a change of the SQL that changes results: files of a
+            lower version are then computed again.
     """
 
     name: str
@@ -58,6 +60,7 @@ class RollupTable:
     is_overall: bool = False
     description: str
     metrics: Sequence[Metric] = DEFAULT_METRICS
+    definition: int = 1
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
         """Return the table with sums of these metrics. Metrics of the API reference are always included."""

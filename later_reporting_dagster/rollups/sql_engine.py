@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -41,13 +39,6 @@ _UNREAD = ("content_image_url", "creator_content_type", "creator_profile_image",
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
     """A rollup needs more memory than allowed. The message has the next step."""
-
-
-@cache
-def rollup_definition() -> str:
-    """Return the text of all files of this package, which together define the rollups: SQL, and numbers in Python."""
-    files = sorted(path.name for path in resources.files(__package__).iterdir() if path.name.endswith((".sql", ".py")))
-    return "\n".join(resources.files(__package__).joinpath(name).read_text(encoding="utf-8") for name in files)
 
 
 def duckdb_macros() -> str:

@@ -45,7 +45,8 @@ def check_results(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
 def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
     results = check_results(user, exit_code=0)
     assert {subject: mark for subject, (mark, _) in results.items()} == dict.fromkeys(
-        ("settings", "token", "API version", "scope", "campaigns", "rate limit", "clock", "lake", "files"), "ok"
+        ("settings", "token", "API version", "scope", "campaigns", "rate limit", "clock", "lake", "files", "rollups"),
+        "ok",
     )
     assert results["scope"][1] == "4 instances accessible"
     assert results["rate limit"][1].startswith("100000 requests in 60 s")

@@ -334,12 +334,3 @@ def test_missing_files_are_red_by_name_and_fetched_by_one_run(
 
     assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
     assert not tick(complete, cursor=data.cursor).run_requests
-
-
-def test_sensor_logs_the_code_version_of_the_definitions(project: Project) -> None:
-    """With another one, the sensor that follows an upgrade would request the asset every hour."""
-    project = project.configured(translation=lambda spec, _: spec.replace_attributes(code_version="2"))
-    for event in tick(project).asset_events:
-        project.instance.report_runless_asset_event(event)
-    context = dg.build_sensor_context(instance=project.instance, definitions=project.defs)
-    assert not project.defs.resolve_sensor_def("later_code_versions").evaluate_tick(context).run_requests

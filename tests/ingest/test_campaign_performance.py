@@ -328,7 +328,7 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
     write_campaigns(Lake(str(tmp_path)), listed.items, (), instance_ids=(), today=DAYS[-1])
     fetch(service, tmp_path, metrics=DEFAULT_CAMPAIGN_METRICS)
     before = {day: stored(tmp_path, day) for day in DAYS}
-    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    restrict_scope(service, small_world, INSTANCE_IDS[:1])
     service.requests.clear()
     fetched = fetch(service, tmp_path, instance_ids=wanted)
     assert (errors(fetched), fetched.changes) == ({}, {False})

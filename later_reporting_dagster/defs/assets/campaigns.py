@@ -6,7 +6,6 @@ import dagster as dg
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched, refusal_warning
-from later_reporting_dagster.defs.automation import tag_run_with_updates
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
@@ -45,7 +44,6 @@ def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
         required_resource_keys={component.resource_key},
     )
     def campaigns(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, list_campaigns(context, component))
 
     return campaigns
@@ -104,7 +102,6 @@ def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
         required_resource_keys={component.resource_key},
     )
     def campaign_performance(context: dg.AssetExecutionContext, config: FetchConfig) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, fetch_campaign_performance(context, config, component))
 
     return campaign_performance

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pyarrow.compute as pc
 
-from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
@@ -31,13 +31,12 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 ),
                 group_name="posts",
                 tags={"later/layer": "dimension"},
-                automation_condition=when_upstream_changes(component.asset_key(INSTANCES_TABLE)),
+                automation_condition=when_upstream_changes(),
             )
         ],
         required_resource_keys={component.resource_key},
     )
     def instances(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, list_instances(context, component))
 
     return instances
@@ -73,14 +72,12 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 ),
                 group_name="posts",
                 tags={"later/layer": "dimension"},
-                automation_condition=when_upstream_changes(component.asset_key(COVERAGE_TABLE), upstream=followed)
-                | due,
+                automation_condition=when_upstream_changes(*followed) | due,
             )
         ],
         required_resource_keys={component.resource_key},
     )
     def coverage(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, list_files(context, component))
 
     return coverage

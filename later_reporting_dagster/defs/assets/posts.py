@@ -8,7 +8,6 @@ from pydantic import Field
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched
-from later_reporting_dagster.defs.automation import tag_run_with_updates
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, nothing_to_log
@@ -72,7 +71,6 @@ def posts_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinitio
         required_resource_keys={component.resource_key},
     )
     def posts(context: dg.AssetExecutionContext, config: PostsConfig) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, fetch_posts(context, config, component, table))
 
     return posts

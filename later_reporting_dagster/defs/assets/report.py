@@ -2,25 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
-from later_reporting_dagster.defs.component_settings import REPORT
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
 from later_reporting_dagster.quality.coverage import stored_and_expected_files
-from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, read_report
-from later_reporting_dagster.report.report_page import empty_report_page, report_page
-from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, SINGLE_TABLES
-
-REPORT_FILE = "report.html"
-# The rollup tables that the report shows.
-_SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
+from later_reporting_dagster.quality.outdated import report_inputs
+from later_reporting_dagster.report.report_data import (
+    FETCHED_TABLES,
+    REPORT,
+    REPORT_FILE,
+    SHOWN_TABLES,
+    QuarantinedRows,
+    read_report,
+)
+from later_reporting_dagster.report.report_page import REPORT_DEFINITION, empty_report_page, report_page, with_made_from
+from later_reporting_dagster.rollups.rollup_tables import OVERALL
 
 
 def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -28,7 +30,7 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
     key = component.asset_key(REPORT)
     spec = dg.AssetSpec(
         key,
-        deps=component.dependencies(*_SHOWN_TABLES, COVERAGE_TABLE),
+        deps=component.dependencies(*SHOWN_TABLES, COVERAGE_TABLE),
         description=(
             "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
             " to boost, creators, and what is missing. A single HTML file that works offline, at"
@@ -37,8 +39,8 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         group_name="organic_paid",
         kinds={"html"},
         tags={"later/layer": "report"},
-        code_version=version("later-reporting-dagster"),
-        automation_condition=when_upstream_changes(key),
+        code_version=str(REPORT_DEFINITION),
+        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
     )
 
@@ -46,7 +48,6 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         name=component.op_name(REPORT), specs=[component.spec(spec)], required_resource_keys={component.resource_key}
     )
     def report(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, write_report(context, component))
 
     return report
@@ -57,6 +58,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     later = component.later(context)
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
+        made_from = report_inputs(lake)
         files, expected = stored_and_expected_files(
             lake, days, configured=later.configured_instances(), tables=component.tables
         )
@@ -81,7 +83,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             page = report_page(data)
             figures = {name: "not available" if value is None else value for name, value in data.key_figures.items()}
             metadata = {"as_of": str(data.as_of), "window": data.initial_window, **figures}
-        written = lake.write_file(REPORT, REPORT_FILE, page)
+        written = lake.write_file(REPORT, REPORT_FILE, with_made_from(page, made_from))
         context.log.info(f"The report is {'written' if written.changed else 'unchanged'}: {written.url}")
         metadata |= written_metadata(written)
         yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)

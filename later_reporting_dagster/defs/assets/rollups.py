@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.automation import tag_run_with_updates, when_upstream_changes
+from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import (
     combined_failure,
@@ -27,7 +27,6 @@ from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, RollupTable, days_of
-from later_reporting_dagster.rollups.sql_engine import rollup_definition
 
 
 def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefinition:
@@ -54,7 +53,6 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
         required_resource_keys={component.resource_key},
     )
     def rollup(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         yield from component.execute(context, roll_up_periods(context, component, table))
 
     return rollup
@@ -70,7 +68,6 @@ def windows_asset(component: ComponentBase, tables: Sequence[RollupTable]) -> dg
         required_resource_keys={component.resource_key},
     )
     def windows(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        tag_run_with_updates(context, component)
         selected = [table for table in tables if component.asset_key(table.name) in context.selected_asset_keys]
         yield from component.execute(context, roll_up_windows(context, component, selected))
 
@@ -81,11 +78,11 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
     return component.table_spec(
         table.name,
         table.columns,
-        sql=rollup_definition(),
+        code_version=str(table.definition),
         description=table.description,
         group_name="organic_paid",
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
-        automation_condition=when_upstream_changes(component.asset_key(table.name)),
+        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
         **attributes,
     )
@@ -117,7 +114,9 @@ def roll_up_periods(
                 failed[str(first)] = reasons[0] if reasons else no_files
                 continue
             try:
-                file = lake.write(table.name, Partition(first), rows)
+                file = lake.write(
+                    table.name, Partition(first), rows, metadata=rollup.made_from.key_values, replaces_metadata=True
+                )
             except LakeUnavailable as error:
                 failed[str(first)] = str(error)
                 continue
@@ -169,7 +168,8 @@ def roll_up_windows(
         for table in tables:
             key, rows = component.asset_key(table.name), windows.tables[table.name]
             try:
-                written = lake.write_table(table.name, rows)
+                made_from = windows.made_from[table.name].key_values
+                written = lake.write_table(table.name, rows, metadata=made_from, replaces_metadata=True)
             except LakeUnavailable as error:
                 failed[table.name] = str(error)
                 continue

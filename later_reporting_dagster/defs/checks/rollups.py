@@ -1,39 +1,37 @@
 """The checks of the rollups: stored partitions and tables are compared with their raw rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
-from later_reporting_dagster.defs.checks.posts import DUE_DAY
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
+from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods, check_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
     PERIOD_TABLES,
     SINGLE_TABLES,
     Cadence,
-    Measures,
     RollupTable,
-    first_day_of,
+    days_of,
 )
 
 TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.", is_daily=True)
-DUE_PERIOD = replace(
-    DUE_DAY, description="There is a file for the newest day that is due, or for the week or month that contains it."
-)
 WINDOWS_RECONCILE = replace(
     TOTALS_RECONCILE,
     description="The totals of each window and of the period before it equal the totals of the raw rows.",
 )
-WINDOWS_DUE_DAY = replace(DUE_DAY, description="The windows end with the newest day that is due, or later.")
+IS_CURRENT = Check(
+    "is_current", "Every file is made from the raw files in the lake, by the current definition.", is_daily=True
+)
 IMPRESSIONS_REPORTED = Check(
     "platforms_still_report_impressions",
     "A platform that reported impressions in the last 28 days also reports some in the last 7, if it has"
@@ -67,13 +65,13 @@ def _period_checks(table: RollupTable, component: ComponentBase) -> CheckStep:
             days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
-        if scope.has(DUE_PERIOD):
-            due = component.newest_due_day(component.now())
-            present = due is not None and bool(lake.partitions(table.name, days=[first_day_of(table.cadence, due)]))
-            yield evaluate_newest_due_period(table.cadence, due, present=present)
+        if scope.has(IS_CURRENT):
+            first, last = scope.partitions or (None, None)
+            of_scope = days_between(first, days_of(table.cadence, last)[-1]) if first and last else None
+            yield _evaluate_outdated(_outdated(component, later, [table], days=of_scope))
 
     name = f"{component.op_name(table.name)}_checks"
-    return CheckStep(name=name, checks={table.name: [TOTALS_RECONCILE, DUE_PERIOD]}, evaluate=evaluate)
+    return CheckStep(name=name, checks={table.name: [TOTALS_RECONCILE, IS_CURRENT]}, evaluate=evaluate)
 
 
 def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
@@ -96,13 +94,15 @@ def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> 
                 stored[table.name] = rows
         compared = [table for table in checked if is_selected(table, WINDOWS_RECONCILE) and table.name in stored]
         differences = check_lake_windows(lake, compared, stored, memory_gb=later.memory_gb) if compared else {}
+        examined = [table for table in checked if is_selected(table, IS_CURRENT)]
+        files = _outdated(component, later, examined) if examined else []
         api_version = later.selected_api_version()
         for table in checked:
             name = table.name
             rows = stored.get(name, schema_of(table.columns).empty_table())
             results = [
                 _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
-                _evaluate_windows_due_day(rows, component.newest_due_day(component.now())),
+                _evaluate_outdated([file for file in files if file.table == name]),
                 *([evaluate_impressions(rows, api_version)] if name == BY_PLATFORM.name else []),
             ]
             yield from (result._replace(asset_key=component.asset_key(name)) for result in results)
@@ -116,8 +116,7 @@ def windows_checks(table: RollupTable) -> list[Check]:
     return [
         # Posts are not sums over all raw rows of some days.
         *([WINDOWS_RECONCILE] if table.cadence is not Cadence.POSTS else []),
-        # Results have no rows if the API refuses campaigns, and end with the same day as the other tables.
-        *([WINDOWS_DUE_DAY] if table.measures is not Measures.CAMPAIGNS else []),
+        IS_CURRENT,
         *([IMPRESSIONS_REPORTED] if table.name == BY_PLATFORM.name else []),
     ]
 
@@ -136,29 +135,23 @@ def _evaluate_periods(
     )
 
 
-def evaluate_newest_due_period(period: Cadence, due: date | None, *, present: bool) -> dg.AssetCheckResult:
-    """Evaluate whether the day `due`, or the week or month that contains it, has a file, perhaps of other days only."""
-    name = str(due)
-    if due is not None and period is not Cadence.DAY:
-        name = f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
-    return DUE_PERIOD.result(
-        present or due is None,
-        f"{name} has no file: make sure that the raw table has {due}, then materialize this {period}",
-        otherwise=f"{name} has a file",
-        looked_at={f"{period}s": int(due is not None)},
-        due_day=str(due),
-    )
+def _outdated(
+    component: ComponentBase,
+    later: LaterReportingResource,
+    tables: Sequence[RollupTable],
+    *,
+    days: Collection[date] | None = None,
+) -> list[Outdated]:
+    newest = newest_day(component.now())
+    return outdated(later.lake(), tables, start_date=component.start_date, newest_day=newest, days=days)
 
 
-def _evaluate_windows_due_day(rows: pa.Table, due: date | None) -> dg.AssetCheckResult:
-    newest = pc.max(rows["last_day"]).as_py()
-    return WINDOWS_DUE_DAY.result(
-        due is None or (newest is not None and newest >= due),
-        f"The windows end before {due}: fetch that day, then materialize this table",
-        otherwise=f"All windows end with {due} or later",
-        looked_at={"rows": rows.num_rows if due else 0},
-        due_day=str(due),
-        newest_day=str(newest),
+def _evaluate_outdated(files: Sequence[Outdated]) -> dg.AssetCheckResult:
+    return IS_CURRENT.result(
+        not files,
+        f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
+        otherwise="Made from the raw files in the lake",
+        outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
     )
 
 

@@ -17,7 +17,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
-from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from tests.conftest import INSTANCE_IDS, Service, files
 from tests.defs.assets.test_report import page_data
 from tests.defs.conftest import (
@@ -79,7 +79,9 @@ def without_instance(project: Project, root: Path, name: str) -> Project:
     others = campaigns.filter(pc.field("instance_id") != name)
     lake.write_table(CAMPAIGNS_TABLE, others)
     for day in DAYS:
-        rows = lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema_of(CAMPAIGN_PERFORMANCE.columns))
+        rows = lake.read(
+            CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+        )
         kept = rows.filter(pc.is_in(rows["campaign_id"], others["campaign_id"].combine_chunks()))
         lake.write(CAMPAIGN_PERFORMANCE_TABLE, Partition(day), kept)
     return replace(project, root=root)

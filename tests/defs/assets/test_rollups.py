@@ -40,7 +40,6 @@ from tests.defs.conftest import (
     freeze_clock,
     plain_metadata,
 )
-from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
@@ -102,7 +101,7 @@ def test_partitions_match_the_reference(asset: str, filled: Project, truth: Trut
         assert filled.data_versions(result)[str(first)] == file.content_hash
         tables.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
     assert differences({asset: pa.concat_tables(tables)}, reference_world(truth)) == []
-    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": True}
+    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "is_current": True}
 
 
 def test_week_is_in_sync_until_a_day_changes(project: Project, service: Service) -> None:
@@ -165,7 +164,7 @@ def test_current_week_is_empty_on_its_first_day(filled: Project, monkeypatch: py
     assert_success(result)
     rows = {first: each["dagster/partition_row_count"] for first, each in filled.metadata(result).items()}
     assert rows[str(WEEK)] > 0 == rows[str(NEXT_WEEK)]
-    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": True}
+    assert filled.passed(result) == {"reconciles_with_raw_rows": True, "is_current": True}
 
     too_new, _ = failure(filled.roll_up(WEEKLY, days=[NEXT_WEEK, NEXT_WEEK + timedelta(days=7)]))
     assert too_new.startswith("There is no partition")
@@ -271,16 +270,16 @@ def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Pr
     assert re.fullmatch(r"\S+ is damaged: .*Next step: materialize this table again", description)
 
 
-def test_freshness_is_that_of_the_raw_table(project: Project) -> None:
-    days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2, 3)]
-    for day in days:
-        posts = posts_of(row(instance_id=INSTANCE_IDS[0]))
-        project.lake.write(PUBLISHED, Partition(day, INSTANCE_IDS[0]), posts)
-    project.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)
-    for table in (BY_CAMPAIGN, COSTS_BY_CAMPAIGN):
-        (result,) = project.check((table.name, "newest_due_day_is_present")).values()
-        assert result.passed is (table is COSTS_BY_CAMPAIGN)
-        assert result.metadata["newest_day"].value == (str(days[0]) if result.passed else "None")
+def test_tables_are_current_until_a_file_of_their_raw_table_changes(filled: Project) -> None:
+    def current() -> dict[str, bool]:
+        checks = [(name, "is_current") for name in (BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)]
+        return {asset: result.passed for (asset, _), result in filled.check(*checks).items()}
+
+    assert current() == {BY_CAMPAIGN.name: False, COSTS_BY_CAMPAIGN.name: False}
+    filled.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)
+    assert current() == {BY_CAMPAIGN.name: True, COSTS_BY_CAMPAIGN.name: True}
+    filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
+    assert current() == {BY_CAMPAIGN.name: True, COSTS_BY_CAMPAIGN.name: False}
 
 
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:

@@ -15,8 +15,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import Lake, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, DAILY
+from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.conftest import INSTANCE_IDS
 from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, asset_key, fill_once, plain_metadata
 
@@ -46,9 +45,8 @@ ALL_CHECKS = {
     *(
         (asset, check)
         for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
-        for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
-        if (asset, check) != ("campaign_results", "newest_due_day_is_present")
-        and (check != "reconciles_with_raw_rows" or asset not in ("post_benchmarks", "organic_paid_by_age"))
+        for check in ("reconciles_with_raw_rows", "is_current")
+        if check != "reconciles_with_raw_rows" or asset not in ("post_benchmarks", "organic_paid_by_age")
     ),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
@@ -90,6 +88,7 @@ EXPECTED = {
     "every_instance_is_present": (RAW, ERROR, "1 file is missing: 2024-03-02 (1 day): instance_000."),
     "quarantine_is_empty": (RAW, WARN, "1 rows in quarantine: see `later-reporting quarantine`"),
     "reconciles_with_raw_rows": (ROLLUP, ERROR, "materialize 2024-03-02"),
+    "is_current": (ROLLUP, ERROR, "Outdated: 1 day of organic_paid_daily ("),
     "newest_due_day_is_present": (PERFORMANCE, WARN, "2024-03-03 is missing: materialize it"),
     "totals_agree_with_posts": (PERFORMANCE, WARN, " on 2024-03-02 (1000000000 and "),
 }
@@ -107,11 +106,8 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
     assert results.keys() == ALL_CHECKS
     assert {key for key, evaluation in results.items() if not evaluation.passed} == {
         NOT_FETCHED,
-        *(
-            key
-            for key in ALL_CHECKS
-            if key[1] == "newest_due_day_is_present" and key[0] not in (RAW, ROLLUP, PERFORMANCE)
-        ),
+        ("posts_published", DUE_DAY),
+        *((asset, "is_current") for asset in (*PERIOD_ROLLUPS, *WINDOWS)),
     }
     assert (results[RAW, "rows_unique_by_key"].description or "").endswith(" rows of 12 files")
     assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
@@ -132,6 +128,8 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         ("quarantine_is_empty", lambda lake: lake.quarantine.write(RAW, TAMPERED, [BAD_ROW], query="startDate=…")),
         ("reconciles_with_raw_rows", partial(set_values, paid_impressions=12345)),
         ("reconciles_with_raw_rows", partial(set_values, table=ROLLUP, organic_engagements=None)),
+        ("is_current", lambda lake: file_of(lake).unlink()),
+        ("is_current", lambda lake: file_of(lake, ROLLUP).unlink()),
         ("newest_due_day_is_present", lambda lake: file_of(lake, PERFORMANCE, OTHER).unlink()),
         ("totals_agree_with_posts", partial(set_values, table=PERFORMANCE, impressions=10**9)),
     ],
@@ -150,23 +148,18 @@ def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) 
     for instance_id in INSTANCE_IDS[1:]:
         project.lake.write(RAW, Partition(DAYS[-1], instance_id), posts_table([]))
     project.lake.write(RAW, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))  # makes the instance known
-    key, rollup_key = (RAW, "newest_due_day_is_present"), (ROLLUP, "newest_due_day_is_present")
-    results = project.check(key, rollup_key)
+    key = (RAW, DUE_DAY)
+    results = project.check(key)
     assert not results[key].passed
     assert results[key].metadata["missing_instances"].value == 1
     assert results[key].description == f"{DAYS[-1]} is missing for {INSTANCE_IDS[0]}: materialize it"
-    assert not results[rollup_key].passed
 
     project.lake.write(RAW, Partition(DAYS[-1], INSTANCE_IDS[0]), posts_table([]))
-    project.lake.write(ROLLUP, Partition(DAYS[-1]), schema_of(DAILY.columns).empty_table())
-    results = project.check(key, rollup_key)
-    assert results.keys() == {key, rollup_key}
-    assert all(evaluation.passed for evaluation in results.values())
+    assert project.check(key)[key].passed
 
 
 def test_nothing_is_due_before_the_first_day_is(project: Project) -> None:
-    names = (RAW, *ROLLUPS, *PERIOD_ROLLUPS, BY_PLATFORM.name)
-    checks = [(name, "newest_due_day_is_present") for name in names]
+    checks = [(RAW, DUE_DAY), ("posts_published", DUE_DAY)]
     results = project.configured(start_date=datetime.now(UTC).date()).check(*checks)
     assert {key: (each.passed, each.description) for key, each in results.items()} == dict.fromkeys(
         checks, (True, "No day is due yet")

@@ -1,0 +1,222 @@
+"""Which rollups have to be made again, and whether the report has to. The lake says so, not Dagster's events."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+
+import msgspec
+
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
+from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+from later_reporting_dagster.lake.paths import table_path
+from later_reporting_dagster.lake.storage import FileVersion
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
+from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
+from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
+from later_reporting_dagster.rollups.rollup_tables import CADENCES, DAILY, RollupTable, first_day_of
+
+# Requests of a file from the same inputs.
+MAX_REQUESTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A file that has to be made again.
+
+    Attributes:
+        first_day: of the day, week or month; None for a table of one file, and for the report.
+        reason: `missing`, `damaged`, `made from other files`, `made by an older definition` or `lacks columns`.
+        inputs: the digest of what it would be made from now; see `MadeFrom`.
+    """
+
+    table: str
+    first_day: date | None
+    reason: str
+    inputs: str
+
+
+class Footers:
+    """The metadata of files, read once for each version of a file: a sensor keeps them from tick to tick."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[FileVersion, FileMetadata]] = {}
+
+    def of(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
+        """Return the metadata of files, given by path; of a file that cannot be read, those without a hash."""
+        known = {path: self._known[path][1] for path in versions if self._known.get(path, ())[:1] == (versions[path],)}
+        unknown = [path for path in versions if path not in known]
+        read = dict(zip(unknown, lake.storage.map(lambda path: _read_metadata(lake, path), unknown), strict=True))
+        # Without an identity, a file may be replaced by one of the same size.
+        self._known |= {
+            path: (versions[path], read[path]) for path in read if versions[path].identity and read[path].content_hash
+        }
+        return known | read
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """How often a file was requested from the same inputs, and for how many ticks it is not requested again."""
+
+    table: str
+    first_day: date | None
+    inputs: str
+    requests: int = 0
+    wait: int = 0
+
+
+def parse_attempts(cursor: str | None) -> list[Attempt]:
+    """Return the attempts in the cursor of a sensor; none if it is something else, because the UI can edit it."""
+    try:
+        return msgspec.json.decode(cursor or "[]", type=list[Attempt])
+    except msgspec.MsgspecError:
+        return []
+
+
+def plan_attempts(
+    files: Sequence[Outdated], before: Sequence[Attempt], *, in_progress: Collection[str]
+) -> tuple[list[Outdated], list[Attempt]]:
+    """Return the files to request at this tick, and all attempts.
+
+    A file is left alone at the first tick: most often, a condition has requested it. The wait then grows from request
+    to request; after `MAX_REQUESTS`, the file waits for other inputs. The report waits for everything else.
+    """
+    known = {(each.table, each.first_day, each.inputs): each for each in before}
+    requested: list[Outdated] = []
+    attempts: list[Attempt] = []
+    for file in sorted(files, key=lambda file: file.table == REPORT):
+        attempt = known.get((file.table, file.first_day, file.inputs))
+        waits = file.table == REPORT and any(each.requests < MAX_REQUESTS for each in attempts)
+        if attempt is None:
+            attempt = Attempt(file.table, file.first_day, file.inputs)
+        elif attempt.wait:
+            attempt = msgspec.structs.replace(attempt, wait=attempt.wait - 1)
+        elif attempt.requests < MAX_REQUESTS and file.table not in in_progress and not waits:
+            requested.append(file)
+            attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, wait=2**attempt.requests)
+        attempts.append(attempt)
+    return requested, attempts
+
+
+def describe_outdated(files: Iterable[Outdated]) -> str:
+    """Return what is outdated and why, such as `3 days of organic_paid_daily (missing)`."""
+    counts = Counter((file.table, file.reason) for file in files)
+    return ", ".join(
+        f"{count} {CADENCES[table]}{'s' * (count > 1)} of {table} ({reason})"
+        if table in CADENCES
+        else f"{table} ({reason})"
+        for (table, reason), count in counts.items()
+    )
+
+
+def _read_metadata(lake: Lake, path: str) -> FileMetadata:
+    with suppress(FileDamaged, LakeUnavailable):
+        data = lake.storage.read(path) or b""
+        if path != REPORT_PATH:
+            return parse_metadata(data)
+        if made_from := made_from_of_page(data):
+            return FileMetadata(0, made_from.inputs, made_from.key_values)
+    return FileMetadata(0, "", {})
+
+
+def outdated(
+    lake: Lake,
+    tables: Sequence[RollupTable],
+    *,
+    start_date: date,
+    newest_day: date,
+    days: Collection[date] | None = None,
+    with_report: bool = False,
+    footers: Footers | None = None,
+) -> list[Outdated]:
+    """Return which files of rollup tables, and whether the report, have to be made again.
+
+    A day, week or month without raw files is left out. So are tables of one file if there are no posts at all.
+
+    Args:
+        newest_day: the newest day that is over.
+        days: look only at raw files, and at days, weeks or months, of these days; default: at all.
+    """
+    footers = footers or Footers()
+    inputs = list_inputs(lake, tables, days=days)
+    found = [
+        each
+        for table in tables
+        for each in (
+            _outdated_periods(lake, table, inputs, footers, (start_date, newest_day), days)
+            if table.table.is_partitioned
+            else _outdated_table(lake, table, inputs, footers)
+        )
+    ]
+    if with_report and (
+        reason := _reason(_footer(lake, REPORT_PATH, footers), made_from := report_inputs(lake, footers))
+    ):
+        found.append(Outdated(REPORT, None, reason, made_from.inputs))
+    return found
+
+
+def _outdated_periods(
+    lake: Lake,
+    table: RollupTable,
+    inputs: Inputs,
+    footers: Footers,
+    expected: tuple[date, date],
+    days: Collection[date] | None,
+) -> Iterator[Outdated]:
+    stored = footers.of(lake, _period_files(lake, table, days))
+    first, last = (first_day_of(table.cadence, day) for day in expected)
+    for first_day in inputs.first_days(table):
+        made_from = inputs.made_from(table, first_day)
+        footer = stored.get(partition_path(table.name, Partition(first_day)))
+        if first <= first_day <= last and (reason := _reason(footer, made_from, table)):
+            yield Outdated(table.name, first_day, reason, made_from.inputs)
+
+
+def _outdated_table(lake: Lake, table: RollupTable, inputs: Inputs, footers: Footers) -> Iterator[Outdated]:
+    made_from = inputs.made_from(table)
+    reason = _reason(_footer(lake, table_path(table.name), footers), made_from, table)
+    if reason and inputs.has_posts:
+        yield Outdated(table.name, None, reason, made_from.inputs)
+
+
+def _footer(lake: Lake, path: str, footers: Footers) -> FileMetadata | None:
+    with suppress(LakeUnavailable):
+        return footers.of(lake, lake.storage.versions([path])).get(path)
+    return None
+
+
+def _period_files(lake: Lake, table: RollupTable, days: Collection[date] | None = None) -> dict[str, FileVersion]:
+    # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
+    with suppress(LakeUnavailable):
+        listed = lake.file_versions(table.name, days=days)
+        return {partition_path(table.name, partition): version for partition, version in listed.items()}
+    return {}
+
+
+def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable | None = None) -> str:
+    """Return why a file has to be made again; an empty text if it does not have to."""
+    if footer is None:
+        return "missing"
+    if not footer.content_hash:
+        return "damaged"
+    made_from = parse_made_from(footer.key_values)
+    if made_from is None or made_from.inputs != current.inputs:
+        return "made from other files"
+    # Not if it is higher: of two deployments, the older one would undo what the newer one does.
+    if made_from.definition < current.definition:
+        return "made by an older definition"
+    if table and not {column.name for column in table.columns} <= set(footer.columns):
+        return "lacks columns"
+    return ""
+
+
+def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
+    """Return what the report is made from now: the content of the tables that it shows."""
+    footers = footers or Footers()
+    shown = footers.of(lake, _period_files(lake, DAILY))
+    for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
+        if footer := _footer(lake, path, footers):
+            shown[path] = footer
+    lines = [f"{path} {shown[path].content_hash}" for path in sorted(shown)]
+    return MadeFrom(inputs=digest_of(lines), definition=REPORT_DEFINITION)

@@ -1,0 +1,141 @@
+"""What a rollup is made from: the files of the raw tables, as listed before they are read, and its definition.
+
+A rollup file has it in its Parquet metadata, so the lake itself says which rollups are outdated.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import groupby
+
+import msgspec
+
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake, Partition
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable, days_of, first_day_of
+
+# The key in the metadata of a file.
+MADE_FROM = "made_from"
+
+
+class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file was made from.
+
+    Attributes:
+        inputs: a digest of the listed names, sizes and modification times (or ETags) of the files.
+        definition: the version of the definition; see `RollupTable.definition`.
+        instances: the instances that have one of the files: all but the retired ones.
+        newest_day: the newest day of the files.
+    """
+
+    inputs: str
+    definition: int
+    instances: Sequence[str] = ()
+    newest_day: date | None = None
+
+    @property
+    def key_values(self) -> Mapping[str, str]:
+        """The metadata of the file."""
+        return {MADE_FROM: msgspec.json.encode(self).decode()}
+
+
+def parse_made_from(key_values: Mapping[str, str]) -> MadeFrom | None:
+    """Return what a file was made from; None if its metadata do not say so, as before 1.0."""
+    try:
+        return msgspec.json.decode(key_values.get(MADE_FROM, ""), type=MadeFrom)
+    except msgspec.MsgspecError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DayFiles:
+    """A digest of the files of one day and their instances, without retired instances."""
+
+    digest: str
+    instances: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RawFiles:
+    """The files of a raw table as listed.
+
+    Attributes:
+        partitions: those of instances that are not retired.
+        days: every day with a file, also if all of its instances are retired.
+    """
+
+    partitions: Sequence[Partition]
+    days: Mapping[date, DayFiles]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The tables that rollups are made from, as listed.
+
+    Attributes:
+        raw: by name of the table.
+        campaigns: the version of the table of campaigns; empty if it does not exist.
+    """
+
+    raw: Mapping[str, RawFiles]
+    campaigns: str
+    retired: frozenset[str]
+
+    @property
+    def has_posts(self) -> bool:
+        """Whether a raw table has a file."""
+        return any(self.raw[name].days for name in RAW_TABLE_NAMES.values() if name in self.raw)
+
+    def first_days(self, table: RollupTable) -> list[date]:
+        """Return the first day of each day, week or month with raw files."""
+        return sorted({first_day_of(table.cadence, day) for day in self.raw[table.raw_table].days})
+
+    def made_from(self, table: RollupTable, first_day: date | None = None) -> MadeFrom:
+        """Return what a table, or the day, week or month that begins on `first_day`, is made from now."""
+        lines: list[str] = []
+        instances: set[str] = set()
+        newest: date | None = None
+        for name in table.sources:
+            if name == CAMPAIGNS_TABLE:
+                lines.append(f"{name} {self.campaigns}")
+                continue
+            days = self.raw[name].days
+            for day in days if first_day is None else days_of(table.cadence, first_day):
+                # A day whose instances are all retired is one without files.
+                if (files := days.get(day)) and files.digest:
+                    lines.append(f"{name} {day} {files.digest}")
+                    instances |= files.instances
+                    newest = max(newest or day, day)
+        if CAMPAIGN_PERFORMANCE_TABLE in table.sources:  # whose files do not name instances
+            lines += [f"retired {name!a}" for name in sorted(self.retired)]
+        return MadeFrom(
+            inputs=digest_of(lines), definition=table.definition, instances=sorted(instances), newest_day=newest
+        )
+
+
+def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[date] | None = None) -> Inputs:
+    """List what some tables are made from, on `days` or on all days. Reads no files."""
+    names = {name for table in tables for name in table.sources}
+    retired = lake.retired.ids()
+    campaigns = lake.table_version(CAMPAIGNS_TABLE) if CAMPAIGNS_TABLE in names else None
+    return Inputs(
+        raw={name: _list_raw_files(lake, name, retired, days) for name in names - {CAMPAIGNS_TABLE}},
+        campaigns="" if campaigns is None else str(campaigns.identity or campaigns.bytes),
+        retired=retired,
+    )
+
+
+def _list_raw_files(lake: Lake, name: str, retired: Collection[str], days: Collection[date] | None) -> RawFiles:
+    partitions: list[Partition] = []
+    by_day: dict[date, DayFiles] = {}
+    for day, of_day in groupby(lake.file_versions(name, days=days).items(), key=lambda item: item[0].day):
+        files = [(file, version) for file, version in of_day if file.instance_id not in retired]
+        lines = [f"{file.instance_id!a} {version.identity or version.bytes}" for file, version in files]
+        partitions += [file for file, _ in files]
+        instances = frozenset(file.instance_id for file, _ in files if file.instance_id is not None)
+        by_day[day] = DayFiles(digest_of(lines) if lines else "", instances)
+    return RawFiles(partitions, by_day)
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

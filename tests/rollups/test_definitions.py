@@ -1,0 +1,36 @@
+"""The version of each rollup's definition is raised with its SQL: otherwise files of the old SQL would stay."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
+from later_reporting_dagster.rollups.sql_engine import roll_up_periods, roll_up_tables
+
+# By table, its version and a hash of its SQL.
+DEFINITIONS = Path(__file__).with_name("definitions.json")
+
+
+def sql_of(table: RollupTable) -> str:
+    """Return all SQL that makes a table, without comments and layout."""
+    connection = MagicMock()
+    if table.table.is_partitioned:
+        roll_up_periods(connection, table)
+    else:
+        roll_up_tables(connection, [table])
+    executed = [call.args[0] for call in connection.mock_calls if call[0] in ("execute", "sql")]
+    return " ".join(re.sub(r"--[^\n]*", "", ";".join(executed)).split())
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_changed_sql_has_a_new_version(table: RollupTable) -> None:
+    version, recorded = json.loads(DEFINITIONS.read_text())[table.name]
+    found = hashlib.sha256(sql_of(table).encode()).hexdigest()[:16]
+    assert [table.definition, found] == [version, recorded], (
+        f"The SQL of {table.name} has changed. If its results change, raise RollupTable.definition: every lake then"
+        f" computes the table again. Then set {DEFINITIONS.name} to {table.definition} and {found}."
+    )
