@@ -29,6 +29,8 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
     lists stay as they are.
     """
     settings, lake = project.settings, project.later.lake()
+    if not any(lake.partitions(name) for name in RAW_NAMES):
+        click.echo(f"{lake.root} has no posts, so there are no rollups: fetch some with `later-reporting backfill`")
     listed = [name for name in LISTED_TABLES if name in settings.tables]
     if listed:
         try:
@@ -45,8 +47,6 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
     files = outdated(lake, rollups, start_date=settings.start_date, newest_day=newest, footers=footers)
     if files:
         click.echo(f"Outdated: {describe_outdated(files)}")
-    elif not any(lake.partitions(name) for name in RAW_NAMES):
-        click.echo(f"{lake.root} has no posts, so there are no rollups: fetch some with `later-reporting backfill`")
     for tables, tags in runs_of(files, settings.start_date):
         yield materialize(project, tables, instance=instance, tags=tags)
     with_report = REPORT in settings.tables

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User, failed_lines
 from tests.cli.test_backfill import DAYS, RANGE, runs
@@ -15,13 +18,12 @@ from tests.conftest import Service, files
 from tests.defs.conftest import RAW_ASSETS, restate_one_post
 
 FETCHED = (*RAW_ASSETS, "campaign_performance_daily")
-# One of each kind, to save time: those by day and week, and those that are updated each time.
+# One of each kind, to save time.
 BY_DAY_AND_WEEK = ("organic_paid_daily", "organic_paid_by_publish_day", "organic_paid_weekly")
-ALWAYS = (
-    *("instances", "campaigns", "coverage"),
-    *("organic_paid_overall", "organic_paid_by_creator", "costs_by_campaign", "post_benchmarks"),
-    "organic_paid_report",
-)
+OF_ONE_FILE = ("organic_paid_overall", "organic_paid_by_creator", "costs_by_campaign", "post_benchmarks")
+ROLLUPS = (*BY_DAY_AND_WEEK, *OF_ONE_FILE)
+ALWAYS = ("instances", "campaigns", "coverage")
+REPORT = "organic_paid_report"
 
 
 def refresh(user: User) -> dict[str, str]:
@@ -41,7 +43,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fetched(user: User, service: Service, copies: Path, monkeypatch: pytest.MonkeyPatch) -> User:
     """A user who has fetched two days, and has nothing else."""
-    monkeypatch.setenv("LATER_TABLES", ",".join((*FETCHED, *ALWAYS, *BY_DAY_AND_WEEK)))
+    monkeypatch.setenv("LATER_TABLES", ",".join((*FETCHED, *ALWAYS, *ROLLUPS, REPORT)))
     return begin_with(copies / "fetched", user, service, lambda: fetch(user, *FETCHED))
 
 
@@ -72,7 +74,7 @@ def fetch(user: User, *assets: str) -> None:
 
 def test_refresh_writes_everything_that_is_derived_and_fetches_no_posts(fetched: User, service: Service) -> None:
     written = refresh(fetched)
-    assert written.keys() == {*ALWAYS, *BY_DAY_AND_WEEK}
+    assert written.keys() == {*ALWAYS, *ROLLUPS, REPORT}
     assert written["organic_paid_daily"].startswith("2 days, 2 of them changed; ")
     assert written["organic_paid_weekly"].startswith("1 week, 1 of them changed; ")
     assert written["organic_paid_report"] == "changed"
@@ -88,39 +90,59 @@ def test_refresh_computes_only_days_that_were_fetched_since(refreshed: User, ser
     service.transform = restate_one_post(DAYS[1], "instance_000")
     assert refreshed.run("backfill", "--asset", "posts_published", "--start", str(DAYS[1]), "--end", str(DAYS[1]))
     written = refresh(refreshed)
-    assert written.keys() == {*ALWAYS, "organic_paid_by_publish_day"}
+    of_posts = {"organic_paid_by_publish_day", "costs_by_campaign", "organic_paid_by_creator", "post_benchmarks"}
+    assert written.keys() == {*ALWAYS, *of_posts, REPORT}
     assert written["organic_paid_by_publish_day"].startswith("1 day, 1 of them changed; ")
     assert written["costs_by_campaign"].startswith("changed; ")
-    assert written["organic_paid_overall"].startswith("unchanged; ")
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
-def test_refresh_restores_missing_files(refreshed: User) -> None:
+def test_refresh_restores_missing_and_damaged_files_and_says_so_beforehand(refreshed: User) -> None:
     shutil.rmtree(refreshed.lake / "organic_paid_daily" / f"date={DAYS[0]}")
+    (refreshed.lake / "organic_paid_by_publish_day" / f"date={DAYS[1]}" / "part-0.parquet").write_bytes(b"")
     (refreshed.lake / "organic_paid_by_creator" / "part-0.parquet").unlink()
-    written = refresh(refreshed)
-    assert written["organic_paid_daily"].startswith("1 day, 1 of them changed; ")
-    assert written["organic_paid_by_creator"].startswith("changed; ")
+    printed = refreshed.run("refresh").stdout
+    assert (
+        "Outdated: 1 day of organic_paid_daily (missing), 1 day of organic_paid_by_publish_day (damaged),"
+        " organic_paid_by_creator (missing)\n"
+    ) in printed
+    assert refresh(refreshed).keys() == {*ALWAYS}
 
 
-def test_refresh_writes_rollups_of_another_code_version_again(refreshed: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_writes_rollups_without_a_metric_again(refreshed: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,views")
-    tables = [table for table in TABLES if table.name in BY_DAY_AND_WEEK]
+    tables = [table for table in TABLES if table.name in ROLLUPS]
     with_views = {table.name for table in tables if table.with_metrics(METRICS).columns != table.columns}
     assert {"organic_paid_daily", "organic_paid_weekly"} <= with_views
-    assert with_views <= refresh(refreshed).keys()
+    assert refresh(refreshed).keys() == {*ALWAYS, *with_views, REPORT}
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
-def test_refresh_computes_everything_without_events(refreshed: User) -> None:
+def test_refresh_needs_no_events(refreshed: User) -> None:
     for path in refreshed.home.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != "dagster.yaml":
             path.unlink()
+    assert refresh(refreshed).keys() == {*ALWAYS}
+
+
+def test_first_refresh_of_a_lake_of_an_earlier_release_computes_each_rollup_once(
+    refreshed: User, service: Service
+) -> None:
+    """Its rollups do not say what they were made from."""
+    lake = Lake(str(refreshed.lake))
+    for path in refreshed.lake.glob("organic_paid_*/**/*.parquet"):
+        rows = pq.ParquetFile(path).read().replace_schema_metadata()
+        path.write_bytes(to_parquet(rows, content_hash=content_hash_of(rows), key_values={}))
+    metadata = lake.read_metadata("organic_paid_daily", Partition(DAYS[0]))
+    assert metadata
+    assert not metadata.key_values
     written = refresh(refreshed)
-    assert written.keys() == {*ALWAYS, *BY_DAY_AND_WEEK}
     assert written["organic_paid_daily"].startswith("2 days, 0 of them changed; ")
+    assert written.keys() >= {*BY_DAY_AND_WEEK}
+    assert not [request for request in service.requests if request.url.path.endswith("/performance")]
+    assert refresh(refreshed).keys() == {*ALWAYS}
 
 
 def test_refresh_names_tables_that_are_no_more_and_keeps_them(refreshed: User) -> None:

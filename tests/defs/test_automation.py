@@ -11,9 +11,8 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.assets import fetched_days, rollups
-from later_reporting_dagster.defs.partitions import range_tags, selected_range
-from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
+from later_reporting_dagster.defs.assets import fetched_days
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
@@ -214,36 +213,6 @@ def test_weekly_and_monthly_rollups_follow_the_posts_of_their_days(
     assert tick() == [{DAYS[0]}, {WEEK}, {MONTH}]
 
 
-def test_rollups_of_another_code_version_are_requested_where_they_exist(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_keys: set[str | None] = set()
-
-    def requests() -> dict[str, tuple[date, date] | None]:
-        definitions = project.defs
-        context = dg.build_sensor_context(instance=project.instance, definitions=definitions)
-        requested = definitions.resolve_sensor_def("later_code_versions").evaluate_tick(context).run_requests or []
-        new = [each for each in requested if each.run_key not in run_keys]  # the daemon runs each key once
-        run_keys.update(each.run_key for each in new)
-        return {key.path[-1]: selected_range(each.tags) for each in new for key in each.asset_selection or ()}
-
-    project.fetch(METRICS)
-    for day in (DAYS[0], DAYS[2]):
-        project.roll_up(DAILY, days=[day])
-    project.roll_up_windows(OF_METRICS)
-    assert requests() == {}
-    monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
-    project = project.reloaded()
-    # Not the raw table: its history would be fetched again. The last of two ranges is in the dictionary.
-    assert requests() == {DAILY: (DAYS[2], DAYS[2]), OF_METRICS: None}
-    assert len(run_keys) == 3
-    assert requests() == {}
-    project.roll_up_windows(OF_METRICS)
-    monkeypatch.setenv("LATER_METRICS", "impressions,engagements")
-    project = project.reloaded()
-    assert requests() == {OF_METRICS: None}
-
-
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.
 
 
@@ -323,35 +292,6 @@ def test_nothing_is_requested_after_a_run_of_raw_tables_and_rollups(
         assert_success(project.run(*assets, tags=range_tags(DAYS[0], DAYS[-1])))
         assert [automation.tick_unpartitioned(*WINDOWS, INSTANCES) for _ in range(2)] == [set(), set()]
         service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
-
-
-@pytest.mark.parametrize("is_seen_in_between", [False, True])
-def test_change_while_a_run_of_both_rolls_up_is_requested(
-    is_seen_in_between: bool,
-    automation: Automation,
-    project: Project,
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Another run fetches a change after the rollup has read the day, and before it has logged it."""
-
-    def changed_meanwhile(*args: Any, **kwargs: Any) -> Iterator[PeriodRollup]:
-        rolled_up = list(roll_up_lake_periods(*args, **kwargs))
-        service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
-        assert_success(project.fetch(RAW))
-        if is_seen_in_between:
-            assert automation.tick() == set()
-        yield from rolled_up
-
-    project.fetch(RAW, days=DAYS[:1])
-    project.roll_up(ROLLUP, days=DAYS[:1])
-    automation.tick()
-    with monkeypatch.context() as patch:
-        patch.setattr(rollups, "roll_up_lake_periods", changed_meanwhile)
-        assert_success(project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])))
-    assert {DAYS[2]} <= automation.tick() <= EVERY_DAY  # the other run logged the other days as well
-    project.roll_up(ROLLUP)
-    assert [automation.tick() for _ in range(2)] == [set(), set()]
 
 
 # Schedules
