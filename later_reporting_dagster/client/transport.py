@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
@@ -214,8 +215,9 @@ class Transport:
         headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
         request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
         try:
+            requested_at = datetime.fromtimestamp(self.clock(), UTC)
             async with asyncio.timeout(self.timeout_seconds), request as response:
-                return Response(response.status_code, response.headers, await _read_body(response))
+                return Response(response.status_code, response.headers, await _read_body(response), requested_at)
         except TimeoutError:
             raise TimeoutError(f"no complete response within {self.timeout_seconds:g} s") from None
 
