@@ -6,7 +6,7 @@ async for day in fetch_days(DayFetch(table=POSTS_PUBLISHED, days=days, …), cli
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -44,7 +44,7 @@ class DayFetch:
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are not in the lake.
         known_instances: other instances that a complete day has.
-        damaged: partitions whose file counts as missing.
+        damaged: the versions of files that count as missing.
         run_id: of the run, in its records.
         continued_run: the id of a run that this one repeats; what that run, and those that it repeated, have fetched is
             left out.
@@ -59,7 +59,7 @@ class DayFetch:
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
-    damaged: Set[Partition] = frozenset()
+    damaged: Mapping[Partition, str] = field(default_factory=dict)
     run_id: str = ""
     continued_run: str | None = None
 
@@ -196,7 +196,7 @@ def _plan(
     expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
     for partition, version in lake.file_versions(fetch.table.name, days=days).items():
-        if version.bytes and partition not in fetch.damaged:
+        if version.bytes and (version.identity is None or fetch.damaged.get(partition) != version.identity):
             days[partition.day].present.add(partition.instance_id)
     for partition in partitions - {record.partition for record in fetched_before}:
         day = days[partition.day]
@@ -241,10 +241,10 @@ async def _ingest(
 
 
 def files_of_day(day: FetchedDay, table: RawTable, lake: Lake) -> dict[str | None, WriteResult | FileMetadata]:
-    """Return all files of a day by instance: those that were written, and what the footers of the others say."""
+    """Return the files of a day by instance: those that were written, and the others that can be read."""
     others = [Partition(day.day, name) for name in day.present - day.written.keys()]
     stored = lake.read_all_metadata(table.name, others)
-    return {**day.written, **{partition.instance_id: file for partition, file in stored.items()}}
+    return {**day.written, **{partition.instance_id: file for partition, file in stored.items() if file.content_hash}}
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
