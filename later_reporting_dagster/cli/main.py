@@ -256,6 +256,9 @@ def redact() -> None:
             click.echo(f"Not rewritten: {one_line(problem)}", err=True)
         damaged += len(removal.damaged)
     lake.storage.remove(f"{REPORT}/{REPORT_FILE}")
+    # They have the hashes of what files had before, which these would contradict.
+    for name in FETCHED_NAMES:
+        lake.fetch_records.remove([file.path for file in lake.fetch_records.files(name)])
     click.echo(
         "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
         ' see docs/operations.md, "Personal data".'

@@ -156,7 +156,7 @@ def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(projec
     for number, day in enumerate(DAYS[:2]):
         restated = project.lake.read_daily_file(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
         assert restated is not None
-        metadata = {"fetched_at": NOW.isoformat(timespec="milliseconds")}
+        metadata = {"fetched_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1), metadata=metadata)
         assert number == 0 or project.start(PUBLISHED, days=[day])
     (coverage,) = [each for each in tick(project).run_requests or [] if each.job_name == "later_coverage"]
