@@ -1,7 +1,7 @@
 """The checks of `later-reporting doctor`."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from later_reporting_dagster.defs.resource import InvalidSetting, LaterReporting
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.coverage import intact_files
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
@@ -239,7 +240,7 @@ def _check_lake(later: LaterReportingResource) -> str:
 
 def _check_files(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
-    files = {name: lake.partitions(name) for name in RAW_NAMES if name in settings.tables}
+    files = intact_files(lake, [name for name in RAW_NAMES if name in settings.tables])
     if lost := _days_without_files(files, settings):
         raise click.ClickException(
             f"Dagster has materialized {lost} that are not in {lake.root}: see that LATER_LAKE_ROOT is the right lake,"
@@ -267,14 +268,14 @@ def _check_rollups(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
     files = outdated(lake, settings.rollups(TABLES), start_date=settings.start_date, newest_day=newest_day(now))
     if files:
-        raise ValueError(
+        raise click.ClickException(
             f"outdated are {describe_outdated(files)}: turn on the sensor {settings.name}_outdated, which rolls them up"
             " again, or run `later-reporting refresh`"
         )
     return "made from the files in the lake"
 
 
-def _days_without_files(files: Mapping[str, Sequence[Partition]], settings: ComponentSettings) -> str:
+def _days_without_files(files: Mapping[str, Collection[Partition]], settings: ComponentSettings) -> str:
     """Return how many days of each table Dagster has materialized that have no file; an empty text if there is none."""
     lost = {}
     # If the instance cannot be opened, the check of the settings reports it.

@@ -73,15 +73,23 @@ def instances() -> None:
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.quality.instances import current_instances
+    from later_reporting_dagster.quality.coverage import intact_files
+    from later_reporting_dagster.quality.instances import instances_table, stored_instances
 
     project = current_project()
     later, settings = project.later, project.settings
     check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
-    configured, now = later.configured_instances(), datetime.now(UTC)
-    days = settings.expected_days(now)
-    rows, _ = current_instances(later.lake(), listed, configured=configured, days=days, today=now.date())
+    lake, now = later.lake(), datetime.now(UTC)
+    rows = instances_table(
+        listed,
+        configured=later.configured_instances(),
+        retired=lake.retired.ids(),
+        previous=stored_instances(lake),
+        present=intact_files(lake, RAW_NAMES),
+        days=settings.expected_days(now),
+        today=now.date(),
+    )
     click.echo(to_table(rows, width=_terminal_width()), nl=False)
 
 
@@ -279,6 +287,9 @@ def redact() -> None:
             click.echo(f"Not rewritten: {one_line(problem)}", err=True)
         damaged += len(removal.damaged)
     lake.storage.remove(REPORT_PATH)
+    # They have the hashes of what files had before, which these would contradict.
+    for name in FETCHED_NAMES:
+        lake.fetch_records.remove([file.path for file in lake.fetch_records.files(name)])
     click.echo(
         "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
         ' see docs/operations.md, "Personal data".'

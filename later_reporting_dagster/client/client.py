@@ -227,7 +227,8 @@ class LaterClient:
                 if problem is not None:
                     self._transport.on_event(PagesRefetched(problem))
                 try:
-                    result = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
+                    reader = PageReader(self._transport, route, version)
+                    result = replace(await fetch_pages(reader, max_rows=max_rows), requested_at=reader.requested_at)
                     # One numbered page is a snapshot: no row can move to another page.
                     can_differ = version.uses_cursors or result.pages > 1
                     if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.retries import RequestContext, Response
-from later_reporting_dagster.client.route import FIRST_PAGE, ListResult, PageRequest, Route
+from later_reporting_dagster.client.route import FIRST_PAGE, NEVER, ListResult, PageRequest, Route
 from later_reporting_dagster.client.transport import PageFetched, Transport
 from later_reporting_dagster.contract.page import Page, Pagination, UnreadableBody
 from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion, DateBasis
@@ -40,12 +40,16 @@ class PageReader:
 
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.
+
+    Attributes:
+        requested_at: when the first of its pages was requested.
     """
 
     def __init__(self, transport: Transport, route: Route, api_version: ApiVersion) -> None:
         self.route = route
         self._transport = transport
         self._version = api_version
+        self.requested_at = NEVER
         self._first: Pagination | None = None
         self._pages = self._bytes = 0
 
@@ -71,6 +75,7 @@ class PageReader:
             if error.api_version is None:
                 raise
             raise ApiVersionChanged(self._version.name, error.api_version.name) from None
+        self.requested_at = min(self.requested_at, response.requested_at)
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
             raise TooManyPosts(

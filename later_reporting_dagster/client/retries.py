@@ -102,11 +102,12 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A complete response. `headers` is case-insensitive."""
+    """A complete response. `headers` is case-insensitive; `requested_at` is when its request was sent."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    requested_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ from later_reporting_dagster.contract.query import instance_parameters
 from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser
 
 SHOWN_INSTANCES = 5
+# After every request.
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,21 @@ FIRST_PAGE = PageRequest(1)
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """The complete rows of a list, in the order of the API."""
+    """The complete rows of a list, in the order of the API; `requested_at` is when its first page was requested."""
 
     items: list[Any] = field(repr=False)
     bad_rows: list[BadRow] = field(repr=False)
     pages: int
+    requested_at: datetime = NEVER
 
     @classmethod
     def of(cls, parts: Sequence["Page | ListResult"]) -> "ListResult":
         """Return the rows of pages, or of lists, as one list."""
         items = [item for part in parts for item in part.items]
-        pages = sum(part.pages if isinstance(part, ListResult) else 1 for part in parts)
-        return cls(items, [row for part in parts for row in part.bad_rows], pages)
+        lists = [part for part in parts if isinstance(part, ListResult)]
+        pages = len(parts) - len(lists) + sum(part.pages for part in lists)
+        requested_at = min((part.requested_at for part in lists), default=NEVER)
+        return cls(items, [row for part in parts for row in part.bad_rows], pages, requested_at)
 
     @property
     def total_items(self) -> int:

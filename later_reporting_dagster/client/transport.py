@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
@@ -188,10 +189,11 @@ class Transport:
         failure: TemporaryFailure | LaterError
         headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
         request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
+        requested_at = datetime.fromtimestamp(self.clock(), UTC)
         try:
             # One deadline from connecting to the end of the body.
             async with asyncio.timeout(self.timeout_seconds), request as streamed:
-                response = Response(streamed.status_code, streamed.headers, await _read_body(streamed))
+                response = Response(streamed.status_code, streamed.headers, await _read_body(streamed), requested_at)
         except TimeoutError:
             error = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
             failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)

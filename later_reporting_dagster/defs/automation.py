@@ -1,7 +1,6 @@
 """Automation: when assets are updated by themselves, the jobs, their schedules, and the sensors."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,11 +15,18 @@ from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
-from later_reporting_dagster.defs.events import logged_instances, preview, table_result, version_tags
+from later_reporting_dagster.defs.events import data_versions, preview, table_result, version_tags
 from later_reporting_dagster.defs.partitions import range_tags, runs_of, selected_range
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.instances import current_instances
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, LakeUnavailable
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.coverage import (
+    CoveredDay,
+    covered_days,
+    intact_files,
+    recorded_failures,
+    stored_states,
+)
+from later_reporting_dagster.quality.instances import instances_table, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days, parse_cursor, plan_requests
 from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Footers, outdated, parse_attempts, plan_attempts
 from later_reporting_dagster.report.report_data import REPORT
@@ -30,6 +36,8 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES
 API_TIMEOUT_SECONDS = 30.0
 # A run that has not logged an event for so long no longer exists.
 DEAD_AFTER_SECONDS = 3600
+# Each takes some 10 ms, and rollups of all of them are requested at once.
+MAX_REPORTED_DAYS = 200
 _NOT_FINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -93,6 +101,14 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         executor_def=dg.in_process_executor,
         description="Fetches the raw tables and the campaigns for a range of days.",
     )
+    coverage_job: Any = None
+    if COVERAGE_TABLE in component.tables:
+        coverage_job = dg.define_asset_job(
+            f"{component.name}_coverage",
+            selection=dg.AssetSelection.assets(component.asset_key(COVERAGE_TABLE)),
+            executor_def=dg.in_process_executor,
+            description="Lists all files of the fetched tables, and reads the footers of those that have changed.",
+        )
     compaction_job = _compaction_job(component)
     compaction_schedule = dg.ScheduleDefinition(
         name=f"{component.name}_compaction_weekly",
@@ -104,9 +120,9 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
     )
     # It fetches missing files, also without the asset `instances`.
     if {INSTANCES_TABLE, *RAW_NAMES} & {*component.tables}:
-        sensors.insert(0, _instances_sensor(component, posts_job))
+        sensors.insert(0, _instances_sensor(component, posts_job, coverage_job))
     return {
-        "jobs": [posts_job, checks_job, compaction_job],
+        "jobs": [posts_job, checks_job, compaction_job, *([coverage_job] if coverage_job else [])],
         "schedules": [build_daily_schedule(component, posts_job), compaction_schedule, *schedules],
         "sensors": sensors,
     }
@@ -259,32 +275,53 @@ def _tables_in_progress(context: dg.SensorEvaluationContext, component: Componen
     return found
 
 
-def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefinition:
-    """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due."""
+def _instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any) -> dg.SensorDefinition:
+    """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due.
+
+    It reads no file of posts. It knows from `coverage` which are damaged, and which versions days have; if there are
+    files that `coverage` does not describe, as those of a killed run, it requests an update of that. Days whose version
+    Dagster does not know are reported as runless materializations, so that rollups follow.
+    """
     key = component.asset_key(INSTANCES_TABLE)
+    fetched_by_day = [name for name in FETCHED_NAMES if name in component.tables]
 
     @dg.sensor(
         name=f"{component.name}_instances",
-        job=posts_job,
+        jobs=[posts_job, *([coverage_job] if coverage_job else [])],
         minimum_interval_seconds=3600,
         default_status=component.sensor_status(runs_by_default=False),
         required_resource_keys={component.resource_key},
         description=(
             f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
             " every missing file since the start date in one run: once a day, and less and less often while it fails."
+            " Reports days that were written and not recorded."
         ),
     )
     def instances_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         later = component.later(context)
         now = component.now()
         days = component.expected_days(now)
+        # Before the files are listed, so that no version is older than what Dagster knows.
+        in_progress = _days_in_progress(context.instance, component)
+        known = {name: data_versions(context.instance, component.asset_key(name)) for name in fetched_by_day}
         try:
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             lake, configured = later.lake(), later.configured_instances()
-            retired = lake.retired.ids()
+            retired, cursor = lake.retired.ids(), parse_cursor(context.cursor)
             instances = [name for name in configured or listed if name not in retired]
-            rows, files = current_instances(lake, listed, configured=configured, days=days, today=now.date())
+            states = stored_states(lake)
+            files = intact_files(lake, FETCHED_NAMES, states=states)
+            rows = instances_table(
+                listed,
+                configured=configured,
+                retired=retired,
+                previous=stored_instances(lake),
+                present={name: files[name] for name in RAW_NAMES},
+                days=days,
+                today=now.date(),
+            )
             written = lake.write_table(INSTANCES_TABLE, rows)
+            failures = recorded_failures(lake) if cursor.attempts else {}
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
@@ -296,39 +333,61 @@ def _instances_sensor(component: ComponentBase, posts_job: Any) -> dg.SensorDefi
             if table_name in component.tables:
                 for name, lacking in missing_days(days, instances, files[table_name]).items():
                     missing.setdefault(name, set()).update(lacking)
-                # Days with files that a killed run has written, but not logged: any pair makes the next run log them.
-                logged = logged_instances(context.instance, component.asset_key(table_name))
-                counts = Counter(file.day for file in files[table_name])
-                unlogged = {day for day in days if counts[day] > logged.get(str(day), 0)}
-                if unlogged and instances:
-                    missing.setdefault(instances[0], set()).update(unlogged)
-        cursor = parse_cursor(context.cursor)
         requested, after = plan_requests(
             {name: sorted(lacking) for name, lacking in missing.items()},
             cursor,
             instances=instances,
-            days_in_progress=_days_in_progress(context.instance, component),
-            today=now.date(),
+            days_in_progress=in_progress,
+            failures=failures,
+            now=now,
         )
         # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
         # performance is one file.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
-        events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+        requests = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
+        covered, uncovered = covered_days(files, states)
+        if coverage_job and uncovered - in_progress:
+            requests.append(dg.RunRequest(job_name=coverage_job.name))
+        unknown = [
+            day
+            for day in covered
+            if day.table_name in known
+            and day.day >= component.start_date
+            and day.day not in in_progress
+            and known[day.table_name].get(str(day.day)) != day.version
+        ]
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
+            _runless_materialization(day, component, lake, graph.get(component.asset_key(day.table_name)).code_version)
+            for day in unknown[:MAX_REPORTED_DAYS]
+        ]
         if INSTANCES_TABLE in component.tables:
-            assert context.repository_def is not None
             result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
             # That of the definitions, which a translation may have changed, as for runs of the asset.
-            version = context.repository_def.asset_graph.get(key).code_version
+            version = graph.get(key).code_version
             tags = version_tags(written.content_hash, code_version=version)
             events.append(dg.AssetMaterialization(key, metadata=result.metadata, tags=tags))
             events.append(to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key))
-        return dg.SensorResult(
-            run_requests=[_missing_files_request(component, requested, with_campaigns=is_new)] if requested else [],
-            cursor=msgspec.json.encode(after).decode(),
-            asset_events=events,
-        )
+        return dg.SensorResult(run_requests=requests, cursor=msgspec.json.encode(after).decode(), asset_events=events)
 
     return instances_sensor
+
+
+def _runless_materialization(
+    day: CoveredDay, component: ComponentBase, lake: Lake, code_version: str | None
+) -> dg.AssetMaterialization:
+    key = component.asset_key(day.table_name)
+    return dg.AssetMaterialization(
+        key,
+        partition=str(day.day),
+        metadata={
+            "dagster/partition_row_count": day.rows,
+            "dagster/uri": lake.day_url(day.table_name, day.day),
+            **({"instances": day.files} if day.table_name in RAW_NAMES else {}),
+        },
+        tags=version_tags(day.version, code_version=code_version),
+    )
 
 
 def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> set[date]:
@@ -356,4 +415,6 @@ def _missing_files_request(
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     every_day = [day for of_instance in days.values() for day in of_instance]
-    return dg.RunRequest(tags=range_tags(min(every_day), max(every_day)), run_config={"ops": ops})
+    return dg.RunRequest(
+        job_name=posts_job_name(component), tags=range_tags(min(every_day), max(every_day)), run_config={"ops": ops}
+    )

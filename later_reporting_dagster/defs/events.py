@@ -5,7 +5,6 @@ assets yield an `AssetMaterialization` per written partition, and at their end r
 `nothing_to_log`. They yield and do not log, because Dagster delays interrupts only while it writes what is yielded.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,11 +80,10 @@ def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> I
         yield from instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records
 
 
-def logged_instances(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, Any]:
-    """Return how many instances each day had when it was logged last; `inf` for tables with one file per day."""
+def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, str | None]:
+    """Return the newest data version of each partition."""
     events = [record.asset_materialization for record in newest_materializations(instance, key)]
-    all_instances = dg.MetadataValue.float(math.inf)
-    return {event.partition: event.metadata.get("instances", all_instances).value for event in events if event}
+    return {event.partition: (event.tags or {}).get("dagster/data_version") for event in events if event}
 
 
 def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:

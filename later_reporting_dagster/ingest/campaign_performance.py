@@ -1,10 +1,10 @@
 """Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,6 @@ from later_reporting_dagster.client import (
     QueryRejected,
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.ingest import FailureTracker
@@ -27,6 +26,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult, ope
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake.fetch_records import RunRecords
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
 
 
@@ -51,7 +51,7 @@ async def ingest_campaign_performance(
     results: MemoryObjectSendStream[PartitionResult],
     warnings: list[str],
     guard: WriteGuard,
-    now: Callable[[], datetime] = utc_now,
+    records: RunRecords,
 ) -> None:
     """Fetch and write days of `campaign_performance_daily`, and send each exactly once, with one query per day.
 
@@ -60,13 +60,16 @@ async def ingest_campaign_performance(
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
+        records: of the run; the caller saves them at its end.
         warnings: gets what is left out: metrics that the API refuses, or instances that it does not list.
 
     Raises:
         RouteRefused: no further day is requested.
     """
     fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=warnings)
-    writer = await open_writer(CAMPAIGN_PERFORMANCE, lake, guard=guard, metrics=metrics, results=results, now=now)
+    writer = await open_writer(
+        CAMPAIGN_PERFORMANCE, lake, guard=guard, metrics=metrics, results=results, records=records
+    )
 
     # As many days at once as the client sends requests, so that what fails all days is requested for few of them.
     slots = asyncio.Semaphore(client.concurrency)

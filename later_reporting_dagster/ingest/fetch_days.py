@@ -6,7 +6,7 @@ async for day in fetch_days(DayFetch(table=POSTS_PUBLISHED, days=days, …), cli
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -24,6 +24,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult, Wri
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
+from later_reporting_dagster.lake.fetch_records import FetchRecord, RunRecords
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
 
@@ -43,6 +44,10 @@ class DayFetch:
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are not in the lake.
         known_instances: other instances that a complete day has.
+        damaged: the versions of files that count as missing.
+        run_id: of the run, in its records.
+        continued_run: the id of a run that this one repeats; what that run, and those that it repeated, have fetched is
+            left out.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
     """
 
@@ -54,6 +59,9 @@ class DayFetch:
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
+    damaged: Mapping[Partition, str] = field(default_factory=dict)
+    run_id: str = ""
+    continued_run: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -112,6 +120,7 @@ async def fetch_days(
     Args:
         client: not yet open.
         progress: counts what has been done so far.
+        now: the clock of the records' day; requests have that of the client.
 
     Raises:
         LaterError: the instances cannot be listed, or there is none.
@@ -124,10 +133,18 @@ async def fetch_days(
 
     async def work() -> None:
         instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client, lake, progress)
-        days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake))
+        inherited = await anyio.to_thread.run_sync(_fetched_before, fetch, lake)
+        days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
-        await _ingest(fetch, partitions, client=client, lake=lake, results=sender, progress=progress, now=now)
+        records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        try:
+            await _ingest(
+                fetch, partitions, client=client, lake=lake, results=sender, progress=progress, records=records
+            )
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(records.save)
 
     async def produce() -> None:
         # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.
@@ -168,7 +185,15 @@ async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress:
     return tuple(name for name in instances if name not in retired)
 
 
-def _plan(fetch: DayFetch, instances: Sequence[str], lake: Lake) -> dict[date, FetchedDay]:
+def _fetched_before(fetch: DayFetch, lake: Lake) -> list[FetchRecord]:
+    if fetch.continued_run is None:
+        return []
+    return lake.fetch_records.fetched_by(fetch.table.name, fetch.continued_run)
+
+
+def _plan(
+    fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FetchRecord]
+) -> dict[date, FetchedDay]:
     """Return the days, each with the files that are present and pending."""
     names: Sequence[str | None] = [None] if fetch.table is CAMPAIGN_PERFORMANCE else instances
     partitions = {Partition(day, name) for day in fetch.days for name in names}
@@ -176,9 +201,10 @@ def _plan(fetch: DayFetch, instances: Sequence[str], lake: Lake) -> dict[date, F
         partitions &= fetch.pairs
     expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
-    for partition in lake.partitions(fetch.table.name, days=days):
-        days[partition.day].present.add(partition.instance_id)
-    for partition in partitions:
+    for partition, version in lake.file_versions(fetch.table.name, days=days).items():
+        if version.bytes and (version.identity is None or fetch.damaged.get(partition) != version.identity):
+            days[partition.day].present.add(partition.instance_id)
+    for partition in partitions - {record.partition for record in fetched_before}:
         day = days[partition.day]
         if not (fetch.only_missing and partition.instance_id in day.present):
             day.pending.add(partition.instance_id)
@@ -193,7 +219,7 @@ async def _ingest(
     lake: Lake,
     results: MemoryObjectSendStream[PartitionResult],
     progress: Progress,
-    now: Callable[[], datetime],
+    records: RunRecords,
 ) -> None:
     if fetch.table is CAMPAIGN_PERFORMANCE:
         await ingest_campaign_performance(
@@ -205,7 +231,7 @@ async def _ingest(
             results=results,
             warnings=progress.warnings,
             guard=fetch.guard,
-            now=now,
+            records=records,
         )
     else:
         await ingest(
@@ -216,15 +242,15 @@ async def _ingest(
             results=results,
             guard=fetch.guard,
             metrics=fetch.metrics,
-            now=now,
+            records=records,
         )
 
 
 def files_of_day(day: FetchedDay, table: RawTable, lake: Lake) -> dict[str | None, WriteResult | FileMetadata]:
-    """Return all files of a day by instance: those that were written, and what the footers of the others say."""
+    """Return the files of a day by instance: those that were written, and the others that can be read."""
     others = [Partition(day.day, name) for name in day.present - day.written.keys()]
     stored = lake.read_all_metadata(table.name, others)
-    return {**day.written, **{partition.instance_id: file for partition, file in stored.items()}}
+    return {**day.written, **{partition.instance_id: file for partition, file in stored.items() if file.content_hash}}
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

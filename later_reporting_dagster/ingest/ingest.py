@@ -5,10 +5,9 @@ forbidden or keeps failing affects only its own partitions, and nothing is writt
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from statistics import mean
 
@@ -28,7 +27,6 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.partition_writer import (
     PartitionError,
     PartitionResult,
@@ -50,6 +48,7 @@ from later_reporting_dagster.ingest.query_plan import (
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
+from later_reporting_dagster.lake.fetch_records import RunRecords
 from later_reporting_dagster.lake.tables import RawTable
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
@@ -78,9 +77,9 @@ async def ingest(
     client: LaterClient,
     lake: Lake,
     results: MemoryObjectSendStream[PartitionResult],
+    records: RunRecords,
     guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
-    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Fetch and write partitions of posts, and send the result of each exactly once, as soon as it is known.
 
@@ -89,9 +88,10 @@ async def ingest(
 
     Args:
         results: while it is full, fewer queries are fetched.
+        records: of the run; the caller saves them at its end.
         metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
     """
-    writer = await open_writer(table, lake, guard=guard, metrics=metrics, results=results, now=now)
+    writer = await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records)
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return

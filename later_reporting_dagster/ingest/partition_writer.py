@@ -1,7 +1,7 @@
 """Split verified results of queries into partitions, and write them."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,8 +17,10 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import LaterError, ListResult
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.query_plan import partitions_of, query_text
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
+from later_reporting_dagster.lake.fetch_records import FetchRecord, NewestRequests, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable
@@ -27,6 +29,9 @@ from later_reporting_dagster.lake.tables import RawTable, rows_by_group
 # The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16
 WRITER_THREADS = 4
+
+# The time of a file that has none.
+BEFORE_ALL = "0001-01-01T00:00:00+00:00"
 
 _Result = TypeVar("_Result")
 
@@ -124,8 +129,11 @@ def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | N
 class PartitionWriter:
     """Writes the results of one run to a raw table, and sends the result of each partition.
 
+    A file stays if its content, or an equal response of another run, was requested later than the response.
+
     Attributes:
         results: receives each result once. While it is full, nothing more is written.
+        records: gets the result of each partition.
         quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
     """
 
@@ -134,7 +142,8 @@ class PartitionWriter:
     guard: WriteGuard
     metrics: tuple[Metric, ...]
     results: MemoryObjectSendStream[PartitionResult]
-    now: Callable[[], datetime]
+    records: RunRecords
+    newest_requests: NewestRequests
     quarantined: Set[str]
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
@@ -158,19 +167,24 @@ class PartitionWriter:
         except (LakeUnavailable, TooManyBadRows) as error:
             await self.fail(partitions, error)
             return
-        metadata = self._file_metadata(planned or query)
+        # As it is stored, so that an equal time is not a later one.
+        requested_at = result.requested_at.replace(microsecond=result.requested_at.microsecond // 1000 * 1000)
+        write = partial(self._write_batch, query=query, planned=planned or query, requested_at=requested_at)
 
         async def write_batch(batch: Sequence[Partition]) -> None:
-            for outcome in await self._in_thread(self._write_batch, batch, rows, query_text(query), metadata):
+            for outcome in await self._in_thread(write, batch, rows):
                 await self.results.send(outcome)
 
         async with anyio.create_task_group() as batches:
             for start in range(0, len(partitions), BATCH_SIZE):
                 batches.start_soon(write_batch, partitions[start : start + BATCH_SIZE])
 
-    async def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
-        for partition in partitions:
-            await self.results.send(FailedPartition(partition=partition, error=error))
+    async def fail(self, partitions: Collection[Partition], error: PartitionError) -> None:
+        failed = [FailedPartition(partition=partition, error=error) for partition in partitions]
+        if not isinstance(error, ValueError):  # of an invalid instance id, which may be no Unicode
+            await self._in_thread(self.records.add, [_record(each, utc_now()) for each in failed])
+        for each in failed:
+            await self.results.send(each)
 
     async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         # AnyIO's task groups do not cancel it: a write that has begun ends before the run does. asyncio's would.
@@ -190,17 +204,21 @@ class PartitionWriter:
             self._remove_quarantined(self.lake.quarantine.path_of_query(self.table.name, text, day_range))
         return rows
 
-    def _file_metadata(self, planned: PerformanceQuery) -> dict[str, str]:
-        return {
-            FETCHED_AT: self.now().astimezone(UTC).isoformat(timespec="milliseconds"),
+    def _write_batch(
+        self,
+        partitions: Sequence[Partition],
+        rows: _QueryRows,
+        *,
+        query: PerformanceQuery,
+        planned: PerformanceQuery,
+        requested_at: datetime,
+    ) -> list[PartitionResult]:
+        """For each partition, quarantine its bad rows and write the others; return its result, in the same order."""
+        metadata = {
+            FETCHED_AT: requested_at.isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
         }
-
-    def _write_batch(
-        self, partitions: Sequence[Partition], rows: _QueryRows, query: str, metadata: Mapping[str, str]
-    ) -> list[PartitionResult]:
-        """For each partition, quarantine its bad rows and write the others; return its result, in the same order."""
         bad_rows = {partition: rows.bad_rows.get(partition, []) for partition in partitions}
         failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
         diffs: dict[Partition, PartitionDiff] = {}
@@ -209,15 +227,22 @@ class PartitionWriter:
             diffs[partition] = diff_partitions(old, new, key=self.table.key, known_metrics=self.table.known_metrics)
             self.guard.check_diff(diffs[partition], bad_rows=len(bad_rows[partition]), rows=self.table.rows)
 
+        def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
+            stored = datetime.fromisoformat(key_values.get(FETCHED_AT) or BEFORE_ALL)
+            unchanged = self.newest_requests.of(partition)
+            return requested_at < (stored if unchanged is None else max(stored, unchanged))
+
         for partition in partitions:
             try:
-                self._quarantine(partition, bad_rows[partition], query=query, good_rows=len(rows.items[partition]))
+                self._quarantine(
+                    partition, bad_rows[partition], query=query_text(query), good_rows=len(rows.items[partition])
+                )
             except (LakeUnavailable, TooManyBadRows) as error:
                 failed[partition] = error
         accepted = {partition: rows.items[partition] for partition in partitions if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         outcomes = failed | self.lake.write_all(
-            self.table.name, tables, metadata=metadata, check_replacement=check_replacement
+            self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
         results: list[PartitionResult] = []
         for partition in partitions:
@@ -232,9 +257,10 @@ class PartitionWriter:
                     file=outcome,
                     rows=tables[partition],
                     bad_rows=len(bad_rows[partition]),
-                    diff=diffs.get(partition),
+                    diff=diffs.get(partition) if outcome.changed else None,
                 )
             )
+        self.records.add([_record(result, requested_at) for result in results])
         return results
 
     def _quarantine(self, partition: Partition, bad_rows: Sequence[BadRow], *, query: str, good_rows: int) -> None:
@@ -257,12 +283,26 @@ async def open_writer(
     guard: WriteGuard,
     metrics: tuple[Metric, ...],
     results: MemoryObjectSendStream[PartitionResult],
-    now: Callable[[], datetime],
+    records: RunRecords,
 ) -> PartitionWriter:
     """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
     quarantined: Set[str] = set()
     with suppress(LakeUnavailable):
         quarantined = {file.path for file in await asyncio.to_thread(lake.quarantine.files, table.name)}
     return PartitionWriter(
-        table=table, lake=lake, guard=guard, metrics=metrics, results=results, now=now, quarantined=quarantined
+        table=table,
+        lake=lake,
+        guard=guard,
+        metrics=metrics,
+        results=results,
+        records=records,
+        newest_requests=await asyncio.to_thread(NewestRequests, lake.fetch_records, table.name, own=records),
+        quarantined=quarantined,
     )
+
+
+def _record(result: PartitionResult, requested_at: datetime) -> FetchRecord:
+    day, instance_id = result.partition.day, result.partition.instance_id
+    if isinstance(result, FailedPartition):
+        return FetchRecord(day, instance_id, requested_at, error=result.reason.encode(errors="replace").decode())
+    return FetchRecord(day, instance_id, requested_at, result.file.content_hash, result.file.changed)

@@ -82,7 +82,7 @@ class PostFetch:
                 await self._add_metrics(
                     query, missing, posts, bad_rows, unreadable=len(bad_rows), max_attempts=max_attempts
                 )
-                result = ListResult([*posts.values()], bad_rows, result.pages)
+                result = replace(result, items=[*posts.values()], bad_rows=bad_rows)
             return result
         return await self._fetch_by_content(query, too_many, max_attempts=max_attempts)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from later_reporting_dagster.lake.compaction import CompactionSummary, MonthCopies
+from later_reporting_dagster.lake.fetch_records import FetchRecords
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
@@ -36,13 +37,19 @@ from later_reporting_dagster.lake.paths import (
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.retired import RetiredInstances
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, without_credentials
+from later_reporting_dagster.lake.storage import (
+    FileVersion,
+    LakeUnavailable,
+    ReplacedMeanwhile,
+    Storage,
+    without_credentials,
+)
 from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, with_date_column
 
 _Key = TypeVar("_Key")
 _Parsed = TypeVar("_Parsed")
 
-# Metadata of a fetched file: when its content was fetched and, if it has replaced other content, the first fetch.
+# Metadata of a fetched file: when its content was requested and, if it has replaced other content, the first such time.
 FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
 _MAX_DAY_LISTINGS = 32
@@ -55,6 +62,9 @@ class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, 
 # Called with the partition, the stored rows and the new rows. The stored rows have only the columns that the new rows
 # also have. Raises `ReplacementRejected` to keep the stored rows.
 ReplacementCheck = Callable[[Partition, pa.Table, pa.Table], None]
+# Called with the partition and the key-value metadata of the stored file, if its rows would change. Returns whether the
+# file is newer than the new rows, so that it stays.
+IsNewer = Callable[[Partition, Mapping[str, str]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ class Lake:
         storage: the files below the root, for other modules of this package.
         quarantine: the bad rows of the tables.
         retired: the instances that rollups leave out.
+        fetch_records: what fetches did, also where they changed nothing.
 
     Args:
         root: a local path, or the URL of an object store.
@@ -127,6 +138,7 @@ class Lake:
         self.root = without_credentials(root)
         self.quarantine = Quarantine(self.storage)
         self.retired = RetiredInstances(self.storage)
+        self.fetch_records = FetchRecords(self.storage)
         self._copies = MonthCopies(self.storage)
 
     def __repr__(self) -> str:
@@ -167,18 +179,23 @@ class Lake:
         *,
         metadata: Mapping[str, str] | None = None,
         check_replacement: ReplacementCheck | None = None,
+        is_newer: IsNewer | None = None,
     ) -> dict[Partition, WriteOutcome]:
         """Replace all rows of several partitions, as `write` does; faster than one call for each.
+
+        If another writer replaces a file meanwhile, both callbacks are called again, with what it wrote; on an object
+        store, only if it does so before they are called.
 
         Args:
             check_replacement: called before anything is written, for each partition whose rows would change. Not
                 called if the stored file cannot be read with the new schema.
 
         Returns:
-            The result of each partition, or its error. An error does not affect the other partitions.
+            The result of each partition, or its error. An error does not affect the other partitions. The result of a
+            file that is newer is that of the file.
         """
         paths = {partition: partition_path(table_name, partition) for partition in rows}
-        return self._replace(paths, rows, metadata=metadata or {}, check=check_replacement)
+        return self._replace(paths, rows, metadata=metadata or {}, check=check_replacement, is_newer=is_newer)
 
     def write_table(
         self,
@@ -365,13 +382,18 @@ class Lake:
         metadata: Mapping[str, str],
         check: Callable[[_Key, pa.Table, pa.Table], None] | None = None,
         replaces_metadata: bool = False,
+        is_newer: Callable[[_Key, Mapping[str, str]], bool] | None = None,
     ) -> dict[_Key, WriteOutcome]:
         content_hashes = {key: content_hash_of(rows) for key, rows in tables.items()}
         results: dict[_Key, WriteOutcome] = {}
         new_files: dict[str, bytes] = {}
 
+        versions: dict[str, FileVersion | None] = {}
+
         def read(path: str) -> bytes | LakeUnavailable | None:
             try:
+                if not self.storage.is_remote:
+                    versions[path] = self.storage.versions([path]).get(path)
                 return self.storage.read(path)
             except LakeUnavailable as error:
                 return error
@@ -382,7 +404,14 @@ class Lake:
                 results[key] = data
                 continue
             rows, content_hash = tables[key], content_hashes[key]
+            location = self.storage.location(path)
             same = None if data is None else metadata_if_content(data, content_hash)
+            before = None if data is None else _intact_metadata(data)
+            if data is not None and same is None and before and is_newer and is_newer(key, before.key_values):
+                results[key] = WriteResult(
+                    location, before.rows, len(data), before.content_hash, changed=False, key_values=before.key_values
+                )
+                continue
             if data is not None and same is None and check is not None:
                 try:
                     check(key, from_parquet(data, schema=rows.schema, only_stored=True), rows)
@@ -392,13 +421,19 @@ class Lake:
                 except FileDamaged:
                     pass  # no stored rows to compare with
             keeps_metadata = same is not None and not replaces_metadata
-            key_values = same.key_values if same and keeps_metadata else {**metadata, **_first_fetch(data)}
+            key_values = same.key_values if same and keeps_metadata else {**metadata, **_first_fetch(before)}
             if data is None or same is None or same.key_values != key_values:
                 data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
-            location = self.storage.location(path)
             results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, same is None, key_values)
-        failed = self.storage.write_all(new_files)
-        return results | {key: failed[path] for key, path in paths.items() if path in failed}
+        failed = self.storage.write_all(new_files, replaced=versions)
+        results |= {key: failed[path] for key, path in paths.items() if path in failed}
+        again = {key: path for key, path in paths.items() if isinstance(results[key], ReplacedMeanwhile)}
+        if again:
+            tables = {key: tables[key] for key in again}
+            results |= self._replace(
+                again, tables, metadata=metadata, check=check, replaces_metadata=replaces_metadata, is_newer=is_newer
+            )
+        return results
 
     def _read_file(self, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         data = self.storage.read(path)
@@ -408,14 +443,17 @@ class Lake:
             raise damaged_file_error(self.storage.location(path), error) from error
 
 
-def _first_fetch(replaced: bytes | None) -> dict[str, str]:
-    """Return when the file that is replaced was first fetched, as metadata of the new file."""
+def _intact_metadata(data: bytes) -> FileMetadata | None:
     with suppress(FileDamaged):
-        if replaced is not None:
-            before = parse_metadata(replaced).key_values
-            if first := before.get(FIRST_FETCHED_AT, before.get(FETCHED_AT)):
-                return {FIRST_FETCHED_AT: first}
-    return {}
+        return parse_metadata(data)
+    return None
+
+
+def _first_fetch(replaced: FileMetadata | None) -> dict[str, str]:
+    """Return when the file that is replaced was first fetched, as metadata of the new file."""
+    before = {} if replaced is None else replaced.key_values
+    first = before.get(FIRST_FETCHED_AT, before.get(FETCHED_AT))
+    return {FIRST_FETCHED_AT: first} if first else {}
 
 
 def _result_or_raise(result: WriteOutcome) -> WriteResult:

@@ -19,6 +19,7 @@ from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import (
     FileVersion,
     LakeUnavailable,
+    ReplacedMeanwhile,
     Storage,
     redacted,
     unavailable_error,
@@ -134,8 +135,10 @@ class _LocalStorage(Storage):
             return None
         return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime)
 
-    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
-        failed = super().write_all(files)
+    def write_all(
+        self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
+    ) -> dict[str, LakeUnavailable]:
+        failed = super().write_all(files, replaced=replaced)
         written = [path for path in files if path not in failed]
         # Each directory once, up to the root: if another writer has just created one, it may not be durable yet.
         directories = dict.fromkeys(parent for path in written for parent in Path(path).parents)
@@ -150,7 +153,7 @@ class _LocalStorage(Storage):
     def _read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None:
         target = self._root / path
         self._prepare_directory(target.parent)
         # Readers, and tools that discover datasets, skip names that begin with a dot.
@@ -160,6 +163,8 @@ class _LocalStorage(Storage):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            if replaced is not None and self._version(path) != replaced[path]:
+                raise ReplacedMeanwhile(f"{target} was replaced by another writer")  # noqa: TRY301 - unlinks the stage
             stage.replace(target)
         except BaseException:
             with suppress(OSError):
@@ -254,7 +259,7 @@ class _ObjectStorage(Storage):
     def _read(self, path: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._full_path(path), **self._read_options))
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None:  # noqa: ARG002
         self._filesystem.pipe_file(self._full_path(path), data)
 
     def _remove(self, path: str) -> None:

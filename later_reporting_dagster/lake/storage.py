@@ -29,6 +29,10 @@ class LakeUnavailable(OSError):  # noqa: N818 - a state of the lake, not a bug
     """The lake cannot be read or written. The message has the location and the next step, and no credentials."""
 
 
+class ReplacedMeanwhile(LakeUnavailable):
+    """Another writer has replaced the file since it was read, so it was not written."""
+
+
 class FileVersion(NamedTuple):
     """The version of a file, as a listing reports it, and its size.
 
@@ -75,13 +79,19 @@ class Storage(ABC):
         for error in self.write_all({path: data}).values():
             raise error
 
-    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
-        """Replace files, given by path; return the error of each that was not replaced."""
+    def write_all(
+        self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
+    ) -> dict[str, LakeUnavailable]:
+        """Replace files, given by path; return the error of each that was not replaced.
+
+        `replaced`: the version of each file that may be replaced, None for none. On a local disk, a file with another
+        version stays, and its error is `ReplacedMeanwhile`; an object store does not compare.
+        """
 
         def error_of(path: str) -> LakeUnavailable | None:
             try:
                 with self._translated_errors("write", path):
-                    self._write(path, files[path])
+                    self._write(path, files[path], replaced)
             except LakeUnavailable as error:
                 return error
             return None
@@ -125,7 +135,7 @@ class Storage(ABC):
     def _read(self, path: str) -> bytes: ...
 
     @abstractmethod
-    def _write(self, path: str, data: bytes) -> None: ...
+    def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None: ...
 
     @abstractmethod
     def _remove(self, path: str) -> None: ...

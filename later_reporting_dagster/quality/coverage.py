@@ -1,25 +1,34 @@
-"""The table `coverage`: every file of the fetched tables, and every expected file that is missing."""
+"""The table `coverage`: every file of the fetched tables, and every expected file that is missing.
 
+It keeps what the footers of unchanged files say, so that each is read once. A file that is empty or cannot be read
+counts as missing.
+"""
+
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Column, Lake, Partition, schema_of
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Column, Lake, Partition, WriteResult, schema_of
+from later_reporting_dagster.lake.fetch_records import FetchRecord, newest_by_partition
 from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.paths import partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, RAW_NAMES, RAW_TABLES
 from later_reporting_dagster.quality.instances import known_instances
 
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
     Column("date", "date32[day]", False, "The UTC day of the file"),
     Column("instance_id", "string", True, "The instance of the file; null for campaign_performance_daily"),
-    Column("has_file", "bool", False, "Whether the file exists; false for an expected file that is missing"),
-    Column("rows", "int64", True, "Rows in the file; null if it is missing or damaged", unit="rows"),
+    Column("has_file", "bool", False, "Whether the file exists and can be read; false for an expected file without it"),
+    Column("rows", "int64", True, "Rows in the file; null without it", unit="rows"),
     Column("fetched_at", "timestamp[us, tz=UTC]", True, "When the file was first fetched; null if that is unknown"),
     Column(
         "restated_at",
@@ -28,16 +37,47 @@ COVERAGE_COLUMNS = (
         "When a fetch last changed the content of the file; null if none has",
     ),
     Column(
-        "file_version",
-        "string",
+        "requested_at",
+        "timestamp[us, tz=UTC]",
         True,
-        "Size of the file, and its modification time or ETag; null if it is missing or damaged",
+        "When the newest response for it was requested, which may not have changed it; null if that is unknown",
+    ),
+    Column("content_hash", "string", True, "Hash of the rows in the file; null without it"),
+    Column(
+        "file_version", "string", True, "Size of the file, and its modification time or ETag; null if it is missing"
     ),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
+# The records of a run are kept as files for this long, so that it can be executed again.
+RECORD_DAYS = 2
 Files = Mapping[str, Mapping[Partition, FileVersion]]
-# Number of rows, time of the first fetch, and time of the last change.
-_Footer = Sequence[Any]
+
+
+class FileState(NamedTuple):
+    """A row of the table, without its key."""
+
+    has_file: bool
+    rows: int | None = None
+    fetched_at: datetime | None = None
+    restated_at: datetime | None = None
+    requested_at: datetime | None = None
+    content_hash: str | None = None
+    file_version: str | None = None
+
+    @property
+    def content_requested_at(self) -> datetime | None:
+        """When the content of the file was requested."""
+        return self.restated_at or self.fetched_at
+
+    def describes(self, version: FileVersion) -> bool:
+        """Return whether it is known of this version of the file whether it can be read."""
+        # Before 1.0, the table had no content hashes.
+        is_known = not self.has_file or self.content_hash is not None
+        return is_known and version.identity is not None and self.file_version == version.identity
+
+
+States = Mapping[tuple[str, Partition], FileState]
+_MISSING = FileState(has_file=False)
 
 
 def stored_and_expected_files(
@@ -56,50 +96,175 @@ def stored_and_expected_files(
     return files, expected
 
 
-def refreshed_coverage(lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]]) -> tuple[pa.Table, int]:
+def stored_states(lake: Lake) -> States:
+    """Return the table as last written, by table and partition."""
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    columns = [] if stored is None else [stored[name].to_pylist() for name in COVERAGE_SCHEMA.names]
+    return {
+        (name, Partition(day, instance_id)): FileState(*values)
+        for name, day, instance_id, *values in zip(*columns, strict=True)
+    }
+
+
+def damaged_versions(lake: Lake, table_name: str) -> dict[Partition, str]:
+    """Return the versions of files that count as missing, as far as `coverage` knows."""
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    if stored is None:
+        return {}
+    is_damaged = (pc.field("table_name") == table_name) & ~pc.field("has_file") & pc.field("file_version").is_valid()
+    rows = stored.filter(is_damaged).select(["date", "instance_id", "file_version"]).to_pylist()
+    return {Partition(row["date"], row["instance_id"]): row["file_version"] for row in rows}
+
+
+def intact_files(lake: Lake, table_names: Iterable[str], *, states: States | None = None) -> Files:
+    """Return the files of tables, without those that count as missing: empty ones, and those that cannot be read.
+
+    The footers of files that `coverage` does not know are read, if it exists. With `states`, none is read, and a file
+    that these do not describe counts as intact.
+    """
+    known = stored_states(lake) if states is None else states
+    intact: dict[str, dict[Partition, FileVersion]] = {}
+    for name in table_names:
+        versions = {partition: version for partition, version in lake.file_versions(name).items() if version.bytes}
+        described = {each for each, version in versions.items() if _state(known, name, each).describes(version)}
+        damaged = {each for each in described if not known[name, each].has_file}
+        if known and states is None:
+            unknown = [each for each, version in versions.items() if each not in described and version.identity]
+            footers = lake.read_all_metadata(name, unknown)
+            damaged |= {each for each, footer in footers.items() if not footer.content_hash}
+        intact[name] = {each: version for each, version in versions.items() if each not in damaged}
+    return intact
+
+
+def refreshed_coverage(
+    lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]], records: Mapping[str, Iterable[FetchRecord]]
+) -> tuple[pa.Table, int]:
     """Return the table as of now, sorted, and how many footers were read. Does not write it.
 
-    Read are those of new and changed files. A file whose footer cannot be read is stored without a version, so that the
-    next update reads it again.
+    Read are those of new and changed files, and of damaged ones, because the disk may have failed for a moment.
     """
-    known = _stored_footers(lake)
+    known = stored_states(lake)
+    newest = {
+        name: newest_by_partition(each for each in of_table if not each.error) for name, of_table in records.items()
+    }
     changed = {
-        name: [partition for partition, version in of_table.items() if (name, partition, version.identity) not in known]
-        for name, of_table in files.items()
+        name: [
+            partition
+            for partition, version in versions.items()
+            if not ((state := _state(known, name, partition)).has_file and state.describes(version))
+        ]
+        for name, versions in files.items()
     }
     read = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[object, ...]] = []
     for name in sorted({*files, *expected}):
-        versions = files.get(name, {})
+        versions, footers = files.get(name, {}), read.get(name, {})
         for partition in sorted({*versions, *expected.get(name, ())}, key=partition_sort_key):
-            version = versions.get(partition)
-            identity = version.identity if version else None
-            footer = known.get((name, partition, identity)) or _footer_values(read.get(name, {}).get(partition))
-            has_file = version is not None
-            values = (*footer, identity) if footer else (None,) * 4
-            rows.append((name, partition.day, partition.instance_id, has_file, *values))
+            before, record = _state(known, name, partition), newest.get(name, {}).get(partition)
+            if (version := versions.get(partition)) is None:
+                state = _MISSING
+            elif partition in footers:
+                state = _footer_state(footers[partition])._replace(file_version=version.identity)
+            else:
+                state = before
+            requested = [before.requested_at, record and record.requested_at, state.content_requested_at]
+            state = state._replace(requested_at=max((each for each in requested if each), default=None))
+            if record and state.has_file and _contradicts(record, state):
+                state = _MISSING._replace(requested_at=state.requested_at, file_version=state.file_version)
+            rows.append((name, partition.day, partition.instance_id, *state))
     columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, COVERAGE_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA), sum(map(len, changed.values()))
 
 
-def _stored_footers(lake: Lake) -> dict[tuple[str, Partition, str | None], _Footer]:
-    """Return what the table, as last written, has of each file whose version is known."""
-    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    names = ("table_name", "date", "instance_id", "file_version", "rows", "fetched_at", "restated_at")
-    columns = [] if stored is None else [stored[name].to_pylist() for name in names]
-    return {
-        (name, Partition(day, instance_id), version): footer
-        for name, day, instance_id, version, *footer in zip(*columns, strict=True)
-        if version is not None
-    }
+def recorded_fetches(lake: Lake, *, today: date) -> tuple[dict[str, list[FetchRecord]], list[str]]:
+    """Return the records of the fetched tables, and the paths of those to remove once `coverage` has them."""
+    files = {table.name: lake.fetch_records.files(table.name) for table in FETCHED_BY_DAY}
+    records = {name: lake.fetch_records.read([file.path for file in of_table]) for name, of_table in files.items()}
+    old = [file for of_table in files.values() for file in of_table if file.day < today - timedelta(days=RECORD_DAYS)]
+    return records, [file.path for file in old]
 
 
-def _footer_values(footer: FileMetadata | None) -> _Footer | None:
-    if footer is None or not footer.content_hash:
-        return None
+def recorded_failures(lake: Lake) -> dict[Partition, datetime]:
+    """Return when each pair of day and instance failed whose last fetch, of a raw table, has failed."""
+    failures: dict[Partition, datetime] = {}
+    for name in RAW_NAMES:
+        paths = [file.path for file in lake.fetch_records.files(name)]
+        for partition, record in newest_by_partition(lake.fetch_records.read(paths)).items():
+            if record.error:
+                failures[partition] = max(record.requested_at, failures.get(partition, record.requested_at))
+    return failures
+
+
+@dataclass(frozen=True, slots=True)
+class CoveredDay:
+    """A day of a table, as `coverage` describes its files."""
+
+    table_name: str
+    day: date
+    version: str
+    rows: int
+    files: int
+
+
+def covered_days(intact: Files, states: States) -> tuple[list[CoveredDay], set[date]]:
+    """Return the days whose files are all described by `coverage`, in order, and the other days."""
+    covered: list[CoveredDay] = []
+    others: set[date] = set()
+    for name, versions in intact.items():
+        for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
+            files = {partition.instance_id: (_state(states, name, partition), version) for partition, version in of_day}
+            if all(state.describes(version) for state, version in files.values()):
+                version = day_version({instance_id: _content(state) for instance_id, (state, _) in files.items()})
+                rows = sum(state.rows or 0 for state, _ in files.values())
+                covered.append(CoveredDay(name, day, version, rows, len(files)))
+            elif all(version.identity for _, version in files.values()):
+                others.add(day)
+    return covered, others
+
+
+def day_version(files: Mapping[str | None, tuple[str, str | None]]) -> str:
+    """Return the data version of a day: a SHA-256 of the content hash of all its files, and of when that was fetched.
+
+    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
+    without them has to follow.
+    """
+    lines = [f"{name!a} {content_hash} {fetched_at}\n" for name, (content_hash, fetched_at) in files.items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def content_of(file: WriteResult | FileMetadata) -> tuple[str, str | None]:
+    """Return what `day_version` needs of a file."""
+    return file.content_hash, file.key_values.get(FETCHED_AT)
+
+
+def _content(state: FileState) -> tuple[str, str | None]:
+    fetched_at = state.content_requested_at
+    return state.content_hash or "", None if fetched_at is None else fetched_at.isoformat(timespec="milliseconds")
+
+
+def _contradicts(record: FetchRecord, state: FileState) -> bool:
+    """Return whether a later response than that of the file had another content, so that an older one replaced it."""
+    content_requested_at = state.content_requested_at
+    is_later = content_requested_at is not None and record.requested_at > content_requested_at
+    return is_later and record.content_hash != state.content_hash
+
+
+def _state(states: States, table_name: str, partition: Partition) -> FileState:
+    return states.get((table_name, partition), _MISSING)
+
+
+def _footer_state(footer: FileMetadata) -> FileState:
+    if not footer.content_hash:
+        return _MISSING
     fetched_at, first = (footer.key_values.get(name) for name in (FETCHED_AT, FIRST_FETCHED_AT))
-    return footer.rows, _instant(first or fetched_at), _instant(fetched_at if first else None)
+    return FileState(
+        has_file=True,
+        rows=footer.rows,
+        fetched_at=_instant(first or fetched_at),
+        restated_at=_instant(fetched_at if first else None),
+        content_hash=footer.content_hash,
+    )
 
 
 def _instant(text: str | None) -> datetime | None:

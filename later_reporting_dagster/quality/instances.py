@@ -49,7 +49,7 @@ def instances_table(
     configured: Collection[str],
     retired: Set[str],
     previous: pa.Table | None,
-    present: Mapping[str, Sequence[Partition]],
+    present: Mapping[str, Collection[Partition]],
     days: Sequence[date],
     today: date,
 ) -> pa.Table:
@@ -59,6 +59,8 @@ def instances_table(
 
     Args:
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
+        previous: the dimension as last written.
+        present: the partitions of each raw table that have a file.
         days: the days that every expected instance should have a file for.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
@@ -86,23 +88,6 @@ def instances_table(
             row[f"{name}_missing_days"] = len(missing[name].get(instance_id, ()))
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
-
-
-def current_instances(
-    lake: Lake, listed: Collection[str], *, configured: Collection[str], days: Sequence[date], today: date
-) -> tuple[pa.Table, dict[str, list[Partition]]]:
-    """Return the dimension as of now, without writing it, and the partitions that have a file, by raw table."""
-    files = {raw_table.name: lake.partitions(raw_table.name) for raw_table in RAW_TABLES}
-    rows = instances_table(
-        listed,
-        configured=configured,
-        retired=lake.retired.ids(),
-        previous=stored_instances(lake),
-        present=files,
-        days=days,
-        today=today,
-    )
-    return rows, files
 
 
 def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:

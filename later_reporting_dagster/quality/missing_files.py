@@ -1,7 +1,7 @@
 """Which expected files are missing, how a message names them, and which of them to request now."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -54,13 +54,24 @@ def _describe_gap(first: date, last: date, names: Sequence[str], instances: int)
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """Days of an instance that were requested together, how often, and the UTC day of the last request."""
+    """Days of an instance that were requested together, how often, and when last.
+
+    `failed`: whether that fetch has recorded a failure. If it has not, its run was killed, or the file was lost again.
+    """
 
     instance_id: str
     first: date
     last: date
     requests: int
-    requested_on: date
+    requested_at: datetime
+    failed: bool = False
+
+    def is_due(self, now: datetime) -> bool:
+        """Return whether to request again: after a failure after 1, 2, 4, … days; else after ½, 1, 2, … hours."""
+        longest = timedelta(days=MAX_WAIT_DAYS)
+        if self.failed:
+            return now.date() >= self.requested_at.date() + min(timedelta(days=2 ** (self.requests - 1)), longest)
+        return now >= self.requested_at + min(timedelta(hours=2 ** (self.requests - 2)), longest)
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -89,22 +100,26 @@ def plan_requests(
     *,
     instances: Iterable[str],
     days_in_progress: Collection[date],
-    today: date,
+    failures: Mapping[Partition, datetime],
+    now: datetime,
 ) -> tuple[dict[str, list[date]], Cursor]:
     """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
 
-    A day is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`. The cursor forgets what is no
-    longer missing.
+    A day that failed is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`; see `Attempt`. The
+    cursor forgets what is no longer missing. `failures`: when the last fetch of a pair failed, if it did.
     """
     before = {
-        (attempt.instance_id, day): (attempt.requests, attempt.requested_on)
+        (attempt.instance_id, day): attempt
         for attempt in cursor.attempts
         for day in days_between(attempt.first, attempt.last)
     }
+    for (name, day), last in before.items():
+        failed_at = failures.get(Partition(day, name))
+        if failed_at is not None and failed_at >= last.requested_at:
+            before[name, day] = msgspec.structs.replace(last, failed=True)
 
     def is_due(name: str, day: date) -> bool:
-        requests, requested_on = before.get((name, day), (0, today))
-        return not requests or today >= requested_on + timedelta(days=min(2 ** (requests - 1), MAX_WAIT_DAYS))
+        return (name, day) not in before or before[name, day].is_due(now)
 
     requested: dict[str, list[date]] = {}
     attempts: list[Attempt] = []
@@ -113,16 +128,17 @@ def plan_requests(
         due = [day for day in days if day not in days_in_progress and is_due(name, day)]
         ranges = contiguous_ranges(due)[:remaining]
         remaining -= len(ranges)
-        now = {day for first, last in ranges for day in days_between(first, last)}
-        if now:
-            requested[name] = sorted(now)
-        by_request: dict[tuple[int, date], list[date]] = {}
+        due_now = {day for first, last in ranges for day in days_between(first, last)}
+        if due_now:
+            requested[name] = sorted(due_now)
+        by_request: dict[tuple[int, datetime, bool], list[date]] = {}
         for day in days:
-            requests, requested_on = before.get((name, day), (0, today))
-            if day in now:
-                by_request.setdefault((requests + 1, today), []).append(day)
-            elif requests:
-                by_request.setdefault((requests, requested_on), []).append(day)
+            attempt = before.get((name, day))
+            if day in due_now:
+                by_request.setdefault((attempt.requests + 1 if attempt else 1, now, False), []).append(day)
+            elif attempt:
+                request = (attempt.requests, attempt.requested_at, attempt.failed)
+                by_request.setdefault(request, []).append(day)
         attempts += [
             Attempt(name, first, last, *request)
             for request, of_request in by_request.items()

@@ -27,7 +27,7 @@ TOKEN = RequestContext("token", is_token_request=True)
 
 
 def classify(status, *, headers=None, context=POSTS, body=b""):
-    response = Response(status, headers or {}, body)
+    response = Response(status, headers or {}, body, datetime.now(UTC))
     return classify_failure(response, context, secrets=(), now=NOW, default_wait_seconds=60.0)
 
 

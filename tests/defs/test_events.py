@@ -5,10 +5,8 @@ from datetime import date
 import pyarrow as pa
 
 from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
-from later_reporting_dagster.defs.assets.fetched_days import day_version
 from later_reporting_dagster.defs.events import combined_failure, describe_failures, preview
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake.parquet_file import FileMetadata
 
 
 def test_failure_limits_the_partitions_it_lists() -> None:
@@ -70,17 +68,3 @@ def test_progress_counts_events_and_tells_what_to_log() -> None:
     progress.count(PageFetched(page=1, rows=100))
     assert progress.status == ""
     assert progress.count(RateLimitWait(seconds=20.0)) == "Waiting 20 s for the rate limit"
-
-
-def test_day_version_distinguishes_instances_from_content() -> None:
-    def file(content_hash: str, fetched_at: str = "1") -> FileMetadata:
-        return FileMetadata(1, content_hash, {"fetched_at": fetched_at})
-
-    days: list[dict[str | None, FileMetadata]] = [
-        {"a": file("b"), "c": file("d")},
-        {"a": file("b"), "c": file("d", "2")},
-        {"a": file("b c d")},
-        *({name: file("x")} for name in ("a", "b", "a\nb", None, "None")),
-    ]
-    assert len({*map(day_version, days)}) == len(days)
-    assert day_version(dict(reversed(days[0].items()))) == day_version(days[0])

@@ -109,12 +109,12 @@ def test_interrupt_while_a_worker_computes(
     threads = {thread.native_id or 0 for thread in threading.enumerate()}
     write, begun = partition_writer.PartitionWriter._write_batch, threading.Event()
 
-    def slow_write(self: Any, *arguments: Any) -> Any:
+    def slow_write(self: Any, *arguments: Any, **options: Any) -> Any:
         begun.set()
         end = time.monotonic() + 1
         while time.monotonic() < end:
             sum(range(1000))
-        return write(self, *arguments)
+        return write(self, *arguments, **options)
 
     monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", slow_write)
     sender = interrupt_when(begun.is_set)

@@ -44,11 +44,16 @@ def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
     return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
 
 
+def posts_requests(data: SensorExecutionData) -> list[dg.RunRequest]:
+    return [request for request in data.run_requests or [] if request.job_name == "later_posts"]
+
+
 def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     """Return the days of each instance that a tick requests in a single run; none if it requests no run."""
-    if not data.run_requests:
+    requests = posts_requests(data)
+    if not requests:
         return {}
-    (request,) = data.run_requests
+    (request,) = requests
     assert request.run_key is None
     ops = dict(request.run_config["ops"])
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
@@ -61,12 +66,12 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
 
 def refetches_campaigns(data: SensorExecutionData) -> bool:
     """Return whether the run that a tick requests replaces the files of campaign performance that exist."""
-    (request,) = data.run_requests or []
+    (request,) = posts_requests(data)
     return not request.run_config["ops"]["later__campaign_performance_daily"]["config"]["only_missing"]
 
 
 def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
-    (request,) = data.run_requests or []
+    (request,) = posts_requests(data)
     return project.run_job("later_posts", tags=request.tags, config=request.run_config)
 
 
@@ -76,11 +81,19 @@ def write_empty(project: Project, days: Sequence[date] = DAYS) -> None:
         project.lake.write_all(asset, files)
 
 
-def log(project: Project, days: Sequence[date] = DAYS) -> None:
-    """Log days with the files of all instances, as the runs that write them do."""
-    for asset, day in product(RAW_ASSETS, days):
-        metadata = {"instances": len(INSTANCE_IDS)}
-        event = dg.AssetMaterialization(asset_key(asset), partition=str(day), metadata=metadata)
+def update_coverage(project: Project) -> None:
+    assert_success(project.run_job("later_coverage"))
+
+
+def reported_days(data: SensorExecutionData) -> set[tuple[str, str | None]]:
+    """Return the raw days that a tick reports as materialized."""
+    events = [event for event in data.asset_events if isinstance(event, dg.AssetMaterialization) and event.partition]
+    return {(event.asset_key.path[-1], event.partition) for event in events}
+
+
+def report(project: Project, data: SensorExecutionData) -> None:
+    """Store what a tick reports, as the daemon does."""
+    for event in data.asset_events:
         project.instance.report_runless_asset_event(event)
 
 
@@ -95,17 +108,17 @@ ALL_DAYS = [f"{DAYS[0]} to {DAYS[-1]}"]
 def test_sensor_requests_the_history_of_new_instances_once_a_day(project: Project, service: Service) -> None:
     first = tick(project)
     assert requested_days(first) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
-    assert not tick(project, cursor=first.cursor).run_requests
+    assert not requested_days(tick(project, cursor=first.cursor))
     service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
     more = tick(project, cursor=first.cursor)
     assert requested_days(more) == dict.fromkeys(["new/one", "new two"], ALL_DAYS)
     # A day of campaign performance is one file, so for new instances among others it is fetched again.
     assert [refetches_campaigns(data) for data in (first, more)] == [False, True]
-    assert not tick(project, cursor=more.cursor).run_requests
+    assert not requested_days(tick(project, cursor=more.cursor))
     # An instance that returns is requested, so that the days in between are fetched.
     service.override = list_instances(*INSTANCE_IDS, "new two")
     fewer = tick(project, cursor=more.cursor)
-    assert not fewer.run_requests
+    assert not requested_days(fewer)
     service.override = list_instances(*INSTANCE_IDS, "new/one")
     assert requested_days(tick(project, cursor=fewer.cursor)) == {"new/one": ALL_DAYS}
 
@@ -117,12 +130,12 @@ def test_sensor_fetches_missing_files_of_configured_instances_without_the_asset_
     monkeypatch.setenv("LATER_INSTANCE_IDS", f"007, {INSTANCE_IDS[0]}")
     selected = project.reloaded()
     data = tick(selected)
-    (request,) = data.run_requests or []
+    (request,) = posts_requests(data)
     assert request.run_config["ops"].keys() == {f"later__{PUBLISHED}"}
     assert not data.asset_events
     assert_success(execute(selected, data))
     assert len(project.lake.partitions(PUBLISHED)) == len(DAYS) * 2
-    assert not tick(selected, cursor=data.cursor).run_requests
+    assert not requested_days(tick(selected, cursor=data.cursor))
 
 
 def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,27 +147,74 @@ def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypa
 
 def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
     write_empty(project)
-    log(project)
+    update_coverage(project)
+    report(project, tick(project))
     for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
         data = tick(project, cursor=cursor)
-        assert not data.run_requests
+        assert (data.run_requests, reported_days(data)) == ([], set())
         assert json.loads(data.cursor or "") == {"instances": list(INSTANCE_IDS), "attempts": []}
 
 
-def test_sensor_requests_days_with_files_that_a_killed_run_has_not_logged(project: Project) -> None:
+def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(project: Project) -> None:
+    assert_success(project.fetch(PUBLISHED))
+    update_coverage(project)
+    assert not reported_days(tick(project))
+    # What a run writes is found by the next tick, and read by the step of `coverage`.
+    for number, day in enumerate(DAYS[:2]):
+        restated = project.lake.read_daily_file(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
+        assert restated is not None
+        metadata = {"fetched_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1), metadata=metadata)
+        assert number == 0 or project.start(PUBLISHED, days=[day])
+    (coverage,) = [each for each in tick(project).run_requests or [] if each.job_name == "later_coverage"]
+    assert coverage.run_key is None
+    update_coverage(project)
+    data = tick(project)
+    # A run in progress logs the other day itself.
+    assert reported_days(data) == {(PUBLISHED, str(DAYS[0]))}
+    assert "later_coverage" not in [each.job_name for each in data.run_requests or []]
+    report(project, data)
+    assert not reported_days(tick(project))
+    # The version is the one that a run logs.
+    (event,) = [each for each in data.asset_events if isinstance(each, dg.AssetMaterialization) and each.partition]
+    with dg.DagsterInstance.ephemeral() as instance:
+        elsewhere = Project(project.defs, instance, project.root)
+        logged = elsewhere.fetch(PUBLISHED, days=DAYS[:1], instances=["instance_000"])
+        assert elsewhere.data_versions(logged) == {str(DAYS[0]): (event.tags or {})["dagster/data_version"]}
+
+
+def test_sensor_reports_some_of_many_days_in_a_tick(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("later_reporting_dagster.defs.automation.MAX_REPORTED_DAYS", 4)
     write_empty(project)
-    log(project, DAYS[1:])
-    first = tick(project, cursor=ALL_INSTANCES)
-    assert requested_days(first) == {INSTANCE_IDS[0]: [str(DAYS[0])]}
-    run = execute(project, first)
-    assert_success(run)
-    assert {each for each in project.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, [str(DAYS[0])])}
-    assert not tick(project, cursor=first.cursor).run_requests
+    update_coverage(project)
+    first = tick(project)
+    report(project, first)
+    second = tick(project)
+    assert (len(reported_days(first)), len(reported_days(second))) == (4, 2)
+    assert reported_days(first) | reported_days(second) == {*product(RAW_ASSETS, map(str, DAYS))}
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b""], ids=["truncated", "empty"])
+def test_sensor_requests_damaged_files_and_only_missing_replaces_them(content: bytes, project: Project) -> None:
+    assert_success(project.fetch(PUBLISHED))
+    write_empty(project)
+    update_coverage(project)
+    path = project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007"))
+    intact = path.read_bytes()
+    path.write_bytes(content)
+    update_coverage(project)
+    data = tick(project, cursor=ALL_INSTANCES)
+    assert requested_days(data) == {"007": [str(DAYS[1])]}
+    assert not project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY].passed
+    assert stored(project)["007"]["posts_published_missing_days"] == 1
+    assert_success(execute(project, data))
+    assert len(path.read_bytes()) > len(content)
+    assert intact
+    assert not requested_days(tick(project, cursor=data.cursor))
 
 
 def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
     write_empty(project)
-    log(project)
     remove(project, DAYS[:2], ["007"])
     running = project.start("posts_published", days=DAYS[1:])
     first = tick(project, cursor=ALL_INSTANCES)
@@ -181,7 +241,7 @@ def test_sensor_updates_the_dimension_and_its_check(project: Project, service: S
 
 def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
     future = project.configured(start_date=DAYS[-1] + timedelta(days=1))
-    assert not tick(future).run_requests
+    assert not requested_days(tick(future))
     service.override = list_instances()
     data = tick(project)
     assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"instances": [], "attempts": []})
@@ -219,40 +279,57 @@ def test_sensor_error_is_one_line_without_secrets(
 
 # When a pair is requested again
 
-OLDEST, TODAY = date(2024, 1, 1), date(2024, 6, 1)
+OLDEST, TODAY = date(2024, 1, 1), datetime(2024, 6, 1, 12, tzinfo=UTC)
 NINE_DAYS = days_between(OLDEST, OLDEST + timedelta(days=8))
 
 
-def plan(missing: Mapping[str, Collection[date]], cursor: Cursor, today: date) -> tuple[dict[str, list[date]], Cursor]:
+def plan(
+    missing: Mapping[str, Collection[date]], cursor: Cursor, now: datetime, *, failed_at: datetime | None = None
+) -> tuple[dict[str, list[date]], Cursor]:
     """Return what a tick requests, and the cursor for the next one, as it is stored."""
-    requested, after = plan_requests(missing, cursor, instances=missing, days_in_progress=(), today=today)
+    failures = {Partition(day, name): failed_at for name, days in missing.items() for day in days if failed_at}
+    requested, after = plan_requests(
+        missing, cursor, instances=missing, days_in_progress=(), failures=failures, now=now
+    )
     return requested, parse_cursor(msgspec.json.encode(after).decode())
 
 
-def test_pairs_are_requested_after_1_2_4_8_days_and_so_on() -> None:
-    cursor, requested_after = Cursor(), []
-    for after in range(130):
-        requested, cursor = plan({"a": [OLDEST]}, cursor, TODAY + timedelta(days=after))
-        if requested:
-            requested_after.append(after)
-    waits = [after - before for before, after in zip(requested_after, requested_after[1:], strict=False)]
-    assert waits == [1, 2, 4, 8, 16, *([MAX_WAIT_DAYS] * 3)]
+def waits(ticks: Sequence[datetime], *, fails: bool) -> list[timedelta]:
+    """Return the times between the requests of a pair that stays missing; a failure is recorded a minute later."""
+    cursor, requests = Cursor(), list[datetime]()
+    for now in ticks:
+        failed_at = requests[-1] + timedelta(minutes=1) if fails and requests else None
+        requested, cursor = plan({"a": [OLDEST]}, cursor, now, failed_at=failed_at)
+        requests += [now] if requested else []
+    return [after - before for before, after in zip(requests, requests[1:], strict=False)]
+
+
+def test_pairs_that_failed_are_requested_after_1_2_4_8_days_and_so_on() -> None:
+    by_day = [TODAY + timedelta(days=number) for number in range(130)]
+    assert waits(by_day, fails=True) == [timedelta(days=days) for days in (1, 2, 4, 8, 16, *[MAX_WAIT_DAYS] * 3)]
+
+
+def test_pairs_of_a_killed_run_are_requested_within_the_hour_and_then_after_growing_waits() -> None:
+    by_hour = [TODAY + timedelta(hours=number) for number in range(24 * 130)]
+    found = waits(by_hour, fails=False)
+    assert found[:5] == [timedelta(hours=hours) for hours in (1, 1, 2, 4, 8)]
+    assert found[-2:] == [timedelta(days=MAX_WAIT_DAYS)] * 2
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sets(st.sampled_from(NINE_DAYS), min_size=1)), max_size=12))
 def test_each_pair_waits_for_its_own_requests(missing_by_day: list[dict[str, set[date]]]) -> None:
     """Compare with a count for each pair. A pair that was not missing in between starts anew."""
     cursor = Cursor()
-    counts: dict[tuple[str, date], tuple[int, date]] = {}
+    counts: dict[tuple[str, date], tuple[int, datetime]] = {}
     for number, missing in enumerate(missing_by_day):
-        today = TODAY + timedelta(days=number)
+        now = TODAY + timedelta(days=number)
         pairs = {(name, day) for name, days in missing.items() for day in days}
         counts = {pair: count for pair, count in counts.items() if pair in pairs}
         due = {
-            pair for pair in pairs if pair not in counts or (today - counts[pair][1]).days >= 2 ** (counts[pair][0] - 1)
+            pair for pair in pairs if pair not in counts or (now - counts[pair][1]).days >= 2 ** (counts[pair][0] - 1)
         }
-        counts |= {pair: (counts.get(pair, (0, today))[0] + 1, today) for pair in due}
-        requested, cursor = plan(missing, cursor, today)
+        counts |= {pair: (counts.get(pair, (0, now))[0] + 1, now) for pair in due}
+        requested, cursor = plan(missing, cursor, now, failed_at=now)
         assert {(name, day) for name, days in requested.items() for day in days} == due
 
 
@@ -261,7 +338,7 @@ def test_request_stays_small_if_every_other_day_is_missing() -> None:
     missing = {f"instance_{number:03}": every_other for number in range(200)}
     cursor, requested_before = Cursor(), set[tuple[str, date]]()
     for _ in range(4):
-        requested, cursor = plan(missing, cursor, TODAY)
+        requested, cursor = plan(missing, cursor, TODAY, failed_at=TODAY)
         pairs = {(name, day) for name, days in requested.items() for day in days}
         assert len(pairs) == MAX_RANGES
         assert not pairs & requested_before
@@ -270,7 +347,9 @@ def test_request_stays_small_if_every_other_day_is_missing() -> None:
 
 def test_new_instances_are_known_once_their_days_are_requested() -> None:
     missing, instances = {"a": [OLDEST], "b": [NINE_DAYS[1]]}, ["a", "b", "complete"]
-    requested, cursor = plan_requests(missing, Cursor(), instances=instances, days_in_progress={OLDEST}, today=TODAY)
+    requested, cursor = plan_requests(
+        missing, Cursor(), instances=instances, days_in_progress={OLDEST}, failures={}, now=TODAY
+    )
     assert requested == {"b": [NINE_DAYS[1]]}
     assert cursor.instances == ["b", "complete"]
 
@@ -293,7 +372,7 @@ def complete(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatc
         return project.run("instances").success
 
     filled = fill_once(project.configured(start_date=MANY_DAYS[0]), module_lake, fill)
-    log(filled, MANY_DAYS)
+    update_coverage(filled)
     return filled
 
 
@@ -333,4 +412,4 @@ def test_missing_files_are_red_by_name_and_fetched_by_one_run(
     assert {each for each in complete.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, map(str, days))}
 
     assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
-    assert not tick(complete, cursor=data.cursor).run_requests
+    assert not requested_days(tick(complete, cursor=data.cursor))

@@ -20,7 +20,17 @@ from later_reporting_dagster.ingest.partition_writer import FailedPartition, Par
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
-from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, is_first_page, partition_file, stored_rows
+from tests.conftest import (
+    DAYS,
+    INSTANCE_IDS,
+    NO_RATE_LIMIT,
+    Service,
+    Truth,
+    files,
+    is_first_page,
+    partition_file,
+    stored_rows,
+)
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
 DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
@@ -116,21 +126,22 @@ def run_ingest(
     table: RawTable,
     service: Service,
     root: Path | Lake,
-    now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
     guard: WriteGuard | None = None,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     **options: Any,
 ) -> IngestResults:
     """Ingest partitions of posts; `options` are passed to `collect_results`."""
 
+    lake = root if isinstance(root, Lake) else Lake(str(root))
+
     async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         await ingest(
             partitions,
             table=table,
             client=client,
-            lake=root if isinstance(root, Lake) else Lake(str(root)),
+            lake=lake,
             results=results,
-            now=lambda: now,
+            records=lake.fetch_records.begin(table.name, now=datetime.now(UTC)),
             guard=guard or WriteGuard(),
             metrics=metrics,
         )
@@ -145,7 +156,7 @@ def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Part
         expected = truth.partition(table.date_basis.value, partition.day, partition.instance_id)
         stored = stored_rows(root, table.name, partition.day, partition.instance_id)
         assert [list(row.items()) for row in stored] == [list(row.items()) for row in expected]
-    assert {str(path.relative_to(root)) for path in root.rglob("*.parquet")} == {
+    assert {path for path in files(root) if path.endswith(".parquet")} == {
         str(partition_file(root, table.name, each.day, each.instance_id or "").relative_to(root)) for each in partitions
     }
 

@@ -52,18 +52,19 @@ def fetch(
     **options: Any,
 ) -> IngestResults:
     warnings: list[str] = []
+    lake = Lake(str(root))
 
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         await ingest_campaign_performance(
             days,
             instance_ids=instance_ids,
             client=client,
-            lake=Lake(str(root)),
+            lake=lake,
             metrics=metrics,
             results=results,
             warnings=warnings,
             guard=guard,
-            now=lambda: datetime(2024, 3, 11, 6, tzinfo=UTC),
+            records=lake.fetch_records.begin(CAMPAIGN_PERFORMANCE_TABLE, now=datetime.now(UTC)),
         )
 
     fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)

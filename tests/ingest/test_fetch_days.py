@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,11 +67,11 @@ def test_error_of_a_worker_is_raised_as_it_is_after_the_days_before_it(
     write, seen = partition_writer.PartitionWriter._write_batch, list[FetchedDay]()
 
     def fail_on_last_day(
-        self: partition_writer.PartitionWriter, partitions: list[Partition], *arguments: object
+        self: partition_writer.PartitionWriter, partitions: list[Partition], *arguments: Any, **options: Any
     ) -> object:
         if partitions[0].day == DAYS[-1]:
             raise error
-        return write(self, partitions, *arguments)
+        return write(self, partitions, *arguments, **options)
 
     monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", fail_on_last_day)
 
@@ -88,10 +89,10 @@ def test_closing_ends_requests_and_writes_and_the_client(
 ) -> None:
     write, writing, may_end = partition_writer.PartitionWriter._write_batch, threading.Event(), threading.Event()
 
-    def slow_write(self: partition_writer.PartitionWriter, *arguments: object) -> object:
+    def slow_write(self: partition_writer.PartitionWriter, *arguments: Any, **options: Any) -> object:
         writing.set()
         assert may_end.wait(WAIT_SECONDS)
-        return write(self, *arguments)
+        return write(self, *arguments, **options)
 
     async def run() -> tuple[LaterClient, dict[str, tuple[bytes, int]]]:
         client = client_of(service)

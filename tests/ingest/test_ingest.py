@@ -87,8 +87,7 @@ def test_ingest_writes_what_the_api_returns_with_the_fewest_requests(
 def test_a_second_ingest_of_the_same_data_writes_no_file(table: RawTable, service: Service, tmp_path: Path) -> None:
     run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     before = files(tmp_path)
-    later = datetime(2024, 4, 1, tzinfo=UTC)
-    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, now=later)
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert files(tmp_path) == before
     assert not any(written.file.changed for written in result.written.values())
 
@@ -113,7 +112,8 @@ def test_an_api_version_that_changes_fails_the_rest_of_the_run_and_the_next_run_
 def test_file_metadata_records_the_query_and_the_time_of_the_fetch(service: Service, tmp_path: Path) -> None:
     now = datetime(2024, 3, 11, 7, 30, 15, 250_000, tzinfo=UTC)
     partition = Partition(FIRST_DAY, INSTANCE_IDS[1])
-    run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path, now=now)
+    client = client_of(service, clock=now.timestamp)
+    run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path, client=client)
     metadata = Lake(str(tmp_path)).read_metadata("posts_published", partition)
     assert metadata is not None
     assert metadata.key_values["fetched_at"] == "2024-03-11T07:30:15.250+00:00"

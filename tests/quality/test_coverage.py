@@ -8,14 +8,26 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
+from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.coverage import refreshed_coverage, stored_and_expected_files
+from later_reporting_dagster.quality.coverage import (
+    content_of,
+    covered_days,
+    damaged_versions,
+    day_version,
+    intact_files,
+    recorded_fetches,
+    refreshed_coverage,
+    stored_and_expected_files,
+    stored_states,
+)
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 TABLES = ("posts_published", CAMPAIGN_PERFORMANCE_TABLE)
 FIRST_FETCH, NEXT_FETCH = datetime(2024, 3, 3, 6, tzinfo=UTC), datetime(2024, 3, 4, 6, tzinfo=UTC)
 A, B = Partition(DAYS[0], "a"), Partition(DAYS[0], "b")
+TODAY = date(2024, 3, 10)
 
 
 @pytest.fixture
@@ -25,15 +37,17 @@ def lake(tmp_path: Path) -> Lake:
 
 def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST_FETCH, table: str = TABLES[0]) -> None:
     rows = pa.table({"post_id": pa.array(post_ids, pa.int64())})
-    lake.write(table, partition, rows, metadata={"fetched_at": at.isoformat()})
+    lake.write(table, partition, rows, metadata={"fetched_at": at.isoformat(timespec="milliseconds")})
 
 
 def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
     files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
-    table, footers_read = refreshed_coverage(lake, files, expected)
+    records, old_records = recorded_fetches(lake, today=TODAY)
+    table, footers_read = refreshed_coverage(lake, files, expected, records)
     lake.write_table(COVERAGE_TABLE, table)
-    rows = table.drop_columns(["file_version"]).to_pylist()
+    lake.fetch_records.remove(old_records)
+    rows = table.drop_columns(["requested_at", "content_hash", "file_version"]).to_pylist()
     keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]
     assert len(set(keys)) == len(keys)
     return {key: tuple(row.values()) for key, row in zip(keys, rows, strict=True)}, footers_read
@@ -89,17 +103,91 @@ def test_coverage_keeps_the_first_of_several_fetches(lake: Lake) -> None:
     assert rows["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, FIRST_FETCH + timedelta(days=2))
 
 
-def test_coverage_has_no_rows_of_damaged_files_and_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"no Parquet", b""])
+def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Path) -> None:
     fetch(lake, A, 1)
     fetch(lake, B, 1)
-    (tmp_path / partition_path("posts_published", A)).write_bytes(b"no Parquet")
+    assert refresh(lake)[1] == 2
+    (tmp_path / partition_path("posts_published", A)).write_bytes(content)
+    # Before an update, the footer of the changed file is read, unless that is not wanted.
+    assert [*intact_files(lake, TABLES[:1])[TABLES[0]]] == [B]
+    known = stored_states(lake)
+    assert [*intact_files(lake, TABLES[:1], states=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
-    assert footers_read == 2
-    assert rows["posts_published", DAYS[0], "a"] == (True, None, None, None)
+    assert footers_read == 1
+    assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
+    assert [*intact_files(lake, TABLES[:1], states=stored_states(lake))[TABLES[0]]] == [B]
+    assert damaged_versions(lake, TABLES[0]) == {A: lake.file_versions(TABLES[0])[A].identity}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
+    fetch(lake, A, 1)
+    assert [*intact_files(lake, TABLES[:1], states=stored_states(lake))[TABLES[0]]] == [A, B]
+
+
+def test_coverage_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> None:
+    fetch(lake, A, 1)
+    rows, _ = refresh(lake)
     (tmp_path / COVERAGE_TABLE / "part-0.parquet").write_bytes(b"no Parquet")
-    assert refresh(lake) == (rows, 2)
+    assert refresh(lake) == (rows, 1)
+
+
+def record(lake: Lake, *, at: datetime, content_hash: str | None = None, run_id: str = "", error: str = "") -> None:
+    """Record one response for the partition A."""
+    run = lake.fetch_records.begin(TABLES[0], now=at, run_id=run_id)
+    run.add([FetchRecord(A.day, A.instance_id, at, content_hash, error=error or None)])
+
+
+def test_coverage_keeps_when_an_unchanged_file_was_requested_and_removes_old_records(lake: Lake) -> None:
+    fetch(lake, A, 1)
+    refresh(lake)
+    content_hash = stored_states(lake)[TABLES[0], A].content_hash
+    for offset in range(4):
+        record(lake, at=NEXT_FETCH + timedelta(days=offset), content_hash=content_hash)
+    newest = datetime.combine(TODAY, FIRST_FETCH.timetz())
+    record(lake, at=newest, content_hash=content_hash, run_id="newest")
+    record(lake, at=newest + timedelta(hours=1), error="HTTP 500", run_id="failed")
+    for _ in range(2):
+        rows, _ = refresh(lake)
+        assert rows["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
+        assert stored_states(lake)[TABLES[0], A].requested_at == newest
+        assert {file.run_id for file in lake.fetch_records.files(TABLES[0])} == {"newest", "failed"}
+
+
+def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) -> None:
+    """On an object store, the window between the comparison and the write is small, but there is one."""
+    fetch(lake, A, 1)
+    content_hash = lake.read_all_metadata(TABLES[0], [A])[A].content_hash
+    record(lake, at=NEXT_FETCH, content_hash=content_hash)
+    assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
+    record(lake, at=NEXT_FETCH + timedelta(hours=1), content_hash="of a restatement")
+    assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
+    assert damaged_versions(lake, TABLES[0]).keys() == {A}
+
+
+def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None:
+    fetch(lake, A, 1)
+    fetch(lake, A, 2, at=NEXT_FETCH)
+    fetch(lake, B, 1)
+    fetch(lake, Partition(DAYS[1], "a"), 1)
+    refresh(lake)
+    fetch(lake, Partition(DAYS[1], "a"), 2, at=NEXT_FETCH)
+    states = stored_states(lake)
+    (day,), others = covered_days(intact_files(lake, TABLES, states=states), states)
+    footers = lake.read_all_metadata(TABLES[0], [A, B])
+    expected = day_version({each.instance_id: content_of(footer) for each, footer in footers.items()})
+    assert (day.day, day.version, day.rows, day.files) == (DAYS[0], expected, 2, 2)
+    assert others == {DAYS[1]}
+
+
+def test_day_version_distinguishes_instances_from_content() -> None:
+    days: list[dict[str | None, tuple[str, str | None]]] = [
+        {"a": ("b", "1"), "c": ("d", "1")},
+        {"a": ("b", "1"), "c": ("d", "2")},
+        {"a": ("b c d", "1")},
+        *({name: ("x", "1")} for name in ("a", "b", "a\nb", None, "None")),
+    ]
+    assert len({*map(day_version, days)}) == len(days)
+    assert day_version(dict(reversed(days[0].items()))) == day_version(days[0])
 
 
 # Missing files

@@ -1,9 +1,7 @@
 """What the tables that are fetched day by day share: their run config, and the events of their days."""
 
-import hashlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 import pyarrow as pa
@@ -12,19 +10,23 @@ from pydantic import Field
 from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import iterate
-from later_reporting_dagster.defs.events import combined_failure, logged_instances, partition_materialization, preview
+from later_reporting_dagster.defs.events import combined_failure, partition_materialization, preview
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.quality.coverage import content_of, damaged_versions, day_version
 
 # The columns of posts, or of campaigns, that a preview shows.
 _PREVIEW_COLUMNS = (
     *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
     *("impressions", "engagements", "paid_impressions", "paid_engagements"),
 )
+
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+# At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
+SECONDS_PER_FILE = 2
 
 
 class FetchConfig(dg.Config):
@@ -61,13 +63,20 @@ def fetched(
 ) -> Generator[dg.AssetMaterialization, None, FetchOutcome]:
     """Fetch days, yield the materialization of each, and return what failed.
 
-    If the API refuses the route of campaigns, this is a warning.
+    A re-execution leaves out what its parent has fetched. If the API refuses the route of campaigns, this is a warning.
     """
     later, progress, outcome = component.later(context), Progress(fetch.table.name), FetchOutcome()
     lake = later.lake()
+    fetch = replace(
+        fetch,
+        damaged=damaged_versions(lake, fetch.table.name) if fetch.only_missing else {},
+        run_id=context.run.run_id,
+        continued_run=context.run.get_parent_run_id(),
+    )
     later.fetches.append(progress)
     context.log.info(
         f"Fetching {len(fetch.days)} days since {min(fetch.days)}{', only missing files' * fetch.only_missing}"
+        + f", without what run {fetch.continued_run} has fetched" * (fetch.continued_run is not None)
     )
 
     def log_event(event: ClientEvent) -> None:
@@ -77,17 +86,14 @@ def fetched(
     client = later.client(on_event=log_event)
     days = fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now)
     materialized = files_changed = 0
-    logged: Mapping[str | None, Any] | None = None
     try:
-        for day in later.until_end_of_run(iterate(days)):
+        for number, day in enumerate(later.until_end_of_run(iterate(days))):
+            if number == 0:  # now the number of files is known
+                _extend_time_limit(context, files=progress.partitions)
             outcome.expected = day.expected
             outcome.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
             if not day.written:
-                # Files of the lake may be those of a run that was killed before it logged their day, or of an earlier
-                # instance of Dagster.
-                logged = logged_instances(context.instance, context.asset_key) if logged is None else logged
-                if day.failed or len(day.present) <= logged.get(str(day.day), 0):
-                    continue
+                continue
             materialized += 1
             files_changed += sum(file.changed for file in day.written.values())
             yield _materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
@@ -102,6 +108,16 @@ def fetched(
     )
     outcome.written = progress.written
     return outcome
+
+
+def _extend_time_limit(context: dg.AssetExecutionContext, *, files: int) -> None:
+    """Let Dagster's run monitoring, if it limits runs, end this one later: a long history takes more than a day."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    assert run is not None
+    limit = run.tags.get(MAX_RUNTIME_TAG) or context.instance.run_monitoring_max_runtime_seconds
+    if limit:
+        seconds = float(limit) + files * SECONDS_PER_FILE
+        context.instance.add_run_tags(run.run_id, {MAX_RUNTIME_TAG: f"{seconds:.0f}"})
 
 
 def refusal_warning(context: dg.AssetExecutionContext, refused: RouteRefused) -> str:
@@ -124,7 +140,7 @@ def _materialization(
     return partition_materialization(
         context,
         day.day,
-        data_version=day_version(files),
+        data_version=day_version({name: content_of(file) for name, file in files.items()}),
         metadata={
             "dagster/partition_row_count": sum(file.rows for file in files.values()),
             "dagster/uri": lake.day_url(context.asset_key.path[-1], day.day),
@@ -141,13 +157,3 @@ def _materialization(
 
 def _preview(rows: pa.Table) -> dg.TableMetadataValue:
     return preview(rows.select([name for name in _PREVIEW_COLUMNS if name in rows.column_names]))
-
-
-def day_version(files: Mapping[str | None, WriteResult | FileMetadata]) -> str:
-    """Return the data version of a day: a SHA-256 of the content of all its files, and of when that was fetched.
-
-    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
-    without them has to follow.
-    """
-    lines = [f"{name!a} {file.content_hash} {file.key_values.get(FETCHED_AT)}\n" for name, file in files.items()]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()

@@ -9,9 +9,16 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
+from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS, refreshed_coverage, stored_and_expected_files
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, current_instances
+from later_reporting_dagster.quality.coverage import (
+    COVERAGE_COLUMNS,
+    intact_files,
+    recorded_fetches,
+    refreshed_coverage,
+    stored_and_expected_files,
+)
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, stored_instances
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -48,7 +55,15 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
     with failures():
         listed = wait_for(later.listed_instances)
         lake, configured, days = later.lake(), later.configured_instances(), component.expected_days(now)
-        rows, _ = current_instances(lake, listed, configured=configured, days=days, today=now.date())
+        rows = instances_table(
+            listed,
+            configured=configured,
+            retired=lake.retired.ids(),
+            previous=stored_instances(lake),
+            present=intact_files(lake, RAW_NAMES),
+            days=days,
+            today=now.date(),
+        )
         context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
         written = lake.write_table(INSTANCES_TABLE, rows)
         yield table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
@@ -91,10 +106,15 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         files, expected = stored_and_expected_files(
             lake, days, configured=later.configured_instances(), tables=component.tables
         )
-        rows, footers_read = refreshed_coverage(lake, files, expected)
+        records, old_records = recorded_fetches(lake, today=component.now().date())
+        rows, footers_read = refreshed_coverage(lake, files, expected, records)
         missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
         context.log.info(
             f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of {footers_read} new or"
             " changed files"
         )
-        yield table_result(lake.write_table(COVERAGE_TABLE, rows), {"missing_files": missing})
+        written = lake.write_table(COVERAGE_TABLE, rows)
+        lake.fetch_records.remove(old_records)
+        # Without `requested_at`, which every response changes: the report would follow.
+        version = content_hash_of(rows.drop_columns(["requested_at"]))
+        yield table_result(written, {"missing_files": missing}, data_version=version)

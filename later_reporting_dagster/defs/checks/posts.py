@@ -21,6 +21,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
     RawTable,
 )
+from later_reporting_dagster.quality.coverage import intact_files
 from later_reporting_dagster.quality.data_quality import (
     CONTRADICTORY,
     OF_OTHER_FILES,
@@ -189,7 +190,7 @@ def evaluate_files(
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     days = component.expected_days(component.now())
-    missing = missing_days(days, instances, lake.partitions(table_name))
+    missing = missing_days(days, instances, intact_files(lake, [table_name])[table_name])
     problem = f"No instance is known: materialize {INSTANCES_TABLE}"
     if instances:
         next_step = (

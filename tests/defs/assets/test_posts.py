@@ -202,20 +202,47 @@ def test_only_missing_fetches_pairs_without_a_file(
     assert requested_pairs(service) == Counter(PAIRS - present)
     assert_stored(project, asset, truth)
 
-    # Metadata describes the whole day even when nothing is missing and nothing is fetched, in a new Dagster instance.
-    with dg.DagsterInstance.ephemeral() as instance:
-        elsewhere = Project(project.defs, instance, project.root)
-        service.requests.clear()
-        nothing = elsewhere.fetch(asset, only_missing=True)
-        assert nothing.success
-        assert (service.data_requests, service.request_count(INSTANCES_PATH)) == (0, 1)
-        assert elsewhere.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
-        assert elsewhere.data_versions(nothing) == project.data_versions(result)
-        for found, changed in ((project.metadata(result), 2), (elsewhere.metadata(nothing), 0)):
-            for day in DAYS:
-                assert found[str(day)]["dagster/partition_row_count"] == rows_of(truth, asset, day)
-                assert found[str(day)]["instances"] == 4
-            assert found[str(DAYS[0])]["files_changed"] == changed
+    # Metadata describes the whole day.
+    metadata = project.metadata(result)
+    for day in DAYS:
+        assert metadata[str(day)]["dagster/partition_row_count"] == rows_of(truth, asset, day)
+        assert metadata[str(day)]["instances"] == 4
+    assert metadata[str(DAYS[0])]["files_changed"] == 2
+    service.requests.clear()
+    nothing = project.fetch(asset, only_missing=True)
+    assert_success(nothing)
+    assert (service.data_requests, service.request_count(INSTANCES_PATH)) == (0, 1)
+    assert not project.materializations(nothing)
+
+
+@each_raw_asset
+def test_reexecution_fetches_only_what_its_parent_did_not(
+    asset: str, project: Project, service: Service, truth: Truth
+) -> None:
+    service.override = reject_instance(REJECTED)
+    parent = project.fetch(asset)
+    assert not parent.success
+    service.override = lambda request: None
+    service.requests.clear()
+    # As `run_retries` and *Re-execute* in the UI do.
+    tags = {**range_tags(DAYS[0], DAYS[-1]), "dagster/parent_run_id": parent.run_id}
+    again = project.run(asset, tags=tags)
+    assert_success(again)
+    assert requested_pairs(service) == Counter((day, REJECTED) for day in DAYS)
+    assert_stored(project, asset, truth)
+    service.requests.clear()
+    assert_success(project.run(asset, tags={**tags, "dagster/parent_run_id": again.run_id}))
+    assert service.data_requests == 0
+
+
+@pytest.mark.parametrize(("limit", "extended"), [(100, "124"), (0, None)])
+def test_fetch_extends_the_time_limit_of_its_run_by_its_work(
+    limit: int, extended: str | None, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dg.DagsterInstance, "run_monitoring_max_runtime_seconds", limit)
+    run = project.instance.get_run_by_id(project.fetch("posts_published").run_id)
+    assert run is not None
+    assert run.tags.get("dagster/max_runtime") == extended
 
 
 def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Service) -> None:

@@ -1,0 +1,180 @@
+"""What each run records of its fetches, and that a response never replaces that of a later request."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.lake import Lake, Partition, partition_path
+from later_reporting_dagster.lake.fetch_records import FetchRecord
+from later_reporting_dagster.lake.open_storage import _LocalStorage
+from tests.conftest import DAYS, INSTANCE_IDS, Service, files, metrics_of, parameters, problem
+from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, IngestResults, client_of, run_ingest
+
+FAILING = INSTANCE_IDS[2]
+
+
+def impressions(value: int) -> Callable[[Request, Any], Any]:
+    """Return a response edit that restates the impressions of all posts."""
+
+    def edited(_request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            metrics_of(row)["impressions"] = value
+        return document
+
+    return edited
+
+
+def run(service: Service, lake: Lake, **fetch: Any) -> list[FetchedDay]:
+    async def collect() -> list[FetchedDay]:
+        days = fetch_days(DayFetch(table=DAILY, days=DAYS, **fetch), client=client_of(service), lake=lake)
+        return [day async for day in days]
+
+    return asyncio.run(collect())
+
+
+def records_of(lake: Lake, run_id: str) -> dict[Partition, FetchRecord]:
+    (path,) = [file.path for file in lake.fetch_records.files(DAILY.name) if file.run_id == run_id]
+    records = lake.fetch_records.read([path])
+    found = {record.partition: record for record in records}
+    assert len(found) == len(records)
+    return found
+
+
+def test_each_run_records_when_a_response_was_requested_and_whether_it_changed_anything(
+    service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    run(service, lake, run_id="first")
+    before = files(tmp_path)
+    run(service, lake, run_id="second")
+    first, second = records_of(lake, "first"), records_of(lake, "second")
+    assert first.keys() == second.keys() == set(PARTITIONS)
+    assert [{each.changed for each in of_run.values()} for of_run in (first, second)] == [{True}, {False}]
+    assert files(tmp_path) == before
+    for partition, file in lake.read_all_metadata(DAILY.name, PARTITIONS).items():
+        assert first[partition].requested_at.isoformat(timespec="milliseconds") == file.key_values["fetched_at"]
+        assert first[partition].content_hash == second[partition].content_hash == file.content_hash
+        assert first[partition].requested_at < second[partition].requested_at
+
+
+def test_failures_are_recorded_with_their_reason(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(403) if FAILING in parameters(request).get("instanceIds", []) else None
+    lake = Lake(str(tmp_path))
+    (day, *_) = run(service, lake, run_id="one")
+    failed = {each: record for each, record in records_of(lake, "one").items() if record.error}
+    assert failed.keys() == {each for each in PARTITIONS if each.instance_id == FAILING}
+    assert {record.error for record in failed.values()} == {*day.failed.values()}
+
+
+def test_records_are_saved_while_a_run_goes_on(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, seen = Lake(str(tmp_path)), list[int]()
+    write = PartitionWriter._write_batch
+
+    def count(self: PartitionWriter, *arguments: Any, **options: Any) -> Any:
+        seen.append(sum(len(lake.fetch_records.read([file.path])) for file in lake.fetch_records.files(DAILY.name)))
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(PartitionWriter, "_write_batch", count)
+    run(service, lake)
+    assert 0 < max(seen) < len(PARTITIONS)
+
+
+def test_a_run_that_continues_another_fetches_only_what_that_and_those_before_did_not(
+    service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    run(service, lake, run_id="first", pairs=frozenset(PARTITIONS[:4]))
+    second = frozenset(PARTITIONS[:8])
+    assert {each.day for each in run(service, lake, run_id="second", continued_run="first", pairs=second)} == {
+        *DAYS[:2]
+    }
+    fetched = run(service, lake, run_id="third", continued_run="second")
+    assert {Partition(day.day, name) for day in fetched for name in day.written} == set(PARTITIONS[8:])
+    assert records_of(lake, "third").keys() == set(PARTITIONS)
+
+
+# An older response never replaces a newer one
+
+
+def interrupted_by(other: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `other` once, when the next run has received a response, and before it writes."""
+    write = PartitionWriter._write_batch
+
+    def interrupted(self: PartitionWriter, *arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(PartitionWriter, "_write_batch", write)
+        other()
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(PartitionWriter, "_write_batch", interrupted)
+
+
+def ingest_one_query(service: Service, root: Path) -> IngestResults:
+    return run_ingest(PARTITIONS[:4], table=PUBLISHED, service=service, root=root)
+
+
+def test_a_response_does_not_replace_that_of_a_later_request(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_one_query(service, tmp_path)
+    newest = dict[str, tuple[bytes, int]]()
+
+    def restate() -> None:
+        service.transform = impressions(7)
+        assert ingest_one_query(service, tmp_path).changes == {True}
+        newest.update(files(tmp_path))
+
+    interrupted_by(restate, monkeypatch)
+    service.transform = impressions(5)
+    older = ingest_one_query(service, tmp_path)
+    assert (older.failed, older.changes) == ({}, {False})
+    assert files(tmp_path) == newest
+
+
+def test_a_response_does_not_replace_a_file_that_a_later_response_confirmed(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_one_query(service, tmp_path)
+    before = files(tmp_path)
+
+    def confirm() -> None:
+        service.transform = None
+        assert ingest_one_query(service, tmp_path).changes == {False}
+
+    service.transform = impressions(5)
+    interrupted_by(confirm, monkeypatch)
+    assert ingest_one_query(service, tmp_path).changes == {False}
+    assert files(tmp_path) == before
+
+
+def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_one_query(service, tmp_path)
+    version, calls = _LocalStorage._version, list[str]()
+    one = Partition(DAYS[0], INSTANCE_IDS[0])
+
+    def replaced_after_it_was_read(self: _LocalStorage, path: str) -> Any:
+        calls.append(path)
+        if (
+            calls.count(partition_path(PUBLISHED.name, one)) == 2
+        ):  # the first call is before the file is read, this one before the rename
+            monkeypatch.setattr(_LocalStorage, "_version", version)
+            service.transform = impressions(7)
+            assert ingest_one_query(service, tmp_path).changes == {True}
+        return version(self, path)
+
+    service.transform = impressions(5)
+    interrupted_by(lambda: monkeypatch.setattr(_LocalStorage, "_version", replaced_after_it_was_read), monkeypatch)
+    older = run_ingest([one], table=PUBLISHED, service=service, root=tmp_path)
+    assert older.changes == {False}
+    stored = Lake(str(tmp_path)).read_daily_file(PUBLISHED.name, one, schema=older.written[one].rows.schema)
+    assert stored is not None
+    assert {*stored["impressions"].to_pylist()} == {7}
