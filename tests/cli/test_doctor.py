@@ -10,6 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli.demo import check_line
 from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execution
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
@@ -218,3 +219,14 @@ def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> Non
     mark, message = check_results(user, exit_code=0)["files"]
     assert mark == "WARN"
     assert message.startswith(f"Dagster has materialized 3 days of posts_published that are not in {user.lake}: see")
+
+
+def test_doctor_warns_of_outdated_rollups(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_TABLES", "posts_published,organic_paid_by_publish_day")
+    assert check_results(user, exit_code=0)["rollups"] == ("ok", "made from the files in the lake")
+    day = LaterReportingComponent.from_environment().start_date
+    Lake(str(user.lake)).write("posts_published", Partition(day, "a"), POSTS_SCHEMA.empty_table())
+    mark, message = check_results(user, exit_code=0)["rollups"]
+    assert mark == "WARN"
+    assert message.startswith("outdated are 1 day of organic_paid_by_publish_day (missing): ")
+    assert message.endswith("run `later-reporting refresh`")
