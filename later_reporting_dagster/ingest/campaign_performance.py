@@ -1,7 +1,7 @@
 """Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -83,7 +83,8 @@ async def ingest_campaign_performance(
                 await writer.fail([Partition(day)], error)
                 return
             try:
-                kept = await fetch.stored_campaigns_of_other_instances(lake, query, result)
+                stored = await anyio.to_thread.run_sync(_stored_campaigns, lake, day, metrics)
+                kept = await fetch.campaigns_of_other_instances(*stored, query, result)
             except (LakeUnavailable, LaterError) as error:
                 await writer.fail([Partition(day)], error)
                 return
@@ -99,13 +100,13 @@ async def ingest_campaign_performance(
 
 
 def _stored_campaigns(
-    lake: Lake, query: PerformanceQuery
+    lake: Lake, day: date, metrics: tuple[Metric, ...]
 ) -> tuple[dict[int, CampaignPerformance], dict[int, set[str]]]:
     """Return the stored performance of a day, and the instances of each known campaign; both by campaign."""
     performance: dict[int, CampaignPerformance] = {}
     with suppress(FileDamaged):
-        schema = schema_of(campaign_performance_columns(query.metrics))
-        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(query.start_date), schema=schema)
+        schema = schema_of(campaign_performance_columns(metrics))
+        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(day), schema=schema)
         for row in [] if stored is None else stored.to_pylist():
             campaign_id, extra = row.pop("campaign_id"), row.pop("extra")
             performance[campaign_id] = CampaignPerformance(campaign_id=campaign_id, metrics=row, extra=extra)
@@ -148,18 +149,19 @@ class _CampaignFetch:
             return query, result
         return await self.day(day)
 
-    async def stored_campaigns_of_other_instances(
-        self, lake: Lake, query: PerformanceQuery, result: ListResult
+    async def campaigns_of_other_instances(
+        self,
+        stored: Mapping[int, CampaignPerformance],
+        instances: Mapping[int, Set[str]],
+        query: PerformanceQuery,
+        result: ListResult,
     ) -> list[CampaignPerformance]:
         """Return what is stored of campaigns that are not in the response because of their instances.
 
         These are not wanted, or the API no longer lists them. Only `retire` takes an instance out of the rollups.
         """
-        stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, lake, query)
         present = {item.campaign_id for item in result.items}
-        absent = {
-            campaign_id: names for campaign_id, names in instances.items() if campaign_id in stored.keys() - present
-        }
+        absent = {each: instances[each] for each in stored if each in instances and each not in present}
         others = {name for names in absent.values() for name in names} - {*query.instance_ids}
         if not query.instance_ids:
             # An instance with other campaigns in the response is listed: these campaigns were deleted.

@@ -81,7 +81,7 @@ class PostStore(Protocol):
     cannot have, 403 for an instance that does not exist, and the problem of a route that the store does not serve.
     """
 
-    async def instance_ids(self) -> Sequence[str]: ...
+    async def instance_ids(self, caller: Caller) -> Sequence[str]: ...
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response: ...
 
@@ -207,7 +207,7 @@ class _Handlers:
     async def instances(self, request: Request) -> Response:
         caller = self._authorize(request)
         page = parse_instances_query(*self._query(request))
-        instance_ids = caller.instance_ids if caller.instance_ids is not None else await self.store.instance_ids()
+        instance_ids = await self.store.instance_ids(caller)
         return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
 
     async def posts_performance(self, request: Request) -> Response:

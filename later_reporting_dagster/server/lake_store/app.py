@@ -40,7 +40,7 @@ from later_reporting_dagster.server.lake_store.rows import (
     LakeState,
     PostRows,
     Rows,
-    all_instances,
+    served_instances,
     unknown_instances,
     write_snapshot,
 )
@@ -188,8 +188,8 @@ class LakeStore:
         ):
             yield
 
-    async def instance_ids(self) -> Sequence[str]:
-        return await run_in_threadpool(all_instances, self._lake)
+    async def instance_ids(self, caller: Caller) -> Sequence[str]:
+        return await run_in_threadpool(served_instances, self._lake, caller.instance_ids)
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""

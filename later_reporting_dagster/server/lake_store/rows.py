@@ -104,9 +104,11 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
 
 
-def all_instances(lake: Lake) -> list[str]:
-    """Return the ids of the instances that are in the table `instances` or have files, sorted, but no retired ones."""
-    return sorted(instances_with_files(lake).union(_listed_instances(lake)) - lake.retired.ids())
+def served_instances(lake: Lake, own: Sequence[str] | None) -> list[str]:
+    """Return the instances of a client, or all that are in the table `instances` or have files, but no retired ones."""
+    found = sorted(instances_with_files(lake).union(_listed_instances(lake))) if own is None else own
+    retired = lake.retired.ids()
+    return [name for name in found if name not in retired]
 
 
 def unknown_instances(lake: Lake, requested: Collection[str]) -> set[str]:

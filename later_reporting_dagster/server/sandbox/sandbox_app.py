@@ -96,8 +96,8 @@ class _SyntheticStore:
     posts: ServedPosts
     campaigns: CampaignStore
 
-    async def instance_ids(self) -> Sequence[str]:
-        return self.world.instance_ids
+    async def instance_ids(self, caller: Caller) -> Sequence[str]:
+        return self.world.instance_ids if caller.instance_ids is None else caller.instance_ids
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
