@@ -329,7 +329,8 @@ def test_schedules_run_their_jobs_in_utc() -> None:
     }
     assert {each.execution_timezone for each in repository.schedule_defs} == {"UTC"}
     (sensor,) = [each for each in repository.sensor_defs if each.name == "later_instances"]
-    assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
+    assert sensor.minimum_interval_seconds == 3600
+    assert [target.job_name for target in sensor.targets] == ["later_posts", "later_coverage"]
 
 
 STOPPED_BY_DEFAULT = {"later_posts_daily", "later_compaction_weekly", "later_instances"}

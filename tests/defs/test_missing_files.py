@@ -38,10 +38,10 @@ ALL_INSTANCES = json.dumps({"instances": sorted(INSTANCE_IDS)})
 def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
     """Evaluate the sensor as the daemon does."""
     resources = {"later_reporting": LaterReportingResource.from_environment()}
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=project.instance, definitions=project.defs, resources=resources, cursor=cursor
-    )
-    return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
+    ) as context:
+        return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
 
 
 def posts_requests(data: SensorExecutionData) -> list[dg.RunRequest]:

@@ -34,13 +34,13 @@ class Sensor:
 
     def tick(self) -> Requests:
         """Return the range of partitions that is requested of each asset, None for an asset without partitions."""
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self.project.instance,
             definitions=self.project.defs,
             resources={"later_reporting": LaterReportingResource.from_environment()},
             cursor=self.cursor,
-        )
-        data = self.project.defs.resolve_sensor_def("later_outdated").evaluate_tick(context)
+        ) as context:
+            data = self.project.defs.resolve_sensor_def("later_outdated").evaluate_tick(context)
         self.cursor = data.cursor
         requests: Requests = {}
         for request in data.run_requests or []:

@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
-from later_reporting_dagster.quality.instances import instances_table, known_instances
+from later_reporting_dagster.quality.instances import instances_table, known_instances, stored_instances
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]
@@ -35,7 +35,7 @@ def refreshed(lake: Lake, listed: list[str], *, days: Sequence[date] = (), confi
         listed,
         configured=configured,
         retired=lake.retired.ids(),
-        previous=None,
+        previous=stored_instances(lake),
         present=present,
         days=days,
         today=TODAY,
