@@ -139,6 +139,7 @@ def land(base_url: str, root: Path, *, days: tuple[date, date], instance_ids: Se
             credentials=ClientCredentials(client.client_id, client.client_secret),
             limiter=RateLimiter(requests=1_000_000),
             api_version=CURSOR,
+            clock=now.timestamp,
         )
 
     async def run() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import files
 from tests.independent_server import (
     CAMPAIGN_IDS,
     CONTENT_TYPES,
@@ -175,7 +176,7 @@ def test_campaigns_equal_those_of_the_independent_server(
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {path: data for path, (data, _) in files(root).items()}
 
 
 def test_lake_that_is_fetched_from_a_served_lake_has_the_same_bytes(
