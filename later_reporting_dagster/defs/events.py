@@ -19,7 +19,10 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
-from later_reporting_dagster.lake import FileDamaged, LakeUnavailable, WriteResult
+from later_reporting_dagster.ingest.fetch_days import FetchedDay
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.quality.coverage import content_of, day_version
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
@@ -30,6 +33,11 @@ _DAY_AND_NAME = re.compile(r"(\d{4}-\d\d-\d\d)? ?(.*)", re.DOTALL)
 RECORDS_PER_QUERY = 500
 # Dagster keeps the preview of each day in its database, every time that the day is fetched.
 PREVIEW_COLUMNS, PREVIEW_CHARACTERS = 12, 60
+# The columns of posts, or of campaigns, that the preview of a day shows.
+PREVIEWED = (
+    *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
+    *("impressions", "engagements", "paid_impressions", "paid_engagements"),
+)
 
 
 @contextmanager
@@ -39,6 +47,39 @@ def failures() -> Iterator[None]:
         yield
     except (LaterError, LakeUnavailable, FileDamaged, RollupFailed) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def day_materialization(
+    context: AssetExecutionContext,
+    day: FetchedDay,
+    *,
+    files: Mapping[str | None, WriteResult | FileMetadata],
+    lake: Lake,
+) -> dg.AssetMaterialization:
+    """Return the event of a fetched day.
+
+    Its data version is a hash of the content of all files of the day, and of when that was fetched. `files` are all of
+    them; what the metadata counts as changed are those of this run.
+    """
+    missing = [name for name in day.expected if name not in day.present]
+    shown = [] if day.sample is None else [name for name in PREVIEWED if name in day.sample.column_names]
+    failed = {str(name): reason for name, reason in day.failed.items()}
+    return partition_materialization(
+        context,
+        day.day,
+        data_version=day_version({name: content_of(file) for name, file in files.items()}),
+        metadata={
+            "dagster/partition_row_count": sum(file.rows for file in files.values()),
+            "dagster/uri": lake.day_url(context.asset_key.path[-1], day.day),
+            **({"instances": len(day.present)} if day.expected else {}),
+            "files_changed": sum(file.changed for file in day.written.values()),
+            **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
+            **({"failed_instances": dg.MetadataValue.json(failed)} if failed else {}),
+            **({"bad_rows": day.bad_rows} if day.bad_rows else {}),
+            **{f"change/{name}": count for name, count in day.changes.items()},
+            **({} if day.sample is None else {"preview": preview(day.sample.select(shown))}),
+        },
+    )
 
 
 def partition_materialization(
@@ -68,7 +109,8 @@ def nothing_to_log(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
 
 def version_tags(data_version: str, *, code_version: str | None) -> dict[str, str]:
     """Return the tags of a materialization that record its data version and the code version of its asset."""
-    return {"dagster/data_version": data_version, "dagster/code_version": str(code_version)}
+    tags = {"dagster/data_version": data_version}
+    return tags if code_version is None else tags | {"dagster/code_version": code_version}
 
 
 def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.EventLogRecord]:

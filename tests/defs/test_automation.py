@@ -137,7 +137,7 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
     project.roll_up(ROLLUP)
     automation.tick()
     with monkeypatch.context() as killed:
-        killed.setattr(fetched_days, "_materialization", kill)
+        killed.setattr(fetched_days, "day_materialization", kill)
         assert not project.fetch(RAW, only_missing=True).success
     assert automation.tick() == set()
     update_coverage(project)

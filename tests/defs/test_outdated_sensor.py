@@ -124,7 +124,7 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
 
     service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
     with monkeypatch.context() as killed:
-        killed.setattr(fetched_days, "_materialization", kill)
+        killed.setattr(fetched_days, "day_materialization", kill)
         assert not sensor.project.fetch(RAW).success
     assert sensor.run()[1] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
 

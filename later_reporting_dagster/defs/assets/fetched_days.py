@@ -1,28 +1,20 @@
-"""What the tables that are fetched day by day share: their run config, and the events of their days."""
+"""What the tables that are fetched day by day share: their run config, and the fetch that yields the event of each day."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import dagster as dg
-import pyarrow as pa
 from pydantic import Field
 
 from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import iterate
-from later_reporting_dagster.defs.events import combined_failure, partition_materialization, preview
+from later_reporting_dagster.defs.events import combined_failure, day_materialization
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
-from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days, files_of_day
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.parquet_file import FileMetadata
-from later_reporting_dagster.quality.coverage import content_of, damaged_versions, day_version
-
-# The columns of posts, or of campaigns, that a preview shows.
-_PREVIEW_COLUMNS = (
-    *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
-    *("impressions", "engagements", "paid_impressions", "paid_engagements"),
-)
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.quality.coverage import damaged_versions
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 # At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
@@ -96,7 +88,7 @@ def fetched(
                 continue
             materialized += 1
             files_changed += sum(file.changed for file in day.written.values())
-            yield _materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
+            yield day_materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
     except RouteRefused as refused:
         progress.warnings.append(refusal_warning(context, refused))
     for warning in progress.warnings:
@@ -125,35 +117,3 @@ def refusal_warning(context: dg.AssetExecutionContext, refused: RouteRefused) ->
         f"{context.asset_key.to_user_string()} was not updated, because the API refuses its route: {refused} All other"
         f" tables work without it. To request it no more, set LATER_TABLES (tables) to -{context.asset_key.path[-1]}."
     )
-
-
-def _materialization(
-    context: dg.AssetExecutionContext,
-    day: FetchedDay,
-    *,
-    files: Mapping[str | None, WriteResult | FileMetadata],
-    lake: Lake,
-) -> dg.AssetMaterialization:
-    """Return the event of a day. Its data version covers all of its files, its counts only what was fetched."""
-    missing = [name for name in day.expected if name not in day.present]
-    failed = {str(name): reason for name, reason in day.failed.items()}
-    return partition_materialization(
-        context,
-        day.day,
-        data_version=day_version({name: content_of(file) for name, file in files.items()}),
-        metadata={
-            "dagster/partition_row_count": sum(file.rows for file in files.values()),
-            "dagster/uri": lake.day_url(context.asset_key.path[-1], day.day),
-            **({"instances": len(day.present)} if day.expected else {}),
-            "files_changed": sum(file.changed for file in day.written.values()),
-            **({"missing_instances": dg.MetadataValue.json(missing)} if missing else {}),
-            **({"failed_instances": dg.MetadataValue.json(failed)} if failed else {}),
-            **({"bad_rows": day.bad_rows} if day.bad_rows else {}),
-            **{f"change/{name}": count for name, count in day.changes.items()},
-            **({} if day.sample is None else {"preview": _preview(day.sample)}),
-        },
-    )
-
-
-def _preview(rows: pa.Table) -> dg.TableMetadataValue:
-    return preview(rows.select([name for name in _PREVIEW_COLUMNS if name in rows.column_names]))

@@ -1,4 +1,7 @@
-"""The raw assets: posts as the API returns them, partitioned by UTC day, with one file per day and instance."""
+"""The raw assets `post_metrics_daily` and `posts_published`: posts as the API returns them, by UTC day.
+
+They have one file per day and instance.
+"""
 
 from collections.abc import Iterator
 
@@ -67,8 +70,8 @@ def posts_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinitio
             )
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=component.pool,
-        required_resource_keys={component.resource_key},
+        pool=component.pool,  # later_api, if the component has its default name
+        required_resource_keys={component.resource_key},  # later_reporting, a LaterReportingResource
     )
     def posts(context: dg.AssetExecutionContext, config: PostsConfig) -> Iterator[AssetEvent]:
         yield from component.execute(context, fetch_posts(context, config, component, table))
