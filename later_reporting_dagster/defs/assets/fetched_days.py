@@ -1,4 +1,4 @@
-"""What the tables that are fetched day by day share: their run config, and the fetch that yields the event of each day."""
+"""What the tables that are fetched day by day share: their run config, and the fetch that yields their events."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
