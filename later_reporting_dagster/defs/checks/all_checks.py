@@ -34,7 +34,7 @@ def evaluate_skipped_checks(
     """
     planned = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
     selected = {each.dagster_event.asset_check_planned_data.asset_check_key for each in planned if each.dagster_event}
-    scope = CheckScope(selected, partitions_of_run(context.op_execution_context), instances)
+    scope = CheckScope(selected, partitions_of_run(context.op_execution_context, {context.asset_key}), instances)
     for step in check_steps(component):
         if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):
             continue

@@ -120,19 +120,30 @@ def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChe
         required_resource_keys={component.resource_key},
     )
     def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        scope = CheckScope(context.selected_asset_check_keys, partitions_of_run(context.op_execution_context))
+        keys = {component.asset_key(table) for table in (*step.checks, *step.deps)}
+        scope = CheckScope(context.selected_asset_check_keys, partitions_of_run(context.op_execution_context, keys))
         yield from step.results(getattr(context.resources, component.resource_key), scope, component)
 
     return run_checks
 
 
-def partitions_of_run(context: dg.OpExecutionContext) -> tuple[date, date] | None:
-    """Return the first days of the first and the last partition that a run writes; None if it writes none."""
+def partitions_of_run(context: dg.OpExecutionContext, keys: Set[dg.AssetKey]) -> tuple[date, date] | None:
+    """Return the first days of the first and the last partition that a run has materialized of these assets.
+
+    None if it has no partitions, those that it selects if it executes none of the assets. A fetch of missing files
+    selects years, and materializes a few days or none; then no day is between the returned ones.
+    """
     # In older versions of Dagster, the context of a check itself has no partitions.
     if not (context.has_partition_key or context.has_partition_key_range):
         return None
-    keys = context.partition_key_range
-    return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
+    selected = context.partition_key_range
+    executed = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
+    if keys.isdisjoint(executed):
+        return date.fromisoformat(selected.start), date.fromisoformat(selected.end)
+    logged = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.dagster_event.step_materialization_data.materialization for entry in logged if entry.dagster_event]
+    days = {date.fromisoformat(event.partition) for event in events if event.asset_key in keys and event.partition}
+    return (min(days), max(days)) if days else (date.max, date.min)
 
 
 def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:

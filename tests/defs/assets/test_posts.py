@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, BadRow, parse_metrics
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import Partition, posts_schema
+from later_reporting_dagster.lake import Partition, partition_path, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import (
     FIRST_DAY,
@@ -213,6 +213,12 @@ def test_only_missing_fetches_pairs_without_a_file(
     assert_success(nothing)
     assert (service.data_requests, service.request_count(INSTANCES_PATH)) == (0, 1)
     assert not project.materializations(nothing)
+    # The checks of rows read only files of days that the run has materialized.
+    assert project.evaluations(nothing)[asset, "rows_unique_by_key"].metadata["files"].value == 0
+    (project.root / partition_path(asset, Partition(DAYS[1], "007"))).unlink()
+    one_day = project.evaluations(project.fetch(asset, only_missing=True))
+    assert one_day[asset, "rows_unique_by_key"].metadata["files"].value == len(INSTANCE_IDS)
+    assert one_day[asset, EVERY_INSTANCE].passed
 
 
 @each_raw_asset
