@@ -141,7 +141,7 @@ def block(folder: Path) -> None:
         (shutil.rmtree, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "posts_published has no files for it: materialize that"),
         (damage, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "materialize this partition again"),
         (damage, RECORDED, WEEKLY, WEEK, "materialize this partition again"),
-        (block, BY_PUBLISH_DAY, BY_PUBLISH_DAY, DAYS[1], "cannot read "),
+        (block, BY_PUBLISH_DAY, BY_PUBLISH_DAY, DAYS[1], "cannot inspect "),
     ],
 )
 def test_partition_that_cannot_be_rolled_up_fails_alone(
