@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.cli.options import yesterday as cli_yesterday
+from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.rollups.rollup_tables import Cadence
@@ -55,6 +56,8 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
     """Stop the clock of all modules that read it in a backfill."""
     freeze_clock(monkeypatch, instant, "cli.options")
+    # That of the client, which gives the times of requests.
+    monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", instant.timestamp)
 
 
 @pytest.mark.parametrize("day", [*DST_CHANGES, *(day + timedelta(days=1) for day in DST_CHANGES)])

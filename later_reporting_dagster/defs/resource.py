@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Any, Self, TypeVar
@@ -150,7 +150,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     # What has been fetched with this resource so far. Whoever runs assets in its own process can follow it.
     _fetches: list[Progress] = PrivateAttr(default_factory=list)
-    _until_end_of_run: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _until_end_of_run: list[Generator[Any]] = PrivateAttr(default_factory=list)
 
     @property
     def fetches(self) -> list[Progress]:
@@ -216,8 +216,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     def _definition(self) -> dg.ResourceDefinition:
         def use(_context: dg.InitResourceContext) -> Iterator[LaterReportingResource]:
             resource = self.resolved()
-            with resource._until_end_of_run:  # noqa: SLF001 - of the same class
+            try:
                 yield resource
+            finally:
+                for items in resource._until_end_of_run:  # noqa: SLF001 - of the same class
+                    items.close()
 
         return dg.ResourceDefinition(use, config_schema={}, description=self.__doc__)
 
@@ -227,7 +230,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         An interrupt that arrives while Dagster writes an event is raised outside of the asset: it leaves the generators
         of the asset suspended.
         """
-        self._until_end_of_run.callback(items.close)
+        self._until_end_of_run.append(items)
         return items
 
     def get_resource_definition(self) -> dg.ResourceDefinition:  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 import runpy
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +11,16 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import DAYS, INSTANCE_IDS, Truth
-from tests.defs.conftest import QUIET_LOGGING, Project, fill_once, module_lake, next_day, project, settings  # noqa: F401 - some are fixtures
+from tests.defs.conftest import (  # noqa: F401 - some are fixtures
+    QUIET_LOGGING,
+    Project,
+    fill_once,
+    freeze_clock,
+    module_lake,
+    next_day,
+    project,
+    settings,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "creators.py"
 
@@ -24,8 +33,9 @@ def example(settings: None) -> dg.Definitions:  # noqa: F811
 
 
 @pytest.fixture
-def filled(project: Project, module_lake: Path) -> Project:  # noqa: F811
+def filled(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
     """The project with raw tables and the daily rollup in its lake."""
+    freeze_clock(monkeypatch, datetime(2024, 3, 11, 6, tzinfo=UTC))
 
     def fetch_and_roll_up(project: Project) -> bool:
         fetched = [project.fetch(asset, days=DAYS).success for asset in ("posts_published", "post_metrics_daily")]

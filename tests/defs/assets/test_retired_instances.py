@@ -3,9 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import BadRow
@@ -57,10 +60,13 @@ def derive(project: Project) -> None:
     assert_success(project.run(REPORT))
 
 
-def derived(project: Project) -> dict[str, dict[str, bytes]]:
-    """Return the content of the files of each rollup table, and of the report."""
+def derived(project: Project) -> dict[str, dict[str, Any]]:
+    """Return the rows of the files of each rollup table, and the bytes of the report."""
     return {
-        name: {path: content for path, (content, _) in files(project.root / name).items()}
+        name: {
+            path: content if name == REPORT else pq.read_table(BytesIO(content)).replace_schema_metadata()
+            for path, (content, _) in files(project.root / name).items()
+        }
         for name in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS, REPORT)
     }
 
