@@ -22,7 +22,12 @@ def iterate(items: AsyncGenerator[_Item]) -> Generator[_Item]:
 
     with start_blocking_portal() as portal:
         while (item := portal.call(following)) is not _END:
-            yield item
+            try:
+                yield item
+            except BaseException:
+                # Before the loop ends: that would cancel every task at once, also one that waits for a thread.
+                portal.call(items.aclose)
+                raise
 
 
 def wait_for(function: Callable[[], Awaitable[_Item]]) -> _Item:

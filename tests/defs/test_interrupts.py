@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import dagster as dg
 import pytest
 from starlette.requests import Request
@@ -163,6 +165,33 @@ def test_steps_in_one_process_have_loops_of_their_own() -> None:
     assert [next(first), next(second), next(first), next(second)] == [0, 0, 1, 1]
     assert [*first, *second] == [2]
     assert wait_for(lambda: asyncio.sleep(0, "result")) == "result"
+
+
+def test_closing_the_iterator_waits_for_threads() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        time.sleep(0.5)
+        ended.set()
+
+    async def numbers() -> Any:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, work)
+
+    async def working() -> Any:
+        task = asyncio.create_task(numbers())
+        try:
+            yield 1
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    items = iterate(working())
+    assert next(items) == 1
+    assert begun.wait(WAIT_SECONDS)
+    items.close()
+    assert ended.is_set()
 
 
 def test_closing_the_iterator_closes_the_generator() -> None:

@@ -78,8 +78,9 @@ def fetched(
     client = later.client(on_event=log_event)
     days = fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now)
     materialized = files_changed = 0
+    fetched_days = later.until_end_of_run(iterate(days))
     try:
-        for number, day in enumerate(later.until_end_of_run(iterate(days))):
+        for number, day in enumerate(fetched_days):
             if number == 0:  # now the number of files is known
                 _extend_time_limit(context, files=progress.partitions)
             outcome.expected = day.expected
@@ -91,6 +92,8 @@ def fetched(
             yield day_materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
     except RouteRefused as refused:
         progress.warnings.append(refusal_warning(context, refused))
+    finally:
+        fetched_days.close()
     for warning in progress.warnings:
         context.log.warning(warning)
     context.log.info(
