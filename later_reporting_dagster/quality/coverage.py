@@ -23,6 +23,9 @@ from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, RAW_NAMES, RAW_TABLES
 from later_reporting_dagster.quality.instances import known_instances
 
+# In the metadata of the file: the hash of its rows without the times of requests.
+HASH_WITHOUT_REQUESTS = "hash_without_requests"
+
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
     Column("date", "date32[day]", False, "The UTC day of the file"),

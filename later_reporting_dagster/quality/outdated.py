@@ -13,6 +13,7 @@ from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metada
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
@@ -218,5 +219,6 @@ def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
     for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
         if footer := _footer(lake, path, footers):
             shown[path] = footer
-    lines = [f"{path} {shown[path].content_hash}" for path in sorted(shown)]
+    hashes = {path: file.key_values.get(HASH_WITHOUT_REQUESTS, file.content_hash) for path, file in shown.items()}
+    lines = [f"{path} {hashes[path]}" for path in sorted(hashes)]
     return MadeFrom(inputs=digest_of(lines), definition=REPORT_DEFINITION)

@@ -13,6 +13,7 @@ from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.coverage import (
     COVERAGE_COLUMNS,
+    HASH_WITHOUT_REQUESTS,
     intact_files,
     recorded_fetches,
     refreshed_coverage,
@@ -113,8 +114,8 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
             f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of {footers_read} new or"
             " changed files"
         )
-        written = lake.write_table(COVERAGE_TABLE, rows)
-        lake.fetch_records.remove(old_records)
         # Without `requested_at`, which every response changes: the report would follow.
         version = content_hash_of(rows.drop_columns(["requested_at"]))
+        written = lake.write_table(COVERAGE_TABLE, rows, metadata={HASH_WITHOUT_REQUESTS: version})
+        lake.fetch_records.remove(old_records)
         yield table_result(written, {"missing_files": missing}, data_version=version)
