@@ -90,7 +90,17 @@ def test_demo_second_run_rewrites_no_file(first: Demo) -> None:
 
 def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(first: Demo, tmp_path: Path) -> None:
     demo(tmp_path, LATER_API_VERSION="cursor")
-    assert without_times(tmp_path / "lake") == without_times(first.lake)
+    by_cursor, by_number = without_times(tmp_path / "lake"), without_times(first.lake)
+    assert by_cursor.keys() == by_number.keys()
+    for path in by_number:
+        if path.startswith("campaign_performance_daily/"):
+            # In the paged version, `extra` has metrics that the API sends unasked.
+            rows = [
+                pq.ParquetFile(lake / path).read().drop_columns(["extra"]) for lake in (first.lake, tmp_path / "lake")
+            ]
+            assert rows[0].replace_schema_metadata() == rows[1].replace_schema_metadata()
+        else:
+            assert by_cursor[path] == by_number[path], path
 
 
 def test_demo_prints_where_everything_is(first: Demo) -> None:
