@@ -57,8 +57,7 @@ def test_materialize_all_is_complete_and_ends(ui: Ui, dagster: DagsterDev) -> No
     state = _wait_until_idle(dagster)
     runs = [run for run in state["runsOrError"]["results"] if run["runId"] not in before]
     assert {run["status"] for run in runs} == {"SUCCESS"}
-    # The runs of a backfill follow each other; in between, a tick may request what a later one updates as well.
-    assert not [run for run in runs if run["status"] != "SUCCESS"]
+    # Some may be of automation: between the runs of a backfill, a tick may request what a later one updates as well.
     for node in dagster.assets().values():
         assert node["assetMaterializations"], node
         for check in node["assetChecksOrError"]["checks"]:
