@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -263,5 +262,3 @@ def test_records_of_runs_can_be_removed_as_documented(
     days = ("--start", str(FIRST_DAY), "--end", str(LAST_DAY))
     user.run("backfill", "--asset", "posts_published", *days, "--only-missing")
     assert service.data_requests == requests
-    with dg.DagsterInstance.from_config(str(user.directory / "home")) as instance:
-        assert len(instance.get_materialized_partitions(dg.AssetKey(["later", "posts_published"]))) == 5
