@@ -239,6 +239,8 @@ class PartitionWriter:
                 )
             except (LakeUnavailable, TooManyBadRows) as error:
                 failed[partition] = error
+        # As late as possible, but once for all: on an object store it is a request.
+        self.newest_requests.refresh()
         accepted = {partition: rows.items[partition] for partition in partitions if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         outcomes = failed | self.lake.write_all(

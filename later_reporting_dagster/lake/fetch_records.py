@@ -1,6 +1,6 @@
-"""What fetches did: one file per run and table, `{root}/_fetches/{table}/date=YYYY-MM-DD/run={id}/part-0.parquet`.
+"""What fetches did: one file per run and table, `{root}/_fetches/{table}/YYYY-MM-DD_{run id}.parquet`.
 
-A response that changes nothing writes no data file, so only its record shows that it came. `date` is the UTC day on
+A response that changes nothing writes no data file, so only its record shows that it came. The date is the UTC day on
 which the run began. Other readers of the lake skip names that begin with an underscore.
 """
 
@@ -17,11 +17,11 @@ from itertools import chain
 import pyarrow as pa
 
 from later_reporting_dagster.lake.parquet_file import FileDamaged, from_parquet, to_parquet
-from later_reporting_dagster.lake.paths import FILE_NAME, Partition
+from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 _DIRECTORY = "_fetches"
-_PATH = re.compile(rf"{_DIRECTORY}/[^/]+/date=(\d{{4}}-\d\d-\d\d)/run=([^/]+)/{FILE_NAME}")
+_PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
 _SCHEMA = pa.schema(
     [
         pa.field("date", pa.date32(), nullable=False),
@@ -111,7 +111,7 @@ class FetchRecords:
         `inherited`: what it takes over from the run that it continues.
         """
         day, run_id = now.astimezone(UTC).date(), run_id or secrets.token_hex(16)
-        path = f"{_DIRECTORY}/{table_name}/date={day}/run={run_id}/{FILE_NAME}"
+        path = f"{_DIRECTORY}/{table_name}/{day}_{run_id}.parquet"
         return RunRecords(self._storage, path, inherited)
 
     def files(self, table_name: str) -> list[RecordFile]:
@@ -133,7 +133,7 @@ class FetchRecords:
 
     def versions(self, table_name: str) -> dict[str, str | None]:
         """Return the identity of the version of each file of a table, by path. It takes one listing."""
-        found = self._storage.named_files([f"{_DIRECTORY}/{table_name}"], FILE_NAME)
+        found = self._storage.files_in(f"{_DIRECTORY}/{table_name}")
         return {path: version.identity for path, version in found.items() if _PATH.fullmatch(path)}
 
     def _read(self, path: str) -> list[FetchRecord]:
@@ -159,10 +159,10 @@ class NewestRequests:
         self._newest: dict[Partition, datetime] = {}
         self._lock = threading.Lock()
 
-    def of(self, partition: Partition) -> datetime | None:
-        """Return the time as of now. It takes one listing, and reads only files that have changed.
+    def refresh(self) -> None:
+        """Look for new records. It takes one listing, and reads only files that have changed.
 
-        None also if the lake is unavailable: writing reports that error.
+        If the lake is unavailable, it looks for none: writing reports that error.
         """
         with self._lock, suppress(LakeUnavailable):
             listed = self._records.versions(self._table_name)
@@ -176,6 +176,9 @@ class NewestRequests:
                     known = self._newest.get(record.partition, record.requested_at)
                     self._newest[record.partition] = max(known, record.requested_at)
             self._seen = listed
+
+    def of(self, partition: Partition) -> datetime | None:
+        """Return the time as of the last `refresh`; None without a record."""
         return self._newest.get(partition)
 
 

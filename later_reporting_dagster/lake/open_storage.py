@@ -120,6 +120,12 @@ class _LocalStorage(Storage):
                 elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
                     self._add_named(path, name, found)
 
+    def files_in(self, directory: str) -> dict[str, FileVersion]:
+        names: list[str] = []
+        with self._translated_errors("list", directory), suppress(FileNotFoundError):
+            names = [file.name for file in (self._root / directory).iterdir() if not file.name.startswith(".")]
+        return self.versions([f"{directory}/{name}" for name in names])
+
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found: dict[str, FileVersion] = {}
         for path in paths:
@@ -226,6 +232,9 @@ class _ObjectStorage(Storage):
         prefixes = tuple(f"{directory}/" for directory in directories)
         found = self._find(prefixes).items()
         return {path: version for path, version in found if path.startswith(prefixes) and path.endswith(f"/{name}")}
+
+    def files_in(self, directory: str) -> dict[str, FileVersion]:
+        return self._find([f"{directory}/"])
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found = self._find(paths)

@@ -125,6 +125,10 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def files_in(self, directory: str) -> dict[str, FileVersion]:
+        """Return the version of each file of a directory without subdirectories, by path."""
+
+    @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         """Return the version of each of these files that exists.
 

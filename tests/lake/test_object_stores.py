@@ -110,18 +110,20 @@ def all_results(lake: Lake) -> list[Any]:
 def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(
     store: ObjectStore, lake: Lake, sandbox: str
 ) -> None:
-    files = len(PARTITIONS) * len(RAW_TABLES)
+    files, tables = len(PARTITIONS) * len(RAW_TABLES), len(RAW_TABLES)
     store.proxy.take()
     assert len(fetch(lake, sandbox)) == files
     first = store.proxy.take()
     assert fetch(lake, sandbox) == []
     second = store.proxy.take()
-    assert (first["GET"], first["PUT"]) == (files, files)
-    assert (second["GET"], second["PUT"], second["DELETE"]) == (files, 0, 0)
-    # The listing of the quarantine, which is empty: some filesystems then look whether it is a file.
-    listings = len(RAW_TABLES) * 2
-    assert first.total() <= 2 * files + listings
-    assert second.total() <= files + listings
+    # And the records of the fetch of each table.
+    assert (first["GET"], first["PUT"]) == (files, files + tables)
+    assert (second["GET"], second["PUT"], second["DELETE"]) == (files, tables, 0)
+    # Of each table, the quarantine and the records; then the records once for each query. If nothing is listed, some
+    # filesystems look whether it is a file.
+    listings = 2 * (2 * tables + len(DAYS) + 1)
+    assert first.total() <= 2 * files + tables + listings
+    assert second.total() <= files + tables + listings
 
 
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:

@@ -89,6 +89,7 @@ ACTIONS: dict[str, Callable[[Storage], object]] = {
     "write": lambda storage: storage.write("t/file", b"data"),
     "remove": lambda storage: storage.remove("t/file"),
     "list": lambda storage: storage.named_files(["t"], "file"),
+    "list files": lambda storage: storage.files_in("t"),
     "inspect": lambda storage: storage.versions(["t/file"]),
 }
 
@@ -100,7 +101,10 @@ def test_failed_action_on_a_local_file_names_it(action: str, tmp_path: Path) -> 
     with pytest.raises(LakeUnavailable) as caught:
         ACTIONS[action](open_storage(str(tmp_path), {}))
     message = str(caught.value)
-    assert message.startswith(f"cannot {action} {location if action != 'list' else location.parent}: [Errno ")
+    is_list = action.startswith("list")
+    assert message.startswith(
+        f"cannot {'list' if is_list else action} {location.parent if is_list else location}: [Errno "
+    )
     assert message.endswith(NEXT_STEP)
 
 
@@ -117,8 +121,8 @@ def test_failed_action_on_a_remote_file_names_it_without_credentials(
         monkeypatch.setattr(BucketFileSystem, name, refuse)
     with pytest.raises(LakeUnavailable) as caught:
         ACTIONS[action](storage)
-    reported = "list" if action == "inspect" else action
-    path = "t" if action == "list" else "t/file"
+    reported = "list" if action.startswith(("list", "inspect")) else action
+    path = "t" if action.startswith("list") else "t/file"
     assert str(caught.value) == f"cannot {reported} bucket://host/lake/{path}: RuntimeError. {NEXT_STEP}"
 
 
