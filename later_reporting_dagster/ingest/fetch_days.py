@@ -13,7 +13,6 @@ from datetime import date, datetime
 import anyio
 import anyio.to_thread
 import pyarrow as pa
-from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import InstanceForbidden, LaterClient
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
@@ -24,7 +23,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult, Wri
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.fetch_records import FetchRecord, RunRecords
+from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
 
@@ -139,9 +138,29 @@ async def fetch_days(
         progress.partitions = len(partitions)
         records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
         try:
-            await _ingest(
-                fetch, partitions, client=client, lake=lake, results=sender, progress=progress, records=records
-            )
+            if fetch.table is CAMPAIGN_PERFORMANCE:
+                await ingest_campaign_performance(
+                    [partition.day for partition in partitions],
+                    instance_ids=fetch.instance_ids,
+                    client=client,
+                    lake=lake,
+                    metrics=fetch.metrics,
+                    results=sender,
+                    warnings=progress.warnings,
+                    guard=fetch.guard,
+                    records=records,
+                )
+            else:
+                await ingest(
+                    partitions,
+                    table=fetch.table,
+                    client=client,
+                    lake=lake,
+                    results=sender,
+                    guard=fetch.guard,
+                    metrics=fetch.metrics,
+                    records=records,
+                )
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
@@ -209,41 +228,6 @@ def _plan(
         if not (fetch.only_missing and partition.instance_id in day.present):
             day.pending.add(partition.instance_id)
     return days
-
-
-async def _ingest(
-    fetch: DayFetch,
-    partitions: Collection[Partition],
-    *,
-    client: LaterClient,
-    lake: Lake,
-    results: MemoryObjectSendStream[PartitionResult],
-    progress: Progress,
-    records: RunRecords,
-) -> None:
-    if fetch.table is CAMPAIGN_PERFORMANCE:
-        await ingest_campaign_performance(
-            [partition.day for partition in partitions],
-            instance_ids=fetch.instance_ids,
-            client=client,
-            lake=lake,
-            metrics=fetch.metrics,
-            results=results,
-            warnings=progress.warnings,
-            guard=fetch.guard,
-            records=records,
-        )
-    else:
-        await ingest(
-            partitions,
-            table=fetch.table,
-            client=client,
-            lake=lake,
-            results=results,
-            guard=fetch.guard,
-            metrics=fetch.metrics,
-            records=records,
-        )
 
 
 def files_of_day(day: FetchedDay, table: RawTable, lake: Lake) -> dict[str | None, WriteResult | FileMetadata]:

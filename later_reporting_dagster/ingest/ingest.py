@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
+    ListResult,
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
@@ -233,32 +234,30 @@ class _IngestRun:
             workers.cancel_scope.cancel()
 
     async def _work(self) -> None:
+        """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
-            await self._process(await self._queue.get())
+            queued = await self._queue.get()
+            if query := await self._without_abandoned_instances(queued.query):
+                if self.uses_cursors and not queued.is_part:
+                    query = self._first_days(query, planned=queued.planned)
+                is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
+                try:
+                    max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
+                    result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
+                except LaterError as error:
+                    posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+                    await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
+                else:
+                    await self._write(queued, query, result)
             self._queue.task_done()
 
-    async def _process(self, queued: _QueuedQuery) -> None:
-        """Fetch a query and write its partitions; if that fails, queue smaller queries or fail the partitions."""
-        query = await self._without_abandoned_instances(queued.query)
-        if query is None:
-            return
-        if self.uses_cursors and not queued.is_part:
-            query = self._first_days(query, planned=queued.planned)
-        is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
-        try:
-            max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
-            result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
-        except LaterError as error:
-            posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
-            await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
-        else:
-            self._failures.record_success()
-            self._fetched_rows += result.total_items
-            self._fetched_pairs += len(partitions_of(query))
-            self.mean_rows = self._fetched_rows / self._fetched_pairs
-            async with self._write_slots:
-                partitions = self._partitions_to_write(query)
-                await self.writer.write(query, result, partitions, planned=queued.planned)
+    async def _write(self, queued: _QueuedQuery, query: PerformanceQuery, result: ListResult) -> None:
+        self._failures.record_success()
+        self._fetched_rows += result.total_items
+        self._fetched_pairs += len(partitions_of(query))
+        self.mean_rows = self._fetched_rows / self._fetched_pairs
+        async with self._write_slots:
+            await self.writer.write(query, result, self._partitions_to_write(query), planned=queued.planned)
 
     def _partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
