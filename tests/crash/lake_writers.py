@@ -32,8 +32,8 @@ def partition_rows(partition: Partition, version: int) -> pa.Table:
 
 
 def staged_files(root: Path) -> list[Path]:
-    """Return all files that are not partitions."""
-    return [path for path in root.rglob("*") if path.is_file() and path.name != "part-0.parquet"]
+    """Return all files that are neither partitions nor records of fetches."""
+    return [path for path in root.rglob("*") if path.is_file() and path.suffix != ".parquet"]
 
 
 def age_staged_files(root: Path) -> None:

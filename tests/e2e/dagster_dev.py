@@ -20,6 +20,7 @@ from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
 from tests.defs.conftest import reject_instance
 from tests.services import WAIT_SECONDS, free_port, wait_until
 
+DEFINITIONS = "later_reporting_dagster.definitions"
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 12
 INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
@@ -117,25 +118,25 @@ def dagster_dev(directory: Path, *, tables: str) -> Iterator[DagsterDev]:
 
 
 @contextmanager
-def dagster_webserver(directory: Path) -> Iterator[DagsterDev]:
+def dagster_webserver(directory: Path, *, module: str = DEFINITIONS) -> Iterator[DagsterDev]:
     """Run Dagster's web server while the block runs, with an empty `DAGSTER_HOME` and lake.
 
     Without a daemon: runs are launched at once, and there are no backfills, schedules or sensors.
     """
     with sandbox_environment(directory) as (service, environment):
         Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(WITHOUT_DAEMON)
-        with _running_dagster(["dagster-webserver"], directory, service, environment) as dagster:
+        with _running_dagster(["dagster-webserver"], directory, service, environment, module=module) as dagster:
             yield dagster
 
 
 @contextmanager
 def _running_dagster(
-    command: list[str], directory: Path, service: Service, environment: Mapping[str, str]
+    command: list[str], directory: Path, service: Service, environment: Mapping[str, str], *, module: str = DEFINITIONS
 ) -> Iterator[DagsterDev]:
     """Run a command that serves the UI with the definitions while the block runs, from when it has loaded them."""
     port = free_port()
     dagster = DagsterDev(f"http://127.0.0.1:{port}", environment, service)
-    command = [*command, "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    command = [*command, "-m", module, "-h", "127.0.0.1", "-p", str(port)]
     with (directory / "dagster.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -1,8 +1,11 @@
 """Dagster's web server without a daemon: a run that is terminated, and the shortest path through the UI."""
 
 import re
+import subprocess
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -10,57 +13,78 @@ from playwright.sync_api import Browser
 from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.e2e.browser import open_ui
-from tests.e2e.dagster_dev import INSTANCES, DagsterDev, dagster_webserver
+from tests.e2e.dagster_dev import DEFINITIONS, INSTANCES, DagsterDev, dagster_webserver
 from tests.services import wait_until
 
 ASSET = "post_metrics_daily"
 LAUNCH = """mutation ($parameters: ExecutionParams!) {
   launchPipelineExecution(executionParams: $parameters) { ... on LaunchRunSuccess { run { id } } }
 }"""
-TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
-STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+RUN = """query ($id: ID!) {
+  runOrError(runId: $id) { ... on Run { status endTime } }
+  logsForRun(runId: $id, limit: 1000) { ... on EventConnection {
+    events { __typename ... on MaterializationEvent { partition } }
+  } }
+}"""
 
 
-def launch(dagster: DagsterDev, first: date, last: date) -> str:
-    """Start a run that fetches these days, and return its id."""
+def launch(dagster: DagsterDev, days: Sequence[date], *, module: str) -> str:
+    """Start a run that fetches these days, and return its id. The UI would ask the daemon for a backfill."""
     selector = {
-        "repositoryLocationName": "later_reporting_dagster.definitions",
+        "repositoryLocationName": module,
         "repositoryName": "__repository__",
         "pipelineName": "__ASSET_JOB",
         "assetSelection": [{"path": ["later", ASSET]}],
         "assetCheckSelection": [],
     }
-    tags = [
-        {"key": f"dagster/asset_partition_range_{end}", "value": str(day)}
-        for end, day in (("start", first), ("end", last))
-    ]
+    ends = (("start", days[0]), ("end", days[-1]))
+    tags = [{"key": f"dagster/asset_partition_range_{end}", "value": str(day)} for end, day in ends]
     parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
     return str(dagster.graphql(LAUNCH, parameters=parameters)["launchPipelineExecution"]["run"]["id"])
 
 
-def final_status(dagster: DagsterDev, run_id: str) -> str:
-    def status() -> str | None:
-        current: str = dagster.graphql(STATUS, id=run_id)["runOrError"]["status"]
-        return current if current in ("CANCELED", "FAILURE", "SUCCESS") else None
+def ended_run(dagster: DagsterDev, run_id: str) -> Any:
+    """Wait until a run has ended, and return its status, the time of its end, and its events."""
 
-    return wait_until(f"run {run_id} ends", status)
+    def ended() -> Any:
+        run = dagster.graphql(RUN, id=run_id)
+        return run["runOrError"]["status"] in ("CANCELED", "FAILURE", "SUCCESS") and run
+
+    return wait_until(f"run {run_id} ends", ended)
 
 
 @pytest.mark.e2e
-def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest(tmp_path: Path) -> None:
-    with dagster_webserver(tmp_path) as dagster:
-        first, *_, last = dagster.days[:4]
-        dagster.service.override = lambda request: NO_RESPONSE if str(last) in request.url.query else None
-        stopped = launch(dagster, first, last)
-        wait_until("a file is written", lambda: dagster.files(ASSET))
+@pytest.mark.parametrize("module", [DEFINITIONS, "tests.e2e.multiprocess_definitions"])
+def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest(
+    module: str, browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        dagster_webserver(tmp_path, module=module) as dagster,
+        open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui,
+    ):
+        days = dagster.days[:4]
+        dagster.service.override = lambda request: NO_RESPONSE if str(days[-1]) in request.url.query else None
+        run_id = launch(dagster, days, module=module)
+        ui.open(f"/runs/{run_id}")
+        wait_until("the other days are written", lambda: len(dagster.files(ASSET)) == 3 * len(INSTANCES))
 
-        assert dagster.graphql(TERMINATE, id=stopped)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        ui.page.get_by_role("button", name="Terminate").click()
+        ui.page.get_by_role("dialog").get_by_role("button", name=re.compile("Terminate")).click()
 
-        assert final_status(dagster, stopped) == "CANCELED"
-        assert staged_files(Path(dagster.environment["LATER_LAKE_ROOT"])) == []
-        assert not any(f"date={last}" in path.parts for path in dagster.files(ASSET))
+        run = ended_run(dagster, run_id)
+        assert run["runOrError"]["status"] == "CANCELED"
+        logged = [each["partition"] for each in run["logsForRun"]["events"] if "partition" in each]
+        assert sorted(logged) == [str(day) for day in days[:3]]
+        wait_until("its processes end", lambda: subprocess.run(["pgrep", "-f", run_id], check=False).returncode == 1)
+        lake = Path(dagster.environment["LATER_LAKE_ROOT"])
+        assert staged_files(lake) == []
+        assert not any(path.stat().st_mtime > run["runOrError"]["endTime"] for path in lake.rglob("*.parquet"))
+        printed = [path.read_text() for path in Path(dagster.environment["DAGSTER_HOME"]).rglob("*.err")]
+        assert printed
+        assert not any("Task was destroyed" in each for each in printed)
+
         dagster.service.override = lambda request: None
-        assert final_status(dagster, launch(dagster, first, last)) == "SUCCESS"
+        assert ended_run(dagster, launch(dagster, days, module=module))["runOrError"]["status"] == "SUCCESS"
         assert len(dagster.files(ASSET)) == 4 * len(INSTANCES)
 
 
