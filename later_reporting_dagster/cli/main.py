@@ -264,10 +264,11 @@ def compact() -> None:
 def redact() -> None:
     """Remove personal data of creators from the lake.
 
-    Requires LATER_STORE_CREATOR_PROFILES=false. Names, handles, pictures and links of
-    creators, URLs of posts and texts of unknown fields become null or empty in every
-    table and in the quarantine; compacted copies and the report are removed. Rows, ids
-    and numbers stay. Run it while no run is in progress; after an interrupt, run it again.
+    Requires LATER_STORE_CREATOR_PROFILES=false. In every table and in the quarantine,
+    names, handles, pictures and links of creators and URLs of posts become null or empty,
+    and fields that the API reference does not name are removed, as are compacted copies
+    and the report. Rows, ids and numbers in known fields stay. Run it while no run is in
+    progress; after an interrupt, run it again.
     """
     from later_reporting_dagster.lake.personal_data import remove_personal_data
     from later_reporting_dagster.report.report_data import REPORT_PATH

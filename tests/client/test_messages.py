@@ -20,7 +20,7 @@ def mentioned(message: str) -> list[str]:
 def test_messages_about_a_failure_show_instance_ids_whole_and_no_secret(service, new_client, july, events, status):
     async def echo(request):
         sent = f"{request.headers['authorization']}, {CLIENT_ID}, {CLIENT_SECRET}"
-        return problem(status, "ANL_00", detail=f"unknown instanceIds: {', '.join(INSTANCE_IDS)}, sent by {sent}")
+        return problem(status, "ANL_00", detail=f"{sent} sent unknown instanceIds: {', '.join(INSTANCE_IDS)}")
 
     service.faults.extend([echo] * 8)
     with pytest.raises(LaterError) as raised:

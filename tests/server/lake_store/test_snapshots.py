@@ -19,6 +19,7 @@ import pytest
 
 from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.server.lake_store import app
 from later_reporting_dagster.server.lake_store.rows import PostRows
 from later_reporting_dagster.server.lake_store.snapshots import BLOCK_ROWS, DiskFull, Tables, private_folder
 from tests.server.lake_store.clients import (
@@ -237,7 +238,7 @@ def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root:
 
 @needs_proc
 def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
-    root: Path, directory: Path
+    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = size_of_query(root, directory)
     limit = 4.5 * size
@@ -249,8 +250,10 @@ def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_fi
         assert size_of_snapshots(directory) > 2 * size > 0
         (folder,) = directory.iterdir()
         assert folder.stat().st_mode & 0o077 == 0
-        (folder / "spilled").write_bytes(b"x" * int(limit))
-        assert_problem(get(api, query_of(PAGED, sorting=OTHER_ROWS)), 503, "ANL_00503")
+        (folder / "spilled").write_bytes(b"x" * int(limit + 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Tables, "write_rows", None)  # it is refused before that
+            assert_problem(get(api, query_of(PAGED, sorting=OTHER_ROWS)), 503, "ANL_00503")
         assert size_of_snapshots(directory) == 0
         (folder / "spilled").unlink()
         page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
@@ -279,11 +282,19 @@ def test_rows_of_a_changed_lake_replace_the_older_ones_within_the_limit(root: Pa
             )
 
 
-@pytest.mark.parametrize("endless", ["range(1_000_000_000_000)", "(FROM range(1_000_000_000) ORDER BY random())"])
+@pytest.mark.parametrize(
+    ("rows", "seconds"),
+    [
+        ("range(1_000_000_000_000)", app.LIMIT_CHECK_SECONDS),
+        # DuckDB itself limits what it spills between two checks.
+        ("(FROM range(10_000_000) ORDER BY random() OFFSET 9_999_990)", WAIT_SECONDS),
+    ],
+)
 def test_query_is_refused_while_it_is_written(
-    endless: str, root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+    rows: str, seconds: float, root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sql = f'SELECT hash(range)::VARCHAR || random() AS "row", range AS tie FROM {endless}'
+    monkeypatch.setattr(app, "LIMIT_CHECK_SECONDS", seconds)
+    sql = f'SELECT hash(range)::VARCHAR || random() AS "row", range AS tie FROM {rows}'
     monkeypatch.setattr(PostRows, "sql", lambda *_, **__: sql)
     with served(root, snapshot_gb=0.02, memory_gb=0.25) as api:
         assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
