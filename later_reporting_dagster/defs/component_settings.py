@@ -177,6 +177,11 @@ class ComponentSettings(dg.Model):
         """Return the name of the step that materializes an asset: its key, joined by two underscores."""
         return "__".join(self.asset_key(table_name).path)
 
+    @property
+    def posts_job_name(self) -> str:
+        """The name of the job that fetches the raw tables."""
+        return f"{self.name}_posts"
+
     def rollups(self, tables: Iterable[RollupTable]) -> list[RollupTable]:
         """Return those of the rollups that are defined, with the selected metrics."""
         return [table.with_metrics(self.metrics) for table in tables if table.name in self.tables]

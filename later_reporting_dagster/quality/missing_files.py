@@ -1,20 +1,19 @@
 """Which expected files are missing, how a message names them, and which of them to request now."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TypeVar
 
 import msgspec
 
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between
 from later_reporting_dagster.lake.paths import Partition, days_by_instance
+from later_reporting_dagster.quality.attempts import WAIT_FOR_FETCH, Attempt, Cursor
 
 # None in tables whose files have the rows of all instances.
 InstanceId = TypeVar("InstanceId", bound="str | None")
 
 _MAX_NAMES, _MAX_GAPS = 5, 20
-# The longest wait between two requests of a pair.
-MAX_WAIT_DAYS = 32
 # A run fetches no more ranges than these: its config would be too large.
 MAX_RANGES = 2_000
 
@@ -53,48 +52,7 @@ def _describe_gap(first: date, last: date, names: Sequence[str], instances: int)
     return f"{days}: {'all ' if len(names) == instances else f'{len(names)} of '}{instances} instances"
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """Days of an instance that were requested together, how often, and when last.
-
-    `failed`: whether that fetch has recorded a failure. If it has not, its run was killed, or the file was lost again.
-    """
-
-    instance_id: str
-    first: date
-    last: date
-    requests: int
-    requested_at: datetime
-    failed: bool = False
-
-    def is_due(self, now: datetime) -> bool:
-        """Return whether to request again: after a failure after 1, 2, 4, … days; else after ½, 1, 2, … hours."""
-        longest = timedelta(days=MAX_WAIT_DAYS)
-        if self.failed:
-            return now.date() >= self.requested_at.date() + min(timedelta(days=2 ** (self.requests - 1)), longest)
-        return now >= self.requested_at + min(timedelta(hours=2 ** (self.requests - 2)), longest)
-
-
-class Cursor(msgspec.Struct, frozen=True):
-    """The state of the sensor that requests missing files.
-
-    Attributes:
-        instances: the instances whose history was requested or is complete.
-        attempts: what was requested and is still missing.
-    """
-
-    instances: list[str] = []
-    attempts: list[Attempt] = []
-
-
-def parse_cursor(text: str | None) -> Cursor:
-    """Return the cursor in a text; an empty one if it is not a cursor, because it can be edited in the UI."""
-    try:
-        return msgspec.json.decode(text or "{}", type=Cursor)
-    except msgspec.MsgspecError:
-        return Cursor()
-
-
-def plan_requests(
+def plan_fetches(
     missing: Mapping[str, Collection[date]],
     cursor: Cursor,
     *,
@@ -105,21 +63,21 @@ def plan_requests(
 ) -> tuple[dict[str, list[date]], Cursor]:
     """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
 
-    A day that failed is requested again after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`; see `Attempt`. The
-    cursor forgets what is no longer missing. `failures`: when the last fetch of a pair failed, if it did.
+    The cursor forgets what is no longer missing. `failures`: when the last fetch of a pair failed, if it did.
     """
     before = {
-        (attempt.instance_id, day): attempt
+        (attempt.name, day): attempt
         for attempt in cursor.attempts
+        if attempt.first and attempt.last
         for day in days_between(attempt.first, attempt.last)
     }
     for (name, day), last in before.items():
         failed_at = failures.get(Partition(day, name))
-        if failed_at is not None and failed_at >= last.requested_at:
+        if failed_at is not None and failed_at >= last.since:
             before[name, day] = msgspec.structs.replace(last, failed=True)
 
     def is_due(name: str, day: date) -> bool:
-        return (name, day) not in before or before[name, day].is_due(now)
+        return (name, day) not in before or before[name, day].is_due(now, first_wait=WAIT_FOR_FETCH)
 
     requested: dict[str, list[date]] = {}
     attempts: list[Attempt] = []
@@ -137,7 +95,7 @@ def plan_requests(
             if day in due_now:
                 by_request.setdefault((attempt.requests + 1 if attempt else 1, now, False), []).append(day)
             elif attempt:
-                request = (attempt.requests, attempt.requested_at, attempt.failed)
+                request = (attempt.requests, attempt.since, attempt.failed)
                 by_request.setdefault(request, []).append(day)
         attempts += [
             Attempt(name, first, last, *request)
@@ -145,4 +103,4 @@ def plan_requests(
             for first, last in contiguous_ranges(of_request)
         ]
     handled = [name for name in instances if name in cursor.instances or name in requested or not missing.get(name)]
-    return requested, Cursor(handled, attempts)
+    return requested, Cursor(attempts, handled)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import msgspec
 
@@ -13,6 +13,7 @@ from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metada
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.attempts import WAIT_FOR_ROLLUP, Attempt, Cursor
 from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
@@ -57,47 +58,31 @@ class Footers:
         return known | read
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """How often a file was requested from the same inputs, and for how many ticks it is not requested again."""
+def plan_rollups(
+    files: Sequence[Outdated], cursor: Cursor, *, in_progress: Collection[str], now: datetime
+) -> tuple[list[Outdated], Cursor]:
+    """Return the files to request at this tick, and the next cursor. The report waits for everything else.
 
-    table: str
-    first_day: date | None
-    inputs: str
-    requests: int = 0
-    wait: int = 0
-
-
-def parse_attempts(cursor: str | None) -> list[Attempt]:
-    """Return the attempts in the cursor of a sensor; none if it is something else, because the UI can edit it."""
-    try:
-        return msgspec.json.decode(cursor or "[]", type=list[Attempt])
-    except msgspec.MsgspecError:
-        return []
-
-
-def plan_attempts(
-    files: Sequence[Outdated], before: Sequence[Attempt], *, in_progress: Collection[str]
-) -> tuple[list[Outdated], list[Attempt]]:
-    """Return the files to request at this tick, and all attempts.
-
-    A file is left alone at the first tick: most often, a condition has requested it. The wait then grows from request
-    to request; after `MAX_REQUESTS`, the file waits for other inputs. The report waits for everything else.
+    A file is not requested when it is found, and after `MAX_REQUESTS` it waits for other inputs.
     """
-    known = {(each.table, each.first_day, each.inputs): each for each in before}
+    known = {(attempt.name, attempt.first, attempt.inputs): attempt for attempt in cursor.attempts}
     requested: list[Outdated] = []
     attempts: list[Attempt] = []
     for file in sorted(files, key=lambda file: file.table == REPORT):
         attempt = known.get((file.table, file.first_day, file.inputs))
-        waits = file.table == REPORT and any(each.requests < MAX_REQUESTS for each in attempts)
+        waits = file.table == REPORT and any(other.requests < MAX_REQUESTS for other in attempts)
         if attempt is None:
-            attempt = Attempt(file.table, file.first_day, file.inputs)
-        elif attempt.wait:
-            attempt = msgspec.structs.replace(attempt, wait=attempt.wait - 1)
-        elif attempt.requests < MAX_REQUESTS and file.table not in in_progress and not waits:
+            attempt = Attempt(file.table, file.first_day, file.first_day, requests=0, since=now, inputs=file.inputs)
+        elif (
+            attempt.requests < MAX_REQUESTS
+            and attempt.is_due(now, first_wait=WAIT_FOR_ROLLUP)
+            and file.table not in in_progress
+            and not waits
+        ):
             requested.append(file)
-            attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, wait=2**attempt.requests)
+            attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, since=now)
         attempts.append(attempt)
-    return requested, attempts
+    return requested, Cursor(attempts)
 
 
 def describe_outdated(files: Iterable[Outdated]) -> str:

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 
 import dagster as dg
-import msgspec
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from hypothesis import given
@@ -17,7 +16,8 @@ from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
-from later_reporting_dagster.quality.missing_files import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
+from later_reporting_dagster.quality.attempts import MAX_WAIT, Cursor, cursor_text, parse_cursor
+from later_reporting_dagster.quality.missing_files import MAX_RANGES, plan_fetches
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.assets.test_instances import stored
 from tests.defs.conftest import (
@@ -152,7 +152,7 @@ def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: 
     for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
         data = tick(project, cursor=cursor)
         assert (data.run_requests, reported_days(data)) == ([], set())
-        assert json.loads(data.cursor or "") == {"instances": list(INSTANCE_IDS), "attempts": []}
+        assert json.loads(data.cursor or "") == {"attempts": [], "instances": list(INSTANCE_IDS)}
 
 
 def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(project: Project) -> None:
@@ -184,7 +184,7 @@ def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(projec
 
 
 def test_sensor_reports_some_of_many_days_in_a_tick(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("later_reporting_dagster.defs.automation.MAX_REPORTED_DAYS", 4)
+    monkeypatch.setattr("later_reporting_dagster.defs.sensors.MAX_REPORTED_DAYS", 4)
     write_empty(project)
     update_coverage(project)
     first = tick(project)
@@ -244,13 +244,13 @@ def test_sensor_requests_no_run_without_instances_or_days(project: Project, serv
     assert not requested_days(tick(future))
     service.override = list_instances()
     data = tick(project)
-    assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"instances": [], "attempts": []})
+    assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"attempts": [], "instances": []})
 
 
 def test_sensor_skips_when_the_api_times_out(
     project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("later_reporting_dagster.defs.automation.API_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("later_reporting_dagster.defs.sensors.API_TIMEOUT_SECONDS", 0.1)
     service.override = lambda request: problem(503)  # is retried after a wait
     data = tick(project, cursor=ALL_INSTANCES)
     assert data.skip_message == "Timed out listing instances; retrying at the next tick."
@@ -288,10 +288,8 @@ def plan(
 ) -> tuple[dict[str, list[date]], Cursor]:
     """Return what a tick requests, and the cursor for the next one, as it is stored."""
     failures = {Partition(day, name): failed_at for name, days in missing.items() for day in days if failed_at}
-    requested, after = plan_requests(
-        missing, cursor, instances=missing, days_in_progress=(), failures=failures, now=now
-    )
-    return requested, parse_cursor(msgspec.json.encode(after).decode())
+    requested, after = plan_fetches(missing, cursor, instances=missing, days_in_progress=(), failures=failures, now=now)
+    return requested, parse_cursor(cursor_text(after))
 
 
 def waits(ticks: Sequence[datetime], *, fails: bool) -> list[timedelta]:
@@ -306,14 +304,14 @@ def waits(ticks: Sequence[datetime], *, fails: bool) -> list[timedelta]:
 
 def test_pairs_that_failed_are_requested_after_1_2_4_8_days_and_so_on() -> None:
     by_day = [TODAY + timedelta(days=number) for number in range(130)]
-    assert waits(by_day, fails=True) == [timedelta(days=days) for days in (1, 2, 4, 8, 16, *[MAX_WAIT_DAYS] * 3)]
+    assert waits(by_day, fails=True) == [*(timedelta(days=days) for days in (1, 2, 4, 8, 16)), *[MAX_WAIT] * 3]
 
 
 def test_pairs_of_a_killed_run_are_requested_within_the_hour_and_then_after_growing_waits() -> None:
     by_hour = [TODAY + timedelta(hours=number) for number in range(24 * 130)]
     found = waits(by_hour, fails=False)
     assert found[:5] == [timedelta(hours=hours) for hours in (1, 1, 2, 4, 8)]
-    assert found[-2:] == [timedelta(days=MAX_WAIT_DAYS)] * 2
+    assert found[-2:] == [MAX_WAIT] * 2
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sets(st.sampled_from(NINE_DAYS), min_size=1)), max_size=12))
@@ -347,7 +345,7 @@ def test_request_stays_small_if_every_other_day_is_missing() -> None:
 
 def test_new_instances_are_known_once_their_days_are_requested() -> None:
     missing, instances = {"a": [OLDEST], "b": [NINE_DAYS[1]]}, ["a", "b", "complete"]
-    requested, cursor = plan_requests(
+    requested, cursor = plan_fetches(
         missing, Cursor(), instances=instances, days_in_progress={OLDEST}, failures={}, now=TODAY
     )
     assert requested == {"b": [NINE_DAYS[1]]}

@@ -3,22 +3,23 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.defs import automation
+from later_reporting_dagster.defs import sensors
 from later_reporting_dagster.defs.assets import fetched_days, rollups
 from later_reporting_dagster.defs.partitions import MAX_BLOCKS, runs_of, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.quality.attempts import Cursor, parse_cursor
 from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Outdated
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import DAYS, Project, assert_success, fill_once, restate_one_post
+from tests.defs.conftest import DAYS, Project, assert_success, fill_once, freeze_clock, restate_one_post
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
 ALL_DAYS = (DAYS[0], DAYS[-1])
@@ -27,13 +28,17 @@ Requests = dict[str, tuple[date, date] | None]
 
 @dataclass
 class Sensor:
-    """Evaluates the sensor tick by tick, as the daemon does."""
+    """Evaluates the sensor every five minutes, as the daemon does."""
 
     project: Project
+    clock: pytest.MonkeyPatch
+    now: datetime
     cursor: str | None = None
 
     def tick(self) -> Requests:
         """Return the range of partitions that is requested of each asset, None for an asset without partitions."""
+        self.now += timedelta(minutes=5)
+        freeze_clock(self.clock, self.now)
         with dg.build_sensor_context(
             instance=self.project.instance,
             definitions=self.project.defs,
@@ -58,7 +63,7 @@ class Sensor:
             for asset, days in requests.items():
                 result = self.project.roll_up(asset, days=days) if days else self.project.run(asset)
                 assert_success(result)
-            if self.cursor == "[]":
+            if not parse_cursor(self.cursor).attempts:
                 return requested
         raise AssertionError(requested)
 
@@ -70,14 +75,14 @@ def settings(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sensor(project: Project, module_lake: Path) -> Sensor:
+def sensor(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Sensor:
     """The sensor, for a lake whose rollups and report are current."""
 
     def fill(project: Project) -> bool:
         made = [project.fetch(RAW), project.roll_up(ROLLUP), project.run(WINDOW), project.run(REPORT)]
         return all(result.success for result in made)
 
-    sensor = Sensor(fill_once(project, module_lake, fill))
+    sensor = Sensor(fill_once(project, module_lake, fill), monkeypatch, now=datetime(2024, 3, 4, 13, tzinfo=UTC))
     assert [sensor.tick() for _ in range(2)] == [{}, {}]
     return sensor
 
@@ -147,7 +152,7 @@ def test_rollup_is_requested_five_times_from_the_same_files_with_growing_waits(
 ) -> None:
     restate(sensor, service)
     requested = [ROLLUP in sensor.tick() for _ in range(50)]
-    assert [tick for tick, is_requested in enumerate(requested) if is_requested] == [1, 3, 6, 11, 20]
+    assert [tick for tick, is_requested in enumerate(requested) if is_requested] == [1, 3, 7, 14, 27]
     assert requested.count(True) == MAX_REQUESTS
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     assert_success(sensor.project.fetch(RAW))
@@ -162,7 +167,7 @@ def test_nothing_is_requested_while_a_run_is_in_progress_unless_it_is_dead(
     run = sensor.project.start(asset)
     sensor.project.instance.report_engine_event("it works", run)
     assert ROLLUP not in [*sensor.tick(), *sensor.tick(), *sensor.tick()]
-    monkeypatch.setattr(automation, "DEAD_AFTER_SECONDS", -60)
+    monkeypatch.setattr(sensors, "DEAD_AFTER_SECONDS", -60)
     assert ROLLUP in sensor.tick()
     monkeypatch.undo()
 
@@ -179,7 +184,7 @@ def test_metric_that_is_requested_now_makes_rollups_outdated(sensor: Sensor, mon
 def test_unreadable_cursor_is_an_empty_one(sensor: Sensor) -> None:
     sensor.cursor = "edited"
     assert sensor.tick() == {}
-    assert sensor.cursor == "[]"
+    assert parse_cursor(sensor.cursor) == Cursor()
 
 
 @pytest.mark.parametrize(
