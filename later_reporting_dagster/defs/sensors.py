@@ -1,7 +1,7 @@
 """The sensors: what is missing from the lake, and what is outdated in it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -54,14 +54,15 @@ _NOT_FINISHED = [
 def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
     """Return the sensor: requests what is outdated in the lake, whatever has happened to the runs that made it."""
     tables, with_report = component.rollups(TABLES), REPORT in component.tables
-    sources = {table.name: {table.name, *table.sources} for table in tables}
-    names = [*sources, *([REPORT] if with_report else [])]
+    waits_for = {table.name: {table.name, *table.sources} for table in tables}
+    if with_report:
+        waits_for[REPORT] = {REPORT, *waits_for}
     footers = Footers()
 
     @dg.sensor(
         name=f"{component.name}_outdated",
         # Not a target, which would be a job: assets of one job have the same partitions.
-        asset_selection=dg.AssetSelection.assets(*map(component.asset_key, names)),
+        asset_selection=dg.AssetSelection.assets(*map(component.asset_key, waits_for)),
         default_status=component.sensor_status(runs_by_default=True),
         minimum_interval_seconds=300,
         required_resource_keys={component.resource_key},
@@ -85,7 +86,7 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Looking for outdated rollups failed: {error}") from None
         running = _tables_in_progress(context, component)
-        in_progress = [name for name in names if not running.isdisjoint(sources.get(name, names))]
+        in_progress = [name for name, others in waits_for.items() if not running.isdisjoint(others)]
         requested, cursor = plan_rollups(files, parse_cursor(context.cursor), in_progress=in_progress, now=now)
         runs = [
             dg.RunRequest(asset_selection=[*map(component.asset_key, run_tables)], tags=tags)
@@ -122,10 +123,11 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         # Before the files are listed, so that no version is older than what Dagster knows.
         in_progress = _days_in_progress(context.instance, component)
         tables = [name for name in FETCHED_NAMES if name in component.tables]
-        known = {name: data_versions(context.instance, component.asset_key(name)) for name in tables}
+        logged = {name: data_versions(context.instance, component.asset_key(name)) for name in tables}
         try:
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             seen = _look_at_lake(component, later, listed, now)
+            written = seen.lake.write_table(INSTANCES_TABLE, seen.rows)
             failures = recorded_failures(seen.lake) if cursor.attempts else {}
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
@@ -139,20 +141,23 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         # performance is one file.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         runs = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
-        covered, uncovered = covered_days(seen.files, seen.states)
-        if coverage_job and uncovered - in_progress:
+        covered, not_covered = covered_days(seen.files, seen.states)
+        if coverage_job and not_covered - in_progress:
             runs.append(dg.RunRequest(job_name=coverage_job.name))
-        unknown = [
-            day
-            for day in covered
-            if day.table_name in known
-            and day.day >= component.start_date
-            and day.day not in in_progress
-            and known[day.table_name].get(str(day.day)) != day.version
+        not_logged = [
+            file_day
+            for file_day in covered
+            if file_day.table_name in logged
+            and file_day.day >= component.start_date
+            and file_day.day not in in_progress
+            and logged[file_day.table_name].get(str(file_day.day)) != file_day.version
         ]
         versions = _code_versions(context, component)
-        events = [_runless_materialization(day, component, seen.lake, versions) for day in unknown[:MAX_REPORTED_DAYS]]
-        listing = _listing_events(seen, key, versions) if INSTANCES_TABLE in component.tables else []
+        events = [
+            _runless_materialization(file_day, component, seen.lake, versions)
+            for file_day in not_logged[:MAX_REPORTED_DAYS]
+        ]
+        listing = _listing_events(seen, written, key, versions) if INSTANCES_TABLE in component.tables else []
         return dg.SensorResult(run_requests=runs, cursor=cursor_text(after), asset_events=[*events, *listing])
 
     return sensor
@@ -160,10 +165,10 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a tick of the sensor of the instances finds in the lake, after it has updated the dimension.
+    """What a tick of the sensor of the instances finds in the lake.
 
     Attributes:
-        rows: those of the dimension, and `written`, the result of writing them.
+        rows: those of the dimension as of now.
         expected: the instances whose days are expected.
         missing: the days of each that are missing in at least one of the raw tables.
         files: those that are not damaged, as far as `coverage` knows, whose rows are `states`.
@@ -171,7 +176,6 @@ class _Seen:
 
     lake: Lake
     rows: pa.Table
-    written: WriteResult
     configured: Sequence[str]
     retired: frozenset[str]
     expected: Sequence[str]
@@ -204,7 +208,6 @@ def _look_at_lake(
     return _Seen(
         lake=lake,
         rows=rows,
-        written=lake.write_table(INSTANCES_TABLE, rows),
         configured=configured,
         retired=retired,
         expected=expected,
@@ -215,10 +218,10 @@ def _look_at_lake(
 
 
 def _listing_events(
-    seen: _Seen, key: dg.AssetKey, code_versions: Mapping[dg.AssetKey, str | None]
+    seen: _Seen, written: WriteResult, key: dg.AssetKey, code_versions: Mapping[dg.AssetKey, str | None]
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    result = table_result(seen.written, {"instances": preview(seen.rows, limit=seen.rows.num_rows)})
-    tags = version_tags(seen.written.content_hash, code_version=code_versions[key])
+    result = table_result(written, {"instances": preview(seen.rows, limit=seen.rows.num_rows)})
+    tags = version_tags(written.content_hash, code_version=code_versions[key])
     check = evaluate_listing(seen.rows, configured=seen.configured, retired=seen.retired)
     return [dg.AssetMaterialization(key, metadata=result.metadata, tags=tags), to_evaluation(check, key)]
 
@@ -265,11 +268,21 @@ def _missing_files_request(
     )
 
 
+def _runs_in_progress(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
+    """Yield the runs that go on, or will start."""
+    silent_since = datetime.now(UTC).timestamp() - DEAD_AFTER_SECONDS
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
+        newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        # Without run monitoring, a killed run stays in progress for ever.
+        if run.status is dg.DagsterRunStatus.QUEUED or not newest or newest[0].timestamp >= silent_since:
+            yield run
+
+
 def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
     keys = {component.asset_key(name) for name in RAW_NAMES}
     days: set[date] = set()
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
+    for run in _runs_in_progress(instance):
         fetches = run.asset_selection & keys if run.asset_selection else run.job_name == component.posts_job_name
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
@@ -280,13 +293,8 @@ def _tables_in_progress(context: dg.SensorEvaluationContext, component: Componen
     """Return the names of the assets that runs are materializing, or will when they start."""
     assert context.repository_def is not None
     all_names = {component.asset_key(name): name for name in component.tables}
-    silent_since = datetime.now(UTC).timestamp() - DEAD_AFTER_SECONDS
     found: set[str] = set()
-    for run in context.instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        newest = context.instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
-        # Without run monitoring, a killed run stays in progress for ever.
-        if run.status is not dg.DagsterRunStatus.QUEUED and newest and newest[0].timestamp < silent_since:
-            continue
+    for run in _runs_in_progress(context.instance):
         keys = set(run.asset_selection or ())
         if not keys and context.repository_def.has_job(run.job_name):
             keys = set(context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys)

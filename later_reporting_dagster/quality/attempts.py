@@ -1,15 +1,15 @@
 """What sensors have requested, and when they request it again: after waits that double from request to request."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated
 
 import msgspec
 
-# After the first request of files whose fetch has recorded a failure.
-WAIT_AFTER_FAILURE = timedelta(days=1)
-# After that of files whose fetch has recorded nothing: its run was killed, or the files were lost again.
-WAIT_FOR_FETCH = timedelta(minutes=30)
-# After that of a rollup. Before the first request it is half of this: most often, a condition has requested it.
-WAIT_FOR_ROLLUP = timedelta(minutes=8)
+# Half of the wait after the first request. A fetch that recorded nothing was killed, or its files were lost again.
+WAIT_FOR_FETCH = timedelta(minutes=15)
+WAIT_AFTER_FAILED_FETCH = timedelta(hours=12)
+# Also the wait before the first request, because most often a condition has requested the rollup.
+WAIT_FOR_ROLLUP = timedelta(minutes=4)
 MAX_WAIT = timedelta(days=32)
 
 
@@ -28,17 +28,19 @@ class Attempt(msgspec.Struct, frozen=True):
     name: str
     first: date | None
     last: date | None
-    requests: int
-    since: datetime
+    requests: Annotated[int, msgspec.Meta(ge=0)]
+    since: Annotated[datetime, msgspec.Meta(tz=True)]
     failed: bool = False
     inputs: str = ""
 
-    def is_due(self, now: datetime, *, first_wait: timedelta) -> bool:
-        """Return whether to request again. After a failure, waits end at midnight (UTC)."""
-        since = self.since
-        if self.failed:
-            since, first_wait = datetime.combine(since.date(), time(), UTC), WAIT_AFTER_FAILURE
-        return now >= since + min(first_wait / 2 * (1 << self.requests), MAX_WAIT)
+    def is_due(self, now: datetime, *, wait: timedelta) -> bool:
+        """Return whether to request again: after `wait` without a request, and twice as long after each request.
+
+        After a failure, days are counted and not hours.
+        """
+        since = datetime.combine(self.since, time(), UTC) if self.failed else self.since
+        doublings = min(self.requests, 20)  # more exceed the longest wait, and then the longest timedelta
+        return now >= since + min(wait * (1 << doublings), MAX_WAIT)
 
 
 class Cursor(msgspec.Struct, frozen=True):

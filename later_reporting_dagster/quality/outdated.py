@@ -75,7 +75,7 @@ def plan_rollups(
             attempt = Attempt(file.table, file.first_day, file.first_day, requests=0, since=now, inputs=file.inputs)
         elif (
             attempt.requests < MAX_REQUESTS
-            and attempt.is_due(now, first_wait=WAIT_FOR_ROLLUP)
+            and attempt.is_due(now, wait=WAIT_FOR_ROLLUP)
             and file.table not in in_progress
             and not waits
         ):

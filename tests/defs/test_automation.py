@@ -11,7 +11,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.assets import fetched_days
+from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
@@ -137,7 +137,7 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
     project.roll_up(ROLLUP)
     automation.tick()
     with monkeypatch.context() as killed:
-        killed.setattr(fetched_days, "day_materialization", kill)
+        killed.setattr(posts, "day_materialization", kill)
         assert not project.fetch(RAW, only_missing=True).success
     assert automation.tick() == set()
     update_coverage(project)

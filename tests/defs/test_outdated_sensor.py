@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.defs import sensors
-from later_reporting_dagster.defs.assets import fetched_days, rollups
+from later_reporting_dagster.defs.assets import posts, rollups
 from later_reporting_dagster.defs.partitions import MAX_BLOCKS, runs_of, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
@@ -129,7 +129,7 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
 
     service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
     with monkeypatch.context() as killed:
-        killed.setattr(fetched_days, "day_materialization", kill)
+        killed.setattr(posts, "day_materialization", kill)
         assert not sensor.project.fetch(RAW).success
     assert sensor.run()[1] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
 

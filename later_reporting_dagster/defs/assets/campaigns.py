@@ -1,19 +1,20 @@
 """The assets of campaigns: their dimension table, and their performance by UTC day."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import dagster as dg
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched, refusal_warning
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, refusal_warning, written_days
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
-from later_reporting_dagster.defs.events import failures, nothing_to_log, preview, table_result
+from later_reporting_dagster.defs.events import day_materialization, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.fetch_days import DayFetch
+from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -113,6 +114,7 @@ def fetch_campaign_performance(
     """Fetch the run's days, and yield their materializations; if a day failed, also its checks."""
     later = component.later(context)
     with failures():
+        lake = later.lake()
         fetch = DayFetch(
             table=CAMPAIGN_PERFORMANCE,
             days=partition_first_days(context, now=component.now()),
@@ -121,7 +123,10 @@ def fetch_campaign_performance(
             metrics=component.campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )
-        outcome = yield from fetched(context, component, fetch)
+        outcome = FetchOutcome()
+        with closing(written_days(context, component, fetch, outcome)) as fetched:
+            for day in fetched:
+                yield day_materialization(context, day, files=files_of_day(day, CAMPAIGN_PERFORMANCE, lake), lake=lake)
         if outcome.failed:
             yield from evaluate_skipped_checks(context, later, component)
             raise outcome.failure()

@@ -1,4 +1,4 @@
-"""What the tables that are fetched day by day share: their run config, and the fetch that yields their events."""
+"""What the tables that are fetched day by day share: their run config, and the fetch with its log."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +9,9 @@ from pydantic import Field
 from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import iterate
-from later_reporting_dagster.defs.events import combined_failure, day_materialization
+from later_reporting_dagster.defs.events import combined_failure
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
-from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
+from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.quality.coverage import damaged_versions
@@ -50,14 +50,14 @@ class FetchOutcome:
         return combined_failure(self.failed, what="file", written=self.written)
 
 
-def fetched(
-    context: dg.AssetExecutionContext, component: ComponentBase, fetch: DayFetch
-) -> Generator[dg.AssetMaterialization, None, FetchOutcome]:
-    """Fetch days, yield the materialization of each, and return what failed.
+def written_days(
+    context: dg.AssetExecutionContext, component: ComponentBase, fetch: DayFetch, outcome: FetchOutcome
+) -> Generator[FetchedDay]:
+    """Fetch days, yield those of which files were written, and record in `outcome` what failed.
 
     A re-execution leaves out what its parent has fetched. If the API refuses the route of campaigns, this is a warning.
     """
-    later, progress, outcome = component.later(context), Progress(fetch.table.name), FetchOutcome()
+    later, progress = component.later(context), Progress(fetch.table.name)
     lake = later.lake()
     fetch = replace(
         fetch,
@@ -76,33 +76,32 @@ def fetched(
             context.log.info(line)
 
     client = later.client(on_event=log_event)
-    days = fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now)
-    materialized = files_changed = 0
-    fetched_days = later.until_end_of_run(iterate(days))
+    days_written = files_changed = 0
+    days = later.until_end_of_run(
+        iterate(fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now))
+    )
     try:
-        for number, day in enumerate(fetched_days):
+        for number, day in enumerate(days):
             if number == 0:  # now the number of files is known
                 _extend_time_limit(context, files=progress.partitions)
             outcome.expected = day.expected
             outcome.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
-            if not day.written:
-                continue
-            materialized += 1
-            files_changed += sum(file.changed for file in day.written.values())
-            yield day_materialization(context, day, files=files_of_day(day, fetch.table, lake), lake=lake)
+            if day.written:
+                days_written += 1
+                files_changed += sum(file.changed for file in day.written.values())
+                yield day
     except RouteRefused as refused:
         progress.warnings.append(refusal_warning(context, refused))
     finally:
-        fetched_days.close()
+        days.close()
     for warning in progress.warnings:
         context.log.warning(warning)
     context.log.info(
         f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
-        f" {materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
+        f" {days_written} days materialized; {progress.rows} rows; {progress.requests} requests,"
         f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
     )
     outcome.written = progress.written
-    return outcome
 
 
 def _extend_time_limit(context: dg.AssetExecutionContext, *, files: int) -> None:

@@ -4,18 +4,19 @@ They have one file per day and instance.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, fetched
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, written_days
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
-from later_reporting_dagster.defs.events import failures, nothing_to_log
+from later_reporting_dagster.defs.events import day_materialization, failures, nothing_to_log
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.ingest.fetch_days import DayFetch
+from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.quality.instances import known_instances
@@ -103,7 +104,10 @@ def fetch_posts(
             metrics=component.metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )
-        outcome = yield from fetched(context, component, fetch)
+        outcome = FetchOutcome()
+        with closing(written_days(context, component, fetch, outcome)) as fetched:
+            for day in fetched:
+                yield day_materialization(context, day, files=files_of_day(day, table, lake), lake=lake)
         if outcome.failed:
             yield from evaluate_skipped_checks(context, later, component, instances=outcome.expected)
             raise outcome.failure()
