@@ -346,7 +346,7 @@ def _instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: An
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         requests = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
         covered, uncovered = covered_days(files, states)
-        if coverage_job and uncovered - in_progress:
+        if coverage_job and uncovered - in_progress and COVERAGE_TABLE not in _tables_in_progress(context, component):
             requests.append(dg.RunRequest(job_name=coverage_job.name))
         unknown = [
             day
