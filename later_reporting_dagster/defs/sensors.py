@@ -19,7 +19,7 @@ from later_reporting_dagster.defs.events import data_versions, preview, table_re
 from later_reporting_dagster.defs.partitions import range_tags, runs_of, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, LakeUnavailable, WriteResult
-from later_reporting_dagster.lake.tables import FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.attempts import cursor_text, parse_cursor
 from later_reporting_dagster.quality.coverage import (
     CoveredDay,
@@ -142,7 +142,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         runs = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
         covered, not_covered = covered_days(seen.files, seen.states)
-        if coverage_job and not_covered - in_progress:
+        has_update = COVERAGE_TABLE in _tables_in_progress(context, component)
+        if coverage_job and not_covered - in_progress and not has_update:
             runs.append(dg.RunRequest(job_name=coverage_job.name))
         not_logged = [
             file_day

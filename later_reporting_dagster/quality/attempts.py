@@ -22,7 +22,7 @@ class Attempt(msgspec.Struct, frozen=True):
         requests: 0 if they were only found.
         since: when they were last requested, or found.
         failed: whether the fetch has recorded a failure since.
-        inputs: the digest of what a rollup would be made from.
+        inputs: the digest of what a rollup would be made from; empty for a fetch.
     """
 
     name: str
@@ -33,12 +33,15 @@ class Attempt(msgspec.Struct, frozen=True):
     failed: bool = False
     inputs: str = ""
 
-    def is_due(self, now: datetime, *, wait: timedelta) -> bool:
-        """Return whether to request again: after `wait` without a request, and twice as long after each request.
+    def is_due(self, now: datetime) -> bool:
+        """Return whether to request again: after a wait that doubles with each request.
 
         After a failure, days are counted and not hours.
         """
-        since = datetime.combine(self.since, time(), UTC) if self.failed else self.since
+        if self.failed:
+            since, wait = datetime.combine(self.since, time(), UTC), WAIT_AFTER_FAILED_FETCH
+        else:
+            since, wait = self.since, WAIT_FOR_ROLLUP if self.inputs else WAIT_FOR_FETCH
         doublings = min(self.requests, 20)  # more exceed the longest wait, and then the longest timedelta
         return now >= since + min(wait * (1 << doublings), MAX_WAIT)
 

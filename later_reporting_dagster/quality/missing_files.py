@@ -8,7 +8,7 @@ import msgspec
 
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between
 from later_reporting_dagster.lake.paths import Partition, days_by_instance
-from later_reporting_dagster.quality.attempts import WAIT_AFTER_FAILED_FETCH, WAIT_FOR_FETCH, Attempt, Cursor
+from later_reporting_dagster.quality.attempts import Attempt, Cursor
 
 # None in tables whose files have the rows of all instances.
 InstanceId = TypeVar("InstanceId", bound="str | None")
@@ -77,9 +77,7 @@ def plan_fetches(
             before[name, day] = msgspec.structs.replace(last, failed=True)
 
     def is_due(name: str, day: date) -> bool:
-        if (attempt := before.get((name, day))) is None:
-            return True
-        return attempt.is_due(now, wait=WAIT_AFTER_FAILED_FETCH if attempt.failed else WAIT_FOR_FETCH)
+        return (name, day) not in before or before[name, day].is_due(now)
 
     requested: dict[str, list[date]] = {}
     attempts: list[Attempt] = []

@@ -13,7 +13,7 @@ from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metada
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.attempts import WAIT_FOR_ROLLUP, Attempt, Cursor
+from later_reporting_dagster.quality.attempts import Attempt, Cursor
 from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
@@ -73,12 +73,7 @@ def plan_rollups(
         waits = file.table == REPORT and any(other.requests < MAX_REQUESTS for other in attempts)
         if attempt is None:
             attempt = Attempt(file.table, file.first_day, file.first_day, requests=0, since=now, inputs=file.inputs)
-        elif (
-            attempt.requests < MAX_REQUESTS
-            and attempt.is_due(now, wait=WAIT_FOR_ROLLUP)
-            and file.table not in in_progress
-            and not waits
-        ):
+        elif attempt.requests < MAX_REQUESTS and attempt.is_due(now) and file.table not in in_progress and not waits:
             requested.append(file)
             attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, since=now)
         attempts.append(attempt)

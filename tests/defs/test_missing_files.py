@@ -168,6 +168,9 @@ def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(projec
         assert number == 0 or project.start(PUBLISHED, days=[day])
     (coverage,) = [each for each in tick(project).run_requests or [] if each.job_name == "later_coverage"]
     assert coverage.run_key is None
+    queued = project.start("coverage")
+    assert "later_coverage" not in [each.job_name for each in tick(project).run_requests or []]
+    project.instance.report_run_canceled(queued)
     update_coverage(project)
     data = tick(project)
     # A run in progress logs the other day itself.

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
 from tests.defs.conftest import reject_instance
@@ -37,6 +38,9 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 telemetry: {enabled: false}
 nux: {enabled: false}
 """
+LAUNCH = """mutation ($parameters: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $parameters) { ... on LaunchRunSuccess { run { id } } }
+}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class DagsterDev:
     url: str
     environment: Mapping[str, str]
     service: Service
+    module: str = DEFINITIONS
 
     @property
     def days(self) -> list[date]:
@@ -63,6 +68,19 @@ class DagsterDev:
     def assets(self) -> dict[str, Any]:
         """Return the materializations, newest first, and the checks of each asset, by name."""
         return {node["assetKey"]["path"][-1]: node for node in self.graphql(ASSETS)["assetNodes"]}
+
+    def launch(self, *assets: str, days: Sequence[date]) -> str:
+        """Start a run that fetches these days, and return its id. The UI would ask the daemon for a backfill."""
+        selector = {
+            "repositoryLocationName": self.module,
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["later", asset]} for asset in assets],
+            "assetCheckSelection": [],
+        }
+        tags = [{"key": key, "value": value} for key, value in range_tags(days[0], days[-1]).items()]
+        parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
+        return str(self.graphql(LAUNCH, parameters=parameters)["launchPipelineExecution"]["run"]["id"])
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Run a GraphQL query, and return the `data` of its response."""
@@ -113,18 +131,25 @@ def dagster_dev(directory: Path, *, tables: str) -> Iterator[DagsterDev]:
         sandbox_environment(directory) as (service, environment),
         _running_dagster(["dagster", "dev"], directory, service, environment | {"LATER_TABLES": tables}) as dagster,
     ):
-        wait_until("the daemon is healthy", lambda: _daemon_is_healthy(dagster))
+        wait_until("the daemon is healthy", lambda: daemon_is_healthy(dagster))
         yield dagster
 
 
 @contextmanager
-def dagster_webserver(directory: Path, *, module: str = DEFINITIONS) -> Iterator[DagsterDev]:
+def dagster_webserver(
+    directory: Path,
+    *,
+    module: str = DEFINITIONS,
+    dagster_yaml: str = WITHOUT_DAEMON,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[DagsterDev]:
     """Run Dagster's web server while the block runs, with an empty `DAGSTER_HOME` and lake.
 
     Without a daemon: runs are launched at once, and there are no backfills, schedules or sensors.
     """
     with sandbox_environment(directory) as (service, environment):
-        Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(WITHOUT_DAEMON)
+        Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(dagster_yaml)
+        environment |= variables or {}
         with _running_dagster(["dagster-webserver"], directory, service, environment, module=module) as dagster:
             yield dagster
 
@@ -135,15 +160,24 @@ def _running_dagster(
 ) -> Iterator[DagsterDev]:
     """Run a command that serves the UI with the definitions while the block runs, from when it has loaded them."""
     port = free_port()
-    dagster = DagsterDev(f"http://127.0.0.1:{port}", environment, service)
+    dagster = DagsterDev(f"http://127.0.0.1:{port}", environment, service, module)
     command = [*command, "-m", module, "-h", "127.0.0.1", "-p", str(port)]
-    with (directory / "dagster.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
+    with running_process(command, environment, log=directory / "dagster.log") as process:
         wait_until("Dagster responds", lambda: _responds(dagster, process))
         yield dagster
+
+
+@contextmanager
+def running_process(
+    command: Sequence[str], environment: Mapping[str, str], *, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of Dagster while the block runs, and end the processes that it has started."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -166,7 +200,7 @@ def _responds(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
     return bool(data["repositoriesOrError"]["__typename"] == "RepositoryConnection")
 
 
-def _daemon_is_healthy(dagster: DagsterDev) -> bool:
+def daemon_is_healthy(dagster: DagsterDev) -> bool:
     data = dagster.graphql("{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }")
     return all(
         daemon["healthy"] for daemon in data["instance"]["daemonHealth"]["allDaemonStatuses"] if daemon["required"]

@@ -2,8 +2,6 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,12 @@ from tests.e2e.dagster_dev import DEFINITIONS, INSTANCES, DagsterDev, dagster_we
 from tests.services import wait_until
 
 ASSET = "post_metrics_daily"
-LAUNCH = """mutation ($parameters: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $parameters) { ... on LaunchRunSuccess { run { id } } }
-}"""
 RUN = """query ($id: ID!) {
   runOrError(runId: $id) { ... on Run { status endTime } }
   logsForRun(runId: $id, limit: 1000) { ... on EventConnection {
     events { __typename ... on MaterializationEvent { partition } }
   } }
 }"""
-
-
-def launch(dagster: DagsterDev, days: Sequence[date], *, module: str) -> str:
-    """Start a run that fetches these days, and return its id. The UI would ask the daemon for a backfill."""
-    selector = {
-        "repositoryLocationName": module,
-        "repositoryName": "__repository__",
-        "pipelineName": "__ASSET_JOB",
-        "assetSelection": [{"path": ["later", ASSET]}],
-        "assetCheckSelection": [],
-    }
-    ends = (("start", days[0]), ("end", days[-1]))
-    tags = [{"key": f"dagster/asset_partition_range_{end}", "value": str(day)} for end, day in ends]
-    parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
-    return str(dagster.graphql(LAUNCH, parameters=parameters)["launchPipelineExecution"]["run"]["id"])
 
 
 def ended_run(dagster: DagsterDev, run_id: str) -> Any:
@@ -64,7 +44,7 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
     ):
         days = dagster.days[:4]
         dagster.service.override = lambda request: NO_RESPONSE if str(days[-1]) in request.url.query else None
-        run_id = launch(dagster, days, module=module)
+        run_id = dagster.launch(ASSET, days=days)
         ui.open(f"/runs/{run_id}")
         wait_until("the other days are written", lambda: len(dagster.files(ASSET)) == 3 * len(INSTANCES))
 
@@ -84,7 +64,7 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
         assert not any("Task was destroyed" in each for each in printed)
 
         dagster.service.override = lambda request: None
-        assert ended_run(dagster, launch(dagster, days, module=module))["runOrError"]["status"] == "SUCCESS"
+        assert ended_run(dagster, dagster.launch(ASSET, days=days))["runOrError"]["status"] == "SUCCESS"
         assert len(dagster.files(ASSET)) == 4 * len(INSTANCES)
 
 
