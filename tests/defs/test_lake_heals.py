@@ -24,7 +24,7 @@ from starlette.requests import Request
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between, due_day, newest_day
-from later_reporting_dagster.defs.assets import fetched_days, rollups
+from later_reporting_dagster.defs.assets import posts, rollups
 from later_reporting_dagster.defs.events import day_materialization, partition_materialization, table_result
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -169,7 +169,7 @@ def install_points(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunRecords, "save", save_unless_killed)
     patch.setattr(RunRecords, "add", reaching(WRITTEN, RunRecords.add))
     patch.setattr(PartitionWriter, "_write_batch", reaching(RECEIVED, PartitionWriter._write_batch))
-    patch.setattr(fetched_days, "day_materialization", reaching(RECORDED, day_materialization))
+    patch.setattr(posts, "day_materialization", reaching(RECORDED, day_materialization))
     for name in ("write", "write_table", "write_file"):  # of rollups and dimensions, and of the report
         patch.setattr(Lake, name, reaching(COMPUTED, getattr(Lake, name)))
     patch.setattr(rollups, "partition_materialization", reaching(FOLLOWED, partition_materialization))
@@ -604,7 +604,7 @@ def environment(
     with dg.DagsterInstance.get() as instance:
         ticks = Ticks(Project(current_definitions(), instance, folder / "lake"), clock)
         while ticks.all():  # until nothing is left to do
-            pass
+            clock.advance(1)
     return Environment(folder, clock, world, ticks, numbers)
 
 
