@@ -215,13 +215,14 @@ class Recovery:
         """Return whether no run is in progress, and each sensor has since had a tick that requests none."""
         backfills = [each.backfill_end_timestamp or math.inf for each in self.instance.get_backfills()]
         ended = max([self.broken_at, *backfills, *(run.ended for run in self.runs())])
-        # In the order in which a sensor follows what another reports or requests.
-        for sensor in SENSORS:
-            idle = [tick for tick in self.ticks(sensor) if tick.timestamp > ended and tick.status is TickStatus.SKIPPED]
-            if not idle:
-                return False
-            ended = idle[0].end_timestamp or math.inf
-        return True
+        # The conditions follow what the other sensors report.
+        reported = max(self.first_idle_tick(BY_API, since=ended), self.first_idle_tick(OUTDATED, since=ended))
+        return self.first_idle_tick(AUTOMATION, since=reported) < math.inf
+
+    def first_idle_tick(self, sensor: str, *, since: float) -> float:
+        """Return when the first tick that has requested nothing ended; infinity if there is none yet."""
+        ticks = [tick for tick in self.ticks(sensor) if tick.timestamp > since and tick.status is TickStatus.SKIPPED]
+        return (ticks[0].end_timestamp or math.inf) if ticks else math.inf
 
     def wait_until_healed(self) -> None:
         """Wait until nothing is left to do; then compare each rollup with one that is computed from the raw files."""

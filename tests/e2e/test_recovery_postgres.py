@@ -19,7 +19,7 @@ BACKFILL = """mutation ($backfill: LaunchBackfillParams!) {
 
 
 @pytest.fixture(scope="module")
-def recovery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovery]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovery]:
     with (
         running_postgres() as url,
         running_recovery(tmp_path_factory.mktemp("postgres"), storage=postgres_storage(url)) as recovery,
@@ -27,23 +27,34 @@ def recovery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovery]:
         yield recovery
 
 
-def test_killed_fetch_and_rollup_heal_on_postgres(recovery: Recovery) -> None:
-    newest = recovery.days[-1]
+@pytest.fixture
+def recovery(running: Recovery) -> Recovery:
+    """The daemon on PostgreSQL, with nothing to do."""
+    running.wait_until_healed()
+    running.breaking()
+    return running
+
+
+def test_killed_fetch_is_continued(recovery: Recovery) -> None:
     with recovery.kill_run_of(RAW):
-        recovery.list_instances(*INSTANCES, stalled=newest)
-    with recovery.kill_run_of(DAILY.name):
-        recovery.list_instances(*INSTANCES)
-        wait_until("the rest is fetched", lambda: recovery.runs_of(RAW, DagsterRunStatus.SUCCESS))
-        recovery.assert_healed(RAW, newest, by=BY_API, ticks=1)
+        recovery.list_instances(*INSTANCES, stalled=recovery.days[-1])
+    recovery.list_instances(*INSTANCES)
     recovery.wait_until_healed()
-    recovery.assert_healed(DAILY.name, newest, by=OUTDATED, ticks=2)
+    recovery.assert_healed(RAW, recovery.days[-1], by=BY_API, ticks=1)
 
 
-def test_concurrent_backfills_of_the_same_days_on_postgres(recovery: Recovery) -> None:
-    recovery.wait_until_healed()
-    recovery.breaking()
-    before = recovery.raw_rows()["impressions"]
+def test_killed_rollup_is_repeated(recovery: Recovery) -> None:
+    days = recovery.days[3:6]
     recovery.restate(1)
+    with recovery.kill_run_of(DAILY.name):
+        recovery.dagster.launch(RAW, days=days)
+    recovery.wait_until_healed()
+    recovery.assert_healed(DAILY.name, days[-1], by=OUTDATED, ticks=2)
+
+
+def test_concurrent_backfills_of_the_same_days_write_the_newest_response(recovery: Recovery) -> None:
+    before = recovery.raw_rows().filter(pc.field("date") < str(recovery.days[3]))
+    recovery.restate(2)
     days = [*map(str, recovery.days)]
     backfill = {"assetSelection": [{"path": ["later", RAW]}], "partitionNames": days, "allPartitions": False}
     hold = recovery.folder / f"hold-{RAW}"
