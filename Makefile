@@ -31,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
-.PHONY: help demo ui test test-rest lint bench coverage compatibility $(COMPATIBILITY) browser services helm clean
+.PHONY: help demo ui test test-rest lint bench compatibility $(COMPATIBILITY) browser services helm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -56,9 +56,6 @@ lint: .venv/installed-test .venv/installed-lint ## Check style, types and import
 
 bench: .venv/installed-bench .venv/installed-test services ## Measure requests and time, and write docs/benchmarks.md; WORKLOADS=… selects some
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(WORKLOADS)
-
-coverage: .venv/installed-bench .venv/installed-test ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
-	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
 
 compatibility: $(COMPATIBILITY) ## Run the demo and the tests of the layers on each Python in PATH, with pinned, oldest and newest dependencies
 

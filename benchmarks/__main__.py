@@ -19,7 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.compaction import compaction
-from benchmarks.coverage import coverage
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table, replace_section
 from benchmarks.object_stores import objects
@@ -37,7 +36,6 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "machines": machines,
     "windows": windows_workload,
     "serving": serving,
-    "coverage": coverage,
     "loading": loading,
     "compaction": compaction,
     "objects": objects,

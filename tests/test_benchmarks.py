@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.__main__ import WORKLOADS
 from benchmarks.compaction import compaction
-from benchmarks.coverage import coverage
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table
 from benchmarks.object_stores import objects
@@ -23,7 +22,6 @@ PROCESSES: dict[str, Callable[[], Table]] = {
     "rate": partial(rate, short=(4, 4, 0.5), real=(4, 4, 0.5)),
     "windows": partial(windows_workload, sizes=(1_000,), days=4, rounds=1),
     "serving": partial(serving, lakes=((2, 30),), rounds=1),
-    "coverage": partial(coverage, simulations=50, posts=(31,)),
     "loading": partial(loading, loads=1),
     "compaction": partial(compaction, days=31, rounds=1),
 }

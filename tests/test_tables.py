@@ -112,14 +112,13 @@ def markdown_table(columns: Sequence[Column], more: Mapping[str, Mapping[str, st
 
 
 def _common_text(text: str) -> str:
-    """Return a text without the channel, the percentage of a quartile, and the end of an interval."""
+    """Return a text without the channel and the percentage of a quartile."""
     text = re.sub(r"(organic|paid)_|\b(organic|paid) ", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"(?<=_p)\d\d\b|\b[257][05](?= % of)|(?<=lift_)(low|high)\b|(low|high)(?= end)", "…", text)
-    return re.sub(r"[−+](?= t ×)", "±", text)
+    return re.sub(r"(?<=_p)\d\d\b|\b[257][05](?= % of)", "…", text)
 
 
 def _metric(column: Column) -> str:
-    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|low|high|newest_day|missing_days)$", "", column.name)
+    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|newest_day|missing_days)$", "", column.name)
 
 
 def _without_metric(text: str, column: Column) -> str:

@@ -90,7 +90,7 @@ def check_line(check: dg.AssetCheckEvaluation) -> str:
     return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
 
 
-# A rate divides sums over the rows that report engagements, and impressions above 0.
+# A rate divides sums over the rows that report engagements, and impressions other than 0.
 _COMPARISON = """
 SELECT
     coalesce(platform, 'other') AS platform,
@@ -99,15 +99,15 @@ SELECT
     format('{:.1f} %', 100 * paid / (organic + paid)) AS "paid share",
     format('{:.2f} %', organic_rate) AS "organic rate",
     format('{:.2f} %', paid_rate) AS "paid rate",
-    format('{:.2f} ×', paid_rate / organic_rate) AS "paid lift"
+    format('{:.2f} ×', paid_rate / organic_rate) AS "rate ratio"
 FROM (
     SELECT
         platform,
         sum(impressions) AS organic,
         sum(paid_impressions) AS paid,
-        100 * sum(engagements) FILTER (impressions > 0)
+        100 * sum(engagements) FILTER (impressions <> 0)
             / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_rate,
-        100 * sum(paid_engagements) FILTER (paid_impressions > 0)
+        100 * sum(paid_engagements) FILTER (paid_impressions <> 0)
             / sum(paid_impressions) FILTER (paid_engagements IS NOT NULL) AS paid_rate
     FROM (
         SELECT DISTINCT ON (date, instance_id, post_id) *  -- a post of several campaigns has a row for each

@@ -351,7 +351,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     \b
       later-reporting query "show tables"
       later-reporting query "describe posts_published"
-      later-reporting query "select platform, paid_lift, paid_lift_verdict
+      later-reporting query "select platform, rate_ratio, same_post_rate_ratio
         from organic_paid_by_platform where time_window = '28d'"
 
     Queries only read. A table shows null as `null` and an empty text as `""`.

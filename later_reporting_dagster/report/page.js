@@ -54,7 +54,6 @@
   const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   const NOT_AVAILABLE = "not available";
   const NO_PAID_ACTIVITY = "no paid activity";
-  const NO_INTERVAL = "no interval";
 
   function twoDecimals(value) {
     if (value === 0) return "0";
@@ -68,7 +67,6 @@
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
     rank: (value) => `${tenth.format(value)}\u00a0%`,
     ratio: (value) => `${twoDecimals(value)}\u00a0×`,
-    factor: (value) => twoDecimals(value),
     money: (value) => `$${Math.abs(value) >= 1000 ? whole.format(value) : twoDecimals(value)}`,
   };
 
@@ -121,23 +119,7 @@
   }
 
   /** Returns the element with the value of a row's measure. */
-  const figureOf = (row, name, format) => figure(row[name], format, /paid_(imp|eng|lift)/.test(name) && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
-
-  const verdictOf = (row, name) => row[`${name}_verdict`]?.replaceAll("_", " ") ?? null;
-
-  /** Returns the ends of an interval; one number if both look alike. */
-  function range(low, high) {
-    const [minimum, maximum] = [figure(low, "factor"), figure(high, "factor")];
-    return minimum.textContent === maximum.textContent ? [minimum] : [minimum, "\u00a0to\u00a0", maximum];
-  }
-
-  /** Returns the interval of a lift and its verdict, or that there is none. */
-  function interval(row, name) {
-    if (row[name] == null || !(`${name}_low` in row)) return [];
-    const [low, high] = [row[`${name}_low`], row[`${name}_high`]];
-    const content = low == null ? [NO_INTERVAL] : [...range(low, high), `, ${verdictOf(row, name).replace(" ", "\u00a0")}`];
-    return [make("span", { class: low == null ? "interval few" : "interval" }, ...content)];
-  }
+  const figureOf = (row, name, format) => figure(row[name], format, /^paid_(imp|eng)|^rate_ratio/.test(name) && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
 
   // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. A column
   // without any value is not shown.
@@ -157,22 +139,17 @@
     number: (label, name, format = "count") => ({
       label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], cell: (row) => cell(figureOf(row, name, format)),
     }),
-    lift: (label, name) => ({
-      label, isNumber: true, sort: name, names: [name, `${name}_low`, `${name}_high`, `${name}_verdict`],
-      values: (row) => [row[name], row[`${name}_low`], row[`${name}_high`], verdictOf(row, name)],
-      cell: (row) => cell(figureOf(row, name, "ratio"), ...interval(row, name)),
-    }),
     // A number, and another one below it.
     pair: (label, name, format, below, belowText) => ({
       label, isNumber: true, sort: name, names: [name, below], values: (row) => [row[name], row[below]],
-      cell: (row) => cell(figureOf(row, name, format), ...(row[name] == null || row[below] == null ? [] : [make("span", { class: "interval" }, ...belowText(row[below]))])),
+      cell: (row) => cell(figureOf(row, name, format), ...(row[name] == null || row[below] == null ? [] : [make("span", { class: "detail" }, ...belowText(row[below]))])),
     }),
   };
   const RESULTS = [
     column.number("Posts", "posts"),
     column.number("Organic impressions", "organic_impressions"), column.number("Paid impressions", "paid_impressions"),
     column.number("Organic rate", "organic_engagement_rate", "percent"), column.number("Paid rate", "paid_engagement_rate", "percent"),
-    column.lift("Paid lift", "paid_lift"),
+    column.number("Rate ratio", "rate_ratio", "ratio"),
   ];
 
   const tables = new Map();  // id -> its columns, rows and options, what it is sorted by, and whether all rows are shown
@@ -237,13 +214,13 @@
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
-  // Verdict and key figures.
+  // Headline and key figures.
 
   // Each row: label, its measures (organic, paid, both), their formats, and a text below the third.
   const KPIS = [
     ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"], ["count", "count", "percent"], "paid share"],
     ["Engagements", ["organic_engagements", "paid_engagements", null], ["count", "count", null]],
-    ["Engagement rate", ["organic_engagement_rate", "paid_engagement_rate", "paid_lift"], ["percent", "percent", "ratio"], "paid lift"],
+    ["Engagement rate", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"], ["percent", "percent", "ratio"], "paid / organic"],
     ["Cost per engagement", ["organic_cpe", "paid_cpe", "total_cpe"], ["money", "money", "money"], "posts of the period"],
   ];
   const MONEY = [
@@ -251,25 +228,22 @@
     ["Estimated value", "organic_estimated_value", "money"],
   ];
 
-  /** Returns one sentence that compares the channels. */
-  function verdict(row) {
-    if (row.paid_lift == null) return [isUnpaid(row) ? "No paid results in this period: there is nothing to compare." : "Paid and organic posts cannot be compared: no engagement rate is available for one of them."];
-    const judged = (name) => [", ", ...range(row[`${name}_low`], row[`${name}_high`]), `: ${verdictOf(row, name)}`];
-    const sentence = ["Paid posts engage ", figure(row.paid_lift, "ratio"), " as much as organic ones"];
-    if (row.same_post_lift == null || row.same_post_lift_low == null) {
-      return [...sentence, ...(row.paid_lift_low == null ? [", on too few posts for a verdict"] : judged("paid_lift")), "."];
-    }
-    return [...sentence, "; within the same posts ", figure(row.same_post_lift, "ratio"), ...judged("same_post_lift"), "."];
+  /** Returns the rates of both channels in one sentence, and their ratio within the same posts in another. */
+  function headline(row) {
+    const [organic, paid] = CHANNELS.map((channel) => row[`${channel}_engagement_rate`]);
+    if (organic == null || paid == null) return [isUnpaid(row) ? "No paid results in this period: there is nothing to compare." : "Paid and organic posts cannot be compared: no engagement rate is available for one of them."];
+    const ratio = row.rate_ratio == null ? [] : [", a ratio of ", figure(row.rate_ratio, "ratio")];
+    const within = row.same_post_rate_ratio == null ? [] : [" Within the ", figure(row.same_posts, "count"), " posts with both rates, the ratio is ", figure(row.same_post_rate_ratio, "ratio"), "."];
+    return ["The paid engagement rate is ", figure(paid, "percent"), ", the organic one ", figure(organic, "percent"), ...ratio, ".", ...within];
   }
 
   function showKpis() {
     const row = figuresOf(filters.campaign === null ? filters.instance : instanceOf(filters.campaign), filters.campaign) ?? {};
-    byId("verdict").replaceChildren(...verdict(row));
+    byId("headline").replaceChildren(...headline(row));
     const kpi = (name, format, label) => name === null ? make("td", {}) : make(
       "td", {},
       make("span", { class: "value", id: `figure-${name}` }, figureOf(row, name, format === "count" ? "headline" : format)),
       ...(label ? [make("span", { class: "what" }, label)] : []),
-      make("span", { id: `interval-${name}` }, ...interval(row, name)),
       make("span", { class: "change", id: `change-${name}` }, ...change(row, name, format)),
     );
     const shown = KPIS.filter(([, names]) => names.some((name) => row[name] != null) || names[0] === "organic_impressions");
@@ -277,11 +251,8 @@
       make("tr", {}, make("th", { scope: "row" }, label), ...names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null)))));
     byId("money").replaceChildren(...MONEY.filter(([, name]) => row[name] != null).map(([label, name, format]) =>
       make("div", {}, make("dt", {}, label), make("dd", { id: `figure-${name}` }, figure(row[name], format)))));
-    const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_lift", ...MONEY.map(([, name]) => name)];
-    keyFigures = [
-      ["measure", "value", "previous", "low", "high", "verdict"],
-      ...names.map((name) => [name, row[name], row[`previous_${name}`], row[`${name}_low`], row[`${name}_high`], verdictOf(row, name)]),
-    ];
+    const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts", "same_posts_paid_higher", ...MONEY.map(([, name]) => name)];
+    keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
     return row;
   }
 
@@ -459,13 +430,12 @@
     const rows = campaigns();
     const name = column.name("Campaign", (row) => campaignName(row.campaign));
     fillTable("campaigns", [
-      name, column.text("Status", (row) => row.status), ...RESULTS, column.lift("Same-post lift", "same_post_lift"),
+      name, column.text("Status", (row) => row.status), ...RESULTS,
+      column.pair("Same-post rate ratio", "same_post_rate_ratio", "ratio", "same_posts", (value) => [figure(value, "count"), "\u00a0posts"]),
       column.number("Ad spend", "paid_ad_spend", "money"), column.number("Return on ad spend", "paid_return_on_ad_spend", "ratio"),
       column.number("Cost per paid engagement", "paid_cpe", "money"), column.number("Value per USD of cost", "value_per_content_cost", "ratio"),
       column.number("Conversions", "tracking_links_conversions"),
     ], rows.filter((row) => row.posts || row.paid_ad_spend != null));
-    const verdicts = rows.reduce((sum, row) => sum + ["paid_lift", "same_post_lift"].filter((lift) => row[`${lift}_low`] != null).length, 0);
-    byId("chance").textContent = verdicts < 5 ? "" : `About one verdict in 20 is due to chance alone, so of these ${verdicts} about ${Math.max(1, Math.round(verdicts / 20))}: look for those that another period confirms.`;
     const within = (percent) => ["± ", figure(percent, "percent")];
     const all = filters.campaign === null ? [{ ...figuresOf(chosenInstance(), null), isAll: true }] : [];
     fillTable("costs", [
@@ -503,7 +473,7 @@
 
   function showCreators() {
     const name = (row) => (row.name ?? row.handle ?? (row.creator_id === null ? "Unknown creator" : `Creator ${row.creator_id}`)) + ofInstance(row.instance);
-    fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS, column.number("Same-post lift", "same_post_lift", "ratio")], inWindow(creators));
+    fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS], inWindow(creators));
   }
 
   function show() {
@@ -519,7 +489,7 @@
     showParts();
     showReceived();
     const selection = filters.campaign !== null ? `campaign ${campaignName(filters.campaign)}` : filters.instance !== null ? report.instances[filters.instance] : "all instances";
-    return `${label}, ${selection}: ${byId("verdict").textContent} What is missing: ${missing ? withUnit(missing, "entry", "entries") : "nothing"}.`;
+    return `${label}, ${selection}: ${byId("headline").textContent} What is missing: ${missing ? withUnit(missing, "entry", "entries") : "nothing"}.`;
   }
 
   function setOptions(id, options, chosen) {

@@ -5,8 +5,7 @@
 -- rows in the order of `place`.
 {%- set key = "time_window, instance_id, campaign_id" %}
 {%- set rates = "organic_engagement_rate, organic_engagement_rate_posts, paid_engagement_rate, paid_engagement_rate_posts" %}
-{%- set results = "posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, " ~ rates ~ ", paid_lift" %}
-{%- set interval = "paid_lift_low, paid_lift_high, paid_lift_verdict" %}
+{%- set results = "posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, " ~ rates ~ ", rate_ratio" %}
 {%- set most_seen = "coalesce(organic_impressions + paid_impressions, organic_impressions, paid_impressions) DESC NULLS LAST" %}
 {%- set place = "rank() OVER (ORDER BY " ~ most_seen ~ ") AS place" %}
 
@@ -42,9 +41,9 @@ SELECT {{ place }}, * FROM (SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ ke
 CREATE OR REPLACE TABLE report_parts AS
 SELECT {{ place }}, *
 FROM (
-    SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }}, {{ interval }} FROM organic_paid_by_platform
+    SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }} FROM organic_paid_by_platform
     UNION ALL BY NAME
-    SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }}, {{ interval }} FROM organic_paid_by_content_type
+    SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }} FROM organic_paid_by_content_type
 )
 WHERE posts > 0;
 
@@ -52,7 +51,7 @@ WHERE posts > 0;
 CREATE OR REPLACE TABLE report_creators AS
 SELECT
     {{ place }}, time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
-    {{ results }}, same_post_lift
+    {{ results }}
 FROM organic_paid_by_creator
 WHERE posts > 0
 QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }};

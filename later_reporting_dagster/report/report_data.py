@@ -31,13 +31,12 @@ FETCHED_TABLES = {
 # The tables that report.sql creates, without their prefix `report_`.
 REPORT_TABLES = ("figures", "parts", "creators", "posts", "days")
 MOST_CREATORS, MOST_POSTS = 100, 25
-_LIFTS = ("paid_lift", "same_post_lift")
 # What the metadata of the asset shows of `report_figures`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
     *("organic_engagements", "paid_engagements", "organic_engagement_rate", "paid_engagement_rate"),
-    *(*_LIFTS, "paid_ad_spend", "total_cpe", "paid_return_on_ad_spend"),
-    *(f"{lift}_{part}" for lift in _LIFTS for part in ("low", "high", "verdict")),
+    *("rate_ratio", "same_post_rate_ratio", "same_posts", "same_posts_paid_higher"),
+    *("paid_ad_spend", "total_cpe", "paid_return_on_ad_spend"),
 )
 MAX_DAYS = max(days for days in WINDOWS.values() if days is not None)
 

@@ -11,7 +11,6 @@ from later_reporting_dagster.rollups.rollup_columns import (
     COMPARED_COUNTS,
     comparison,
     computed_column,
-    is_post_count,
     post_columns_named,
     raw_column,
     totals,
@@ -40,9 +39,9 @@ _LAST_DAY = Column(
 
 
 def _measures(metrics: Sequence[Metric]) -> list[Column]:
-    rates = (column for column in comparison(metrics, intervals=False) if column.unit == "percent")
+    rates = (column for column in comparison(metrics) if column.unit == "percent")
     return [
-        *(column for column in totals(metrics) if not is_post_count(column.name)),
+        *(column for column in totals(metrics) if column.unit != "posts"),
         *(column for column in rates if "_engagement_rate" in column.name),
     ]
 

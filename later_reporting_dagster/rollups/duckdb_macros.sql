@@ -17,13 +17,24 @@ CREATE OR REPLACE MACRO rate(engagements, impressions) AS quotient(100.0 * engag
 -- Paid share of both channels, in percent. If one channel is null, the total is unknown.
 CREATE OR REPLACE MACRO share(paid, organic) AS quotient(100.0 * paid, CAST(paid AS HUGEINT) + organic);
 
--- Paid rate divided by organic rate.
-CREATE OR REPLACE MACRO lift(paid_engagements, paid_impressions, organic_engagements, organic_impressions) AS
+-- Whether a post has both rates.
+CREATE OR REPLACE MACRO has_both_rates(impressions, other_impressions) AS impressions > 0 AND other_impressions > 0;
+
+-- Whether a post has both rates, and the first one is higher, without rounding.
+CREATE OR REPLACE MACRO is_higher_rate(engagements, impressions, other_engagements, other_impressions) AS
+    has_both_rates(impressions, other_impressions)
+    AND CAST(engagements AS HUGEINT) * other_impressions > CAST(other_engagements AS HUGEINT) * impressions;
+
+-- What a channel of a post adds to the same-post rate ratio, which is the Mantel-Haenszel rate ratio: its engagements,
+-- multiplied by the other channel's share of the post's impressions. Null unless the post has both rates. In units of 1e-18,
+-- which cancel out, so that sums do not depend on the order of rows. (Decimals would also work, but DuckDB casts integers to
+-- floats ten times as fast.)
+CREATE OR REPLACE MACRO same_post_term(engagements, impressions, other_impressions) AS
     CASE
-        WHEN paid_impressions > 0 AND organic_impressions > 0
-            THEN quotient(
-                CAST(paid_engagements AS DOUBLE) / paid_impressions,
-                CAST(organic_engagements AS DOUBLE) / organic_impressions
+        WHEN has_both_rates(impressions, other_impressions)
+            THEN CAST(
+                CAST(engagements AS DOUBLE) * other_impressions * 1e18 / (CAST(impressions AS DOUBLE) + other_impressions)
+                AS HUGEINT
             )
     END;
 
@@ -41,32 +52,3 @@ CREATE OR REPLACE MACRO spend_maximum(cpe, engagements, cpm, impressions) AS
     least(cost_maximum(cpe, engagements), cost_maximum(cpm, impressions / 1000));
 -- Whether the two intervals do not overlap. The tolerance is for rounding errors of floats.
 CREATE OR REPLACE MACRO is_contradictory(lower, upper) AS lower > upper * (1 + 1e-12);
-
--- Confidence intervals. The 97.5 % quantile of Student's t, by its expansion around the normal quantile (Abramowitz and
--- Stegun 26.7.5). Its error is below 0.04 % from 4 degrees of freedom on; fewer do not occur.
-CREATE OR REPLACE MACRO t_quantile(degrees) AS
-    1.959963985 + 2.372271230 / degrees + 2.822498616 / degrees ** 2 + 2.555849680 / degrees ** 3
-    + 1.589534053 / degrees ** 4;
-
--- The share of a total that remains without one part; null if nothing remains. `share` is the part's share.
-CREATE OR REPLACE MACRO remaining(share) AS CASE WHEN share < 1 THEN 1 - share END;
-
--- A square as a decimal, so that sums of squares do not depend on the order of rows.
-CREATE OR REPLACE MACRO exact_square(x) AS CAST(x * x AS DECIMAL(38, 24));
-
--- Half the width of the interval of a log, by the delete-one jackknife over clusters:
---   squares    sum of the squared changes of the log when one cluster is left out
---   changes    number of these changes that are not null; a change is null if nothing remains without the cluster
---   clusters   number of clusters
---   effective  effective number of clusters: that many equal clusters would be as informative
---   degrees    degrees of freedom
--- Null if nothing remains without one of the clusters, if `effective` is too small, or if all clusters are alike.
-CREATE OR REPLACE MACRO half_width(squares, changes, clusters, effective, degrees) AS
-    CASE
-        WHEN changes = clusters AND effective >= {{ minimum_clusters }} AND squares * (clusters - 1) / clusters > 1e-18
-            THEN t_quantile(degrees) * sqrt(CAST(squares AS DOUBLE) * (clusters - 1) / clusters)
-    END;
-
--- Whether an interval of a lift is above 1, below 1 or includes 1. Null without an interval.
-CREATE OR REPLACE MACRO verdict(low, high) AS
-    CASE WHEN low > 1 THEN 'paid_higher' WHEN high < 1 THEN 'organic_higher' WHEN low <= high THEN 'undecided' END;

@@ -9,7 +9,6 @@
       unit_costs       (unit cost, its measure, number of them): ("cpe", "engagements", 1), ("cpm", "impressions", 1000)
       sum_columns      columns that are summed: one per metric, and dividend and divisor of each rate
       counts           (summed column, column with the number of posts that report it)
-      lift_columns     the sum columns from which the paid lift is computed
       cost_columns     columns that are summed for costs
       integer_columns  the summed columns that are integers
       grain, labels    of the table: see RollupTable
@@ -34,39 +33,39 @@
 {%- endfor %}
 {%- endmacro -%}
 
-{#- The same-post lift is the Mantel-Haenszel rate ratio over posts that report both channels: a post adds the engagements
-    of each channel, multiplied by the other channel's share of the post's impressions. The terms are integers in units of
-    1e-18, so that sums do not depend on the order of rows; the units cancel out. (Decimals would also work, but DuckDB casts
-    integers to floats ten times as fast.) -#}
-{%- macro same_post_term(channel) -%}
-{%- set other = "organic" if channel == "paid" else "paid" -%}
-CASE WHEN organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0 THEN CAST(
-    CAST({{ channel }}_impressions_rate_engagements AS DOUBLE) * {{ other }}_impressions_rate_units * 1e18
-    / (CAST(organic_impressions_rate_units AS DOUBLE) + paid_impressions_rate_units) AS HUGEINT
-) END
-{%- endmacro -%}
+{%- set organic_units, paid_units = "organic_impressions_rate_units", "paid_impressions_rate_units" -%}
+{%- set organic_engagements, paid_engagements = "organic_impressions_rate_engagements", "paid_impressions_rate_engagements" -%}
 
-{%- set same_post_columns = ("same_post_paid", "same_post_organic") -%}
-
-{#- All sums and counts of a group, if a row is a post. -#}
+{#- The sums and counts of a group, if a row is a post. -#}
 {%- macro group_totals_of_posts() -%}
     count(*) AS posts,
     {{- sums(sum_columns) }},
     {%- for name, posts in counts %}
     count({{ name }}) AS {{ posts }},
     {%- endfor %}
-    count(organic_impressions_rate_units + paid_impressions_rate_units) AS same_post_lift_posts,
-    sum({{ same_post_term("paid") }}) AS same_post_paid,
-    sum({{ same_post_term("organic") }}) AS same_post_organic
+    count(*) FILTER (has_both_rates({{ organic_units }}, {{ paid_units }})) AS same_posts,
+    count(*) FILTER (
+        is_higher_rate({{ paid_engagements }}, {{ paid_units }}, {{ organic_engagements }}, {{ organic_units }})
+    ) AS same_posts_paid_higher,
+    sum(same_post_term({{ paid_engagements }}, {{ paid_units }}, {{ organic_units }})) AS same_post_paid,
+    sum(same_post_term({{ organic_engagements }}, {{ organic_units }}, {{ paid_units }})) AS same_post_organic
 {%- endmacro -%}
 
-{#- The same, if a row is a group of posts. -#}
+{#- The number of creators of its posts with both rates. A post without a creator counts as one. -#}
+{%- macro same_post_creators_of_posts() -%}
+    count(DISTINCT creator_id) FILTER (has_both_rates({{ organic_units }}, {{ paid_units }}))
+        + count(*) FILTER (creator_id IS NULL AND has_both_rates({{ organic_units }}, {{ paid_units }})) AS same_post_creators
+{%- endmacro -%}
+
+{#- All of these, if a row is a group of posts of one creator, or without a creator. -#}
 {%- macro group_totals_of_groups() -%}
     CAST(sum(posts) AS BIGINT) AS posts,
     {{- sums(sum_columns) }},
-    {%- for _, posts in counts + [("", "same_post_lift_posts")] %}
-    CAST(sum({{ posts }}) AS BIGINT) AS {{ posts }},
+    {%- for name in counts | map("last") | list + ["same_posts", "same_posts_paid_higher"] %}
+    CAST(sum({{ name }}) AS BIGINT) AS {{ name }},
     {%- endfor %}
+    count(DISTINCT creator_id) FILTER (same_posts > 0)
+        + coalesce(sum(same_posts) FILTER (creator_id IS NULL), 0) AS same_post_creators,
     sum(same_post_paid) AS same_post_paid, sum(same_post_organic) AS same_post_organic
 {%- endmacro -%}
 
@@ -77,14 +76,16 @@ CASE WHEN organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0
 {%- endfor %}{% endfor %}
 {%- endmacro -%}
 
-{#- The lifts, the share and the rates, from sums. -#}
+{#- The rates, their ratios and the share, from sums. -#}
 {%- macro rates() -%}
-{%- for measure in rate_units.organic if measure in rate_units.paid %}
-    lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{ measure }}_rate_units) AS paid_lift{{ "_by_views" if measure == "views" }},
-{%- endfor %}
     share(paid_impressions, organic_impressions) AS paid_share_of_impressions,
-    quotient(same_post_paid, same_post_organic) AS same_post_lift
+    CASE WHEN same_posts >= {{ minimum_same_posts }} AND same_post_creators >= {{ minimum_same_post_creators }}
+        THEN quotient(same_post_paid, same_post_organic)
+    END AS same_post_rate_ratio
     {{- engagement_rates() }}
+    {%- for unit in rate_units.organic if unit in rate_units.paid %}{% set suffix = "_by_views" if unit == "views" else "" %},
+    quotient(paid_engagement_rate{{ suffix }}, organic_engagement_rate{{ suffix }}) AS rate_ratio{{ suffix }}
+    {%- endfor %}
 {%- endmacro -%}
 
 {#- Spend of both channels and costs per unit, from sums of `cost_columns`. -#}

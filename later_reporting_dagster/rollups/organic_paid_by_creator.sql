@@ -11,7 +11,7 @@ FROM {{ rows }}
 WHERE {{ measures.is_within_limits(metrics) }}
 GROUP BY ALL
 {%- endmacro %}
-WITH {{ windows.comparison("post", posts=none) }},
+WITH {{ windows.comparison("post") }},
 published_labels AS (
     {{ labels_in_newest_rows("posts_published") }}
 ),

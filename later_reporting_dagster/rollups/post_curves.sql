@@ -9,7 +9,6 @@
 {%- import "measures.sql" as measures with context %}
 
 -- What only the windows need takes too much memory to be kept.
-DROP VIEW IF EXISTS posts_in_windows;
 DROP TABLE IF EXISTS running_sums;
 DROP TABLE IF EXISTS posts_in_slices;
 

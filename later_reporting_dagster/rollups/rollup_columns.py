@@ -21,7 +21,8 @@ CHANNELS = (Channel.ORGANIC, Channel.PAID)
 COMPARED_COUNTS = ("impressions", "engagements")
 # Unit cost, its measure, and how many of them it is the cost of.
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
-MIN_EFFECTIVE_CLUSTERS = 5
+# A same-post rate ratio of fewer posts, or of posts of fewer creators, is null.
+MINIMUM_SAME_POSTS, MINIMUM_SAME_POST_CREATORS = 20, 5
 # The columns of the comparison that windows also have for the previous period.
 PREVIOUS = (
     *("posts", "organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements"),
@@ -59,11 +60,6 @@ def additive_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     additive = [metric for metric in metrics if metric.kind.is_additive]
     measures = [*dict.fromkeys(measure_of(metric) for metric in additive)]
     return sorted(additive, key=lambda metric: measures.index(measure_of(metric)))
-
-
-def is_post_count(name: str) -> bool:
-    """Return whether a column counts posts. Without posts it is 0, not null."""
-    return name == "posts" or name.endswith("_posts")
 
 
 def computed_column(name: str, unit: str, description: str, computation: str, made_from: Iterable[str] = ()) -> Column:
@@ -130,37 +126,35 @@ def day_counts(*, of_all_instances: bool = False) -> Iterator[Column]:
 # Comparison of the channels
 
 
-def comparison(metrics: Sequence[Metric], *, intervals: bool) -> Iterator[Column]:
-    """Yield totals, rates and lifts of both channels, the lifts with or without intervals and verdicts."""
+def comparison(metrics: Sequence[Metric], *, of_one_creator: bool = False) -> Iterator[Column]:
+    """Yield totals, rates and their ratios. One creator has no same-post rate ratio, which takes several."""
     yield from totals(metrics)
     for channel in CHANNELS:
         yield _rate(channel, "impressions")
         name = f"{channel}_engagement_rate"
-        yield computed_column(f"{name}_posts", "posts", f"Posts included in {name}, and so in paid_lift",
+        yield computed_column(f"{name}_posts", "posts", f"Posts included in {name}, and so in rate_ratio",
             "Posts with a row that is in the rate", (raw_column(channel, result) for result in COMPARED_COUNTS))
     yield computed_column("paid_share_of_impressions", "percent", "Paid share of all impressions",
-        "100 × paid / (organic + paid), each over the posts that report it; null if one is null or both are 0. Compare"
-        " organic_impressions_posts and paid_impressions_posts: a channel that fewer posts report is understated",
-        _raw("impressions"))
-    yield _lift("impressions")
-    if intervals:
-        yield from _interval("paid_lift", "the impressions of a cluster in its rate, of the channel with the smaller"
-            " result", "min(n, max(7, m)) − 1 (n: effective clusters; m: the same for engagements)")
-    yield computed_column("same_post_lift", "ratio", "Paid lift within posts that report both channels: not affected by"
-        " which posts are paid for, except if they are chosen for their results so far",
-        "Mantel-Haenszel rate ratio: Σ paid engagements × w(organic) / Σ organic engagements × w(paid), over the posts"
-        " of same_post_lift_posts; w: the channel's share of the post's impressions. The term of each post is exact to"
-        " 18 decimals", _raw(*COMPARED_COUNTS))
-    yield computed_column("same_post_lift_posts", "posts", "Posts included in same_post_lift: they are in the rates of"
-        " both channels", "Number of posts", _raw(*COMPARED_COUNTS))
-    if intervals:
-        yield from _interval("same_post_lift", "a cluster's part of the numerator of same_post_lift plus its part of"
-            " the denominator", "n − 1 (n: effective clusters)")
+        "100 × paid / (organic + paid), each over the posts that report it; null if one is null or the sum is not above"
+        " 0. Compare organic_impressions_posts and paid_impressions_posts: a channel that fewer posts report is"
+        " understated", _raw("impressions"))
+    yield _ratio("impressions")
+    if not of_one_creator:
+        yield computed_column("same_post_rate_ratio", "ratio", "rate_ratio within the posts that have both rates",
+            "Mantel-Haenszel rate ratio: Σ paid engagements × w(organic) / Σ organic engagements × w(paid), over"
+            " same_posts; w: the channel's share of the post's impressions. The term of each post is exact to 18"
+            f" decimals. Null below {MINIMUM_SAME_POSTS} same_posts, or if these are of fewer than"
+            f" {MINIMUM_SAME_POST_CREATORS} creators, where each post without a creator counts as one",
+            _raw(*COMPARED_COUNTS))
+    yield computed_column("same_posts", "posts", "Posts that have both rates",
+        "Posts whose impressions in the organic and in the paid rate are above 0", _raw(*COMPARED_COUNTS))
+    yield computed_column("same_posts_paid_higher", "posts", "Posts of same_posts whose paid rate is higher than their"
+        " organic rate", "Number of posts", _raw(*COMPARED_COUNTS))
     requested = {metric.column for metric in metrics}
     by_views = [channel for channel in CHANNELS if raw_column(channel, "views") in requested]
     yield from (_rate(channel, "views") for channel in by_views)
     if len(by_views) == len(CHANNELS):
-        yield _lift("views")
+        yield _ratio("views")
 
 
 def totals(metrics: Iterable[Metric]) -> Iterator[Column]:
@@ -188,30 +182,15 @@ def _suffix(measure: str) -> str:
 def _rate(channel: Channel, measure: str) -> Column:
     return computed_column(f"{channel}_engagement_rate{_suffix(measure)}", "percent",
         f"{channel.capitalize()} engagements per 100 {measure}", f"100 × sum / sum, over the rows (a post, or a post on"
-        f" a day) that report engagements, and {measure} above 0; null if there are none",
+        f" a day) that report engagements, and {measure} other than 0; null unless the divisor is above 0",
         [raw_column(channel, each) for each in (measure, "engagements")])
 
 
-def _lift(measure: str) -> Column:
+def _ratio(measure: str) -> Column:
     rate = f"engagement_rate{_suffix(measure)}"
-    return computed_column(f"paid_lift{_suffix(measure)}", "ratio", "Paid rate divided by organic rate; above 1, the"
-        " paid rate is higher. An association, not an effect: advertisers choose which posts to pay for",
-        f"paid_{rate} / organic_{rate}; null if one is null or the organic rate is 0", _raw(measure, "engagements"))
-
-
-def _interval(lift: str, effective: str, degrees: str) -> Iterator[Column]:
-    """Yield the ends of a lift's 95 % interval and the verdict; `effective` is x in (Σ x)² / Σ x² of the clusters."""
-    for side, sign in (("low", "−"), ("high", "+")):
-        yield computed_column(f"{lift}_{side}", "ratio", f"The {side} end of the 95 % interval of {lift}",
-            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. Clusters: each"
-            " creator, and each post without a creator. But if all posts are of one creator, each post is a cluster."
-            f" t: 97.5 % quantile of Student's t with {degrees} degrees of freedom. Effective clusters: (Σ x)² / Σ x²,"
-            f" x: {effective}. Null if there are fewer than {MIN_EFFECTIVE_CLUSTERS} of them, v is 0, a channel has no"
-            " engagements, or one cluster alone makes up a whole sum of the lift, so that nothing remains without it",
-            _raw(*COMPARED_COUNTS))
-    yield Column(f"{lift}_verdict", "string", True, "paid_higher, organic_higher or undecided: whether the difference"
-        " is more than chance", "", f"paid_higher if {lift}_low is above 1, organic_higher if {lift}_high is below 1,"
-        " else undecided; null without an interval", tuple(_raw(*COMPARED_COUNTS)))
+    return computed_column(f"rate_ratio{_suffix(measure)}", "ratio", "Paid rate divided by organic rate",
+        f"paid_{rate} / organic_{rate}; null if one is null or the organic rate is not above 0",
+        _raw(measure, "engagements"))
 
 
 def previous() -> Iterator[Column]:
@@ -219,7 +198,7 @@ def previous() -> Iterator[Column]:
     computed = "over the same number of days before first_day. Null for the window all"
     yield Column("previous_days", "int64", True, "Days of the previous period that have a file of the instance", "days",
         f"Like days, {computed}")
-    columns = {column.name: column for column in comparison(DEFAULT_METRICS, intervals=False)}
+    columns = {column.name: column for column in comparison(DEFAULT_METRICS)}
     for name in PREVIOUS:
         yield replace(columns[name], name=f"previous_{name}", nullable=True,
             description=f"{name} of the previous period",

@@ -44,7 +44,6 @@ class RollupTable:
         grain: columns that identify a row within its period or window.
         cadence: the time that one of its files covers.
         labels: columns that name the group, such as a creator's handle.
-        has_intervals: whether its lifts have intervals and verdicts.
         is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
         metrics: each additive metric has a column with its sum.
         definition: the version of its definition. Raise it with a change of the SQL that changes results: files of a
@@ -56,11 +55,10 @@ class RollupTable:
     measures: Measures = Measures.COMPARISON
     cadence: Cadence = Cadence.WINDOWS
     labels: Sequence[str] = ()
-    has_intervals: bool = False
     is_overall: bool = False
     description: str
     metrics: Sequence[Metric] = DEFAULT_METRICS
-    definition: int = 1
+    definition: int = 2
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
         """Return the table with sums of these metrics. Metrics of the API reference are always included."""
@@ -127,13 +125,13 @@ class RollupTable:
             return rollup_columns.campaign_results()
         if self.measures is Measures.COSTS:
             return rollup_columns.costs()
-        columns = rollup_columns.comparison(self.metrics, intervals=self.has_intervals)
+        columns = rollup_columns.comparison(self.metrics, of_one_creator="creator_id" in self.grain)
         if self.cadence is not Cadence.WINDOWS:
             return columns
         no_file = "null if no day of the window has a file"
         current = (
             replace(column, nullable=True, computation=f"{column.computation}; {no_file}")
-            if rollup_columns.is_post_count(column.name)
+            if column.unit == "posts"
             else column
             for column in columns
         )
@@ -175,19 +173,14 @@ BY_CAMPAIGN = RollupTable(
     name="organic_paid_by_campaign",
     grain=("instance_id", "campaign_id"),
     labels=("campaign_name",),
-    has_intervals=True,
     description=f"Campaigns: {_COMPARED}.",
 )
 BY_PLATFORM = RollupTable(
-    name="organic_paid_by_platform",
-    grain=("instance_id", "platform"),
-    has_intervals=True,
-    description=f"Platforms: {_COMPARED}.",
+    name="organic_paid_by_platform", grain=("instance_id", "platform"), description=f"Platforms: {_COMPARED}."
 )
 BY_CONTENT_TYPE = RollupTable(
     name="organic_paid_by_content_type",
     grain=("instance_id", "platform", "content_type"),
-    has_intervals=True,
     description=f"Content types: {_COMPARED}.",
 )
 BY_CREATOR = RollupTable(
@@ -199,7 +192,6 @@ BY_CREATOR = RollupTable(
 OVERALL = RollupTable(
     name="organic_paid_overall",
     grain=("instance_id",),
-    has_intervals=True,
     is_overall=True,
     description=f"Each instance, and all together: {_COMPARED}.",
 )

@@ -15,7 +15,8 @@ from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
     COMPARED_COUNTS,
-    MIN_EFFECTIVE_CLUSTERS,
+    MINIMUM_SAME_POST_CREATORS,
+    MINIMUM_SAME_POSTS,
     UNIT_COSTS,
     WINDOWS,
     additive_metrics,
@@ -42,7 +43,7 @@ class RollupFailed(ValueError):  # noqa: N818 - named for what happened
 
 
 def duckdb_macros() -> str:
-    return TEMPLATES.get_template("duckdb_macros.sql").render(minimum_clusters=MIN_EFFECTIVE_CLUSTERS)
+    return TEMPLATES.get_template("duckdb_macros.sql").render()
 
 
 def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
@@ -127,13 +128,15 @@ def render(template: str, table: RollupTable, **context: Any) -> str:
 
 def context_of(table: RollupTable) -> dict[str, Any]:
     """Return the variables of the templates. They are described in measures.sql."""
-    measured = [column.name for column in rollup_columns.comparison(table.metrics, intervals=table.has_intervals)]
+    measured = [*rollup_columns.comparison(table.metrics, of_one_creator="creator_id" in table.grain)]
     variables = {
         "grain": tuple(table.grain),
         "labels": table.labels,
-        "measured": measured,
+        "measured": [column.name for column in measured],
         "previous": rollup_columns.PREVIOUS,
-        "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
+        "post_counts": {column.name for column in measured if column.unit == "posts"},
+        "minimum_same_posts": MINIMUM_SAME_POSTS,
+        "minimum_same_post_creators": MINIMUM_SAME_POST_CREATORS,
         "raw_table": table.raw_table,
         "published_columns": [each.name for each in post_columns(table.metrics) if each.name not in _UNREAD],
         "raw_tables": tuple(RAW_TABLE_NAMES.values()),
@@ -175,7 +178,6 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
             *((sum_name(metric), f"{sum_name(metric)}_posts") for metric in additive),
             *((f"{channel}_impressions_rate_units", f"{channel}_engagement_rate_posts") for channel in CHANNELS),
         ],
-        "lift_columns": tuple(name for name in rates if "_impressions_" in name),
         "cost_columns": costs,
         "integer_columns": {*counts, *rates, *(name for name in costs if name.endswith(("posts", *COMPARED_COUNTS)))},
     }

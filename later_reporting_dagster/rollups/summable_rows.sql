@@ -1,5 +1,5 @@
 -- A view of a raw table with the columns that rollups sum. A rate is a quotient of two sums: a row adds to these sums only
--- if it reports engagements, and impressions (or views) above 0.
+-- if it reports engagements, and impressions (or views) other than 0. Negative counts correct those of an earlier day.
 {%- import "measures.sql" as measures with context %}
 {%- set with_spend = raw_table == "posts_published" %}
 CREATE OR REPLACE VIEW {{ raw_table }}_rows AS
@@ -26,8 +26,8 @@ SELECT
     {{ measures.summable(metric) }} AS {{ metric.sum }}
     {%- endfor %}
     {%- for channel, prefix in channels %}{% for measure in rate_units[channel] %},
-    CASE WHEN {{ prefix }}{{ measure }} > 0 THEN {{ prefix }}engagements END AS {{ channel }}_{{ measure }}_rate_engagements,
-    CASE WHEN {{ prefix }}{{ measure }} > 0 AND {{ prefix }}engagements IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ measure }}_rate_units
+    CASE WHEN {{ prefix }}{{ measure }} <> 0 THEN {{ prefix }}engagements END AS {{ channel }}_{{ measure }}_rate_engagements,
+    CASE WHEN {{ prefix }}{{ measure }} <> 0 AND {{ prefix }}engagements IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ measure }}_rate_units
     {%- endfor %}{% endfor %}
     {%- if with_spend %},
     -- For costs. Counts of posts are sums of 0 and 1.

@@ -6,12 +6,16 @@
 WITH posts AS (
     SELECT
         CAST(date_trunc('{{ period }}', date) AS DATE) AS first_day, {{ grain | join(", ") }}, post_id,
+        arg_max_null(creator_id, date) AS creator_id,
         {{- measures.sums(sum_columns) }}
     FROM post_metrics_daily_rows
     GROUP BY ALL
 ),
 totals AS (
-    SELECT first_day, {{ grain | join(", ") }}, {{ measures.group_totals_of_posts() }}
+    SELECT
+        first_day, {{ grain | join(", ") }},
+        {{ measures.group_totals_of_posts() }},
+        {{ measures.same_post_creators_of_posts() }}
     FROM posts
     GROUP BY ALL
 ),

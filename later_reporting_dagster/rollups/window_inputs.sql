@@ -35,20 +35,20 @@ SELECT
 FROM posts_in_slices
 WINDOW newest_first AS (PARTITION BY post_id, campaign_id, instance_id, counted_per ORDER BY slice ROWS UNBOUNDED PRECEDING);
 
--- One row per post and range. With the lengths in WINDOWS, a previous period is a single slice.
 {%- set columns %}{{ range }}, counted_per, {{ post }}, {{ attributes | join(", ") }}, {{ sum_columns | join(", ") }}{% endset %}
-CREATE OR REPLACE VIEW posts_in_windows AS
-SELECT {{ columns }}
-FROM running_sums JOIN ranges ON last_slice BETWEEN slice AND until
-WHERE table_name = 'post_metrics_daily' AND NOT is_previous
-UNION ALL
-SELECT {{ columns }}
-FROM posts_in_slices JOIN ranges ON last_slice = slice
-WHERE table_name = 'post_metrics_daily' AND is_previous;
-
 -- Totals of the finest groups. In a range, each row of a post (one per campaign if counted_per is 'campaign', else one) is
 -- in exactly one of them, so they add up to the totals of coarser groups.
 CREATE OR REPLACE TABLE post_groups AS
+WITH posts_in_windows AS (
+    -- One row per post and range. With the lengths in WINDOWS, a previous period is a single slice.
+    SELECT {{ columns }}
+    FROM running_sums JOIN ranges ON last_slice BETWEEN slice AND until
+    WHERE table_name = 'post_metrics_daily' AND NOT is_previous
+    UNION ALL
+    SELECT {{ columns }}
+    FROM posts_in_slices JOIN ranges ON last_slice = slice
+    WHERE table_name = 'post_metrics_daily' AND is_previous
+)
 SELECT {{ range }}, counted_per, instance_id, campaign_id, {{ attributes | join(", ") }}, {{ measures.group_totals_of_posts() }}
 FROM posts_in_windows
 GROUP BY ALL;

@@ -1,7 +1,6 @@
 {#- The rows of window tables. Each macro expands to a list of common table expressions; the last one, `windows`, is the
     result. They need the relations of window_inputs.sql. -#}
 {%- import "measures.sql" as measures with context -%}
-{%- import "channel_comparison.sql" as channels with context -%}
 {%- set by = ("time_window", "is_previous") + grain -%}
 
 {#- Join condition: the days of the window and instance of a row. -#}
@@ -11,19 +10,16 @@ window_days.table_name = '{{ raw_table }}' AND {{ measures.same("window_days", r
 
 {#- Comparison of the channels over all windows, each with the previous period.
 
-    groups, posts  relations like post_groups and posts_in_windows; without posts, the lifts have no intervals
-    counted_per    `campaign`: a post counts in each of its campaigns; `post`: it counts once -#}
-{%- macro comparison(counted_per, groups="post_groups", posts="posts_in_windows") -%}
-counted_groups AS (FROM {{ groups }} WHERE counted_per IN ('either', '{{ counted_per }}')),
-{%- if posts %}
-counted_posts AS (FROM {{ posts }} WHERE counted_per IN ('either', '{{ counted_per }}')),
-{{ channels.channel_comparison(by, "counted_groups", "counted_posts") }},
-{%- else %}
-compared AS (
-    SELECT *, {{ measures.rates() }}
-    FROM (SELECT {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }} FROM counted_groups GROUP BY ALL)
+    counted_per  `campaign`: a post counts in each of its campaigns; `post`: it counts once
+    groups       a relation like post_groups -#}
+{%- macro comparison(counted_per, groups="post_groups") -%}
+totals AS (
+    SELECT {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }}
+    FROM {{ groups }}
+    WHERE counted_per IN ('either', '{{ counted_per }}')
+    GROUP BY ALL
 ),
-{%- endif %}
+compared AS (SELECT *, {{ measures.rates() }} FROM totals),
 {%- set keys %}first_day, last_day, days, days_expected, previous_days, compared.time_window
     {%- for name in grain %}, compared.{{ name }}{% endfor %}{% endset %}
 windows AS (

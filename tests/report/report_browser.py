@@ -24,7 +24,7 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return !/^(not available|no paid activity|no interval)$/.test(text);
+  if (each.className === 'null') return !/^(not available|no paid activity)$/.test(text);
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
   if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
   if (value === 0) return words !== '0';
@@ -34,7 +34,7 @@ _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(ea
 }).map(each => each.outerHTML)"""
 
 # Numbers and chart labels that are partly outside of the visible or scrollable area.
-_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .interval, svg text')].filter(each => {
+_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .detail, svg text')].filter(each => {
   const place = each.getBoundingClientRect();
   if (!place.width || each.classList.contains('unseen')) return false;
   const scroll = each.closest('.scroll'), inside = each.closest('svg') ?? scroll?.firstChild;

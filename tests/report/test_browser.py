@@ -26,7 +26,7 @@ from tests.rollups.worlds import NEWEST, agree, campaign
 RESULTS = ("posts", "organic_impressions", "paid_impressions", "organic_engagement_rate", "paid_engagement_rate")
 FIGURES = (
     "organic_impressions", "paid_impressions", "paid_share_of_impressions", "organic_engagements", "paid_engagements",
-    "organic_engagement_rate", "paid_engagement_rate", "paid_lift",
+    "organic_engagement_rate", "paid_engagement_rate", "rate_ratio",
 )  # fmt: skip
 
 
@@ -141,13 +141,14 @@ def test_page_is_accessible_and_fits(
         assert report.cut_off() == []
 
 
-def test_first_screen_has_the_verdict_and_what_is_missing(
-    browser: Browser, report_of_world: ReportData, tmp_path: Path
+def test_first_screen_has_the_rates_and_what_is_missing(
+    browser: Browser, rows_of: Callable[..., list[Row]], report_of_world: ReportData, tmp_path: Path
 ) -> None:
+    (overall,) = rows_of("organic_paid_overall", "28d", instance_id=None)
     with open_report(browser, report_of_world, tmp_path) as report:
-        verdict = report.page.locator("#verdict").inner_text()
-        assert verdict.startswith("Paid posts engage ")
-        assert verdict.endswith((": paid higher.", ": organic higher.", ": undecided."))
+        shown = [float(each.get_attribute("value") or "") for each in report.page.locator("#headline data").all()]
+        names = ("paid_engagement_rate", "organic_engagement_rate", "rate_ratio", "same_posts", "same_post_rate_ratio")
+        assert shown == pytest.approx([float(overall[name]) for name in names], rel=1e-6)
         first, last = NEWEST + timedelta(days=1), NEWEST + timedelta(days=2)
         assert report.missing() == [
             f"{first} to {last} are missing for {INSTANCES[0]} (daily metrics).",
@@ -155,7 +156,7 @@ def test_first_screen_has_the_verdict_and_what_is_missing(
             f"{first} is missing (campaign totals).",
             f"3 rows of {INSTANCES[1]} are invalid and not counted: impressions: 8500.5 is not a whole number.",
         ]
-        for place in ("#verdict", "#missing li:not(.aside)", "#kpis .value", "#money dd"):
+        for place in ("#headline", "#missing li:not(.aside)", "#kpis .value", "#money dd"):
             for found in report.page.locator(place).all():
                 box = found.bounding_box()
                 assert box is not None
@@ -177,7 +178,7 @@ def test_null_zero_and_unpaid_look_different(browser: Browser, tmp_path: Path) -
             shown = [report.page.locator(f"#figure-{figure}").inner_text() for figure in FIGURES[:2]]
             assert shown == [impressions, paid]
             assert report.page.locator("#figure-organic_engagement_rate").all_inner_texts() == rate
-            assert "Paid lift" not in report.page.locator("#table-campaigns thead").inner_text()
+            assert "Rate ratio" not in report.page.locator("#table-campaigns thead").inner_text()
 
 
 NAMES = (
@@ -227,7 +228,9 @@ def test_page_works_by_keyboard_and_announces_changes(
         expect(page.get_by_role("link", name="Skip to the figures")).to_be_focused()
         page.locator("#instance").focus()
         page.keyboard.press("ArrowDown")
-        expect(page.locator("#announcement")).to_contain_text(f"Last 28 days, {INSTANCES[0]}: Paid posts engage")
+        expect(page.locator("#announcement")).to_contain_text(
+            f"Last 28 days, {INSTANCES[0]}: The paid engagement rate is"
+        )
         heading = page.locator("[data-table=creators][data-sort=organic_impressions]")
         for sign in (-1, 1):
             heading.focus()

@@ -1,6 +1,5 @@
 """A slow, independent reference of the rollup tables, in exact fractions, from their documentation, not their SQL."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -91,14 +90,6 @@ class World:
         return found
 
 
-@dataclass(frozen=True)
-class End:
-    """An end of a lift's interval. Its distance from the lift is compared with a relative tolerance."""
-
-    value: float
-    lift: float
-
-
 @dataclass
 class Post:
     """A post of a group: its attributes, and its rows."""
@@ -111,7 +102,7 @@ class Post:
         return total(row[column] for row in self.rows)
 
     def pair(self, channel: str, measure: str) -> tuple[int, int] | None:
-        """Return engagements and impressions (or views), over the rows that report both, of the latter above 0."""
+        """Return engagements and impressions (or views), over the rows that report both, of the latter not 0."""
         if (channel, measure) not in self.pairs:
             engagements, units = raw(channel, "engagements"), raw(channel, measure)
             both = [row for row in self.rows if row[engagements] is not None and row[units]]
@@ -149,7 +140,10 @@ def total(values: Iterable[Any]) -> Any:
 
 
 def quotient(dividend: Any, divisor: Any) -> Fraction | None:
-    return Fraction(dividend) / Fraction(divisor) if dividend is not None and divisor else None
+    """Return a quotient; None unless the divisor is above 0."""
+    if dividend is None or divisor is None or divisor <= 0:
+        return None
+    return Fraction(dividend) / Fraction(divisor)
 
 
 def times(value: Any, factor: int) -> Any:
@@ -261,8 +255,8 @@ def _comparison(world: World, table: str, of_window: Row) -> Iterator[Row]:
         row = {**identity, **days, "previous_days": days_before}
         posts = now[group][1] if group in now else []
         measures = comparison_of(posts, world.metrics)
-        if table not in ("organic_paid_by_creator",):
-            measures |= intervals_of(posts)
+        if table == "organic_paid_by_creator":
+            del measures["same_post_rate_ratio"]
         row |= measures if days["days"] else dict.fromkeys(measures)
         compared = comparison_of(then[group][1] if group in then else [], world.metrics)
         yield row | {f"previous_{name}": compared[name] if days_before else None for name in PREVIOUS}
@@ -329,7 +323,7 @@ class Published:
                 for name, value in group.items()
                 if name != "posts"
                 and not name.endswith("_posts")
-                and not name.startswith(("paid_share_of", "paid_lift", "same_post"))
+                and not name.startswith(("paid_share_of", "rate_ratio", "same_post"))
             }
         return self.measures[len(days)]
 
@@ -434,11 +428,15 @@ def comparison_of(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
                 if not suffix:
                     group[f"{channel}_engagement_rate_posts"] = len(pairs)
         if {("organic", measure), ("paid", measure)} <= rates.keys():
-            group[f"paid_lift{suffix}"] = quotient(rates["paid", measure], rates["organic", measure])
+            group[f"rate_ratio{suffix}"] = quotient(rates["paid", measure], rates["organic", measure])
     group["paid_share_of_impressions"] = share(group["paid_impressions"], group["organic_impressions"])
-    terms = [found for post in posts if (found := same_post_terms(post))]
-    group["same_post_lift_posts"] = len(terms)
-    group["same_post_lift"] = quotient(sum(paid for paid, _ in terms), sum(organic for _, organic in terms))
+    same = [(post, *terms) for post in posts if (terms := same_post_terms(post))]
+    known = {post.creator for post, *_ in same if post.creator is not None}
+    creators = len(known) + sum(post.creator is None for post, *_ in same)
+    ratio = quotient(sum(paid for _, paid, _ in same), sum(organic for *_, organic in same))
+    group["same_posts"] = len(same)
+    group["same_posts_paid_higher"] = sum(paid > organic for _, paid, organic in same)
+    group["same_post_rate_ratio"] = ratio if len(same) >= 20 and creators >= 5 else None
     return group
 
 
@@ -446,82 +444,13 @@ def share(paid: Any, organic: Any) -> Any:
     return times(quotient(paid, plus(paid, organic)), 100)
 
 
-def intervals_of(posts: Sequence[Post]) -> Row:
-    clusters: dict[Any, list[Post]] = {}
-    creators = {post.creator for post in posts}
-    for number, post in enumerate(posts):
-        by_creator = len(creators) > 1 and post.creator is not None
-        clusters.setdefault(("creator", post.creator) if by_creator else ("post", number), []).append(post)
-    # Organic engagements and impressions, paid engagements and impressions of each cluster that has impressions.
-    sums = [
-        [
-            sum(pair[part] for post in cluster if (pair := post.pair(channel, "impressions")))
-            for channel in CHANNELS
-            for part in (0, 1)
-        ]
-        for cluster in clusters.values()
-    ]
-    sums = [each for each in sums if each[1] or each[3]]
-    n = min(effective(each[part] for each in sums) for part in (1, 3))
-    engagements = [found for part in (0, 2) if (found := effective(each[part] for each in sums))]
-    degrees = min(n - 1, max(Fraction(6), min(engagements) - 1)) if n >= 5 and engagements else None
-    paid_lift = interval("paid_lift", sums, degrees, lambda e, i, paid_e, paid_i: Fraction(paid_e * i, paid_i * e))
-
-    terms = [[found for post in cluster if (found := same_post_terms(post))] for cluster in clusters.values()]
-    added = [[sum(paid for paid, _ in each), sum(organic for _, organic in each)] for each in terms if each]
-    n = effective(sum(each) for each in added)
-    degrees = n - 1 if n >= 5 else None
-    return paid_lift | interval("same_post_lift", added, degrees, lambda paid, organic: paid / organic)
-
-
 def same_post_terms(post: Post) -> tuple[Fraction, Fraction] | None:
-    """Return the terms of a post in the Mantel-Haenszel rate ratio: paid, organic; None if a channel is missing."""
+    """Return the terms of a post in the Mantel-Haenszel rate ratio: paid, organic; None if a channel has no rate."""
     organic, paid = (post.pair(channel, "impressions") for channel in CHANNELS)
-    if organic is None or paid is None:
+    if organic is None or paid is None or min(organic[1], paid[1]) <= 0:
         return None
     impressions = organic[1] + paid[1]
     return Fraction(paid[0] * organic[1], impressions), Fraction(organic[0] * paid[1], impressions)
-
-
-def effective(sizes: Iterable[Any]) -> Fraction:
-    sizes = [*sizes]
-    return quotient(sum(sizes) ** 2, sum(size**2 for size in sizes)) or Fraction(0)
-
-
-def interval(
-    name: str, clusters: Sequence[Sequence[Any]], degrees: Fraction | None, lift_of: Callable[..., Fraction]
-) -> Row:
-    """Return a jackknife interval of the lift of the sums over the clusters; null without `degrees` of freedom."""
-    nothing: Row = {f"{name}_{part}": None for part in ("low", "high", "verdict")}
-    sums = [sum(parts) for parts in zip(*clusters, strict=True)]
-    left_out = [[of_all - part for of_all, part in zip(sums, each, strict=True)] for each in clusters]
-    if degrees is None or not all(map(all, [sums, *left_out])):
-        return nothing
-    lift = lift_of(*sums)
-    factors = [lift_of(*left) / lift for left in left_out]
-    squares = math.fsum(math.log1p(float(factor - 1)) ** 2 for factor in factors)
-    variance = squares * (len(factors) - 1) / len(factors)
-    if variance <= 1e-18:
-        return nothing
-    half, middle = t_quantile(float(degrees)) * math.sqrt(variance), float(lift)
-    low, high = middle * math.exp(-half), middle * math.exp(min(half, 700))
-    verdict = "paid_higher" if low > 1 else "organic_higher" if high < 1 else "undecided"
-    return {f"{name}_low": End(low, middle), f"{name}_high": End(high, middle), f"{name}_verdict": verdict}
-
-
-@lru_cache
-def t_quantile(degrees: float) -> float:
-    """Return the 97.5 % quantile of Student's t, by Newton's method on Simpson's integral of its density."""
-    log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
-
-    def density(x: float) -> float:
-        return math.exp(log_scale - (degrees + 1) / 2 * math.log1p(x * x / degrees))
-
-    x, panels = 2.0, 100
-    for _ in range(8):
-        inner = math.fsum((4 if n % 2 else 2) * density(x * n / panels) for n in range(1, panels))
-        x -= ((density(0) + inner + density(x)) * x / panels / 3 - 0.475) / density(x)
-    return x
 
 
 # Costs.
@@ -536,7 +465,7 @@ def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | Non
     for row in post.rows:
         for cost, measure, per in UNIT_COSTS:
             unit_cost, units = row[raw(channel, cost)], row[raw(channel, measure)]
-            if unit_cost is not None and units:
+            if unit_cost is not None and units is not None and units > 0:
                 each = exact(unit_cost)
                 bounds.append((max(each - HALF_A_CENT, Fraction(0)) * units / per, (each + HALF_A_CENT) * units / per))
     if not bounds:

@@ -42,6 +42,7 @@ SHAPES = st.builds(
     moved=st.sampled_from([0, 0.3]),
     one_sided=st.sampled_from([0, 0.5, 1]),
     contradictory=st.sampled_from([0, 0.3]),
+    corrected=st.sampled_from([0, 0.4]),
     creators=st.sampled_from([0, 1, 3, 12]),
     recorded_lags=st.sampled_from([0, 0, 0, 1, -1, 30]),
     metrics=st.sampled_from(SELECTIONS),
@@ -88,10 +89,9 @@ def test_rollups_of_random_worlds_equal_the_reference(shape: Shape, seed: int) -
     [
         Shape(largest=10**11, contradictory=0, posts=30),
         Shape(days=30, maximum_gap=60, posts=20),  # more than 730 days
-        Shape(days=40, posts=80, nulls=0.05, missing=0, several=0, moved=0.02, creators=20, instances=("a",)),
-        Shape(days=40, posts=80, nulls=0.05, missing=0, several=0.3, creators=1, instances=("a",)),
+        Shape(days=40, posts=80, nulls=0.05, missing=0, several=0.3, moved=0.02, creators=20, corrected=0.1),
     ],
-    ids=["large counts", "years", "many creators", "one creator"],
+    ids=["large counts", "years", "many creators"],
 )
 def test_rollups_of_larger_worlds_equal_the_reference(shape: Shape) -> None:
     checked(world_of(shape, seed=1))
@@ -123,24 +123,15 @@ def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
 
 
 # One campaign for each case, because a rollup of many costs as much as one of a few posts.
-OF_FIVE = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
-OF_24 = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
-SHOWN = [both((10 + n % 3, 1000), (30 - n, 1000), creator_id=n) for n in range(8)]
-INTERVALS = {
-    "five": OF_FIVE,
-    "four": OF_FIVE[:4],
-    "same posts": [both((n, 500), (6 - n, 500)) for n in range(1, 6)],
-    "alike": [both((20, 1000), (10, 500))] * 12,  # no variance
-    "one post": [both((3, 90), (9, 90)), *[both((0, 0), (0, 0))] * 30],
-    "one engaged": [both((1, 90), (9 if n == 0 else 0, 90)) for n in range(12)],
-    "no engagements": [both((0, 90), (n, 90)) for n in range(12)],
-    "one channel": [both((n, 90), (None, None)) for n in range(12)],
-    "one creator": [post | {"creator_id": 1} for post in OF_24],
-    "four creators": [post | {"creator_id": n % 4} for n, post in enumerate(OF_24)],
-    "some creators": [post | {"creator_id": n % 4 if n < 12 else None} for n, post in enumerate(OF_24)],
-    "shown": SHOWN,
-    "shown and unshown": [
-        *SHOWN,
+OF_20 = [both((3, 100), (n % 5 + 1, 100), creator_id=n % 5) for n in range(20)]
+SAME_POSTS = {
+    "20 posts of 5 creators": OF_20,
+    "19 posts": OF_20[:19],
+    "4 creators": [post | {"creator_id": n % 4} for n, post in enumerate(OF_20)],
+    "posts without creator": [post | {"creator_id": n if n < 3 else None} for n, post in enumerate(OF_20, 1)],
+    "without organic engagements": [post | {"engagements": 0} for post in OF_20],
+    "with posts in one or no rate": [
+        *OF_20,
         *(both((None, None), (5 + n, 0), creator_id=20 + n) for n in range(4)),
         *(both((7, 0), (9, 0), creator_id=n) for n in range(8)),
     ],
@@ -148,41 +139,48 @@ INTERVALS = {
 
 
 @pytest.fixture(scope="module")
-def intervals() -> dict[str, Row]:
-    """The results of each campaign of `INTERVALS`, all of whose rollups equal the reference."""
-    posts = [post | {"campaign_id": number} for number, of in enumerate(INTERVALS.values()) for post in of]
-    return dict(zip(INTERVALS, all_time(checked(published_of(*posts))), strict=True))
+def same_posts() -> dict[str, Row]:
+    """The results of each campaign of `SAME_POSTS`, all of whose rollups equal the reference."""
+    posts = [post | {"campaign_id": number} for number, of in enumerate(SAME_POSTS.values()) for post in of]
+    return dict(zip(SAME_POSTS, all_time(checked(published_of(*posts))), strict=True))
 
 
-def test_intervals_need_five_equal_clusters(intervals: dict[str, Row]) -> None:
-    five, four = intervals["five"], intervals["four"]
-    assert (five["paid_lift_verdict"], five["paid_lift_low"] is None) == ("paid_higher", False)
-    assert (four["paid_lift_verdict"], four["paid_lift_low"], four["paid_lift"] > 2) == (None, None, True)
-    assert (intervals["same posts"]["same_post_lift"], intervals["same posts"]["same_post_lift_verdict"]) == (
-        1,
-        "undecided",
-    )
+def test_same_post_rate_ratio_needs_20_posts_of_5_creators(same_posts: dict[str, Row]) -> None:
+    names = ("same_posts", "same_posts_paid_higher", "same_post_rate_ratio")
+    assert {case: tuple(group[name] for name in names) for case, group in same_posts.items()} == {
+        "20 posts of 5 creators": (20, 8, 1),
+        "19 posts": (19, 7, None),
+        "4 creators": (20, 8, None),
+        "posts without creator": (20, 8, 1),
+        "without organic engagements": (20, 20, None),
+        "with posts in one or no rate": (20, 8, 1),
+    }
 
 
-@pytest.mark.parametrize("case", ["alike", "one post", "one engaged", "no engagements", "one channel"])
-def test_intervals_are_null_without_variance_or_results(case: str, intervals: dict[str, Row]) -> None:
-    for name in ("paid_lift", "same_post_lift"):
-        assert {intervals[case][f"{name}_{part}"] for part in ("low", "high", "verdict")} == {None}
-
-
-def test_clusters_are_creators_if_there_are_several(intervals: dict[str, Row]) -> None:
-    # If all posts are of one creator, each is a cluster. Four creators are fewer than five clusters.
-    cases = ("one creator", "four creators", "some creators")
-    assert [intervals[case]["paid_lift_low"] is not None for case in cases] == [True, False, True]
-
-
-def test_rows_without_impressions_are_in_no_rate_and_no_lift(intervals: dict[str, Row]) -> None:
-    without, group = intervals["shown"], intervals["shown and unshown"]
-    rates = ("rate", "paid_lift", "same_post_lift")
-    assert (without["organic_engagements"], group["organic_engagements"]) == (87, 143)
-    assert without["paid_lift_low"] is not None
-    names = [name for name in group if any(name.startswith(each) or name.endswith(each) for each in rates)]
+def test_rows_without_impressions_are_in_no_rate(same_posts: dict[str, Row]) -> None:
+    without, group = same_posts["20 posts of 5 creators"], same_posts["with posts in one or no rate"]
+    assert (without["organic_engagements"], group["organic_engagements"]) == (60, 116)
+    names = [name for name in group if "rate" in name and not name.startswith("previous_")]
     assert {name: group[name] for name in names} == {name: without[name] for name in names}
+
+
+def test_corrections_of_earlier_days_are_in_the_rates() -> None:
+    """A day on which a network takes counts back is in the rate; a sum that is not above 0 divides nothing."""
+    later, newest = NEWEST - timedelta(days=1), NEWEST
+    posts = [
+        ({"campaign_id": 1}, both((20, 1000), (8, 100)), both((-10, -200), (-4, -20))),
+        ({"campaign_id": 2}, both((20, 1000), (8, 100)), both((-10, -1000), (-4, -200))),
+    ]
+    named = [fields | {"post_id": number, "post_date": at(later)} for number, (fields, *_) in enumerate(posts)]
+    days = {
+        (later, "a"): [row(**name, **first) for name, (_, first, _) in zip(named, posts, strict=True)],
+        (newest, "a"): [row(**name, **second) for name, (_, _, second) in zip(named, posts, strict=True)],
+    }
+    half, nothing = all_time(checked(World(days, {})))
+    names = ("organic_engagement_rate", "paid_engagement_rate", "rate_ratio", "same_posts")
+    assert [half[name] for name in names] == [1.25, 5, 4, 1]
+    assert [nothing[name] for name in names] == [None, None, None, 0]
+    assert nothing["paid_share_of_impressions"] is None
 
 
 def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> World:

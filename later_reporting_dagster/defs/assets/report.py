@@ -32,7 +32,7 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         key,
         deps=component.dependencies(*SHOWN_TABLES, COVERAGE_TABLE),
         description=(
-            "Organic against paid on one page: the verdict, key figures, campaigns with their spend and return, posts"
+            "Organic against paid on one page: key figures, campaigns with their spend and return, posts"
             " to boost, creators, and what is missing. A single HTML file that works offline, at"
             f" `{REPORT}/{REPORT_FILE}` under the lake's root."
         ),

@@ -40,7 +40,7 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     }
     impressions = [value for value in by_post.values() if value is not None]
     assert metadata["organic_impressions"] == sum(impressions)
-    assert {"paid_lift_low", "paid_lift_high", "paid_lift_verdict"} <= metadata.keys()
+    assert {"rate_ratio", "same_post_rate_ratio", "same_posts"} <= metadata.keys()
     assert (metadata["as_of"], metadata["changed"]) == (str(DAYS[-1]), True)
     assert metadata["dagster/uri"] == str(project.root / REPORT / "report.html")
     data = page_data(project)
