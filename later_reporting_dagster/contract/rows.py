@@ -126,14 +126,14 @@ def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], in
     basis").
     """
     parse: Callable[[object], int | float] = parse_integer if kind.is_integer else parse_decimal
-    may_be_negative = not kind.is_integer or (of_days and kind is Kind.COUNT)
+    is_signed, maximum = not kind.is_integer or (of_days and kind is Kind.COUNT), kind.maximum
+    minimum = -maximum if is_signed else 0
 
     def parse_metric(value: object) -> int | float:
         number = parse(value)
-        if number < 0 and not may_be_negative:
-            raise FieldError(f"must not be negative: {_excerpt(value)}")
-        if abs(number) > kind.maximum:
-            raise FieldError(f"is {'above ' if number > 0 else 'below -'}{kind.maximum:,}: {_excerpt(value)}")
+        if not minimum <= number <= maximum:
+            limit = f"is below {minimum:,}" if is_signed else "must not be negative"
+            raise FieldError(f"{limit if number < 0 else f'is above {maximum:,}'}: {_excerpt(value)}")
         return number
 
     return parse_metric
