@@ -64,6 +64,9 @@ CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
 LARGEST_COUNT, LARGEST_VALUE = 10**11, 10**9
 """A client may regard larger numbers, and larger amounts of money, as errors."""
 
+# People, not events: they cannot be withdrawn.
+PEOPLE = ("reach", "organicReach", "potentialReach", "followersAtPostDate", "paidReach", "postsCount")
+
 REPORTED_DAYS = 4
 """Number of days with metrics of a post, by performance date."""
 
@@ -118,7 +121,7 @@ class Posts:
     def reported(self, day: date) -> list[Row]:
         """Return all posts with metrics on a day, with these metrics."""
         return [
-            post | _metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"))
+            post | _metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"), withdrawn=True)
             for post in self._posts
             if 0 <= (day - _day(post)).days < REPORTED_DAYS
         ]
@@ -152,6 +155,8 @@ class Posts:
 def _campaign_performance(seed: int, day: date, number: int, content_types: set[str | None]) -> Row:
     random = Random(f"{seed} {number} {day}")
     metrics: Row = {name: random.choice((None, 0, random.randrange(10**9))) for name in CAMPAIGN_METRICS}
+    if random.randrange(4) == 0:
+        metrics |= {name: -random.randrange(1, 10**4) for name in CAMPAIGN_METRICS if name not in PEOPLE}
     for name in DECIMAL_CAMPAIGN_METRICS:
         metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
     return {
@@ -199,13 +204,18 @@ def _profile(random: Random, number: int) -> Row | None:
     return random.choice((None, profile, profile))
 
 
-def _metrics(random: Random) -> Row:
-    """Return all metrics of a post: unknown, zero, all zero, frequent and large values."""
+def _metrics(random: Random, *, withdrawn: bool = False) -> Row:
+    """Return all metrics of a post: unknown, zero, all zero, frequent and large values.
+
+    `withdrawn`: whether counts may be negative, as on a day with more unlikes than likes.
+    """
     if random.randrange(12) == 0:
         return dict.fromkeys(METRICS, random.choice((None, 0)))
     large = (2**31 + random.randrange(99), LARGEST_COUNT - random.randrange(9))
     whole = (None, 0, 1, 2, random.randrange(10**6), *large)
     found: Row = {name: random.choice(whole) for name in WHOLE_METRICS}
+    if withdrawn and random.randrange(4) == 0:
+        found |= {name: -random.randrange(1, 10**4) for name in WHOLE_METRICS if name not in PEOPLE}
     for name in DECIMAL_METRICS:
         cents = random.randrange(10**4) / 100
         found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, LARGEST_VALUE, -1.5))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from later_reporting_dagster.contract import ApiVersion, BadRow, PerformanceQuery
+from later_reporting_dagster.contract import ApiVersion, BadRow, DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.page import (
     Page,
     instances_page_from_body,
@@ -127,7 +127,9 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_atte
     return Route(
         path=POSTS_PERFORMANCE_PATH,
         description=_describe("posts", query),
-        parse_page=partial(posts_page_from_body, metrics=query.metrics, personal_data=personal_data),
+        parse_page=partial(
+            posts_page_from_body, metrics=query.metrics, of_days=_is_of_days(query), personal_data=personal_data
+        ),
         key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
@@ -153,7 +155,9 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
-        parse_row = campaign_performance_parser(query.metrics, nested=api_version.uses_cursors)
+        parse_row = campaign_performance_parser(
+            query.metrics, nested=api_version.uses_cursors, of_days=_is_of_days(query)
+        )
         return list_page_from_body(
             body, api_version, parse_row=parse_row, rows="campaigns", personal_data=personal_data
         )
@@ -166,6 +170,10 @@ def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool =
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
     )
+
+
+def _is_of_days(query: PerformanceQuery) -> bool:
+    return query.date_basis is DateBasis.PERFORMANCE_DATE
 
 
 def _describe(rows: str, query: PerformanceQuery) -> str:

@@ -67,9 +67,10 @@ def posts_page_from_body(
     api_version: ApiVersion = PAGED,
     *,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    of_days: bool = False,
     personal_data: bool = True,
 ) -> Page:
-    parse_row = post_parser(metrics, nested=api_version.uses_cursors)
+    parse_row = post_parser(metrics, nested=api_version.uses_cursors, of_days=of_days)
     return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data)
 
 

@@ -115,20 +115,25 @@ class RowParser:
         return BadRow(reason=reason, raw=to_json(self._row), instance_id=instance_id, post_date=post_date)
 
 
-def metric_fields(metrics: Metrics) -> Fields:
-    return {metric.api_name: (metric.column, metric_parser(metric.kind), False) for metric in metrics}
+def metric_fields(metrics: Metrics, *, of_days: bool = False) -> Fields:
+    return {metric.api_name: (metric.column, metric_parser(metric.kind, of_days=of_days), False) for metric in metrics}
 
 
-def metric_parser(kind: Kind) -> Callable[[object], int | float]:
-    """Return a parser of whole numbers that are not negative, or of finite decimals; at most `kind.maximum`."""
+def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], int | float]:
+    """Return a parser of whole numbers or finite decimals, of a magnitude of at most `kind.maximum`.
+
+    Whole numbers are not negative, except for counts `of_days`, from which unlikes are subtracted (docs/api.md, "Date
+    basis").
+    """
     parse: Callable[[object], int | float] = parse_integer if kind.is_integer else parse_decimal
-    minimum, maximum = 0 if kind.is_integer else -kind.maximum, kind.maximum
+    is_signed, maximum = not kind.is_integer or (of_days and kind is Kind.COUNT), kind.maximum
+    minimum = -maximum if is_signed else 0
 
     def parse_metric(value: object) -> int | float:
         number = parse(value)
         if not minimum <= number <= maximum:
-            reason = "must not be negative" if kind.is_integer and number < 0 else f"is above {maximum:,}"
-            raise FieldError(f"{reason}: {_excerpt(value)}")
+            limit = f"is below {minimum:,}" if is_signed else "must not be negative"
+            raise FieldError(f"{limit if number < 0 else f'is above {maximum:,}'}: {_excerpt(value)}")
         return number
 
     return parse_metric
@@ -261,10 +266,10 @@ PROFILE_FIELDS = fields_of(CreatorProfile)
 
 
 def post_parser(
-    metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False
+    metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False, of_days: bool = False
 ) -> Callable[[Mapping[str, Any]], Post | BadRow]:
-    """Return a parser of posts with these metrics."""
-    post, wanted = post_type(metrics), metric_fields(metrics)
+    """Return a parser of posts with these metrics, those of a day or to date."""
+    post, wanted = post_type(metrics), metric_fields(metrics, of_days=of_days)
 
     def parse(row: Mapping[str, Any]) -> Post | BadRow:
         parser = RowParser(row, POST_FIELDS)
@@ -325,10 +330,10 @@ _PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True
 
 
 def campaign_performance_parser(
-    metrics: Metrics, *, nested: bool = False
+    metrics: Metrics, *, nested: bool = False, of_days: bool = False
 ) -> Callable[[Mapping[str, Any]], CampaignPerformance | BadRow]:
-    """Return a parser of the performance of campaigns with these metrics."""
-    wanted = metric_fields(metrics)
+    """Return a parser of the performance of campaigns with these metrics, those of a day or to date."""
+    wanted = metric_fields(metrics, of_days=of_days)
 
     def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
         return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)

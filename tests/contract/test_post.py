@@ -53,6 +53,14 @@ def test_sample_response_of_the_api_reference_parses_value_by_value():
     assert isinstance(post.estimated_value_generated, float)  # type: ignore[attr-defined]
 
 
+def test_count_of_a_day_can_be_negative_and_a_number_of_people_cannot():
+    metrics = parse_metrics("impressions,reach")
+    parse = post_parser(metrics, of_days=True)
+    assert parse(ROW | {"impressions": -3, "reach": 2}).impressions == -3  # type: ignore[union-attr]
+    assert parse(ROW | {"reach": -3}).reason == "reach must not be negative: -3"  # type: ignore[union-attr]
+    assert parse(ROW | {"impressions": -(10**12)}).reason.startswith("impressions is below -100,000,000,000: ")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("literal", "count"), [("8500.0", 8500), ("8.5e3", 8500), ("0", 0), ("-0.0", 0), ("100000000000", 10**11)]
 )
@@ -75,7 +83,7 @@ def test_count_is_exact(literal, count):
         ("impressions", '"8500"', 'impressions must be a whole number, not "8500"'),
         ("impressions", "9" * 10**6, "impressions must be a whole number, not Infinity"),
         ("cpm", "1000000000.01", "cpm is above 1,000,000,000: 1000000000.01"),
-        ("cpm", "-2e12", "cpm is above 1,000,000,000: -2000000000000.0"),
+        ("cpm", "-2e12", "cpm is below -1,000,000,000: -2000000000000.0"),
         ("cpm", "NaN", "cpm is not finite: NaN"),
         ("cpm", "1" + "0" * 400, f"cpm is not finite: 1{'0' * 79}…"),
         ("cpm", "false", "cpm must be a number, not false"),
