@@ -118,8 +118,9 @@ class Recovery:
     def rollup_file(self, day: date) -> Path:
         return Path(self.lake.url(DAILY.name, Partition(day)))
 
-    def raw_rows(self) -> pa.Table:
-        return self.lake.read(RAW, self.lake.partitions(RAW), schema=POSTS_SCHEMA)
+    def raw_rows(self, *days: date) -> pa.Table:
+        partitions = [each for each in self.lake.partitions(RAW) if not days or each.day in days]
+        return self.lake.read(RAW, partitions, schema=POSTS_SCHEMA)
 
     def stored(self, day: date) -> pa.Table:
         return self.lake.read(DAILY.name, [Partition(day)], schema=schema_of(DAILY.columns))
