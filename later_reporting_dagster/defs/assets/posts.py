@@ -1,6 +1,7 @@
 """The raw assets `post_metrics_daily` and `posts_published`: posts as the API returns them, by UTC day.
 
-They have one file per day and instance.
+They have one file per day and instance. If the data version of a day changes, the condition in automation.py requests
+that day, week and month of the rollups, and the tables over windows: rollup_tables.py says which read which raw table.
 """
 
 from collections.abc import Iterator
