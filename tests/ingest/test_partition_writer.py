@@ -124,7 +124,7 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
     def corrupt(request: Request, document: Any) -> Any:
         for row in document["data"]:
             if row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]:
-                metrics_of(row)["impressions"] = -1
+                metrics_of(row)["impressions"] = 0.5
         return document
 
     run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)

@@ -133,7 +133,7 @@ _MALFORMATIONS = (
     Malformation("fractional-count", "impressions is 8500.5", lambda _: {"impressions": Raw(b"8500.5")}),
     Malformation("infinite-number", "cpe is 1e400, beyond the range of a float", lambda _: {"cpe": Raw(b"1e400")}),
     Malformation("nan", "cpe is NaN, which is invalid JSON", lambda _: {"cpe": Raw(b"NaN")}),
-    Malformation("negative-count", "impressions is -1", lambda _: {"impressions": -1}),
+    Malformation("negative-count", "impressions is -10^12", lambda _: {"impressions": -(10**12)}),
     Malformation("count-beyond-floats", "impressions is 2^53+1, not exact as a float",
                  lambda _: {"impressions": 2**53 + 1}),
     Malformation("count-beyond-int64", "impressions is 2^64", lambda _: {"impressions": Raw(b"18446744073709551616")}),
