@@ -25,13 +25,13 @@ CONSTRAINT_pinned := --constraint constraints.txt
 CONSTRAINT_oldest := --constraint constraints-oldest.txt
 
 # The markers of pyproject.toml for tests that `make test` leaves out.
-SLOW_TESTS := services or e2e or faults or docs
+SLOW_TESTS := services or e2e or faults or docs or recovery
 # Three processes on the two cores of CI, because many tests wait: for a server, a browser or a retry.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
-.PHONY: help demo ui test test-rest lint bench compatibility $(COMPATIBILITY) browser services helm clean
+.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services helm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -46,7 +46,10 @@ test: lint browser ## Run lint and the tests that need only Python and Chromium,
 	$(PYTEST) -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
 
 test-rest: .venv/installed-test browser services ## Run the other tests in 11 minutes: services, daemons, commands, faults, pages
-	$(PYTEST) -m "$(SLOW_TESTS)" $(PYTEST_OPTIONS)
+	$(PYTEST) -m "($(SLOW_TESTS)) and not recovery" $(PYTEST_OPTIONS)
+
+test-recovery: .venv/installed-test browser services ## Break what a daemon works on, and wait until it has healed, in 15 minutes
+	$(BIN)/python -m pytest -m recovery $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from tests.e2e.dagster_dev import INSTANCES
 from tests.e2e.recovery import BY_API, OUTDATED, RAW, Recovery, running_recovery
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
+pytestmark = [pytest.mark.recovery, pytest.mark.timeout(1800)]  # on a busy machine
 
 FAILURE = DagsterRunStatus.FAILURE
 

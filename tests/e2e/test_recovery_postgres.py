@@ -11,7 +11,7 @@ from tests.e2e.dagster_dev import INSTANCES
 from tests.e2e.recovery import BY_API, OUTDATED, RAW, Recovery, running_recovery
 from tests.services import postgres_storage, running_postgres, wait_until
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]  # on a busy machine
+pytestmark = [pytest.mark.recovery, pytest.mark.timeout(1800)]  # on a busy machine
 
 BACKFILL = """mutation ($backfill: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $backfill) { ... on LaunchBackfillSuccess { backfillId } }
