@@ -142,8 +142,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         runs = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
         covered, not_covered = covered_days(seen.files, seen.states)
-        has_update = COVERAGE_TABLE in _tables_in_progress(context, component)
-        if coverage_job and not_covered - in_progress and not has_update:
+        may_update = coverage_job and not_covered - in_progress
+        if may_update and COVERAGE_TABLE not in _tables_in_progress(context, component):
             runs.append(dg.RunRequest(job_name=coverage_job.name))
         not_logged = [
             file_day
