@@ -27,15 +27,17 @@ class Channel(StrEnum):
 class Kind(StrEnum):
     """What a metric measures, which determines its type and how it rolls up.
 
-    `COUNT`: an integer; additive over posts and days.
-    `MONEY`, `TIME`: decimals; additive over posts and days.
-    `RATE`: a decimal; not additive, but recomputed from sums where its numerator and denominator are metrics too.
-    `GAUGE`: an integer; not additive: a number of people (two posts or days may count the same person) or a value at
-        one moment.
+    `COUNT`: an integer; adds up over days, and over posts or campaigns.
+    `MONEY`, `TIME`: decimals; they add up like counts.
+    `COST`: a decimal; adds up over posts or campaigns, but not over days: a post costs the same on each of its days.
+    `RATE`: a decimal; does not add up, but is recomputed from sums where its numerator and denominator are metrics too.
+    `GAUGE`: an integer; does not add up: a number of people or posts (two posts or days may count the same one) or a
+        value at one moment.
     """
 
     COUNT = "count"
     MONEY = "money"
+    COST = "cost"
     TIME = "time"
     RATE = "rate"
     GAUGE = "gauge"
@@ -45,8 +47,14 @@ class Kind(StrEnum):
         return self in (Kind.COUNT, Kind.GAUGE)
 
     @property
-    def is_additive(self) -> bool:
+    def adds_up_over_days(self) -> bool:
+        """Whether a sum over days is right. What adds up over days adds up over posts and campaigns, too."""
         return self in (Kind.COUNT, Kind.MONEY, Kind.TIME)
+
+    @property
+    def adds_up_over_posts(self) -> bool:
+        """Whether a sum over posts, or over campaigns without common posts, is right."""
+        return self.adds_up_over_days or self is Kind.COST
 
     @property
     def maximum(self) -> int:
@@ -69,7 +77,7 @@ class Metric:
 
 
 ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
-COUNT, MONEY, TIME, RATE, GAUGE = Kind.COUNT, Kind.MONEY, Kind.TIME, Kind.RATE, Kind.GAUGE
+COUNT, MONEY, COST, TIME, RATE, GAUGE = Kind
 _PEOPLE = "never summed, because one person may be counted by several posts and on several days"
 
 DEFAULT_METRICS: tuple[Metric, ...] = (
@@ -105,15 +113,16 @@ METRICS: tuple[Metric, ...] = (
            "Followers of the creator when the post was published; never summed, because it is a count at one moment"),
     Metric("videoViewTotalTime", "video_view_total_time", ORGANIC, TIME, "not stated",
            "Total time that the video was watched, over all views; the API does not document the unit"),
-    Metric("avgWatchTime", "avg_watch_time", ORGANIC, RATE, "not stated",
-           "Average time that the video was watched; never summed; the API does not document the unit"),
+    Metric("avgWatchTime", "avg_watch_time", ORGANIC, RATE, "milliseconds",
+           "Average time that an Instagram reel was watched; never summed"),
     Metric("navigationTapExit", "navigation_tap_exit", ORGANIC, COUNT, "taps", "Taps that left the story"),
     Metric("navigationTapBack", "navigation_tap_back", ORGANIC, COUNT, "taps", "Taps back"),
     Metric("navigationTapForward", "navigation_tap_forward", ORGANIC, COUNT, "taps", "Taps forward"),
     Metric("navigationSwipeForward", "navigation_swipe_forward", ORGANIC, COUNT, "swipes", "Swipes forward"),
-    Metric("crosspostedViews", "crossposted_views", ORGANIC, COUNT, "views", "Views of crossposts"),
+    Metric("crosspostedViews", "crossposted_views", ORGANIC, COUNT, "views",
+           "Views of reels that were crossposted to Facebook"),
     Metric("crosspostedFacebookOnlyViews", "crossposted_facebook_only_views", ORGANIC, COUNT, "views",
-           "Views of crossposts, on Facebook alone"),
+           "Views of crossposted reels, on Facebook alone"),
     Metric("paidLikes", "paid_likes", PAID, COUNT, "likes", "Paid likes"),
     Metric("paidComments", "paid_comments", PAID, COUNT, "comments", "Paid comments"),
     Metric("paidShares", "paid_shares", PAID, COUNT, "shares", "Paid shares"),
@@ -157,10 +166,12 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
     _POST_METRICS["paidImpressions"],
     Metric("postsCount", "posts_count", ORGANIC, GAUGE, "posts", f"Posts; {_NOT_SUMMED}"),
     _POST_METRICS["estimatedValueGenerated"],
-    Metric("estimatedContentCost", "estimated_content_cost", ORGANIC, MONEY, "USD", "Estimated cost of the content"),
+    Metric("estimatedContentCost", "estimated_content_cost", ORGANIC, COST, "USD",
+           "Cost of the creators of the posts that have results in the range; never summed over days, because each day"
+           " has the whole cost of its posts"),
     Metric("paidAdSpend", "paid_ad_spend", PAID, MONEY, "USD", "Ad spend"),
-    Metric("paidCost", "paid_cost", PAID, MONEY, "USD",
-           "Paid cost; the API does not document how it differs from ad spend"),
+    Metric("paidCost", "paid_cost", PAID, COST, "USD",
+           "Paid cost; never summed over days, because the API does not document how it differs from ad spend"),
     Metric("paidClicks", "paid_clicks", PAID, COUNT, "clicks", "Paid clicks"),
     Metric("paidReturnOnAdSpend", "paid_return_on_ad_spend", PAID, RATE, "USD per USD", "Revenue per ad spend"),
     Metric("trackingLinksClicks", "tracking_links_clicks", _TRACKING, COUNT, "clicks", "Clicks on tracking links"),
@@ -172,13 +183,13 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
     Metric("affiliateLinksConversions", "affiliate_links_conversions", _AFFILIATE, COUNT, "conversions",
            "Conversions through affiliate links"),
     Metric("affiliateLinksConversionRate", "affiliate_links_conversion_rate", _AFFILIATE, RATE, "not stated",
-           "Conversions per click on affiliate links"),
-    Metric("affiliateLinksSales", "affiliate_links_sales", _AFFILIATE, MONEY, "not stated",
-           "Sales through affiliate links; the API does not document whether it is a number or an amount"),
+           "Conversions per click on affiliate links; whether as a fraction or in percent is not stated"),
+    Metric("affiliateLinksSales", "affiliate_links_sales", _AFFILIATE, MONEY, "USD",
+           "Revenue of sales through affiliate links"),
     Metric("affiliateLinksCommissionEarned", "affiliate_links_commission_earned", _AFFILIATE, MONEY, "USD",
            "Commission earned through affiliate links"),
-    Metric("affiliateLinksRoi", "affiliate_links_roi", _AFFILIATE, RATE, "not stated",
-           "Return on investment of affiliate links"),
+    Metric("affiliateLinksRoi", "affiliate_links_roi", _AFFILIATE, RATE, "USD per USD",
+           "Commission through affiliate links per content cost"),
 )  # fmt: skip
 """Spend, return and links, and the totals that a check compares with those of the posts."""
 

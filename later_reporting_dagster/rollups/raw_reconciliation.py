@@ -95,7 +95,7 @@ def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int
     )
 
 
-SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.is_additive]
+SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]
 
 
 def sum_settled_posts(

@@ -57,7 +57,7 @@ def raw_column(channel: Channel, measure: str) -> str:
 
 def additive_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     """Return the metrics that add up, with the channels of one measure next to each other."""
-    additive = [metric for metric in metrics if metric.kind.is_additive]
+    additive = [metric for metric in metrics if metric.kind.adds_up_over_days]
     measures = [*dict.fromkeys(measure_of(metric) for metric in additive)]
     return sorted(additive, key=lambda metric: measures.index(measure_of(metric)))
 

@@ -33,7 +33,7 @@ FIRST_DAY = "first_day"
 
 TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 # Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
-_DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
+_DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.COST: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
 # Columns of posts that no rollup reads.
 _UNREAD = ("content_image_url", "creator_content_type", "creator_profile_image", "extra")
 

@@ -33,7 +33,7 @@ LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
 LIMITS = {
     metric.column: 10**11 if metric.kind == "count" else 10**15 if metric.kind == "time" else 10**9
     for metric in (*METRICS, *CAMPAIGN_METRICS)
-    if metric.kind.is_additive or metric.column == "paid_return_on_ad_spend"
+    if metric.kind.adds_up_over_posts or metric.column == "paid_return_on_ad_spend"
 }
 MAX_SPEND = 10**9
 HALF_A_CENT = Fraction(5, 1000)
@@ -414,7 +414,7 @@ def post_benchmarks(world: World) -> list[Row]:
 def comparison_of(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
     group: Row = {"posts": len(posts)}
     for metric in metrics:
-        if metric.kind.is_additive:
+        if metric.kind.adds_up_over_days:
             values = [post.sum(metric.column) for post in posts]
             group[sum_name(metric)] = total(values)
             group[f"{sum_name(metric)}_posts"] = sum(value is not None for value in values)

@@ -243,7 +243,7 @@ def test_absurd_rows_are_left_out() -> None:
         "money": [2e12, -2e12, math.inf, math.nan],
         "time": [1e16],
     }
-    summed = [metric for metric in METRICS if metric.kind.is_additive]
+    summed = [metric for metric in METRICS if metric.kind.adds_up_over_days]
     fields = cycle({metric.column: value} for metric in summed for value in absurd[metric.kind])
 
     def with_absurd(files: Files) -> Files:

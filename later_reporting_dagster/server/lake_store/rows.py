@@ -255,7 +255,7 @@ class PostRows:
             unknown=[
                 (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
                 for metric in metrics
-                if not metric.kind.is_additive and metric not in DEFAULT_METRICS
+                if not metric.kind.adds_up_over_days and metric not in DEFAULT_METRICS
             ],
         )
 

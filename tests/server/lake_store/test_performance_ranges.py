@@ -83,7 +83,8 @@ def cost_of(post: Row, channel: str) -> Fraction | None:
 def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
     """Return the metrics of a post, by column: sums, and quotients of sums over the days that report both parts."""
     found: dict[str, Any] = {
-        each.column: total(row[each.column] for row in of_post) if each.kind.is_additive else None for each in METRICS
+        each.column: total(row[each.column] for row in of_post) if each.kind.adds_up_over_days else None
+        for each in METRICS
     }
     for channel in CHANNELS:
         pairs = [[row[raw(channel, name)] for name in ("engagements", "impressions")] for row in of_post]
@@ -188,4 +189,4 @@ def test_values_that_are_all_unknown_or_zero_stay_unknown_or_zero(tmp_path: Path
     with served(tmp_path) as api:
         unknown, zero = sorted(fetch_rows(api, pairs), key=row_key)
     assert {*unknown["metrics"].values()} == {None}
-    assert zero["metrics"] == {each.api_name: 0 if each.kind.is_additive else None for each in METRICS}
+    assert zero["metrics"] == {each.api_name: 0 if each.kind.adds_up_over_days else None for each in METRICS}
