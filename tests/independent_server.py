@@ -1,16 +1,19 @@
 """A server of the API in both versions that shares no code with the package: it uses the standard library only.
 
 Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, and can fail at random. It expects
-valid parameters. By performance date, it has single days only.
+valid parameters. Costs, reach and numbers of people and posts follow their documented definitions, and do not add up
+over days (docs/api.md, "Metrics, null and units"). All other metrics are random, and those of a campaign do not follow
+from its posts.
 """
 
 import base64
 import json
+import math
 import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -30,11 +33,9 @@ WHOLE_METRICS = (
     "navigationTapExit", "navigationTapBack", "navigationTapForward", "navigationSwipeForward", "crosspostedViews",
     "crosspostedFacebookOnlyViews", "paidLikes", "paidComments", "paidShares", "paidSaves", "paidViews", "paidReach",
 )  # fmt: skip
-DECIMAL_METRICS = (
-    "cpe", "cpm", "engagementRate", "estimatedValueGenerated", "paidCpe", "paidCpm", "paidEngagementRate",
-    "videoViewTotalTime", "avgWatchTime",
-)  # fmt: skip
-METRICS = WHOLE_METRICS + DECIMAL_METRICS
+AMOUNTS = ("estimatedValueGenerated", "videoViewTotalTime", "avgWatchTime")
+RATES = ("cpe", "cpm", "engagementRate", "paidCpe", "paidCpm", "paidEngagementRate")
+METRICS = WHOLE_METRICS + AMOUNTS + RATES
 PAGED_METRICS = (
     "cpe", "cpm", "engagementRate", "engagements", "estimatedValueGenerated", "impressions", "paidCpe", "paidCpm",
     "paidEngagementRate", "paidEngagements", "paidImpressions",
@@ -42,13 +43,18 @@ PAGED_METRICS = (
 CAMPAIGN_METRICS = (
     "affiliateLinksClicks", "affiliateLinksCommissionEarned", "affiliateLinksConversionRate",
     "affiliateLinksConversions", "affiliateLinksRoi", "affiliateLinksSales", "engagements", "estimatedContentCost",
-    "estimatedValueGenerated", "impressions", "paidAdSpend", "paidClicks", "paidCost", "paidEngagements",
-    "paidImpressions", "paidReturnOnAdSpend", "postsCount", "trackingLinksClicks", "trackingLinksConversionValue",
-    "trackingLinksConversions",
+    "estimatedValueGenerated", "impressions", "influencersCount", "paidAdSpend", "paidClicks", "paidCost",
+    "paidEngagements", "paidImpressions", "paidReturnOnAdSpend", "postsCount", "reach", "trackingLinksClicks",
+    "trackingLinksConversionValue", "trackingLinksConversions",
 )  # fmt: skip
-DECIMAL_CAMPAIGN_METRICS = (
-    "affiliateLinksCommissionEarned", "affiliateLinksConversionRate", "affiliateLinksRoi", "affiliateLinksSales",
-    "estimatedContentCost", "estimatedValueGenerated", "paidAdSpend", "paidCost", "paidReturnOnAdSpend",
+PAGED_CAMPAIGN_METRICS = tuple(name for name in CAMPAIGN_METRICS if name not in ("influencersCount", "reach"))
+# Metrics of a campaign that add up over days.
+ADDED_COUNTS = (
+    "affiliateLinksClicks", "affiliateLinksConversions", "engagements", "impressions", "paidClicks", "paidEngagements",
+    "paidImpressions", "trackingLinksClicks", "trackingLinksConversions",
+)  # fmt: skip
+ADDED_AMOUNTS = (
+    "affiliateLinksCommissionEarned", "affiliateLinksSales", "estimatedValueGenerated", "paidAdSpend", "paidCost",
     "trackingLinksConversionValue",
 )  # fmt: skip
 SORT_PROPERTIES = (*PAGED_METRICS, "postDate")
@@ -64,8 +70,9 @@ CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
 LARGEST_COUNT, LARGEST_VALUE = 10**11, 10**9
 """A client may regard larger numbers, and larger amounts of money, as errors."""
 
-# People, not events: they cannot be withdrawn.
-PEOPLE = ("reach", "organicReach", "potentialReach", "followersAtPostDate", "paidReach", "postsCount")
+# People, not events: they cannot be withdrawn, and do not add up.
+PEOPLE = ("reach", "organicReach", "potentialReach", "followersAtPostDate", "paidReach")
+AD_SPEND = "paidAdSpend"  # of a post: the API does not return it
 
 REPORTED_DAYS = 4
 """Number of days with metrics of a post, by performance date."""
@@ -91,6 +98,8 @@ class Posts:
         seed: Selects the posts.
         most: Largest number of posts of an instance on a day.
         campaign_ids: Campaigns. An instance has posts in all of them.
+        cost_by_share: Whether the content cost of a campaign by performance date is the share of its posts that have
+            metrics in the range, of the cost of all its posts; otherwise it is the whole cost of these posts.
     """
 
     def __init__(
@@ -102,29 +111,40 @@ class Posts:
         seed: int,
         most: int = 10,
         campaign_ids: Sequence[int] = CAMPAIGN_IDS,
+        cost_by_share: bool = False,
     ) -> None:
         self.instance_ids = instance_ids
         random = Random(seed)
         self._posts: list[Row] = []
+        self._costs: dict[int, float | None] = {}  # content cost by the post's id
         for offset in range(days):
             for instance_id in instance_ids:
                 for _ in range(random.randrange(0, most + 1)):
                     post = _post(random, len(self._posts), first_day + timedelta(days=offset), instance_id)
+                    cost = self._costs[post["postId"]] = random.choice((None, 0, 25, round(10**4 * random.random(), 2)))
                     campaigns = random.sample(campaign_ids, random.choice((1, 1, 1, 2, 3)))
-                    self._posts += [post | _metrics(random) | {"campaignId": number} for number in campaigns]
-        self._seed = seed
+                    self._posts += [
+                        post | {"campaignId": number} | _metrics_of_days([_day_metrics(random)], cost)
+                        for number in campaigns
+                    ]
+        self._seed, self._cost_by_share = seed, cost_by_share
 
     def published(self, first: date, last: date) -> list[Row]:
         """Return the posts published in a range of days, with their metrics to date."""
         return [post for post in self._posts if first <= _day(post) <= last]
 
-    def reported(self, day: date) -> list[Row]:
-        """Return all posts with metrics on a day, with these metrics."""
-        return [
-            post | _metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"), withdrawn=True)
-            for post in self._posts
-            if 0 <= (day - _day(post)).days < REPORTED_DAYS
-        ]
+    def reported(self, first: date, last: date) -> list[Row]:
+        """Return all posts with metrics in a range of days, with these metrics."""
+        found = []
+        for post in self._posts:
+            days = [day for day in _days(_day(post), REPORTED_DAYS) if first <= day <= last]
+            metrics = [
+                _day_metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"), withdrawn=True)
+                for day in days
+            ]
+            if days:
+                found.append(post | _metrics_of_days(metrics, self._costs[post["postId"]]))
+        return found
 
     def campaigns(self) -> list[Row]:
         """Return the campaigns of each instance."""
@@ -144,26 +164,79 @@ class Posts:
             for place, (instance_id, number) in enumerate(keys)
         ]
 
-    def campaigns_reported(self, day: date) -> list[Row]:
-        """Return the campaigns with posts that have metrics on a day, with random metrics of that day."""
-        content_types: dict[int, set[str | None]] = {}
-        for post in self.reported(day):
-            content_types.setdefault(post["campaignId"], set()).add(post["contentType"])
-        return [_campaign_performance(self._seed, day, number, types) for number, types in content_types.items()]
+    def campaigns_reported(self, first: date, last: date, *, by_post_date: bool = False) -> list[Row]:
+        """Return the campaigns with posts that have metrics in a range of days, with the metrics of the range.
+
+        `by_post_date`: the campaigns with posts published in the range.
+        """
+        by_campaign: dict[int, list[Row]] = {}
+        for post in self._posts:
+            by_campaign.setdefault(post["campaignId"], []).append(post)
+        found = []
+        for number, posts in by_campaign.items():
+            results = {
+                id(post): {
+                    day for day in _days(_day(post), 1 if by_post_date else REPORTED_DAYS) if first <= day <= last
+                }
+                for post in posts
+            }
+            active = [post for post in posts if results[id(post)]]
+            if not active:
+                continue
+            cost = _total(self._costs[post["postId"]] for post in active)
+            if self._cost_by_share and not by_post_date:
+                whole = _total(self._costs[post["postId"]] for post in posts)
+                cost = None if whole is None else round(whole * len(active) / len(posts), 2)
+            days = sorted(set().union(*results.values()))
+            content_types = {post["contentType"] for post in active if post["contentType"]}
+            metrics = _campaign_metrics([Random(f"{self._seed} {number} {day} {by_post_date}") for day in days], cost)
+            found.append(
+                {
+                    "campaignId": number,
+                    "name": f"№ {number}",
+                    "networks": sorted(content_types),
+                    "postsCount": len(active),
+                    "influencersCount": len({post["creatorId"] for post in active} - {None}),
+                    **metrics,
+                }
+            )
+        return found
 
 
-def _campaign_performance(seed: int, day: date, number: int, content_types: set[str | None]) -> Row:
-    random = Random(f"{seed} {number} {day}")
-    metrics: Row = {name: random.choice((None, 0, random.randrange(10**9))) for name in CAMPAIGN_METRICS}
-    if random.randrange(4) == 0:
-        metrics |= {name: -random.randrange(1, 10**4) for name in CAMPAIGN_METRICS if name not in PEOPLE}
-    for name in DECIMAL_CAMPAIGN_METRICS:
-        metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
-    return {
-        "campaignId": number,
-        "name": f"№ {number}",
-        "networks": sorted(each for each in content_types if each),
-    } | metrics
+def _campaign_metrics(random_of_days: Sequence[Random], cost: float | None) -> Row:
+    """Return the metrics of a campaign, apart from numbers of posts and people, for the days of a range."""
+    days = []
+    for random in random_of_days:
+        day: Row = {name: random.choice((None, 0, random.randrange(10**6))) for name in ADDED_COUNTS}
+        if random.randrange(4) == 0:
+            day = {name: -random.randrange(1, 10**4) for name in ADDED_COUNTS}
+        day |= {name: random.choice((None, 0, 0.01, round(10**5 * random.random(), 2))) for name in ADDED_AMOUNTS}
+        days.append(day | {"reach": random.randrange(10**6)})
+    found = {name: _total(day[name] for day in days) for name in ADDED_COUNTS + ADDED_AMOUNTS}
+    return found | {
+        "affiliateLinksConversionRate": _quotient(found["affiliateLinksConversions"], found["affiliateLinksClicks"]),
+        "affiliateLinksRoi": _quotient(found["affiliateLinksCommissionEarned"], cost),
+        "estimatedContentCost": cost,
+        "paidReturnOnAdSpend": _quotient(found["trackingLinksConversionValue"], found["paidAdSpend"]),
+        "reach": max(day["reach"] for day in days),
+    }
+
+
+def _total(values: Iterable[Any]) -> Any:
+    """Return the sum of the known values, in exact cents; None if none is known."""
+    known = [value for value in values if value is not None]
+    if len(known) > 1 and any(isinstance(value, float) for value in known):
+        return round(math.fsum(known), 2)
+    return sum(known) if known else None
+
+
+def _quotient(dividend: Any, divisor: Any, scale: int = 1) -> float | None:
+    found = round(scale * dividend / divisor, 2) if divisor and dividend is not None else None
+    return found if found is None or abs(found) <= LARGEST_VALUE else None
+
+
+def _days(first: date, number: int) -> Iterator[date]:
+    return (first + timedelta(days=offset) for offset in range(number))
 
 
 def _day(post: Row) -> date:
@@ -204,21 +277,36 @@ def _profile(random: Random, number: int) -> Row | None:
     return random.choice((None, profile, profile))
 
 
-def _metrics(random: Random, *, withdrawn: bool = False) -> Row:
-    """Return all metrics of a post: unknown, zero, all zero, frequent and large values.
+def _day_metrics(random: Random, *, withdrawn: bool = False) -> Row:
+    """Return the metrics of a post but rates, and its ad spend: unknown, zero, all zero, frequent and large values.
 
     `withdrawn`: whether counts may be negative, as on a day with more unlikes than likes.
     """
     if random.randrange(12) == 0:
-        return dict.fromkeys(METRICS, random.choice((None, 0)))
+        return dict.fromkeys((*WHOLE_METRICS, *AMOUNTS, AD_SPEND), random.choice((None, 0)))
     large = (2**31 + random.randrange(99), LARGEST_COUNT - random.randrange(9))
     whole = (None, 0, 1, 2, random.randrange(10**6), *large)
     found: Row = {name: random.choice(whole) for name in WHOLE_METRICS}
     if withdrawn and random.randrange(4) == 0:
         found |= {name: -random.randrange(1, 10**4) for name in WHOLE_METRICS if name not in PEOPLE}
-    for name in DECIMAL_METRICS:
+    for name in AMOUNTS:
         cents = random.randrange(10**4) / 100
         found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, LARGEST_VALUE, -1.5))
+    return found | {AD_SPEND: random.choice((None, 0, random.randrange(10**5) / 100))}
+
+
+def _metrics_of_days(days: Sequence[Row], cost: float | None) -> Row:
+    """Return all metrics of a post with this content cost, which counts once, over some days."""
+    found = {name: _total(day[name] for day in days) for name in (*WHOLE_METRICS, *AMOUNTS)}
+    for name in (*PEOPLE, "avgWatchTime"):
+        found[name] = max((day[name] for day in days if day[name] is not None), default=None)
+    for prefix, money in (("", cost), ("paid", _total(day[AD_SPEND] for day in days))):
+        engagements, impressions, rate, cpe, cpm = (
+            (prefix + name[0].upper() + name[1:] if prefix else name)
+            for name in ("engagements", "impressions", "engagementRate", "cpe", "cpm")
+        )
+        found[rate] = _quotient(found[engagements], found[impressions], 100)
+        found[cpe], found[cpm] = _quotient(money, found[engagements]), _quotient(money, found[impressions], 1000)
     return found
 
 
@@ -314,8 +402,7 @@ class IndependentServer:
         """Return the posts of a query, sorted: parameters are valid, and their values separate."""
         first, last = (date.fromisoformat(parameters[name][0]) for name in ("startDate", "endDate"))
         by_performance = parameters.get("dateBasis") == ["performance_date"]
-        assert not by_performance or first == last, "this server does not add up days"
-        rows = self.posts.reported(first) if by_performance else self.posts.published(first, last)
+        rows = (self.posts.reported if by_performance else self.posts.published)(first, last)
         for name, key in (("instanceIds", "instanceId"), ("contentType", "contentType")):
             if name in parameters:
                 rows = [row for row in rows if row[key] in parameters[name]]
@@ -357,9 +444,10 @@ class IndependentServer:
         return query.page([row for row in self.posts.campaigns() if row["instanceId"] in instance_ids])
 
     def _campaign_performance(self, query: "_Query") -> Reply:
-        (day,) = {query.values[name][0] for name in ("startDate", "endDate")}
-        rows = self.posts.campaigns_reported(date.fromisoformat(day))
-        return query.page_of_metrics(rows, CAMPAIGN_METRICS, CAMPAIGN_METRICS)
+        first, last = (date.fromisoformat(query.values[name][0]) for name in ("startDate", "endDate"))
+        by_post_date = query.values.get("dateBasis") != ["performance_date"]
+        rows = self.posts.campaigns_reported(first, last, by_post_date=by_post_date)
+        return query.page_of_metrics(rows, CAMPAIGN_METRICS, PAGED_CAMPAIGN_METRICS)
 
 
 class _Query:

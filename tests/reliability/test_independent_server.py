@@ -18,10 +18,10 @@ from later_reporting_dagster.lake import Partition
 from tests.cli.conftest import User
 from tests.conftest import sandbox_settings
 from tests.independent_server import (
-    CAMPAIGN_METRICS,
     CLIENT_ID,
     CLIENT_SECRET,
     METRICS,
+    PAGED_CAMPAIGN_METRICS,
     PAGED_METRICS,
     IndependentServer,
     Posts,
@@ -48,10 +48,9 @@ def fetch_all(user: User) -> None:
 def assert_posts_equal(lake: Path, posts: Posts) -> None:
     """Assert that the lake has the posts of the server, with the default metrics, and no other files of posts."""
     others = {*METRICS} - {*PAGED_METRICS}
-    rows_by_table = {"posts_published": lambda day: posts.published(day, day), "post_metrics_daily": posts.reported}
-    for table_name, rows_of in rows_by_table.items():
+    for table_name, rows_of in (("posts_published", posts.published), ("post_metrics_daily", posts.reported)):
         for day in DAYS:
-            rows = [{name: value for name, value in row.items() if name not in others} for row in rows_of(day)]
+            rows = [{name: value for name, value in row.items() if name not in others} for row in rows_of(day, day)]
             for instance_id in posts.instance_ids:
                 expected = [row for row in rows if row["instanceId"] == instance_id]
                 stored = read_partition(lake, (table_name, Partition(day, instance_id)))
@@ -115,8 +114,11 @@ def test_lake_fetched_from_a_failing_independent_server_is_complete(
     assert stored_by_key(user.lake / CAMPAIGNS / "part-0.parquet", "instance_id", "campaign_id") == campaigns
     for day in DAYS:
         performance = {
-            (row["campaignId"],): expected_row(row, stored=("campaignId", *CAMPAIGN_METRICS))
-            for row in posts.campaigns_reported(day)
+            (row["campaignId"],): expected_row(
+                {name: row[name] for name in ("campaignId", "name", "networks", *PAGED_CAMPAIGN_METRICS)},
+                stored=("campaignId", *PAGED_CAMPAIGN_METRICS),
+            )
+            for row in posts.campaigns_reported(day, day)
         }
         assert len(performance) > 100
         path = user.lake / PERFORMANCE / f"date={day}" / "part-0.parquet"

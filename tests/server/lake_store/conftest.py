@@ -19,7 +19,7 @@ REFERENCE = Client(CLIENT_ID, CLIENT_SECRET)
 
 @pytest.fixture(scope="session")
 def reference_server() -> IndependentServer:
-    return IndependentServer(Posts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=17))
+    return IndependentServer(Posts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=18))
 
 
 @pytest.fixture(scope="session")

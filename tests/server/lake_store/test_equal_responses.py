@@ -110,7 +110,7 @@ def random_query(number: int) -> tuple[list[tuple[str, object]], Parameters]:
     if date_basis := random.choice(("post_date", "performance_date", "")):
         values["dateBasis"] = [date_basis]
     if date_basis == "performance_date":
-        # The independent server does not add up days, and has metrics of days after those that were fetched.
+        # A lake knows rates of a range within rounding, and has no metrics of days after those that were fetched.
         values["startDate"] = values["endDate"] = [str(min(first, LAST_DAY))]
     if number % 2:
         # The response has to contain what it is sorted by, so that ties are known.
