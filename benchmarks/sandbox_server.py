@@ -23,6 +23,8 @@ from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import listen, serve
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
 
+# The number of days with metrics of a post: 5 in the mean, so that results compare with those of earlier releases.
+LIFETIME_SCALE, LONGEST_LIFETIME = 1.48, 28
 COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
 
 
@@ -150,6 +152,8 @@ def main() -> None:
         last_day=arguments.last_day,
         instances=arguments.instances,
         posts_per_day=arguments.posts_per_day,
+        lifetime_scale=LIFETIME_SCALE,
+        longest_lifetime=LONGEST_LIFETIME,
     )
     options = SandboxOptions(
         requests_per_window=arguments.requests,

@@ -21,6 +21,7 @@ from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE
 from tests.conftest import DAYS, INSTANCE_IDS, Service, parameters, problem
 from tests.ingest.conftest import DAILY, ONE_QUERY_SECONDS, PARTITIONS, PUBLISHED, client_of, recorded_waits, run_ingest
 
@@ -44,7 +45,7 @@ def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) ->
             key = (world.instance_ids[posts.instance[row]], int(posts.campaign_id[row]), int(posts.post_id[row]))
             expected[day, *key] = {
                 metric.column: value / (1 if metric.kind.is_integer else 100)
-                if metric in metrics and (value := int(values[metric.api_name][position])) >= 0
+                if metric in metrics and (value := int(values[metric.api_name][position])) != NOT_AVAILABLE
                 else None
                 for metric in METRICS
             }

@@ -90,9 +90,9 @@ def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query
 
     service.transform = remove_instance_id
     partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
-    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    result = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path)
     assert result.written[partition].bad_rows == 1
-    (quarantined,) = Lake(str(tmp_path)).quarantine.rows(DAILY.name)
+    (quarantined,) = Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name)
     assert quarantined.partition == partition
 
 

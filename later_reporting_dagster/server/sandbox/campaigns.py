@@ -8,11 +8,11 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection, years_later
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, years_later
 from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
-from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, nulls_last
+from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, sorted_positions
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CAMPAIGNS,
     CONTENT_TYPES,
@@ -127,24 +127,21 @@ def _index(key: Keys, name: str, *, choices: int) -> int:
     return int(uniform(key, name)[0] * choices)
 
 
-_COUNTED_POSTS = "counted posts"
-# In hundredths. The units of the rates that posts do not have are invented: returns per amount spent, and conversions
-# per 100 clicks.
+# In hundredths: the metrics that each is a quotient of, and its scale. Costs per result are blended: those of both
+# channels over the results of both. The units of the rates that posts do not have are invented: returns per amount
+# spent, and conversions per 100 clicks.
 _RATES: Mapping[str, tuple[str, str, int]] = {
     **RATES,
-    "impressionsPerPost": ("impressions", _COUNTED_POSTS, 100),
+    "cpe": ("cost+paidCost", "engagements+paidEngagements", 1),
+    "cpm": ("cost+paidCost", "impressions+paidImpressions", 1_000),
+    "impressionsPerPost": ("impressions", "postsCount", 100),
     "estimatedRoi": ("estimatedValueGenerated", "cost", 100),
     "paidReturnOnAdSpend": ("paidRevenue", "paidCost", 100),
     "affiliateLinksConversionRate": ("affiliateLinksConversions", "affiliateLinksClicks", 10_000),
-    "affiliateLinksRoi": ("affiliateLinksSales", "affiliateLinksCommissionEarned", 100),
+    "affiliateLinksRoi": ("affiliateLinksCommissionEarned", "cost", 100),
 }
-# Counts of posts or of their creators: the metric that a counted post has.
-_COUNTS = {
-    "postsCount": _COUNTED_POSTS,
-    "influencersCount": _COUNTED_POSTS,
-    "paidPostsCount": "paidImpressions",
-    "paidInfluencersCount": "paidImpressions",
-}
+# Counts of posts or of their creators: all, or those with paid results.
+_COUNTS = {"postsCount": False, "influencersCount": False, "paidPostsCount": True, "paidInfluencersCount": True}
 _OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
 
 
@@ -175,9 +172,7 @@ class CampaignStore:
         sums = _CampaignSums(self._world, query, rows=self._posts.rows(query.posts))
         order = np.arange(len(sums.campaign_ids))
         if query.sort_property is not None:
-            values = sums.metric(query.sort_property)
-            is_ascending = query.posts.sort_direction is SortDirection.ASC
-            order = np.argsort(nulls_last(values) if is_ascending else -values, kind="stable")
+            order = sorted_positions(sums.metric(query.sort_property), query.posts.sort_direction)
         shown = order[page.rows]
         names = CAMPAIGN_SORT_PROPERTIES if query.metrics is None else query.metrics
         columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
@@ -214,7 +209,7 @@ class _CampaignSums:
         rows, self.campaign_ids, self._starts = _by_campaign(world, rows)
         self._campaign_id, self._creator_id = world.posts.campaign_id[rows], world.posts.creator_id[rows]
         self._content_type = world.posts.content_type[rows]
-        self._columns = {_COUNTED_POSTS: np.ones_like(rows)}
+        self._columns: dict[str, IntArray] = {}
         since, until = metric_days(world, query.posts)
         for columns in (World.accrued, campaign_only_metrics, cursor_only_metrics):
             self._columns |= columns(world, rows, since=since, until=until)
@@ -223,16 +218,20 @@ class _CampaignSums:
         """Return a metric by its API name, by campaign: `NOT_AVAILABLE` for null, money and rates in hundredths."""
         if name in _RATES:
             numerator, denominator, scale = _RATES[name]
-            parts = self._columns[numerator], self._columns[denominator]
-            has_both = (parts[0] != NOT_AVAILABLE) & (parts[1] != NOT_AVAILABLE)
-            return quotient(*(self._sum(np.where(has_both, part, 0)) for part in parts), scale=scale)
+            return quotient(self._total(numerator), self._total(denominator), scale=scale)
         if name in _COUNTS:
-            is_counted = self._columns[_COUNTS[name]] != NOT_AVAILABLE
+            is_counted = (self._columns["paidImpressions"] > 0) | (not _COUNTS[name])
             return self._sum(is_counted.astype(np.int64)) if "osts" in name else self._distinct_creators(is_counted)
         values = self._columns[_OTHER_NAMES.get(name, name)]
         is_available = values != NOT_AVAILABLE
         any_available = np.logical_or.reduceat(is_available, self._starts)
         return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
+
+    def _total(self, names: str) -> IntArray:
+        """Return the sum of one or two metrics, of those that are available."""
+        values = np.stack([self.metric(name) for name in names.split("+")])
+        total = np.where(values == NOT_AVAILABLE, 0, values).sum(axis=0)
+        return np.where((values == NOT_AVAILABLE).all(axis=0), NOT_AVAILABLE, total)
 
     def platforms(self, position: int) -> list[Platform]:
         content_types = self._content_type[self._campaign_id == self.campaign_ids[position]]

@@ -1,8 +1,9 @@
 """The metrics that only the cursor API version has, and which content types have them.
 
 The API reference documents that supported metrics depend on the filters, but not how (docs/api.md, "Cursor version").
-The table below is invented. A query supports a metric if every content type that its filters include supports it: the
-metrics of the paged version are valid in every query, the navigation metrics only in queries for stories.
+The table below is invented, apart from the metrics of Instagram reels. A query supports a metric if every content type
+that its filters include supports it: the metrics of the paged version are valid in every query, the navigation metrics
+only in queries for stories.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,12 +24,14 @@ from later_reporting_dagster.server.sandbox.synthetic_world import (
     uniform,
 )
 
-_REELS = {ContentType.INSTAGRAM_REEL, ContentType.FACEBOOK_REEL}
 _YOUTUBE = {ContentType.YOUTUBE_VIDEO, ContentType.YOUTUBE_SHORTS}
 _STORIES = {ContentType.INSTAGRAM_STORY}
 _INSTAGRAM = {ContentType.INSTAGRAM_POST, ContentType.INSTAGRAM_REEL, *_STORIES}
 _FACEBOOK = {name for name in ContentType if name.startswith("facebook")}
-_VIDEOS = {*_REELS, *_YOUTUBE, ContentType.TIKTOK, ContentType.FACEBOOK_LIVE}
+_VIDEOS = {
+    *(ContentType.INSTAGRAM_REEL, ContentType.FACEBOOK_REEL, ContentType.FACEBOOK_LIVE, ContentType.TIKTOK),
+    *_YOUTUBE,
+}
 _TWITTER = {"twitter"}
 
 # Metrics that are missing here are supported by every content type.
@@ -41,13 +44,13 @@ _CONTENT_TYPES_BY_METRIC: Mapping[str, Collection[str]] = {
     "reach": {*_INSTAGRAM, *_FACEBOOK},
     "organicReach": {*_INSTAGRAM, *_FACEBOOK},
     "videoViewTotalTime": _VIDEOS,
-    "avgWatchTime": _VIDEOS,
+    "avgWatchTime": {ContentType.INSTAGRAM_REEL},
     "navigationTapExit": _STORIES,
     "navigationTapBack": _STORIES,
     "navigationTapForward": _STORIES,
     "navigationSwipeForward": _STORIES,
-    "crosspostedViews": _REELS,
-    "crosspostedFacebookOnlyViews": _REELS,
+    "crosspostedViews": {ContentType.INSTAGRAM_REEL},
+    "crosspostedFacebookOnlyViews": {ContentType.INSTAGRAM_REEL},
     "paidShares": {*_INSTAGRAM, *_FACEBOOK, ContentType.TIKTOK},
     "paidSaves": _INSTAGRAM,
     "paidViews": {*_VIDEOS, *_STORIES},
@@ -103,12 +106,13 @@ def cursor_only_metrics(world: World, rows: IntArray, *, since: int, until: int)
     values = world.parts(_PARTS, rows, since=since, until=until)
     recorded = world.accrued(rows, since=since, until=until)
     for name, (base, per_mille) in _REACH.items():
-        values[name] = np.minimum(totals[base] * per_mille // 1000, recorded[base])  # -1 stays -1
+        reached = np.minimum(totals[base] * per_mille // 1000, np.maximum(recorded[base], 0))
+        values[name] = np.where(recorded[base] == NOT_AVAILABLE, NOT_AVAILABLE, reached)
     followers = floor(log_normal(child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
     values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
-    # In hundredths of a second; the API reference names no unit.
-    watch_time = 100 * values["views"] * (3 + floor(20 * uniform(key, "watched")))
-    values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watch_time)
+    # In hundredths of a millisecond. That the unit of the total is that of the average is invented.
+    watch_time = 100 * values["views"] * (3_000 + floor(20_000 * uniform(key, "watched")))
+    values["videoViewTotalTime"] = np.where(values["views"] == NOT_AVAILABLE, NOT_AVAILABLE, watch_time)
     values["avgWatchTime"] = quotient(values["videoViewTotalTime"], values["views"], scale=1)
     for name in values:
         supported = np.array([supports(content_type, name) for content_type, _, _ in CONTENT_TYPES])

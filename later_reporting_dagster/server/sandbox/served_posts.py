@@ -19,7 +19,13 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasi
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
-from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World, json_times
+from later_reporting_dagster.server.sandbox.synthetic_world import (
+    CONTENT_TYPES,
+    NOT_AVAILABLE,
+    IntArray,
+    World,
+    json_times,
+)
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
@@ -103,19 +109,13 @@ def matching_rows(world: World, query: PostsQuery) -> IntArray:
     else:
         since, until = metric_days(world, query)
         values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
-        if query.sort_direction is SortDirection.ASC:
-            values = nulls_last(values)
-    if query.sort_direction is SortDirection.DESC:
-        values = -values
-    return rows[np.argsort(values, kind="stable")]
+    return rows[sorted_positions(values, query.sort_direction)]
 
 
-def nulls_last(values: IntArray) -> IntArray:
-    """Return a column in which the values that are not available are the largest ones, to sort it in ascending order.
-
-    In descending order, they are the last ones anyway.
-    """
-    return np.where(values < 0, np.iinfo(np.int64).max, values)
+def sorted_positions(values: IntArray, direction: SortDirection) -> IntArray:
+    """Return the positions of values in their order, those that are not available last."""
+    keys = -values if direction is SortDirection.DESC else values
+    return np.argsort(np.where(values == NOT_AVAILABLE, np.iinfo(np.int64).max, keys), kind="stable")
 
 
 def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[JsonObject]:
@@ -201,9 +201,10 @@ def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
 def json_values(name: str, values: IntArray) -> list[int | float | None]:
     """Return a metric column as JSON values: null if not available, hundredths as numbers."""
     if name in _WHOLE_METRICS:
-        return [None if value < 0 else value for value in values.tolist()]
+        return [None if value == NOT_AVAILABLE else value for value in values.tolist()]
     return [
-        None if value < 0 else value / 100 if value % 100 else value // 100  # whole amounts without `.0`
+        # Whole amounts without `.0`.
+        None if value == NOT_AVAILABLE else value / 100 if value % 100 else value // 100
         for value in values.tolist()
     ]
 

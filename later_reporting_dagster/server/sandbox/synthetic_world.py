@@ -4,6 +4,7 @@ Each value is a hash of its seed, instance, day and index in the day, not the ne
 the same posts for any range of the world, and columns are drawn for all posts at once.
 
 All values are whole numbers, money and rates in hundredths: rounding is exact, and daily metrics add up to the totals.
+Only the cost of a post does not accrue: it is the same in any range of days (docs/api.md, "Metrics, null and units").
 """
 
 import hashlib
@@ -22,8 +23,8 @@ Keys = NDArray[np.uint64]
 
 BANNER = "SYNTHETIC DATA: all instances, creators, posts and numbers of this sandbox are invented."
 
-NOT_AVAILABLE = -1
-"""Null in a column of metrics, which are never negative."""
+NOT_AVAILABLE = int(np.iinfo(np.int64).min)
+"""Null in a column of metrics, which may be negative on a day."""
 
 EXAMPLE_INSTANCE_IDS = ("instance_abc", "instance_def")
 """Instances of the curl example in the API reference."""
@@ -44,28 +45,56 @@ CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
     ("twitter", Platform.TWITTER, 0.05),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class _Audience:
+    """What is typical of a network: medians, money in hundredths.
+
+    Attributes:
+        share_boosted: Probability that a post with typical results so far is boosted.
+    """
+
+    impressions: int
+    engagement_rate: float
+    value_of_engagement: int
+    paid_impressions: int
+    paid_engagement_rate: float
+    cost_of_paid_impression: float
+    share_boosted: float
+
+
+_AUDIENCES: Mapping[Platform, _Audience] = {
+    Platform.INSTAGRAM: _Audience(3_000, 0.040, 180, 8_000, 0.020, 1.5, 0.32),
+    Platform.TIKTOK: _Audience(6_000, 0.055, 90, 14_000, 0.035, 0.8, 0.36),
+    Platform.YOUTUBE: _Audience(4_000, 0.030, 260, 6_000, 0.008, 2.4, 0.20),
+    Platform.FACEBOOK: _Audience(1_500, 0.025, 150, 7_000, 0.015, 1.2, 0.28),
+    Platform.TWITTER: _Audience(1_000, 0.020, 120, 5_000, 0.010, 1.0, 0.12),
+}
+
 # Campaigns of an instance that have posts. The ids of the first two of the first instance are in the example of the API
 # reference.
 FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12
 CREATORS, CREATORS_PER_INSTANCE = 5_000, 150
 MAX_POSTS_PER_DAY = 500_000  # keeps the post ids of different days apart: a day may have more than the mean
-MAX_LIFETIME_DAYS = 28
+MAX_LIFETIME_DAYS, MAX_BOOST_AGE, MAX_BOOST_DAYS = 180, 30, 14
 
 _POST_IDS_PER_DAY = 1_000_000
 _SHARE_OF_DAYS_WITHOUT_POSTS = 0.03
 _MILLISECONDS_PER_DAY = 86_400_000
 _UNIX_EPOCH = date(1970, 1, 1).toordinal()
 
-# Quantities that accrue over a post's lifetime, in the order of `Posts.totals`: counts, and money in hundredths.
-_ACCRUING = (
-    "impressions",
-    "engagements",
-    "estimatedValueGenerated",
-    "cost",
-    "paidImpressions",
-    "paidEngagements",
-    "paidCost",
-)
+# How quantities accrue over a post's lifetime: views and reactions may be withdrawn later, and what is paid for accrues
+# while the post is boosted.
+_VIEWS, _REACTIONS, _PAID = range(3)
+# The quantities in the order of `Posts.totals`: counts, and money in hundredths.
+_ACCRUING: Mapping[str, int] = {
+    "impressions": _VIEWS,
+    "engagements": _REACTIONS,
+    "estimatedValueGenerated": _REACTIONS,
+    "paidImpressions": _PAID,
+    "paidEngagements": _PAID,
+    "paidCost": _PAID,
+}
 # Rates in hundredths: the quantities that each is a quotient of, and its scale. The units are those of docs/api.md,
 # "Metrics, null and units".
 RATES: Mapping[str, tuple[str, str, int]] = {
@@ -88,8 +117,14 @@ class Posts:
         day: Day of publication, as a proleptic ordinal.
         published_ms: Time of publication, in milliseconds since the Unix epoch.
         lifetime_days: Number of days with metrics, from the day of publication.
-        decay: Position in `_DECAY_RATES`.
+        decay: Position in `_DECAYS`.
+        boost_age: Age in days at which paid results begin, if there are any.
+        boost_days: Number of days with paid results.
+        withdrawal_age: Age in days at which some views or reactions of the day before are withdrawn; 0: never.
+        withdrawn: What is withdrawn, in units of 1 / _WHOLE of the total, of views and of reactions.
         totals: One row per accruing quantity: its value at the end of the lifetime.
+        cost: What the creator was paid for the post, in hundredths.
+        cost_day: Day from which this cost is known, because the incentive is fulfilled, as a proleptic ordinal.
     """
 
     instance: IntArray
@@ -101,7 +136,13 @@ class Posts:
     published_ms: IntArray
     lifetime_days: IntArray
     decay: IntArray
+    boost_age: IntArray
+    boost_days: IntArray
+    withdrawal_age: IntArray
+    withdrawn: IntArray
     totals: IntArray
+    cost: IntArray
+    cost_day: IntArray
 
     def __len__(self) -> int:
         return len(self.post_id)
@@ -122,6 +163,9 @@ class World:
         instances: Number of instances named `instance_000` and so on.
         posts_per_day: Mean number of posts of an instance on a day; about one day in thirty has none.
         extra_instance_ids: More instances. They do not change the data of the others.
+        lifetime_scale: Scale of the number of days with metrics of a post: the median is about a day more. By default,
+            the mean is 20 days.
+        longest_lifetime: Limit of this number, at most `MAX_LIFETIME_DAYS`.
     """
 
     first_day: date
@@ -130,6 +174,8 @@ class World:
     instances: int = 8
     posts_per_day: int = 20
     extra_instance_ids: tuple[str, ...] = ()
+    lifetime_scale: float = 5.6
+    longest_lifetime: int = MAX_LIFETIME_DAYS
 
     def __post_init__(self) -> None:
         if self.last_day < self.first_day:
@@ -168,17 +214,33 @@ class World:
         # A few rows repeat the previous post in another campaign: a post id alone is not a key.
         repeats = (uniform(row_key, "again") < 0.03) & (index > 0)
         post_key = child(day_key[position], index - repeats)
+        instance, day = instance_of_day[position], ordinal[position]
+        creator_id = _creator_ids(instance_keys[instance], post_key)
+        content_type = _content_types(post_key)
+        lifetime = _lifetimes(post_key, scale=self.lifetime_scale, longest=self.longest_lifetime)
+        decay = floor(uniform(post_key, "pace") * len(_DECAYS))
+        boost_age, boost_days = _boosts(post_key, lifetime)
+        # A withdrawal, if there is one, takes back a part of what was counted before.
+        has_withdrawal = (uniform(post_key, "withdrawal") < _SHARE_WITH_WITHDRAWAL) & (lifetime > 1)
+        withdrawn = floor(_WHOLE * (0.05 + 0.15 * uniform(post_key, "withdrawn")))
+        kinds = uniform(post_key, "withdrawn kinds")
         return Posts(
-            instance=instance_of_day[position],
-            campaign_id=campaign_ids(instance_of_day[position], _campaign_numbers(post_key, repeats)),
-            post_id=ordinal[position] * _POST_IDS_PER_DAY + index - repeats,
-            creator_id=_creator_ids(instance_keys[instance_of_day[position]], post_key),
-            content_type=_content_types(post_key),
-            day=ordinal[position],
-            published_ms=(ordinal[position] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day_ms(post_key),
-            lifetime_days=_lifetimes(post_key),
-            decay=floor(uniform(post_key, "pace") * len(_DECAY_RATES)),
-            totals=_totals(post_key),
+            instance=instance,
+            campaign_id=campaign_ids(instance, _campaign_numbers(post_key, repeats)),
+            post_id=day * _POST_IDS_PER_DAY + index - repeats,
+            creator_id=creator_id,
+            content_type=content_type,
+            day=day,
+            published_ms=(day - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day_ms(post_key),
+            lifetime_days=lifetime,
+            decay=decay,
+            boost_age=boost_age,
+            boost_days=boost_days,
+            withdrawal_age=np.where(has_withdrawal, 1 + floor((lifetime - 1) * uniform(post_key, "withdrawal age")), 0),
+            withdrawn=np.stack([np.where(kinds < 0.4, withdrawn, 0), np.where(kinds >= 0.2, withdrawn, 0)]),
+            totals=_totals(post_key, content_type, head_start=_head_start(decay, lifetime, boost_age)),
+            cost=_costs(child(instance_keys[instance], creator_id), content_type),
+            cost_day=day + _days_until_fulfilled(post_key),
         )
 
     def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
@@ -190,7 +252,8 @@ class World:
             until: Last day of the metrics, inclusive.
 
         Returns:
-            Columns by API name, and both costs: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
+            Columns by API name, content cost and ad spend: whole counts, money and rates in hundredths, `NOT_AVAILABLE`
+            for null.
         """
         values = self.accrued(rows, since=since, until=until)
         return values | {
@@ -199,13 +262,14 @@ class World:
         }
 
     def totals(self, rows: IntArray) -> dict[str, IntArray]:
-        """Return the accruing quantities of some posts at the end of their lifetimes, with both costs, by name."""
+        """Return the accruing quantities of some posts at the end of their lifetimes, by name."""
         return dict(zip(_ACCRUING, self.posts.totals[:, rows], strict=True))
 
     def accrued(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """Return the parts of the totals that accrued on some days, by name; arguments and units as in `metrics`."""
-        recorded = self.recorded(self.posts.totals[:, rows], rows, since=since, until=until)
-        return dict(zip(_ACCRUING, recorded, strict=True))
+        """Return what accrued on some days, and the content cost, by name; arguments and units as in `metrics`."""
+        accrued = self._accrued(self.totals(rows), _ACCRUING, rows, since=since, until=until)
+        is_known = self.posts.cost_day[rows] <= self.last_day.toordinal()
+        return accrued | {"cost": np.where(is_known, self.posts.cost[rows], NOT_AVAILABLE)}
 
     def parts(
         self, shares: Mapping[str, tuple[str, int]], rows: IntArray, *, since: int, until: int
@@ -216,19 +280,41 @@ class World:
             shares: The metric that each is a part of, an accruing quantity or an earlier part, and its mean share in
                 thousandths.
         """
-        keys, totals = self.post_keys(rows), self.totals(rows)
+        keys, totals, kinds = self.post_keys(rows), self.totals(rows), dict(_ACCRUING)
         for name, (whole, per_mille) in shares.items():
             share = floor(per_mille * (0.5 + uniform(keys, name)))
-            totals[name] = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
-        return {name: self.recorded(totals[name], rows, since=since, until=until) for name in shares}
+            totals[name] = np.where(totals[whole] == NOT_AVAILABLE, NOT_AVAILABLE, totals[whole] * share // 1000)
+            kinds[name] = kinds[whole]
+        return self._accrued({name: totals[name] for name in shares}, kinds, rows, since=since, until=until)
 
-    def recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
-        """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total."""
+    def _accrued(
+        self, totals: Mapping[str, IntArray], kinds: Mapping[str, int], rows: IntArray, *, since: int, until: int
+    ) -> dict[str, IntArray]:
+        """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total.
+
+        Paid metrics are not available before the first day of a boost.
+        """
+        before, after = self._accrued_shares(rows, since), self._accrued_shares(rows, until + 1)
+        is_boosted = until >= self.posts.day[rows] + self.posts.boost_age[rows]
+        found = {}
+        for name, total in totals.items():
+            kind = kinds[name]
+            is_available = (total != NOT_AVAILABLE) & (is_boosted if kind == _PAID else True)
+            recorded = total * after[kind] // _WHOLE - total * before[kind] // _WHOLE
+            found[name] = np.where(is_available, recorded, NOT_AVAILABLE)
+        return found
+
+    def _accrued_shares(self, rows: IntArray, day: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Return the shares of totals that accrued before a day, in units of 1 / _WHOLE, by kind."""
         posts = self.posts
-        lifetime, decay = posts.lifetime_days[rows], posts.decay[rows]
-        before = _ACCRUED[decay, lifetime, np.clip(since - posts.day[rows], 0, lifetime)]
-        after = _ACCRUED[decay, lifetime, np.clip(until + 1 - posts.day[rows], 0, lifetime)]
-        return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
+        lifetime = posts.lifetime_days[rows]
+        age = np.clip(day - posts.day[rows], 0, lifetime)
+        views = _ACCRUED[posts.decay[rows], lifetime, age]
+        is_before_withdrawal = (age == posts.withdrawal_age[rows]) & (age > 0)
+        withdrawn = posts.withdrawn[:, rows] * is_before_withdrawal
+        boost_days = posts.boost_days[rows]
+        paid = _WHOLE * np.clip(age - posts.boost_age[rows], 0, boost_days) // boost_days
+        return views + withdrawn[_VIEWS], views + withdrawn[_REACTIONS], paid
 
 
 def json_times(milliseconds: IntArray) -> list[str]:
@@ -249,29 +335,31 @@ def campaign_positions(ids: IntArray) -> IntArray:
 def quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:
     """Return `scale * numerator / denominator`, rounded half up.
 
-    The result is not available if a part is not available or the denominator is 0.
+    The result is not available if a part is not available or the denominator is not above 0.
     """
-    available = (numerator >= 0) & (denominator > 0)
+    available = (numerator != NOT_AVAILABLE) & (denominator > 0)
     divisor = np.where(available, denominator, 1)
     return np.where(available, (2 * scale * numerator + divisor) // (2 * divisor), NOT_AVAILABLE)
 
 
 # Share of a total that accrued before an age, in units of 1 / _WHOLE, as `[decay, lifetime, age in days]`. Daily
-# metrics decay geometrically. Whole numbers make them exact differences that add up to the totals.
+# metrics decay by a power of the age. Whole numbers make them exact differences that add up to the totals.
 _WHOLE = 2**20
-_DECAY_RATES = (0.35, 0.5, 0.65, 0.8)
+_DECAYS = (0.7, 1.0, 1.3, 1.7)
 
 
 def _accrual_table() -> IntArray:
-    table = np.zeros((len(_DECAY_RATES), MAX_LIFETIME_DAYS + 1, MAX_LIFETIME_DAYS + 1), dtype=np.int64)
-    for decay, rate in enumerate(_DECAY_RATES):
-        for lifetime in range(1, MAX_LIFETIME_DAYS + 1):
-            for age in range(lifetime + 1):
-                table[decay, lifetime, age] = round(_WHOLE * (1 - rate**age) / (1 - rate**lifetime))
+    ages = np.arange(MAX_LIFETIME_DAYS + 1)
+    table = np.zeros((len(_DECAYS), MAX_LIFETIME_DAYS + 1, MAX_LIFETIME_DAYS + 1), dtype=np.int64)
+    for decay, exponent in enumerate(_DECAYS):
+        sums = np.concatenate([[0.0], np.cumsum((ages[1:]) ** -exponent)])
+        shares = sums[None, :] / np.maximum(sums[:, None], 1.0)
+        table[decay] = np.rint(_WHOLE * np.minimum(shares, 1.0))
     return table
 
 
 _ACCRUED = _accrual_table()
+_SHARE_WITH_WITHDRAWAL = 0.06
 
 
 def _post_counts(day_key: Keys, mean: int) -> IntArray:
@@ -302,42 +390,82 @@ def _time_of_day_ms(post_key: Keys) -> IntArray:
     return np.clip(floor(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
 
 
-def _lifetimes(post_key: Keys) -> IntArray:
-    """Draw the number of days with metrics: the median is two, the mean five."""
-    return np.clip(floor(1.35 / (1 - uniform(post_key, "life"))), 1, MAX_LIFETIME_DAYS)
+def _lifetimes(post_key: Keys, *, scale: float, longest: int) -> IntArray:
+    """Draw the number of days with metrics, from a Lomax distribution with exponent 1."""
+    draw = uniform(post_key, "life")
+    return np.minimum(1 + floor(scale * draw / (1 - draw)), longest)
 
 
-def _totals(post_key: Keys) -> IntArray:
-    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns."""
-    channel = uniform(post_key, "channel")
-    organic, paid = channel < 0.90, channel >= 0.62
+def _boosts(post_key: Keys, lifetime: IntArray) -> tuple[IntArray, IntArray]:
+    """Draw the age at which a post is boosted, if it is boosted, and for how many days: while it earns anyway."""
+    age = floor(np.minimum(lifetime, MAX_BOOST_AGE + 1) * uniform(post_key, "boost age") ** 1.2)
+    age = np.where(_is_only_paid(post_key), 0, age)
+    return age, np.minimum(1 + floor(MAX_BOOST_DAYS * uniform(post_key, "boost days")), lifetime - age)
 
-    impressions = np.where(
-        uniform(post_key, "silent") < 0.04, 0.0, log_normal(post_key, "impressions", median=3_000, sigma=1.5)
-    )
-    engagements = impressions * np.minimum(log_normal(post_key, "engagement rate", median=0.04, sigma=0.7), 0.6)
-    value = np.floor(engagements) * log_normal(post_key, "value of an engagement", median=180, sigma=0.5)
-    cost = log_normal(post_key, "cost", median=30_000, sigma=1.0)
 
-    paid_impressions = np.where(
-        uniform(post_key, "paid silent") < 0.03, 0.0, log_normal(post_key, "paid impressions", median=8_000, sigma=1.3)
-    )
-    paid_engagements = paid_impressions * np.minimum(
-        log_normal(post_key, "paid engagement rate", median=0.02, sigma=0.8), 0.6
-    )
-    paid_cost = paid_impressions * log_normal(post_key, "paid cost of an impression", median=1.5, sigma=0.5)
+def _is_only_paid(post_key: Keys) -> NDArray[np.bool_]:
+    """Draw the posts that are ads from their first day on and have no organic results."""
+    return uniform(post_key, "channel") >= 0.92
+
+
+def _costs(creator_key: Keys, content_type: IntArray) -> IntArray:
+    """Draw the costs of posts: the fee of their creator for the content type. Some creators get none."""
+    fee = log_normal(creator_key, "fee", median=30_000, sigma=1.0)
+    is_paid = uniform(creator_key, "is paid") < 0.92
+    factor = 0.5 + uniform(child(creator_key, content_type), "fee of content type")
+    return np.where(is_paid, floor(fee * factor), NOT_AVAILABLE)
+
+
+def _days_until_fulfilled(post_key: Keys) -> IntArray:
+    """Draw the number of days from publication until the incentive is fulfilled: often none, at most 60."""
+    return np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0)
+
+
+def _head_start(decay: IntArray, lifetime: IntArray, age: IntArray) -> NDArray[np.float64]:
+    """Return how much of its total a post had earned at an age, relative to a typical post; 0 on its first day."""
+    return np.asarray(_ACCRUED[decay, lifetime, age] / np.maximum(_ACCRUED[1, 28, age], 1))
+
+
+def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.float64]) -> IntArray:
+    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns.
+
+    Args:
+        head_start: See `_head_start`, at the age at which the post may be boosted.
+    """
+
+    def typical(name: str) -> NDArray[np.float64]:
+        values = np.array([getattr(_AUDIENCES[platform], name) for _, platform, _ in CONTENT_TYPES])
+        return np.asarray(values[content_type], dtype=np.float64)
+
+    def drawn(name: str, *, sigma: float) -> NDArray[np.float64]:
+        return typical(name) * log_normal(post_key, name, median=1.0, sigma=sigma)
+
+    def known(draw: str, is_known: NDArray[np.bool_], values: NDArray[np.float64]) -> IntArray:
+        return np.where(is_known & (uniform(post_key, draw) < 0.95), floor(values), NOT_AVAILABLE)
+
+    is_organic = ~_is_only_paid(post_key)
+    impressions = np.where(uniform(post_key, "silent") < 0.04, 0.0, drawn("impressions", sigma=1.5))
+    engagements = impressions * np.minimum(drawn("engagement_rate", sigma=0.7), 0.6)
+    value = np.floor(engagements) * drawn("value_of_engagement", sigma=0.5)
+
+    # Posts that did better so far than a typical post of their network are boosted up to twice as often, and others
+    # more seldom. Nothing is known of a new post.
+    so_far = head_start * engagements / (typical("impressions") * typical("engagement_rate"))
+    attraction = np.where(head_start > 0, 2 * so_far / (1 + so_far), 1.0)
+    is_boosted = uniform(post_key, "boost") < typical("share_boosted") * attraction
+    is_paid = is_boosted | ~is_organic
+    paid_impressions = np.where(uniform(post_key, "paid silent") < 0.03, 0.0, drawn("paid_impressions", sigma=1.3))
+    paid_engagements = paid_impressions * np.minimum(drawn("paid_engagement_rate", sigma=0.8), 0.6)
+    paid_cost = paid_impressions * drawn("cost_of_paid_impression", sigma=0.5)
 
     return np.stack(
         [
-            np.where(organic & (uniform(post_key, "impressions known") < 0.95), floor(impressions), NOT_AVAILABLE),
-            np.where(organic, floor(engagements), NOT_AVAILABLE),
-            np.where(organic & (uniform(post_key, "value known") < 0.95), floor(value), NOT_AVAILABLE),
-            np.where(organic & (uniform(post_key, "cost known") < 0.85), floor(cost), NOT_AVAILABLE),
-            np.where(paid, floor(paid_impressions), NOT_AVAILABLE),
-            np.where(
-                paid & (uniform(post_key, "paid engagements known") < 0.95), floor(paid_engagements), NOT_AVAILABLE
-            ),
-            np.where(paid & (uniform(post_key, "paid cost known") < 0.95), floor(paid_cost), NOT_AVAILABLE),
+            known("impressions known", is_organic, impressions),
+            np.where(is_organic, floor(engagements), NOT_AVAILABLE),
+            known("value known", is_organic, value),
+            np.where(is_paid, floor(paid_impressions), NOT_AVAILABLE),
+            known("paid engagements known", is_paid, paid_engagements),
+            known("paid cost known", is_paid, paid_cost),
         ]
     )
 

@@ -1,21 +1,39 @@
 """The synthetic world is a pure function of its seed, and its numbers are consistent with each other."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.server.query_parameters import parse_posts_query
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
-from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE
+from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, IntArray
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
+from tests.server.sandbox.conftest import WORLD as SERVED
+from tests.server.sandbox.conftest import sandbox
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
-SUMMED = ("impressions", "engagements", "estimatedValueGenerated", "paidImpressions", "paidEngagements")
+FIRST, LAST = WORLD.first_day.toordinal(), WORLD.last_day.toordinal()
+ALL_POSTS = np.arange(len(WORLD.posts))
+COUNTS = ("impressions", "engagements", "paidImpressions", "paidEngagements")
+SUMMED = (*COUNTS, "estimatedValueGenerated", "paidCost")
+
+
+def recorded(day: int) -> tuple[IntArray, dict[str, IntArray]]:
+    """Return the posts with metrics on a day, and these metrics."""
+    today = date.fromordinal(day)
+    query, _ = parse_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
+    rows = matching_rows(WORLD, query)
+    return rows, WORLD.metrics(rows, since=day, until=day)
+
+
+def known(values: IntArray) -> IntArray:
+    return values[values != NOT_AVAILABLE]
 
 
 def test_posts_depend_on_the_seed_and_not_on_the_range_of_the_world() -> None:
@@ -23,32 +41,111 @@ def test_posts_depend_on_the_seed_and_not_on_the_range_of_the_world() -> None:
         first, last = date(2024, 3, 4).toordinal(), date(2024, 3, 10).toordinal()
         posts = world.posts
         of_week = (posts.day >= first) & (posts.day <= last)
-        return [*posts.post_id[of_week].tolist(), *posts.totals[:, of_week].ravel().tolist()]
+        columns = (posts.post_id, posts.boost_age, posts.cost, posts.cost_day, posts.totals)
+        return [value for column in columns for value in column[..., of_week].ravel().tolist()]
 
     longer = World(first_day=date(2023, 11, 3), last_day=date(2025, 11, 3))
     assert week(longer) == week(WORLD) == week(replace(WORLD)) != week(replace(WORLD, seed=1))
 
 
 def test_daily_performance_adds_up_to_metrics_to_date() -> None:
-    everything = np.arange(len(WORLD.posts))
-    sums = {name: np.zeros(len(everything), dtype=np.int64) for name in SUMMED}
-    for day in range(WORLD.first_day.toordinal(), WORLD.last_day.toordinal() + 1):
-        today = date.fromordinal(day)
-        query, _ = parse_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
-        rows = matching_rows(WORLD, query)
-        metrics = WORLD.metrics(rows, since=day, until=day)
+    sums = {name: np.full(len(ALL_POSTS), NOT_AVAILABLE) for name in SUMMED}
+    negative = 0
+    for day in range(FIRST, LAST + 1):
+        rows, metrics = recorded(day)
         for name in SUMMED:
-            sums[name][rows] += metrics[name]
-    totals = WORLD.metrics(everything, since=1, until=WORLD.last_day.toordinal())
+            values, before = metrics[name], sums[name][rows]
+            # What is not available on one day adds nothing to other days.
+            added = np.where(before == NOT_AVAILABLE, 0, before) + values
+            sums[name][rows] = np.where(values == NOT_AVAILABLE, before, added)
+        negative += sum((known(metrics[name]) < 0).sum() for name in COUNTS)
+    totals = WORLD.metrics(ALL_POSTS, since=1, until=LAST)
     for name in SUMMED:
-        available = totals[name] != NOT_AVAILABLE
-        assert (sums[name][available] == totals[name][available]).all()
+        assert (sums[name] == totals[name]).all(), name
+        assert (known(totals[name]) >= 0).all(), name
+    assert negative > 100
+
+
+def test_post_has_its_whole_cost_in_any_range() -> None:
+    to_date = WORLD.accrued(ALL_POSTS, since=1, until=LAST)["cost"]
+    for day in range(FIRST, LAST + 1, 30):
+        rows, metrics = recorded(day)
+        assert (metrics["cost"] == to_date[rows]).all()
+        counted = (metrics["cost"] != NOT_AVAILABLE) & (metrics["engagements"] > 0)
+        exact = metrics["cost"][counted] / metrics["engagements"][counted]
+        assert np.abs(metrics["cpe"][counted] - exact).max() <= 0.5
+        assert (metrics["cpe"][~counted] == NOT_AVAILABLE).all()
+
+
+def test_cost_is_that_of_the_creator_and_unknown_until_the_incentive_is_fulfilled() -> None:
+    posts = WORLD.posts
+    by_creator: dict[tuple[int, ...], set[int]] = {}
+    keys = zip(posts.instance.tolist(), posts.creator_id.tolist(), posts.content_type.tolist(), strict=True)
+    for key, cost in zip(keys, posts.cost.tolist(), strict=True):
+        by_creator.setdefault(key, set()).add(cost)
+    assert {len(costs) for costs in by_creator.values()} == {1}
+    later = replace(WORLD, last_day=WORLD.last_day + timedelta(days=90))
+    now = WORLD.accrued(ALL_POSTS, since=1, until=LAST)["cost"]
+    then = later.accrued(np.flatnonzero(later.posts.day <= LAST), since=1, until=LAST)["cost"]
+    appeared = (now == NOT_AVAILABLE) & (posts.cost != NOT_AVAILABLE)
+    assert appeared.any()
+    assert (posts.cost_day[appeared] > LAST).all()
+    assert len(known(then)) > len(known(now))
+
+
+def test_posts_earn_for_weeks_and_some_for_half_a_year() -> None:
+    lifetime = WORLD.posts.lifetime_days
+    assert 18 < lifetime.mean() < 22
+    assert (lifetime == 180).any()
+    assert lifetime.max() == 180
+    rows, metrics = recorded(FIRST + 170)
+    impressions, age = metrics["impressions"], FIRST + 170 - WORLD.posts.day[rows]
+    assert (impressions[age > 100] > 0).sum() > 20
+    # Most of what they earn comes first.
+    assert known(impressions[age == 0]).mean() > 5 * known(impressions[age > 28]).mean()
+
+
+def test_boosts_begin_later_than_posts_and_are_chosen_by_results() -> None:
+    posts, totals = WORLD.posts, WORLD.totals(ALL_POSTS)
+    is_boosted = (totals["paidImpressions"] != NOT_AVAILABLE) & (totals["engagements"] != NOT_AVAILABLE)
+    assert {*posts.boost_age[is_boosted].tolist()} == {*range(31)}
+    later = is_boosted & (posts.boost_age >= 2)
+    assert 0.3 < later.sum() / is_boosted.sum() < 0.7
+    others = (totals["engagements"] != NOT_AVAILABLE) & ~is_boosted
+    assert np.median(totals["engagements"][later]) > 2 * np.median(totals["engagements"][others])
+    for day in range(FIRST + 40, LAST + 1, 20):
+        rows, metrics = recorded(day)
+        age, paid = day - posts.day[rows], metrics["paidImpressions"]
+        assert (paid[age < posts.boost_age[rows]] == NOT_AVAILABLE).all()
+        is_over = (age >= posts.boost_age[rows] + posts.boost_days[rows]) & (paid != NOT_AVAILABLE)
+        assert is_over.any()
+        assert (paid[is_over] == 0).all()
+
+
+def test_audiences_differ_by_network() -> None:
+    totals, platforms = WORLD.totals(ALL_POSTS), np.array([each for _, each, _ in CONTENT_TYPES])
+    of_post = platforms[WORLD.posts.content_type]
+
+    def rate(platform: str, prefix: str) -> float:
+        engagements, impressions = (
+            totals[f"{prefix}Engagements" if prefix else "engagements"],
+            totals[f"{prefix}Impressions" if prefix else "impressions"],
+        )
+        both = (of_post == platform) & (engagements != NOT_AVAILABLE) & (impressions != NOT_AVAILABLE)
+        return float(engagements[both].sum() / impressions[both].sum())
+
+    for prefix in ("", "paid"):
+        assert rate("tiktok", prefix) > 1.2 * rate("instagram", prefix) > 1.2 * rate("twitter", prefix)
+    is_boosted = totals["paidImpressions"] != NOT_AVAILABLE
+    share_boosted = {platform: is_boosted[of_post == platform].mean() for platform in ("instagram", "twitter")}
+    assert share_boosted["instagram"] > 1.5 * share_boosted["twitter"]
 
 
 @pytest.mark.parametrize("basis", ["post_date", "performance_date"])
-def test_campaign_is_the_sum_of_its_posts(paged_api: httpx.Client, basis: str) -> None:
+@pytest.mark.parametrize("last_day", [date(2024, 6, 3), date(2024, 6, 20)], ids=["day", "range"])
+def test_campaign_is_the_sum_of_its_posts(paged_api: httpx.Client, basis: str, last_day: date) -> None:
     def fetch(route: str) -> list[dict[str, Any]]:
-        query = days_query(date(2024, 6, 3), date(2024, 6, 5), ("dateBasis", basis), ("pageSize", 100))
+        query = days_query(date(2024, 6, 3), last_day, ("dateBasis", basis), ("pageSize", 100))
         return rows_of(fetch_pages(paged_api, query, f"/v2/{route}/performance"))
 
     posts = fetch("posts")
@@ -57,6 +154,55 @@ def test_campaign_is_the_sum_of_its_posts(paged_api: httpx.Client, basis: str) -
     for campaign in campaigns:
         rows = [row for row in posts if row["campaignId"] == campaign["campaignId"]]
         assert campaign["postsCount"] == len(rows)
-        for name in SUMMED:
+        for name in (*COUNTS, "estimatedValueGenerated"):
             values = [row[name] for row in rows if row[name] is not None]
             assert campaign[name] == (pytest.approx(sum(values)) if values else None), name
+
+
+@pytest.mark.parametrize("basis", ["post_date", "performance_date"])
+def test_campaign_has_the_cost_of_its_active_posts_once_and_what_follows_from_it(basis: str) -> None:
+    def fetch(api: httpx.Client, first: date, last: date, route: str, metrics: str) -> list[dict[str, Any]]:
+        query = days_query(first, last, ("dateBasis", basis), ("metrics", metrics), ("limit", 100))
+        return rows_of(fetch_pages(api, query, f"/v2/{route}/performance"))
+
+    names = (
+        "estimatedContentCost,affiliateLinksCommissionEarned,affiliateLinksRoi,cpe,engagements,paidAdSpend,"
+        "paidEngagements"
+    )
+    first, last = date(2024, 6, 3), date(2024, 6, 30)
+    posts = SERVED.posts
+    keys = zip(posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True)
+    of_posts = SERVED.accrued(np.arange(len(posts)), since=1, until=last.toordinal())["cost"]
+    costs = dict(zip(keys, of_posts.tolist(), strict=True))
+    with sandbox(api_version=CURSOR) as (api, _):
+        by_campaign: dict[int, list[int]] = {}
+        for row in fetch(api, first, last, "posts", "cpe"):
+            by_campaign.setdefault(row["campaignId"], []).append(costs[row["campaignId"], row["postId"]])
+        campaigns = fetch(api, first, last, "campaigns", names)
+    rois = 0
+    for campaign in campaigns:
+        found = campaign["metrics"]
+        cost = sum(each for each in by_campaign[campaign["campaignId"]] if each != NOT_AVAILABLE) / 100
+        assert found["estimatedContentCost"] == pytest.approx(cost)
+        engagements = (found["engagements"] or 0) + (found["paidEngagements"] or 0)
+        assert found["cpe"] == pytest.approx((cost + (found["paidAdSpend"] or 0)) / engagements, abs=0.006)
+        if found["affiliateLinksRoi"] is not None:
+            rois += 1
+            assert found["affiliateLinksRoi"] == pytest.approx(
+                found["affiliateLinksCommissionEarned"] / cost, abs=0.006
+            )
+    assert rois > 2
+
+
+def test_watch_time_is_in_milliseconds_and_of_reels_only() -> None:
+    with sandbox(api_version=CURSOR) as (api, _):
+        query = days_query(
+            date(2024, 6, 3), date(2024, 6, 9), ("contentType", "instagram_reel"), ("metrics", "avgWatchTime")
+        )
+        times = [row["metrics"]["avgWatchTime"] for row in rows_of(fetch_pages(api, query))]
+        refused = api.get(
+            "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03&contentType=tiktok&metrics=avgWatchTime"
+        )
+    assert all(time is None or 3_000 <= time <= 23_000 for time in times)
+    assert len({*times} - {None}) > 5
+    assert refused.status_code == 400
