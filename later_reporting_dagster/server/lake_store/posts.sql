@@ -55,12 +55,24 @@ sums AS (
             sum({{ prefix }}engagements) FILTER ({{ prefix }}impressions IS NOT NULL),
             sum({{ prefix }}impressions) FILTER ({{ prefix }}engagements IS NOT NULL)
         ), 2) AS {{ prefix }}engagement_rate
-        {%- for cost, measure, number in unit_costs %},
-        round(quotient(
-            {{ number / 2 }} * CAST(sum({{ channel }}_twice_cost) FILTER ({{ prefix }}{{ measure }} IS NOT NULL) AS DOUBLE),
-            sum({{ prefix }}{{ measure }}) FILTER ({{ channel }}_twice_cost IS NOT NULL)
-        ), 2) AS {{ prefix }}{{ cost }}
         {%- endfor %}
+,
+        -- Each day implies the whole content cost of a post, so it counts once, and is within the bounds of all days. If
+        -- these contradict each other, it has changed: the newest day knows it.
+        max(organic_lower) FILTER (organic_twice_cost IS NOT NULL) AS content_cost_lower,
+        min(organic_upper) FILTER (organic_twice_cost IS NOT NULL) AS content_cost_upper,
+        CASE
+            WHEN is_contradictory(content_cost_lower, content_cost_upper)
+                THEN CAST(arg_max(organic_twice_cost, date) AS DOUBLE) / 2
+            ELSE (content_cost_lower + content_cost_upper) / 2
+        END AS content_cost
+        {%- for cost, measure, number in unit_costs %},
+        round(quotient({{ number }} * content_cost, sum({{ measure }})), 2) AS {{ cost }},
+        -- Ad spend is money of a day.
+        round(quotient(
+            {{ number / 2 }} * CAST(sum(paid_twice_cost) FILTER (paid_{{ measure }} IS NOT NULL) AS DOUBLE),
+            sum(paid_{{ measure }}) FILTER (paid_twice_cost IS NOT NULL)
+        ), 2) AS paid_{{ cost }}
         {%- endfor %}
     FROM daily
     GROUP BY instance_id, campaign_id, post_id

@@ -51,8 +51,26 @@ def rows() -> Files:
         }
         return {name: random.choice((None, value)) for name, value in changing.items()}
 
-    recorded = world_of(SHAPE, seed=4).recorded
-    return {key: [each | attributes(each["post_id"], key[0]) for each in posts] for key, posts in recorded.items()}
+    content_costs: dict[int, int] = {}
+
+    def unit_costs(post: Row) -> Row:
+        """Return what follows from a content cost that seldom changes; of some posts, what the day has anyway."""
+        if post["post_id"] % 4 == 0:
+            return {}
+        if post["post_id"] not in content_costs or random.random() < 0.2:
+            content_costs[post["post_id"]] = random.randrange(10**6)
+        cost = Fraction(content_costs[post["post_id"]], 100)
+        return {
+            name: round(float(cost * per / units), 2)
+            for name, measure, per in UNIT_COSTS
+            if (units := post[measure]) and units > 0 and post[name] is not None
+        }
+
+    recorded = sorted(world_of(SHAPE, seed=4).recorded.items())
+    return {
+        key: [each | attributes(each["post_id"], key[0]) | unit_costs(each) for each in posts]
+        for key, posts in recorded
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +84,38 @@ def range_api(rows: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 # The reference
 
 
-def cost_of(post: Row, channel: str) -> Fraction | None:
-    """Return the middle of the bounds of the cost of a row; None if it is unknown or its unit costs contradict."""
+def bounds_of(post: Row, channel: str) -> tuple[Fraction, Fraction] | None:
+    """Return the bounds of the cost of a row; None if it is unknown or its unit costs contradict."""
     bounds: list[tuple[Fraction, Fraction]] = []
     for cost, measure, per in UNIT_COSTS:
         unit_cost, units = post[raw(channel, cost)], post[raw(channel, measure)]
-        if unit_cost is not None and units:
+        if unit_cost is not None and units and units > 0:
             least, most = max(exact(unit_cost) - HALF_A_CENT, Fraction(0)), exact(unit_cost) + HALF_A_CENT
             bounds.append((least * units / per, most * units / per))
+    least, most = max((low for low, _ in bounds), default=None), min((high for _, high in bounds), default=None)
+    return None if least is None or most is None or least > most else (least, most)
+
+
+def content_cost_of(of_post: Sequence[Row]) -> Fraction | None:
+    """Return the middle of the bounds that all days share; of those of the newest day if there are none."""
+    bounds = [found for row in of_post if (found := bounds_of(row, "organic"))]
     if not bounds:
         return None
     least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
-    return None if least > most else (least + most) / 2
+    return middle(bounds[-1] if least > most else (least, most))
+
+
+def middle(bounds: tuple[Fraction, Fraction]) -> Fraction:
+    return (bounds[0] + bounds[1]) / 2
+
+
+def ad_spend_of(post: Row) -> Fraction | None:
+    bounds = bounds_of(post, "paid")
+    return bounds and middle(bounds)
 
 
 def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
-    """Return the metrics of a post, by column: sums, and quotients of sums over the days that report both parts."""
+    """Return the metrics of a post, by column: sums, quotients of sums over the days that report both, and costs."""
     found: dict[str, Any] = {
         each.column: total(row[each.column] for row in of_post) if each.kind.adds_up_over_days else None
         for each in METRICS
@@ -91,11 +125,11 @@ def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
         both = [pair for pair in pairs if None not in pair]
         rate = quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
         found[raw(channel, "engagement_rate")] = times(rate, 100)
-        for cost, measure, per in UNIT_COSTS:
-            pairs = [[cost_of(row, channel), row[raw(channel, measure)]] for row in of_post]
-            both = [pair for pair in pairs if None not in pair]
-            unit_cost = quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
-            found[raw(channel, cost)] = times(unit_cost, per)
+    for cost, measure, per in UNIT_COSTS:
+        found[cost] = times(quotient(content_cost_of(of_post), found[measure]), per)
+        pairs = [[ad_spend_of(row), row[f"paid_{measure}"]] for row in of_post]
+        both = [pair for pair in pairs if None not in pair]
+        found[f"paid_{cost}"] = times(quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both)), per)
     return found
 
 
@@ -154,6 +188,32 @@ def test_range_equals_the_reference(
         assert ("reach" in metrics) == by_cursor
         assert_metrics_equal(metrics, expected_metrics(of_post))
         assert_attributes_equal(each, of_post[-1])
+
+
+@pytest.mark.parametrize("numbers", [range(40), pytest.param(range(40, 200), marks=pytest.mark.faults)], ids=str)
+def test_random_ranges_have_the_content_cost_once(numbers: range, rows: Files, range_api: httpx.Client) -> None:
+    unit_costs = shared = 0
+    for number in numbers:
+        random = Random(number)
+        start = random.randrange(-1, len(DAYS) - 1)
+        first, last = (DAYS[0] + timedelta(days=each) for each in (start, start + random.randrange(1, 9)))
+        filters: list[tuple[str, object]] = [("dateBasis", "performance_date"), ("pageSize", 100)]
+        wanted = random.choice((None, 1, 2))
+        if wanted is not None:
+            filters.append(("campaignIds", wanted))
+        if number % 2:
+            filters.append(("sortProperty", random.choice(("cpe", "cpm", "paidCpe"))))
+        found = {row_key(post): post for post in fetch_rows(range_api, days_query(first, last, *filters))}
+        expected = rows_between(rows, first, last)
+        assert found.keys() == {key for key in expected if wanted in (None, key[1])}
+        for key, post in found.items():
+            assert_metrics_equal(post, expected_metrics(expected[key]))
+            bounds = [bounds for each in expected[key] if (bounds := bounds_of(each, "organic"))]
+            if post["cpe"] is not None and len(bounds) > 1:
+                unit_costs += 1
+                shared += max(low for low, _ in bounds) <= min(high for _, high in bounds)
+    # Both ways to find the cost are tested.
+    assert unit_costs / 4 < shared < 3 * unit_costs / 4
 
 
 def assert_attributes_equal(found: Row, newest: Row) -> None:
