@@ -238,7 +238,10 @@ def demo_sandbox(last_day: date, api_version: ApiVersion) -> str:
     """
     # A rate limit would only slow the demo down.
     options = SandboxOptions(requests_per_window=1_000_000, api_version=api_version)
-    world = World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(running_server(create_app(world, options=options)))
+    return stack.enter_context(running_server(create_app(demo_world(last_day), options=options)))
+
+
+def demo_world(last_day: date) -> World:
+    return World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
