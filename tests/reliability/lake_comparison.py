@@ -54,11 +54,12 @@ def flatten_metrics(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "metrics"} | row.get("metrics", {})
 
 
-def is_storable(row: Row) -> bool:
-    """Return whether the columns of the lake can store a row; others must be quarantined."""
+def is_storable(row: Row, table_name: str) -> bool:
+    """Return whether a table can store a row; others must be quarantined. Counts of a day may be negative."""
+    minimum = -(10**11) if table_name == "post_metrics_daily" else 0
     return (
         all(_is_whole(row.get(name)) for name in _IDS)
-        and all(row.get(name) is None or (_is_whole(row[name]) and 0 <= row[name] <= 10**11) for name in _COUNTS)
+        and all(row.get(name) is None or (_is_whole(row[name]) and minimum <= row[name] <= 10**11) for name in _COUNTS)
         and all(row.get(name) is None or _is_decimal(row[name]) for name in _DECIMALS)
         and _is_instant(row["postDate"])
         and _is_unicode(json.dumps(row, ensure_ascii=False))

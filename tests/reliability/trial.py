@@ -111,7 +111,7 @@ class Trials:
         with self._sandbox({}, shares, seed=seed) as (app, base_url), _empty_lake() as root:
             served = self._fetch_rows(base_url)
             outcomes = _ingest(PARTITIONS, base_url, root)
-            storable = {each: [row for row in rows if is_storable(row)] for each, rows in served.items()}
+            storable = {each: [row for row in rows if is_storable(row, each[0])] for each, rows in served.items()}
             counts = _check_lake(outcomes, root, required=storable, allowed=storable)
             assert not counts["failed"], outcomes
             assert all(app.altered.values()), f"a malformation did not occur: {app.altered}"
@@ -119,7 +119,7 @@ class Trials:
                 bad_rows = Lake(str(root)).quarantine.rows(table_name)
                 found = count_by_json(flatten_metrics(json.loads(row.raw)) for row in bad_rows)
                 rows = [row for (name, _), rows in served.items() if name == table_name for row in rows]
-                assert found == count_by_json(row for row in rows if not is_storable(row)), table_name
+                assert found == count_by_json(row for row in rows if not is_storable(row, table_name)), table_name
                 counts["quarantined"] += found.total()
         for partition, of_partition in served.items():
             counts["injected"] += (count_by_json(of_partition) - count_by_json(self._all_rows[partition])).total()
