@@ -16,6 +16,7 @@ from later_reporting_dagster.lake import (
     POST_COLUMNS,
     Column,
     campaign_performance_columns,
+    campaign_period_columns,
     post_columns,
 )
 from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
@@ -58,6 +59,7 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of instances": INSTANCE_COLUMNS,
     "columns of coverage": COVERAGE_COLUMNS,
     "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
+    "columns of campaign_performance_periods": without(campaign_period_columns([]), [POST_COLUMNS[-1]]),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of organic_paid_by_campaign": [
         column for column in without(BY_CAMPAIGN.columns, DAILY.columns) if not column.name.startswith("previous_")

@@ -10,7 +10,14 @@ from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.io_manager import all_tables, table_specs
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
 from later_reporting_dagster.lake.database import SQL_TYPES, glob_select
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERIOD_KEY,
+    CAMPAIGN_PERIODS,
+    CAMPAIGN_PERIODS_TABLE,
+    COVERAGE_TABLE,
+    FETCHED_BY_DAY,
+    INSTANCES_TABLE,
+)
 from later_reporting_dagster.rollups.rollup_tables import TABLES, Cadence
 
 # What comes before the grain in the key of a rollup.
@@ -19,6 +26,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     **{table.name: ("date", *table.key) for table in FETCHED_BY_DAY},
     INSTANCES_TABLE: ("instance_id",),
     CAMPAIGNS_TABLE: ("instance_id", "campaign_id"),
+    CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIOD_KEY,
     COVERAGE_TABLE: ("table_name", "date", "instance_id"),
     **{table.name: (*_PERIOD_COLUMNS.get(table.cadence, ("date",)), *table.grain) for table in TABLES},
 }
@@ -34,7 +42,8 @@ def sources_yaml(definitions: dg.Definitions, settings: ComponentSettings) -> st
     # In an object store, the path of no file has two slashes in a row.
     root = f'{{{{ env_var("{settings.name.upper()}_LAKE_ROOT").rstrip("/") }}}}'
     descriptions = {name: spec.description for name, spec in table_specs(definitions, settings).items()}
-    fetched = {table.name: table.table for table in FETCHED_BY_DAY}
+    by_day = {table.name: table.table for table in FETCHED_BY_DAY}
+    fetched = by_day | {CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIODS}
     source = {
         "name": settings.name,
         "description": "Later's Reporting API, organic beside paid. Null is not available; 0 is a measured zero.",
@@ -49,7 +58,7 @@ def sources_yaml(definitions: dg.Definitions, settings: ComponentSettings) -> st
                         "dagster": {"asset_key": [*settings.asset_key(table.name).path]},
                         "external_location": f"({glob_select(fetched.get(table.name, table), root)})",
                     },
-                    **(_freshness(settings) if table.name in fetched and COVERAGE_TABLE in settings.tables else {}),
+                    **(_freshness(settings) if table.name in by_day and COVERAGE_TABLE in settings.tables else {}),
                 },
                 **_columns(fetched.get(table.name, table)),
             }

@@ -22,7 +22,13 @@ from later_reporting_dagster.cli.options import (
 )
 from later_reporting_dagster.cli.servers import sandbox, serve
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    FETCHED_NAMES,
+    INSTANCES_TABLE,
+    RAW_NAMES,
+)
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-QUARANTINED_ASSETS = (*FETCHED_NAMES, CAMPAIGNS_TABLE)
+QUARANTINED_ASSETS = (*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
 MAX_LISTED_FAILURES = 50
 _DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -160,7 +166,7 @@ def backfill(
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
     config = _run_config(asset, {"instances": instance_ids, **flags})
     tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
-    requests_api = asset in (*FETCHED_NAMES, CAMPAIGNS_TABLE, INSTANCES_TABLE)
+    requests_api = asset in (*QUARANTINED_ASSETS, INSTANCES_TABLE)
     check_all(dagster_home, project.later.lake, *([project.later.credentials] if requests_api else []))
     with dagster_instance() as instance:
         outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
@@ -210,6 +216,8 @@ def _run_config(asset: str, options: dict[str, Any]) -> dict[str, Any]:
     config = {name: value for name, value in options.items() if value}
     for name in config:
         applies_to = RAW_NAMES if name == "instances" else FETCHED_NAMES
+        if name == "accept_shrinking":
+            applies_to = (*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE)
         if asset not in applies_to:
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} applies to {', '.join(applies_to)}: omit it for {asset}")

@@ -190,20 +190,26 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
            "Commission earned through affiliate links"),
     Metric("affiliateLinksRoi", "affiliate_links_roi", _AFFILIATE, RATE, "USD per USD",
            "Commission through affiliate links per content cost"),
+    Metric("influencersCount", "influencers_count", ORGANIC, GAUGE, "people", f"Influencers; {_NOT_SUMMED}"),
+    _POST_METRICS["reach"],
+    _POST_METRICS["cpe"],
+    _POST_METRICS["cpm"],
+    Metric("estimatedRoi", "estimated_roi", ORGANIC, RATE, "not stated", "Estimated return on investment"),
 )  # fmt: skip
-"""Spend, return and links, and the totals that a check compares with those of the posts."""
+"""What `campaign_results` has, and the totals that a check compares with those of the posts.
+
+Those that do not add up over days are requested for whole periods only.
+"""
 
 _SAME_AS_POSTS = (
-    "engagementRate", "cpe", "cpm", "paidEngagementRate", "paidCpe", "paidCpm", "likes", "comments", "shares", "saves",
-    "views", "totalInteractions", "replies", "reposts", "reach", "organicReach", "potentialReach", "videoViewTotalTime",
+    "engagementRate", "paidEngagementRate", "paidCpe", "paidCpm", "likes", "comments", "shares", "saves", "views",
+    "totalInteractions", "replies", "reposts", "organicReach", "potentialReach", "videoViewTotalTime",
     "crosspostedViews", "crosspostedFacebookOnlyViews", "paidLikes", "paidComments", "paidShares", "paidSaves",
     "paidViews", "paidReach",
 )  # fmt: skip
 
 CAMPAIGN_METRICS: tuple[Metric, ...] = (
     *DEFAULT_CAMPAIGN_METRICS,
-    Metric("estimatedRoi", "estimated_roi", ORGANIC, RATE, "not stated", "Estimated return on investment"),
-    Metric("influencersCount", "influencers_count", ORGANIC, GAUGE, "people", f"Influencers; {_NOT_SUMMED}"),
     Metric("impressionsPerPost", "impressions_per_post", ORGANIC, RATE, "impressions per post", "Impressions per post"),
     Metric("clicks", "clicks", ORGANIC, COUNT, "clicks", "Organic clicks"),
     Metric("paidPostsCount", "paid_posts_count", PAID, GAUGE, "posts", f"Paid posts; {_NOT_SUMMED}"),
@@ -217,4 +223,7 @@ CAMPAIGN_METRICS: tuple[Metric, ...] = (
 
 def parse_campaign_metrics(text: str) -> tuple[Metric, ...]:
     """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts."""
-    return parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)
+    metrics = parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)
+    if not any(metric.kind.adds_up_over_days for metric in metrics):
+        raise ValueError("name at least one metric that adds up over days, such as paidAdSpend")
+    return metrics

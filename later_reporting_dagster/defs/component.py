@@ -8,7 +8,11 @@ from typing import Any, Self, cast
 import dagster as dg
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
-from later_reporting_dagster.defs.assets.campaigns import campaign_performance_asset, campaigns_asset
+from later_reporting_dagster.defs.assets.campaigns import (
+    campaign_performance_asset,
+    campaign_periods_asset,
+    campaigns_asset,
+)
 from later_reporting_dagster.defs.assets.instances import coverage_asset, instances_asset
 from later_reporting_dagster.defs.assets.posts import posts_asset
 from later_reporting_dagster.defs.assets.report import report_asset
@@ -27,7 +31,7 @@ from later_reporting_dagster.defs.component_settings import (
 )
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
@@ -171,6 +175,8 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
             yield campaigns_asset(self)
         if CAMPAIGN_PERFORMANCE_TABLE in self.tables:
             yield campaign_performance_asset(self)
+        if CAMPAIGN_PERIODS_TABLE in self.tables:
+            yield campaign_periods_asset(self)
         if COVERAGE_TABLE in self.tables:
             yield coverage_asset(self)
         for table in self.rollups(PERIOD_TABLES):

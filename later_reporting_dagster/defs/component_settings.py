@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, Validat
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.days import due_day, expected_days
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
@@ -35,6 +35,7 @@ ASSET_NAMES = (
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     COVERAGE_TABLE,
     *(table.name for table in TABLES),
     REPORT,
@@ -103,8 +104,8 @@ class ComponentSettings(dg.Model):
     )
     campaign_metrics: Annotated[_Metrics, _parsed_by(parse_campaign_metrics), NAMES_IN_YAML] = Field(
         default=DEFAULT_CAMPAIGN_METRICS,
-        description="Metrics of campaigns to request, by API or column name; `all` for every known metric. Default:"
-        " spend, return and links.",
+        description="Metrics of campaigns to request for whole periods, by API or column name; `all` for every known"
+        " metric. Days have those of them that add up. Default: spend, return, links, reach and content cost.",
     )
     automation: str = Field(
         default="",
@@ -137,6 +138,11 @@ class ComponentSettings(dg.Model):
         """The schedule of what is evaluated when a day is due."""
         return f"0 {self.due_hour_utc} * * *"
 
+    @property
+    def daily_campaign_metrics(self) -> tuple[Metric, ...]:
+        """The selected metrics of campaigns that add up over days, which are requested by day."""
+        return tuple(metric for metric in self.campaign_metrics if metric.kind.adds_up_over_days)
+
     def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:
         """Return the initial state of a schedule. Later, its state is what was last set in the UI."""
         return dg.DefaultScheduleStatus(self.automation.upper() or ("RUNNING" if runs_by_default else "STOPPED"))
@@ -157,7 +163,7 @@ class ComponentSettings(dg.Model):
     @property
     def fetched_tables(self) -> tuple[str, ...]:
         """The tables that the daily run fetches from the API."""
-        fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE}
+        fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
         return tuple(name for name in self.tables if name in fetched)
 
     def expected_days(self, now: datetime) -> list[date]:

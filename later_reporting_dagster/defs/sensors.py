@@ -18,7 +18,13 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import data_versions, preview, table_result, version_tags
 from later_reporting_dagster.defs.partitions import range_tags, runs_of, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    Lake,
+    LakeUnavailable,
+    WriteResult,
+)
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.attempts import cursor_text, parse_cursor
 from later_reporting_dagster.quality.coverage import (
@@ -137,8 +143,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         requested, after = plan_fetches(
             seen.missing, cursor, instances=seen.expected, days_in_progress=in_progress, failures=failures, now=now
         )
-        # The campaigns of all days are fetched again if an instance is new among others, because a day of campaign
-        # performance is one file.
+        # The campaigns of all days and months are fetched again if an instance is new among others, because their
+        # files have the rows of all instances.
         is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
         runs = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
         covered, not_covered = covered_days(seen.files, seen.states)
@@ -261,6 +267,7 @@ def _missing_files_request(
     configs: dict[str, dict[str, Any]] = {
         **dict.fromkeys(RAW_NAMES, {"pairs": pairs, "only_missing": True}),
         CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
+        CAMPAIGN_PERIODS_TABLE: {"all_months": with_campaigns},
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     all_days = [day for of_instance in days.values() for day in of_instance]

@@ -66,7 +66,7 @@ async def ingest_campaign_performance(
     Raises:
         RouteRefused: no further day is requested.
     """
-    fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=warnings)
+    fetch = CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=warnings)
     writer = await open_writer(
         CAMPAIGN_PERFORMANCE, lake, guard=guard, metrics=metrics, results=results, records=records
     )
@@ -77,18 +77,19 @@ async def ingest_campaign_performance(
     async def process(day: date) -> None:
         async with slots:
             try:
-                query, result = await fetch.day(day)
+                query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, day, day)
             except LaterError as error:
                 fetch.failures.record_failure([str(day)], error)
                 await writer.fail([Partition(day)], error)
                 return
             try:
-                stored = await anyio.to_thread.run_sync(_stored_campaigns, lake, day, metrics)
-                kept = await fetch.campaigns_of_other_instances(*stored, query, result)
+                stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, lake, day, metrics)
+                kept = await fetch.campaigns_of_other_instances(stored, instances, query, result)
             except (LakeUnavailable, LaterError) as error:
                 await writer.fail([Partition(day)], error)
                 return
-            await writer.write(query, replace(result, items=[*result.items, *kept]), [Partition(day)])
+            items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
+            await writer.write(query, replace(result, items=items), [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
@@ -110,16 +111,21 @@ def _stored_campaigns(
         for row in [] if stored is None else stored.to_pylist():
             campaign_id, extra = row.pop("campaign_id"), row.pop("extra")
             performance[campaign_id] = CampaignPerformance(campaign_id=campaign_id, metrics=row, extra=extra)
+    return performance, instances_of_campaigns(lake) if performance else {}
+
+
+def instances_of_campaigns(lake: Lake) -> dict[int, set[str]]:
+    """Return the instances of each known campaign."""
     instances: dict[int, set[str]] = {}
-    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) if performance else None
+    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
     for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
         instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
-    return performance, instances
+    return instances
 
 
 @dataclass(eq=False, slots=True)
-class _CampaignFetch:
-    """Fetches days, without the metrics that the API refuses and the instances that it does not list."""
+class CampaignFetch:
+    """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list."""
 
     client: LaterClient
     metrics: tuple[Metric, ...]
@@ -127,13 +133,16 @@ class _CampaignFetch:
     warnings: list[str]
     failures: FailureTracker = field(default_factory=FailureTracker)
 
-    async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
+    async def period(
+        self, date_basis: DateBasis, first_day: date, last_day: date
+    ) -> tuple[PerformanceQuery, ListResult]:
+        """Fetch all campaigns of a period, which may be one day."""
         if self.failures.stopped_by is not None:
             raise self.failures.stopped_by
         query = PerformanceQuery(
-            start_date=day,
-            end_date=day,
-            date_basis=DateBasis.PERFORMANCE_DATE,
+            start_date=first_day,
+            end_date=last_day,
+            date_basis=date_basis,
             metrics=self.metrics,
             instance_ids=self.instance_ids,
         )
@@ -147,16 +156,12 @@ class _CampaignFetch:
         else:
             self.failures.record_success()
             return query, result
-        return await self.day(day)
+        return await self.period(date_basis, first_day, last_day)
 
     async def campaigns_of_other_instances(
-        self,
-        stored: Mapping[int, CampaignPerformance],
-        instances: Mapping[int, Set[str]],
-        query: PerformanceQuery,
-        result: ListResult,
-    ) -> list[CampaignPerformance]:
-        """Return what is stored of campaigns that are not in the response because of their instances.
+        self, stored: Collection[int], instances: Mapping[int, Set[str]], query: PerformanceQuery, result: ListResult
+    ) -> list[int]:
+        """Return the stored campaigns that are not in the response because of their instances.
 
         These are not wanted, or the API no longer lists them. Only `retire` takes an instance out of the rollups.
         """
@@ -167,7 +172,7 @@ class _CampaignFetch:
             # An instance with other campaigns in the response is listed: these campaigns were deleted.
             others -= {name for campaign_id in present for name in instances.get(campaign_id, ())}
             others -= {*await self.client.accessible(tuple(sorted(others)))}
-        return [stored[campaign_id] for campaign_id, names in absent.items() if names <= others]
+        return [campaign_id for campaign_id, names in absent.items() if names <= others]
 
     async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
         async def request(metrics: tuple[Metric, ...]) -> object:
@@ -175,7 +180,7 @@ class _CampaignFetch:
             return await self.client.fetch_campaign_performance(replace(query, metrics=metrics, instance_ids=()))
 
         if self.metrics != query.metrics:
-            return  # another day has found them
+            return  # another period has found them
         accepted = await find_accepted_metrics(query.metrics, request)
         if not accepted:
             self.failures.stopped_by = error
@@ -188,11 +193,11 @@ class _CampaignFetch:
         )
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
-        """Leave out the instances that are not accessible, for all days; return whether the query has any of them."""
+        """Leave out the instances that are not accessible, from now on; return whether the query has any of them."""
         accessible = await self.client.accessible(query.instance_ids)
         if accessible in ((), query.instance_ids):
             return False
-        if self.instance_ids != accessible:  # else another day has left them out
+        if self.instance_ids != accessible:  # else another period has left them out
             self.instance_ids = accessible
             inaccessible = [name for name in query.instance_ids if name not in accessible]
             self.warnings.append(

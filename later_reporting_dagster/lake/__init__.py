@@ -12,12 +12,14 @@ from later_reporting_dagster.lake.paths import partition_path as partition_path
 from later_reporting_dagster.lake.storage import LakeUnavailable as LakeUnavailable
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS as CAMPAIGN_COLUMNS
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE as CAMPAIGN_PERFORMANCE_TABLE
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE as CAMPAIGN_PERIODS_TABLE
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE as CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.tables import POSTS_SCHEMA as POSTS_SCHEMA
 from later_reporting_dagster.lake.tables import Column as Column
 from later_reporting_dagster.lake.tables import Table as Table
 from later_reporting_dagster.lake.tables import campaign_performance_columns as campaign_performance_columns
+from later_reporting_dagster.lake.tables import campaign_period_columns as campaign_period_columns
 from later_reporting_dagster.lake.tables import post_columns as post_columns
 from later_reporting_dagster.lake.tables import posts_schema as posts_schema
 from later_reporting_dagster.lake.tables import posts_table as posts_table

@@ -204,10 +204,24 @@ class Lake:
         *,
         metadata: Mapping[str, str] | None = None,
         replaces_metadata: bool = False,
+        check_replacement: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
-        """Replace all rows of an unpartitioned table, as `write` does. The table is one file."""
-        paths = {table_name: table_path(table_name)}
-        written = self._replace(paths, {table_name: rows}, metadata=metadata or {}, replaces_metadata=replaces_metadata)
+        """Replace all rows of an unpartitioned table, as `write` does. The table is one file.
+
+        `check_replacement` is called with the stored rows, as that of `write_all`.
+        """
+
+        def check(_: str, stored: pa.Table, __: pa.Table) -> None:
+            if check_replacement is not None:
+                check_replacement(stored)
+
+        written = self._replace(
+            {table_name: table_path(table_name)},
+            {table_name: rows},
+            metadata=metadata or {},
+            check=check,
+            replaces_metadata=replaces_metadata,
+        )
         return _result_or_raise(written[table_name])
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
@@ -219,6 +233,10 @@ class Lake:
         with suppress(FileDamaged):
             return self.read_table(table_name, schema=schema)
         return None
+
+    def table_metadata(self, table_name: str) -> FileMetadata | None:
+        """Read the metadata of an unpartitioned table; None if its file does not exist."""
+        return self._read_file(table_path(table_name), parse_metadata)
 
     def table_version(self, table_name: str) -> FileVersion | None:
         """Return the version of an unpartitioned table; None if its file does not exist."""

@@ -11,7 +11,14 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, PERSONAL_COLUMNS
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    PERSONAL_COLUMNS,
+)
+
+_OF_CAMPAIGNS = (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
     Each file is replaced as a whole, and keeps its rows, ids and numbers. What is done stays done after an interrupt.
     Copies of compacted months are removed, because they can be made again.
     """
-    rows = "campaigns" if table_name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE) else "posts"
+    rows = "campaigns" if table_name in _OF_CAMPAIGNS else "posts"
     change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
     paths = lake.storage.named_files([table_name], FILE_NAME)
     results = lake.storage.map(

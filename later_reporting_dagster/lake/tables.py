@@ -100,8 +100,12 @@ FETCHED_BY_DAY = (*RAW_TABLES, CAMPAIGN_PERFORMANCE)
 FETCHED_NAMES = tuple(table.name for table in FETCHED_BY_DAY)
 # Whether the files of these tables have one instance each.
 HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in FETCHED_BY_DAY}
-# Each of these is one file; `ingest` has the columns of the last two, beside the code that computes them.
+# Each of these is one file; `quality` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
+CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"
+# The windows of that table by name, with their lengths in days. The API allows no query of more days than the last.
+CAMPAIGN_WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+CAMPAIGN_PERIOD_KEY = ("date_basis", "period", "first_day", "last_day", "campaign_id")
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"
 
@@ -169,7 +173,39 @@ def campaign_performance_columns(metrics: Iterable[Metric]) -> tuple[Column, ...
     return (Column("campaign_id", "int64", False, "Campaign; the row key"), *map(_metric_column, metrics), _EXTRA)
 
 
+def campaign_period_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
+    """Return the columns of the performance of campaigns over whole periods."""
+    return (
+        Column("date_basis", "string", False, "performance_date for windows, post_date for months; part of the key"),
+        Column(
+            "period",
+            "string",
+            False,
+            "Window of 7d, 28d, 90d, 365d or 730d; previous_7d, … previous_365d, the same number of days before it; or"
+            " month, a calendar month; part of the key",
+        ),
+        Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
+        Column(
+            "last_day",
+            "date32[day]",
+            False,
+            "Last UTC day of the period: of a window, the day before it was fetched; part of the key",
+        ),
+        Column("campaign_id", "int64", False, "Campaign; part of the key"),
+        *map(_metric_column, metrics),
+        _EXTRA,
+        Column(
+            "fetched_at",
+            "timestamp[us, tz=UTC]",
+            False,
+            "When the row was requested; a later response with the same row does not change it",
+        ),
+    )
+
+
 POST_COLUMNS = post_columns(DEFAULT_METRICS)
+# With the columns of all known metrics; a metric that was not requested is null.
+CAMPAIGN_PERIODS = Table(CAMPAIGN_PERIODS_TABLE, campaign_period_columns(CAMPAIGN_METRICS), is_partitioned=False)
 
 
 _Group = TypeVar("_Group")

@@ -20,7 +20,14 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, Column, Lake, campaign_performance_columns, post_columns
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    Column,
+    Lake,
+    campaign_performance_columns,
+    campaign_period_columns,
+    post_columns,
+)
 from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES, Cadence
@@ -239,14 +246,17 @@ def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
     return data.description, {name: value.value for name, value in data.metadata.items()}
 
 
-def table_columns(metrics: Sequence[Metric], campaign_metrics: Sequence[Metric]) -> dict[str, Sequence[Column]]:
+def table_columns(
+    metrics: Sequence[Metric], campaign_metrics: Sequence[Metric], *, daily_campaign_metrics: Sequence[Metric] = ()
+) -> dict[str, Sequence[Column]]:
     """Return the columns of every table if these metrics are fetched."""
     return {
         "instances": INSTANCE_COLUMNS,
         "coverage": COVERAGE_COLUMNS,
         **dict.fromkeys(RAW_ASSETS, post_columns(metrics)),
         "campaigns": CAMPAIGN_COLUMNS,
-        "campaign_performance_daily": campaign_performance_columns(campaign_metrics),
+        "campaign_performance_daily": campaign_performance_columns(daily_campaign_metrics or campaign_metrics),
+        "campaign_performance_periods": campaign_period_columns(campaign_metrics),
         **{table.name: table.columns for table in TABLES},
     }
 

@@ -18,8 +18,9 @@ from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, as
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-COLUMNS = table_columns(DEFAULT_METRICS, DEFAULT_CAMPAIGN_METRICS)
-FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily")
+DAILY_CAMPAIGN_METRICS = [metric for metric in DEFAULT_CAMPAIGN_METRICS if metric.kind.adds_up_over_days]
+COLUMNS = table_columns(DEFAULT_METRICS, DEFAULT_CAMPAIGN_METRICS, daily_campaign_metrics=DAILY_CAMPAIGN_METRICS)
+FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily", "campaign_performance_periods")
 PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLLUPS)
 REPORT = "organic_paid_report"
 LOAD_OFFLINE = """

@@ -57,6 +57,7 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     assert request.run_key is None
     ops = dict(request.run_config["ops"])
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
+    assert ops.pop("later__campaign_performance_periods")["config"].keys() == {"all_months"}
     pairs: dict[str, list[str]] = ops["later__posts_published"]["config"]["pairs"]
     assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in RAW_ASSETS}
     days = parse_day_ranges([each for ranges in pairs.values() for each in ranges])
@@ -65,9 +66,11 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
 
 
 def refetches_campaigns(data: SensorExecutionData) -> bool:
-    """Return whether the run that a tick requests replaces the files of campaign performance that exist."""
+    """Return whether the run that a tick requests replaces the days and months of campaigns that exist."""
     (request,) = posts_requests(data)
-    return not request.run_config["ops"]["later__campaign_performance_daily"]["config"]["only_missing"]
+    days, months = (request.run_config["ops"][f"later__campaign_performance_{name}"] for name in ("daily", "periods"))
+    assert days["config"]["only_missing"] is not months["config"]["all_months"]
+    return bool(months["config"]["all_months"])
 
 
 def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.requests import Request
@@ -20,6 +21,8 @@ from later_reporting_dagster.ingest.partition_writer import FailedPartition, Par
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.server import Client
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import (
     DAYS,
     INSTANCE_IDS,
@@ -31,6 +34,7 @@ from tests.conftest import (
     partition_file,
     stored_rows,
 )
+from tests.server.lake_store.clients import authenticate
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
 DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
@@ -166,3 +170,12 @@ def insert_unassigned_row(request: Request, document: Any) -> Any:
     if is_first_page(request):
         document["data"][0] = {"surprise": True}
     return document
+
+
+@pytest.fixture(scope="module")
+def api(small_world: World) -> Iterator[httpx.Client]:
+    """An authorized client of the sandbox in the paged API version, without code of this package."""
+    app = create_app(small_world, options=NO_RATE_LIMIT)
+    with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
+        authenticate(client, Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret))
+        yield client

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,12 +31,11 @@ from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
-from later_reporting_dagster.server import Client
 from later_reporting_dagster.server.responses import problem_response, unsupported_metrics
-from later_reporting_dagster.server.sandbox import World, create_app, running_server
+from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, parameters, problem
 from tests.ingest.conftest import IngestResults, client_of, collect_results
-from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
+from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
 
 PATH = "/v2/campaigns/performance"
 
@@ -80,15 +79,6 @@ def stored(root: Path, day: date) -> list[dict[str, Any]]:
     path = root / CAMPAIGN_PERFORMANCE_TABLE / f"date={day}" / "part-0.parquet"
     rows: list[dict[str, Any]] = pq.ParquetFile(path).read().drop_columns(["extra"]).to_pylist()
     return rows
-
-
-@pytest.fixture(scope="module")
-def api(small_world: World) -> Iterator[httpx.Client]:
-    """An authorized client of the sandbox in the paged API version, without code of this package."""
-    app = create_app(small_world, options=NO_RATE_LIMIT)
-    with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
-        authenticate(client, Client(NO_RATE_LIMIT.client_id, NO_RATE_LIMIT.client_secret))
-        yield client
 
 
 def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -309,11 +299,11 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
 
 
 def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> None:
-    service.override = edited_first_row(lambda row: row | {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]})
+    service.override = edited_first_row(lambda row: row | {"title": "Frühling 🌱", "views": 7, "dateRange": [1, None]})
     fetch(service, tmp_path, days=DAYS[:1])
     rows = pq.ParquetFile(tmp_path / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet").read()
     assert [json.loads(text) for text in rows["extra"].to_pylist()] == [
-        {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]}  # reach: a metric that was not requested
+        {"title": "Frühling 🌱", "views": 7, "dateRange": [1, None]}  # views: a metric that was not requested
     ]
 
 

@@ -1,25 +1,49 @@
-"""The assets of campaigns: their dimension table, and their performance by UTC day."""
+"""The assets of campaigns: their dimension table, and their performance by UTC day and over whole periods."""
 
 from collections.abc import Iterator
 from contextlib import closing
 
 import dagster as dg
+from pydantic import Field
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, refusal_warning, written_days
+from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.defs.assets.fetched_days import (
+    FetchConfig,
+    FetchOutcome,
+    event_log,
+    refusal_warning,
+    written_days,
+)
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
-from later_reporting_dagster.defs.events import day_materialization, failures, nothing_to_log, preview, table_result
+from later_reporting_dagster.defs.events import (
+    combined_failure,
+    day_materialization,
+    failures,
+    nothing_to_log,
+    preview,
+    table_result,
+)
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.ingest.campaign_performance import refusal
+from later_reporting_dagster.ingest.campaign_performance import RouteRefused, refusal
+from later_reporting_dagster.ingest.campaign_periods import (
+    PeriodsResult,
+    ingest_campaign_periods,
+    periods_to_fetch,
+    read_periods,
+)
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     campaign_performance_columns,
+    campaign_period_columns,
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
@@ -87,10 +111,10 @@ def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
         specs=[
             component.table_spec(
                 CAMPAIGN_PERFORMANCE_TABLE,
-                campaign_performance_columns(component.campaign_metrics),
+                campaign_performance_columns(component.daily_campaign_metrics),
                 description=(
                     "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
-                    " (`dateBasis=performance_date`). Days can be summed."
+                    " (`dateBasis=performance_date`). It has only metrics that can be summed over days."
                 ),
                 group_name="campaigns",
                 tags={"later/layer": "raw", "later/date_basis": str(CAMPAIGN_PERFORMANCE.date_basis)},
@@ -120,7 +144,7 @@ def fetch_campaign_performance(
             days=partition_first_days(context, now=component.now()),
             instance_ids=later.configured_instances(),
             only_missing=config.only_missing,
-            metrics=component.campaign_metrics,
+            metrics=component.daily_campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
         )
         outcome = FetchOutcome()
@@ -131,3 +155,95 @@ def fetch_campaign_performance(
             yield from evaluate_skipped_checks(context, later, component)
             raise outcome.failure()
         yield nothing_to_log(context)
+
+
+class PeriodsConfig(dg.Config):
+    """Run config of a fetch of periods."""
+
+    all_months: bool = Field(
+        default=False,
+        description="Also fetch the months that are stored and older than the last three. Use it if instances, or"
+        " metrics of campaigns, were added.",
+    )
+    accept_shrinking: bool = Field(
+        default=False,
+        description="Also replace periods that lose more campaigns than LATER_SHRINK_LIMIT_PERCENT allows.",
+    )
+
+
+def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
+    """Return the performance of campaigns over whole periods.
+
+    If a period fails, it keeps its rows, the others are written, and the run fails at its end. If the API refuses the
+    route, the run logs a warning and writes nothing.
+    """
+
+    @dg.multi_asset(
+        name=component.op_name(CAMPAIGN_PERIODS_TABLE),
+        specs=[
+            component.table_spec(
+                CAMPAIGN_PERIODS_TABLE,
+                campaign_period_columns(component.campaign_metrics),
+                description=(
+                    "What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"
+                    " days that end yesterday overlap; months, of the posts published in them, add up over months."
+                ),
+                group_name="campaigns",
+                tags={"later/layer": "raw"},
+                freshness_policy=component.freshness,
+            )
+        ],
+        pool=component.pool,
+        required_resource_keys={component.resource_key},
+    )
+    def campaign_periods(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
+        yield from component.execute(context, fetch_campaign_periods(context, config, component))
+
+    return campaign_periods
+
+
+def fetch_campaign_periods(
+    context: dg.AssetExecutionContext, config: PeriodsConfig, component: ComponentBase
+) -> Iterator[AssetEvent]:
+    """Fetch the windows, the newest months and the older months that are missing, and update the table."""
+    later, progress = component.later(context), Progress(CAMPAIGN_PERIODS_TABLE)
+    later.fetches.append(progress)
+    with failures():
+        lake = later.lake()
+        periods = periods_to_fetch(
+            read_periods(lake),
+            start_date=component.start_date,
+            newest=newest_day(component.now()),
+            all_months=config.all_months,
+        )
+
+        async def fetch() -> PeriodsResult:
+            async with later.client(on_event=event_log(context, progress)) as client:
+                return await ingest_campaign_periods(
+                    periods,
+                    instance_ids=later.configured_instances(),
+                    client=client,
+                    lake=lake,
+                    metrics=component.campaign_metrics,
+                    guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+                    progress=progress,
+                )
+
+        try:
+            found = wait_for(fetch)
+        except RouteRefused as refused:
+            progress.warnings.append(refusal_warning(context, refused))
+            context.log.warning(progress.warnings[-1])
+            yield nothing_to_log(context)
+            return
+        for warning in progress.warnings:
+            context.log.warning(warning)
+        context.log.info(
+            f"{progress.written} of {len(periods)} periods fetched; {progress.rows} rows; {progress.requests} requests"
+        )
+        if found.written is not None:
+            shown = ["date_basis", "period", "first_day", "last_day", "campaign_id"]
+            yield table_result(found.written, {"preview": preview(found.rows.select(shown))})
+        if found.failed:
+            yield from evaluate_skipped_checks(context, later, component)
+            raise combined_failure(found.failed, what="period", written=progress.written)

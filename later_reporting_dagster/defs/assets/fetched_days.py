@@ -1,6 +1,6 @@
 """What the tables that are fetched day by day share: their run config, and the fetch with its log."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import dagster as dg
@@ -71,11 +71,7 @@ def written_days(
         + f", without what run {fetch.continued_run} has fetched" * (fetch.continued_run is not None)
     )
 
-    def log_event(event: ClientEvent) -> None:
-        if line := progress.count(event):
-            context.log.info(line)
-
-    client = later.client(on_event=log_event)
+    client = later.client(on_event=event_log(context, progress))
     days_written = files_changed = 0
     days = later.until_end_of_run(
         iterate(fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now))
@@ -102,6 +98,16 @@ def written_days(
         f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
     )
     outcome.written = progress.written
+
+
+def event_log(context: dg.AssetExecutionContext, progress: Progress) -> Callable[[ClientEvent], None]:
+    """Return what counts the events of a client, and logs those that users should know."""
+
+    def log_event(event: ClientEvent) -> None:
+        if line := progress.count(event):
+            context.log.info(line)
+
+    return log_event
 
 
 def _extend_time_limit(context: dg.AssetExecutionContext, *, files: int) -> None:

@@ -9,7 +9,7 @@ from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, C
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
     CampaignReconciliation,
@@ -38,6 +38,8 @@ def campaign_checks(component: ComponentBase) -> list[CheckStep]:
     checks = []
     if CAMPAIGNS_TABLE in component.tables:
         checks.append(_checks_of(CAMPAIGNS_TABLE, [QUARANTINE_EMPTY], component))
+    if CAMPAIGN_PERIODS_TABLE in component.tables:
+        checks.append(_checks_of(CAMPAIGN_PERIODS_TABLE, [QUARANTINE_EMPTY], component))
     if CAMPAIGN_PERFORMANCE_TABLE in component.tables:
         checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
         if BY_CAMPAIGN.raw_table in component.tables:

@@ -1,6 +1,7 @@
 """The assets of campaigns against the sandbox: what a run writes and logs, and what it does if the API refuses."""
 
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     Partition,
     schema_of,
@@ -39,7 +41,8 @@ def test_daily_run_fetches_posts_and_campaigns(
     assert_success(project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1])))
     assert [partition.day for partition in project.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)] == DAYS
     assert {row["instance_id"] for row in stored_campaigns(project)} == {*INSTANCE_IDS}
-    assert (service.request_count(LIST_PATH), service.request_count(PERFORMANCE_PATH)) == (1, len(DAYS))
+    # The nine windows, and the month since the start date.
+    assert (service.request_count(LIST_PATH), service.request_count(PERFORMANCE_PATH)) == (1, len(DAYS) + 9 + 1)
     again = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     assert sorted(project.metadata(again)) == [str(day) for day in DAYS]
     for metadata in project.metadata(again).values():
@@ -50,11 +53,12 @@ def test_daily_run_fetches_posts_and_campaigns(
 def test_refused_routes_cost_a_warning_each_and_keep_what_is_stored(project: Project, service: Service) -> None:
     assert_success(project.run(CAMPAIGNS_TABLE))
     assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE))
+    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
     before = files(project.root)
     service.refuse_campaigns(403)
     result = project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1]))
     assert_success(result)
-    for name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE):
+    for name in (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE):
         (warning,) = [each for each in project.warnings(result) if f"later/{name} was" in each]
         assert "HTTP 403" in warning
         assert warning.endswith(f"To request it no more, set LATER_TABLES (tables) to -{name}.")
@@ -91,11 +95,38 @@ def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service
 
 
 def test_campaign_metrics_setting_selects_the_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_CAMPAIGN_METRICS", "paidAdSpend, clicks")
+    monkeypatch.setenv("LATER_CAMPAIGN_METRICS", "paidAdSpend, clicks, reach")
     reloaded = project.reloaded()
+    assert_success(reloaded.run(CAMPAIGN_PERIODS_TABLE))
+    names = pq.ParquetFile(project.root / CAMPAIGN_PERIODS_TABLE / "part-0.parquet").schema_arrow.names
+    assert names[5:] == ["paid_ad_spend", "reach", "clicks", "extra", "fetched_at"]
     assert_success(reloaded.fetch(CAMPAIGN_PERFORMANCE_TABLE))
     file = project.root / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet"
     metadata = project.lake.read_metadata(CAMPAIGN_PERFORMANCE_TABLE, Partition(DAYS[0]))
     assert metadata is not None
     assert metadata.key_values["metrics"] == '["paidAdSpend","clicks"]'
     assert pq.ParquetFile(file).schema_arrow.names == ["campaign_id", "paid_ad_spend", "clicks", "extra"]
+
+
+def test_failed_period_fails_the_run_at_its_end_and_affects_no_other(project: Project, service: Service) -> None:
+    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
+    first = DAYS[-1] - timedelta(days=27)
+    service.override = lambda request: problem(400) if parameters(request).get("startDate") == [str(first)] else None
+    result = project.run(CAMPAIGN_PERIODS_TABLE)
+    description, metadata = failure(result)
+    assert description.startswith(
+        f"1 period failed and was not changed; 9 written.\n28d {first} to {DAYS[-1]}: HTTP 400 "
+    )
+    assert [*metadata["failed_partitions"]] == [f"28d {first} to {DAYS[-1]}"]
+    assert [*project.logged(result)] == [(CAMPAIGN_PERIODS_TABLE, None)]
+    assert project.planned_checks(result) == project.evaluations(result).keys()
+
+
+def test_all_months_are_fetched_again_on_request(project: Project, service: Service) -> None:
+    old = project.configured(start_date=date(2023, 9, 30))
+    assert_success(old.run(CAMPAIGN_PERIODS_TABLE))
+    service.requests.clear()
+    assert_success(old.run(CAMPAIGN_PERIODS_TABLE))
+    assert service.request_count(PERFORMANCE_PATH) == 9 + 3
+    assert_success(old.run(CAMPAIGN_PERIODS_TABLE, config={"all_months": True}))
+    assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 9 + 7

@@ -40,6 +40,7 @@ ALL_CHECKS = {
     ("posts_published", "days_add_up_to_metrics_to_date"),
     ("instances", "every_instance_is_still_listed"),
     ("campaigns", "quarantine_is_empty"),
+    ("campaign_performance_periods", "quarantine_is_empty"),
     *((PERFORMANCE, check) for check in ("quarantine_is_empty", "newest_due_day_is_present")),
     TOTALS,
     *(

@@ -1,0 +1,334 @@
+"""Fetching whole periods of campaigns over HTTP: each equals what the sandbox returns for it."""
+
+import asyncio
+from calendar import monthrange
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.ingest.campaign_performance import RouteRefused
+from later_reporting_dagster.ingest.campaign_periods import (
+    Period,
+    PeriodsResult,
+    ingest_campaign_periods,
+    months,
+    periods_to_fetch,
+    read_periods,
+    windows,
+)
+from later_reporting_dagster.ingest.campaigns import write_campaigns
+from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
+from later_reporting_dagster.server.sandbox import World, create_app
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Row, Service, both_api_versions, files, parameters, problem
+from tests.ingest.conftest import client_of
+from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
+
+PATH = "/v2/campaigns/performance"
+START, NEWEST = date(2023, 10, 1), date(2024, 3, 10)
+NEXT = NEWEST + timedelta(days=1)
+# Windows with their lengths, newest first; the period before each but the longest has as many days.
+LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+WEEK = "performance_date", "7d"
+
+
+def fetch(
+    service: Service,
+    root: Path,
+    *,
+    newest: date = NEWEST,
+    instance_ids: tuple[str, ...] = (),
+    metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
+    guard: WriteGuard = WriteGuard(),  # noqa: B008 - frozen
+    periods: Sequence[Period] | None = None,
+    **options: Any,
+) -> tuple[PeriodsResult, list[str]]:
+    """Fetch what a run on the day after `newest` fetches; return its result and its warnings."""
+    lake, progress = Lake(str(root)), Progress(CAMPAIGN_PERIODS_TABLE)
+    wanted = periods or periods_to_fetch(read_periods(lake), start_date=START, newest=newest)
+
+    async def run() -> PeriodsResult:
+        async with client_of(service, **options) as client:
+            return await ingest_campaign_periods(
+                wanted,
+                instance_ids=instance_ids,
+                client=client,
+                lake=lake,
+                metrics=metrics,
+                guard=guard,
+                progress=progress,
+            )
+
+    return asyncio.run(run()), progress.warnings
+
+
+def stored(root: Path) -> list[Row]:
+    rows: list[Row] = pq.ParquetFile(root / CAMPAIGN_PERIODS_TABLE / "part-0.parquet").read().to_pylist()
+    return rows
+
+
+def by_period(root: Path) -> dict[tuple[str, str, date, date], dict[int, Row]]:
+    """Return the metrics of each campaign, by period."""
+    found: dict[tuple[str, str, date, date], dict[int, Row]] = {}
+    for row in stored(root):
+        *key, campaign_id = (row.pop(name) for name in ("date_basis", "period", "first_day", "last_day", "campaign_id"))
+        assert row.pop("fetched_at") is not None
+        found.setdefault((key[0], key[1], key[2], key[3]), {})[campaign_id] = row | {"extra": None}
+    return found
+
+
+def expected_periods(newest: date) -> list[tuple[str, str, date, date]]:
+    """Return what the table has once `newest` was fetched, if all months since the start date have campaigns."""
+    found = []
+    for name, days in LENGTHS.items():
+        first = newest - timedelta(days=days - 1)
+        found.append(("performance_date", name, first, newest))
+        if name != "730d":
+            found.append(("performance_date", f"previous_{name}", first - timedelta(days), first - timedelta(1)))
+    for year, month in ((2023, 10), (2023, 11), (2023, 12), (2024, 1), (2024, 2), (2024, 3)):
+        last = date(year, month, monthrange(year, month)[1])
+        found.append(("post_date", "month", date(year, month, 1), min(last, newest)))
+    return found
+
+
+def expected(api: httpx.Client, period: tuple[str, str, date, date], *instance_ids: str) -> dict[int, Row]:
+    """Return the metrics that the sandbox serves for a period, as they should be stored."""
+    date_basis, _, first, last = period
+    query = days_query(first, last, ("dateBasis", date_basis), *(("instanceIds[]", name) for name in instance_ids))
+    return {
+        row["campaignId"]: {metric.column: row[metric.api_name] for metric in DEFAULT_CAMPAIGN_METRICS}
+        | {"extra": None}
+        for row in rows_of(fetch_pages(api, query, PATH))
+    }
+
+
+def only(name: str) -> list[Period]:
+    return [period for period in windows(NEWEST) if period.name == name]
+
+
+def fail(*first_days: date) -> Callable[[Request], Response | None]:
+    days = [[str(day)] for day in first_days]
+    return lambda request: problem(503) if parameters(request).get("startDate") in days else None
+
+
+def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:
+    options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
+    service.app = create_app(world, options=options)
+
+
+def one_campaign(*rows: Row) -> Callable[[Request], Response | None]:
+    """Return a response override with these campaigns for every period."""
+    pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
+    return lambda request: (
+        JSONResponse({"data": [*rows], "pagination": pagination}) if request.url.path == PATH else None
+    )
+
+
+@both_api_versions
+def test_periods_equal_what_the_api_returns_for_each(service: Service, api: httpx.Client, tmp_path: Path) -> None:
+    result, warnings = fetch(service, tmp_path)
+    assert (result.failed, warnings, service.request_count(PATH)) == ({}, [], 9 + 6)
+    truth = {period: expected(api, period) for period in expected_periods(NEWEST)}
+    assert by_period(tmp_path) == {period: rows for period, rows in truth.items() if rows}
+    before = files(tmp_path)
+    fetch(service, tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_older_months_are_fetched_once_also_without_campaigns(service: Service, tmp_path: Path) -> None:
+    def months_requested() -> list[str]:
+        found = [parameters(each) for each in service.requests if each.url.path == PATH]
+        service.requests.clear()
+        return sorted(values["startDate"][0] for values in found if values["dateBasis"] == ["post_date"])
+
+    all_months = ["2023-10-01", "2023-11-01", "2023-12-01", "2024-01-01", "2024-02-01", "2024-03-01"]
+    fetch(service, tmp_path, newest=date(2024, 2, 20))
+    assert months_requested() == all_months[:-1]
+    fetch(service, tmp_path, newest=date(2024, 2, 21))
+    assert months_requested() == all_months[2:-1]
+    # Once it is among the older months, February is fetched again, because it had not ended.
+    fetch(service, tmp_path, newest=date(2024, 6, 1))
+    assert months_requested() == ["2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01", "2024-06-01"]
+    fetch(service, tmp_path, newest=date(2024, 6, 2))
+    assert months_requested() == ["2024-04-01", "2024-05-01", "2024-06-01"]
+    lake = Lake(str(tmp_path))
+    again = periods_to_fetch(read_periods(lake), start_date=START, newest=date(2024, 6, 2), all_months=True)
+    assert len([period for period in again if period.name == "month"]) == 9
+    assert {key[3] for key in by_period(tmp_path) if key[2] == date(2024, 2, 1)} == {date(2024, 2, 29)}
+
+
+def test_months_add_up_and_windows_end_with_the_newest_day() -> None:
+    found = [*months(date(2023, 12, 15), date(2024, 3, 1))]
+    assert [(each.first_day, each.last_day) for each in found] == [
+        (date(2024, 3, 1), date(2024, 3, 1)),
+        (date(2024, 2, 1), date(2024, 2, 29)),
+        (date(2024, 1, 1), date(2024, 1, 31)),
+        (date(2023, 12, 1), date(2023, 12, 31)),
+    ]
+    assert {each.last_day for each in windows(NEWEST) if not each.name.startswith("previous")} == {NEWEST}
+    assert [*months(NEXT, NEWEST)] == []
+
+
+def test_a_failed_period_keeps_its_rows_and_affects_no_other(
+    service: Service, api: httpx.Client, tmp_path: Path
+) -> None:
+    fetch(service, tmp_path)
+    before = by_period(tmp_path)
+    month, week = date(2024, 2, 1), NEXT - timedelta(days=6)
+    service.override = fail(month, week)
+    result, _ = fetch(service, tmp_path, newest=NEXT)
+    assert [*result.failed] == [f"7d {week} to {NEXT}", "month 2024-02-01 to 2024-02-29"]
+    after = by_period(tmp_path)
+    kept = [(*WEEK, NEWEST - timedelta(days=6), NEWEST), ("post_date", "month", month, date(2024, 2, 29))]
+    assert all(after[period] == before[period] for period in kept)
+    newer = [each for each in expected_periods(NEXT) if each[2] not in (month, week)]
+    assert after == {period: before[period] for period in kept} | {
+        period: rows for period in newer if (rows := expected(api, period))
+    }
+
+
+def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(503) if request.url.path == PATH else None
+    result, _ = fetch(service, tmp_path)
+    assert (result.written, len(result.failed)) == (None, 15)
+    assert files(tmp_path) == {}
+    assert service.request_count(PATH) <= 2 * (1 + 8 + 4)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@both_api_versions
+def test_refused_route_ends_the_fetch_with_one_request(service: Service, status: int, tmp_path: Path) -> None:
+    service.refuse_campaigns(status)
+    with pytest.raises(RouteRefused, match=f"HTTP {status}"):
+        fetch(service, tmp_path)
+    assert service.request_count(PATH) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_route_that_is_refused_later_ends_the_fetch(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(404) if service.request_count(PATH) > 3 else None
+    with pytest.raises(RouteRefused):
+        fetch(service, tmp_path)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: httpx.Client, tmp_path: Path) -> None:
+    def refuse(request: Request) -> Response | None:
+        named = ",".join(parameters(request).get("metrics", []))
+        is_refused = request.url.path == PATH and "reach" in named.split(",")
+        return problem(400, "metrics: reach is not supported") if is_refused else None
+
+    service.override = refuse
+    result, (warning,) = fetch(service, tmp_path)
+    assert (result.failed, warning.endswith("null: reach")) == ({}, True)
+    period = (*WEEK, NEWEST - timedelta(days=6), NEWEST)
+    assert by_period(tmp_path)[period] == {
+        number: row | {"reach": None} for number, row in expected(api, period).items()
+    }
+
+
+@both_api_versions
+@pytest.mark.parametrize("wanted", [INSTANCE_IDS[:1], ()], ids=["fewer are wanted", "fewer are listed"])
+def test_campaigns_of_instances_that_are_not_asked_for_stay(
+    wanted: tuple[str, ...], service: Service, api: httpx.Client, small_world: World, tmp_path: Path
+) -> None:
+    async def list_campaigns() -> Any:
+        async with client_of(service) as client:
+            return await client.fetch_campaigns()
+
+    listed = asyncio.run(list_campaigns())
+    write_campaigns(Lake(str(tmp_path)), listed.items, (), instance_ids=(), today=NEWEST)
+    fetch(service, tmp_path)
+    before = by_period(tmp_path)
+    restrict_scope(service, small_world, INSTANCE_IDS[:1])
+    result, _ = fetch(service, tmp_path, newest=NEXT, instance_ids=wanted)
+    assert result.failed == {}
+    after = by_period(tmp_path)
+    of_first = {each.campaign_id for each in listed.items if each.instance_id == INSTANCE_IDS[0]}
+    old, new = ((*WEEK, day - timedelta(days=6), day) for day in (NEWEST, NEXT))
+    assert after[new] == expected(api, new, INSTANCE_IDS[0])
+    assert after[old] == {number: row for number, row in before[old].items() if number not in of_first}
+
+
+def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
+    lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": "much"}
+    service.override = one_campaign(good, bad)
+    assert fetch(service, tmp_path)[0].failed == {}
+    assert {row["campaign_id"] for row in stored(tmp_path)} == {1}
+    quarantined = lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)
+    assert {row.reason for row in quarantined} == {'paidAdSpend must be a number, not "much"'}
+    assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
+    strict, _ = fetch(service, tmp_path, newest=NEXT, guard=WriteGuard(bad_rows_limit_percent=10))
+    assert len(strict.failed) == 12
+    service.override = one_campaign(good, good | {"campaignId": 2})
+    fetch(service, tmp_path, newest=NEXT)
+    # Those of older months, which are not fetched again.
+    assert {row.day_range for row in lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)} == {
+        (date(2023, 10, 1), date(2023, 10, 31)),
+        (date(2023, 11, 1), date(2023, 11, 30)),
+        (date(2023, 12, 1), date(2023, 12, 31)),
+    }
+
+
+def test_period_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    before = by_period(tmp_path)
+    restrict_scope(service, small_world, INSTANCE_IDS[:1])
+    result, _ = fetch(service, tmp_path)
+    assert {reason.partition(" campaigns are stored")[1] for reason in result.failed.values()} != {""}
+    period = (*WEEK, NEWEST - timedelta(days=6), NEWEST)
+    assert len(before[period]) >= 20
+    assert by_period(tmp_path)[period] == before[period]
+    accepted, _ = fetch(service, tmp_path, guard=WriteGuard(shrink_limit_percent=100))
+    assert accepted.failed == {}
+    assert len(by_period(tmp_path)[period]) < len(before[period]) / 2
+
+
+def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Service, tmp_path: Path) -> None:
+    service.override = one_campaign({"campaignId": 1, "paidAdSpend": 5, "reach": 7})
+    fetch(service, tmp_path)
+    fetch(service, tmp_path, newest=NEXT, metrics=DEFAULT_CAMPAIGN_METRICS[:8])
+    months_with_reach = [row["first_day"] for row in stored(tmp_path) if row["reach"] is not None]
+    assert months_with_reach == [date(2023, 10, 1), date(2023, 11, 1), date(2023, 12, 1)]
+
+
+def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path: Path) -> None:
+    now = datetime(2024, 3, 11, 6, tzinfo=UTC)
+    for requested_at, spend in ((now, 2), (now - timedelta(seconds=1), 1)):
+        service.override = one_campaign({"campaignId": 1, "paidAdSpend": spend})
+        fetch(service, tmp_path, clock=requested_at.timestamp)
+    assert {(row["paid_ad_spend"], row["fetched_at"]) for row in stored(tmp_path)} == {(2, now)}
+
+
+def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    fetch(service, tmp_path, periods=[*months(date(2024, 3, 1), NEWEST)])
+
+    async def run(name: str) -> PeriodsResult:
+        async with client_of(service) as client:
+            return await ingest_campaign_periods(
+                only(name),
+                instance_ids=(),
+                client=client,
+                lake=lake,
+                metrics=DEFAULT_CAMPAIGN_METRICS,
+                guard=WriteGuard(),
+                progress=Progress(CAMPAIGN_PERIODS_TABLE),
+            )
+
+    async def run_all() -> list[PeriodsResult]:
+        return await asyncio.gather(*(run(name) for name in LENGTHS))
+
+    assert all(not result.failed for result in asyncio.run(run_all()))
+    assert {key[1] for key in by_period(tmp_path)} == {"month", *LENGTHS}
