@@ -59,7 +59,7 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     outcomes = _run_all(project, start, end)
     comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{end}'")
     _print_rows(f"Organic against paid, {start} to {end}", comparison, project)
-    _print_rows("Campaigns with the highest ad spend", _CAMPAIGNS, project)
+    _print_rows("Campaigns with the highest ad spend of the last 28 days", _CAMPAIGNS, project)
     click.echo(f"\nThe lake:      {lake}")
     click.echo(f"Dagster home:  {home}")
     if ui_port is None:
@@ -119,16 +119,15 @@ FROM (
 )
 ORDER BY platform
 """
-# The campaigns with the highest ad spend of all stored days.
 _CAMPAIGNS = """
 SELECT
     coalesce(campaign_name, campaign_id::VARCHAR) AS campaign,
     format('{:,.2f}', paid_ad_spend) AS "ad spend USD",
-    format('{:,.2f}', estimated_content_cost) AS "content cost USD",
     format('{:.2f} ×', paid_return_on_ad_spend) AS "return on ad spend",
-    format('{:.2f} ×', value_per_content_cost) AS "value per content cost"
+    format('{:,.2f}', cost_per_click) AS "cost per click USD",
+    format('{:,}', tracking_links_conversions) AS "conversions by links"
 FROM campaign_results
-WHERE time_window = 'all' AND paid_ad_spend IS NOT NULL
+WHERE time_window = '28d' AND paid_ad_spend IS NOT NULL
 ORDER BY paid_ad_spend DESC, campaign_id
 LIMIT 5
 """

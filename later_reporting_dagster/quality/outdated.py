@@ -113,7 +113,7 @@ def outdated(
 ) -> list[Outdated]:
     """Return which files of rollup tables, and whether the report, have to be made again.
 
-    A day, week or month without raw files is left out. So are tables of one file if there are no posts at all.
+    A day, week or month without raw files is left out. So are tables of one file if there is nothing to make them from.
 
     Args:
         newest_day: the newest day that is over.
@@ -157,7 +157,7 @@ def _outdated_periods(
 def _outdated_table(lake: Lake, table: RollupTable, inputs: Inputs, footers: Footers) -> Iterator[Outdated]:
     made_from = inputs.made_from(table)
     reason = _reason(_footer(lake, table_path(table.name), footers), made_from, table)
-    if reason and inputs.has_posts:
+    if reason and inputs.can_make(table):
         yield Outdated(table.name, None, reason, made_from.inputs)
 
 

@@ -433,7 +433,7 @@
       name, column.text("Status", (row) => row.status), ...RESULTS,
       column.pair("Same-post rate ratio", "same_post_rate_ratio", "ratio", "same_posts", (value) => [figure(value, "count"), "\u00a0posts"]),
       column.number("Ad spend", "paid_ad_spend", "money"), column.number("Return on ad spend", "paid_return_on_ad_spend", "ratio"),
-      column.number("Cost per paid engagement", "paid_cpe", "money"), column.number("Value per USD of cost", "value_per_content_cost", "ratio"),
+      column.number("Cost per paid engagement", "paid_cpe", "money"),
       column.number("Conversions", "tracking_links_conversions"),
     ], rows.filter((row) => row.posts || row.paid_ad_spend != null));
     const within = (percent) => ["± ", figure(percent, "percent")];

@@ -14,16 +14,16 @@ WITH returns AS (
     SELECT
         time_window, instance_id, NULL AS campaign_id, sum(CAST(paid_ad_spend AS DECIMAL(28, 6))) AS paid_ad_spend,
         sum(CAST(paid_return_on_ad_spend * paid_ad_spend AS DECIMAL(28, 6)))
-            / nullif(sum(CAST(paid_ad_spend AS DECIMAL(28, 6))) FILTER (paid_return_on_ad_spend IS NOT NULL), 0) AS paid_return_on_ad_spend,
-        max(days) AS result_days
+            / nullif(sum(CAST(paid_ad_spend AS DECIMAL(28, 6))) FILTER (paid_return_on_ad_spend IS NOT NULL), 0) AS paid_return_on_ad_spend
     FROM campaign_results
+    WHERE time_window <> '730d'
     GROUP BY GROUPING SETS ((time_window), (time_window, instance_id))
     HAVING grouping(instance_id) = 1 OR instance_id IS NOT NULL
     UNION ALL BY NAME
     SELECT
-        {{ key }}, campaign_name, campaign_status, days AS result_days, paid_ad_spend, paid_return_on_ad_spend,
-        value_per_content_cost, cost_per_click, tracking_links_conversions
-    FROM campaign_results WHERE instance_id IS NOT NULL
+        {{ key }}, campaign_name, campaign_status, paid_ad_spend, paid_return_on_ad_spend, cost_per_click,
+        tracking_links_conversions
+    FROM campaign_results WHERE time_window <> '730d' AND instance_id IS NOT NULL
 ),
 costs AS (
     SELECT * EXCLUDE (first_day, last_day, days, days_expected, posts), posts AS published_posts

@@ -3,8 +3,7 @@
 --   compared_columns    variable: columns of both tables that are compared
 --   stored_files        relation of the files of post_metrics_daily
 --
--- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day. No
--- posts of the campaign in these files are 0 posts, but an unknown number of impressions.
+-- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day.
 CREATE OR REPLACE TABLE campaign_totals AS
 WITH instances AS (
     SELECT campaign_id, instance_id FROM campaigns
@@ -13,14 +12,15 @@ WITH instances AS (
 ),
 of_campaign AS (
     SELECT
-        date, campaign_id, sum(posts_count) AS posts_count
+        date, campaign_id
         {%- for name in compared_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
-    FROM campaign_performance
+    FROM campaign_performance_daily
+    ANTI JOIN retired_campaigns USING (campaign_id)
     GROUP BY ALL
 ),
 of_posts AS (
     SELECT
-        date, campaign_id, CAST(count(*) AS HUGEINT) AS posts_count
+        date, campaign_id
         {%- for name in compared_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
     FROM post_metrics_daily
     GROUP BY ALL
@@ -34,8 +34,7 @@ files AS (
     GROUP BY ALL
 )
 SELECT
-    date, campaign_id, instances > 0 AS is_known, is_known AND instances = stored_instances AS is_comparable,
-    of_campaign.posts_count AS posts_count_of_campaign, coalesce(of_posts.posts_count, 0) AS posts_count_of_posts
+    date, campaign_id, instances > 0 AS is_known, is_known AND instances = stored_instances AS is_comparable
     {%- for name in compared_columns %},
     of_campaign.{{ name }} AS {{ name }}_of_campaign, of_posts.{{ name }} AS {{ name }}_of_posts
     {%- endfor %}
@@ -45,7 +44,7 @@ LEFT JOIN of_posts USING (date, campaign_id);
 
 -- One row per value that both report, of the days that can be compared.
 CREATE OR REPLACE TABLE compared_totals AS
-{%- for name in ("posts_count",) + compared_columns %}
+{%- for name in compared_columns %}
 SELECT
     date, campaign_id, '{{ name }}' AS metric, {{ name }}_of_campaign AS of_campaign, {{ name }}_of_posts AS of_posts,
     abs(of_campaign - of_posts) * 100 > {{ tolerance_percent }} * abs(of_posts) AS differs

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
-    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
@@ -19,7 +19,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, Table
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY, RAW_NAMES, Table
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable, days_of, first_day_of
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.
 SOURCE_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
+
+PERIODS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_PERIODS.columns)
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
@@ -54,12 +56,14 @@ class WindowRollups:
     Attributes:
         made_from: what each table was made from.
         contents: the partitions that were read, and the ones that could not be read, by table name.
+        unreadable_periods: why the periods of campaigns cannot be read; the tables made from them are then left out.
     """
 
     tables: Mapping[str, pa.Table]
     made_from: Mapping[str, MadeFrom]
     contents: ViewContents
     campaigns: Campaigns
+    unreadable_periods: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +98,14 @@ def read_campaigns(lake: Lake) -> Campaigns:
 
 
 def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: Campaigns) -> None:
-    """Create the relations `campaigns` and `campaign_performance`, the performance without that of retired campaigns.
-
-    The connection has a view of `campaign_performance_daily`.
-    """
+    """Create the relations `campaigns` and `retired_campaigns`."""
     connection.register(CAMPAIGNS_TABLE, campaigns.rows)
     connection.register("retired_campaigns", pa.table({"campaign_id": pa.array([*campaigns.retired], pa.int64())}))
-    connection.execute(
-        "CREATE OR REPLACE VIEW campaign_performance AS"
-        f" FROM {CAMPAIGN_PERFORMANCE_TABLE} ANTI JOIN retired_campaigns USING (campaign_id)"
-    )
+
+
+def register_campaign_periods(connection: "duckdb.DuckDBPyConnection", rows: pa.Table | None) -> None:
+    """Create the relation `campaign_performance_periods` of the rows of that table, which may not exist."""
+    connection.register(CAMPAIGN_PERIODS_TABLE, PERIODS_SCHEMA.empty_table() if rows is None else rows)
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
@@ -115,23 +117,31 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     inputs = list_inputs(lake, TABLES)
     campaigns = read_campaigns(lake)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        register_campaigns(database.connection, campaigns)
+        unreadable_periods = ""
+        try:
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
+            register_campaign_periods(database.connection, periods)
+        except FileDamaged as error:
+            unreadable_periods = str(error)
+            tables = [table for table in tables if CAMPAIGN_PERIODS_TABLE not in table.sources]
 
         def roll_up(contents: ViewContents) -> WindowRollups:
-            register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             return WindowRollups(
                 tables=sql_engine.roll_up_tables(database.connection, tables),
                 made_from={table.name: inputs.made_from(table) for table in tables},
                 contents=contents,
                 campaigns=campaigns,
+                unreadable_periods=unreadable_periods,
             )
 
         return database.read([(SOURCE_TABLES[name], raw.partitions) for name, raw in inputs.raw.items()], roll_up)
 
 
 def source_files(lake: Lake) -> list[tuple[Table, Collection[Partition]]]:
-    """Return the fetched tables, each with the files that rollups are computed from."""
-    return [(table, lake.partitions(name, with_retired=False)) for name, table in SOURCE_TABLES.items()]
+    """Return the raw tables, each with the files that rollups are computed from."""
+    return [(SOURCE_TABLES[name], lake.partitions(name, with_retired=False)) for name in RAW_NAMES]
 
 
 def roll_up_lake_periods(

@@ -11,11 +11,13 @@ from itertools import groupby
 
 import msgspec
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Lake, Partition
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake, Partition
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable, days_of, first_day_of
 
 # The key in the metadata of a file.
 MADE_FROM = "made_from"
+# The sources that are one file.
+_SINGLE_FILES = {CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
 
 
 class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,16 +76,17 @@ class Inputs:
 
     Attributes:
         raw: by name of the table.
-        campaigns: the version of the table of campaigns; empty if it does not exist.
+        files: the version of each table that is one file; empty if it does not exist.
     """
 
     raw: Mapping[str, RawFiles]
-    campaigns: str
+    files: Mapping[str, str]
     retired: frozenset[str]
 
-    @property
-    def has_posts(self) -> bool:
-        """Whether a raw table has a file."""
+    def can_make(self, table: RollupTable) -> bool:
+        """Return whether there is anything to make a table from: posts, or periods of campaigns."""
+        if CAMPAIGN_PERIODS_TABLE in table.sources:
+            return bool(self.files[CAMPAIGN_PERIODS_TABLE])
         return any(self.raw[name].days for name in RAW_TABLE_NAMES.values() if name in self.raw)
 
     def first_days(self, table: RollupTable) -> list[date]:
@@ -96,8 +99,8 @@ class Inputs:
         instances: set[str] = set()
         newest: date | None = None
         for name in table.sources:
-            if name == CAMPAIGNS_TABLE:
-                lines.append(f"{name} {self.campaigns}")
+            if name in self.files:
+                lines.append(f"{name} {self.files[name]}")
                 continue
             days = self.raw[name].days
             for day in days if first_day is None else days_of(table.cadence, first_day):
@@ -106,7 +109,7 @@ class Inputs:
                     lines.append(f"{name} {day} {files.digest}")
                     instances |= files.instances
                     newest = max(newest or day, day)
-        if CAMPAIGN_PERFORMANCE_TABLE in table.sources:  # whose files do not name instances
+        if CAMPAIGN_PERIODS_TABLE in table.sources:  # whose rows do not name instances
             lines += [f"retired {name!a}" for name in sorted(self.retired)]
         return MadeFrom(
             inputs=digest_of(lines), definition=table.definition, instances=sorted(instances), newest_day=newest
@@ -117,10 +120,10 @@ def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[d
     """List what some tables are made from, on `days` or on all days. Reads no files."""
     names = {name for table in tables for name in table.sources}
     retired = lake.retired.ids()
-    campaigns = lake.table_version(CAMPAIGNS_TABLE) if CAMPAIGNS_TABLE in names else None
+    versions = {name: lake.table_version(name) for name in names & _SINGLE_FILES}
     return Inputs(
-        raw={name: _list_raw_files(lake, name, retired, days) for name in names - {CAMPAIGNS_TABLE}},
-        campaigns="" if campaigns is None else str(campaigns.identity or campaigns.bytes),
+        raw={name: _list_raw_files(lake, name, retired, days) for name in names - _SINGLE_FILES},
+        files={name: str(each.identity or each.bytes) if each else "" for name, each in versions.items()},
         retired=retired,
     )
 

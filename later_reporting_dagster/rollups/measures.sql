@@ -3,7 +3,6 @@
     sql_engine.py gives every template these variables:
       channels         (channel, prefix of its raw columns): ("organic", ""), ("paid", "paid_")
       metrics          the metrics that add up: raw column, name of the sum, type of a summed decimal (else empty), maximum
-      campaign_totals  the same for the metrics of campaigns
       maximum_spend    the most that a post may have cost
       rate_units       channel -> divisors of its engagement rates: impressions, and views if requested
       unit_costs       (unit cost, its measure, number of them): ("cpe", "engagements", 1), ("cpm", "impressions", 1000)

@@ -1,4 +1,4 @@
-"""Compare the raw tables: totals of campaigns with posts of the same day, and days of posts with metrics to date."""
+"""Compare the fetched tables: the totals of campaigns with their posts and days, and posts with their days."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,20 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     POST_COLUMNS,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
     Table,
 )
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns, register_campaigns
+from later_reporting_dagster.rollups.lake_rollups import (
+    PERIODS_SCHEMA,
+    SOURCE_TABLES,
+    read_campaigns,
+    register_campaign_periods,
+    register_campaigns,
+)
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 if TYPE_CHECKING:
@@ -26,8 +33,9 @@ if TYPE_CHECKING:
 # again for each day.
 TOLERANCE_PERCENT = 1
 MAX_EXAMPLES = 20
-# The number of posts is that of the rows of the day.
-COMPARED_METRICS = ("posts_count", "impressions", "engagements", "paid_impressions", "paid_engagements")
+# The days of the windows whose ad spend is compared, and some more: the windows may be those of an earlier run.
+MAX_SPEND_DAYS = 60
+COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
 _POSTS = Table(BY_CAMPAIGN.raw_table, POST_COLUMNS)
 
 
@@ -76,7 +84,7 @@ def reconcile_campaigns(
 
 
 def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
-    variables = {"compared_columns": COMPARED_METRICS[1:], "tolerance_percent": TOLERANCE_PERCENT}
+    variables = {"compared_columns": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT}
     connection.execute(sql_engine.render("campaign_reconciliation.sql", BY_CAMPAIGN, **variables)).fetchall()
     (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
     totals = sql_engine.query_rows(
@@ -93,6 +101,35 @@ def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int
         ),
         unreadable_files=unreadable_files,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AdSpendReconciliation:
+    """The comparison of the ad spend of windows with that of their days.
+
+    Attributes:
+        compared: the number of campaigns in windows that were compared.
+        differences: those that differ: period, campaign_id, first_day, last_day, of_window and of_days.
+    """
+
+    compared: int
+    differences: Sequence[Mapping[str, Any]]
+
+
+def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> AdSpendReconciliation:
+    """Compare the newest windows of 7 and 28 days with the days of campaigns, if all of these are stored."""
+    days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)[-MAX_SPEND_DAYS:]
+    periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
+    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
+        register_campaign_periods(database.connection, periods)
+        database.connection.execute(sql_engine.duckdb_macros())
+
+        def reconcile(contents: ViewContents) -> AdSpendReconciliation:
+            sql_engine.register_stored_files(database.connection, contents.partitions)
+            rows = sql_engine.query_rows(database.connection, sql_engine.render("ad_spend_of_windows.sql", BY_CAMPAIGN))
+            return AdSpendReconciliation(len(rows), [row for row in rows if row.pop("differs")])
+
+        return database.read([(SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE], days)], reconcile)
 
 
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]

@@ -1,7 +1,6 @@
 -- Totals of the raw rows by day, for reconciliation. Apart from types and limits of raw values, this query shares nothing
 -- with the SQL of the rollups.
 {%- import "measures.sql" as measures with context %}
-{%- set metrics = campaign_totals if measures_of_table == "campaigns" else metrics %}
 SELECT
     date, {{ "duplicates.post_id IS NOT NULL" if with_duplicates else "false" }} AS is_duplicate,
     count(*) AS raw_rows, raw_rows AS posts

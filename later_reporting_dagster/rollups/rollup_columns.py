@@ -7,6 +7,7 @@ from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, 
 from later_reporting_dagster.contract.metrics import Channel
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_COLUMNS,
+    CAMPAIGN_WINDOWS,
     POST_COLUMNS,
     POST_KEY,
     Column,
@@ -28,15 +29,10 @@ PREVIOUS = (
     *("posts", "organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements"),
     *("organic_estimated_value", "organic_engagement_rate", "paid_engagement_rate"),
 )
-_CAMPAIGN_METRICS = {metric.column: metric for metric in CAMPAIGN_METRICS}
-# The metrics of campaigns that campaign_results sums.
-CAMPAIGN_TOTALS = tuple(
-    _CAMPAIGN_METRICS[name]
-    for name in (
-        *("paid_ad_spend", "paid_cost", "estimated_content_cost", "estimated_value_generated", "paid_clicks"),
-        *(f"tracking_links_{each}" for each in ("clicks", "conversions", "conversion_value")),
-        *(f"affiliate_links_{each}" for each in ("clicks", "conversions", "sales", "commission_earned")),
-    )
+# What the descriptions of api_… columns say.
+NO_PRICE = (
+    "The API's figure: the whole cost of each post that is active in the window over a part of its results, so it is no"
+    " price; do not compare it with paid results or between windows"
 )
 
 
@@ -260,20 +256,32 @@ def _unit_costs(prefix: str, computed: str, made_from: Sequence[str]) -> Iterato
 # Campaigns
 
 
-def campaign_results() -> Iterator[Column]:
-    """Yield the spend and return of a campaign, as the API reports them for the whole campaign."""
-    def rate(name: str, unit: str, description: str, computed: str, *made_from: str) -> Column:
-        return computed_column(name, unit, description, f"{computed}, over the days that report both; null if there are"
-            " none or the divisor is 0", made_from)
+def campaign_window() -> Iterator[Column]:
+    """Yield the columns that identify the window of a row of campaign_results."""
+    copied = "The value in campaign_performance_periods"
+    yield Column("time_window", "string", False, f"Window: {', '.join(CAMPAIGN_WINDOWS)}", "", "Its period",
+        ("period",))
+    yield Column("first_day", "date32[day]", False, "First day of the window", "", copied, ("first_day",))
+    yield Column("last_day", "date32[day]", False, "Last day of the window: the day before the newest fetch of it", "",
+        copied, ("last_day",))
 
-    for name in (metric.column for metric in CAMPAIGN_TOTALS):
-        yield _sum(_CAMPAIGN_METRICS[name], name, "Sum over the days of the window; null if no day reports it")
-        if name == "estimated_value_generated":
-            yield rate("value_per_content_cost", "ratio", "Estimated value per USD of content cost",
-                "Σ estimated_value_generated / Σ estimated_content_cost", name, "estimated_content_cost")
-        if name == "paid_clicks":
-            yield rate("cost_per_click", "USD per click", "Ad spend per paid click", "Σ paid_ad_spend / Σ paid_clicks",
-                "paid_ad_spend", name)
-            yield rate("paid_return_on_ad_spend", "ratio", "Revenue per USD of ad spend",
-                "Σ (paid_return_on_ad_spend × paid_ad_spend) / Σ paid_ad_spend", "paid_return_on_ad_spend",
-                "paid_ad_spend")
+
+def campaign_results() -> Iterator[Column]:
+    """Yield what a campaign spent and returned, as the API reports it for exactly the window."""
+    metrics = {metric.column: metric for metric in CAMPAIGN_METRICS}
+
+    def copied(*names: str, api: bool = False) -> Iterator[Column]:
+        for name in names:
+            metric = metrics[name]
+            as_name = f"api_{name.removeprefix('estimated_')}" if api else name
+            description = f"{metric.description}. {NO_PRICE}" if api else metric.description
+            yield Column(as_name, metric_column_type(metric), True, description, metric.unit,
+                "The API's value for the window", (name,))
+
+    yield from copied("paid_ad_spend", "paid_return_on_ad_spend", "paid_clicks")
+    yield computed_column("cost_per_click", "USD per click", "Ad spend per paid click", "paid_ad_spend / paid_clicks;"
+        " null if one is null or there are no clicks", ("paid_ad_spend", "paid_clicks"))
+    yield from copied("estimated_value_generated", "reach", "posts_count", "influencers_count")
+    yield from copied(*(f"tracking_links_{name}" for name in ("clicks", "conversions", "conversion_value")))
+    yield from copied(*(f"affiliate_links_{name}" for name in ("clicks", "conversions", "sales", "commission_earned")))
+    yield from copied("estimated_content_cost", "cpe", "cpm", "estimated_roi", "affiliate_links_roi", api=True)

@@ -14,14 +14,8 @@ import pyarrow as pa
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, read_campaigns, register_campaigns, source_files
-from later_reporting_dagster.rollups.rollup_columns import (
-    CAMPAIGN_TOTALS,
-    CHANNELS,
-    PREVIOUS,
-    additive_metrics,
-    sum_name,
-)
+from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES, source_files
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS, PREVIOUS, additive_metrics, sum_name
 from later_reporting_dagster.rollups.rollup_tables import Cadence, Measures, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database, query_rows
 
@@ -68,11 +62,9 @@ def check_lake_windows(
     Returns:
         By table name, one sentence for each raw file that cannot be read and each total that differs.
     """
-    campaigns = read_campaigns(lake)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> dict[str, list[str]]:
-            register_campaigns(database.connection, campaigns)
             sql_engine.register_stored_files(database.connection, contents.partitions)
             sql_engine.prepare_posts(database.connection, tables[0])
             database.connection.execute(sql_engine.render("window_ranges.sql", tables[0])).fetchall()
@@ -124,8 +116,6 @@ def _check_window_table(
         raw = [row for row in raw if not row["is_duplicate"]]
     connection.register("rolled_up", rows)
     for each in query_rows(connection, f"FROM ranges WHERE table_name = '{table.raw_table}' ORDER BY ALL"):
-        if each["is_previous"] and table.measures is Measures.CAMPAIGNS:
-            continue
         prefix = "previous_" if each["is_previous"] else ""
         names = [name for name in _compared(table) if not prefix or name in PREVIOUS]
         sums = ", ".join(f'sum("{prefix}{name}") AS {name}' for name in names)
@@ -138,8 +128,6 @@ def _check_window_table(
 
 
 def _compared(table: RollupTable) -> list[str]:
-    if table.measures is Measures.CAMPAIGNS:
-        return [metric.column for metric in CAMPAIGN_TOTALS]
     if table.measures is Measures.COSTS:
         return [*_POSTS]
     # In the raw rows, a post has one row per day, so over several days the number of rows is not the number of posts.
@@ -149,13 +137,12 @@ def _compared(table: RollupTable) -> list[str]:
 
 def _raw_totals(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> list[dict[str, Any]]:
     """Return totals of raw rows by day, for windows with those of duplicate rows apart."""
-    is_of_campaigns = table.measures is Measures.CAMPAIGNS
     sql = sql_engine.render(
         "raw_totals.sql",
         table,
-        source="campaign_performance" if is_of_campaigns else table.raw_table,
+        source=table.raw_table,
         measures_of_table=table.measures,
-        with_duplicates=table.cadence is Cadence.WINDOWS and not is_of_campaigns,
+        with_duplicates=table.cadence is Cadence.WINDOWS,
     )
     return query_rows(connection, sql)
 

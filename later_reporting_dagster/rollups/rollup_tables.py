@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
@@ -32,7 +32,7 @@ class Measures(StrEnum):
 
     COMPARISON = "comparison"  # organic beside paid results, by performance date
     COSTS = "costs"  # spend and unit costs, by post date
-    CAMPAIGNS = "campaigns"  # what the API totals for campaigns, by performance date
+    CAMPAIGNS = "campaigns"  # what the API totals for campaigns over whole windows, by performance date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +94,15 @@ class RollupTable:
         """The names of the tables that it is made from."""
         if self.cadence is Cadence.POSTS or "creator_id" in self.grain:
             return [*RAW_TABLE_NAMES.values()]
-        performance = [CAMPAIGN_PERFORMANCE_TABLE] if self.measures is Measures.CAMPAIGNS else []
-        return [*performance, self.raw_table, *([CAMPAIGNS_TABLE] if self.labels else [])]
+        if self.measures is Measures.CAMPAIGNS:
+            return [CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE]
+        return [self.raw_table, *([CAMPAIGNS_TABLE] if self.labels else [])]
 
     def _keys(self) -> Iterator[Column]:
         """Yield the columns that identify a row, and the days that it is computed from."""
-        is_window = self.cadence is Cadence.WINDOWS
-        yield from rollup_columns.window() if is_window else ()
+        is_window, is_of_campaigns = self.cadence is Cadence.WINDOWS, self.measures is Measures.CAMPAIGNS
+        if is_window:
+            yield from rollup_columns.campaign_window() if is_of_campaigns else rollup_columns.window()
         for column in rollup_columns.post_columns_named(
             self.grain, "The value in the post's row of the latest day" if is_window else "The value in the raw rows"
         ):
@@ -109,15 +111,16 @@ class RollupTable:
         if self.labels:
             is_creator = "creator_id" in self.grain
             yield from (rollup_columns.creator_labels if is_creator else rollup_columns.campaign_labels)(self.labels)
-        if self.cadence is not Cadence.DAY:
+        if self.cadence is not Cadence.DAY and not is_of_campaigns:
             yield from rollup_columns.day_counts(of_all_instances=self.is_overall)
 
     @property
     def _computation_of_instance(self) -> str:
         """How `instance_id` is computed, if it is null in some rows."""
         if self.measures is Measures.CAMPAIGNS:
-            unknown = "The instance whose posts, or whose rows of campaigns, have the id; null if these are of several"
-            return f"{unknown}, or if there are none"
+            return (
+                "The instance whose rows of campaigns have the id; null if these are of several, or if there are none"
+            )
         return "Null for all instances together" if self.is_overall else ""
 
     def _measured(self) -> Iterable[Column]:
@@ -214,7 +217,9 @@ CAMPAIGN_RESULTS = RollupTable(
     grain=("instance_id", "campaign_id"),
     labels=("campaign_name", "campaign_status"),
     measures=Measures.CAMPAIGNS,
-    description=f"Campaigns: spend, return, clicks and links as the API totals them {_WINDOWS}.",
+    description="Campaigns: spend, return, links, reach, posts and creators as the API totals them for exactly the last"
+    " 7, 28, 90, 365 and 730 days.",
+    definition=3,
 )
 POST_BENCHMARKS = RollupTable(
     name="post_benchmarks",

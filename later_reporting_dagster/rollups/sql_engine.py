@@ -9,10 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract.metrics import Kind, Metric
 from later_reporting_dagster.lake import Column, Lake, Partition, post_columns, schema_of
-from later_reporting_dagster.lake.database import SQL_TYPES, LakeDatabase, open_database
+from later_reporting_dagster.lake.database import SQL_TYPES, LakeDatabase, literal, open_database
+from later_reporting_dagster.lake.tables import CAMPAIGN_WINDOWS
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.rollup_columns import (
-    CAMPAIGN_TOTALS,
     CHANNELS,
     COMPARED_COUNTS,
     MINIMUM_SAME_POST_CREATORS,
@@ -23,7 +23,7 @@ from later_reporting_dagster.rollups.rollup_columns import (
     raw_column,
     sum_name,
 )
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, Measures, RollupTable
 
 if TYPE_CHECKING:
     import duckdb
@@ -62,11 +62,17 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     """Roll up window tables and tables about posts. Return the rows by table name, ordered by window and grain.
 
     Args:
-        connection: has views of both raw tables, and the relations of `lake_rollups.register_campaigns` and of
-            `register_stored_files`.
+        connection: has views of both raw tables, and the relations of `lake_rollups.register_campaigns`, of
+            `lake_rollups.register_campaign_periods` and of `register_stored_files`.
     """
-    found: dict[str, pa.Table] = {}
-    prepare_posts(connection, tables[0])
+    # They read no posts.
+    of_campaigns = [table for table in tables if table.measures is Measures.CAMPAIGNS]
+    if of_campaigns:
+        connection.execute(duckdb_macros())
+    found = {table.name: _query(connection, table, table.columns) for table in of_campaigns}
+    tables = [table for table in tables if table not in of_campaigns]
+    if tables:
+        prepare_posts(connection, tables[0])
     # Windows first: post_curves.sql drops their largest tables.
     for cadence, inputs in ((Cadence.WINDOWS, "window_inputs.sql"), (Cadence.POSTS, "post_curves.sql")):
         of_cadence = [table for table in tables if table.cadence is cadence]
@@ -141,6 +147,7 @@ def context_of(table: RollupTable) -> dict[str, Any]:
         "published_columns": [each.name for each in post_columns(table.metrics) if each.name not in _UNREAD],
         "raw_tables": tuple(RAW_TABLE_NAMES.values()),
         "windows": WINDOWS,
+        "window_type": f"ENUM ({', '.join(map(literal, CAMPAIGN_WINDOWS))})",
     }
     return variables | _summed_columns(table.metrics) | benchmark_columns.template_variables(table.metrics)
 
@@ -168,7 +175,6 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
     counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
     return {
         "metrics": [_summed(metric, sum_name(metric)) for metric in additive],
-        "campaign_totals": [_summed(metric, metric.column) for metric in CAMPAIGN_TOTALS],
         "maximum_spend": Kind.MONEY.maximum,
         "channels": [(str(channel), raw_column(channel, "")) for channel in CHANNELS],
         "rate_units": rate_units,

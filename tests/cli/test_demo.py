@@ -119,7 +119,7 @@ def test_demo_prints_platforms_campaigns_and_that_all_checks_passed(first: Demo)
     lines = first.output.splitlines()
     first_words = {line.split()[0] for line in lines if line.strip()}
     rows = pq.ParquetFile(first.lake / "campaign_results" / "part-0.parquet").read().to_pylist()
-    recorded = [row for row in rows if row["time_window"] == "all" and row["paid_ad_spend"] is not None]
+    recorded = [row for row in rows if row["time_window"] == "28d" and row["paid_ad_spend"] is not None]
     highest = max(recorded, key=lambda row: row["paid_ad_spend"])
     _, _, printed = first.output.partition("Campaigns with the highest ad spend")
     assert highest["campaign_name"].split()[0] in printed

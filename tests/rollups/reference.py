@@ -51,6 +51,7 @@ class World:
         metrics: the requested metrics of posts.
         campaigns: the rows of campaigns.
         performance: the files of campaign_performance_daily, by day.
+        periods: the rows of campaign_performance_periods.
         maximum_peers: the size of a group from which only a sample of the posts are peers.
     """
 
@@ -59,6 +60,7 @@ class World:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     campaigns: Sequence[Row] = ()
     performance: Mapping[date, Sequence[Row]] = field(default_factory=dict)
+    periods: Sequence[Row] = ()
     maximum_peers: int = 1000
 
     @cached_property
@@ -85,7 +87,7 @@ class World:
     @cached_property
     def instances_of_campaigns(self) -> Mapping[int, set[str]]:
         found: dict[int, set[str]] = {}
-        for row in (*self.campaigns, *(row for rows in self.recorded.values() for row in rows)):
+        for row in self.campaigns:
             found.setdefault(row["campaign_id"], set()).add(row["instance_id"])
         return found
 
@@ -510,28 +512,16 @@ def costs_of(posts: Sequence[Post]) -> Row:
 
 # Campaigns.
 
-CAMPAIGN_SUMS = (
-    "paid_ad_spend", "paid_cost", "estimated_content_cost", "estimated_value_generated", "paid_clicks",
-    "tracking_links_clicks", "tracking_links_conversions", "tracking_links_conversion_value", "affiliate_links_clicks",
-    "affiliate_links_conversions", "affiliate_links_sales", "affiliate_links_commission_earned",
+RESULTS = (
+    "paid_ad_spend", "paid_return_on_ad_spend", "paid_clicks", "estimated_value_generated", "reach", "posts_count",
+    "influencers_count", "tracking_links_clicks", "tracking_links_conversions", "tracking_links_conversion_value",
+    "affiliate_links_clicks", "affiliate_links_conversions", "affiliate_links_sales",
+    "affiliate_links_commission_earned",
 )  # fmt: skip
-
-
-def campaign_results_of(rows: Sequence[Row]) -> Row:
-    """Return the sums and rates of one campaign over some of its days."""
-
-    def both(*names: str) -> list[list[Any]]:
-        return [[exact(row[name]) for name in names] for row in rows if None not in [row[name] for name in names]]
-
-    results: Row = {name: total(row[name] for row in rows) for name in CAMPAIGN_SUMS}
-    valued, clicked = both("estimated_value_generated", "estimated_content_cost"), both("paid_ad_spend", "paid_clicks")
-    returned = both("paid_return_on_ad_spend", "paid_ad_spend")
-    results["value_per_content_cost"] = quotient(sum(value for value, _ in valued), sum(cost for _, cost in valued))
-    results["cost_per_click"] = quotient(sum(spend for spend, _ in clicked), sum(clicks for _, clicks in clicked))
-    results["paid_return_on_ad_spend"] = quotient(
-        sum(each * spend for each, spend in returned), sum(spend for _, spend in returned)
-    )
-    return results
+API_FIGURES = {
+    "api_content_cost": "estimated_content_cost", "api_cpe": "cpe", "api_cpm": "cpm", "api_roi": "estimated_roi",
+    "api_affiliate_links_roi": "affiliate_links_roi",
+}  # fmt: skip
 
 
 def only_instance(world: World, campaign_id: int) -> str | None:
@@ -550,16 +540,16 @@ def campaign_named(world: World, instance_id: str | None, campaign_id: int) -> R
 
 def campaigns_by_window(world: World) -> list[Row]:
     found: list[Row] = []
-    for of_window in windows_of(world.recorded):
-        first, last = of_window["first_day"], of_window["last_day"]
-        days = [day for day in world.performance if first <= day <= last]
-        rows = [row for day in days for row in world.performance[day] if within_limits(row)]
-        of_campaigns = []
-        for campaign_id, of_campaign in grouped(rows, lambda row: row["campaign_id"]):
-            instance_id = only_instance(world, campaign_id)
-            known = campaign_named(world, instance_id, campaign_id)
-            row = {"instance_id": instance_id, "campaign_id": campaign_id, "campaign_name": known["campaign_name"]}
-            row |= {"campaign_status": known["status"], "days": len(days), "days_expected": (last - first).days + 1}
-            of_campaigns.append(of_window | row | campaign_results_of(of_campaign))
-        found += sorted(of_campaigns, key=lambda row: key_of(row, ("instance_id", "campaign_id")))
+    for window in ("7d", "28d", "90d", "365d", "730d"):
+        of_window = []
+        for period in (each for each in world.periods if each["period"] == window):
+            instance_id = only_instance(world, period["campaign_id"])
+            known = campaign_named(world, instance_id, period["campaign_id"])
+            row = {"time_window": window, "instance_id": instance_id, "campaign_name": known["campaign_name"]}
+            row |= {name: period[name] for name in ("campaign_id", "first_day", "last_day", *RESULTS)}
+            row |= {name: period[raw_name] for name, raw_name in API_FIGURES.items()}
+            spend, clicks = period["paid_ad_spend"], period["paid_clicks"]
+            cost = None if spend is None or not clicks else quotient(exact(spend), clicks)
+            of_window.append(row | {"campaign_status": known["status"], "cost_per_click": cost})
+        found += sorted(of_window, key=lambda row: key_of(row, ("instance_id", "campaign_id")))
     return found

@@ -17,7 +17,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
-from tests.rollups.worlds import campaign, performance, write_campaigns
+from tests.rollups.worlds import NEWEST, campaign, period, write_campaigns
 
 WEEK = date(2024, 1, 1)
 DAYS = [date(2024, 1, number) for number in (1, 2, 3)]
@@ -82,18 +82,35 @@ def damage(lake: Lake, url: str) -> WindowRollups:
 
 def results_of_week(windows: WindowRollups) -> list[tuple[object, ...]]:
     rows = [each for each in windows.tables[CAMPAIGN_RESULTS.name].to_pylist() if each["time_window"] == "7d"]
-    return [(each["days"], each["paid_ad_spend"], each["campaign_name"]) for each in rows]
+    return [(each["last_day"], each["paid_ad_spend"], each["campaign_name"]) for each in rows]
+
+
+def test_campaign_results_are_those_of_windows_and_need_no_posts(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    periods = [
+        period("7d", paid_ad_spend=3.0, paid_clicks=4, estimated_content_cost=9.0, cpe=2.0, reach=5),
+        period("7d", campaign_id=2, last_day=DAYS[0]),
+        period("previous_7d", paid_ad_spend=7.0),
+        period("month", paid_ad_spend=7.0),
+    ]
+    known = [campaign(), *(campaign(campaign_id=2, instance_id=name) for name in "ab")]
+    write_campaigns(lake, World({}, {}, campaigns=known, periods=periods), rng=None)
+    first, second = (
+        roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1).tables[CAMPAIGN_RESULTS.name].to_pylist()
+    )
+    assert (first["instance_id"], first["campaign_name"], first["cost_per_click"]) == ("a", "Spring", 0.75)
+    assert (first["api_content_cost"], first["api_cpe"], first["reach"]) == (9.0, 2.0, 5)
+    assert (second["instance_id"], second["last_day"], second["paid_ad_spend"]) == (None, DAYS[0], None)
 
 
 def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
-    days = {day: [performance(paid_ad_spend=10.0)] for day in DAYS}
-    write_campaigns(lake, World({}, {}, campaigns=[campaign()], performance=days), rng=None)
+    write_campaigns(lake, World({}, {}, campaigns=[campaign()], periods=[period("7d", paid_ad_spend=3.0)]), rng=None)
     windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
-    assert results_of_week(windows) == [(3, 30.0, "Spring")]
-    windows = damage(lake, lake.url("campaign_performance_daily", Partition(DAYS[0])))
-    assert results_of_week(windows) == [(2, 20.0, "Spring")]
-    assert [*windows.contents.unreadable["campaign_performance_daily"]] == [Partition(DAYS[0])]
+    assert results_of_week(windows) == [(NEWEST, 3.0, "Spring")]
     windows = damage(lake, f"{lake.root}/campaigns/part-0.parquet")
     assert "is damaged" in windows.campaigns.error
-    assert results_of_week(windows) == [(2, 20.0, None)]
+    assert results_of_week(windows) == [(NEWEST, 3.0, None)]
     assert {row["campaign_name"] for row in windows.tables[BY_CAMPAIGN.name].to_pylist()} == {None}
+    windows = damage(lake, f"{lake.root}/campaign_performance_periods/part-0.parquet")
+    assert "is damaged" in windows.unreadable_periods
+    assert windows.tables.keys() == {BY_CAMPAIGN.name}

@@ -25,8 +25,13 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaigns
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE,
+    CAMPAIGN_PERIODS,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGN_WINDOWS,
+)
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
 from later_reporting_dagster.rollups.rollup_reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     PERIOD_TABLES,
@@ -34,6 +39,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     RAW_TABLE_NAMES,
     TABLES,
     WINDOW_TABLES,
+    Measures,
 )
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, register_stored_files, roll_up_periods, roll_up_tables
 from tests.rollups.conftest import Row, row
@@ -68,12 +74,11 @@ def open_world(
         with open_database(lake, spill_directory=folder, **options) as database:
             if threads:
                 database.connection.execute(f"SET threads = {threads}")
-            tables = [
-                *(Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()),
-                CAMPAIGN_PERFORMANCE.table,
-            ]
+            tables = [Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             register_campaigns(database.connection, read_campaigns(lake))
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+            register_campaign_periods(database.connection, periods)
             yield database
 
 
@@ -87,6 +92,9 @@ def write_campaigns(lake: Lake, world: World, *, rng: random.Random | None) -> N
         Partition(day): pa.Table.from_pylist(shuffled(rows, rng), schema) for day, rows in world.performance.items()
     }
     lake.write_all(CAMPAIGN_PERFORMANCE.name, {day: written[day] for day in shuffled([*written], rng)})
+    if world.periods:
+        schema = schema_of(CAMPAIGN_PERIODS.columns)
+        lake.write_table(CAMPAIGN_PERIODS_TABLE, pa.Table.from_pylist(shuffled(world.periods, rng), schema))
 
 
 def shuffled(items: Sequence[Any], rng: random.Random | None) -> list[Any]:
@@ -110,7 +118,8 @@ def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.T
         assert check_periods(connection, table) == {}
     tables = [table.with_metrics(metrics) for table in (*POST_TABLES, *WINDOW_TABLES)]
     found |= roll_up_tables(connection, tables)
-    assert not any(check_windows(connection, tables[len(POST_TABLES) :], found).values())
+    reconciled = [table for table in tables[len(POST_TABLES) :] if table.measures is not Measures.CAMPAIGNS]
+    assert not any(check_windows(connection, reconciled, found).values())
     return found
 
 
@@ -250,6 +259,13 @@ class _WorldBuilder:
                 for day in self.days
                 if not self.happens(self.shape.missing)
             },
+            periods=[
+                period(name, last_day=rng.choice([NEWEST, NEWEST - timedelta(days=1)]))
+                | random_performance(rng, each, nulls=self.shape.nulls)
+                for name in (*CAMPAIGN_WINDOWS, "previous_7d", "month")
+                for each in ids
+                if not self.happens(0.3)
+            ],
         )
 
     def happens(self, probability: float) -> bool:
@@ -341,6 +357,14 @@ def campaign(**fields: Any) -> Row:
 def performance(**fields: Any) -> Row:
     """Return a row of campaign_performance_daily. By default, it is of campaign 1, and has no metrics."""
     return dict.fromkeys(CAMPAIGN_PERFORMANCE_COLUMNS) | {"campaign_id": 1} | fields
+
+
+def period(name: str, *, last_day: date = NEWEST, **fields: Any) -> Row:
+    """Return a row of campaign_performance_periods. By default, it is of campaign 1, and has no metrics."""
+    first_day = last_day - timedelta(days=CAMPAIGN_WINDOWS.get(name, 7) - 1)
+    days = {"period": name, "first_day": first_day, "last_day": last_day}
+    of_row = {"date_basis": "performance_date", "fetched_at": datetime.combine(NEWEST, time(6), UTC)}
+    return performance() | of_row | days | fields
 
 
 def random_performance(rng: random.Random, campaign_id: int, *, nulls: float) -> Row:

@@ -1,5 +1,11 @@
--- One row per campaign and day, as the API totals them. It does not state the instance: campaign_results has it, with the
--- name, if only one instance has the campaign id.
+-- One row per campaign and day, as the API totals them. It does not state the instance: it is known, with the name, if only
+-- one instance has the campaign id.
+with campaigns as (
+    select campaign_id, min(instance_id) as instance_id, min(campaign_name) as campaign_name
+    from {{ source('later', 'campaigns') }}
+    group by campaign_id
+    having count(*) = 1
+)
 select
     coalesce('later.' || campaigns.instance_id, 'later') as source_relation,
     daily.date as date_day,
@@ -14,5 +20,4 @@ select
     daily.tracking_links_conversions as conversions,
     daily.tracking_links_conversion_value as conversions_value
 from {{ source('later', 'campaign_performance_daily') }} as daily
-left join {{ source('later', 'campaign_results') }} as campaigns
-    on campaigns.campaign_id = daily.campaign_id and campaigns.time_window = 'all'
+left join campaigns using (campaign_id)

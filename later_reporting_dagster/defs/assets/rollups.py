@@ -162,10 +162,16 @@ def roll_up_windows(
                 context.log.warning(f"Skipped {partition} of {name}: {reason}")
         if windows.campaigns.error:
             context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
+        needs_posts = any(table.raw_table in table.sources for table in tables)
         has_posts = any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values())
-        if not has_posts and not lake.retired.ids():  # if all instances are retired, the tables become empty
+        if (
+            needs_posts and not has_posts and not lake.retired.ids()
+        ):  # if all instances are retired, the tables become empty
             raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
         for table in tables:
+            if table.name not in windows.tables:
+                failed[table.name] = windows.unreadable_periods
+                continue
             key, rows = component.asset_key(table.name), windows.tables[table.name]
             try:
                 made_from = windows.made_from[table.name].key_values

@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import dagster as dg
 
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
+from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
+    AdSpendReconciliation,
     CampaignReconciliation,
+    reconcile_ad_spend,
     reconcile_campaigns,
 )
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
@@ -25,10 +27,18 @@ PERFORMANCE_DUE = replace(
 )
 TOTALS_AGREE = Check(
     "totals_agree_with_posts",
-    "Impressions, engagements and number of posts of each campaign and day equal those of its posts in"
+    "Impressions and engagements of each campaign and day equal those of its posts in"
     f" {BY_CAMPAIGN.raw_table}, within {TOLERANCE_PERCENT} %.",
     severity=WARN,
     nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
+    is_daily=True,
+)
+AD_SPEND_AGREES = Check(
+    "ad_spend_agrees_with_days",
+    "Ad spend of each campaign over the last 7 and 28 days equals the sum of these days in"
+    f" {CAMPAIGN_PERFORMANCE_TABLE}, within rounding.",
+    severity=WARN,
+    nothing="No window has all of its days",
     is_daily=True,
 )
 
@@ -44,6 +54,8 @@ def campaign_checks(component: ComponentBase) -> list[CheckStep]:
         checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
         if BY_CAMPAIGN.raw_table in component.tables:
             checks.append(_campaign_totals_check(component))
+        if CAMPAIGN_PERIODS_TABLE in component.tables:
+            checks.append(_ad_spend_check(component))
     return checks
 
 
@@ -66,6 +78,18 @@ def _campaign_totals_check(component: ComponentBase) -> CheckStep:
         checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=evaluate,
         deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
+    )
+
+
+def _ad_spend_check(component: ComponentBase) -> CheckStep:
+    def evaluate(later: LaterReportingResource, _: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        yield evaluate_ad_spend(reconcile_ad_spend(later.lake(), memory_gb=later.memory_gb))
+
+    return CheckStep(
+        name=f"{component.op_name(CAMPAIGN_PERIODS_TABLE)}_ad_spend",
+        checks={CAMPAIGN_PERIODS_TABLE: [AD_SPEND_AGREES]},
+        evaluate=evaluate,
+        deps=[CAMPAIGN_PERFORMANCE_TABLE],
     )
 
 
@@ -106,4 +130,22 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
         unreadable_files=found.unreadable_files,
         **percents,
         examples=dg.MetadataValue.json(examples),
+    )
+
+
+def evaluate_ad_spend(found: AdSpendReconciliation) -> dg.AssetCheckResult:
+    """Evaluate whether the ad spend of windows equals that of their days. The metadata has those that differ."""
+    texts = [
+        "campaign {campaign_id} over {period} ({of_window} and {of_days} in days)".format(**each)
+        for each in found.differences
+    ]
+    return AD_SPEND_AGREES.result(
+        not texts,
+        f"{len(texts)} of {found.compared} windows of campaigns have another ad spend than their days, such as"
+        f" {join_first(texts[:1])}. Materialize these days and {CAMPAIGN_PERIODS_TABLE}; if they differ again, the"
+        " API's days do not add up",
+        otherwise=f"{found.compared} windows of campaigns agree with their days",
+        looked_at={"compared": found.compared},
+        differing=len(texts),
+        campaigns=dg.MetadataValue.json(texts[:MAX_NAMES]),
     )

@@ -1,14 +1,18 @@
 """The assets of campaigns against the sandbox: what a run writes and logs, and what it does if the API refuses."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -18,9 +22,10 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
-from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
+from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
 
 LIST_PATH, PERFORMANCE_PATH = "/v2/campaigns", "/v2/campaigns/performance"
 
@@ -130,3 +135,88 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
     assert service.request_count(PERFORMANCE_PATH) == 9 + 3
     assert_success(old.run(CAMPAIGN_PERIODS_TABLE, config={"all_months": True}))
     assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 9 + 7
+
+
+# The posts of campaign 1: their cost, and the first and the last day with results, as days before today.
+POSTS = [(100.0, 3, 1), (250.5, 40, 10), (80.0, 500, 90), (40.0, 900, 800)]
+WINDOW_LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+
+
+def whole_cost(first: date, last: date) -> float:
+    """Return the whole cost of the posts with results in a range."""
+    return sum(cost for cost, *ages in POSTS if has_results(first, last, *ages))
+
+
+def share_of_cost(first: date, last: date) -> float:
+    """Return the cost of the campaign times the share of its posts that have results in a range."""
+    active = sum(has_results(first, last, *ages) for _, *ages in POSTS)
+    return round(sum(cost for cost, *_ in POSTS) * active / len(POSTS), 2)
+
+
+def has_results(first: date, last: date, oldest: int, newest: int) -> bool:
+    """Return whether a range has days from `oldest` to `newest` days before today."""
+    today = DAYS[-1] + timedelta(days=1)
+    return first <= today - timedelta(days=newest) and last >= today - timedelta(days=oldest)
+
+
+@both_api_versions
+@pytest.mark.parametrize("content_cost", [whole_cost, share_of_cost])
+def test_campaign_results_equal_what_the_api_returns_for_each_window(
+    content_cost: Callable[[date, date], float], project: Project, service: Service
+) -> None:
+    def metrics_of(first: date, last: date) -> dict[str, float]:
+        days = (last - first).days + 1
+        spend = {"paidAdSpend": days * 1.5, "paidClicks": 3 * days, "paidReturnOnAdSpend": 2.25, "reach": 1000 - days}
+        return spend | {"estimatedContentCost": content_cost(first, last), "cpe": days / 100, "postsCount": days + 1}
+
+    def respond(request: Request) -> Response | None:
+        if request.url.path != PERFORMANCE_PATH:
+            return None
+        values = parameters(request)
+        metrics = metrics_of(*(date.fromisoformat(values[name][0]) for name in ("startDate", "endDate")))
+        if service.api_version is CURSOR:
+            return JSONResponse({"data": [{"campaignId": 1, "metrics": metrics}], "nextCursor": None})
+        pagination = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
+        return JSONResponse({"data": [{"campaignId": 1, **metrics}], "pagination": pagination})
+
+    service.override = respond
+    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
+    assert_success(project.run("campaign_results"))
+    rows = pq.ParquetFile(project.root / "campaign_results" / "part-0.parquet").read().to_pylist()
+    assert [(row["time_window"], row["last_day"]) for row in rows] == [(name, DAYS[-1]) for name in WINDOW_LENGTHS]
+    for row, days in zip(rows, WINDOW_LENGTHS.values(), strict=True):
+        of_api = metrics_of(DAYS[-1] - timedelta(days=days - 1), DAYS[-1])
+        names = ("paid_ad_spend", "paid_clicks", "paid_return_on_ad_spend", "reach", "api_content_cost", "api_cpe")
+        assert [row[name] for name in (*names, "posts_count")] == [*of_api.values()]
+        assert row["cost_per_click"] == 0.5
+
+
+def test_campaign_results_follow_the_periods(project: Project) -> None:
+    selection = dg.AssetSelection.assets(asset_key(CAMPAIGN_PERIODS_TABLE), asset_key("campaign_results"))
+    before = dg.evaluate_automation_conditions(project.defs, project.instance, asset_selection=selection)
+    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
+    after = dg.evaluate_automation_conditions(
+        project.defs, project.instance, asset_selection=selection, cursor=before.cursor
+    )
+    assert after.get_num_requested(asset_key("campaign_results")) == 1
+    assert not project.check(("campaign_results", "is_current"))["campaign_results", "is_current"].passed
+    assert_success(project.run("campaign_results"))
+    assert project.check(("campaign_results", "is_current"))["campaign_results", "is_current"].passed
+
+
+def test_windows_that_differ_from_their_days_are_warned_of(project: Project) -> None:
+    check = (CAMPAIGN_PERIODS_TABLE, "ad_spend_agrees_with_days")
+    week = [DAYS[-1] - timedelta(days=number) for number in range(7)]
+    project = project.configured(start_date=week[-1])
+    assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE, days=sorted(week)))
+    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
+    result = project.check(check)[check]
+    assert (result.passed, result.metadata["compared"].value > 0) == (True, True)
+    rows = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    assert rows is not None
+    spends = pa.array([1e6 if row["period"] == "7d" else row["paid_ad_spend"] for row in rows.to_pylist()])
+    index = rows.schema.get_field_index("paid_ad_spend")
+    project.lake.write_table(CAMPAIGN_PERIODS_TABLE, rows.set_column(index, rows.schema.field(index), spends))
+    result = project.check(check)[check]
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert f"campaign {rows['campaign_id'][0]}" in str(result.metadata["campaigns"].value)

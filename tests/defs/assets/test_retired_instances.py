@@ -15,12 +15,13 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     Lake,
     Partition,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from tests.conftest import INSTANCE_IDS, Service, files
 from tests.defs.assets.test_report import page_data
 from tests.defs.conftest import (
@@ -37,6 +38,7 @@ from tests.defs.conftest import (
 
 REPORT, RECONCILED = "organic_paid_report", "reconciles_with_raw_rows"
 FETCHED = (*RAW_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
+LISTED = (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, "instances")
 GONE = INSTANCE_IDS[2]
 
 
@@ -46,7 +48,7 @@ def complete(project: Project, module_lake: Path) -> Project:
 
     def fill(project: Project) -> bool:
         fetched = [project.fetch(asset).success for asset in FETCHED]
-        listed = project.run(CAMPAIGNS_TABLE, "instances").success
+        listed = project.run(*LISTED).success
         derive(project)
         return all(fetched) and listed
 
@@ -73,7 +75,7 @@ def derived(project: Project) -> dict[str, dict[str, Any]]:
 
 def without_instance(project: Project, root: Path, name: str) -> Project:
     """Return the project with a copy of its raw files, in which an instance and its campaigns never were."""
-    for folder in (*FETCHED, CAMPAIGNS_TABLE, "instances"):
+    for folder in (*FETCHED, *LISTED):
         shutil.copytree(project.root / folder, root / folder)
     lake = Lake(str(root))
     for asset in RAW_ASSETS:
@@ -84,12 +86,10 @@ def without_instance(project: Project, root: Path, name: str) -> Project:
     assert campaigns is not None
     others = campaigns.filter(pc.field("instance_id") != name)
     lake.write_table(CAMPAIGNS_TABLE, others)
-    for day in DAYS:
-        rows = lake.read(
-            CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema_of(CAMPAIGN_PERFORMANCE.table.columns)
-        )
-        kept = rows.filter(pc.is_in(rows["campaign_id"], others["campaign_id"].combine_chunks()))
-        lake.write(CAMPAIGN_PERFORMANCE_TABLE, Partition(day), kept)
+    periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    assert periods is not None
+    kept = periods.filter(pc.is_in(periods["campaign_id"], others["campaign_id"].combine_chunks()))
+    lake.write_table(CAMPAIGN_PERIODS_TABLE, kept)
     return replace(project, root=root)
 
 
@@ -110,7 +110,7 @@ def test_retired_instance_leaves_every_table_and_the_report_and_returns(
     assert {name for name in before if before[name] != after[name]} == before.keys()
     assert GONE not in json.dumps(page_data(complete), ensure_ascii=False)
     checks = [(asset, RECONCILED) for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)]
-    checks = [each for each in checks if each[0] not in ("post_benchmarks", "organic_paid_by_age")]
+    checks = [each for each in checks if each[0] not in ("campaign_results", "post_benchmarks", "organic_paid_by_age")]
     assert all(result.passed for result in complete.check(*checks).values())
 
     with monkeypatch.context() as of_copy:
@@ -131,7 +131,7 @@ def test_no_listing_and_no_setting_changes_a_rollup(
     def update(project: Project) -> None:
         for asset in FETCHED:
             assert_success(project.fetch(asset))
-        assert_success(project.run(CAMPAIGNS_TABLE, "instances"))
+        assert_success(project.run(*LISTED))
         derive(project)
 
     service.override = list_instances(*INSTANCE_IDS[:1])

@@ -14,8 +14,8 @@ import pytest
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.checks.rollups import windows_checks
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, Partition, posts_table, schema_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition, posts_table, schema_of
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
@@ -57,8 +57,8 @@ def filled(project: Project, module_lake: Path) -> Project:
     """The project with posts and campaigns in the lake only."""
 
     def fill(project: Project) -> bool:
-        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED, CAMPAIGN_PERFORMANCE_TABLE)]
-        return all(result.success for result in [*fetched, project.run(CAMPAIGNS_TABLE)])
+        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED)]
+        return all(result.success for result in [*fetched, project.run(CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)])
 
     return fill_once(project, module_lake, fill)
 
@@ -178,14 +178,10 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
     assert_success(result)
     materializations = filled.logged(result)
     assert materializations.keys() == {(name, None) for name in WINDOWS}
-    files = filled.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)
-    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+    periods = filled.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    assert periods is not None
     world = replace(
-        reference_world(truth),
-        campaigns=read_campaigns(filled.lake).rows.to_pylist(),
-        performance={
-            file.day: filled.lake.read(CAMPAIGN_PERFORMANCE_TABLE, [file], schema=schema).to_pylist() for file in files
-        },
+        reference_world(truth), campaigns=read_campaigns(filled.lake).rows.to_pylist(), periods=periods.to_pylist()
     )
     for table in SINGLE_TABLES:
         found = stored(filled, table.name)
@@ -217,16 +213,16 @@ def rows_of(project: Project, table: RollupTable) -> list[Row]:
 
 
 def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
-    for path in (f"{PUBLISHED}/date={DAYS[1]}", f"{CAMPAIGN_PERFORMANCE_TABLE}/date={DAYS[1]}", CAMPAIGNS_TABLE):
+    for path in (f"{PUBLISHED}/date={DAYS[1]}", CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE):
         damage(filled.root / path)
     result = filled.roll_up_windows(COSTS_BY_CAMPAIGN.name, CAMPAIGN_RESULTS.name)
-    assert_success(result)
-    of_posts, of_performance, of_campaigns = sorted(filled.warnings(result))
+    description, _ = failure(result)
+    assert re.search(r"written\.\ncampaign_results: \S+ is damaged: .*materialize this table again", description)
+    assert filled.logged(result).keys() == {(COSTS_BY_CAMPAIGN.name, None)}
+    of_posts, of_campaigns = sorted(filled.warnings(result))
     assert of_campaigns.startswith("Skipped campaigns: ")
-    assert of_performance.startswith(f"Skipped {DAYS[1]} of campaign_performance_daily: ")
     assert of_posts.startswith(f"Skipped {DAYS[1]} ")
     assert "materialize this partition again" in of_posts
-    assert max(row["days"] for row in rows_of(filled, CAMPAIGN_RESULTS)) == len(DAYS) - 1
     (check,) = filled.check((COSTS_BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
     assert not check.passed
     assert "is damaged" in check.metadata["differences"].value[0]
