@@ -167,11 +167,11 @@ def written_metadata(written: WriteResult) -> dict[str, Any]:
 def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
     """Return one failure for all failed partitions of a run; not retried, because the other partitions are written.
 
-    `failed` are reasons by partition, or by (day, instance) pair; `what` is a noun for these, in the singular.
+    `failed` are reasons by partition, (day, instance) pair or period; `what` is a noun for these, in the singular.
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)
-    lines = [f"{subject}: {reason}" for subject, reason in describe_failures(failed)]
+    lines = [f"{subject}: {reason}" for subject, reason in describe_failures(failed, what=what)]
     if (more := len(lines) - DESCRIBED_FAILURES) > 0:
         lines[DESCRIBED_FAILURES:] = [f"… and {more} more reasons, in the metadata"]
     headline = f"{what} failed and was" if count == 1 else f"{what}s failed and were"
@@ -182,7 +182,7 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
     )
 
 
-def describe_failures(failed: Mapping[str, str]) -> list[tuple[str, str]]:
+def describe_failures(failed: Mapping[str, str], *, what: str = "file") -> list[tuple[str, str]]:
     """Return each reason once, after what failed for it, such as `3 files, 2024-03-01 to 2024-03-03, instance_000`.
 
     `failed` are reasons by partition, (day, instance) pair or table.
@@ -190,16 +190,16 @@ def describe_failures(failed: Mapping[str, str]) -> list[tuple[str, str]]:
     keys: dict[str, list[str]] = {}
     for key in sorted(failed):
         keys.setdefault(failed[key], []).append(key)
-    return [(_subject(of_reason), reason) for reason, of_reason in keys.items()]
+    return [(_subject(of_reason, what), reason) for reason, of_reason in keys.items()]
 
 
-def _subject(keys: Sequence[str]) -> str:
+def _subject(keys: Sequence[str], what: str) -> str:
     if len(keys) == 1:
         return keys[0]
     parts = [_DAY_AND_NAME.findall(key)[0] for key in keys]
     days = day_ranges({date.fromisoformat(day) for day, _ in parts if day})
     names = sorted({name for _, name in parts if name})
-    return ", ".join([f"{len(keys)} files", *(join_first(each) for each in (days, names) if each)])
+    return ", ".join([f"{len(keys)} {what}s", *(join_first(each) for each in (days, names) if each)])
 
 
 def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:

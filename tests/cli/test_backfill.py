@@ -127,6 +127,19 @@ def test_backfill_fetches_days_of_campaigns(user: User, service: Service) -> Non
     assert "--instances applies to post_metrics_daily, posts_published" in error_line(rejected)
 
 
+def test_backfill_fetches_periods_of_campaigns(user: User, service: Service) -> None:
+    backfill = ("backfill", "--asset", "campaign_performance_periods")
+    assert user.run(*backfill, "--accept-shrinking").exit_code == 0
+    # The sandbox has no results in the windows, which end yesterday.
+    stored = user.run("query", "--format", "csv", "SELECT DISTINCT period FROM campaign_performance_periods")
+    assert "month" in stored.stdout
+    assert "omit --start and --end" in error_line(user.run(*backfill, *RANGE))
+    service.override = lambda request: problem(400) if request.url.path == "/v2/campaigns/performance" else None
+    failed = user.run(*backfill)
+    assert failed.exit_code == 1
+    assert "7d " in failed.stderr
+
+
 def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Service) -> None:
     service.refuse_campaigns(403)
     result = user.run("backfill", "--asset", "later/campaign_performance_daily", *RANGE)

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.contract import CURSOR, ApiVersion
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -159,6 +159,41 @@ def has_results(first: date, last: date, oldest: int, newest: int) -> bool:
     return first <= today - timedelta(days=newest) and last >= today - timedelta(days=oldest)
 
 
+def page_of(rows: list[dict[str, Any]], request: Request, *, api_version: ApiVersion) -> Response:
+    """Return a page of campaigns with their metrics, of at most 100 campaigns."""
+    values = parameters(request)
+    if api_version is CURSOR:
+        start = int(values.get("nextCursor", ["0"])[0])
+        data = [{"campaignId": row.pop("campaignId"), "metrics": row} for row in rows[start : start + 100]]
+        following = str(start + 100) if start + 100 < len(rows) else None
+        return JSONResponse({"data": data, "nextCursor": following})
+    number = int(values.get("pageNumber", ["1"])[0])
+    pagination = {"page": number, "pageSize": 100, "totalItems": len(rows), "totalPages": -(-len(rows) // 100)}
+    return JSONResponse({"data": rows[100 * (number - 1) : 100 * number], "pagination": pagination})
+
+
+@both_api_versions
+@pytest.mark.parametrize("campaigns", [160, 2000])
+def test_periods_take_one_request_per_100_campaigns_each(
+    campaigns: int, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def respond(request: Request) -> Response | None:
+        if request.url.path != PERFORMANCE_PATH:
+            return None
+        rows = [{"campaignId": number, "paidAdSpend": 1.5} for number in range(campaigns)]
+        return page_of(rows, request, api_version=service.api_version)
+
+    monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
+    service.override = respond
+    of_years = project.configured(start_date=date(2023, 3, 1))
+    assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
+    pages = -(-campaigns // 100)
+    assert service.request_count(PERFORMANCE_PATH) == (9 + 13) * pages
+    service.requests.clear()
+    assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
+    assert service.request_count(PERFORMANCE_PATH) == (9 + 3) * pages
+
+
 @both_api_versions
 @pytest.mark.parametrize("content_cost", [whole_cost, share_of_cost])
 def test_campaign_results_equal_what_the_api_returns_for_each_window(
@@ -174,10 +209,7 @@ def test_campaign_results_equal_what_the_api_returns_for_each_window(
             return None
         values = parameters(request)
         metrics = metrics_of(*(date.fromisoformat(values[name][0]) for name in ("startDate", "endDate")))
-        if service.api_version is CURSOR:
-            return JSONResponse({"data": [{"campaignId": 1, "metrics": metrics}], "nextCursor": None})
-        pagination = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
-        return JSONResponse({"data": [{"campaignId": 1, **metrics}], "pagination": pagination})
+        return page_of([{"campaignId": 1, **metrics}], request, api_version=service.api_version)
 
     service.override = respond
     assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
