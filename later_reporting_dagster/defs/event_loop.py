@@ -5,6 +5,7 @@ already running, as in a notebook. Leaving the portal, as an interrupt does, can
 them and for their threads, and closes generators. Dagster's own asynchronous assets do neither.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
@@ -16,18 +17,27 @@ _END = object()
 
 def iterate(items: AsyncGenerator[_Item]) -> Generator[_Item]:
     """Yield what an async generator yields."""
+    lock = asyncio.Lock()
 
     async def following() -> Any:
-        return await anext(items, _END)
+        async with lock:
+            return await anext(items, _END)
+
+    async def close() -> None:
+        async with lock:  # until a cancelled `following` has ended
+            await items.aclose()
 
     with start_blocking_portal() as portal:
-        while (item := portal.call(following)) is not _END:
-            try:
-                yield item
-            except BaseException:
-                # Before the loop ends: that would cancel every task at once, also one that waits for a thread.
-                portal.call(items.aclose)
-                raise
+        item = portal.start_task_soon(following)
+        try:
+            while (result := item.result()) is not _END:
+                yield result
+                item = portal.start_task_soon(following)
+        except BaseException:
+            # Before the loop ends: that would cancel every task at once, also one that waits for a thread.
+            item.cancel()
+            portal.call(close)
+            raise
 
 
 def wait_for(function: Callable[[], Awaitable[_Item]]) -> _Item:

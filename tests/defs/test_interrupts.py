@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import date
 from typing import Any
 
@@ -208,4 +209,33 @@ def test_closing_the_iterator_closes_the_generator() -> None:
     items = iterate(endless())
     assert next(items) == 1
     items.close()
+    assert ended.is_set()
+
+
+def test_interrupt_after_an_item_has_arrived_closes_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the moment before the item is yielded, when the generator is suspended and no task runs it."""
+    ended, result = threading.Event(), Future.result
+
+    async def working() -> Any:
+        task = asyncio.create_task(anyio.to_thread.run_sync(time.sleep, 0.5))
+        try:
+            yield 1
+            yield 2
+        finally:
+            with anyio.CancelScope(shield=True):
+                await task
+            ended.set()
+
+    def interrupted(self: Future[Any], *arguments: Any) -> Any:
+        item = result(self, *arguments)
+        if threading.current_thread() is not threading.main_thread():
+            return item
+        monkeypatch.setattr(Future, "result", result)
+        raise KeyboardInterrupt
+
+    items = iterate(working())
+    assert next(items) == 1
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
     assert ended.is_set()
