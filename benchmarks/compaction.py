@@ -9,16 +9,12 @@ import pyarrow as pa
 
 from benchmarks.markdown_table import Table
 from benchmarks.synthetic_lake import DAYS, FIRST_DAY, write_published_posts
+from benchmarks.windows import READ_COLUMNS
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
-from later_reporting_dagster.rollups.rollup_tables import DAILY
 
 TABLE_NAME = "posts_published"
 INSTANCES, POSTS_PER_DAY = 8, 20
-ROLLUP_COLUMNS = pa.schema(
-    field
-    for field in POSTS_SCHEMA
-    if field.name in {*DAILY.grain, *(name for each in DAILY.columns for name in each.source_columns)}
-)
+ROLLUP_COLUMNS = pa.schema(field for field in POSTS_SCHEMA if field.name in READ_COLUMNS)
 
 
 def compaction(*, days: int = DAYS, rounds: int = 5) -> Table:

@@ -1,4 +1,4 @@
-"""Write a synthetic lake of any size: each post has a row by publication day and about five by performance day."""
+"""Write a synthetic lake of any size: each post has a row by publication day, and one on each day on which it earns."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -13,9 +13,6 @@ from later_reporting_dagster.contract.parameters import platform_of
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 
 FIRST_DAY, DAYS, INSTANCES = date(2024, 1, 1), 365, 10
-ROWS_PER_POST = 5.6  # of both raw tables
-
-_LATER_ROWS, _MAX_AGE_DAYS = 4, 60
 _CREATORS, _CAMPAIGNS = 400, 28
 _CONTENT_TYPES = [str(content_type) for content_type in ContentType][:6]
 _PLATFORMS = [str(platform_of(ContentType(content_type))) for content_type in _CONTENT_TYPES]
@@ -23,11 +20,14 @@ _PLATFORMS = [str(platform_of(ContentType(content_type))) for content_type in _C
 IntArray = NDArray[np.int64]
 
 
-def write_lake(lake: Lake, *, rows: int, days: int = DAYS, seed: int = 1) -> int:
-    """Write both raw tables of 10 instances, about `rows` in total; return the exact number."""
+def write_lake(lake: Lake, *, rows: int, days_per_post: float, days: int = DAYS, seed: int = 1) -> int:
+    """Write both raw tables of 10 instances, with about `rows` rows in `post_metrics_daily`; return the exact number.
+
+    Each post earns on the first `days_per_post` days; a fraction of a day is the share of posts that earn one more.
+    """
     random = np.random.default_rng(seed)
-    posts_per_day = round(rows / ROWS_PER_POST / days / INSTANCES)
-    posts_by_day = [_posts_by_performance_day(posts_per_day, days, random) for _ in range(INSTANCES)]
+    posts_per_day = max(round(rows / days_per_post / days / INSTANCES), 1)
+    posts_by_day = [_posts_by_performance_day(posts_per_day, days_per_post, days, random) for _ in range(INSTANCES)]
     written = 0
     for number in range(days):
         for table_name, is_to_date in (("post_metrics_daily", False), ("posts_published", True)):
@@ -38,7 +38,8 @@ def write_lake(lake: Lake, *, rows: int, days: int = DAYS, seed: int = 1) -> int
                 )
                 for instance in range(INSTANCES)
             }  # fmt: skip
-            written += _write_day(lake, table_name, tables)
+            rows_of_day = _write_day(lake, table_name, tables)
+            written += 0 if is_to_date else rows_of_day
     return written
 
 
@@ -67,14 +68,17 @@ def _write_day(lake: Lake, table_name: str, tables: Mapping[Partition, pa.Table]
     return written
 
 
-def _posts_by_performance_day(posts_per_day: int, days: int, random: np.random.Generator) -> list[IntArray]:
+def _posts_by_performance_day(
+    posts_per_day: int, days_per_post: float, days: int, random: np.random.Generator
+) -> list[IntArray]:
     """Draw the posts of an instance that have a row on each day, by performance date."""
     posts = np.arange(days * posts_per_day)
-    ages = np.minimum(random.geometric(0.12, (_LATER_ROWS, len(posts))), _MAX_AGE_DAYS)
-    posted_or_later = np.concatenate([posts // posts_per_day, *(posts // posts_per_day + ages)])
-    pairs = np.unique(posted_or_later * len(posts) + np.tile(posts, _LATER_ROWS + 1))
-    ends = np.searchsorted(pairs, np.arange(1, days) * len(posts))
-    return np.split(pairs[: np.searchsorted(pairs, days * len(posts))] % len(posts), ends)
+    earning_days = int(days_per_post) + (random.random(len(posts)) < days_per_post % 1)
+    earning = np.repeat(posts, earning_days)
+    ages = np.arange(len(earning)) - np.repeat(np.cumsum(earning_days) - earning_days, earning_days)
+    on_day = earning // posts_per_day + ages
+    order = np.argsort(on_day, kind="stable")
+    return np.split(earning[order], np.searchsorted(on_day[order], np.arange(1, days + 1)))[:days]
 
 
 def _rows(posts: IntArray, *, instance: int, posts_per_day: int, factor: int, random: np.random.Generator) -> pa.Table:

@@ -54,15 +54,15 @@ def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[An
 
 
 @dg.asset(
-    ins={"organic_paid_daily": dg.AssetIn(["later", "organic_paid_daily"])},
+    ins={"organic_paid_daily_by_campaign": dg.AssetIn(["later", "organic_paid_daily_by_campaign"])},
     partitions_def=dg.WeeklyPartitionsDefinition(start_date="2024-01-01", timezone="UTC", day_offset=1),
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"polars"},
 )
-def campaigns_of_the_week(organic_paid_daily: pl.LazyFrame) -> dg.MaterializeResult[Any]:
+def campaigns_of_the_week(organic_paid_daily_by_campaign: pl.LazyFrame) -> dg.MaterializeResult[Any]:
     """Sum the impressions of each campaign by week, Monday to Sunday. A LazyFrame reads only the columns it needs."""
     week = (
-        organic_paid_daily.group_by(pl.col("date").dt.truncate("1w").alias("week"), "campaign_id")
+        organic_paid_daily_by_campaign.group_by(pl.col("date").dt.truncate("1w").alias("week"), "campaign_id")
         .agg(null_sum("organic_impressions"), null_sum("paid_impressions"))
         .sort("week", "campaign_id")
         .collect()

@@ -1,13 +1,16 @@
-"""Read the posts of a year from `later-reporting serve`, with null as `<NA>`, and counts as integers, in pandas."""
+"""Read the posts of 30 days from `later-reporting serve`, with null as `<NA>` and counts as integers, in pandas."""
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pandas as pd
 
 TYPES = {"impressions": "Int64", "engagements": "Int64", "cpm": "Float64", "paidImpressions": "Int64"}
 names = {"clientId": "LATER_SERVE_CLIENT_ID", "clientSecret": "LATER_SERVE_CLIENT_SECRET"}
-query = {"startDate": "2024-01-01", "endDate": "2024-12-31", "metrics": ",".join(TYPES), "limit": 100}
+yesterday = datetime.now(UTC).date() - timedelta(days=1)
+days = {"startDate": str(yesterday - timedelta(days=29)), "endDate": str(yesterday)}
+query = {**days, "metrics": ",".join(TYPES), "limit": 100}
 rows = []
 with httpx.Client(base_url=os.environ["LATER_BASE_URL"], timeout=120) as api:
     token = api.post("/oauth/token", json={key: os.environ[name] for key, name in names.items()}).raise_for_status()
@@ -17,6 +20,8 @@ with httpx.Client(base_url=os.environ["LATER_BASE_URL"], timeout=120) as api:
         rows += [{**post, **post["metrics"]} for post in response.json()["data"]]
         query["nextCursor"] = response.json()["nextCursor"]
 
+if not rows:
+    raise SystemExit(f"no posts from {days['startDate']} to {days['endDate']}")
 posts = pd.DataFrame(rows, dtype=object).drop(columns="metrics").astype(TYPES).infer_objects()
 posts["postDate"] = pd.to_datetime(posts["postDate"], format="ISO8601")
 once = posts.drop_duplicates(["instanceId", "postId"])  # there is a row for each campaign of a post

@@ -20,7 +20,7 @@ PROCESSES: dict[str, Callable[[], Table]] = {
     "large": partial(large, sizes=((2, 1, 120),)),
     "cursor": partial(cursor, sizes=((0.0, 2),)),
     "rate": partial(rate, short=(4, 4, 0.5), real=(4, 4, 0.5)),
-    "windows": partial(windows_workload, sizes=(1_000,), days=4, rounds=1),
+    "windows": partial(windows_workload, shapes=[(1_000, 1.5, 30, 1.4)], days=4, rounds=1),
     "serving": partial(serving, lakes=((2, 30),), rounds=1),
     "loading": partial(loading, loads=1),
     "compaction": partial(compaction, days=31, rounds=1),

@@ -36,7 +36,7 @@ FIRST_DAY, LAST_DAY = date(2024, 2, 1), date(2024, 2, 5)  # enough days for a co
 FETCHED = tuple(table.name for table in FETCHED_BY_DAY)
 TABLES = (
     *(*FETCHED, "instances", "campaigns", "coverage", "organic_paid_daily", "organic_paid_overall"),
-    *("organic_paid_by_creator", "organic_paid_by_campaign", "post_benchmarks", "organic_paid_report"),
+    *("organic_paid_by_creator", "organic_paid_by_campaign", "posts", "organic_paid_report"),
 )
 MALFORMED_ROWS = ("unknown-fields", "profile-null", "fractional-count", "date-without-zone", "right-to-left")
 IN_FAILED_RESPONSES = "Failing Person"

@@ -23,11 +23,11 @@ from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
-    BY_CAMPAIGN,
-    BY_PUBLISH_DAY,
+    BY_CONTENT_TYPE,
+    CAMPAIGN_COSTS_MONTHLY,
     CAMPAIGN_RESULTS,
     DAILY,
-    POST_BENCHMARKS,
+    POSTS,
     TABLES,
 )
 
@@ -53,7 +53,6 @@ def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]
     return [column for column in columns if column.name not in names]
 
 
-KEYS = [column for column in DAILY.columns if column.name in DAILY.grain]
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": post_columns([]),
     "columns of instances": INSTANCE_COLUMNS,
@@ -61,15 +60,13 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
     "columns of campaign_performance_periods": without(campaign_period_columns([]), [POST_COLUMNS[-1]]),
     "columns of organic_paid_daily": DAILY.columns,
-    "columns of organic_paid_by_campaign": [
-        column for column in without(BY_CAMPAIGN.columns, DAILY.columns) if not column.name.startswith("previous_")
+    "columns of windows": [
+        column for column in without(BY_CONTENT_TYPE.columns, DAILY.columns) if not column.name.startswith("previous_")
     ],
-    "columns of organic_paid_by_publish_day": without(BY_PUBLISH_DAY.columns, KEYS),
-    "columns of campaign_results": without(
-        CAMPAIGN_RESULTS.columns, [*BY_CAMPAIGN.columns, *campaign_performance_columns(CAMPAIGN_METRICS)]
-    ),
-    "columns of post_benchmarks": without(POST_BENCHMARKS.columns, post_columns([])),
-    "columns of organic_paid_by_age": without(BY_AGE.columns, POST_COLUMNS),
+    "columns of the table posts": without(POSTS.columns, POST_COLUMNS),
+    "columns of organic_by_age": without(BY_AGE.columns, POST_COLUMNS),
+    "columns of campaign_results": without(CAMPAIGN_RESULTS.columns, [*DAILY.columns, *BY_CONTENT_TYPE.columns]),
+    "columns of campaign_costs_monthly": without(CAMPAIGN_COSTS_MONTHLY.columns, CAMPAIGN_RESULTS.columns),
 }
 
 
@@ -94,8 +91,6 @@ def markdown_table(columns: Sequence[Column], more: Mapping[str, Mapping[str, st
         more: cells of further columns of the Markdown table, by header and name of the column.
     """
     more = more or {}
-    if any(column.computation for column in columns):
-        more = {"how computed": {column.name: column.computation for column in columns}}
     groups: dict[tuple[str, ...], list[tuple[Column, list[str]]]] = {}
     for column in columns:
         description = column.description.removesuffix("; null when not available; 0 is a measured zero")

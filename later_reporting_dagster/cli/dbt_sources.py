@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import yaml  # type: ignore[import-untyped]
 
+from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.io_manager import all_tables, table_specs
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
@@ -18,17 +19,15 @@ from later_reporting_dagster.lake.tables import (
     FETCHED_BY_DAY,
     INSTANCES_TABLE,
 )
-from later_reporting_dagster.rollups.rollup_tables import TABLES, Cadence
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 
-# What comes before the grain in the key of a rollup.
-_PERIOD_COLUMNS = {Cadence.WINDOWS: ("time_window",), Cadence.POSTS: ()}
 _KEYS: Mapping[str, tuple[str, ...]] = {
     **{table.name: ("date", *table.key) for table in FETCHED_BY_DAY},
     INSTANCES_TABLE: ("instance_id",),
     CAMPAIGNS_TABLE: ("instance_id", "campaign_id"),
     CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIOD_KEY,
     COVERAGE_TABLE: ("table_name", "date", "instance_id"),
-    **{table.name: (*_PERIOD_COLUMNS.get(table.cadence, ("date",)), *table.grain) for table in TABLES},
+    **{table.name: tuple(table.key) for table in TABLES},
 }
 # A day is fetched once it is over, so the newest file is at most a day old, if the daily run succeeds.
 _WARN_AFTER_HOURS, _ERROR_AFTER_HOURS = 36, 60
@@ -37,13 +36,14 @@ _WARN_AFTER_HOURS, _ERROR_AFTER_HOURS = 36, 60
 def sources_yaml(definitions: dg.Definitions, settings: ComponentSettings) -> str:
     """Return the tables of a component as dbt's YAML. The lake's root is the variable `<NAME>_LAKE_ROOT` of dbt's run.
 
-    Fetched tables have the columns of all known metrics; a metric that was not requested is null.
+    Tables have the columns of all known metrics; a metric that was not requested is null.
     """
     # In an object store, the path of no file has two slashes in a row.
     root = f'{{{{ env_var("{settings.name.upper()}_LAKE_ROOT").rstrip("/") }}}}'
     descriptions = {name: spec.description for name, spec in table_specs(definitions, settings).items()}
     by_day = {table.name: table.table for table in FETCHED_BY_DAY}
-    fetched = by_day | {CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIODS}
+    rollups = {table.name: table.with_metrics(METRICS).table for table in TABLES}
+    wide = by_day | {CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIODS} | rollups
     source = {
         "name": settings.name,
         "description": "Later's Reporting API, organic beside paid. Null is not available; 0 is a measured zero.",
@@ -56,11 +56,11 @@ def sources_yaml(definitions: dg.Definitions, settings: ComponentSettings) -> st
                 "config": {
                     "meta": {
                         "dagster": {"asset_key": [*settings.asset_key(table.name).path]},
-                        "external_location": f"({glob_select(fetched.get(table.name, table), root)})",
+                        "external_location": f"({glob_select(wide.get(table.name, table), root)})",
                     },
                     **(_freshness(settings) if table.name in by_day and COVERAGE_TABLE in settings.tables else {}),
                 },
-                **_columns(fetched.get(table.name, table)),
+                **_columns(wide.get(table.name, table)),
             }
             for table in all_tables(definitions, settings)
         ],
@@ -85,7 +85,7 @@ def _freshness(settings: ComponentSettings) -> dict[str, Any]:
 def _columns(table: Table) -> dict[str, Any]:
     """Return the columns of a table, and the tests of its key.
 
-    A row as the tested value also compares nulls: the key of a row of all instances has one.
+    A row as the tested value also compares nulls, such as an unknown platform.
     """
     key = _KEYS[table.name]
     day = [{"name": "date", "description": "First UTC day of the row's partition", "data_type": "DATE"}]

@@ -122,13 +122,13 @@ ORDER BY platform
 _CAMPAIGNS = """
 SELECT
     coalesce(campaign_name, campaign_id::VARCHAR) AS campaign,
-    format('{:,.2f}', paid_ad_spend) AS "ad spend USD",
-    format('{:.2f} ×', paid_return_on_ad_spend) AS "return on ad spend",
-    format('{:,.2f}', cost_per_click) AS "cost per click USD",
+    format('{:,.2f}', ad_spend) AS "ad spend USD",
+    format('{:.2f} ×', return_on_ad_spend) AS "return on ad spend",
+    format('{:,.2f}', ad_spend_per_click) AS "ad spend per click USD",
     format('{:,}', tracking_links_conversions) AS "conversions by links"
 FROM campaign_results
-WHERE time_window = '28d' AND paid_ad_spend IS NOT NULL
-ORDER BY paid_ad_spend DESC, campaign_id
+WHERE time_window = '28d' AND ad_spend IS NOT NULL
+ORDER BY ad_spend DESC, campaign_id
 LIMIT 5
 """
 

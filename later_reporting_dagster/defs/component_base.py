@@ -1,7 +1,7 @@
 """What asset files need of the component: the specs of its assets, its resource, its clock, and the hooks of users."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -72,7 +72,14 @@ class ComponentBase(ComponentSettings):
         return final
 
     def table_spec(
-        self, name: str, columns: Sequence[Column], *, code_version: str | None = None, **attributes: Any
+        self,
+        name: str,
+        columns: Sequence[Column],
+        *,
+        code_version: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        kinds: Set[str] = frozenset(),
+        **attributes: Any,
     ) -> dg.AssetSpec:
         """Return the spec of a table: an asset whose columns are known.
 
@@ -81,8 +88,9 @@ class ComponentBase(ComponentSettings):
         key = self.asset_key(name)
         spec = dg.AssetSpec(
             key,
-            kinds={"parquet"},
+            kinds={"parquet", *kinds},
             metadata={
+                **(metadata or {}),
                 "dagster/table_name": ".".join(key.path),
                 "dagster/storage_kind": "parquet",
                 "dagster/column_schema": dg.TableSchema(columns=list(map(_table_column, columns))),
@@ -94,15 +102,10 @@ class ComponentBase(ComponentSettings):
 
 
 def _table_column(column: Column) -> dg.TableColumn:
-    lines = [column.description]
-    if column.computation:
-        lines.append(f"Computed: {column.computation}")
-    if column.source_columns and column.source_columns != (column.name,):
-        lines.append(f"From: {', '.join(f'`{name}`' for name in column.source_columns)}")
     return dg.TableColumn(
         name=column.name,
         type=column.type,
-        description="  \n".join(lines),
+        description=column.description,
         constraints=dg.TableColumnConstraints(nullable=column.nullable),
         tags={"unit": column.unit} if column.unit else None,
     )

@@ -205,7 +205,8 @@ def _subject(keys: Sequence[str], what: str) -> str:
 def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:
     """Return the first rows and columns. Long texts are cut, because a creator's name may have a megabyte."""
     names, records = rows.column_names[:PREVIEW_COLUMNS], []
+    as_text = (date, str, list)
     for row in rows.slice(0, limit).select(names).to_pylist():
-        texts = {name: str(value)[:PREVIEW_CHARACTERS] for name, value in row.items() if isinstance(value, date | str)}
+        texts = {name: str(value)[:PREVIEW_CHARACTERS] for name, value in row.items() if isinstance(value, as_text)}
         records.append(dg.TableRecord(row | texts))
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name) for name in names]))

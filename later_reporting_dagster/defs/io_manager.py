@@ -13,7 +13,8 @@ from pydantic import Field
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_settings import ComponentSettings, environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, read_frame
+from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
+from later_reporting_dagster.lake.database import describe_older, files_of_older_definitions
 from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
@@ -132,8 +133,9 @@ class LaterLake(dg.ConfigurableIOManager):
             missing = _describe_missing(lake, table, days, stored)
             if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
                 raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
-            if missing:
-                context.log.warning(f"{name}: {missing}")
+            stored, older = _without_older_definitions(lake, table, stored)
+            for note in filter(None, (missing, older)):
+                context.log.warning(f"{name}: {note}")
             loaded = read_frame(kind, lake, table, stored)
         context.log.info(f"{name}: {len(stored)} files, {stored[0].day} to {stored[-1].day}")
         return loaded
@@ -186,6 +188,9 @@ class LaterLake(dg.ConfigurableIOManager):
                     if not allow_missing:
                         raise ValueError(f"{missing}. Materialize these days first")
                     warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
+            selected, older = _without_older_definitions(lake, source, selected)
+            if older:
+                warnings.warn(f"{table.key.to_user_string()}: {older}", stacklevel=2)
             loaded: _Frame = read_frame(kind, lake, source, selected)
         return loaded
 
@@ -214,6 +219,15 @@ def _describe_missing(
     if table.name in RAW_NAMES:
         instances = instance_ids or known_instances(lake) or instances
     return describe_missing(missing_days(days, instances, stored), instances=len(instances))
+
+
+def _without_older_definitions(
+    lake: Lake, table: Table, partitions: Sequence[Partition]
+) -> tuple[list[Partition], str]:
+    """Return the partitions without those that an older definition of a rollup made, and a note about these."""
+    paths = {partition_path(table.name, partition): partition for partition in partitions}
+    older = files_of_older_definitions(lake, table, paths)
+    return [each for path, each in paths.items() if path not in older], describe_older(len(older)) if older else ""
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:

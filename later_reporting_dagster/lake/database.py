@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, removed_file_error
-from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error, from_parquet
+from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error, from_parquet, parse_metadata
 from later_reporting_dagster.lake.paths import (
     FILE_NAME,
     Partition,
@@ -29,7 +29,15 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import DATE, RAW_NAMES, ColumnType, Table, schema_of, with_date_field
+from later_reporting_dagster.lake.tables import (
+    DATE,
+    FETCHED_NAMES,
+    RAW_NAMES,
+    ColumnType,
+    Table,
+    schema_of,
+    with_date_field,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,6 +59,7 @@ SQL_TYPES: Mapping[ColumnType, str] = {
     "bool": "BOOLEAN",
     "date32[day]": "DATE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+    "list<item: int64>": "BIGINT[]",
 }
 _INSTANCE = "instance_id"
 
@@ -72,11 +81,13 @@ class LakeDatabase:
     Attributes:
         connection: the DuckDB connection, with UTC as its time zone. Its cursors cannot read the views, because they do
             not share its variables.
+        older_files: by table, how many files are not in its view, because an older definition made them.
     """
 
     def __init__(self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool) -> None:
         self.connection = connection
         self.lake = lake
+        self.older_files: dict[str, int] = {}
         self._views: dict[str, tuple[Table, _Files]] = {}
         # Paths of compacted months that cannot be read: their days are read from daily files.
         self._damaged_copies: set[str] = set()
@@ -99,7 +110,12 @@ class LakeDatabase:
             The partitions in the view; empty for an unpartitioned table.
         """
         files: dict[str, Sequence[Partition]] = {}
-        for path, held in table_files(self.lake, table, partitions).items():
+        listed = table_files(self.lake, table, partitions)
+        older = files_of_older_definitions(self.lake, table, listed)
+        self.older_files[table.name] = len(older)
+        for path, held in listed.items():
+            if path in older:
+                continue
             daily = {partition_path(table.name, each): [each] for each in held}
             files |= daily if path in self._damaged_copies else {path: held}
         self._allowed.update(files)
@@ -231,6 +247,29 @@ def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | No
     if table.is_partitioned:
         return lake.files(table.name, partitions)
     return {table_path(table.name): ()} if lake.table_exists(table.name) else {}
+
+
+def files_of_older_definitions(lake: Lake, table: Table, paths: Iterable[str]) -> set[str]:
+    """Return which files of a rollup lack a column that is never null: their rows may have another grain.
+
+    Files that cannot be read are not among them.
+    """
+    if table.name in FETCHED_NAMES:
+        return set()
+    required = {column.name for column in table.columns if not column.nullable}
+
+    def is_older(path: str) -> bool:
+        with suppress(FileDamaged, LakeUnavailable):
+            data = lake.storage.read(path)
+            return data is not None and not required <= {*parse_metadata(data).columns}
+        return False
+
+    listed = list(paths)
+    return {path for path, older in zip(listed, lake.storage.map(is_older, listed), strict=True) if older}
+
+
+def describe_older(files: int) -> str:
+    return f"{files} file{'s' * (files != 1)} of an older definition left out. Next step: `later-reporting refresh`"
 
 
 def empty_select(table: Table, *, condition: str = "false") -> str:

@@ -104,7 +104,7 @@ def parse_metadata(data: bytes) -> FileMetadata:
         if name.startswith(_PREFIX.encode())
     }
     content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.names))
+    return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.to_arrow_schema().names))
 
 
 def metadata_if_content(data: bytes, content_hash: str) -> FileMetadata | None:
@@ -123,11 +123,11 @@ def content_hash_of(rows: pa.Table) -> str:
     """Return the SHA-256 of the logical content: names, types and values in row order.
 
     It does not depend on chunks, on the file and its metadata, or on the version of pyarrow. Rows are hashed in blocks:
-    for each block the validity and the values of all columns that are not strings, as 64-bit integers, then the
-    validity, lengths and text of all string columns. A null counts as 0 or as an empty string.
+    for each block the validity and the values of all columns of fixed width, as 64-bit integers, then the validity,
+    lengths and text of all string columns, then the lengths and values of each list. A null counts as 0 or as empty.
     """
-    if not all(_is_fixed_width(type_) or pa.types.is_string(type_) for type_ in rows.schema.types):
-        raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {rows.schema}")
+    if unknown := [type_ for type_ in rows.schema.types if not (_is_fixed_width(type_) or type_ in _OTHER_TYPES)]:
+        raise TypeError(f"the lake stores int64, float64, bool, days, instants, strings and lists only, not {unknown}")
     digest = hashlib.sha256(repr([(field.name, str(field.type)) for field in rows.schema]).encode())
     digest.update(b"%d" % rows.num_rows)
     for start in range(0, rows.num_rows, _HASH_BLOCK_ROWS):
@@ -142,6 +142,10 @@ def content_hash_of(rows: pa.Table) -> str:
             digest.update(_value_buffer(text.is_valid().cast(pa.uint8())))
             digest.update(_value_buffer(pc.binary_length(text).fill_null(0)))
             digest.update(_text_buffer(text.fill_null("")))
+        for column in columns:
+            if pa.types.is_list(column.type):
+                digest.update(_value_buffer(pc.list_value_length(column).fill_null(0)))
+                digest.update(_value_buffer(column.flatten()))
     return digest.hexdigest()
 
 
@@ -158,6 +162,9 @@ def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
         return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FileDamaged(f"cannot be read as Parquet: {error}") from error
+
+
+_OTHER_TYPES = (pa.string(), pa.list_(pa.int64()))
 
 
 def _is_fixed_width(type_: pa.DataType) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake.database import LakeDatabase, empty_select, open_database
+from later_reporting_dagster.lake.database import LakeDatabase, describe_older, empty_select, open_database
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.storage import LakeUnavailable
 from later_reporting_dagster.lake.tables import Table
@@ -69,7 +69,10 @@ def run_query(
                     database.connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
                     continue
                 database.add_view(table)
-                if on_note is not None and database.is_empty(table.name):
+                older = database.older_files[table.name]
+                if on_note is not None and older:
+                    on_note(f"{table.name}: {describe_older(older)}")
+                elif on_note is not None and database.is_empty(table.name):
                     on_note(f"{table.name} has no files in {lake.root}")
             return _narrow_sums(_read(database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
         # Errors while rows are fetched are raised by Arrow.

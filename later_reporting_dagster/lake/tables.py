@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.personal_data import personal_fields
 from later_reporting_dagster.contract.rows import CreatorProfile, Post, PostWithoutMetrics
 
 # Arrow's names of the types that the lake stores.
-ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]
+ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,6 @@ class Column:
     Attributes:
         nullable: whether the column may be null, or absent from a file.
         unit: the unit of the values; empty if they have none.
-        computation: how a computed column is computed; empty for a raw column.
-        source_columns: the raw columns that a computed column is computed from.
     """
 
     name: str
@@ -40,8 +38,6 @@ class Column:
     nullable: bool
     description: str
     unit: str = ""
-    computation: str = ""
-    source_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +213,7 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "bool": pa.bool_(),
     "date32[day]": pa.date32(),
     "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
+    "list<item: int64>": pa.list_(pa.int64()),
 }
 # The day of a row's partition. In a daily file, it is in the path, not in the columns.
 DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)

@@ -18,7 +18,7 @@ from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
-from later_reporting_dagster.rollups.rollup_tables import CADENCES, DAILY, RollupTable, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import CADENCES, PERIOD_TABLES, RollupTable, first_day_of
 
 # Requests of a file from the same inputs.
 MAX_REQUESTS = 5
@@ -195,7 +195,10 @@ def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable |
 def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
     """Return what the report is made from now: the content of the tables that it shows."""
     footers = footers or Footers()
-    shown = footers.of(lake, _period_files(lake, DAILY))
+    shown: dict[str, FileMetadata] = {}
+    for table in PERIOD_TABLES:
+        if table.name in SHOWN_TABLES:
+            shown |= footers.of(lake, _period_files(lake, table))
     for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
         if footer := _footer(lake, path, footers):
             shown[path] = footer

@@ -40,7 +40,7 @@
   const instanceOf = (campaign) => report.campaigns[campaign][0];
   const chosenInstance = () => (filters.campaign !== null ? instanceOf(filters.campaign) : filters.instance);
   const isChosen = (instance) => [null, instance].includes(chosenInstance());
-  const inWindow = (rows) => rows.filter((row) => row.time_window === filters.window && isChosen(row.instance));
+  const inWindow = (rows) => rows.filter((row) => row.time_window === filters.window && row.instance !== null && isChosen(row.instance));
   const instances = () => report.instances.map((_, index) => index).filter(isChosen);
   const windowDays = () => report.windows[filters.window].days ?? Infinity;
 
@@ -71,7 +71,7 @@
   };
 
   const formatted = (value, format) => (value == null ? NOT_AVAILABLE : formats[format](value));
-  const readable = (name) => (name === null ? "other" : name.replaceAll("_", " "));
+  const readable = (name) => (name ? name.replaceAll("_", " ") : "other");
   const dayOf = (age) => new Date(NEWEST - age * DAY).toISOString().slice(0, 10);
   const withUnit = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 
@@ -221,10 +221,9 @@
     ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"], ["count", "count", "percent"], "paid share"],
     ["Engagements", ["organic_engagements", "paid_engagements", null], ["count", "count", null]],
     ["Engagement rate", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"], ["percent", "percent", "ratio"], "paid / organic"],
-    ["Cost per engagement", ["organic_cpe", "paid_cpe", "total_cpe"], ["money", "money", "money"], "posts of the period"],
   ];
   const MONEY = [
-    ["Ad spend", "paid_ad_spend", "money"], ["Return on ad spend", "paid_return_on_ad_spend", "ratio"],
+    ["Ad spend", "ad_spend", "money"], ["Return on ad spend", "return_on_ad_spend", "ratio"],
     ["Estimated value", "organic_estimated_value", "money"],
   ];
 
@@ -319,7 +318,6 @@
     const hidden = lines.slice(2 * LISTED_FIRST);
     if (hidden.length) shown.push(item([make("a", { href: "#received-part" }, `${whole.format(hidden.length)} more`), ", in Data received."]));
     if (!shown.length) shown.push(item(["Nothing: all expected days of the period have been received, and no row is invalid."], "good"));
-    if (row.paid_ad_spend == null) shown.push(item(["Ad spend and return are not available: Later's totals of campaigns are not in the lake, or report none."], "aside"));
     const asides = [`Data as of ${report.as_of}.`];
     if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones.`);
     if (row.days < row.days_expected) asides.push(`The period has data of ${row.days} of ${row.days_expected} days${chosenInstance() === null ? ", counted by instance" : ""}.`);
@@ -403,20 +401,20 @@
   }
 
   function showParts() {
-    const name = (row) => readable(row.kind === "platform" ? row.platform : row.content_type) + ofInstance(row.instance);
+    const name = (row) => readable(row.kind === "platform" ? row.platform : row.content_type);
     const isPlatform = (row) => row.kind === "platform";
-    const rows = inWindow(parts);
+    const rows = parts.filter((row) => row.time_window === filters.window && row.instance === chosenInstance());
     const platforms = rows.filter(isPlatform);
     const types = rows.filter((row) => !isPlatform(row));
     const bars = (groups) => groups.slice(0, DRAWN_GROUPS).flatMap((row) => CHANNELS.map((channel) => {
       const rate = row[`${channel}_engagement_rate`];
-      const count = withUnit(row[`${channel}_engagement_rate_posts`] ?? 0, "post");
+      const count = withUnit(row[`${channel}_engagements_posts`] ?? 0, "post");
       const label = rate === null ? (channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE) : `${formatted(rate, "percent")} · ${count}`;
       return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${label}` };
     }));
     draw("platform_rates", bars(platforms), "Bar chart of organic and paid engagement rates by platform. The numbers are in the table below.");
     draw("content_rates", bars(types), "Bar chart of organic and paid engagement rates by content type. The numbers are in the table below.");
-    const ordered = platforms.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform && type.instance === row.instance)]);
+    const ordered = platforms.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
     fillTable("parts", [column.name("Platform, content type", name), ...RESULTS], ordered, { limit: Infinity, kind: (row) => (isPlatform(row) ? "of-platform" : "of-type") });
   }
 
@@ -432,24 +430,9 @@
     fillTable("campaigns", [
       name, column.text("Status", (row) => row.status), ...RESULTS,
       column.pair("Same-post rate ratio", "same_post_rate_ratio", "ratio", "same_posts", (value) => [figure(value, "count"), "\u00a0posts"]),
-      column.number("Ad spend", "paid_ad_spend", "money"), column.number("Return on ad spend", "paid_return_on_ad_spend", "ratio"),
-      column.number("Cost per paid engagement", "paid_cpe", "money"),
+      column.number("Ad spend", "ad_spend", "money"), column.number("Return on ad spend", "return_on_ad_spend", "ratio"),
       column.number("Conversions", "tracking_links_conversions"),
-    ], rows.filter((row) => row.posts || row.paid_ad_spend != null));
-    const within = (percent) => ["± ", figure(percent, "percent")];
-    const all = filters.campaign === null ? [{ ...figuresOf(chosenInstance(), null), isAll: true }] : [];
-    fillTable("costs", [
-      column.name("Campaign", (row) => (row.isAll ? "All campaigns" : campaignName(row.campaign))), column.number("Posts published", "published_posts"),
-      ...[...CHANNELS, "total"].flatMap((channel) => {
-        const label = { organic: "Organic", paid: "Paid", total: "Total" }[channel];
-        return [
-          column.pair(`${label} spend`, `${channel}_spend`, "money", `${channel}_spend_uncertainty_percent`, within),
-          column.number(`${label} cost per engagement`, `${channel}_cpe`, "money"),
-          column.number(`${label} cost per 1000 impressions`, `${channel}_cpm`, "money"),
-        ];
-      }),
-      column.number("Value per USD of organic spend", "organic_value_per_spend", "ratio"),
-    ], [...all, ...rows].filter((row) => row.published_posts));
+    ], rows.filter((row) => row.posts || row.ad_spend != null));
   }
 
   function showPosts() {
@@ -459,16 +442,7 @@
       column.name("Post", name, (row) => row.link), column.number("Age in days", "age"),
       percentile("Organic impressions", "organic_impressions", "count"), percentile("Organic rate", "organic_engagement_rate", "percent"),
     ];
-    const paid = [
-      column.number("Paid impressions", "paid_impressions"), column.number("Paid rate", "paid_engagement_rate", "percent"),
-      column.number("Paid engagements, last 7 days", "paid_engagements_last_7_days"),
-    ];
-    const advised = (advice) => posts.filter((row) => row.advice === advice && isChosen(row.instance));
-    const peers = column.number("Peers", "peers");
-    fillTable("boost", [...columns, peers], advised("boost"), { empty: "None, or fewer than 20 posts to compare with." });
-    const stop = advised("stop");
-    byId("stop-part").hidden = !stop.length;
-    fillTable("stop", [...columns, ...paid, peers], stop, { limit: 5 });
+    fillTable("boost", [...columns, column.number("Peers", "peers")], posts.filter((row) => isChosen(row.instance)), { empty: "None, or fewer than 20 posts to compare with." });
   }
 
   function showCreators() {

@@ -13,15 +13,23 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Parti
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.rollup_columns import WINDOWS
-from later_reporting_dagster.rollups.rollup_tables import DAILY, SINGLE_TABLES
+from later_reporting_dagster.rollups.rollup_tables import (
+    BY_AGE,
+    CAMPAIGN_COSTS_MONTHLY,
+    DAILY,
+    DAILY_BY_CAMPAIGN,
+    SINGLE_TABLES,
+)
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
+from later_reporting_dagster.rollups.templates import WINDOWS
 
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
 REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
 # The rollup tables that it shows.
-SHOWN_TABLES = (DAILY.name, *(table.name for table in SINGLE_TABLES))
+_SINGLE_TABLES = [table for table in SINGLE_TABLES if table not in (BY_AGE, CAMPAIGN_COSTS_MONTHLY)]
+_DAILY_TABLES = (DAILY, DAILY_BY_CAMPAIGN)
+SHOWN_TABLES = tuple(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES))
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {
     POST_METRICS_DAILY.name: "daily metrics",
@@ -36,9 +44,9 @@ KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
     *("organic_engagements", "paid_engagements", "organic_engagement_rate", "paid_engagement_rate"),
     *("rate_ratio", "same_post_rate_ratio", "same_posts", "same_posts_paid_higher"),
-    *("paid_ad_spend", "total_cpe", "paid_return_on_ad_spend"),
+    *("ad_spend", "return_on_ad_spend"),
 )
-MAX_DAYS = max(days for days in WINDOWS.values() if days is not None)
+MAX_DAYS = max(WINDOWS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,11 @@ def read_report(
         lake: has the rollup tables. Tables that it lacks are empty in the report.
         missing: the partitions that should have a file and have none, by fetched table.
     """
-    stored = lake.partitions(DAILY.name)
-    newest = max((partition.day for partition in stored), default=date.min)
+    stored = {table: lake.partitions(table.name) for table in _DAILY_TABLES}
+    newest = max((partition.day for partition in stored[DAILY]), default=date.min)
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for table in SINGLE_TABLES:
+        for table in _SINGLE_TABLES:
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
@@ -119,8 +127,11 @@ def read_report(
                 for name in REPORT_TABLES
             }
 
-        days = [partition for partition in stored if (newest - partition.day).days < MAX_DAYS]
-        tables = database.read([(DAILY.table, days)], compute)
+        views = [
+            (table.table, [each for each in partitions if (newest - each.day).days < MAX_DAYS])
+            for table, partitions in stored.items()
+        ]
+        tables = database.read(views, compute)
     last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
     if not last_days:
         return None

@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
-from later_reporting_dagster.rollups.rollup_columns import WINDOWS
+from later_reporting_dagster.rollups.templates import WINDOWS
 
 # Columns of the tables that the page does not show.
 _NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status")
@@ -96,10 +96,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
     }
     return {
         "as_of": data.as_of.isoformat(),
-        "windows": {
-            name: {"days": WINDOWS[name], "label": f"Last {WINDOWS[name]} days" if WINDOWS[name] else "All time"}
-            for name in data.windows
-        },
+        "windows": {name: {"days": WINDOWS[name], "label": f"Last {WINDOWS[name]} days"} for name in data.windows},
         "window": data.initial_window,
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),

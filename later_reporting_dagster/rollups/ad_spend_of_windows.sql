@@ -14,13 +14,13 @@ complete_windows AS (
     HAVING count(*) = last_day - first_day + 1
 ),
 of_windows AS (
-    SELECT period, first_day, last_day, campaign_id, coalesce(money(paid_ad_spend), 0) AS of_window
+    SELECT period, first_day, last_day, campaign_id, coalesce(CAST(paid_ad_spend AS DECIMAL(18, 6)), 0) AS of_window
     FROM campaign_performance_periods JOIN complete_windows USING (period, first_day, last_day)
 ),
 of_days AS (
     SELECT
         period, first_day, last_day, campaign_id,
-        coalesce(sum(money(paid_ad_spend)), 0) AS of_days, count(paid_ad_spend) AS days_with_spend
+        coalesce(sum(CAST(paid_ad_spend AS DECIMAL(18, 6))), 0) AS of_days, count(paid_ad_spend) AS days_with_spend
     FROM campaign_performance_daily JOIN complete_windows ON date BETWEEN first_day AND last_day
     GROUP BY ALL
 ),

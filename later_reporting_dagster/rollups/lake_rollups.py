@@ -19,10 +19,10 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY, RAW_NAMES, Table
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs
-from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable, days_of, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
 if TYPE_CHECKING:
@@ -109,13 +109,12 @@ def register_campaign_periods(connection: "duckdb.DuckDBPyConnection", rows: pa.
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out.
-
-    The windows of each date basis end with the newest day of its raw table.
-    """
+    """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out."""
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
-    inputs = list_inputs(lake, TABLES)
+    inputs = list_inputs(lake, tables)
     campaigns = read_campaigns(lake)
+    # Facts may read a table from which none of the results is made.
+    views = {name: inputs.raw[name].partitions if name in inputs.raw else () for name in SOURCE_TABLES}
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaigns(database.connection, campaigns)
         unreadable_periods = ""
@@ -136,12 +135,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
                 unreadable_periods=unreadable_periods,
             )
 
-        return database.read([(SOURCE_TABLES[name], raw.partitions) for name, raw in inputs.raw.items()], roll_up)
-
-
-def source_files(lake: Lake) -> list[tuple[Table, Collection[Partition]]]:
-    """Return the raw tables, each with the files that rollups are computed from."""
-    return [(SOURCE_TABLES[name], lake.partitions(name, with_retired=False)) for name in RAW_NAMES]
+        return database.read([(SOURCE_TABLES[name], partitions) for name, partitions in views.items()], roll_up)
 
 
 def roll_up_lake_periods(

@@ -24,7 +24,7 @@ from later_reporting_dagster.rollups.lake_rollups import (
     register_campaign_periods,
     register_campaigns,
 )
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+from later_reporting_dagster.rollups.templates import render
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,7 +36,7 @@ MAX_EXAMPLES = 20
 # The days of the windows whose ad spend is compared, and some more: the windows may be those of an earlier run.
 MAX_SPEND_DAYS = 60
 COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
-_POSTS = Table(BY_CAMPAIGN.raw_table, POST_COLUMNS)
+_POSTS = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def reconcile_campaigns(
 
 def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
     variables = {"compared_columns": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT}
-    connection.execute(sql_engine.render("campaign_reconciliation.sql", BY_CAMPAIGN, **variables)).fetchall()
+    connection.execute(render("campaign_reconciliation.sql", variables)).fetchall()
     (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
     totals = sql_engine.query_rows(
         connection,
@@ -122,11 +122,10 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> AdSpendReconciliation
     periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaign_periods(database.connection, periods)
-        database.connection.execute(sql_engine.duckdb_macros())
 
         def reconcile(contents: ViewContents) -> AdSpendReconciliation:
             sql_engine.register_stored_files(database.connection, contents.partitions)
-            rows = sql_engine.query_rows(database.connection, sql_engine.render("ad_spend_of_windows.sql", BY_CAMPAIGN))
+            rows = sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
             return AdSpendReconciliation(len(rows), [row for row in rows if row.pop("differs")])
 
         return database.read([(SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE], days)], reconcile)
@@ -152,9 +151,8 @@ def sum_settled_posts(
         POST_METRICS_DAILY: [each for each in stored[POST_METRICS_DAILY] if first <= each.day],
         POSTS_PUBLISHED: [each for each in stored[POSTS_PUBLISHED] if first <= each.day <= last],
     }
-    sql = sql_engine.TEMPLATES.get_template("settled_posts.sql").render(
-        settled_after_days=settled_after_days, compared=SETTLED_METRICS, tolerance_percent=TOLERANCE_PERCENT
-    )
+    variables = {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS}
+    sql = render("settled_posts.sql", variables | {"tolerance_percent": TOLERANCE_PERCENT})
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def compare(files: ViewContents) -> dict[str, Any]:

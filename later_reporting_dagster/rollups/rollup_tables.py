@@ -1,38 +1,36 @@
-"""The rollup tables. Each has a SQL file of the same name, and columns derived from its metrics."""
+"""The rollup tables. Each has a SQL file with its query, and beside it a YAML file that documents its columns."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
+from typing import Any
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, RAW_TABLES, Column, Table
-from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.rollup_columns import GRAIN
+from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    POST_METRICS_DAILY,
+    POSTS_PUBLISHED,
+    RAW_TABLES,
+    Column,
+    Table,
+)
+from later_reporting_dagster.rollups.templates import CREATOR_LABELS, metric_variables, read_columns, within_limits
 
 # Date basis -> its raw table.
 RAW_TABLE_NAMES = {table.date_basis: table.name for table in RAW_TABLES}
 
 
 class Cadence(StrEnum):
-    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday.
-
-    `WINDOWS` and `POSTS` have one file: of rolling windows, and of the posts of the last year.
-    """
+    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday. `ALL`: one file."""
 
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
-    WINDOWS = "windows"
-    POSTS = "posts"
-
-
-class Measures(StrEnum):
-    """What a table measures."""
-
-    COMPARISON = "comparison"  # organic beside paid results, by performance date
-    COSTS = "costs"  # spend and unit costs, by post date
-    CAMPAIGNS = "campaigns"  # what the API totals for campaigns over whole windows, by performance date
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +38,30 @@ class RollupTable:
     """A rollup table.
 
     Attributes:
-        name: also that of its asset and of its SQL file.
-        grain: columns that identify a row within its period or window.
-        cadence: the time that one of its files covers.
-        labels: columns that name the group, such as a creator's handle.
-        is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
+        name: also that of its asset.
+        query: the name of its SQL and YAML files; several tables may share one.
+        facts: the relations that the query reads; see `sql_engine.FACTS`.
+        grain: columns that the query groups by, beside the period and the instance.
+        key: columns that identify a row; in a table by day, week or month, in its partition.
+        labels: columns that name the group, such as a creator's handle, from the relation `label_relation`.
+        sources: the names of the tables that it is made from.
         metrics: each additive metric has a column with its sum.
         definition: the version of its definition. Raise it with a change of the SQL that changes results: files of a
             lower version are then computed again.
     """
 
     name: str
-    grain: Sequence[str]
-    measures: Measures = Measures.COMPARISON
-    cadence: Cadence = Cadence.WINDOWS
+    query: str
+    facts: Sequence[str]
+    grain: Sequence[str] = ()
+    key: Sequence[str]
     labels: Sequence[str] = ()
-    is_overall: bool = False
+    label_relation: str = ""
+    cadence: Cadence = Cadence.ALL
+    sources: Sequence[str] = (POST_METRICS_DAILY.name,)
     description: str
     metrics: Sequence[Metric] = DEFAULT_METRICS
-    definition: int = 2
+    definition: int = 3
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
         """Return the table with sums of these metrics. Metrics of the API reference are always included."""
@@ -68,189 +71,162 @@ class RollupTable:
     @property
     def date_basis(self) -> DateBasis:
         """The date that its days are of."""
-        return DateBasis.POST_DATE if self.measures is Measures.COSTS else DateBasis.PERFORMANCE_DATE
+        return DateBasis.POST_DATE if self.query == "posts" else DateBasis.PERFORMANCE_DATE
 
     @property
     def raw_table(self) -> str:
-        """The table of posts that it is made from, and whose days its windows consist of."""
-        return RAW_TABLE_NAMES[self.date_basis]
+        """The table of posts whose days its periods consist of."""
+        return POST_METRICS_DAILY.name
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of its SQL and its YAML."""
+        # What is summed over campaigns by mistake should at least be no money.
+        is_shared = "campaign_id" in self.grain and self.cadence is not Cadence.ALL
+        metrics = [metric for metric in self.metrics if not (is_shared and metric.kind is Kind.MONEY)]
+        return metric_variables(metrics) | {
+            "within_limits": within_limits(self.metrics),
+            "cadence": str(self.cadence),
+            "grain": self.grain,
+            "group": "".join(f"{name}, " for name in self.grain),
+            "labels": self.labels,
+            "label_relation": self.label_relation,
+            "has_all": not {"campaign_id", "creator_id"} & {*self.grain},
+            "facts": "campaign_post_periods" if "campaign_id" in self.grain else "post_periods",
+        }
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in stored order."""
-        if self.cadence is Cadence.POSTS:
-            is_by_post = "post_id" in self.grain
-            columns = benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns
-            return tuple(columns(self.metrics))
-        return (*self._keys(), *self._measured())
+        return read_columns(f"{self.query}.yml", self.variables)
 
     @property
     def table(self) -> Table:
-        """The table of the lake; tables over windows and posts are one file."""
-        return Table(self.name, self.columns, is_partitioned=self.cadence not in (Cadence.WINDOWS, Cadence.POSTS))
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The names of the tables that it is made from."""
-        if self.cadence is Cadence.POSTS or "creator_id" in self.grain:
-            return [*RAW_TABLE_NAMES.values()]
-        if self.measures is Measures.CAMPAIGNS:
-            return [CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE]
-        return [self.raw_table, *([CAMPAIGNS_TABLE] if self.labels else [])]
-
-    def _keys(self) -> Iterator[Column]:
-        """Yield the columns that identify a row, and the days that it is computed from."""
-        is_window, is_of_campaigns = self.cadence is Cadence.WINDOWS, self.measures is Measures.CAMPAIGNS
-        if is_window:
-            yield from rollup_columns.campaign_window() if is_of_campaigns else rollup_columns.window()
-        for column in rollup_columns.post_columns_named(
-            self.grain, "The value in the post's row of the latest day" if is_window else "The value in the raw rows"
-        ):
-            computed = self._computation_of_instance if column.name == "instance_id" else ""
-            yield replace(column, nullable=True, computation=computed) if computed else column
-        if self.labels:
-            is_creator = "creator_id" in self.grain
-            yield from (rollup_columns.creator_labels if is_creator else rollup_columns.campaign_labels)(self.labels)
-        if self.cadence is not Cadence.DAY and not is_of_campaigns:
-            yield from rollup_columns.day_counts(of_all_instances=self.is_overall)
-
-    @property
-    def _computation_of_instance(self) -> str:
-        """How `instance_id` is computed, if it is null in some rows."""
-        if self.measures is Measures.CAMPAIGNS:
-            return (
-                "The instance whose rows of campaigns have the id; null if these are of several, or if there are none"
-            )
-        return "Null for all instances together" if self.is_overall else ""
-
-    def _measured(self) -> Iterable[Column]:
-        if self.measures is Measures.CAMPAIGNS:
-            return rollup_columns.campaign_results()
-        if self.measures is Measures.COSTS:
-            return rollup_columns.costs()
-        columns = rollup_columns.comparison(self.metrics, of_one_creator="creator_id" in self.grain)
-        if self.cadence is not Cadence.WINDOWS:
-            return columns
-        no_file = "null if no day of the window has a file"
-        current = (
-            replace(column, nullable=True, computation=f"{column.computation}; {no_file}")
-            if column.unit == "posts"
-            else column
-            for column in columns
-        )
-        return (*current, *rollup_columns.previous())
+        """The table of the lake."""
+        return Table(self.name, self.columns, is_partitioned=self.cadence is not Cadence.ALL)
 
 
-_BY = "instance, campaign, platform and content type"
-_WINDOWS = "over the last 7, 28, 90 and 365 days and all time"
-_COMPARED = f"organic beside paid results recorded {_WINDOWS}, with the previous period"
-_COSTS = f"spend, cost per engagement and per 1,000 impressions of the posts published {_WINDOWS}"
+_KIND = ("platform", "content_type")
+_WINDOWS = "over the last 7, 28, 90, 365 and 730 days, beside the period before"
 
-DAILY = RollupTable(
-    name="organic_paid_daily",
-    grain=GRAIN,
-    cadence=Cadence.DAY,
-    description=f"Organic and paid results recorded on the day, by {_BY}.",
+
+def _over_time(name: str, cadence: Cadence, description: str, *, by_campaign: bool = False) -> RollupTable:
+    grain = ("instance_id", *(("campaign_id",) if by_campaign else ()), *_KIND)
+    return RollupTable(
+        name=name,
+        query="organic_paid_over_time",
+        facts=("post_days", "post_periods", *(("campaign_post_periods",) if by_campaign else ())),
+        cadence=cadence,
+        grain=grain,
+        key=("date", *grain),
+        description=description,
+    )
+
+
+def _over_windows(name: str, what: str, grain: Sequence[str], **attributes: Any) -> RollupTable:
+    return RollupTable(
+        name=name,
+        query="organic_paid_windows",
+        grain=grain,
+        key=("time_window", "scope", "instance_id", *grain),
+        description=f"{what}: organic beside paid results recorded {_WINDOWS}.",
+        **{"facts": ("post_days", "window_periods", "post_periods"), **attributes},
+    )
+
+
+DAILY = _over_time(
+    "organic_paid_daily",
+    Cadence.DAY,
+    "Organic and paid results recorded on the day, by instance, platform and content type. A post counts once, so"
+    " counts and money of days can be summed; the column `posts` cannot.",
 )
-BY_PUBLISH_DAY = RollupTable(
-    name="organic_paid_by_publish_day",
-    grain=GRAIN,
-    measures=Measures.COSTS,
-    cadence=Cadence.DAY,
-    description=f"Spend and unit costs of the posts published on the day, to date, by {_BY}.",
+DAILY_BY_CAMPAIGN = _over_time(
+    "organic_paid_daily_by_campaign",
+    Cadence.DAY,
+    "Never sum over campaigns: a post of several campaigns counts in each. Organic and paid results recorded on the"
+    " day, by instance, campaign, platform and content type.",
+    by_campaign=True,
 )
-WEEKLY = RollupTable(
-    name="organic_paid_weekly",
-    grain=GRAIN,
-    cadence=Cadence.WEEK,
-    description=f"Organic and paid results recorded in the ISO week (Monday to Sunday), by {_BY}. Each post counts"
-    " once.",
+WEEKLY = _over_time(
+    "organic_paid_weekly",
+    Cadence.WEEK,
+    "Organic and paid results recorded in the ISO week (Monday to Sunday), by instance, platform and content type. A"
+    " post counts once.",
 )
-MONTHLY = RollupTable(
-    name="organic_paid_monthly",
-    grain=GRAIN,
-    cadence=Cadence.MONTH,
-    description=f"Organic and paid results recorded in the month, by {_BY}. Each post counts once.",
+MONTHLY = _over_time(
+    "organic_paid_monthly",
+    Cadence.MONTH,
+    "Organic and paid results recorded in the month, by instance, platform and content type. A post counts once.",
 )
-BY_CAMPAIGN = RollupTable(
-    name="organic_paid_by_campaign",
-    grain=("instance_id", "campaign_id"),
+BY_CAMPAIGN = _over_windows(
+    "organic_paid_by_campaign",
+    "Campaigns. Never sum over campaigns: a post of several counts in each",
+    ("campaign_id",),
+    facts=("post_days", "window_periods", "post_periods", "campaign_post_periods"),
     labels=("campaign_name",),
-    description=f"Campaigns: {_COMPARED}.",
+    label_relation=CAMPAIGNS_TABLE,
+    sources=(POST_METRICS_DAILY.name, CAMPAIGNS_TABLE),
 )
-BY_PLATFORM = RollupTable(
-    name="organic_paid_by_platform", grain=("instance_id", "platform"), description=f"Platforms: {_COMPARED}."
+BY_PLATFORM = _over_windows("organic_paid_by_platform", "Platforms", ("platform",))
+BY_CONTENT_TYPE = _over_windows("organic_paid_by_content_type", "Content types", _KIND)
+BY_CREATOR = _over_windows(
+    "organic_paid_by_creator",
+    "Creators",
+    ("creator_id",),
+    facts=("post_days", "window_periods", "post_periods", "known_posts"),
+    labels=CREATOR_LABELS,
+    label_relation="creators",
+    sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
 )
-BY_CONTENT_TYPE = RollupTable(
-    name="organic_paid_by_content_type",
-    grain=("instance_id", "platform", "content_type"),
-    description=f"Content types: {_COMPARED}.",
+OVERALL = _over_windows("organic_paid_overall", "Each instance, and all together", ())
+POSTS = RollupTable(
+    name="posts",
+    query="posts",
+    facts=("post_days", "known_posts", "post_ages"),
+    key=("instance_id", "post_id"),
+    sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
+    description="Each post once: its results to date, what it has cost, when it was paid for, and where its organic"
+    " results stand among posts of its platform, content type and age.",
 )
-BY_CREATOR = RollupTable(
-    name="organic_paid_by_creator",
-    grain=("instance_id", "creator_id"),
-    labels=("creator_handle_name", "creator_full_name", "creator_profile_link"),
-    description=f"Creators: {_COMPARED}.",
-)
-OVERALL = RollupTable(
-    name="organic_paid_overall",
-    grain=("instance_id",),
-    is_overall=True,
-    description=f"Each instance, and all together: {_COMPARED}.",
-)
-COSTS_BY_CAMPAIGN = RollupTable(
-    name="costs_by_campaign",
-    grain=("instance_id", "campaign_id"),
-    labels=("campaign_name",),
-    measures=Measures.COSTS,
-    description=f"Campaigns: {_COSTS}.",
-)
-COSTS_OVERALL = RollupTable(
-    name="costs_overall",
-    grain=("instance_id",),
-    measures=Measures.COSTS,
-    is_overall=True,
-    description=f"Each instance, and all together: {_COSTS}.",
+BY_AGE = RollupTable(
+    name="organic_by_age",
+    query="organic_by_age",
+    facts=("post_days", "known_posts", "post_ages"),
+    grain=_KIND,
+    key=(*_KIND, "age"),
+    sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
+    description="What share of its organic result of day 28 a post had at each age, by platform and content type:"
+    " quartiles. Shows how fast a post earns, and whether a campaign is ahead of earlier ones at its age.",
 )
 CAMPAIGN_RESULTS = RollupTable(
     name="campaign_results",
-    grain=("instance_id", "campaign_id"),
-    labels=("campaign_name", "campaign_status"),
-    measures=Measures.CAMPAIGNS,
-    description="Campaigns: spend, return, links, reach, posts and creators as the API totals them for exactly the last"
-    " 7, 28, 90, 365 and 730 days.",
-    definition=3,
+    query="campaign_results",
+    facts=("window_periods", "named_campaigns"),
+    key=("time_window", "campaign_id"),
+    sources=(CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE),
+    description="Campaigns: what the API totals for each over exactly the last 7, 28, 90, 365 and 730 days: spend,"
+    " return, links, reach.",
 )
-POST_BENCHMARKS = RollupTable(
-    name="post_benchmarks",
-    grain=("instance_id", "post_id"),
-    cadence=Cadence.POSTS,
-    description="Each post of the last 90 days, once: its results to date, and where its organic results stand among"
-    " posts of the same platform, content type and age. Shows what to boost and what to stop.",
-)
-BY_AGE = RollupTable(
-    name="organic_paid_by_age",
-    grain=("platform", "content_type", "age"),
-    cadence=Cadence.POSTS,
-    description="What posts of the last year had earned at each age, by platform and content type: quartiles of organic"
-    " and paid results. Shows how fast a post earns, and which rate is good.",
+CAMPAIGN_COSTS_MONTHLY = RollupTable(
+    name="campaign_costs_monthly",
+    query="campaign_costs_monthly",
+    facts=("post_days", "known_posts", "named_campaigns"),
+    key=("month", "campaign_id"),
+    sources=(
+        *(CAMPAIGN_PERIODS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE),
+        *(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
+    ),
+    description="What campaigns cost: content cost of the posts published in a month, and ad spend of its days. Months"
+    " of a campaign can be summed; a post of several campaigns costs each of them.",
 )
 
-PERIOD_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY, WEEKLY, MONTHLY)
-CADENCES = {table.name: table.cadence for table in PERIOD_TABLES}
-WINDOW_TABLES: tuple[RollupTable, ...] = (
-    BY_CAMPAIGN,
-    BY_PLATFORM,
-    BY_CONTENT_TYPE,
-    BY_CREATOR,
-    OVERALL,
-    COSTS_BY_CAMPAIGN,
-    COSTS_OVERALL,
-    CAMPAIGN_RESULTS,
-)
-POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
+PERIOD_TABLES: tuple[RollupTable, ...] = (DAILY, DAILY_BY_CAMPAIGN, WEEKLY, MONTHLY)
+CADENCES: Mapping[str, Cadence] = {table.name: table.cadence for table in PERIOD_TABLES}
+WINDOW_TABLES: tuple[RollupTable, ...] = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL)
+POST_TABLES: tuple[RollupTable, ...] = (POSTS, BY_AGE)
+CAMPAIGN_TABLES: tuple[RollupTable, ...] = (CAMPAIGN_RESULTS, CAMPAIGN_COSTS_MONTHLY)
 # Each of these is one file, without partitions.
-SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES)
+SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES, *CAMPAIGN_TABLES)
 TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)
 
 

@@ -222,11 +222,11 @@ def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> Non
 
 
 def test_doctor_warns_of_outdated_rollups(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_TABLES", "posts_published,organic_paid_by_publish_day")
+    monkeypatch.setenv("LATER_TABLES", "post_metrics_daily,organic_paid_daily")
     assert check_results(user, exit_code=0)["rollups"] == ("ok", "made from the files in the lake")
     day = LaterReportingComponent.from_environment().start_date
-    Lake(str(user.lake)).write("posts_published", Partition(day, "a"), POSTS_SCHEMA.empty_table())
+    Lake(str(user.lake)).write("post_metrics_daily", Partition(day, "a"), POSTS_SCHEMA.empty_table())
     mark, message = check_results(user, exit_code=0)["rollups"]
     assert mark == "WARN"
-    assert message.startswith("outdated are 1 day of organic_paid_by_publish_day (missing): ")
+    assert message.startswith("outdated are 1 day of organic_paid_daily (missing): ")
     assert message.endswith("run `later-reporting refresh`")

@@ -89,7 +89,7 @@ def test_query_parquet_keeps_types(user: User, tmp_path: Path) -> None:
 
 def test_query_has_a_view_of_every_table_even_without_files(user: User) -> None:
     names = [row["name"] for row in json.loads(user.run("query", "SHOW TABLES", "--format", "json").stdout)]
-    assert {"posts_published", "post_metrics_daily", "organic_paid_daily", "organic_paid_by_publish_day"} <= set(names)
+    assert {"posts_published", "post_metrics_daily", "organic_paid_daily", "posts"} <= set(names)
     for name in names:
         result = user.run("query", f"SELECT * FROM {name}")
         assert result.exit_code == 0, result.stderr
@@ -109,7 +109,7 @@ def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None
     ("arguments", "message"),
     [
         (["SELEC 1"], "Parser Error: syntax error at or near"),
-        (["SELECT * FROM posts"], "The tables are "),
+        (["SELECT * FROM published_posts"], "The tables are "),
         (["SELECT 1; SELECT 2"], "expected one SQL statement"),
         (["DROP TABLE posts_published"], "only SELECT statements are allowed"),
         (["SELECT [1] AS list", "--format", "csv"], "csv cannot hold the result (Unsupported Type:list<"),

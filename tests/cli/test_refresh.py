@@ -19,8 +19,8 @@ from tests.defs.conftest import RAW_ASSETS, restate_one_post
 
 FETCHED = (*RAW_ASSETS, "campaign_performance_daily")
 # One of each kind, to save time.
-BY_DAY_AND_WEEK = ("organic_paid_daily", "organic_paid_by_publish_day", "organic_paid_weekly")
-OF_ONE_FILE = ("organic_paid_overall", "organic_paid_by_creator", "costs_by_campaign", "post_benchmarks")
+BY_DAY_AND_WEEK = ("organic_paid_daily", "organic_paid_weekly")
+OF_ONE_FILE = ("organic_paid_overall", "organic_paid_by_creator", "posts")
 ROLLUPS = (*BY_DAY_AND_WEEK, *OF_ONE_FILE)
 ALWAYS = ("instances", "campaigns", "coverage")
 REPORT = "organic_paid_report"
@@ -87,23 +87,29 @@ def test_refresh_writes_everything_that_is_derived_and_fetches_no_posts(fetched:
 
 
 def test_refresh_computes_only_days_that_were_fetched_since(refreshed: User, service: Service) -> None:
+    def fetch_second_day(table: str) -> None:
+        days = ("--start", str(DAYS[1]), "--end", str(DAYS[1]))
+        assert refreshed.run("backfill", "--asset", table, *days).exit_code == 0
+
     service.transform = restate_one_post(DAYS[1], "instance_000")
-    assert refreshed.run("backfill", "--asset", "posts_published", "--start", str(DAYS[1]), "--end", str(DAYS[1]))
+    fetch_second_day("posts_published")
     written = refresh(refreshed)
-    of_posts = {"organic_paid_by_publish_day", "costs_by_campaign", "organic_paid_by_creator", "post_benchmarks"}
-    assert written.keys() == {*ALWAYS, *of_posts, REPORT}
-    assert written["organic_paid_by_publish_day"].startswith("1 day, 1 of them changed; ")
-    assert written["costs_by_campaign"].startswith("changed; ")
+    assert written.keys() == {*ALWAYS, "organic_paid_by_creator", "posts", REPORT}
+    assert written["posts"].startswith("changed; ")
+    fetch_second_day("post_metrics_daily")
+    written = refresh(refreshed)
+    assert written.keys() == {*ALWAYS, *ROLLUPS, REPORT}
+    assert written["organic_paid_daily"].startswith("1 day, 1 of them changed; ")
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
 def test_refresh_restores_missing_and_damaged_files_and_says_so_beforehand(refreshed: User) -> None:
     shutil.rmtree(refreshed.lake / "organic_paid_daily" / f"date={DAYS[0]}")
-    (refreshed.lake / "organic_paid_by_publish_day" / f"date={DAYS[1]}" / "part-0.parquet").write_bytes(b"")
+    (refreshed.lake / "organic_paid_daily" / f"date={DAYS[1]}" / "part-0.parquet").write_bytes(b"")
     (refreshed.lake / "organic_paid_by_creator" / "part-0.parquet").unlink()
     printed = refreshed.run("refresh").stdout
     assert (
-        "Outdated: 1 day of organic_paid_daily (missing), 1 day of organic_paid_by_publish_day (damaged),"
+        "Outdated: 1 day of organic_paid_daily (missing), 1 day of organic_paid_daily (damaged),"
         " organic_paid_by_creator (missing)\n"
     ) in printed
     assert refresh(refreshed).keys() == {*ALWAYS}
@@ -193,6 +199,6 @@ def test_refresh_fails_if_rollups_leave_out_a_damaged_file(refreshed: User) -> N
     assert result.exit_code == 1
     assert "up to date" not in result.stdout
     failed = {asset: (check, reason) for asset, check, reason in failed_lines(result)}
-    check, reason = failed["costs_by_campaign"]
+    check, reason = failed["posts"]
     assert check == "reconciles_with_raw_rows"
     assert "is damaged" in reason

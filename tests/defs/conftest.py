@@ -30,15 +30,15 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
-from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES, Cadence
+from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES, TABLES, Cadence
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
 
 # Fewer days than the sandbox has, because Dagster's events are slow.
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
 RAW_ASSETS = ("post_metrics_daily", "posts_published")
-ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
+ROLLUPS = ("organic_paid_daily", "organic_paid_daily_by_campaign")
 PERIOD_ROLLUPS = ("organic_paid_weekly", "organic_paid_monthly")
-WINDOWS = tuple(table.name for table in (*WINDOW_TABLES, *POST_TABLES))
+WINDOWS = tuple(table.name for table in SINGLE_TABLES)
 INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -257,7 +257,7 @@ def table_columns(
         "campaigns": CAMPAIGN_COLUMNS,
         "campaign_performance_daily": campaign_performance_columns(daily_campaign_metrics or campaign_metrics),
         "campaign_performance_periods": campaign_period_columns(campaign_metrics),
-        **{table.name: table.columns for table in TABLES},
+        **{table.name: table.with_metrics(metrics).columns for table in TABLES},
     }
 
 

@@ -13,10 +13,11 @@ from dagster._core.test_utils import freeze_time
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, COSTS_OVERALL, OVERALL
+from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
     DAYS,
+    RAW_ASSETS,
     Project,
     assert_success,
     asset_key,
@@ -27,17 +28,12 @@ from tests.defs.conftest import (
 )
 from tests.defs.test_missing_files import report, tick, update_coverage
 
-RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
-METRICS, DAILY, WEEKLY, MONTHLY = (
-    "post_metrics_daily",
-    "organic_paid_daily",
-    "organic_paid_weekly",
-    "organic_paid_monthly",
-)
+METRICS, PUBLISHED = RAW_ASSETS
+DAILY, WEEKLY, MONTHLY = "organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly"
 REPORT, INSTANCES, COVERAGE = "organic_paid_report", "instances", "coverage"
-# Some of the windows, one of each combination of raw tables: each table slows down every tick.
-OF_METRICS, OF_POSTS, OF_BOTH = OVERALL.name, COSTS_OVERALL.name, BY_CREATOR.name
-WINDOWS = (OF_METRICS, OF_POSTS, OF_BOTH)
+# Two of the windows: each table slows down every tick.
+OF_METRICS, OF_BOTH = OVERALL.name, BY_CREATOR.name
+WINDOWS = (OF_METRICS, OF_BOTH)
 WITHOUT_PARTITIONS = {*WINDOWS, REPORT, INSTANCES, COVERAGE}
 # The first week and month; they begin before the first daily partition.
 WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 1)
@@ -52,11 +48,11 @@ class Automation:
     cursor: Any = None
 
     def tick(self, *assets: str) -> Any:
-        """Return the requested days of one or several rollups; no other partitioned asset may be requested."""
+        """Return the requested days of one or several rollups, by default of `DAILY`; no raw table may be requested."""
         result = self._evaluate()
-        found = [self._days(result, asset) for asset in assets or (ROLLUP,)]
-        unpartitioned = sum(result.get_num_requested(asset_key(asset)) for asset in WITHOUT_PARTITIONS)
-        assert result.total_requested == sum(map(len, found)) + unpartitioned
+        found = [self._days(result, asset) for asset in assets or (DAILY,)]
+        derived = (DAILY, WEEKLY, MONTHLY, *WITHOUT_PARTITIONS)
+        assert result.total_requested == sum(result.get_num_requested(asset_key(asset)) for asset in derived)
         return found if assets else found[0]
 
     def tick_unpartitioned(self, *assets: str) -> set[str]:
@@ -77,7 +73,7 @@ class Automation:
 @pytest.fixture
 def settings(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of all tests, with the tables named above only."""
-    tables = (RAW, ROLLUP, METRICS, DAILY, WEEKLY, MONTHLY, *WITHOUT_PARTITIONS)
+    tables = (METRICS, PUBLISHED, DAILY, WEEKLY, MONTHLY, *WITHOUT_PARTITIONS)
     monkeypatch.setenv("LATER_TABLES", ",".join(tables))
 
 
@@ -94,34 +90,34 @@ def test_rollup_follows_a_run_with_a_failed_instance_and_again_once_it_is_fetche
     automation.tick()
     project.run(INSTANCES)
     service.override = reject_instance(INSTANCE_IDS[0])
-    assert not project.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1])).success
+    assert not project.run(METRICS, DAILY, tags=range_tags(DAYS[0], DAYS[-1])).success
     assert [automation.tick() for _ in range(2)] == [EVERY_DAY, set()]
-    for day, found in project.metadata(project.roll_up(ROLLUP)).items():
+    for day, found in project.metadata(project.roll_up(DAILY)).items():
         assert found["missing"] == f"1 file is missing: {day} (1 day): {INSTANCE_IDS[0]}"
     assert automation.tick() == set()
     service.override = lambda request: None
-    assert project.fetch(RAW, instances=[INSTANCE_IDS[0]]).success
+    assert project.fetch(METRICS, instances=[INSTANCE_IDS[0]]).success
     assert automation.tick() == EVERY_DAY
 
 
 def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
     automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.fetch(RAW)
+    project.fetch(METRICS)
     project.run(INSTANCES)
     assert automation.tick() == EVERY_DAY
-    project.roll_up(ROLLUP)
+    project.roll_up(DAILY)
     automation.tick()
     freeze_clock(monkeypatch, datetime(2024, 3, 4, 14, tzinfo=UTC))
-    shutil.rmtree(project.root / RAW / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}")
-    project.roll_up(ROLLUP, days=[DAYS[1]])
+    shutil.rmtree(project.root / METRICS / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}")
+    project.roll_up(DAILY, days=[DAYS[1]])
     assert automation.tick() == set()
 
     # The day has the same posts as before.
-    assert_success(project.fetch(RAW, only_missing=True, days=[DAYS[1]]))
+    assert_success(project.fetch(METRICS, only_missing=True, days=[DAYS[1]]))
     assert [automation.tick() for _ in range(2)] == [{DAYS[1]}, set()]
     # An unchanged day with all its files triggers nothing.
-    assert_success(project.fetch(RAW))
+    assert_success(project.fetch(METRICS))
     assert automation.tick() == set()
 
 
@@ -132,13 +128,13 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
         raise KeyboardInterrupt
 
     project.run(INSTANCES)
-    project.fetch(RAW, instances=[*INSTANCE_IDS[1:]])
+    project.fetch(METRICS, instances=[*INSTANCE_IDS[1:]])
     assert automation.tick() == EVERY_DAY
-    project.roll_up(ROLLUP)
+    project.roll_up(DAILY)
     automation.tick()
     with monkeypatch.context() as killed:
         killed.setattr(posts, "day_materialization", kill)
-        assert not project.fetch(RAW, only_missing=True).success
+        assert not project.fetch(METRICS, only_missing=True).success
     assert automation.tick() == set()
     update_coverage(project)
     report(project, tick(project))
@@ -148,46 +144,46 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
 def test_failed_rollup_is_requested_again_only_when_posts_change(
     automation: Automation, project: Project, service: Service
 ) -> None:
-    project.fetch(RAW)
+    project.fetch(METRICS)
     assert automation.tick() == EVERY_DAY
-    (project.root / ROLLUP).write_bytes(b"not a directory")
-    assert not project.roll_up(ROLLUP).success
+    (project.root / DAILY).write_bytes(b"not a directory")
+    assert not project.roll_up(DAILY).success
     assert [automation.tick() for _ in range(3)] == [set(), set(), set()]
-    service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
-    project.fetch(RAW)
-    assert automation.tick() == {DAYS[0]}
+    service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
+    project.fetch(METRICS)
+    assert automation.tick() == {DAYS[2]}
 
 
-@pytest.mark.parametrize("in_progress", [ROLLUP, RAW])
+@pytest.mark.parametrize("in_progress", [DAILY, METRICS])
 def test_change_during_a_run_is_requested_after_the_run(
     in_progress: str, automation: Automation, project: Project, service: Service
 ) -> None:
-    project.fetch(RAW)
+    project.fetch(METRICS)
     automation.tick()
-    project.roll_up(ROLLUP)
+    project.roll_up(DAILY)
     automation.tick()
     service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
-    if in_progress == ROLLUP:
-        run = project.start(ROLLUP)
-        project.fetch(RAW)
+    if in_progress == DAILY:
+        run = project.start(DAILY)
+        project.fetch(METRICS)
     else:  # only the newest run of a day counts
-        project.fetch(RAW)
-        run = project.start(RAW)
+        project.fetch(METRICS)
+        run = project.start(METRICS)
     assert [automation.tick() for _ in range(2)] == [set(), set()]
     project.instance.report_run_canceled(run)
     assert automation.tick() == {DAYS[2]}
     assert automation.tick() == set()
 
 
-@pytest.mark.parametrize("selected", [[RAW], [RAW, ROLLUP]])
+@pytest.mark.parametrize("selected", [[METRICS], [METRICS, DAILY]])
 def test_change_between_a_request_and_the_next_tick_is_requested_too(
     selected: list[str], automation: Automation, project: Project, service: Service
 ) -> None:
-    project.fetch(RAW)
+    project.fetch(METRICS)
     assert automation.tick() == EVERY_DAY
     service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
-    (project.root / ROLLUP).write_bytes(b"not a directory")
-    assert project.run(*selected, tags=range_tags(DAYS[0], DAYS[-1])).success is (ROLLUP not in selected)
+    (project.root / DAILY).write_bytes(b"not a directory")
+    assert project.run(*selected, tags=range_tags(DAYS[0], DAYS[-1])).success is (DAILY not in selected)
     assert automation.tick() == {DAYS[2]}
 
 
@@ -221,7 +217,7 @@ def test_windows_instances_and_coverage_are_requested_once_for_any_number_of_day
     automation: Automation, project: Project, service: Service
 ) -> None:
     def fetch_posts() -> None:
-        for raw in (METRICS, RAW):
+        for raw in RAW_ASSETS:
             project.fetch(raw)
 
     downstream = (*WINDOWS, INSTANCES, COVERAGE)
@@ -248,14 +244,14 @@ def test_coverage_is_requested_at_the_due_hour(automation: Automation, project: 
 def test_windows_wait_until_no_fetch_is_in_progress(automation: Automation, project: Project) -> None:
     """A backfill can be several runs: the tables are requested after the last one."""
     automation.tick_unpartitioned(*WINDOWS)
-    runs = [project.start(asset) for asset in (METRICS, RAW)]
-    for raw in (METRICS, RAW):
+    runs = [project.start(asset) for asset in RAW_ASSETS]
+    for raw in RAW_ASSETS:
         project.fetch(raw, days=DAYS[:1])
     assert automation.tick_unpartitioned(*WINDOWS) == set()
-    project.instance.report_run_canceled(runs[1])
-    assert automation.tick_unpartitioned(*WINDOWS) == {OF_POSTS}
     project.instance.report_run_canceled(runs[0])
-    assert automation.tick_unpartitioned(*WINDOWS) == {OF_METRICS, OF_BOTH}
+    assert automation.tick_unpartitioned(*WINDOWS) == {OF_METRICS}
+    project.instance.report_run_canceled(runs[1])
+    assert automation.tick_unpartitioned(*WINDOWS) == {OF_BOTH}
     assert automation.tick_unpartitioned(*WINDOWS) == set()
 
 
@@ -287,7 +283,7 @@ def test_report_is_requested_once_after_its_rollups(automation: Automation, proj
 def test_nothing_is_requested_after_a_run_of_raw_tables_and_rollups(
     automation: Automation, project: Project, service: Service
 ) -> None:
-    assets = (RAW, ROLLUP, *WINDOWS, INSTANCES)
+    assets = (METRICS, DAILY, *WINDOWS, INSTANCES)
     automation.tick()
     for _ in range(2):
         assert_success(project.run(*assets, tags=range_tags(DAYS[0], DAYS[-1])))

@@ -11,7 +11,7 @@ from tests.conftest import DAYS, INSTANCE_IDS, files
 from tests.defs.conftest import Project, failure, freeze_clock
 from tests.lake.conftest import unreadable
 
-RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
+RAW, ROLLUP = "post_metrics_daily", "organic_paid_daily"
 
 
 def age_files(root: Path) -> None:
@@ -44,12 +44,12 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
     assert len(months) == len(INSTANCE_IDS)
     assert {name: stored for name, stored in files(filled.root).items() if "_compacted" not in name} == before
     assert logged(filled, result) == {
-        "Compacted later/post_metrics_daily: 0 months written, 0 unchanged",
-        "Compacted later/posts_published: 4 months written, 0 unchanged",
+        "Compacted later/post_metrics_daily: 4 months written, 0 unchanged",
+        "Compacted later/posts_published: 0 months written, 0 unchanged",
     }
 
     after = files(filled.root)
-    assert "Compacted later/posts_published: 0 months written, 4 unchanged" in logged(
+    assert "Compacted later/post_metrics_daily: 0 months written, 4 unchanged" in logged(
         filled, filled.run_job("later_compaction")
     )
     assert files(filled.root) == after

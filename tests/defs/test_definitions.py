@@ -13,6 +13,7 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.lake import schema_of
+from later_reporting_dagster.report.report_data import SHOWN_TABLES
 from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key, table_columns
 from tests.services import WAIT_SECONDS
@@ -84,12 +85,11 @@ def test_asset_dependencies() -> None:
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
     } == {
         **dict.fromkeys(FETCHED, set()),
-        **dict.fromkeys(["organic_paid_daily", *PERIOD_ROLLUPS], {"post_metrics_daily"}),
-        "organic_paid_by_publish_day": {"posts_published"},
+        **dict.fromkeys([*ROLLUPS, *PERIOD_ROLLUPS], {"post_metrics_daily"}),
         **{table.name: {*table.sources} for table in SINGLE_TABLES},
         "instances": set(RAW_ASSETS),
         "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
-        REPORT: {"organic_paid_daily", "coverage", *WINDOWS},
+        REPORT: {"coverage", *SHOWN_TABLES},
     }
 
 

@@ -32,14 +32,15 @@ def test_equal_reasons_are_one_line_with_number_days_and_instances() -> None:
 
 
 def test_preview_shows_the_first_rows_and_cuts_texts() -> None:
-    table = pa.table({"name": ["n" * 2**20, *"abcdef"], "day": [date(2024, 1, 3)] * 7, "rate": [1.5, None, *[0.0] * 5]})
+    names, rates = ["n" * 2**20, *"abcdef"], [1.5, None, *[0.0] * 5]
+    table = pa.table({"name": names, "day": [date(2024, 1, 3)] * 7, "rate": rates, "ids": [[1, 2]] * 7})
     records = [each.data for each in preview(table).records]
     assert len(records) == 5
     assert records[:2] == [
-        {"name": "n" * 60, "day": "2024-01-03", "rate": 1.5},
-        {"name": "a", "day": "2024-01-03", "rate": None},
+        {"name": "n" * 60, "day": "2024-01-03", "rate": 1.5, "ids": "[1, 2]"},
+        {"name": "a", "day": "2024-01-03", "rate": None, "ids": "[1, 2]"},
     ]
-    assert [column.name for column in preview(table.slice(0, 0)).schema.columns] == ["name", "day", "rate"]
+    assert [column.name for column in preview(table.slice(0, 0)).schema.columns] == ["name", "day", "rate", "ids"]
 
 
 def test_preview_of_a_wide_table_has_its_first_columns() -> None:

@@ -140,11 +140,14 @@ def test_io_manager_loads_all_days_into_unpartitioned_assets(filled: Project, tr
     everything = Downstream(pa.Table)
     assert everything.run(filled).success
     assert everything.rows == expected(truth, DAYS)
-    assert filled.roll_up("organic_paid_by_publish_day").success
-    rollup = Downstream(pa.Table, table="organic_paid_by_publish_day", partitions_def=DAILY)
+    assert filled.fetch("post_metrics_daily", days=DAYS[:1]).success
+    assert filled.roll_up("organic_paid_daily", days=DAYS[:1]).success
+    rollup = Downstream(pa.Table, table="organic_paid_daily", partitions_def=DAILY)
     assert rollup.run(filled, partition=str(FIRST)).success
     (rows,) = rollup.inputs
-    assert sum(rows["posts"].to_pylist()) == len(truth.day("post_date", FIRST))
+    recorded = [(name, truth.partition("performance_date", FIRST, name)) for name in INSTANCE_IDS]
+    posts = {(name, row["post_id"]) for name, of_instance in recorded for row in of_instance}
+    assert sum(rows["posts"].to_pylist()) == len(posts)
     assert {*rows["date"].to_pylist()} == {FIRST}
 
 
@@ -188,9 +191,9 @@ def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
     due = due_day(datetime.now(UTC), due_hour_utc=12)
     with pytest.warns(UserWarning, match=rf"2024-03-04 to {due} \("):
         lake.load(table, pa.Table)
-    assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
+    (filled.root / "organic_paid_daily" / f"date={DAYS[1]}" / "part-0.parquet").unlink()
     with pytest.raises(dg.Failure, match=re.escape(f"1 file is missing: {DAYS[1]} (1 day). Materialize these")):
-        lake.load(tables_of(filled)["organic_paid_by_publish_day"], pa.Table, end=DAYS[1], allow_missing=False)
+        lake.load(tables_of(filled)["organic_paid_daily"], pa.Table, end=DAYS[1], allow_missing=False)
 
 
 def test_io_manager_fails_without_any_files(project: Project) -> None:
@@ -238,8 +241,9 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     assert nothing.height == 0
     with pytest.raises(dg.Failure, match="is not supported: use one of"):
         lake.load(table, dict, end=LAST)
-    assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
-    rollup = tables_of(filled)["organic_paid_by_publish_day"]
+    assert filled.fetch("post_metrics_daily", days=DAYS[:1]).success
+    assert filled.roll_up("organic_paid_daily", days=DAYS[:1]).success
+    rollup = tables_of(filled)["organic_paid_daily"]
     assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
     with pytest.raises(dg.Failure, match="contain all instances"):
         lake.load(rollup, pa.Table, instance_ids=["007"])

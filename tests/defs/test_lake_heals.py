@@ -39,14 +39,7 @@ from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.made_from import parse_made_from
-from later_reporting_dagster.rollups.rollup_tables import (
-    BY_CREATOR,
-    BY_PUBLISH_DAY,
-    DAILY,
-    WEEKLY,
-    days_of,
-    first_day_of,
-)
+from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEEKLY, days_of, first_day_of
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import FIRST_DAY, NO_RATE_LIMIT, Service, files, parameters, sandbox_settings
 from tests.defs.conftest import RAW_ASSETS, Project, assert_success, asset_key, current_definitions, list_instances
@@ -63,7 +56,7 @@ WORLD = World(
     extra_instance_ids=INSTANCES[1:],
 )
 # The window table reads both raw tables.
-PERIODS, WINDOW = (DAILY, BY_PUBLISH_DAY, WEEKLY), BY_CREATOR
+PERIODS, WINDOW = (DAILY, WEEKLY), BY_CREATOR
 ROLLUPS = {table.name: table for table in (*PERIODS, WINDOW)}
 # What has no partitions, besides the window table.
 SINGLE = ("instances", "coverage", REPORT)

@@ -18,7 +18,7 @@ from tests.defs.conftest import (
 
 DAILY = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS)
 UNPARTITIONED = ("campaigns", "instances", *WINDOWS, "organic_paid_report")
-BOTH = ("posts_published", "organic_paid_by_publish_day")
+BOTH = ("post_metrics_daily", "organic_paid_daily")
 THREE_DAYS = range_tags(DAYS[0], DAYS[-1])
 ALL = {*DAILY, *UNPARTITIONED}
 
@@ -45,21 +45,22 @@ def test_restated_post_changes_only_the_versions_of_its_day(project: Project, se
 
     before = project.logged(project.run(*BOTH, tags=THREE_DAYS))
     assert len({version for *_, version in versions(before)}) == len(before) == 2 * len(DAYS)
-    service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
+    service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
     after = project.logged(project.run(*BOTH, tags=THREE_DAYS))
     changed = {(asset, day) for asset, day, _ in versions(after) - versions(before)}
-    assert changed == {(asset, str(DAYS[1])) for asset in BOTH}
+    assert changed == {(asset, str(DAYS[2])) for asset in BOTH}
     for day in DAYS:
-        found = plain_metadata(after["posts_published", str(day)])
+        found = plain_metadata(after[BOTH[0], str(day)])
         changes = {name: value for name, value in found.items() if name.startswith("change/")}
-        restated = {"change/rows_added": 0, "change/rows_removed": 0, "change/rows_restated": 1}
-        assert changes == (restated if day == DAYS[1] else {})
+        # One post on each of the two pages that have posts published on this day.
+        restated = {"change/rows_added": 0, "change/rows_removed": 0, "change/rows_restated": 2}
+        assert changes == (restated if day == DAYS[2] else {})
 
 
 def test_checks_look_at_the_partitions_of_their_run_only(project: Project) -> None:
     project.run(*BOTH, tags=THREE_DAYS)
     of_run = project.evaluations(project.run(*BOTH, tags=range_tags(DAYS[1], DAYS[2])))
-    checks = {("posts_published", "rows_unique_by_key"): "files", (BOTH[1], "reconciles_with_raw_rows"): "days"}
+    checks = {(BOTH[0], "rows_unique_by_key"): "files", (BOTH[1], "reconciles_with_raw_rows"): "days"}
     of_job = project.check(*checks)
     for key, looked_at in checks.items():
         per_day = len(INSTANCE_IDS) if looked_at == "files" else 1

@@ -102,7 +102,7 @@ def test_composition_rolls_up_a_backfill_and_evaluates_its_checks(
         assets, days = deployment.dagster.assets(), {str(day) for day in backfilled}
         return all(
             days <= {event["partition"] for event in assets[rollup]["assetMaterializations"]}
-            for rollup in ("organic_paid_daily", "organic_paid_by_publish_day")
+            for rollup in ("organic_paid_daily", "organic_paid_daily_by_campaign")
         )
 
     def checks_succeeded() -> bool:

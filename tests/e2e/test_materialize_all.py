@@ -18,11 +18,11 @@ from tests.services import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
 
-RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily", "organic_paid_by_publish_day")
+RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily", "organic_paid_daily_by_campaign")
 # With one asset of each kind: each step is a process of some seconds.
 TABLES = (
     *(*RAW, *ROLLUPS, "instances", "coverage", "campaigns", "campaign_performance_daily", "organic_paid_weekly"),
-    *("organic_paid_by_campaign", "campaign_results", "post_benchmarks", "organic_paid_report"),
+    *("organic_paid_by_campaign", "campaign_results", "posts", "organic_paid_report"),
 )
 STATE = """{
   runsOrError { ... on Runs { results { runId status endTime tags { key } assetSelection { path } } } }

@@ -124,11 +124,11 @@ def test_full_disk_heals_once_it_is_freed(recovery: Recovery, disk: Path) -> Non
 
 
 def test_upgrade_changes_one_table_and_a_downgrade_none(recovery: Recovery) -> None:
-    days = recovery.days
-    recovery.restart_daemon({DAILY.name: 2})
+    days, current = recovery.days, DAILY.definition
+    recovery.restart_daemon({DAILY.name: current + 1})
     recovery.wait_until_healed()
     recovery.assert_healed(DAILY.name, *days, by=OUTDATED, ticks=2)
-    assert recovery.definitions_of_files() == {2: len(days)}
+    assert recovery.definitions_of_files() == {current + 1: len(days)}
     assert all(OVERALL.name not in request.run.assets for request in recovery.requests())
 
     recovery.restart_daemon({})
@@ -138,7 +138,7 @@ def test_upgrade_changes_one_table_and_a_downgrade_none(recovery: Recovery) -> N
     recovery.restate(3)
     recovery.dagster.launch(RAW, days=days[:1])
     recovery.wait_until_healed()
-    assert recovery.definitions_of_files() == {1: 1, 2: len(days) - 1}
+    assert recovery.definitions_of_files() == {current: 1, current + 1: len(days) - 1}
 
 
 def truncate(file: Path) -> None:

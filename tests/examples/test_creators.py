@@ -34,12 +34,12 @@ def example(settings: None) -> dg.Definitions:  # noqa: F811
 
 @pytest.fixture
 def filled(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
-    """The project with raw tables and the daily rollup in its lake."""
+    """The project with raw tables and a daily rollup in its lake."""
     freeze_clock(monkeypatch, datetime(2024, 3, 11, 6, tzinfo=UTC))
 
     def fetch_and_roll_up(project: Project) -> bool:
         fetched = [project.fetch(asset, days=DAYS).success for asset in ("posts_published", "post_metrics_daily")]
-        return all(fetched) and project.roll_up("organic_paid_daily", days=DAYS).success
+        return all(fetched) and project.roll_up("organic_paid_daily_by_campaign", days=DAYS).success
 
     return fill_once(project, module_lake, fetch_and_roll_up)
 

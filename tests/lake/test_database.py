@@ -92,17 +92,17 @@ def test_view_has_exact_values_and_types_after_the_date(lake: Lake) -> None:
 def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> None:
     lake.write("posts", PARTITIONS[0], rows(3).drop_columns(["paid_cpm", "extra"]))
     lake.write("posts", PARTITIONS[2], rows(3))
-    lake.write("other", PARTITIONS[0], rows(3).drop_columns(["post_id"]))
+    lake.write("posts_published", PARTITIONS[0], rows(3).drop_columns(["post_id"]))
     with open_database(lake) as database:
         database.add_view(POSTS)
-        database.add_view(Table("other", POST_COLUMNS))
+        database.add_view(Table("posts_published", POST_COLUMNS))
         assert fetch(database, "SELECT count(*), count(extra), count(post_id) FROM posts") == [(6, 0, 6)]
-        assert fetch(database, "SELECT count(campaign_id) FROM other") == [(3,)]
+        assert fetch(database, "SELECT count(campaign_id) FROM posts_published") == [(3,)]
         with pytest.raises(duckdb.InvalidInputException, match="has no value of post_id"):
-            fetch(database, "SELECT max(post_id) FROM other")
-        (failure,) = database.find_unreadable_files()["other"].values()
+            fetch(database, "SELECT max(post_id) FROM posts_published")
+        (failure,) = database.find_unreadable_files()["posts_published"].values()
     assert str(failure) == (
-        f"{lake.url('other', PARTITIONS[0])} is damaged: column post_id is missing."
+        f"{lake.url('posts_published', PARTITIONS[0])} is damaged: column post_id is missing."
         " Next step: materialize this partition again"
     )
 

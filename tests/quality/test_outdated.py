@@ -17,15 +17,15 @@ from later_reporting_dagster.quality.outdated import Footers, outdated, report_i
 from later_reporting_dagster.report.report_data import REPORT, REPORT_FILE
 from later_reporting_dagster.report.report_page import with_made_from
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, COSTS_OVERALL, DAILY, WEEKLY, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, POSTS, WEEKLY, RollupTable
 from tests.rollups.conftest import posts_of, row
 
 METRICS_TABLE, POSTS_TABLE = "post_metrics_daily", "posts_published"
 DAYS = [date(2024, 1, number) for number in (1, 2, 8)]
 WEEKS = [DAYS[0], DAYS[2]]
 DAILY_SCHEMA = schema_of(DAILY.columns)
-TABLES = (DAILY, WEEKLY, BY_CAMPAIGN, COSTS_OVERALL)
-OF_FIRST_DAY = {("organic_paid_daily", DAYS[0]), ("organic_paid_weekly", WEEKS[0]), ("organic_paid_by_campaign", None)}
+TABLES = (DAILY, WEEKLY, BY_CAMPAIGN, POSTS)
+OF_FIRST_DAY = {(DAILY.name, DAYS[0]), (WEEKLY.name, WEEKS[0]), (BY_CAMPAIGN.name, None), (POSTS.name, None)}
 
 
 def post(lake: Lake, table: str, day: date, instance_id: str, **metrics: object) -> None:
@@ -77,6 +77,8 @@ def test_restated_post_makes_what_contains_its_day_outdated(lake: Lake) -> None:
     assert found(lake) == dict.fromkeys(OF_FIRST_DAY, "made from other files")
     roll_up(lake)
     assert found(lake) == {}
+    post(lake, POSTS_TABLE, DAYS[0], "a", impressions=2)
+    assert found(lake) == {(POSTS.name, None): "made from other files"}
 
 
 def test_rollup_whose_rows_stay_the_same_becomes_current(lake: Lake) -> None:
@@ -143,7 +145,7 @@ def test_retired_instance_makes_rollups_outdated_that_have_it(lake: Lake) -> Non
     lake.retired.add("b")
     assert found(lake).keys() == {
         *((DAILY.name, day) for day in DAYS), *((WEEKLY.name, week) for week in WEEKS),
-        (BY_CAMPAIGN.name, None), (COSTS_OVERALL.name, None),
+        (BY_CAMPAIGN.name, None), (POSTS.name, None),
     }  # fmt: skip
     roll_up(lake)
     assert found(lake) == {}

@@ -10,11 +10,11 @@ import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import schema_of
-from later_reporting_dagster.rollups import rollup_reconciliation, sql_engine
+from later_reporting_dagster.rollups import sql_engine, totals
 from later_reporting_dagster.rollups.lake_rollups import WindowRollups, roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
+from later_reporting_dagster.rollups.totals import check_period_totals
 from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, campaign, period, write_campaigns
@@ -33,7 +33,7 @@ def lake(tmp_path: Path) -> Lake:
     (rollup,) = roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)
     assert rollup.rows is not None
     lake.write(WEEKLY.name, Partition(WEEK), rollup.rows)
-    assert check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1) == {}
+    assert check_period_totals(lake, WEEKLY, [WEEK], memory_gb=1) == {}
     return lake
 
 
@@ -41,10 +41,10 @@ def test_check_names_all_unreadable_files_and_differences_of_a_partition(lake: L
     locations = [lake.url("post_metrics_daily", Partition(day, "a")) for day in DAYS[:2]]
     for location in locations:
         Path(location).write_bytes(b"no Parquet")
-    sentences = check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)[WEEK]
+    sentences = check_period_totals(lake, WEEKLY, [WEEK], memory_gb=1)[WEEK]
     for location, sentence in zip(locations, sentences[:2], strict=True):
         assert sentence.startswith(f"{location} is damaged")
-    assert sentences[2:] == ["organic_impressions is 1 in the raw rows and 3 in the rollup"]
+    assert sentences[2:] == ["organic_impressions of a is 1 in the raw rows and 3 in the rollup"]
 
 
 def test_check_finds_a_null_that_became_zero(lake: Lake) -> None:
@@ -53,8 +53,8 @@ def test_check_finds_a_null_that_became_zero(lake: Lake) -> None:
     assert rows["organic_engagements"].null_count == rows.num_rows == 1
     zero = pa.array([0], rows.schema.types[place])
     lake.write(WEEKLY.name, Partition(WEEK), rows.set_column(place, rows.schema.field(place), zero))
-    assert check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1) == {
-        WEEK: ["organic_engagements is not available in the raw rows and 0 in the rollup"]
+    assert check_period_totals(lake, WEEKLY, [WEEK], memory_gb=1) == {
+        WEEK: ["organic_engagements of a is not available in the raw rows and 0 in the rollup"]
     }
 
 
@@ -64,10 +64,10 @@ def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(sql_engine, "query_rows", out_of_memory)
     monkeypatch.setattr(sql_engine, "_query", out_of_memory)
-    monkeypatch.setattr(rollup_reconciliation, "check_periods", out_of_memory)
+    monkeypatch.setattr(totals, "query_rows", out_of_memory)
     for run in (
         lambda: list(roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)),
-        lambda: check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1),
+        lambda: check_period_totals(lake, WEEKLY, [WEEK], memory_gb=1),
         lambda: roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1),
     ):
         with pytest.raises(RollupFailed, match="LATER_MEMORY_GB.*Next step"):
@@ -82,7 +82,7 @@ def damage(lake: Lake, url: str) -> WindowRollups:
 
 def results_of_week(windows: WindowRollups) -> list[tuple[object, ...]]:
     rows = [each for each in windows.tables[CAMPAIGN_RESULTS.name].to_pylist() if each["time_window"] == "7d"]
-    return [(each["last_day"], each["paid_ad_spend"], each["campaign_name"]) for each in rows]
+    return [(each["last_day"], each["ad_spend"], each["campaign_name"]) for each in rows]
 
 
 def test_campaign_results_are_those_of_windows_and_need_no_posts(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_campaign_results_are_those_of_windows_and_need_no_posts(tmp_path: Path)
     first, second = (
         roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1).tables[CAMPAIGN_RESULTS.name].to_pylist()
     )
-    assert (first["instance_id"], first["campaign_name"], first["cost_per_click"]) == ("a", "Spring", 0.75)
+    assert (first["instance_id"], first["campaign_name"], first["ad_spend_per_click"]) == ("a", "Spring", 0.75)
     assert (first["api_content_cost"], first["api_cpe"], first["reach"]) == (9.0, 2.0, 5)
-    assert (second["instance_id"], second["last_day"], second["paid_ad_spend"]) == (None, DAYS[0], None)
+    assert (second["instance_id"], second["last_day"], second["ad_spend"]) == (None, DAYS[0], None)
 
 
 def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import cycle
@@ -12,18 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.lake.parquet_file import content_hash_of
-from later_reporting_dagster.rollups import benchmark_columns
+from later_reporting_dagster.rollups import templates
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_tables
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import Files, World
-from tests.rollups.worlds import NEWEST, Shape, differences, open_world, rolled_up, world_of
+from tests.rollups.worlds import NEWEST, Shape, differences, metrics_of, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
-OVERALL, COSTS, RESULTS = "organic_paid_overall", "costs_by_campaign", "campaign_results"
 SELECTIONS = [
     DEFAULT_METRICS,
     METRICS,
@@ -67,16 +67,17 @@ def checked(world: World) -> dict[str, pa.Table]:
     found = rolled_up(world)
     assert differences(found, world) == []
     for table in TABLES:
-        dictionary = schema_of(table.with_metrics(world.metrics).columns)
+        dictionary = schema_of(table.with_metrics(metrics_of(world)).columns)
         rolled = found[table.name]
-        of_partition = ["first_day"] if table.cadence not in ("windows", "posts") else []
+        of_partition = ["first_day"] if table.table.is_partitioned else []
         assert rolled.drop_columns(of_partition).schema.equals(dictionary)
         assert not [field.name for field in dictionary if not field.nullable and rolled[field.name].null_count]
     return found
 
 
-def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN) -> list[Row]:
-    return [each for each in found[table].to_pylist() if each["time_window"] == "all"]
+def in_all(found: dict[str, pa.Table], table: str = BY_CAMPAIGN) -> list[Row]:
+    """Return the rows of the longest window, of one instance each."""
+    return [each for each in found[table].to_pylist() if (each["time_window"], each["scope"]) == ("730d", "instance")]
 
 
 @settings(max_examples=6)
@@ -102,16 +103,23 @@ def test_rollups_of_an_empty_lake_have_no_rows() -> None:
     assert all(table.num_rows == 0 for table in checked(World({}, {})).values())
 
 
-def test_multi_campaign_posts_count_once_if_the_grain_has_no_campaign() -> None:
+def test_posts_of_several_campaigns_count_once_if_the_table_is_not_of_campaigns() -> None:
     same = {"post_id": 1, "creator_id": 7, "impressions": 100, "engagements": 5, "cpe": 2.0}
     found = checked(published_of({**same, "campaign_id": 1}, {**same, "campaign_id": 2}))
-    assert [each["organic_impressions"] for each in all_time(found)] == [100, 100]
-    assert [each["organic_spend"] for each in all_time(found, COSTS)] == [10, 10]
+    assert [each["organic_impressions"] for each in in_all(found)] == [100, 100]
+    assert [each["organic_impressions"] for each in found["organic_paid_daily_by_campaign"].to_pylist()] == [100, 100]
     for table in (BY_CREATOR, BY_PLATFORM):
-        (group,) = all_time(found, table)
+        (group,) = in_all(found, table)
         assert (group["posts"], group["organic_impressions"]) == (1, 100)
-    for group in all_time(found, "costs_overall"):
-        assert (group["posts"], group["organic_spend"]) == (1, 10)
+    (post,) = found["posts"].to_pylist()
+    assert (post["campaign_ids"], post["content_cost"]) == ([1, 2], 10)
+
+
+def test_rows_of_a_post_that_disagree_on_its_cost_make_it_unknown() -> None:
+    same = {"post_id": 1, "impressions": 100, "engagements": 5}
+    found = checked(published_of({**same, "campaign_id": 1, "cpe": 2.0}, {**same, "campaign_id": 2, "cpe": 3.0}))
+    (post,) = found["posts"].to_pylist()
+    assert (post["content_cost"], post["content_cost_low"]) == (None, None)
 
 
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
@@ -143,7 +151,7 @@ SAME_POSTS = {
 def same_posts() -> dict[str, Row]:
     """The results of each campaign of `SAME_POSTS`, all of whose rollups equal the reference."""
     posts = [post | {"campaign_id": number} for number, of in enumerate(SAME_POSTS.values()) for post in of]
-    return dict(zip(SAME_POSTS, all_time(checked(published_of(*posts))), strict=True))
+    return dict(zip(SAME_POSTS, in_all(checked(published_of(*posts))), strict=True))
 
 
 def test_same_post_rate_ratio_needs_20_posts_of_5_creators(same_posts: dict[str, Row]) -> None:
@@ -177,7 +185,7 @@ def test_corrections_of_earlier_days_are_in_the_rates() -> None:
         (later, "a"): [row(**name, **first) for name, (_, first, _) in zip(named, posts, strict=True)],
         (newest, "a"): [row(**name, **second) for name, (_, _, second) in zip(named, posts, strict=True)],
     }
-    half, nothing = all_time(checked(World(days, {})))
+    half, nothing = in_all(checked(World(days, {})))
     names = ("organic_engagement_rate", "paid_engagement_rate", "rate_ratio", "same_posts")
     assert [half[name] for name in names] == [1.25, 5, 4, 1]
     assert [nothing[name] for name in names] == [None, None, None, 0]
@@ -210,30 +218,27 @@ def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> W
 
 
 @pytest.mark.parametrize("maximum_peers", [1000, 40])
-def test_post_benchmarks_rank_posts_among_those_of_the_same_age(
-    maximum_peers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benchmark_columns, "MAXIMUM_PEERS", maximum_peers)
+def test_posts_are_ranked_among_those_of_the_same_age(maximum_peers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(templates.CONSTANTS, "maximum_peers", maximum_peers)
     world = posts_by_age(missing=NEWEST - timedelta(days=4), maximum_peers=maximum_peers)
     with open_world(world) as database:
         found = roll_up_tables(database.connection, POST_TABLES)
     assert differences(found, world) == []
-    ranked = [row for row in found["post_benchmarks"].to_pylist() if row["organic_impressions_percentile"] is not None]
+    ranked = [row for row in found["posts"].to_pylist() if row["organic_impressions_percentile"] is not None]
     assert len(ranked) >= 20
     assert {row["instance_id"] for row in ranked if row["age"] < 4} == {"a", "b"}
     assert not [row for row in ranked if row["age"] >= 4 and row["instance_id"] == "b"]
 
 
-def test_spend_is_the_middle_of_both_unit_costs_and_contradictions_are_left_out() -> None:
-    bounded = {"impressions": 8500, "engagements": 1240, "cpm": 35.29, "cpe": 0.24, "estimated_value_generated": 600.0}
+def test_costs_are_the_middle_of_both_unit_costs_and_contradictions_are_unknown() -> None:
+    bounded = {"impressions": 8500, "engagements": 1240, "cpm": 35.29, "cpe": 0.24}
     contradictory = {"impressions": 1000, "engagements": 10, "cpm": 5.0, "cpe": 9.0}
     found = checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0}))
-    (group,) = all_time(found, COSTS)
-    assert group["organic_spend"] == pytest.approx((299.9225 + 300.0075) / 2)
-    assert group["organic_spend_uncertainty_percent"] == pytest.approx(100 * 0.0425 / 299.965)
-    assert (group["organic_spend_posts"], group["organic_contradictory_posts"]) == (1, 1)
-    assert group["organic_value_per_spend"] == pytest.approx(600 / 299.965)
-    assert (group["paid_spend"], group["paid_spend_posts"], group["total_cpm"]) == (None, 0, None)
+    costs = [(post["content_cost_low"], post["content_cost_high"]) for post in found["posts"].to_pylist()]
+    assert costs == [(pytest.approx(299.9225), pytest.approx(300.0075)), (None, None), (None, None)]
+    paid = {f"paid_{name}": value for name, value in bounded.items()}
+    (day,) = checked(published_of(paid, {"paid_impressions": 0}))["organic_paid_daily"].to_pylist()
+    assert (day["ad_spend"], day["ad_spend_posts"], day["posts"]) == (pytest.approx(299.965), 1, 2)
 
 
 def test_absurd_rows_are_left_out() -> None:
@@ -253,7 +258,12 @@ def test_absurd_rows_are_left_out() -> None:
             for (day, name), rows in files.items()
         }
 
-    stored = replace(world, recorded=with_absurd(world.recorded), published=with_absurd(world.published))
+    days = {
+        day: [*rows, performance(campaign_id=77, paid_ad_spend=2e12), performance(campaign_id=1, paid_clicks=2**62)]
+        for day, rows in world.performance.items()
+    }
+    absurd_files = {"recorded": with_absurd(world.recorded), "published": with_absurd(world.published)}
+    stored = replace(world, **absurd_files, performance=days)
     assert differences(rolled_up(stored), world) == []
 
 
@@ -272,3 +282,22 @@ def hashes(world: World) -> dict[str, str]:
 def test_rollups_have_the_same_bytes_in_any_order(world: World, hashes: dict[str, str], threads: int) -> None:
     found = rolled_up(world, threads=threads, files=random.Random(threads))
     assert {name: content_hash_of(table) for name, table in found.items()} == hashes
+
+
+def test_values_that_do_not_add_up_change_nothing() -> None:
+    """In daily files, also those of campaigns. Paid unit costs are left: they imply ad spend, which is money of a day."""
+    world = world_of(Shape(days=40, posts=60, metrics=METRICS, creators=6), seed=2)
+    paid_costs = {"paid_cpe", "paid_cpm"}
+    names = {metric.column for metric in METRICS if not metric.kind.adds_up_over_days} - paid_costs
+    of_campaigns = {metric.column for metric in CAMPAIGN_METRICS if not metric.kind.adds_up_over_days}
+
+    def changed(rows: Sequence[Row], columns: set[str]) -> list[Row]:
+        return [row | {name: 77 + 3 * (row[name] or 0) for name in columns} for row in rows]
+
+    other = replace(
+        world,
+        recorded={key: changed(rows, names) for key, rows in world.recorded.items()},
+        performance={day: changed(rows, of_campaigns) for day, rows in world.performance.items()},
+    )
+    found, same = ({name: content_hash_of(rows) for name, rows in rolled_up(each).items()} for each in (world, other))
+    assert found == same

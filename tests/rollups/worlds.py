@@ -3,7 +3,7 @@
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -32,28 +32,11 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_WINDOWS,
 )
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
-from later_reporting_dagster.rollups.rollup_reconciliation import check_periods, check_windows
-from later_reporting_dagster.rollups.rollup_tables import (
-    PERIOD_TABLES,
-    POST_TABLES,
-    RAW_TABLE_NAMES,
-    TABLES,
-    WINDOW_TABLES,
-    Measures,
-)
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, register_stored_files, roll_up_periods, roll_up_tables
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, SINGLE_TABLES, TABLES
+from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
+from tests.rollups import reference
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import (
-    GRAINS,
-    PERIODS,
-    UNIT_COSTS,
-    World,
-    by_age,
-    by_period,
-    by_window,
-    campaigns_by_window,
-    post_benchmarks,
-)
+from tests.rollups.reference import OVER_TIME, OVER_WINDOWS, UNIT_COSTS, World
 
 NEWEST = date(2024, 3, 6)
 
@@ -69,12 +52,15 @@ def open_world(
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         for name, table_files in (("post_metrics_daily", world.recorded), ("posts_published", world.published)):
-            write(lake, name, table_files, world.metrics, rng=files)
+            write(lake, name, table_files, metrics_of(world), rng=files)
         write_campaigns(lake, world, rng=files)
         with open_database(lake, spill_directory=folder, **options) as database:
             if threads:
                 database.connection.execute(f"SET threads = {threads}")
-            tables = [Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()]
+            tables = [
+                *(Table(name, post_columns(metrics_of(world))) for name in RAW_TABLE_NAMES.values()),
+                CAMPAIGN_PERFORMANCE.table,
+            ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             register_campaigns(database.connection, read_campaigns(lake))
             periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
@@ -110,32 +96,33 @@ def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng:
 
 
 def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.Table]:
-    """Return the rows of every rollup table, by name, after reconciling them with the raw rows."""
-    connection, found = database.connection, {}
+    """Return the rows of every rollup table, by name."""
+    tables = [table.with_metrics(metrics) for table in SINGLE_TABLES]
+    found = roll_up_tables(database.connection, tables)
     for table in (each.with_metrics(metrics) for each in PERIOD_TABLES):
-        found[table.name] = roll_up_periods(connection, table)
-        connection.register(table.name, found[table.name].rename_columns({FIRST_DAY: "date"}))
-        assert check_periods(connection, table) == {}
-    tables = [table.with_metrics(metrics) for table in (*POST_TABLES, *WINDOW_TABLES)]
-    found |= roll_up_tables(connection, tables)
-    reconciled = [table for table in tables[len(POST_TABLES) :] if table.measures is not Measures.CAMPAIGNS]
-    assert not any(check_windows(connection, reconciled, found).values())
+        found[table.name] = roll_up_periods(database.connection, table)
     return found
 
 
 def rolled_up(world: World, **options: Any) -> dict[str, pa.Table]:
     """Return the rows of every rollup table, by name. `options` are passed to `open_world`."""
     with open_world(world, **options) as database:
-        return roll_up(database, world.metrics)
+        return roll_up(database, metrics_of(world))
+
+
+def metrics_of(world: World) -> tuple[Metric, ...]:
+    """Return the metrics that a world requests; the ones of the API reference are always among them."""
+    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.column in world.metrics)
 
 
 # By the name of a table, the function that returns its rows, from the reference.
-REFERENCES: Mapping[str, Callable[[World], list[Row]]] = {
-    **{name: partial(by_period, table=name) for name in PERIODS},
-    **{name: partial(by_window, table=name) for name in GRAINS},
-    "organic_paid_by_age": by_age,
-    "campaign_results": campaigns_by_window,
-    "post_benchmarks": post_benchmarks,
+REFERENCES: Mapping[str, Callable[[World], Iterable[Row]]] = {
+    **{name: partial(reference.over_time, table=name) for name in OVER_TIME},
+    **{name: partial(reference.over_windows, table=name) for name in OVER_WINDOWS},
+    "posts": reference.posts,
+    "organic_by_age": reference.by_age,
+    "campaign_results": reference.campaign_results,
+    "campaign_costs_monthly": reference.campaign_costs_monthly,
 }
 
 
@@ -143,11 +130,11 @@ def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
     """Return one line for each value that differs from the reference. Other tables than rollups are not compared."""
     lines = []
     for name, table in found.items():
-        if (reference := REFERENCES.get(name)) is None:
+        if (of_table := REFERENCES.get(name)) is None:
             continue
-        rows = reference(world)
+        rows = [*of_table(world)]
         (declared,) = (each for each in TABLES if each.name == name)
-        wanted = {column.name for column in declared.with_metrics(world.metrics).columns}
+        wanted = {column.name for column in declared.with_metrics(metrics_of(world)).columns}
         lines += [f"{name}: {len(rows)} rows expected, {table.num_rows} found"] if len(rows) != table.num_rows else []
         for place, (mine, theirs) in enumerate(zip(rows, table.to_pylist(), strict=False)):
             if mine.keys() != theirs.keys():
@@ -163,7 +150,7 @@ def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
 
 def agree(mine: Any, theirs: Any, column: str) -> bool:
     """Return whether a value equals the reference: counts exactly, decimals to 9 digits."""
-    if mine is None or theirs is None or isinstance(mine, str | date):
+    if mine is None or theirs is None or isinstance(mine, str | date | list):
         return bool(mine == theirs)
     if isinstance(theirs, int):
         return bool(mine == theirs)
@@ -233,7 +220,7 @@ class _WorldBuilder:
                     self.published[day, instance_id] = []
         for post_id in range(shape.posts):
             self.add_post(post_id)
-        world = World(self.recorded, self.published, shape.metrics)
+        world = World(self.recorded, self.published, [metric.column for metric in shape.metrics])
         return self.with_campaigns(world) if shape.campaign_tables else world
 
     def with_campaigns(self, world: World) -> World:
@@ -260,9 +247,14 @@ class _WorldBuilder:
                 if not self.happens(self.shape.missing)
             },
             periods=[
-                period(name, last_day=rng.choice([NEWEST, NEWEST - timedelta(days=1)]))
-                | random_performance(rng, each, nulls=self.shape.nulls)
-                for name in (*CAMPAIGN_WINDOWS, "previous_7d", "month")
+                of_period | random_performance(rng, each, nulls=self.shape.nulls)
+                for of_period in (
+                    *(
+                        period(name, last_day=rng.choice([NEWEST, NEWEST - timedelta(days=1)]))
+                        for name in (*CAMPAIGN_WINDOWS, "previous_7d")
+                    ),
+                    *(month(first_day) for first_day in sorted({day.replace(day=1) for day in self.days})),
+                )
                 for each in ids
                 if not self.happens(0.3)
             ],
@@ -360,11 +352,18 @@ def performance(**fields: Any) -> Row:
 
 
 def period(name: str, *, last_day: date = NEWEST, **fields: Any) -> Row:
-    """Return a row of campaign_performance_periods. By default, it is of campaign 1, and has no metrics."""
+    """Return a row of campaign_performance_periods of a window. By default, it is of campaign 1, without metrics."""
     first_day = last_day - timedelta(days=CAMPAIGN_WINDOWS.get(name, 7) - 1)
     days = {"period": name, "first_day": first_day, "last_day": last_day}
     of_row = {"date_basis": "performance_date", "fetched_at": datetime.combine(NEWEST, time(6), UTC)}
     return performance() | of_row | days | fields
+
+
+def month(first_day: date, **fields: Any) -> Row:
+    """Return a row of campaign_performance_periods, of the posts published in a month."""
+    last_day = min(NEWEST, (first_day + timedelta(days=31)).replace(day=1) - timedelta(days=1))
+    of_row = {"date_basis": "post_date", "period": "month", "first_day": first_day, "last_day": last_day}
+    return period("7d") | of_row | fields
 
 
 def random_performance(rng: random.Random, campaign_id: int, *, nulls: float) -> Row:

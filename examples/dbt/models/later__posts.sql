@@ -1,5 +1,4 @@
--- One row per post, with its results to date. The API totals a post once for each of its campaigns, with the same numbers:
--- this is the row of the newest day, of the lowest campaign id, as in post_benchmarks.
+-- One row per post, with its results to date.
 select
     'later.' || instance_id as source_relation,
     platform,
@@ -10,12 +9,11 @@ select
     cast(null as varchar) as post_message,
     content_url as post_url,
     cast(null as bigint) as clicks,
-    impressions,
-    likes,
-    shares,
-    comments,
-    engagements,
+    coalesce(organic_impressions, organic_views) as impressions,
+    organic_likes as likes,
+    organic_shares as shares,
+    organic_comments as comments,
+    organic_engagements as engagements,
     paid_impressions,
     paid_engagements
-from {{ source('later', 'posts_published') }}
-qualify row_number() over (partition by instance_id, post_id order by date desc, campaign_id) = 1
+from {{ source('later', 'posts') }}

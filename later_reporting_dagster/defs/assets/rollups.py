@@ -22,11 +22,12 @@ from later_reporting_dagster.defs.events import (
     written_metadata,
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, RollupTable, days_of
+from later_reporting_dagster.rollups.sql_engine import query_sql, sql_files
 
 
 def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefinition:
@@ -75,12 +76,18 @@ def windows_asset(component: ComponentBase, tables: Sequence[RollupTable]) -> dg
 
 
 def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any) -> dg.AssetSpec:
+    files = [dg.LocalFileCodeReference(file_path=str(path), label=path.name) for path in sql_files(table)]
     return component.table_spec(
         table.name,
         table.columns,
         code_version=str(table.definition),
         description=table.description,
         group_name="organic_paid",
+        kinds={"duckdb"},
+        metadata={
+            "sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```"),
+            "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[*files]),
+        },
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
         automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
@@ -162,11 +169,10 @@ def roll_up_windows(
                 context.log.warning(f"Skipped {partition} of {name}: {reason}")
         if windows.campaigns.error:
             context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
-        needs_posts = any(table.raw_table in table.sources for table in tables)
+        needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
         has_posts = any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values())
-        if (
-            needs_posts and not has_posts and not lake.retired.ids()
-        ):  # if all instances are retired, the tables become empty
+        # If all instances are retired, the tables become empty.
+        if needs_posts and not has_posts and not lake.retired.ids():
             raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
         for table in tables:
             if table.name not in windows.tables:

@@ -14,22 +14,19 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated
-from later_reporting_dagster.rollups.rollup_reconciliation import check_lake_periods, check_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
     PERIOD_TABLES,
+    POSTS,
     SINGLE_TABLES,
-    Cadence,
-    Measures,
+    WINDOW_TABLES,
     RollupTable,
     days_of,
 )
+from later_reporting_dagster.rollups.totals import check_period_totals, check_window_totals
 
 TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.", is_daily=True)
-WINDOWS_RECONCILE = replace(
-    TOTALS_RECONCILE,
-    description="The totals of each window and of the period before it equal the totals of the raw rows.",
-)
+WINDOWS_RECONCILE = replace(TOTALS_RECONCILE, description="The totals of each window equal the totals of the raw rows.")
 IS_CURRENT = Check(
     "is_current", "Every file is made from the raw files in the lake, by the current definition.", is_daily=True
 )
@@ -39,6 +36,8 @@ IMPRESSIONS_REPORTED = Check(
     " enough posts in them.",
     severity=WARN,
 )
+# The tables of one file whose totals equal those of raw rows.
+_WITH_TOTALS = {POSTS.name, *(table.name for table in WINDOW_TABLES)}
 # The highest probability, for a platform, that a warning is due to chance.
 UNLIKELY = 0.001
 # What to do, by the API version that is set.
@@ -64,7 +63,7 @@ def _period_checks(table: RollupTable, component: ComponentBase) -> CheckStep:
         lake = later.lake()
         if scope.has(TOTALS_RECONCILE):
             days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
-            differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
+            differences = check_period_totals(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
         if scope.has(IS_CURRENT):
             first, last = scope.partitions or (None, None)
@@ -93,8 +92,12 @@ def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> 
                 rows, damaged[table.name] = None, str(error)
             if rows is not None:
                 stored[table.name] = rows
-        compared = [table for table in checked if is_selected(table, WINDOWS_RECONCILE) and table.name in stored]
-        differences = check_lake_windows(lake, compared, stored, memory_gb=later.memory_gb) if compared else {}
+        compared = [
+            (table, stored[table.name])
+            for table in checked
+            if is_selected(table, WINDOWS_RECONCILE) and table.name in stored
+        ]
+        differences = check_window_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
         examined = [table for table in checked if is_selected(table, IS_CURRENT)]
         files = _outdated(component, later, examined) if examined else []
         api_version = later.selected_api_version()
@@ -115,8 +118,7 @@ def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> 
 def windows_checks(table: RollupTable) -> list[Check]:
     """Return the checks of a window table."""
     return [
-        # Posts, and what the API totals for campaigns, are not sums over all raw rows of some days.
-        *([WINDOWS_RECONCILE] if table.cadence is Cadence.WINDOWS and table.measures is not Measures.CAMPAIGNS else []),
+        *([WINDOWS_RECONCILE] if table.name in _WITH_TOTALS else []),
         IS_CURRENT,
         *([IMPRESSIONS_REPORTED] if table.name == BY_PLATFORM.name else []),
     ]
@@ -176,8 +178,9 @@ def evaluate_impressions(rows: pa.Table, api_version: ApiVersion | None) -> dg.A
     # By window, then by instance and platform: the number of posts, and the number of posts that report impressions.
     counts: dict[str, dict[str, tuple[int, int]]] = {}
     for row in rows.to_pylist():
-        name = f"{row['platform'] or 'other'} of {row['instance_id']}"
-        counts.setdefault(row["time_window"], {})[name] = row["posts"] or 0, row["organic_impressions_posts"] or 0
+        if row["scope"] == "instance":
+            name = f"{row['platform'] or 'other'} of {row['instance_id']}"
+            counts.setdefault(row["time_window"], {})[name] = row["posts"], row["organic_impressions_posts"]
     before = {name: (posts, reporting) for name, (posts, reporting) in counts.get("28d", {}).items() if reporting}
     stopped = []
     for name, (posts, reporting) in before.items():

@@ -27,8 +27,8 @@ daily AS (
     SELECT
         *
         {%- for channel, prefix in channels %},
-        spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
-        spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
+        cost_low({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
+        cost_high({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
         -- Twice the middle of the bounds; null if they contradict each other, or are beyond any real cost. A decimal, so
         -- that its sum does not depend on the order of rows.
         CASE

@@ -23,9 +23,8 @@ from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
-from later_reporting_dagster.rollups.rollup_columns import CHANNELS, UNIT_COSTS, raw_column
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
-from later_reporting_dagster.rollups.sql_engine import duckdb_macros
+from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, table_name
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
@@ -37,6 +36,8 @@ MAX_LISTED = 100  # keeps the headers short enough for any client
 _VERSION_BYTES = 12
 _LIBRARIES = version("duckdb"), version("later-reporting-dagster")
 _COLUMNS = {metric.api_name: metric.column for metric in METRICS}
+# Unit cost, its measure, and how many of them it is the cost of.
+_UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 
 
@@ -152,7 +153,7 @@ def _write(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, name: str
             database = LakeDatabase(lake, database.connection, is_confined=True)
         try:
             database.add_view(rows.table, state.partitions)
-            database.connection.execute(duckdb_macros())
+            database.connection.execute(render("macros.sql", {}))
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
             tables.write_rows(name, rows.sql(state, in_one_scan=in_one_access), database.connection)
         except (duckdb.Error, OSError) as error:
@@ -248,7 +249,7 @@ class PostRows:
             objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
             sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
             channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
-            unit_costs=UNIT_COSTS,
+            unit_costs=_UNIT_COSTS,
             counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
             amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
             rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],

@@ -218,9 +218,13 @@ def test_campaign_results_equal_what_the_api_returns_for_each_window(
     assert [(row["time_window"], row["last_day"]) for row in rows] == [(name, DAYS[-1]) for name in WINDOW_LENGTHS]
     for row, days in zip(rows, WINDOW_LENGTHS.values(), strict=True):
         of_api = metrics_of(DAYS[-1] - timedelta(days=days - 1), DAYS[-1])
-        names = ("paid_ad_spend", "paid_clicks", "paid_return_on_ad_spend", "reach", "api_content_cost", "api_cpe")
-        assert [row[name] for name in (*names, "posts_count")] == [*of_api.values()]
-        assert row["cost_per_click"] == 0.5
+        names = ("ad_spend", "paid_clicks", "return_on_ad_spend", "reach", "api_content_cost", "api_cpe")
+        assert [row[name] for name in (*names, "posts")] == [*of_api.values()]
+        assert row["ad_spend_per_click"] == 0.5
+    assert_success(project.run("campaign_costs_monthly"))
+    (month,) = pq.ParquetFile(project.root / "campaign_costs_monthly" / "part-0.parquet").read().to_pylist()
+    of_api = metrics_of(DAYS[0].replace(day=1), DAYS[-1])
+    assert (month["content_cost"], month["posts"]) == (of_api["estimatedContentCost"], of_api["postsCount"])
 
 
 def test_campaign_results_follow_the_periods(project: Project) -> None:

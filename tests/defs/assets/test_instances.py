@@ -99,13 +99,13 @@ def test_failed_listing_leaves_the_dimension_unchanged(project: Project, service
 
 
 def test_checks_and_rollups_use_the_dimension_without_requests(project: Project, service: Service) -> None:
-    every, due = (PUBLISHED, "every_instance_is_present"), (PUBLISHED, "newest_due_day_is_present")
-    project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[:2]))
+    every, due = (DAILY, "every_instance_is_present"), (DAILY, "newest_due_day_is_present")
+    project.fetch(DAILY, instances=list(INSTANCE_IDS[:2]))
 
     def evaluate() -> tuple[Any, Any, Any]:
         service.requests.clear()
         results = project.check(every, due)
-        rolled_up = project.roll_up("organic_paid_by_publish_day")
+        rolled_up = project.roll_up("organic_paid_daily")
         assert service.requests == []
         (missing,) = {
             each.get("missing", "").partition("(1 day): ")[2] for each in project.metadata(rolled_up).values()

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -14,20 +13,25 @@ import pytest
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.checks.rollups import windows_checks
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition, posts_table, schema_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    Partition,
+    posts_table,
+    schema_of,
+)
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CREATOR,
     CAMPAIGN_RESULTS,
-    COSTS_BY_CAMPAIGN,
-    COSTS_OVERALL,
-    POST_BENCHMARKS,
+    POSTS,
     SINGLE_TABLES,
     RollupTable,
 )
-from tests.conftest import INSTANCE_IDS, Row, Service, Truth
+from tests.conftest import INSTANCE_IDS, Service, Truth
 from tests.defs.conftest import (
     DAYS,
     WINDOWS,
@@ -44,12 +48,12 @@ from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
 RECORDED, PUBLISHED = "post_metrics_daily", "posts_published"
-DAILY, BY_PUBLISH_DAY = "organic_paid_daily", "organic_paid_by_publish_day"
+DAILY, DAILY_BY_CAMPAIGN = "organic_paid_daily", "organic_paid_daily_by_campaign"
 WEEKLY, MONTHLY = "organic_paid_weekly", "organic_paid_monthly"
 WEEK, NEXT_WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 4), date(2024, 3, 1)
-PARTITIONS = {DAILY: DAYS, BY_PUBLISH_DAY: DAYS, WEEKLY: [WEEK], MONTHLY: [MONTH]}
+PARTITIONS = {DAILY: DAYS, DAILY_BY_CAMPAIGN: DAYS, WEEKLY: [WEEK], MONTHLY: [MONTH]}
 # Window tables, one of each kind.
-SOME = tuple(table.name for table in (BY_CREATOR, COSTS_BY_CAMPAIGN, CAMPAIGN_RESULTS, POST_BENCHMARKS))
+SOME = tuple(table.name for table in (BY_CREATOR, CAMPAIGN_RESULTS, POSTS))
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def filled(project: Project, module_lake: Path) -> Project:
     """The project with posts and campaigns in the lake only."""
 
     def fill(project: Project) -> bool:
-        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED)]
+        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED, CAMPAIGN_PERFORMANCE_TABLE)]
         return all(result.success for result in [*fetched, project.run(CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)])
 
     return fill_once(project, module_lake, fill)
@@ -69,16 +73,23 @@ def stored(project: Project, asset: str, first: date | None = None) -> pa.Table:
     return pq.ParquetFile(folder / "part-0.parquet").read().replace_schema_metadata()
 
 
-def reference_world(truth: Truth) -> World:
+def reference_world(project: Project, truth: Truth) -> World:
+    """Return the posts that the API returns, and the campaigns in the lake."""
     recorded, published = (
-        {
-            (day, each): [{**row, "date": day} for row in truth.partition(basis, day, each)]
-            for day in DAYS
-            for each in INSTANCE_IDS
-        }
+        {(day, name): truth.partition(basis, day, name) for day in DAYS for name in INSTANCE_IDS}
         for basis in ("performance_date", "post_date")
     )
-    return World(recorded, published)
+    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+    totals = {day: project.lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema) for day in DAYS}
+    periods = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    assert periods is not None
+    return World(
+        recorded,
+        published,
+        campaigns=read_campaigns(project.lake).rows.to_pylist(),
+        performance={day: rows.to_pylist() for day, rows in totals.items()},
+        periods=periods.to_pylist(),
+    )
 
 
 # By day, week and month.
@@ -100,7 +111,7 @@ def test_partitions_match_the_reference(asset: str, filled: Project, truth: Trut
         assert file is not None
         assert filled.data_versions(result)[str(first)] == file.content_hash
         tables.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
-    assert differences({asset: pa.concat_tables(tables)}, reference_world(truth)) == []
+    assert differences({asset: pa.concat_tables(tables)}, reference_world(filled, truth)) == []
     assert filled.passed(result) == {"reconciles_with_raw_rows": True, "is_current": True}
 
 
@@ -138,10 +149,10 @@ def block(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "folder", "asset", "failed", "reason"),
     [
-        (shutil.rmtree, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "posts_published has no files for it: materialize that"),
-        (damage, PUBLISHED, BY_PUBLISH_DAY, DAYS[1], "materialize this partition again"),
+        (shutil.rmtree, RECORDED, DAILY, DAYS[1], "post_metrics_daily has no files for it: materialize that"),
+        (damage, RECORDED, DAILY, DAYS[1], "materialize this partition again"),
         (damage, RECORDED, WEEKLY, WEEK, "materialize this partition again"),
-        (block, BY_PUBLISH_DAY, BY_PUBLISH_DAY, DAYS[1], "cannot inspect "),
+        (block, DAILY, DAILY, DAYS[1], "cannot inspect "),
     ],
 )
 def test_partition_that_cannot_be_rolled_up_fails_alone(
@@ -178,11 +189,7 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
     assert_success(result)
     materializations = filled.logged(result)
     assert materializations.keys() == {(name, None) for name in WINDOWS}
-    periods = filled.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
-    assert periods is not None
-    world = replace(
-        reference_world(truth), campaigns=read_campaigns(filled.lake).rows.to_pylist(), periods=periods.to_pylist()
-    )
+    world = reference_world(filled, truth)
     for table in SINGLE_TABLES:
         found = stored(filled, table.name)
         assert differences({table.name: found}, world) == []
@@ -191,39 +198,33 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
         assert metadata["dagster/uri"] == str(filled.root / table.name / "part-0.parquet")
         assert len(metadata["preview"].records) == min(found.num_rows, 5)
     results = stored(filled, CAMPAIGN_RESULTS.name)
-    assert results["paid_ad_spend"].null_count < results.num_rows
+    assert results["ad_spend"].null_count < results.num_rows
     steps = {event.step_key for event in filled.events(result, dg.DagsterEventType.STEP_START)}
     assert steps == {"later__organic_paid_by_window", "later__organic_paid_by_window_checks"}
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
     assert passed == {(table.name, check.name): True for table in SINGLE_TABLES for check in windows_checks(table)}
 
 
-def test_windows_of_one_raw_table_are_rolled_up(project: Project) -> None:
-    project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[:3]))
-    project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[3:]), days=DAYS[1:2])
-    assert_success(project.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name))
+def test_windows_of_one_raw_table_are_rolled_up(project: Project, truth: Truth) -> None:
+    project.fetch(PUBLISHED)
+    assert_success(project.roll_up_windows(BY_CAMPAIGN.name, POSTS.name))
     assert stored(project, BY_CAMPAIGN.name).num_rows == 0
-    lagging = [each for each in rows_of(project, COSTS_BY_CAMPAIGN) if each["instance_id"] == INSTANCE_IDS[3]]
-    assert {each["days"] for each in lagging} == {1}
-
-
-def rows_of(project: Project, table: RollupTable) -> list[Row]:
-    rows: list[Row] = stored(project, table.name).to_pylist()
-    return rows
+    published = [row for day in DAYS for row in truth.day("post_date", day)]
+    assert stored(project, POSTS.name).num_rows == len({(row["instanceId"], row["postId"]) for row in published})
 
 
 def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
     for path in (f"{PUBLISHED}/date={DAYS[1]}", CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE):
         damage(filled.root / path)
-    result = filled.roll_up_windows(COSTS_BY_CAMPAIGN.name, CAMPAIGN_RESULTS.name)
+    result = filled.roll_up_windows(POSTS.name, CAMPAIGN_RESULTS.name)
     description, _ = failure(result)
     assert re.search(r"written\.\ncampaign_results: \S+ is damaged: .*materialize this table again", description)
-    assert filled.logged(result).keys() == {(COSTS_BY_CAMPAIGN.name, None)}
+    assert filled.logged(result).keys() == {(POSTS.name, None)}
     of_posts, of_campaigns = sorted(filled.warnings(result))
     assert of_campaigns.startswith("Skipped campaigns: ")
     assert of_posts.startswith(f"Skipped {DAYS[1]} ")
     assert "materialize this partition again" in of_posts
-    (check,) = filled.check((COSTS_BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
+    (check,) = filled.check((POSTS.name, "reconciles_with_raw_rows")).values()
     assert not check.passed
     assert "is damaged" in check.metadata["differences"].value[0]
 
@@ -250,16 +251,16 @@ def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Pr
         (result,) = filled.check((table.name, "reconciles_with_raw_rows")).values()
         return result.passed, result.description or ""
 
-    filled.roll_up_windows(BY_CAMPAIGN.name, COSTS_OVERALL.name)
+    filled.roll_up_windows(BY_CAMPAIGN.name, POSTS.name)
     assert reconciled(BY_CAMPAIGN) == (True, "All windows equal their raw rows")
     filled.lake.write_table(BY_CAMPAIGN.name, stored(filled, BY_CAMPAIGN.name).slice(1))
     passed, description = reconciled(BY_CAMPAIGN)
     assert not passed
     assert "7d: organic_" in description
     filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
-    passed, description = reconciled(COSTS_OVERALL)
+    passed, description = reconciled(POSTS)
     assert not passed
-    assert "7d of all instances: posts is" in description
+    assert re.search(r", such as \d+ posts in posts_published and \d+ here", description)
     damage(filled.root / BY_CAMPAIGN.name)
     passed, description = reconciled(BY_CAMPAIGN)
     assert not passed
@@ -268,24 +269,24 @@ def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Pr
 
 def test_tables_are_current_until_a_file_of_their_raw_table_changes(filled: Project) -> None:
     def current() -> dict[str, bool]:
-        checks = [(name, "is_current") for name in (BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)]
+        checks = [(name, "is_current") for name in (BY_CAMPAIGN.name, POSTS.name)]
         return {asset: result.passed for (asset, _), result in filled.check(*checks).items()}
 
-    assert current() == {BY_CAMPAIGN.name: False, COSTS_BY_CAMPAIGN.name: False}
-    filled.roll_up_windows(BY_CAMPAIGN.name, COSTS_BY_CAMPAIGN.name)
-    assert current() == {BY_CAMPAIGN.name: True, COSTS_BY_CAMPAIGN.name: True}
+    assert current() == {BY_CAMPAIGN.name: False, POSTS.name: False}
+    filled.roll_up_windows(BY_CAMPAIGN.name, POSTS.name)
+    assert current() == {BY_CAMPAIGN.name: True, POSTS.name: True}
     filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
-    assert current() == {BY_CAMPAIGN.name: True, COSTS_BY_CAMPAIGN.name: False}
+    assert current() == {BY_CAMPAIGN.name: True, POSTS.name: False}
 
 
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
-    assert filled.roll_up_windows(COSTS_BY_CAMPAIGN.name).success
-    before = stored(filled, COSTS_BY_CAMPAIGN.name)
+    assert filled.roll_up_windows(POSTS.name).success
+    before = stored(filled, POSTS.name)
     file = next((filled.root / PUBLISHED / f"date={DAYS[1]}").rglob("*.parquet"))
     file.unlink()
     file.symlink_to("/proc/self/mem")  # an input/output error, also for root
-    assert "Input/output error" in failure(filled.roll_up_windows(COSTS_BY_CAMPAIGN.name))[0]
-    assert stored(filled, COSTS_BY_CAMPAIGN.name) == before
+    assert "Input/output error" in failure(filled.roll_up_windows(POSTS.name))[0]
+    assert stored(filled, POSTS.name) == before
 
 
 def test_table_depends_on_those_of_its_sources_that_are_defined() -> None:

@@ -23,6 +23,7 @@ RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 TOTALS = (PERFORMANCE, "totals_agree_with_posts")
+MADE_FROM_PERIODS = {"campaign_results", "campaign_costs_monthly"}
 ALL_CHECKS = {
     *(
         (asset, check)
@@ -47,8 +48,7 @@ ALL_CHECKS = {
         (asset, check)
         for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "is_current")
-        if check != "reconciles_with_raw_rows"
-        or asset not in ("campaign_results", "post_benchmarks", "organic_paid_by_age")
+        if check == "is_current" or asset not in {"organic_by_age", *MADE_FROM_PERIODS}
     ),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
@@ -109,8 +109,8 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
     assert {key for key, evaluation in results.items() if not evaluation.passed} == {
         NOT_FETCHED,
         ("posts_published", DUE_DAY),
-        # Periods of campaigns, from which campaign_results is made, were not fetched.
-        *((asset, "is_current") for asset in (*PERIOD_ROLLUPS, *WINDOWS) if asset != "campaign_results"),
+        # Periods of campaigns were not fetched.
+        *((asset, "is_current") for asset in {*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS} - {ROLLUP, *MADE_FROM_PERIODS}),
     }
     assert (results[RAW, "rows_unique_by_key"].description or "").endswith(" rows of 12 files")
     assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
@@ -213,7 +213,7 @@ def test_advice_about_impressions_names_what_the_api_version_has() -> None:
 
 def windows(posts: int, reporting: int, posts_now: int) -> pa.Table:
     """Return the rows of a platform of which no post in the last 7 days reports impressions."""
-    platform = {"instance_id": "007", "platform": "tiktok"}
+    platform = {"scope": "instance", "instance_id": "007", "platform": "tiktok"}
     counts = {"28d": (posts, reporting), "7d": (posts_now, 0)}
     return pa.Table.from_pylist(
         [

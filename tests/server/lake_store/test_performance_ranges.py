@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Lake
 from tests.rollups.conftest import row
-from tests.rollups.reference import CHANNELS, HALF_A_CENT, UNIT_COSTS, Files, exact, quotient, raw, times, total
+from tests.rollups.reference import CHANNELS, HALF_A_CENT, UNIT_COSTS, Files, exact, percent, quotient, raw, total
 from tests.rollups.worlds import NEWEST, Shape, world_of, write
 from tests.server.lake_store.clients import ALL_METRICS, Row, days_query, fetch_rows, row_key, served
 
@@ -114,6 +114,10 @@ def ad_spend_of(post: Row) -> Fraction | None:
     return bounds and middle(bounds)
 
 
+def scaled(value: Fraction | None, factor: int) -> Fraction | None:
+    return None if value is None else value * factor
+
+
 def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
     """Return the metrics of a post, by column: sums, quotients of sums over the days that report both, and costs."""
     found: dict[str, Any] = {
@@ -123,13 +127,12 @@ def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
     for channel in CHANNELS:
         pairs = [[row[raw(channel, name)] for name in ("engagements", "impressions")] for row in of_post]
         both = [pair for pair in pairs if None not in pair]
-        rate = quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
-        found[raw(channel, "engagement_rate")] = times(rate, 100)
+        found[raw(channel, "engagement_rate")] = percent(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
     for cost, measure, per in UNIT_COSTS:
-        found[cost] = times(quotient(content_cost_of(of_post), found[measure]), per)
+        found[cost] = scaled(quotient(content_cost_of(of_post), found[measure]), per)
         pairs = [[ad_spend_of(row), row[f"paid_{measure}"]] for row in of_post]
         both = [pair for pair in pairs if None not in pair]
-        found[f"paid_{cost}"] = times(quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both)), per)
+        found[f"paid_{cost}"] = scaled(quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both)), per)
     return found
 
 

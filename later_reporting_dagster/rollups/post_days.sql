@@ -1,0 +1,29 @@
+-- What posts recorded on each day. Rows with an absurd value are left out. Negative counts correct those of an earlier day.
+--
+--   campaign_post_days   a post of a campaign on a day
+--   post_days            a post on a day, once: of a post in several campaigns, the row with the lowest campaign id of that day
+
+CREATE OR REPLACE TABLE campaign_post_days AS
+SELECT
+    date, instance_id, campaign_id, post_id, creator_id, platform, content_type,
+    {%- for metric in metrics %}
+    CAST({{ metric.column }} AS {{ metric.type }}) AS {{ metric.name }},
+    {%- endfor %}
+    cost_low(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS low,
+    cost_high(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS high,
+    bounded(low, low, high) AS ad_spend_low,
+    bounded(high, low, high) AS ad_spend_high
+FROM post_metrics_daily
+WHERE {{ within_limits }};
+
+-- Grouping by one integer is fast. Posts of two instances with the same id are among them; it changes nothing.
+CREATE OR REPLACE TABLE several_campaigns AS
+SELECT post_id FROM campaign_post_days GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id);
+
+CREATE OR REPLACE TABLE other_copies AS
+SELECT date, instance_id, post_id, campaign_id
+FROM campaign_post_days SEMI JOIN several_campaigns USING (post_id)
+QUALIFY campaign_id <> min(campaign_id) OVER (PARTITION BY date, instance_id, post_id);
+
+CREATE OR REPLACE VIEW post_days AS
+FROM campaign_post_days ANTI JOIN other_copies USING (date, instance_id, post_id, campaign_id);

@@ -1,0 +1,189 @@
+"""Render the SQL of the rollups, and the YAML beside it that documents their columns. Both are Jinja templates.
+
+Only optional metrics and the group of a table are variables: the SQL reads as it runs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.metrics import Channel, Kind
+from later_reporting_dagster.lake.database import SQL_TYPES
+from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, metric_column_type
+
+TEMPLATES = Environment(
+    loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+)
+CHANNELS = (Channel.ORGANIC, Channel.PAID)
+# By name, the days of a window.
+WINDOWS: Mapping[str, int] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+# A same-post rate ratio of fewer posts, or of posts of fewer creators, is null.
+MINIMUM_SAME_POSTS, MINIMUM_SAME_POST_CREATORS = 20, 5
+# Posts are no longer ranked from this age in days on.
+MAXIMUM_AGE = 90
+MINIMUM_PEERS, MAXIMUM_PEERS = 20, 1000
+LAST_AGE = 28
+# Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
+SELF_REPORTED = ("facebook", "twitter", "youtube")
+# The columns of windows that also exist for the previous period.
+PREVIOUS = (
+    *("posts", "organic_impressions", "organic_engagements", "paid_impressions", "paid_engagements"),
+    *("organic_engagement_rate", "paid_engagement_rate", "ad_spend"),
+)
+CREATOR_LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
+POST_ATTRIBUTES = (
+    *("creator_id", "creator_handle_name", "creator_full_name", "platform", "content_type"),
+    *("content_url", "post_date"),
+)
+_SUM_TYPES = {Kind.COUNT: "BIGINT", Kind.MONEY: "DECIMAL(38, 6)", Kind.TIME: "DECIMAL(38, 6)"}
+_TYPES = {Kind.COUNT: "BIGINT", Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
+_COLUMN_TYPES = {sql.lower(): type_ for type_, sql in SQL_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A metric that adds up. Its raw column is cast to a type whose sums are exact."""
+
+    column: str
+    name: str
+    type: str
+    sum_type: str
+    data_type: str
+    unit: str
+    description: str
+    constraints: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """An engagement rate of a channel, per impressions or views."""
+
+    channel: str
+    name: str
+    unit: str
+    column: str
+    engagements: str
+    units: str
+
+
+def raw_column(channel: Channel, measure: str) -> str:
+    """Return the column of the raw tables that holds a measure of a channel."""
+    return measure if channel is Channel.ORGANIC else f"{channel}_{measure}"
+
+
+def sum_name(metric: Metric) -> str:
+    """Return the name of the column that holds the sum of a metric: `organic_impressions` for `impressions`."""
+    return f"{metric.channel}_{metric.column.removeprefix(f'{metric.channel}_').removesuffix('_generated')}"
+
+
+def metric_variables(metrics: Iterable[Metric]) -> dict[str, Any]:
+    """Return the variables of the templates that depend on the requested metrics of posts."""
+    additive = [metric for metric in metrics if metric.kind.adds_up_over_days]
+    columns = {metric.column for metric in additive}
+    rates = [
+        _Rate(
+            channel=channel.capitalize(),
+            name=f"{channel}_rate{suffix}",
+            unit=unit,
+            column=f"{channel}_engagement_rate{suffix}",
+            engagements=f"{channel}_engagements",
+            units=f"{channel}_{unit}",
+        )
+        for unit, suffix in (("impressions", ""), ("views", "_by_views"))
+        for channel in CHANNELS
+        if raw_column(channel, unit) in columns
+    ]
+    has_rate = {rate.column for rate in rates}
+    return {
+        "metrics": [_sum(metric) for metric in additive],
+        "rates": rates,
+        "ratios": [
+            {"column": f"rate_ratio{suffix}", "paid": paid, "organic": organic}
+            for suffix in ("", "_by_views")
+            if {paid := f"paid_engagement_rate{suffix}", organic := f"organic_engagement_rate{suffix}"} <= has_rate
+        ],
+        "shares": [
+            {"column": f"{name.removesuffix('s')}_rate", "name": f"organic_{name}"}
+            for name in ("shares", "saves")
+            if name in columns
+        ],
+        "has_views": "views" in columns,
+    }
+
+
+def within_limits(metrics: Iterable[Metric]) -> str:
+    """Return the condition that no value of a raw row is absurd: the parser rejects others, but one may be stored."""
+    return " AND ".join(
+        f"coalesce(abs({metric.column}) <= {metric.kind.maximum}, true)"
+        for metric in metrics
+        if metric.kind.adds_up_over_days
+    )
+
+
+def _sum(metric: Metric) -> _Sum:
+    # The metrics of the API reference are in every file, so their numbers of posts are never null.
+    return _Sum(
+        column=metric.column,
+        name=sum_name(metric),
+        type=_TYPES[metric.kind],
+        sum_type=_SUM_TYPES[metric.kind],
+        data_type=SQL_TYPES[metric_column_type(metric)].lower(),
+        unit=metric.unit,
+        description=metric.description,
+        constraints="constraints: [{type: not_null}]" if metric in DEFAULT_METRICS else "",
+    )
+
+
+CONSTANTS: dict[str, Any] = {
+    "windows": WINDOWS,
+    "minimum_same_posts": MINIMUM_SAME_POSTS,
+    "minimum_same_post_creators": MINIMUM_SAME_POST_CREATORS,
+    "maximum_age": MAXIMUM_AGE,
+    "minimum_peers": MINIMUM_PEERS,
+    "maximum_peers": MAXIMUM_PEERS,
+    "last_age": LAST_AGE,
+    "quartiles": (25, 50, 75),
+    "self_reported": ", ".join(f"'{platform}'" for platform in SELF_REPORTED),
+    "previous": PREVIOUS,
+    "post_attributes": POST_ATTRIBUTES,
+    "known_attributes": dict.fromkeys((*POST_ATTRIBUTES, *CREATOR_LABELS)),
+    "creator_labels": CREATOR_LABELS,
+    "attributes": {column.name: column.description for column in POST_COLUMNS},
+}
+
+
+def render(template: str, variables: Mapping[str, Any]) -> str:
+    return TEMPLATES.get_template(template).render({**CONSTANTS, **variables})
+
+
+def read_columns(template: str, variables: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Return the columns that a YAML file documents, in its order."""
+    return _parse_columns(render(template, variables))
+
+
+@cache
+def _parse_columns(text: str) -> tuple[Column, ...]:
+    return tuple(map(_column, yaml.load(text, Loader=yaml.CSafeLoader)))
+
+
+def _column(documented: Mapping[str, Any]) -> Column:
+    """Return a column as documented; what is not stated is that of the raw column of the same name."""
+    name = documented["name"]
+    raw = _RAW_COLUMNS.get(name)
+    if raw is None or "data_type" in documented:
+        return Column(
+            name,
+            _COLUMN_TYPES[documented["data_type"]],
+            {"type": "not_null"} not in documented.get("constraints", ()),
+            documented.get("description") or _RAW_COLUMNS[name].description,
+            documented.get("meta", {}).get("unit", ""),
+        )
+    return Column(name, raw.type, raw.nullable, documented.get("description", raw.description), raw.unit)
+
+
+_RAW_COLUMNS: Mapping[str, Column] = {column.name: column for column in (*CAMPAIGN_COLUMNS, *POST_COLUMNS)}
