@@ -193,7 +193,10 @@ def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable |
 
 
 def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
-    """Return what the report is made from now: the content of the tables that it shows."""
+    """Return what the report is made from now: the tables that it shows, and what those are made from.
+
+    The page names outdated tables, also if their rows stay the same when they are made again.
+    """
     footers = footers or Footers()
     shown: dict[str, FileMetadata] = {}
     for table in PERIOD_TABLES:
@@ -202,6 +205,9 @@ def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
     for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
         if footer := _footer(lake, path, footers):
             shown[path] = footer
-    hashes = {path: file.key_values.get(HASH_WITHOUT_REQUESTS, file.content_hash) for path, file in shown.items()}
-    lines = [f"{path} {hashes[path]}" for path in sorted(hashes)]
+    lines = []
+    for path, file in sorted(shown.items()):
+        made_from = parse_made_from(file.key_values)
+        content = file.key_values.get(HASH_WITHOUT_REQUESTS, file.content_hash)
+        lines.append(f"{path} {content} {made_from.inputs if made_from else ''}")
     return MadeFrom(inputs=digest_of(lines), definition=REPORT_DEFINITION)

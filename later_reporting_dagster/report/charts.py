@@ -42,8 +42,11 @@ _CONFIG: Spec = {
 @cache
 def charts() -> dict[str, Spec]:
     """Return the charts as Vega specifications without rows, by their key in the page's data."""
-    over_time, bars = _compiled(_over_time()), _compiled(_bars())
-    return {"impressions": over_time, "engagements": over_time, "platform_rates": bars, "content_rates": bars}
+    return {
+        "impressions": _compiled(_over_time(height=185)),
+        "rates": _compiled(_over_time(height=145)),
+        "network_rates": _compiled(_bars()),
+    }
 
 
 @cache
@@ -110,7 +113,7 @@ def _bars() -> Spec:
     }
 
 
-def _over_time() -> Spec:
+def _over_time(*, height: int) -> Spec:
     """Return one line per channel, with gaps on days without a value, and a vertical rule on each incomplete day."""
     day = {
         "field": "day",
@@ -126,14 +129,16 @@ def _over_time() -> Spec:
         "axis": {
             "format": "~s",
             "labelExpr": "datum.value ? datum.label : '0'",
-            "tickCount": 5,
+            "tickCount": 4,
+            # Both pictures begin at the same place.
+            "minExtent": 34,
             "domain": False,
             "ticks": False,
         },
     }
     dashes = {"field": "channel", "legend": None, "scale": {"domain": _CHANNELS, "range": [[1, 0], [5, 3], [1, 0]]}}
     return {
-        "height": 260,
+        "height": height,
         "encoding": {"x": day},
         "layer": [
             {

@@ -7,10 +7,14 @@
   const [METRICS_TABLE] = Object.keys(report.tables);
   const DAY = 86400000;
   const NEWEST = Date.parse(`${report.as_of}T00:00:00Z`);
-  const SHOWN_ROWS = 10;  // of a table, until all are shown
-  const DRAWN_GROUPS = 12;
+  const DAYS_PER_POINT = 7;  // of a picture of more than LONGEST_BY_DAY days
+  const LONGEST_BY_DAY = 90;
+  const SHOWN_ROWS = matchMedia("(max-width: 36rem)").matches ? 5 : 6;  // of a table, until all are shown
   const LISTED_FIRST = 3;
-  const OPTION_LENGTH = 60;  // of a campaign's name in the filter; tables show two lines of it
+  const OPTION_LENGTH = 60;  // of a campaign's name in the filter
+  const NAME_LENGTH = 200;
+  const SILENT_DAYS = "7d";  // the window in which a network that used to report impressions should report some
+  const UNLIKELY = 0.001;
   const filters = { window: report.window, instance: null, campaign: null };
 
   // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column, with the rows in
@@ -32,17 +36,18 @@
   }
 
   const scopeKey = (row) => `${row.time_window}/${row.instance}/${row.campaign}`;
-  const figures = new Map(rowsOf("figures").map((row) => [scopeKey(row), row]));
+  const [figures, published] = ["figures", "published"].map((name) => new Map(rowsOf(name).map((row) => [scopeKey(row), row])));
   const [parts, creators, posts, daily] = ["parts", "creators", "posts", "days"].map(rowsOf);
   const dailyByScope = groupedBy(daily, (row) => `${row.instance}/${row.campaign}`);
 
-  const figuresOf = (instance, campaign) => figures.get(scopeKey({ time_window: filters.window, instance, campaign }));
+  const lookUp = (table, instance, campaign) => table.get(scopeKey({ time_window: filters.window, instance, campaign })) ?? {};
+  const chosen = (table) => lookUp(table, chosenInstance(), filters.campaign);
   const instanceOf = (campaign) => report.campaigns[campaign][0];
   const chosenInstance = () => (filters.campaign !== null ? instanceOf(filters.campaign) : filters.instance);
   const isChosen = (instance) => [null, instance].includes(chosenInstance());
   const inWindow = (rows) => rows.filter((row) => row.time_window === filters.window && row.instance !== null && isChosen(row.instance));
   const instances = () => report.instances.map((_, index) => index).filter(isChosen);
-  const windowDays = () => report.windows[filters.window].days ?? Infinity;
+  const windowDays = () => report.windows[filters.window].days;
 
   /** Compares two values: the larger first, null last. */
   const descending = (left, right) => (left == null || right == null ? (left == null) - (right == null) : right - left);
@@ -53,7 +58,6 @@
   const decimal = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
   const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   const NOT_AVAILABLE = "not available";
-  const NO_PAID_ACTIVITY = "no paid activity";
 
   function twoDecimals(value) {
     if (value === 0) return "0";
@@ -63,7 +67,9 @@
 
   const formats = {
     count: (value) => whole.format(value),
-    headline: (value) => (Math.abs(value) >= 1e9 ? `${decimal.format(value / 1e9)}\u00a0bn` : whole.format(value)),
+    headline: (value) => (Math.abs(value) >= 1e9 ? `${decimal.format(value / 1e9)}\u00a0bn` : Math.abs(value) >= 1e8 ? `${decimal.format(value / 1e6)}\u00a0m` : whole.format(value)),
+    share: (value) => `${Math.abs(value) < 10 && value !== 0 ? tenth.format(value) : whole.format(value)}\u00a0%`,
+    rate: (value) => (Math.abs(value) >= 1 ? tenth.format(value) : twoDecimals(value)),
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
     rank: (value) => `${tenth.format(value)}\u00a0%`,
     ratio: (value) => `${twoDecimals(value)}\u00a0×`,
@@ -73,6 +79,7 @@
   const formatted = (value, format) => (value == null ? NOT_AVAILABLE : formats[format](value));
   const readable = (name) => (name ? name.replaceAll("_", " ") : "other");
   const dayOf = (age) => new Date(NEWEST - age * DAY).toISOString().slice(0, 10);
+  const since = (age, days) => (days === 1 ? dayOf(age) : `${dayOf(age + days - 1)} to ${dayOf(age)}`);
   const withUnit = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 
   /** Joins the first names, and adds the number of the others. */
@@ -108,21 +115,14 @@
     return element;
   }
 
-  const isUnpaid = (row) =>
-    !row.paid_impressions && !row.paid_engagements && (row.organic_impressions ?? row.organic_engagements ?? null) !== null;
-
-  const note = (text) => make("span", { class: "null" }, text);
-
-  /** Returns an element with a formatted number, and its exact value as an attribute; for null, a text. */
-  function figure(value, format, nullText = NOT_AVAILABLE) {
-    return value == null ? note(nullText) : make("data", { value: String(value) }, formats[format](value));
+  /** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash. */
+  function figure(value, format) {
+    if (value != null) return make("data", { value: String(value) }, formats[format](value));
+    return make("span", { class: "null" }, make("span", { "aria-hidden": "true" }, "–"), make("span", { class: "unseen" }, NOT_AVAILABLE));
   }
 
-  /** Returns the element with the value of a row's measure. */
-  const figureOf = (row, name, format) => figure(row[name], format, /^paid_(imp|eng)|^rate_ratio/.test(name) && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
-
-  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. A column
-  // without any value is not shown.
+  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. The columns of
+  // `more` are shown on demand. Another one without any value is not shown.
 
   const cell = (...children) => make("td", { class: "number" }, ...children);
 
@@ -130,21 +130,22 @@
     name: (label, text, link = () => null) => ({
       label, names: [label], values: (row) => [text(row)],
       cell: (row) => {
-        const shown = make("bdi", { dir: "ltr", class: "name", title: text(row) }, text(row));
+        const shown = make("bdi", { dir: "ltr", class: "name", title: text(row) }, shortened(text(row), NAME_LENGTH));
         const isLink = /^https?:\/\//i.test(link(row) ?? "");
         return make("th", { scope: "row" }, isLink ? make("a", { href: link(row), rel: "noopener noreferrer", target: "_blank" }, shown) : shown);
       },
     }),
-    text: (label, text) => ({ label, names: [label], values: (row) => [text(row)], cell: (row) => make("td", {}, text(row) === null ? figure(null) : make("bdi", { class: "name" }, text(row))) }),
+    text: (label, text, kind = "name") => ({ label, names: [label], values: (row) => [text(row)], cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, text(row))) }),
     number: (label, name, format = "count") => ({
-      label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], cell: (row) => cell(figureOf(row, name, format)),
+      label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], cell: (row) => cell(figure(row[name], format)),
     }),
     // A number, and another one below it.
     pair: (label, name, format, below, belowText) => ({
       label, isNumber: true, sort: name, names: [name, below], values: (row) => [row[name], row[below]],
-      cell: (row) => cell(figureOf(row, name, format), ...(row[name] == null || row[below] == null ? [] : [make("span", { class: "detail" }, ...belowText(row[below]))])),
+      cell: (row) => cell(figure(row[name], format), ...(row[name] == null || row[below] == null ? [] : [make("span", { class: "detail" }, ...belowText(row[below]))])),
     }),
   };
+  const more = (...columns) => columns.map((each) => ({ ...each, isMore: true }));
   const RESULTS = [
     column.number("Posts", "posts"),
     column.number("Organic impressions", "organic_impressions"), column.number("Paid impressions", "paid_impressions"),
@@ -152,25 +153,27 @@
     column.number("Rate ratio", "rate_ratio", "ratio"),
   ];
 
-  const tables = new Map();  // id -> its columns, rows and options, what it is sorted by, and whether all rows are shown
+  const tables = new Map();  // id -> its columns, rows and options, what it is sorted by, and whether all rows and columns are shown
 
   /** Fills a table. `limit` is the number of rows until all are shown; the CSV file has all. */
   function fillTable(id, columns, rows, { empty = "No data for this selection.", limit = SHOWN_ROWS, kind = () => "" } = {}) {
-    const shown = columns.filter((each, index) => !index || rows.some((row) => each.values(row).some((value) => value != null && value !== "")));
+    const shown = columns.filter((each, index) => !index || each.isMore || rows.some((row) => each.values(row).some((value) => value != null && value !== "")));
     tables.set(id, { ...tables.get(id), columns: shown, rows, options: { empty, limit, kind } });
     showTable(id);
   }
 
   function showTable(id) {
-    const { columns, rows, options, sort, ascending, isWhole } = tables.get(id);
+    const { columns: all, rows, options, sort, ascending, isWhole, isWide } = tables.get(id);
+    const columns = all.filter((each) => isWide || !each.isMore);
     const container = byId(`table-${id}`);
     if (!container.firstChild) {
       const { title } = container.dataset;
       const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
       scroll.append(make("table", {}, make("caption", { class: "unseen" }, title), make("thead", {}), make("tbody", { id })));
       const csv = make("button", { type: "button", class: "csv", "data-csv": id, "aria-label": `Download ${title} as CSV` }, "Download CSV");
-      const all = make("button", { type: "button", class: "csv all", "data-all": id });
-      container.append(scroll, make("p", { class: "below" }, all, csv, make("span", { class: "hint" }, "Scroll sideways to see all columns →")));
+      const allRows = make("button", { type: "button", class: "csv all", "data-all": id });
+      const allColumns = make("button", { type: "button", class: "csv more", "data-more": id });
+      container.append(scroll, make("p", { class: "below" }, allRows, allColumns, csv, make("span", { class: "hint" }, "Scroll sideways to see all columns →")));
       const sizes = new ResizeObserver(() => container.classList.toggle("wide", scroll.scrollWidth > scroll.clientWidth + 1));
       for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
     }
@@ -192,9 +195,11 @@
       ...(rows.length ? [] : [make("tr", {}, make("td", { colspan: String(columns.length) }, options.empty))]),
       ...visible.map((row) => make("tr", { class: options.kind(row) }, ...columns.map((each) => each.cell(row)))),
     );
-    const all = container.querySelector(".all");
-    all.hidden = rows.length <= options.limit;
-    all.textContent = isWhole ? `Show the first ${options.limit}` : `Show all ${whole.format(rows.length)}`;
+    const [allRows, allColumns] = [".all", ".more"].map((name) => container.querySelector(name));
+    allRows.hidden = rows.length <= options.limit;
+    allRows.textContent = isWhole ? `Show the first ${options.limit}` : `Show all ${whole.format(rows.length)}`;
+    allColumns.hidden = !rows.length || !all.some((each) => each.isMore);
+    allColumns.textContent = isWide ? "Fewer columns" : "More columns";
   }
 
   /** Returns a value for a CSV file. A leading apostrophe keeps spreadsheets from running text as a formula. */
@@ -218,53 +223,66 @@
 
   // Each row: label, its measures (organic, paid, both), their formats, and a text below the third.
   const KPIS = [
-    ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"], ["count", "count", "percent"], "paid share"],
-    ["Engagements", ["organic_engagements", "paid_engagements", null], ["count", "count", null]],
-    ["Engagement rate", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"], ["percent", "percent", "ratio"], "paid / organic"],
-  ];
-  const MONEY = [
-    ["Ad spend", "ad_spend", "money"], ["Return on ad spend", "return_on_ad_spend", "ratio"],
-    ["Estimated value", "organic_estimated_value", "money"],
+    ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"], ["headline", "headline", "share"], "paid share"],
+    ["Engagements", ["organic_engagements", "paid_engagements", "paid_share_of_engagements"], ["headline", "headline", "share"], "paid share"],
+    ["Engagements per 100 impressions", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"], ["percent", "percent", "ratio"], "paid / organic"],
+    ["Ad spend", [null, "ad_spend", "ad_spend_per_engagement"], [null, "money", "money"], "per paid engagement"],
+    ["Return on ad spend", [null, "return_on_ad_spend", null], [null, "ratio", null]],
   ];
 
-  /** Returns the rates of both channels in one sentence, and their ratio within the same posts in another. */
+  /** Returns what each channel brought, for how much, and both rates, in words. */
   function headline(row) {
+    const value = (name, format) => figure(row[name], format);
     const [organic, paid] = CHANNELS.map((channel) => row[`${channel}_engagement_rate`]);
-    if (organic == null || paid == null) return [isUnpaid(row) ? "No paid results in this period: there is nothing to compare." : "Paid and organic posts cannot be compared: no engagement rate is available for one of them."];
-    const ratio = row.rate_ratio == null ? [] : [", a ratio of ", figure(row.rate_ratio, "ratio")];
-    const within = row.same_post_rate_ratio == null ? [] : [" Within the ", figure(row.same_posts, "count"), " posts with both rates, the ratio is ", figure(row.same_post_rate_ratio, "ratio"), "."];
-    return ["The paid engagement rate is ", figure(paid, "percent"), ", the organic one ", figure(organic, "percent"), ...ratio, ".", ...within];
+    if (!row.paid_impressions && !row.paid_engagements) {
+      return ["No paid results in this period. Organic posts brought ", value("organic_impressions", "headline"), " impressions and ", value("organic_engagements", "headline"),
+        " engagements", ...(organic == null ? [] : [", ", value("organic_engagement_rate", "rate"), " per 100 impressions"]), "."];
+    }
+    const brought = row.paid_share_of_impressions == null && row.paid_share_of_engagements == null
+      ? ["Ads brought ", value("paid_impressions", "headline"), " impressions and ", value("paid_engagements", "headline"), " engagements"]
+      : ["Ads brought ", value("paid_share_of_impressions", "share"), " of impressions and ", value("paid_share_of_engagements", "share"), " of engagements"];
+    const price = row.ad_spend_per_engagement == null ? [] : [" (", value("ad_spend_per_engagement", "money"), " per engagement)"];
+    const spend = row.ad_spend == null ? [] : [" for ", value("ad_spend", "money"), " of ad spend", ...price];
+    const rates = [["ads ", paid], ["organic ", organic]].filter(([, rate]) => rate != null)
+      .flatMap(([channel, rate], index) => [index ? ", " : " Per 100 impressions: ", channel, figure(rate, "rate"), index ? "" : " engagements"]);
+    return [...brought, ...spend, ".", ...rates, ...(rates.length ? ["."] : [])];
   }
 
   function showKpis() {
-    const row = figuresOf(filters.campaign === null ? filters.instance : instanceOf(filters.campaign), filters.campaign) ?? {};
+    const row = chosen(figures);
+    const isComparable = row.days === row.days_expected && row.previous_days === row.days_expected;
     byId("headline").replaceChildren(...headline(row));
-    const kpi = (name, format, label) => name === null ? make("td", {}) : make(
-      "td", {},
-      make("span", { class: "value", id: `figure-${name}` }, figureOf(row, name, format === "count" ? "headline" : format)),
+    const kpi = (name, format, label) => make("td", { class: "number" }, ...(name === null ? [] : [
+      make("span", { class: "value", id: `figure-${name}` }, figure(row[name], format)),
       ...(label ? [make("span", { class: "what" }, label)] : []),
-      make("span", { class: "change", id: `change-${name}` }, ...change(row, name, format)),
-    );
-    const shown = KPIS.filter(([, names]) => names.some((name) => row[name] != null) || names[0] === "organic_impressions");
+      make("span", { class: "change", id: `change-${name}` }, ...(isComparable ? change(row, name, format) : [])),
+    ]));
+    const shown = KPIS.filter(([, names], index) => index < 3 || names.some((name) => row[name] != null));
     byId("kpis").replaceChildren(...shown.map(([label, names, kinds, what]) =>
       make("tr", {}, make("th", { scope: "row" }, label), ...names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null)))));
-    byId("money").replaceChildren(...MONEY.filter(([, name]) => row[name] != null).map(([label, name, format]) =>
-      make("div", {}, make("dt", {}, label), make("dd", { id: `figure-${name}` }, figure(row[name], format)))));
-    const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts", "same_posts_paid_higher", ...MONEY.map(([, name]) => name)];
+    const uncertainty = row.ad_spend_uncertainty == null ? [] : [", ±\u00a0", figure(row.ad_spend_uncertainty, "percent")];
+    byId("basis").replaceChildren(...(row.ad_spend == null ? [] : filters.campaign === null
+      ? ["Ad spend is that of the days of the period, from the unit costs of posts", ...uncertainty, "."]
+      : ["Ad spend and return are those that Later totals for the campaign."]));
+    byId("compared").textContent = isComparable ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
+    const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts"];
     keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
     return row;
   }
 
-  /** Returns the change from the previous period, if both have data of the same number of days. */
+  /** Returns how many days the period and the one before lack. */
+  function missingDays(row) {
+    if (row.days == null) return "";
+    const lacks = (days) => (days < row.days_expected ? `${whole.format(row.days_expected - days)} of ${row.days_expected} days` : "no day");
+    return `No changes are shown: the period lacks ${lacks(row.days)}, the one before it ${lacks(row.previous_days)}.`;
+  }
+
   function change(row, name, format) {
     const [now, previous] = [row[name], row[`previous_${name}`]];
-    if (previous == null) return [];
-    if (now == null || row.days !== row.previous_days) return ["before: ", figure(previous, format)];
-    const difference = format === "percent" ? now - previous : previous ? (100 * (now - previous)) / previous : null;
-    if (difference === null) return ["from ", figure(previous, format)];
+    if (now == null || previous == null || (format !== "percent" && !previous)) return [];
+    const difference = format === "percent" ? now - previous : (100 * (now - previous)) / previous;
     const sign = difference > 0 ? "+" : difference < 0 ? "−" : "±";
-    const size = format === "percent" ? `${twoDecimals(Math.abs(difference))} points` : `${tenth.format(Math.abs(difference))} %`;
-    return [make("b", {}, sign + size), " from ", figure(previous, format)];
+    return [sign + (format === "percent" ? `${twoDecimals(Math.abs(difference))} points` : `${tenth.format(Math.abs(difference))}\u00a0%`)];
   }
 
   // What is missing.
@@ -311,17 +329,36 @@
     });
   }
 
+  /** Returns the networks of which no post reports impressions in the period, or none any more. */
+  function networkLines() {
+    const isNetwork = (row) => row.kind === "platform" && row.instance === chosenInstance();
+    const recent = new Map(parts.filter((row) => isNetwork(row) && row.time_window === SILENT_DAYS).map((row) => [row.platform, row]));
+    return parts.filter((row) => isNetwork(row) && row.time_window === filters.window).flatMap((row) => {
+      const network = bold(readable(row.platform));
+      if (!row.organic_impressions_posts) return [["No post of ", network, ` reports impressions (${withUnit(row.posts, "post")}), so it has no rate.`]];
+      const last = recent.get(row.platform);
+      const isSilent = last && !last.organic_impressions_posts && (1 - row.organic_impressions_posts / row.posts) ** last.posts < UNLIKELY;
+      return isSilent ? [["No post of ", network, ` has reported impressions in the last 7 days (${withUnit(last.posts, "post")}).`]] : [];
+    });
+  }
+
+  /** Returns what is known of Later's totals of campaigns if they are of another period. */
+  function totalsLines() {
+    const others = inWindow([...figures.values()]).filter((row) => row.totals_age && [null, row.campaign].includes(filters.campaign));
+    if (!others.length) return [];
+    const days = [...new Set(others.map((row) => row.totals_age))].sort(descending).map(dayOf);
+    return [["Later's totals of ", make("b", {}, withUnit(others.length, "campaign")), ` end on ${listed(days, "day", "days")}, the posts on ${dayOf(0)}: their ad spend and return are left out.`]];
+  }
+
   function showMissing(row) {
-    const lines = [...gaps().map(gapLine), ...quarantineLines()];
+    const lines = [...gaps().map(gapLine), ...report.outdated.map((text) => [make("bdi", {}, text)]), ...totalsLines(), ...networkLines(), ...quarantineLines()];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
     const shown = lines.slice(0, 2 * LISTED_FIRST).map((line) => item(line));
     const hidden = lines.slice(2 * LISTED_FIRST);
     if (hidden.length) shown.push(item([make("a", { href: "#received-part" }, `${whole.format(hidden.length)} more`), ", in Data received."]));
-    if (!shown.length) shown.push(item(["Nothing: all expected days of the period have been received, and no row is invalid."], "good"));
+    if (!shown.length) shown.push(item(["Nothing."], "good"));
     const asides = [`Data as of ${report.as_of}.`];
     if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones.`);
-    if (row.days < row.days_expected) asides.push(`The period has data of ${row.days} of ${row.days_expected} days${chosenInstance() === null ? ", counted by instance" : ""}.`);
-    if (row.previous_days != null && row.days !== row.previous_days) asides.push("No change is shown, because the period before has data of another number of days.");
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
     byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
     return lines.length;
@@ -337,7 +374,7 @@
         ...Object.entries(report.tables).slice(0, 2).map(([table, label]) => column.number(`Missing ${label}`, table)), column.number("Invalid rows", "rows"),
       ],
       instances().map((instance) => ({
-        name: report.instances[instance], days: 0, ...figuresOf(instance, null),
+        name: report.instances[instance], days: 0, ...lookUp(figures, instance, null),
         rows: quarantined().filter((part) => part.instance === report.instances[instance]).reduce((sum, part) => sum + part.rows, 0),
         ...Object.fromEntries(Object.keys(report.tables).map((table) => [table, missing(table, instance)])),
       })),
@@ -375,74 +412,116 @@
     if (width) view.width(width).runAsync();
   }
 
-  function showDays() {
-    const byAge = new Map((dailyByScope.get(`${chosenInstance()}/${filters.campaign}`) ?? []).map((row) => [row.age, row]));
-    const oldest = Math.max(0, ...daily.map((row) => row.age));
+  /** Returns the days or weeks of the period, oldest first: their counts, their rates, and the instances that lack a file. */
+  function points() {
+    const rows = dailyByScope.get(`${chosenInstance()}/${filters.campaign}`) ?? [];
+    const step = windowDays() > LONGEST_BY_DAY ? DAYS_PER_POINT : 1;
+    const byPoint = groupedBy(rows.filter((row) => row.age < windowDays()), (row) => Math.floor(row.age / step));
+    const length = Math.min(windowDays(), Math.max(0, ...daily.map((row) => row.age)) + 1);
     const absent = report.missing.filter(({ table, instance }) => table === METRICS_TABLE && isChosen(instance));
-    const days = Array.from({ length: Math.min(windowDays(), oldest + 1) }, (_, age) => ({
-      ...byAge.get(age), age,
-      missing: absent.filter(({ ages }) => ages.some(([from, to]) => from <= age && age <= to)).map(({ instance }) => report.instances[instance]),
-    })).reverse();
-    for (const measure of ["impressions", "engagements"]) {
+    const sum = (members, name) => members.reduce((total, row) => (row[name] == null ? total : (total ?? 0) + row[name]), null);
+    return Array.from({ length: Math.max(1, Math.floor(length / step)) }, (_, index) => {
+      const members = byPoint.get(index) ?? [];
+      const age = index * step;
+      const lacking = absent.filter(({ ages }) => ages.some(([from, to]) => from < age + step && age <= to));
+      const point = { age, days: step, missing: lacking.map(({ instance }) => report.instances[instance]) };
+      for (const channel of CHANNELS) {
+        for (const measure of ["impressions", "engagements"]) point[`${channel}_${measure}`] = sum(members, `${channel}_${measure}`);
+        const [engagements, impressions] = ["engagements", "impressions"].map((part) => sum(members, `${channel}_rate_${part}`));
+        point[`${channel}_engagement_rate`] = impressions > 0 ? (100 * engagements) / impressions : null;
+      }
+      return point;
+    }).reverse();
+  }
+
+  function showTime() {
+    const shown = points();
+    const unit = shown[0].days === 1 ? "day" : "week";
+    for (const [name, measure, format] of [["impressions", "impressions", "count"], ["rates", "engagement_rate", "percent"]]) {
       const rows = CHANNELS.flatMap((channel) => {
-        const values = days.map((day) => day[`${channel}_${measure}`] ?? null);
+        const values = shown.map((point) => point[`${channel}_${measure}`]);
         return values.map((value, index) => ({
-          day: NEWEST - days[index].age * DAY, channel, value,
+          day: NEWEST - shown[index].age * DAY, channel, value,
           alone: value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null,
-          incomplete: days[index].missing.length > 0,
-          tooltip: `${dayOf(days[index].age)}: ${CHANNELS.map((each) => `${each} ${formatted(days[index][`${each}_${measure}`], "count")}`).join(", ")}`,
+          incomplete: shown[index].missing.length > 0,
+          tooltip: `${since(shown[index].age, shown[index].days)}: ${CHANNELS.map((each) => `${each} ${formatted(shown[index][`${each}_${measure}`], format)}`).join(", ")}`,
         }));
       });
-      draw(measure, rows.every((each) => each.value === null) ? [] : rows, `Line chart of organic and paid ${measure} on each of ${days.length} days. The numbers are in the table of days.`);
+      const what = name === "rates" ? "engagements per 100 impressions" : "impressions";
+      draw(name, rows.every((each) => each.value === null) ? [] : rows, `Line chart of organic and paid ${what}, by ${unit}. The numbers are in the table over time.`);
     }
-    byId("incomplete-key").hidden = !days.some((day) => day.missing.length);
-    const columns = ["impressions", "engagements"].flatMap((measure) => CHANNELS.map((channel) => column.number(`${channel === "paid" ? "Paid" : "Organic"} ${measure}`, `${channel}_${measure}`)));
-    fillTable("days", [column.name("Day (UTC)", (day) => dayOf(day.age)), ...columns, column.text("Missing", (day) => listed(day.missing, "instance", "instances"))], [...days].reverse(), { limit: Infinity });
+    document.querySelector(".each").textContent = `by ${unit}`;
+    byId("incomplete-key").hidden = !shown.some((point) => point.missing.length);
+    const label = { organic: "Organic", paid: "Paid" };
+    const columns = [["impressions", "count"], ["engagements", "count"], ["engagement_rate", "percent"]].flatMap(([measure, format]) =>
+      CHANNELS.map((channel) => column.number(`${label[channel]} ${measure === "engagement_rate" ? "rate" : measure}`, `${channel}_${measure}`, format)));
+    fillTable("days", [
+      column.name(unit === "day" ? "Day (UTC)" : "Week (UTC)", (point) => since(point.age, point.days)), ...columns,
+      column.text("Missing", (point) => (point.missing.length ? listed(point.missing, "instance", "instances") : null)),
+    ], [...shown].reverse(), { limit: Infinity });
   }
 
-  function showParts() {
-    const name = (row) => readable(row.kind === "platform" ? row.platform : row.content_type);
-    const isPlatform = (row) => row.kind === "platform";
+  function showNetworks() {
+    const isNetwork = (row) => row.kind === "platform";
     const rows = parts.filter((row) => row.time_window === filters.window && row.instance === chosenInstance());
-    const platforms = rows.filter(isPlatform);
-    const types = rows.filter((row) => !isPlatform(row));
-    const bars = (groups) => groups.slice(0, DRAWN_GROUPS).flatMap((row) => CHANNELS.map((channel) => {
+    const [networks, types] = [rows.filter(isNetwork), rows.filter((row) => !isNetwork(row))];
+    const name = (row) => readable(isNetwork(row) ? row.platform : row.content_type);
+    draw("network_rates", networks.flatMap((row) => CHANNELS.map((channel) => {
       const rate = row[`${channel}_engagement_rate`];
-      const count = withUnit(row[`${channel}_engagements_posts`] ?? 0, "post");
-      const label = rate === null ? (channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE) : `${formatted(rate, "percent")} · ${count}`;
-      return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${label}` };
-    }));
-    draw("platform_rates", bars(platforms), "Bar chart of organic and paid engagement rates by platform. The numbers are in the table below.");
-    draw("content_rates", bars(types), "Bar chart of organic and paid engagement rates by content type. The numbers are in the table below.");
-    const ordered = platforms.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
-    fillTable("parts", [column.name("Platform, content type", name), ...RESULTS], ordered, { limit: Infinity, kind: (row) => (isPlatform(row) ? "of-platform" : "of-type") });
+      const label = rate === null ? "–" : `${formatted(rate, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
+      return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${rate === null ? NOT_AVAILABLE : label}` };
+    })), "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in the table below.");
+    const ordered = networks.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
+    fillTable("parts", [
+      column.name("Network, content type", name), ...RESULTS,
+      ...more(column.number("Same-post rate ratio", "same_post_rate_ratio", "ratio"), column.number("Posts with both rates", "same_posts")),
+    ], ordered, { limit: Infinity, kind: (row) => (isNetwork(row) ? "of-platform" : "of-type") });
   }
 
-  // Campaigns, costs, posts and creators.
+  // Campaigns, posts and creators.
 
-  const campaigns = () => inWindow([...figures.values()])
-    .filter(({ campaign }) => campaign !== null && [null, campaign].includes(filters.campaign))
-    .map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
+  const ofCampaigns = (table) => inWindow([...table.values()]).filter(({ campaign }) => campaign !== null && [null, campaign].includes(filters.campaign));
 
   function showCampaigns() {
-    const rows = campaigns();
-    const name = column.name("Campaign", (row) => campaignName(row.campaign));
+    const rows = ofCampaigns(figures).map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
     fillTable("campaigns", [
-      name, column.text("Status", (row) => row.status), ...RESULTS,
-      column.pair("Same-post rate ratio", "same_post_rate_ratio", "ratio", "same_posts", (value) => [figure(value, "count"), "\u00a0posts"]),
+      column.name("Campaign", (row) => campaignName(row.campaign)),
       column.number("Ad spend", "ad_spend", "money"), column.number("Return on ad spend", "return_on_ad_spend", "ratio"),
-      column.number("Conversions", "tracking_links_conversions"),
+      ...RESULTS.slice(1, 5), column.number("Conversions by links", "tracking_links_conversions"),
+      ...more(
+        column.text("Status", (row) => row.status), RESULTS[0], column.number("Ad spend per engagement", "ad_spend_per_engagement", "money"),
+        column.number("Paid clicks", "paid_clicks"), RESULTS[5],
+      ),
     ], rows.filter((row) => row.posts || row.ad_spend != null));
+  }
+
+  function showPublished() {
+    const row = chosen(published);
+    const value = (name, format, ...details) => [make("span", { id: `figure-${name}` }, figure(row[name], format)), ...(details.length && row[name] != null ? [make("span", { class: "detail" }, ...details)] : [])];
+    const shown = [
+      ["Posts published", "published_posts", "count"],
+      ["Content cost so far", "content_cost", "money", "±\u00a0", figure(row.content_cost_uncertainty, "percent")],
+      ["Posts of unknown cost, not in it", "posts_without_cost", "count"],
+      ["Content cost per organic engagement so far", "content_cost_per_engagement", "money"],
+    ];
+    byId("published-figures").replaceChildren(...shown.map(([label, name, ...others]) =>
+      make("div", {}, make("dt", {}, label), make("dd", {}, ...value(name, ...others)))));
+    fillTable("published", [
+      column.name("Campaign", (each) => campaignName(each.campaign)), column.number("Posts published", "published_posts"),
+      column.number("Content cost so far", "content_cost", "money"), column.number("Posts of unknown cost", "posts_without_cost"),
+      column.number("Content cost per organic engagement", "content_cost_per_engagement", "money"),
+    ], ofCampaigns(published).sort((left, right) => descending(left.content_cost, right.content_cost)));
   }
 
   function showPosts() {
     const name = (row) => [row.name ?? `Post ${row.post_id}`, readable(row.content_type ?? row.platform)].join(" · ") + ofInstance(row.instance);
     const percentile = (label, measure, format) => column.pair(label, measure, format, `${measure}_percentile`, (value) => ["above\u00a0", figure(value, "rank"), "\u00a0of\u00a0peers"]);
-    const columns = [
-      column.name("Post", name, (row) => row.link), column.number("Age in days", "age"),
-      percentile("Organic impressions", "organic_impressions", "count"), percentile("Organic rate", "organic_engagement_rate", "percent"),
-    ];
-    fillTable("boost", [...columns, column.number("Peers", "peers")], posts.filter((row) => isChosen(row.instance)), { empty: "None, or fewer than 20 posts to compare with." });
+    fillTable("boost", [
+      column.name("Post", name, (row) => row.link), column.text("Published", (row) => dayOf(row.age), "date"),
+      percentile("Organic impressions", "organic_impressions", "count"), percentile("Organic rate", "organic_engagement_rate", "percent"), column.number("Peers", "peers"),
+    ], posts.filter((row) => isChosen(row.instance) && (filters.campaign === null || row.campaigns.includes(filters.campaign))), {
+      empty: "None, or fewer than 20 posts to compare with.", limit: 5,
+    });
   }
 
   function showCreators() {
@@ -452,15 +531,16 @@
 
   function show() {
     const { days, label } = report.windows[filters.window];
-    byId("dates").textContent = days === null ? `All days up to ${dayOf(0)}` : `${dayOf(days - 1)} to ${dayOf(0)}`;
+    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}`;
     byId("of-instance").hidden = filters.campaign === null;
     const row = showKpis();
     const missing = showMissing(row);
     showCampaigns();
     showPosts();
     showCreators();
-    showDays();
-    showParts();
+    showPublished();
+    showTime();
+    showNetworks();
     showReceived();
     const selection = filters.campaign !== null ? `campaign ${campaignName(filters.campaign)}` : filters.instance !== null ? report.instances[filters.instance] : "all instances";
     return `${label}, ${selection}: ${byId("headline").textContent} What is missing: ${missing ? withUnit(missing, "entry", "entries") : "nothing"}.`;
@@ -495,11 +575,15 @@
     byId("announcement").textContent = show();
   });
   document.addEventListener("click", (event) => {
-    const { csv, sort, table, all } = event.target.closest("button")?.dataset ?? {};
+    const { csv, sort, table, all, more: wide } = event.target.closest("button")?.dataset ?? {};
     if (csv) download(csv);
     if (all) {
       tables.get(all).isWhole = !tables.get(all).isWhole;
       showTable(all);
+    }
+    if (wide) {
+      tables.get(wide).isWide = !tables.get(wide).isWide;
+      showTable(wide);
     }
     if (!sort) return;
     const state = tables.get(table);

@@ -3,41 +3,81 @@
 -- A row is of all instances (instance_id is null), of one instance, or of one campaign (campaign_id is not null). The page shows
 -- rows in the order of `place`.
 {%- set key = "time_window, instance_id, campaign_id" %}
-{%- set rates = "organic_engagement_rate, organic_engagements_posts, paid_engagement_rate, paid_engagements_posts" %}
-{%- set results = "posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, " ~ rates ~ ", rate_ratio" %}
+{%- set results = "posts, organic_impressions, paid_impressions, organic_impressions_posts, organic_engagement_rate, paid_engagement_rate,
+    organic_engagements_posts, paid_engagements_posts, rate_ratio" %}
 {%- set most_seen = "coalesce(organic_impressions + paid_impressions, organic_impressions, paid_impressions) DESC NULLS LAST" %}
 {%- set place = "rank() OVER (ORDER BY " ~ most_seen ~ ") AS place" %}
-{%- set instance = "nullif(instance_id, '') AS instance_id" %}
+{%- set counts = ("organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements", "organic_rate_engagements",
+    "organic_rate_impressions", "paid_rate_engagements", "paid_rate_impressions") %}
 
 CREATE OR REPLACE TABLE report_figures AS
-WITH returns AS (
-    SELECT
-        time_window, instance_id, NULL AS campaign_id, sum(CAST(ad_spend AS DECIMAL(28, 6))) AS campaign_ad_spend,
-        sum(CAST(return_on_ad_spend * ad_spend AS DECIMAL(28, 6)))
-            / nullif(sum(CAST(ad_spend AS DECIMAL(28, 6))) FILTER (return_on_ad_spend IS NOT NULL), 0) AS return_on_ad_spend
-    FROM campaign_results
-    GROUP BY GROUPING SETS ((time_window), (time_window, instance_id))
-    HAVING grouping(instance_id) = 1 OR instance_id IS NOT NULL
+WITH results AS (
+    SELECT * REPLACE (nullif(instance_id, '') AS instance_id), NULL AS campaign_id, ad_spend AS spend FROM organic_paid_overall
     UNION ALL BY NAME
+    -- The ad spend of a campaign is the one that Later totals.
+    SELECT * EXCLUDE (ad_spend_low, ad_spend_high, previous_ad_spend) FROM organic_paid_by_campaign
+),
+totals AS (
     SELECT
-        {{ key }}, campaign_name, campaign_status, ad_spend AS campaign_ad_spend, return_on_ad_spend, tracking_links_conversions
+        {{ key }}, campaign_name, campaign_status, last_day AS totals_last_day, ad_spend AS spend, return_on_ad_spend, paid_clicks,
+        tracking_links_conversions
     FROM campaign_results WHERE instance_id IS NOT NULL
 ),
-every AS (
-    SELECT NULL AS campaign_id, * REPLACE (nullif(instance_id, '') AS instance_id) FROM organic_paid_overall
-    UNION ALL BY NAME FROM organic_paid_by_campaign
-    UNION ALL BY NAME FROM returns
-)
-SELECT {{ place }}, * EXCLUDE (scope)
-FROM (SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}))) FROM every GROUP BY {{ key }});
+of_scopes AS (
+    SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}, scope, ad_spend)))
+    FROM (FROM results UNION ALL BY NAME FROM totals)
+    GROUP BY {{ key }}
+),
+newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall)
+SELECT
+    {{ place }}, {{ key }}, campaign_name, campaign_status, last_day, days, days_expected, previous_days,
+    posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, organic_impressions_posts, paid_impressions_posts,
+    organic_engagement_rate, paid_engagement_rate, rate_ratio, same_post_rate_ratio, same_posts, same_posts_paid_higher,
+    paid_share_of_impressions,
+    previous_organic_impressions, previous_paid_impressions, previous_organic_engagements, previous_paid_engagements,
+    previous_organic_engagement_rate, previous_paid_engagement_rate, previous_ad_spend,
+    return_on_ad_spend, paid_clicks, tracking_links_conversions, newest_day - totals_last_day AS totals_age,
+    -- Totals of another period say nothing about this one, and those of more days have no price per result.
+    CASE WHEN coalesce(totals_last_day = newest_day, true) THEN spend END AS ad_spend,
+    CASE WHEN paid_engagements > 0 AND (campaign_id IS NULL OR days = days_expected)
+        THEN CAST(ad_spend AS DOUBLE) / paid_engagements
+    END AS ad_spend_per_engagement,
+    100 * (ad_spend_high - ad_spend_low) / nullif(ad_spend_high + ad_spend_low, 0) AS ad_spend_uncertainty,
+    100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements
+FROM of_scopes, newest;
 
--- Platforms, and the content types of each.
+-- Content cost of the posts that were published in a window, as far as it is known by now. A post of several campaigns costs each.
+CREATE OR REPLACE TABLE report_published AS
+WITH windows AS (SELECT DISTINCT time_window, first_day, last_day FROM organic_paid_overall),
+published AS (
+    SELECT time_window, posts.*
+    FROM posts JOIN windows ON CAST(post_date AS DATE) BETWEEN windows.first_day AND windows.last_day
+),
+scoped AS (
+    SELECT *, NULL AS campaign_id FROM published
+    UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM published
+    UNION ALL BY NAME SELECT *, unnest(campaign_ids) AS campaign_id FROM published
+)
+SELECT
+    {{ key }},
+    count(*) AS published_posts,
+    count(*) FILTER (content_cost IS NULL) AS posts_without_cost,
+    sum(CAST(content_cost AS DECIMAL(28, 6))) AS content_cost,
+    100 * sum(CAST(content_cost_high - content_cost_low AS DECIMAL(28, 6)))
+        / nullif(sum(CAST(content_cost_high + content_cost_low AS DECIMAL(28, 6))), 0) AS content_cost_uncertainty,
+    sum(CAST(content_cost AS DECIMAL(28, 6))) FILTER (organic_engagements IS NOT NULL)
+        / nullif(sum(organic_engagements) FILTER (content_cost IS NOT NULL), 0) AS content_cost_per_engagement
+FROM scoped
+GROUP BY ALL;
+
+-- Networks, and the content types of each.
 CREATE OR REPLACE TABLE report_parts AS
-SELECT {{ place }}, *
+SELECT {{ place }}, * REPLACE (nullif(instance_id, '') AS instance_id)
 FROM (
-    SELECT 'platform' AS kind, time_window, {{ instance }}, platform, {{ results }} FROM organic_paid_by_platform
+    SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }}, same_post_rate_ratio, same_posts FROM organic_paid_by_platform
     UNION ALL BY NAME
-    SELECT 'content' AS kind, time_window, {{ instance }}, platform, content_type, {{ results }} FROM organic_paid_by_content_type
+    SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }}, same_post_rate_ratio, same_posts
+    FROM organic_paid_by_content_type
 );
 
 -- The creators of each instance with the most impressions.
@@ -48,26 +88,34 @@ SELECT
 FROM organic_paid_by_creator
 QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }};
 
--- Posts that were never paid for, and are organically above three quarters of their peers.
+-- Young posts that were never paid for, and are organically above three quarters of their peers. Stories expire after a day.
 {%- set best = "organic_impressions_percentile + organic_engagement_rate_percentile DESC" %}
 CREATE OR REPLACE TABLE report_posts AS
 SELECT
     rank() OVER (ORDER BY {{ best }}) AS place,
-    instance_id, post_id, coalesce(creator_full_name, creator_handle_name) AS name, platform, content_type, content_url AS link,
-    age, peers, organic_impressions, organic_impressions_percentile, organic_engagement_rate, organic_engagement_rate_percentile
+    instance_id, campaign_ids, post_id, coalesce(creator_full_name, creator_handle_name) AS name, platform, content_type,
+    content_url AS link, age, peers,
+    organic_impressions, organic_impressions_percentile, organic_engagement_rate, organic_engagement_rate_percentile
 FROM posts
-WHERE first_paid_day IS NULL AND organic_impressions_percentile >= 75 AND organic_engagement_rate_percentile >= 75
+WHERE
+    age <= {{ most_boost_days }} AND coalesce(content_type, '') NOT LIKE '%story%' AND first_paid_day IS NULL
+    AND coalesce(paid_impressions, 0) = 0 AND coalesce(paid_engagements, 0) = 0
+    AND organic_impressions_percentile >= 75 AND organic_engagement_rate_percentile >= 75
 QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id) <= {{ most_posts }};
 
+-- Days; from an age of 91 days on, weeks, which are seven days from a multiple of seven on.
 CREATE OR REPLACE TABLE report_days AS
-SELECT
-    date, instance_id, campaign_id
-    {%- for name in ("organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements") %},
-    CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
-    {%- endfor %}
-FROM (
-    SELECT NULL AS campaign_id, * FROM organic_paid_daily
-    UNION ALL BY NAME SELECT NULL AS campaign_id, * REPLACE (NULL AS instance_id) FROM organic_paid_daily
+WITH newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall),
+scoped AS (
+    SELECT *, NULL AS campaign_id FROM organic_paid_daily
+    UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME FROM organic_paid_daily_by_campaign
 )
+SELECT
+    instance_id, campaign_id,
+    CASE WHEN newest_day - date < 91 THEN newest_day - date ELSE (newest_day - date) // 7 * 7 END AS age
+    {%- for name in counts %},
+    CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
+    {%- endfor %}
+FROM scoped, newest
 GROUP BY ALL;

@@ -37,14 +37,14 @@ FETCHED_TABLES = {
     CAMPAIGN_PERFORMANCE_TABLE: "campaign totals",
 }
 # The tables that report.sql creates, without their prefix `report_`.
-REPORT_TABLES = ("figures", "parts", "creators", "posts", "days")
-MOST_CREATORS, MOST_POSTS = 100, 25
+REPORT_TABLES = ("figures", "published", "parts", "creators", "posts", "days")
+MOST_CREATORS, MOST_POSTS, MOST_BOOST_DAYS = 100, 25, 14
 # What the metadata of the asset shows of `report_figures`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
     *("organic_engagements", "paid_engagements", "organic_engagement_rate", "paid_engagement_rate"),
     *("rate_ratio", "same_post_rate_ratio", "same_posts", "same_posts_paid_higher"),
-    *("ad_spend", "return_on_ad_spend"),
+    *("ad_spend", "ad_spend_per_engagement"),
 )
 MAX_DAYS = max(WINDOWS.values())
 
@@ -70,6 +70,7 @@ class ReportData:
         tables: the tables that `report.sql` creates, by name.
         missing: by fetched table and instance (None for campaign totals), the days that should have a file and have
             none.
+        outdated: sentences about tables that no longer match the files that they are made from.
     """
 
     as_of: date
@@ -77,12 +78,13 @@ class ReportData:
     tables: Mapping[str, pa.Table]
     missing: Mapping[str, Mapping[str | None, Set[date]]]
     quarantined: Sequence[QuarantinedRows] = ()
+    outdated: Sequence[str] = ()
 
     @property
     def windows(self) -> list[str]:
-        """The windows of the key figures, shortest first."""
-        found = {*self.tables["figures"]["time_window"].to_pylist()}
-        return [name for name in WINDOWS if name in found]
+        """The windows of the key figures, shortest first, up to the first one that begins before the results do."""
+        oldest = max(self.tables["days"]["age"].to_pylist(), default=MAX_DAYS)
+        return [name for name, shorter in zip(WINDOWS, (0, *WINDOWS.values()), strict=False) if oldest >= shorter]
 
     @property
     def initial_window(self) -> str:
@@ -106,6 +108,7 @@ def read_report(
     memory_gb: float,
     missing: Mapping[str, Collection[Partition]],
     quarantined: Iterable[QuarantinedRows] = (),
+    outdated: Iterable[str] = (),
 ) -> ReportData | None:
     """Read everything that a report shows; None if the key figures have not been materialized.
 
@@ -121,7 +124,8 @@ def read_report(
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            database.connection.execute(template.render(most_creators=MOST_CREATORS, most_posts=MOST_POSTS))
+            limits = {"most_creators": MOST_CREATORS, "most_posts": MOST_POSTS, "most_boost_days": MOST_BOOST_DAYS}
+            database.connection.execute(template.render(limits))
             return {
                 name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
                 for name in REPORT_TABLES
@@ -149,4 +153,5 @@ def read_report(
         tables=tables,
         missing=days_missing,
         quarantined=sorted(quarantined, key=repr),
+        outdated=[*outdated],
     )

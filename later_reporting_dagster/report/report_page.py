@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from html import escape
@@ -17,6 +17,9 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
@@ -24,7 +27,7 @@ from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse
 from later_reporting_dagster.rollups.templates import WINDOWS
 
 # Columns of the tables that the page does not show.
-_NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status")
+_NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -34,7 +37,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 2
+REPORT_DEFINITION = 3
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -104,7 +107,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
             [index["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
             for (instance_id, campaign_id), known in sorted(campaigns.items())
         ],
-        **{name: _columns(rows, index, data.as_of) for name, rows in data.tables.items()},
+        **{name: _columns(_shown(rows, data.windows), index) for name, rows in data.tables.items()},
         "missing": [
             {"table": table, "instance": index["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
             for table, by_instance in data.missing.items()
@@ -120,20 +123,29 @@ def page_data(data: ReportData) -> dict[str, Any]:
             }
             for quarantined in data.quarantined
         ],
+        "outdated": [*data.outdated],
         "charts": charts(),
     }
 
 
-def _columns(rows: Any, index: Mapping[str, Mapping[Any, int]], as_of: date) -> dict[str, list[Any]]:
-    """Return a table as columns, with indexes instead of ids, ages instead of days, and only web links."""
-    columns = rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names]).to_pydict()
+def _shown(rows: pa.Table, windows: Sequence[str]) -> pa.Table:
+    if "time_window" in rows.column_names:
+        rows = rows.filter(pc.is_in(rows["time_window"], pa.array(windows)))
+    return rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names])
+
+
+def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str, list[Any]]:
+    """Return a table as columns, with indexes instead of ids, and only web links."""
+    columns: dict[str, list[Any]] = rows.to_pydict()
     instances = columns["instance_id"]
     if "campaign_id" in columns:
         pairs = zip(instances, columns.pop("campaign_id"), strict=True)
         columns["campaign"] = [index["campaign_id"].get(pair) for pair in pairs]
+    if "campaign_ids" in columns:
+        lists = zip(instances, columns.pop("campaign_ids"), strict=True)
+        found = [[index["campaign_id"].get((name, campaign_id)) for campaign_id in ids] for name, ids in lists]
+        columns["campaigns"] = [[position for position in of_post if position is not None] for of_post in found]
     columns["instance"] = [index["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
-    if "date" in columns:
-        columns["age"] = [(as_of - day).days for day in columns.pop("date")]
     if "link" in columns:
         columns["link"] = [web_link(link) for link in columns["link"]]
     return {name: [_number(value) for value in values] for name, values in columns.items()}

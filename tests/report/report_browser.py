@@ -15,7 +15,7 @@ from later_reporting_dagster.report.report_page import report_page
 
 WIDTHS = {375: 740, 1280: 800}
 
-# Cells with numbers are lists of exact numbers, null for texts such as "not available"; other cells are text.
+# Cells with numbers are lists of exact numbers, null for a dash; other cells are text.
 _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
   const found = [...cell.querySelectorAll('data, .null')];
   return found.length ? found.map(each => each.value === undefined ? null : Number(each.value))
@@ -24,9 +24,10 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return !/^(not available|no paid activity)$/.test(text);
+  if (each.className === 'null') return text !== '–not available';
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
-  if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
+  const size = { bn: 1e9, m: 1e6 }[text.match(/[bm]n?$/)?.[0]];
+  if (size) return Math.abs(Number(words) * size - value) > 0.5000001e-2 * size;
   if (value === 0) return words !== '0';
   if (words.startsWith('<')) return !(value > 0 && value < 0.005);
   const decimals = words.split('.')[1]?.length ?? 0;
@@ -66,6 +67,11 @@ class Report:
         found: list[list[Any]] = self.page.locator(f"#{body}").evaluate(_READ)
         return found
 
+    def columns(self, table: str) -> dict[str, int]:
+        """Return the places of the columns of a table, by their headings."""
+        heads = self.page.locator(f"#table-{table} thead th").all_inner_texts()
+        return {head: place for place, head in enumerate(heads)}
+
     def figure(self, name: str) -> float | None:
         found = self.page.locator(f"#figure-{name} data")
         return float(found.get_attribute("value") or "") if found.count() else None
@@ -91,10 +97,11 @@ class Report:
         return list(csv.reader(io.StringIO(text, newline="")))
 
     def open_all(self) -> None:
-        """Unfold all sections, and show all rows of all tables."""
+        """Unfold all sections, and show all rows and columns of all tables."""
         self.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-        for button in self.page.locator("[data-all]:visible").all():
-            button.click()
+        for kind in ("all", "more"):
+            for button in self.page.locator(f"[data-{kind}]:visible").all():
+                button.click()
 
     def wait_for_charts(self) -> None:
         """Wait until all visible charts are drawn, and two frames more, because Vega draws asynchronously."""

@@ -285,7 +285,7 @@ def test_rollups_have_the_same_bytes_in_any_order(world: World, hashes: dict[str
 
 
 def test_values_that_do_not_add_up_change_nothing() -> None:
-    """In daily files, also those of campaigns. Paid unit costs are left: they imply ad spend, which is money of a day."""
+    """In daily files, also of campaigns. Paid unit costs are left: they imply ad spend, which is money of a day."""
     world = world_of(Shape(days=40, posts=60, metrics=METRICS, creators=6), seed=2)
     paid_costs = {"paid_cpe", "paid_cpm"}
     names = {metric.column for metric in METRICS if not metric.kind.adds_up_over_days} - paid_costs

@@ -6,13 +6,14 @@ from typing import Any
 
 import dagster as dg
 
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
 from later_reporting_dagster.quality.coverage import stored_and_expected_files
-from later_reporting_dagster.quality.outdated import report_inputs
+from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
     FETCHED_TABLES,
     REPORT,
@@ -22,7 +23,7 @@ from later_reporting_dagster.report.report_data import (
     read_report,
 )
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, empty_report_page, report_page, with_made_from
-from later_reporting_dagster.rollups.rollup_tables import OVERALL
+from later_reporting_dagster.rollups.rollup_tables import OVERALL, TABLES
 
 
 def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -32,9 +33,9 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         key,
         deps=component.dependencies(*SHOWN_TABLES, COVERAGE_TABLE),
         description=(
-            "Organic against paid on one page: key figures, campaigns with their spend and return, posts"
-            " to boost, creators, and what is missing. A single HTML file that works offline, at"
-            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
+            "Organic and paid results on one page: a picture, key figures, campaigns with their spend and return,"
+            " strong organic posts, content cost, and what is missing. A single HTML file that works offline, at"
+            f" `{REPORT}/{REPORT_FILE}` under the lake's root; `report` in the metadata is its location."
         ),
         group_name="organic_paid",
         kinds={"html"},
@@ -67,6 +68,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             memory_gb=later.memory_gb,
             missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
             quarantined=_quarantined(lake),
+            outdated=_outdated_tables(lake, component),
         )
         metadata: dict[str, Any] = {}
         if data is None:
@@ -85,8 +87,18 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             metadata = {"as_of": str(data.as_of), "window": data.initial_window, **figures}
         written = lake.write_file(REPORT, REPORT_FILE, with_made_from(page, made_from))
         context.log.info(f"The report is {'written' if written.changed else 'unchanged'}: {written.url}")
-        metadata |= written_metadata(written)
+        metadata |= {"report": dg.MetadataValue.path(written.url), **written_metadata(written)}
         yield dg.MaterializeResult(data_version=dg.DataVersion(written.content_hash), metadata=metadata)
+
+
+def _outdated_tables(lake: Lake, component: ComponentBase) -> list[str]:
+    """Return a sentence for each table on the page that has to be made again."""
+    tables = [table for table in component.rollups(TABLES) if table.name in SHOWN_TABLES]
+    newest = newest_day(component.now())
+    by_table: dict[str, list[Outdated]] = {}
+    for file in outdated(lake, tables, start_date=component.start_date, newest_day=newest):
+        by_table.setdefault(file.table, []).append(file)
+    return [f"Outdated: {describe_outdated(files)}." for files in by_table.values()]
 
 
 def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:

@@ -54,7 +54,7 @@ def test_report_without_results_says_so_and_what_to_run(project: Project) -> Non
     (warning,) = project.warnings(result)
     assert "fetch days of later/post_metrics_daily, then materialize later/organic_paid_overall" in warning
     assert warning in (project.root / REPORT / "report.html").read_text("utf-8")
-    assert project.metadata(result)["None"].keys() == {"dagster/uri", "changed"}
+    assert project.metadata(result)["None"].keys() == {"report", "dagster/uri", "changed"}
 
 
 def test_report_names_a_damaged_table(project: Project) -> None:
@@ -87,3 +87,12 @@ def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     assert missing.keys() >= {("post_metrics_daily", name) for name in INSTANCE_IDS[1:]}
     fetched = missing.get(("post_metrics_daily", INSTANCE_IDS[0]), [])
     assert not [age for age in range(len(DAYS)) for first, last in fetched if first <= age <= last]
+
+
+def test_report_names_outdated_tables(project: Project) -> None:
+    for asset in RAW_ASSETS:
+        project.fetch(asset)
+    write_report(project)
+    outdated = page_data(project)["outdated"]
+    assert "Outdated: 3 days of organic_paid_daily (missing)." in outdated
+    assert not [text for text in outdated if OVERALL.name in text]
