@@ -1,10 +1,11 @@
-"""`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
+"""`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and print a summary."""
 
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from textwrap import fill
@@ -24,16 +25,16 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.check import WARN
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
-from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
+from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS, DAILY
 from later_reporting_dagster.server.sandbox import BANNER
 
+MAIN_MODULE = "later_reporting_dagster.cli.main"
 # Copied to the demo's DAGSTER_HOME. docs/deploying.md recommends the same file for a laptop.
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 
 def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) -> list[RunOutcome]:
-    """Materialize and check all assets of the demo mode for a range of days, and print organic against paid.
+    """Materialize and check all assets of the demo mode for a range of days, and print a summary.
 
     The lake and `DAGSTER_HOME` are in the directory. With a port, this process then becomes that of the Dagster UI.
     """
@@ -57,31 +58,47 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     )
     project = load_project(ENVIRONMENT_MODULE, name=None)
     outcomes = _run_all(project, start, end)
+    checks = {(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}
+    click.echo(check_summary([*checks.values()]))
     comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{end}'")
-    _print_rows(f"Organic against paid, {start} to {end}", comparison, project)
+    _print_rows(f"Organic and paid, {start} to {end}", comparison, project)
     _print_rows("Campaigns with the highest ad spend of the last 28 days", _CAMPAIGNS, project)
-    click.echo(f"\nThe lake:      {lake}")
-    click.echo(f"Dagster home:  {home}")
-    if ui_port is None:
-        click.echo(f"See it in the UI:  {shlex.join([*sys.argv, '--ui'])}")
-    click.echo(f"The report:    {project.report_location()}")
     if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
         click.echo(f"The Dagster UI:  http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
         sys.stdout.flush()
         os.chdir(directory)  # Dagster reads .env, and imports modules, of the current folder
         command = [sys.executable, "-m", "dagster", "dev", "-m", ENVIRONMENT_MODULE]
         os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(ui_port)])  # noqa: S606 - no shell needed
+    program = sys.argv[:1] if Path(sys.argv[0]).suffix != ".py" else [sys.executable, "-m", MAIN_MODULE]
+    environment = ["env", "LATER_DEMO_MODE=true", f"LATER_LAKE_ROOT={lake}"]
+    click.echo("Next: see the report, query the lake in SQL, or start the Dagster UI.\n")
+    for command in (
+        ["python3", "-m", "webbrowser", project.report_location()],
+        [*environment, *program, "query", _QUERY],
+        [*program, *sys.argv[1:], "--ui"],
+    ):
+        click.echo(f"  {shlex.join(command)}")
     return outcomes
 
 
 def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:
     with dagster_instance() as instance:
+        click.echo(f"Fetching {start} to {end} from the sandbox, a local server of the API", err=True)
         fetched = materialize(project, project.settings.fetched_tables, instance=instance, tags=range_tags(start, end))
-        outcomes = [fetched, *refresh_all(project, instance=instance)]
-    checks = {(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}
-    for check in checks.values():
-        click.echo(check_line(check))
-    return outcomes
+        click.echo("Rolling up with DuckDB, checking, and writing the report", err=True)
+        return [fetched, *refresh_all(project, instance=instance, lists_outdated=False)]
+
+
+def check_summary(checks: Sequence[dg.AssetCheckEvaluation]) -> str:
+    """Return how many checks passed, and a line for each other one."""
+    others = [check for check in checks if not check.passed]
+    warnings = sum(check.severity is WARN for check in others)
+    counts = [
+        f"{len(checks) - len(others)} checks passed",
+        *([f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []),
+        *([f"{len(others) - warnings} failed"] if len(others) > warnings else []),
+    ]
+    return "\n  ".join([", ".join(counts) + (":" if others else "."), *map(check_line, others)])
 
 
 def check_line(check: dg.AssetCheckEvaluation) -> str:
@@ -90,7 +107,10 @@ def check_line(check: dg.AssetCheckEvaluation) -> str:
     return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
 
 
-# A rate divides sums over the rows that report engagements, and impressions other than 0.
+_QUERY = (
+    "select post_date, creator_handle_name, content_cost, ad_spend from posts order by content_cost desc nulls last"
+    " limit 5"
+)
 _COMPARISON = """
 SELECT
     coalesce(platform, 'other') AS platform,
@@ -103,18 +123,12 @@ SELECT
 FROM (
     SELECT
         platform,
-        sum(impressions) AS organic,
+        sum(organic_impressions) AS organic,
         sum(paid_impressions) AS paid,
-        100 * sum(engagements) FILTER (impressions <> 0)
-            / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_rate,
-        100 * sum(paid_engagements) FILTER (paid_impressions <> 0)
-            / sum(paid_impressions) FILTER (paid_engagements IS NOT NULL) AS paid_rate
-    FROM (
-        SELECT DISTINCT ON (date, instance_id, post_id) *  -- a post of several campaigns has a row for each
-        FROM post_metrics_daily
-        WHERE date BETWEEN FIRST_DAY AND LAST_DAY
-        ORDER BY campaign_id
-    )
+        100 * sum(organic_rate_engagements) / sum(organic_rate_impressions) AS organic_rate,
+        100 * sum(paid_rate_engagements) / sum(paid_rate_impressions) AS paid_rate
+    FROM organic_paid_daily
+    WHERE date BETWEEN FIRST_DAY AND LAST_DAY
     GROUP BY platform
 )
 ORDER BY platform
@@ -135,7 +149,7 @@ LIMIT 5
 
 def _print_rows(title: str, sql: str, project: Project) -> None:
     """Print the rows of a query, whose first column has their labels. An empty cell means *not available*."""
-    tables = [POST_METRICS_DAILY.table, CAMPAIGN_RESULTS.table]
+    tables = [DAILY.table, CAMPAIGN_RESULTS.table]
     rows = run_query(sql, project.later.lake(), tables)
     table = PrintedTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
     label, *others = rows.column_names

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, FETCHED_NAMES
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 
@@ -73,7 +74,8 @@ def materialize(
     ops = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
     earlier = len(project.later.fetches)
     try:
-        with progress_bars(project.later.fetches, earlier=earlier):
+        has_bars = not {*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE}.isdisjoint(assets)
+        with progress_bars(project.later.fetches, earlier=earlier) if has_bars else nullcontext():
             result = job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,

@@ -22,7 +22,7 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
 
 
-def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[RunOutcome]:
+def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdated: bool = True) -> Iterator[RunOutcome]:
     """Materialize everything but posts and days of campaigns, upstream first; yield the outcome of each run.
 
     Rollups and the report only if they are outdated. If the API cannot be used, a line says so, and the tables of its
@@ -45,7 +45,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
     newest, footers = newest_day(utc_now()), Footers()
     rollups = settings.rollups(TABLES)
     files = outdated(lake, rollups, start_date=settings.start_date, newest_day=newest, footers=footers)
-    if files:
+    if files and lists_outdated:
         click.echo(f"Outdated: {describe_outdated(files)}")
     for tables, tags in runs_of(files, settings.start_date):
         yield materialize(project, tables, instance=instance, tags=tags)

@@ -157,7 +157,7 @@
 
   /** Fills a table. `limit` is the number of rows until all are shown; the CSV file has all. */
   function fillTable(id, columns, rows, { empty = "No data for this selection.", limit = SHOWN_ROWS, kind = () => "" } = {}) {
-    const shown = columns.filter((each, index) => !index || each.isMore || rows.some((row) => each.values(row).some((value) => value != null && value !== "")));
+    const shown = columns.filter((each, index) => !index || !rows.length || each.isMore || rows.some((row) => each.values(row).some((value) => value != null && value !== "")));
     tables.set(id, { ...tables.get(id), columns: shown, rows, options: { empty, limit, kind } });
     showTable(id);
   }
