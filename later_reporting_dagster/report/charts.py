@@ -120,7 +120,16 @@ def _over_time(*, height: int) -> Spec:
         "type": "temporal",
         "scale": {"type": "utc"},
         "title": None,
-        "axis": {"format": "%-d %b", "grid": False, "tickCount": 6, "labelFlush": True, "labelOverlap": True},
+        "axis": {
+            "format": "%-d %b",
+            # Of few days, some ticks are within a day.
+            "labelExpr": "utchours(datum.value) ? '' : datum.label",
+            "grid": False,
+            "ticks": False,
+            "tickCount": 6,
+            "labelFlush": True,
+            "labelOverlap": True,
+        },
     }
     value = {
         "field": "value",

@@ -10,6 +10,7 @@
   const DAYS_PER_POINT = 7;  // of a picture of more than LONGEST_BY_DAY days
   const LONGEST_BY_DAY = 90;
   const SHOWN_ROWS = matchMedia("(max-width: 36rem)").matches ? 5 : 6;  // of a table, until all are shown
+  const DRAWN_NETWORKS = 8;
   const LISTED_FIRST = 3;
   const OPTION_LENGTH = 60;  // of a campaign's name in the filter
   const NAME_LENGTH = 200;
@@ -281,8 +282,9 @@
     const [now, previous] = [row[name], row[`previous_${name}`]];
     if (now == null || previous == null || (format !== "percent" && !previous)) return [];
     const difference = format === "percent" ? now - previous : (100 * (now - previous)) / previous;
-    const sign = difference > 0 ? "+" : difference < 0 ? "−" : "±";
-    return [sign + (format === "percent" ? `${twoDecimals(Math.abs(difference))} points` : `${tenth.format(Math.abs(difference))}\u00a0%`)];
+    const size = (format === "percent" ? decimal : tenth).format(Math.abs(difference));
+    const sign = Number(size) === 0 ? "±" : difference > 0 ? "+" : "−";
+    return [`${sign}${size}${format === "percent" ? " points" : "\u00a0%"}`];
   }
 
   // What is missing.
@@ -466,7 +468,7 @@
     const rows = parts.filter((row) => row.time_window === filters.window && row.instance === chosenInstance());
     const [networks, types] = [rows.filter(isNetwork), rows.filter((row) => !isNetwork(row))];
     const name = (row) => readable(isNetwork(row) ? row.platform : row.content_type);
-    draw("network_rates", networks.flatMap((row) => CHANNELS.map((channel) => {
+    draw("network_rates", networks.slice(0, DRAWN_NETWORKS).flatMap((row) => CHANNELS.map((channel) => {
       const rate = row[`${channel}_engagement_rate`];
       const label = rate === null ? "–" : `${formatted(rate, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
       return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${rate === null ? NOT_AVAILABLE : label}` };
@@ -531,9 +533,9 @@
 
   function show() {
     const { days, label } = report.windows[filters.window];
-    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}`;
-    byId("of-instance").hidden = filters.campaign === null;
     const row = showKpis();
+    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}${row.days < days ? `: ${row.days} of ${days} days are there` : ""}`;
+    byId("of-instance").hidden = filters.campaign === null;
     const missing = showMissing(row);
     showCampaigns();
     showPosts();

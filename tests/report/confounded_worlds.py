@@ -20,7 +20,7 @@ SWAPPED = ("impressions", "engagements", "cpe", "cpm")
 
 @dataclass(frozen=True, slots=True)
 class _Post:
-    """A post, with what decides about its rate: its quality, its creator, its network, and its luck on the first days."""
+    """A post, with what decides about its rate: its quality, its creator, its network, and early luck."""
 
     number: int
     published: date
@@ -85,15 +85,9 @@ def confounded_world(name: str, *, swapped: bool = False) -> World:
     )
 
 
-def _results(
-    impressions: float, engagements: float, paid_impressions: float, paid_engagements: float
-) -> dict[str, int]:
-    return {
-        "impressions": round(impressions),
-        "engagements": round(engagements),
-        "paid_impressions": round(paid_impressions),
-        "paid_engagements": round(paid_engagements),
-    }
+def _results(*counts: float) -> dict[str, int]:
+    names = ("impressions", "engagements", "paid_impressions", "paid_engagements")
+    return {name: round(count) for name, count in zip(names, counts, strict=True)}
 
 
 def _row(post: _Post, results: dict[str, int], *, swapped: bool) -> Row:
@@ -104,9 +98,8 @@ def _row(post: _Post, results: dict[str, int], *, swapped: bool) -> Row:
         values[f"{side}cpm"] = float(COST_PER_1000) if impressions else None
         values[f"{side}cpe"] = round(cost / engagements, 2) if engagements else None
     if swapped:
-        values |= {name: values[f"paid_{name}"] for name in SWAPPED} | {
-            f"paid_{name}": values[name] for name in SWAPPED
-        }
+        organic = {name: values[f"paid_{name}"] for name in SWAPPED}
+        values |= {f"paid_{name}": values[name] for name in SWAPPED} | organic
     return row(
         post_id=post.number + 1,
         creator_id=post.creator + 1,

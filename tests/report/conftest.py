@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
-from later_reporting_dagster.rollups.rollup_tables import DAILY, POST_TABLES, WINDOW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
 from tests.e2e.browser import chromium
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
@@ -50,17 +50,19 @@ def report_of(
     *,
     expected: Mapping[str, Collection[Partition]] | None = None,
     quarantined: Sequence[QuarantinedRows] = (),
+    outdated: Sequence[str] = (),
 ) -> ReportData:
     """Roll up a world in a lake, and read the report. `expected` are the files that there should be, by table."""
     with open_world(world) as database:
         lake, found = database.lake, roll_up(database, world.metrics)
-        for table in (*WINDOW_TABLES, *POST_TABLES):
+        for table in SINGLE_TABLES:
             lake.write_table(table.name, found[table.name])
-        daily = found[DAILY.name]
-        for day in {*daily["first_day"].to_pylist()}:
-            rows = daily.filter(pc.equal(daily["first_day"], day)).drop_columns("first_day")
-            lake.write(DAILY.name, Partition(day), rows)
+        for table in (DAILY, DAILY_BY_CAMPAIGN):
+            rows = found[table.name]
+            for day in {*rows["first_day"].to_pylist()}:
+                of_day = rows.filter(pc.equal(rows["first_day"], day)).drop_columns("first_day")
+                lake.write(table.name, Partition(day), of_day)
         missing = {name: {*partitions} - {*lake.partitions(name)} for name, partitions in (expected or {}).items()}
-        data = read_report(lake, memory_gb=1, missing=missing, quarantined=quarantined)
+        data = read_report(lake, memory_gb=1, missing=missing, quarantined=quarantined, outdated=outdated)
     assert data is not None
     return data

@@ -21,7 +21,7 @@ from tests.report.conftest import INSTANCES, report_of
 from tests.report.report_browser import open_report
 from tests.rollups.conftest import row
 from tests.rollups.reference import Row, World, over_windows, posts
-from tests.rollups.worlds import NEWEST, agree, campaign
+from tests.rollups.worlds import NEWEST, agree, campaign, period
 
 RESULTS = ("organic_impressions", "paid_impressions", "organic_engagement_rate", "paid_engagement_rate")
 HEADS = ("Organic impressions", "Paid impressions", "Organic rate", "Paid rate")
@@ -184,6 +184,56 @@ def test_first_screen_has_a_picture_the_rates_and_what_is_missing(
                 box = found.bounding_box()
                 assert box is not None
                 assert box["y"] + box["height"] <= 800
+
+
+def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path) -> None:
+    world = one_post(impressions=5, engagements=1)
+    with open_report(browser, report_of(world), tmp_path) as report:
+        assert report.missing() == ["Nothing."]
+        assert report.page.locator("#missing .good").count() == 1
+    silent = one_post(impressions=None, engagements=1)
+    outdated = "Outdated: organic_paid_by_platform (missing)."
+    old = period("7d", last_day=NEWEST - timedelta(days=3), campaign_id=7, paid_ad_spend=3.0)
+    world = replace(silent, campaigns=[campaign(campaign_id=7)], periods=[old])
+    with open_report(browser, report_of(world, outdated=[outdated]), tmp_path) as report:
+        assert report.missing() == [
+            outdated,
+            f"Later's totals of 1 campaign end on {NEWEST - timedelta(days=3)}, the posts on {NEWEST}:"
+            " their ad spend and return are left out.",
+            "No post of tiktok reports impressions (1 post), so it has no rate.",
+        ]
+        assert report.page.locator("#missing .good").count() == 0
+        assert "Ad spend" not in report.columns("campaigns")
+
+
+def test_changes_are_shown_if_both_periods_have_all_days(
+    browser: Browser, report_of_world: ReportData, rows_of: Callable[..., list[Row]], tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        compared, change = report.page.locator("#compared"), report.page.locator("#change-organic_impressions")
+        (overall,) = rows_of("organic_paid_overall", "28d", instance_id="")
+        now, before = overall["organic_impressions"], overall["previous_organic_impressions"]
+        difference = 100 * (now - before) / before
+        sign = "+" if difference > 0 else "−"
+        assert change.inner_text() == f"{sign}{abs(float(difference)):.1f}\u00a0%"
+        assert compared.inner_text() == "Changes are against the 28 days before."
+        report.choose("period", "Last 90 days")
+        assert change.inner_text() == ""
+        text = "No changes are shown: the period lacks 30 of 90 days, the one before it 90 of 90 days."
+        assert compared.inner_text() == text
+
+
+def test_campaigns_show_what_later_totals_for_them(browser: Browser, tmp_path: Path) -> None:
+    world = one_post(impressions=50, engagements=5, paid_impressions=100, paid_engagements=4, paid_cpm=20.0)
+    totals = period("7d", campaign_id=7, paid_ad_spend=3.0, paid_return_on_ad_spend=1.5)
+    world = replace(world, campaigns=[campaign(campaign_id=7, campaign_name="Spring")], periods=[totals])
+    with open_report(browser, report_of(world), tmp_path) as report:
+        assert report.figure("ad_spend") == 2
+        (shown,), places = report.rows("campaigns"), report.columns("campaigns")
+        assert [shown[places[name]] for name in ("Ad spend", "Return on ad spend")] == [[3], [1.5]]
+        report.choose("campaign", "Spring (7)")
+        assert report.figure("ad_spend") == 3
+        assert report.figure("ad_spend_per_engagement") == 0.75
 
 
 def test_null_is_a_dash_and_zero_is_not(browser: Browser, tmp_path: Path) -> None:

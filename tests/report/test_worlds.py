@@ -5,8 +5,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.report.conftest import report_of
 from tests.report.confounded_worlds import PAID, confounded_world
+from tests.report.conftest import report_of
 from tests.report.report_browser import open_report
 
 # The text of the page without its numbers, names and pictures, and without the rows of its tables.
