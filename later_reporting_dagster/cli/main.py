@@ -439,11 +439,11 @@ def doctor() -> None:
 @click.option("--ui", is_flag=True, help="Then serve the Dagster UI, until Ctrl-C.")
 @click.option("--ui-port", default=3000, type=click.IntRange(1, 65_535), help="Port of the Dagster UI.")
 def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:
-    """Fetch synthetic data, roll it up, check it, and print organic against paid.
+    """Fetch synthetic data, roll it up, check it, and print a summary.
 
     Needs no credentials. Runs all assets and checks in demo mode, in which the sandbox
-    takes the place of the API, and prints the comparison by platform and the paths of
-    the lake and of the report.
+    takes the place of the API. Prints how many checks passed, organic and paid results by
+    platform, the campaigns, and what to type next.
     """
     from later_reporting_dagster.cli.demo import run_demo
 
