@@ -180,6 +180,7 @@ def test_search_finds_what_is_stored_by_default(stored: User, creators: Creators
     for place in ("lake/posts_published", "lake/post_metrics_daily", "lake/_quarantine", "*.printed"):
         assert stored.kinds_in(creators, place).keys() == kinds, place
     assert stored.kinds_in(creators, "lake/_compacted").keys() == kinds
+    assert {"name", "handle", "post"} <= stored.kinds_in(creators, "lake/posts").keys()
     assert {"name", "profile", "post"} <= stored.kinds_in(creators, "lake/organic_paid_report").keys()
     assert {"name", "handle"} <= stored.kinds_in(creators, "home").keys()
 
