@@ -63,10 +63,12 @@ def derive(project: Project) -> None:
 
 
 def derived(project: Project) -> dict[str, dict[str, Any]]:
-    """Return the rows of the files of each rollup table, and the bytes of the report."""
+    """Return the rows of the files of each rollup table, and the report, without what they were made from."""
     return {
         name: {
-            path: content if name == REPORT else pq.read_table(BytesIO(content)).replace_schema_metadata()
+            path: content.partition(b"<!-- made_from")[0]
+            if name == REPORT
+            else pq.read_table(BytesIO(content)).replace_schema_metadata()
             for path, (content, _) in files(project.root / name).items()
         }
         for name in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS, REPORT)
