@@ -264,7 +264,7 @@
     const uncertainty = row.ad_spend_uncertainty == null ? [] : [", ±\u00a0", figure(row.ad_spend_uncertainty, "percent")];
     byId("basis").replaceChildren(...(row.ad_spend == null ? [] : filters.campaign === null
       ? ["Ad spend is that of the days of the period, from the unit costs of posts", ...uncertainty, "."]
-      : ["Ad spend and return are those that Later totals for the campaign."]));
+      : ["Ad spend and return are those that Later totals for the campaign over the whole period."]));
     byId("compared").textContent = isComparable ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
     const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts"];
     keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
@@ -473,6 +473,7 @@
       const label = rate === null ? "–" : `${formatted(rate, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
       return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${rate === null ? NOT_AVAILABLE : label}` };
     })), "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in the table below.");
+    byId("drawn").textContent = networks.length > DRAWN_NETWORKS ? `The ${DRAWN_NETWORKS} with the most impressions are drawn.` : "";
     const ordered = networks.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
     fillTable("parts", [
       column.name("Network, content type", name), ...RESULTS,
