@@ -51,7 +51,7 @@ def test_program_reads_all_pages_with_null_and_integers(server: Server) -> None:
     key = ["instanceId", "campaignId", "postId"]
     checks += f"; assert len(posts) == len(posts.drop_duplicates({key})) > 100"
     code = f"{PANDAS}\n{checks}\nassert str(posts.dtypes['postDate']).endswith('UTC]')\n"
-    printed = server.shell.run_process(sys.executable, "-W", "error", "-c", code)
+    printed = server.shell.run_process(sys.executable, "-W", "error", "-c", code, "2024-01-01", "2024-12-31")
     assert "instagram_reel" in printed
     assert "missing: 2024-01-08/2024-12-31" in printed or "missing: 2024-01-05, 2024-01-08/2024-12-31" in printed
 

@@ -22,7 +22,7 @@ RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily",
 # With one asset of each kind: each step is a process of some seconds.
 TABLES = (
     *(*RAW, *ROLLUPS, "instances", "coverage", "campaigns", "campaign_performance_daily", "organic_paid_weekly"),
-    *("organic_paid_by_campaign", "campaign_results", "posts", "organic_paid_report"),
+    *("campaign_performance_periods", "organic_paid_by_campaign", "campaign_results", "posts", "organic_paid_report"),
 )
 STATE = """{
   runsOrError { ... on Runs { results { runId status endTime tags { key } assetSelection { path } } } }

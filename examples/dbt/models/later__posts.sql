@@ -17,3 +17,4 @@ select
     paid_impressions,
     paid_engagements
 from {{ source('later', 'posts') }}
+where is_published
