@@ -22,12 +22,14 @@ def make_home(partitions: PartitionRange, *, base_url: str, date_basis: str, roo
     from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
     from later_reporting_dagster.cli.refresh import refresh_all
     from later_reporting_dagster.defs.partitions import range_tags
+    from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE
 
     project = load_project(ENVIRONMENT_MODULE, name=None)
     tags = range_tags(partitions.start, partitions.end)
     with in_process_runs.dagster_instance() as instance:
         fetched = in_process_runs.materialize(project, [*TABLE_NAMES.values()], instance=instance, tags=tags)
-        for outcome in (fetched, *refresh_all(project, instance=instance)):
+        periods = in_process_runs.materialize(project, [CAMPAIGN_PERIODS_TABLE], instance=instance)
+        for outcome in (fetched, periods, *refresh_all(project, instance=instance)):
             assert outcome.succeeded, outcome.error
     return Measurement()
 

@@ -28,7 +28,7 @@ of_scopes AS (
     FROM (FROM results UNION ALL BY NAME FROM totals)
     GROUP BY {{ key }}
 ),
-newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall)
+newest AS (SELECT max(last_day) AS newest_day FROM results)
 SELECT
     {{ place }}, {{ key }}, campaign_name, campaign_status, last_day, days, days_expected, previous_days,
     posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, organic_impressions_posts, paid_impressions_posts,
@@ -105,7 +105,7 @@ QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id
 
 -- Days; from an age of 91 days on, weeks, which are seven days from a multiple of seven on.
 CREATE OR REPLACE TABLE report_days AS
-WITH newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall),
+WITH newest AS (SELECT max(last_day) AS newest_day FROM report_figures),
 scoped AS (
     SELECT *, NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM organic_paid_daily
