@@ -21,7 +21,7 @@ from later_reporting_dagster.lake import POST_COLUMNS, Lake, partition_path
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import DAILY, POST_TABLES, WINDOW_TABLES
 
-MEMORY_GB = 1.4
+MEMORY_GB = 1.2
 # Rows of post_metrics_daily, the days on which a post earns, and the goals: seconds, and GB.
 SHAPES = ((1_800_000, 1.5, 30, 1.4), (1_800_000, 20.0, 15, 1.4), (10_000_000, 20.0, 180, 2.0))
 # The columns of posts that the daily rollup reads, and those that the others read.
