@@ -35,7 +35,7 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PERIODS, CAMPAIGN_WINDOWS
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PERIODS, WINDOWS
 
 MONTH = "month"
 # The current month and those before it, which each run fetches again; older months are fetched once.
@@ -109,8 +109,8 @@ class _Response:
 
 def windows(newest: date) -> Iterator[Period]:
     """Yield the windows that end with the newest day, and the period before each but the longest."""
-    longest = max(CAMPAIGN_WINDOWS.values())
-    for name, days in CAMPAIGN_WINDOWS.items():
+    longest = max(WINDOWS.values())
+    for name, days in WINDOWS.items():
         first = newest - timedelta(days=days - 1)
         yield Period(DateBasis.PERFORMANCE_DATE, name, first, newest)
         if days < longest:

@@ -99,8 +99,8 @@ HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in FETCHED_
 # Each of these is one file; `quality` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"
-# The windows of that table by name, with their lengths in days. The API allows no query of more days than the last.
-CAMPAIGN_WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+# The windows by name, with their lengths in days. The API allows no query of more days than the last.
+WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 CAMPAIGN_PERIOD_KEY = ("date_basis", "period", "first_day", "last_day", "campaign_id")
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"

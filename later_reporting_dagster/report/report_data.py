@@ -12,7 +12,7 @@ from jinja2 import Template
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
     CAMPAIGN_COSTS_MONTHLY,
@@ -21,7 +21,6 @@ from later_reporting_dagster.rollups.rollup_tables import (
     SINGLE_TABLES,
 )
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
-from later_reporting_dagster.rollups.templates import WINDOWS
 
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import contiguous_ranges
+from later_reporting_dagster.lake.tables import WINDOWS
 from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
-from later_reporting_dagster.rollups.templates import WINDOWS
 
 # Columns of the tables that the page does not show.
 _NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status")

@@ -42,8 +42,7 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable)
         The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
         ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
     """
-    for sql in facts_sql(table).values():
-        connection.execute(sql).fetchall()
+    create_facts(connection, table, set())
     return _query(connection, table, [Column(FIRST_DAY, "date32[day]", False, "First day of the partition")])
 
 
@@ -57,24 +56,31 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     found: dict[str, pa.Table] = {}
     created = set[str]()
     for table in tables:
-        for name, sql in facts_sql(table).items():
-            if name not in created:
-                connection.execute(sql).fetchall()
-                created.add(name)
+        create_facts(connection, table, created)
         found[table.name] = _query(connection, table)
     return found
 
 
-def facts_sql(table: RollupTable, *, only: Collection[str] = tuple(FACTS)) -> dict[str, str]:
+def create_facts(
+    connection: "duckdb.DuckDBPyConnection",
+    table: RollupTable,
+    created: set[str],
+    *,
+    only: Collection[str] = tuple(FACTS),
+) -> None:
+    """Create the macros and relations of `facts_sql` that are not in `created`, and add their names to it."""
+    for name, sql in facts_sql(table).items():
+        if name in only and name not in created:
+            connection.execute(sql).fetchall()
+            created.add(name)
+
+
+def facts_sql(table: RollupTable) -> dict[str, str]:
     """Return the SQL that creates the macros and the relations that the query of a table reads, by name, in order."""
     is_calendar = table.cadence is not Cadence.ALL
     variables = table.variables | {"period": "first_day" if is_calendar else "time_window, is_previous"}
     needed = ("macros", "calendar_periods" if is_calendar else "", *table.facts)
-    return {
-        name: render(template, variables | {"fact": name})
-        for name, template in FACTS.items()
-        if name in needed and name in only
-    }
+    return {name: render(template, variables | {"fact": name}) for name, template in FACTS.items() if name in needed}
 
 
 def query_sql(table: RollupTable) -> str:

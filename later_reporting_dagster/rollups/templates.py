@@ -14,14 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.metrics import Channel, Kind
 from later_reporting_dagster.lake.database import SQL_TYPES
-from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, metric_column_type
+from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, POST_COLUMNS, WINDOWS, Column, metric_column_type
 
 TEMPLATES = Environment(
     loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
 CHANNELS = (Channel.ORGANIC, Channel.PAID)
-# By name, the days of a window.
-WINDOWS: Mapping[str, int] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 # A same-post rate ratio of fewer posts, or of posts of fewer creators, is null.
 MINIMUM_SAME_POSTS, MINIMUM_SAME_POST_CREATORS = 20, 5
 # Posts are no longer ranked from this age in days on.

@@ -13,7 +13,7 @@ from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLIS
 from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES
 from later_reporting_dagster.rollups.rollup_tables import POSTS, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import (
-    facts_sql,
+    create_facts,
     open_rollup_database,
     query_rows,
     register_stored_files,
@@ -47,6 +47,7 @@ def check_period_totals(
             for errors in contents.unreadable.values():
                 for partition, error in errors.items():
                     sentences.setdefault(first_day_of(table.cadence, partition.day), []).append(str(error))
+            create_facts(database.connection, table, set(), only=_COMPARED_FACTS)
             for first_day, sentence in _differences(database.connection, table, table.name):
                 sentences.setdefault(first_day, []).append(sentence)
             return sentences
@@ -72,10 +73,12 @@ def check_window_totals(
             register_stored_files(database.connection, contents.partitions)
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             found: dict[str, list[str]] = {}
+            created = set[str]()  # all tables have the same facts
             for table, rows in tables:
                 if table.name == POSTS.name:
                     differing = _posts_that_differ(database.connection, rows)
                 else:
+                    create_facts(database.connection, table, created, only=_COMPARED_FACTS)
                     database.connection.register("stored_rows", rows)
                     sentences = _differences(database.connection, table, "stored_rows")
                     differing = [f"{window}: {sentence}" for window, sentence in sentences]
@@ -96,8 +99,6 @@ def _differences(
     connection: "duckdb.DuckDBPyConnection", table: RollupTable, relation: str
 ) -> Iterator[tuple[Any, str]]:
     """Yield the period of each total that differs, and a sentence about it."""
-    for sql in facts_sql(table, only=_COMPARED_FACTS).values():
-        connection.execute(sql).fetchall()
     variables = table.variables
     for row in query_rows(connection, render("totals.sql", variables | {"table": relation})):
         for metric in variables["metrics"]:

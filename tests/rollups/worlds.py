@@ -25,12 +25,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
-from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERFORMANCE,
-    CAMPAIGN_PERIODS,
-    CAMPAIGN_PERIODS_TABLE,
-    CAMPAIGN_WINDOWS,
-)
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS, CAMPAIGN_PERIODS_TABLE, WINDOWS
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, SINGLE_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
@@ -251,7 +246,7 @@ class _WorldBuilder:
                 for of_period in (
                     *(
                         period(name, last_day=rng.choice([NEWEST, NEWEST - timedelta(days=1)]))
-                        for name in (*CAMPAIGN_WINDOWS, "previous_7d")
+                        for name in (*WINDOWS, "previous_7d")
                     ),
                     *(month(first_day) for first_day in sorted({day.replace(day=1) for day in self.days})),
                 )
@@ -353,7 +348,7 @@ def performance(**fields: Any) -> Row:
 
 def period(name: str, *, last_day: date = NEWEST, **fields: Any) -> Row:
     """Return a row of campaign_performance_periods of a window. By default, it is of campaign 1, without metrics."""
-    first_day = last_day - timedelta(days=CAMPAIGN_WINDOWS.get(name, 7) - 1)
+    first_day = last_day - timedelta(days=WINDOWS.get(name, 7) - 1)
     days = {"period": name, "first_day": first_day, "last_day": last_day}
     of_row = {"date_basis": "performance_date", "fetched_at": datetime.combine(NEWEST, time(6), UTC)}
     return performance() | of_row | days | fields
