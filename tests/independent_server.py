@@ -89,7 +89,11 @@ _UNKNOWN_NAMES = ("Boosted", "aspectRatio", "labels", "metricsSource", "post_id"
 
 
 class Posts:
-    """Random posts of some days and instances, some of them in several campaigns.
+    """Random posts of some days and instances, some of them in several campaigns; they may change while it serves them.
+
+    Attributes:
+        hidden: Ids of posts that are not returned, because they are not bound yet, or were deleted.
+        active: By id of a post, days with metrics besides those after its publication.
 
     Args:
         first_day: First day with posts.
@@ -128,20 +132,44 @@ class Posts:
                         for number in campaigns
                     ]
         self._seed, self._cost_by_share = seed, cost_by_share
+        self.hidden: set[int] = set()
+        self.active: dict[int, set[date]] = {}
+        self._restatements: Counter[int] = Counter()
+
+    def ids(self, day: date, instance_id: str) -> list[int]:
+        """Return the ids of the posts published on a day."""
+        found = [row for row in self._posts if (_day(row), row["instanceId"]) == (day, instance_id)]
+        return [*dict.fromkeys(row["postId"] for row in found)]
+
+    def move(self, post_id: int, day: date) -> None:
+        """Change the day on which a post was published."""
+        for row in self._posts:
+            if row["postId"] == post_id:
+                row["postDate"] = f"{day}T12:00:00.000Z"
+
+    def restate(self, post_id: int, **metrics: Any) -> None:
+        """Change the metrics of a post by both date bases; those to date to given values."""
+        self._restatements[post_id] += 1
+        random = Random(f"{self._seed} {post_id} {self._restatements[post_id]}")
+        for row in self._posts:
+            if row["postId"] == post_id:
+                row |= _metrics_of_days([_day_metrics(random)], self._costs[post_id]) | metrics
+
+    def _visible(self) -> list[Row]:
+        return [row for row in self._posts if row["postId"] not in self.hidden]
 
     def published(self, first: date, last: date) -> list[Row]:
         """Return the posts published in a range of days, with their metrics to date."""
-        return [post for post in self._posts if first <= _day(post) <= last]
+        return [post for post in self._visible() if first <= _day(post) <= last]
 
     def reported(self, first: date, last: date) -> list[Row]:
         """Return all posts with metrics in a range of days, with these metrics."""
         found = []
-        for post in self._posts:
-            days = [day for day in _days(_day(post), REPORTED_DAYS) if first <= day <= last]
-            metrics = [
-                _day_metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"), withdrawn=True)
-                for day in days
-            ]
+        for post in self._visible():
+            reported = {*_days(_day(post), REPORTED_DAYS)} | self.active.get(post["postId"], set())
+            days = sorted(day for day in reported if first <= day <= last)
+            key = f"{post['postId']} {post['campaignId']}{' restated' * self._restatements[post['postId']]}"
+            metrics = [_day_metrics(Random(f"{self._seed} {day} {key}"), withdrawn=True) for day in days]
             if days:
                 found.append(post | _metrics_of_days(metrics, self._costs[post["postId"]]))
         return found
@@ -170,7 +198,7 @@ class Posts:
         `by_post_date`: the campaigns with posts published in the range.
         """
         by_campaign: dict[int, list[Row]] = {}
-        for post in self._posts:
+        for post in self._visible():
             by_campaign.setdefault(post["campaignId"], []).append(post)
         found = []
         for number, posts in by_campaign.items():

@@ -26,8 +26,9 @@ from later_reporting_dagster.defs.resource import InvalidSetting, LaterReporting
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import intact_files
+from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.late_posts import describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -256,6 +257,7 @@ def _check_files(project: Project, now: datetime) -> str:
     for name, present in files.items():
         if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
             missing.append(f"{name}: {text}")
+    missing += filter(None, [describe_stale(stored_late_posts(lake, days={*days}).stale)])
     if missing:
         raise click.ClickException(
             f"{'; '.join(missing)}: turn on the sensor {settings.name}_instances, which fetches them, or materialize"

@@ -73,13 +73,13 @@ main.add_command(serve)
 
 @main.command()
 def instances() -> None:
-    """List instances with their newest and missing days.
+    """List instances with their newest, missing and stale days.
 
     Also shows when the API first and last listed each instance, and which are retired.
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.quality.coverage import intact_files
+    from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
     from later_reporting_dagster.quality.instances import instances_table, stored_instances
 
     project = current_project()
@@ -87,13 +87,15 @@ def instances() -> None:
     check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
     lake, now = later.lake(), datetime.now(UTC)
+    days = settings.expected_days(now)
     rows = instances_table(
         listed,
         configured=later.configured_instances(),
         retired=lake.retired.ids(),
         previous=stored_instances(lake),
         present=intact_files(lake, RAW_NAMES),
-        days=settings.expected_days(now),
+        stale=stored_late_posts(lake, days={*days}).stale,
+        days=days,
         today=now.date(),
     )
     click.echo(to_table(rows, width=_terminal_width()), nl=False)
@@ -136,7 +138,7 @@ def retire(*, instance: str, undo: bool) -> None:
     "--instances", metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
 )  # fmt: skip
-@click.option("--only-missing", is_flag=True, help="Fetch only files that are not in the lake.")
+@click.option("--only-missing", is_flag=True, help="Fetch only files that are missing, or stale, in the lake.")
 @click.option(
     "--accept-shrinking", is_flag=True,
     help="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
@@ -413,8 +415,8 @@ def dbt_sources() -> None:
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
-    missing files, with a few requests. Exits with 1 if a check failed.
+    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake,
+    missing and stale files, with a few requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup, colored
 

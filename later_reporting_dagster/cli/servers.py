@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +80,14 @@ def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) 
     return click.option(name, multiple=True, metavar="NAME:PROBABILITY", callback=parse, help=help)
 
 
+def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, int]:
+    share, _, days = text.partition(":")
+    with suppress(ValueError):
+        if 0 <= float(share) <= 1 and int(days) >= 0:
+            return float(share), int(days)
+    raise click.BadParameter(f"{text!r} is not a share and a number of days, such as 0.02:60")
+
+
 @click.command()
 @_address_options
 @click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data and of the faults.")
@@ -97,6 +106,10 @@ def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) 
     help="API version: paged (numbered pages with totals) or cursor (cursors without totals; a query names its"
     " metrics).",
 )  # fmt: skip
+@click.option(
+    "--late-posts", default="0:0", metavar="SHARE:DAYS", callback=_late_posts,
+    help="Return a share of the posts only some days after their publication, such as 0.02:60.",
+)  # fmt: skip
 @_rates_option("--fault", sandbox_package.FAULTS, kind="fault", help="Inject a fault into a share of the requests")
 @_rates_option("--malformed-row", sandbox_package.MALFORMATIONS, kind="malformed row", help="Alter a share of the rows")
 def sandbox(
@@ -108,7 +121,7 @@ def sandbox(
     api_version: str,
     fault: dict[str, float],
     malformed_row: dict[str, float],
-    **world_options: int,
+    **world_options: Any,
 ) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
 

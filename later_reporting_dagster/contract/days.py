@@ -1,6 +1,7 @@
 """Which UTC days can be fetched, are restated, and are due (docs/api.md, "Freshness")."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 
@@ -23,6 +24,23 @@ def restated_days(newest: date, *, start_date: date, restate_days: int) -> list[
     """Return the last `restate_days` days up to `newest`, without days before `start_date`."""
     first = max(start_date, newest - timedelta(days=restate_days - 1))
     return days_between(first, newest)
+
+
+def refetch_ages(restate_days: int, factor: float, *, oldest: int) -> list[int]:
+    """Return the ages up to `oldest`, in days, at which a day is fetched again once it is no longer restated daily.
+
+    The first is the age of the last daily fetch, which a missed run may have left out.
+    """
+    ages = [restate_days]
+    while ages[-1] <= oldest:
+        ages.append(max(round(ages[-1] * factor), ages[-1] + 1))
+    return ages[:-1]
+
+
+def is_overdue(day: date, *, fetched: date, today: date, ages: Sequence[int]) -> bool:
+    """Return whether a day has reached one of the ages since it was last fetched."""
+    reached = bisect_right(ages, (today - day).days)
+    return reached > 0 and (fetched - day).days < ages[reached - 1]
 
 
 def days_between(first: date, last: date) -> list[date]:

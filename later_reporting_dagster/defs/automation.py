@@ -1,17 +1,21 @@
 """Automation: when assets are updated by themselves, the jobs, and their schedules."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import newest_day, restated_days
+from later_reporting_dagster.contract.days import day_ranges, newest_day, restated_days
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.coverage import recorded_failures
+from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, last_fetches, overdue_days
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 
@@ -97,7 +101,23 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
 
 
 def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.ScheduleDefinition:
-    """Return the schedule: one run a day of the posts job over the last `restate_days` days."""
+    """Return the schedule: one run a day of the posts job over the last `restate_days` days and some old ones.
+
+    The old days are in the run's config: a run of all days between would have an event for each, and fail them with it.
+    """
+    by_day = [name for name in component.fetched_tables if name in FETCHED_NAMES]
+
+    def old_days(context: dg.ScheduleEvaluationContext, restated: Sequence[date]) -> list[date]:
+        later, today = component.later(context), restated[-1] + timedelta(days=1)
+        try:
+            lake = later.lake()
+            fetched = last_fetches(lake, instances=known_instances(lake, configured=later.configured_instances()))
+            failed = {partition.day for partition in recorded_failures(lake)}
+        except (LakeUnavailable, ValueError) as error:
+            context.log.warning(f"No old days are requested, because the lake cannot be read: {error}")
+            return []
+        expected = {day: last for day, last in fetched.items() if component.start_date <= day < restated[0]}
+        return overdue_days(expected, failed=failed, today=today, ages=component.refetch_ages(today))
 
     @dg.schedule(
         name=f"{component.name}_posts_daily",
@@ -106,16 +126,20 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         execution_timezone="UTC",
         default_status=component.schedule_status(runs_by_default=False),
         description=(
-            f"Fetches the last {component.restate_days} days of all instances in one run. Files are only written, and"
-            " rollups only updated, if posts have changed."
+            f"Fetches the last {component.restate_days} days of all instances in one run, and up to {MAX_DAYS_PER_RUN}"
+            " old days that were not fetched for long. Files are only written, and rollups only updated, if posts have"
+            " changed."
         ),
+        required_resource_keys={component.resource_key},
     )
     def posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         newest = newest_day(context.scheduled_execution_time)
         days = restated_days(newest, start_date=component.start_date, restate_days=component.restate_days)
         if not days:
             return dg.SkipReason(f"The first partition, {component.start_date}, is not over yet.")
-        return dg.RunRequest(tags=range_tags(days[0], days[-1]))
+        config = {"old_days": day_ranges(old)} if (old := old_days(context, days)) else {}
+        ops = {component.op_name(name): {"config": config} for name in by_day if config}
+        return dg.RunRequest(tags=range_tags(days[0], days[-1]), run_config={"ops": ops} if ops else {})
 
     return posts_daily
 

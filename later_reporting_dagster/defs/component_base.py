@@ -54,6 +54,7 @@ class ComponentBase(ComponentSettings):
         context: dg.AssetExecutionContext
         | dg.AssetCheckExecutionContext
         | dg.OpExecutionContext
+        | dg.ScheduleEvaluationContext
         | dg.SensorEvaluationContext,
     ) -> LaterReportingResource:
         """Return the resource, with the values of environment variables."""

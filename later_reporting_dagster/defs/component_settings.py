@@ -19,7 +19,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, create_model, field_validator
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
-from later_reporting_dagster.contract.days import due_day, expected_days
+from later_reporting_dagster.contract.days import due_day, expected_days, refetch_ages
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
@@ -94,6 +94,12 @@ class ComponentSettings(dg.Model):
         default=date(2024, 1, 1), ge=date(2000, 1, 1), description="The first partition."
     )
     restate_days: int = Field(default=28, ge=1, le=730, description="Days that the daily schedule fetches again.")
+    refetch_factor: float = Field(
+        default=1.5,
+        ge=1.1,
+        description="An older day is fetched again whenever its age has grown by this factor: with the default at 42,"
+        " 63, 94, 141 … days.",
+    )
     due_hour_utc: int = Field(
         default=12, ge=0, le=23, description="Hour of the day, in UTC, at which the previous day is due."
     )
@@ -165,6 +171,10 @@ class ComponentSettings(dg.Model):
         """The tables that the daily run fetches from the API."""
         fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
         return tuple(name for name in self.tables if name in fetched)
+
+    def refetch_ages(self, today: date) -> list[int]:
+        """Return the ages, in days, at which old days are fetched again."""
+        return refetch_ages(self.restate_days, self.refetch_factor, oldest=(today - self.start_date).days)
 
     def expected_days(self, now: datetime) -> list[date]:
         """Return the days that have to be in the lake: every day from the start date to the newest due day."""

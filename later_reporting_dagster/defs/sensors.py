@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day
+from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, parse_day_ranges
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -25,7 +25,13 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     WriteResult,
 )
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    FETCHED_NAMES,
+    INSTANCES_TABLE,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+)
 from later_reporting_dagster.quality.attempts import cursor_text, parse_cursor
 from later_reporting_dagster.quality.coverage import (
     CoveredDay,
@@ -34,6 +40,7 @@ from later_reporting_dagster.quality.coverage import (
     covered_days,
     intact_files,
     recorded_failures,
+    stored_late_posts,
     stored_states,
 )
 from later_reporting_dagster.quality.instances import instances_table, stored_instances
@@ -120,8 +127,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         required_resource_keys={component.resource_key},
         description=(
             f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
-            " every missing file since the start date in one run: once a day, and less and less often while it fails."
-            " Reports days that were written and not recorded."
+            " every missing or stale file since the start date in one run: once a day, and less and less often while it"
+            " fails. Reports days that were written and not recorded."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -177,7 +184,7 @@ class _Seen:
     Attributes:
         rows: those of the dimension as of now.
         expected: the instances whose days are expected.
-        missing: the days of each that are missing in at least one of the raw tables.
+        missing: the days of each that are missing in at least one of the raw tables, or stale.
         files: those that are not damaged, as far as `coverage` knows, whose rows are `states`.
     """
 
@@ -198,16 +205,21 @@ def _look_at_lake(
     retired, states = lake.retired.ids(), stored_states(lake)
     expected = [name for name in configured or listed if name not in retired]
     files = intact_files(lake, FETCHED_NAMES, states=states)
+    stale = stored_late_posts(lake, days={*days}).stale
     rows = instances_table(
         listed,
         configured=configured,
         retired=retired,
         previous=stored_instances(lake),
         present={name: files[name] for name in RAW_NAMES},
+        stale=stale,
         days=days,
         today=now.date(),
     )
     missing: dict[str, set[date]] = {}
+    for partition in stale:
+        if partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables:
+            missing.setdefault(partition.instance_id, set()).add(partition.day)
     for table_name in RAW_NAMES:
         if table_name in component.tables:
             for name, lacking in missing_days(days, expected, files[table_name]).items():
@@ -294,6 +306,8 @@ def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) ->
         fetches = run.asset_selection & keys if run.asset_selection else run.job_name == component.posts_job_name
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
+            ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
+            days.update(*(parse_day_ranges(op.get("config", {}).get("old_days", [])) for op in ops.values()))
     return days
 
 

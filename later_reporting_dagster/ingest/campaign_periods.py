@@ -9,7 +9,7 @@ import asyncio
 from calendar import monthrange
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from operator import itemgetter
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient, LaterError, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract.days import is_overdue
 from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, RouteRefused, instances_of_campaigns
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
@@ -38,10 +39,11 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PERIODS, WINDOWS
 
 MONTH = "month"
-# The current month and those before it, which each run fetches again; older months are fetched once.
+# The current month and those before it, which each run fetches again; older months are fetched like old days.
 MONTHS_FETCHED_AGAIN = 3
-# Metadata of the file: the months without campaigns, which have no row that shows that they were fetched.
-EMPTY_MONTHS = "empty_months"
+# Metadata of the file: when each month was last fetched since it ended, by its first day. Rows show only when they
+# changed.
+FETCHED_MONTHS = "fetched_months"
 PERIODS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_PERIODS.columns)
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
@@ -74,16 +76,10 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class StoredPeriods:
-    """The table as last written, and the first days of months without campaigns."""
+    """The table as last written, and on which day each month was last fetched since it ended, by its first day."""
 
     rows: pa.Table
-    empty_months: Set[date] = frozenset()
-
-    def has(self, month: Period) -> bool:
-        """Return whether a month was fetched since it ended."""
-        names, *days = (self.rows[name].to_pylist() for name in ("period", "first_day", "last_day"))
-        is_stored = (MONTH, month.first_day, month.last_day) in {*zip(names, *days, strict=True)}
-        return is_stored or month.first_day in self.empty_months
+    fetched_months: Mapping[date, date] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +124,17 @@ def months(start_date: date, newest: date) -> Iterator[Period]:
 
 
 def periods_to_fetch(
-    stored: StoredPeriods, *, start_date: date, newest: date, all_months: bool = False
+    stored: StoredPeriods, *, start_date: date, newest: date, ages: Sequence[int], all_months: bool = False
 ) -> list[Period]:
-    """Return the windows, the newest months, and the older months that were not fetched since they ended."""
+    """Return the windows, the newest months, and the older months whose turn it is, by `ages` since their end."""
+
+    def is_due(month: Period) -> bool:
+        fetched = stored.fetched_months.get(month.first_day)
+        today = newest + timedelta(days=1)
+        return fetched is None or is_overdue(month.last_day, fetched=fetched, today=today, ages=ages)
+
     found = [*months(start_date, newest)]
-    older = [month for month in found[MONTHS_FETCHED_AGAIN:] if all_months or not stored.has(month)]
+    older = [month for month in found[MONTHS_FETCHED_AGAIN:] if all_months or is_due(month)]
     return [*windows(newest), *found[:MONTHS_FETCHED_AGAIN], *older]
 
 
@@ -142,8 +144,8 @@ def read_periods(lake: Lake) -> StoredPeriods:
         rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
         metadata = lake.table_metadata(CAMPAIGN_PERIODS_TABLE)
         if rows is not None and metadata is not None:
-            text = metadata.key_values.get(EMPTY_MONTHS, "[]")
-            return StoredPeriods(rows, frozenset(msgspec.json.decode(text, type=list[date])))
+            text = metadata.key_values.get(FETCHED_MONTHS, "{}")
+            return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, date]))
     return StoredPeriods(PERIODS_SCHEMA.empty_table())
 
 
@@ -244,7 +246,7 @@ class _Merge:
     def __init__(self, stored: StoredPeriods, *, metrics: tuple[Metric, ...], guard: WriteGuard) -> None:
         self.stored = stored
         self.failed: dict[Period, str] = {}
-        self.empty_months = {*stored.empty_months}
+        self.fetched_months = {**stored.fetched_months}
         # By period, the rows of each campaign. A campaign of an instance that is no longer asked for has the row of an
         # earlier window.
         self.old: dict[_Slot, dict[int, _Row]] = {}
@@ -276,7 +278,7 @@ class _Merge:
         self._check(old, new, result)
         self._rows[period.slot] = new
         if period.name == MONTH and period.ends_a_month:
-            (self.empty_months.discard if new else self.empty_months.add)(period.first_day)
+            self.fetched_months[period.first_day] = result.requested_at.date()
 
     def _check(self, old: Mapping[int, _Row], new: Mapping[int, _Row], result: ListResult) -> None:
         bad_rows = len(result.bad_rows)
@@ -298,7 +300,7 @@ class _Merge:
         """Return the first and the last days of all periods of the table."""
         of_rows = {(row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()}
         return of_rows | {
-            (first, first + timedelta(days=monthrange(first.year, first.month)[1] - 1)) for first in self.empty_months
+            (first, first + timedelta(days=monthrange(first.year, first.month)[1] - 1)) for first in self.fetched_months
         }
 
 
@@ -311,7 +313,7 @@ def _write(lake: Lake, rows: pa.Table, merge: _Merge) -> WriteResult:
         if not found.equals(merge.stored.rows.select(found.column_names)):
             raise _ChangedMeanwhile
 
-    metadata = {EMPTY_MONTHS: msgspec.json.encode(sorted(merge.empty_months)).decode()}
+    metadata = {FETCHED_MONTHS: msgspec.json.encode(dict(sorted(merge.fetched_months.items()))).decode()}
     return lake.write_table(
         CAMPAIGN_PERIODS_TABLE, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
     )

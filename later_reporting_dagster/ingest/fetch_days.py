@@ -41,9 +41,9 @@ class DayFetch:
         instance_ids: the instances to fetch; empty for all that the API lists. Retired ones are left out. Campaigns:
             those whose campaigns to fetch; empty for all.
         pairs: if given, only these (day, instance) pairs.
-        only_missing: fetch only files that are not in the lake.
+        only_missing: fetch only files that are not in the lake, or that are to be replaced.
         known_instances: other instances that a complete day has.
-        damaged: the versions of files that count as missing.
+        to_replace: the versions of files that count as missing.
         run_id: of the run, in its records.
         continued_run: the id of a run that this one repeats; what that run, and those that it repeated, have fetched is
             left out.
@@ -58,7 +58,7 @@ class DayFetch:
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
-    damaged: Mapping[Partition, str] = field(default_factory=dict)
+    to_replace: Mapping[Partition, str] = field(default_factory=dict)
     run_id: str = ""
     continued_run: str | None = None
 
@@ -221,7 +221,7 @@ def _plan(
     expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
     for partition, version in lake.file_versions(fetch.table.name, days=days).items():
-        if version.bytes and (version.identity is None or fetch.damaged.get(partition) != version.identity):
+        if version.bytes and (version.identity is None or fetch.to_replace.get(partition) != version.identity):
             days[partition.day].present.add(partition.instance_id)
     for partition in partitions - {record.partition for record in fetched_before}:
         day = days[partition.day]

@@ -20,8 +20,9 @@ from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.paths import partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, RAW_NAMES, RAW_TABLES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, POSTS_PUBLISHED, RAW_NAMES, RAW_TABLES
 from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.late_posts import LatePosts
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -49,15 +50,29 @@ COVERAGE_COLUMNS = (
     Column(
         "file_version", "string", True, "Size of the file, and its modification time or ETag; null if it is missing"
     ),
+    Column(
+        "is_stale",
+        "bool",
+        True,
+        "Whether the lake contradicts a file of posts_published, which is then fetched again; null for other tables",
+    ),
+    Column("stale_because", "string", True, "What contradicts the file; null if it is not stale"),
+    Column(
+        "withdrawn_posts",
+        "list<item: int64>",
+        True,
+        "Posts with results that the API did not return for the day when it was last fetched; null if there is none",
+    ),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
+_LATE_COLUMNS = ("is_stale", "stale_because", "withdrawn_posts")
 # The records of a run are kept as files for this long, so that it can be executed again.
 RECORD_DAYS = 2
 Files = Mapping[str, Mapping[Partition, FileVersion]]
 
 
 class FileState(NamedTuple):
-    """A row of the table, without its key."""
+    """A row of the table, without its key and what contradicts the file."""
 
     has_file: bool
     rows: int | None = None
@@ -102,20 +117,47 @@ def stored_and_expected_files(
 def stored_states(lake: Lake) -> States:
     """Return the table as last written, by table and partition."""
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    columns = [] if stored is None else [stored[name].to_pylist() for name in COVERAGE_SCHEMA.names]
+    names = COVERAGE_SCHEMA.names[: -len(_LATE_COLUMNS)]
+    columns = [] if stored is None else [stored[name].to_pylist() for name in names]
     return {
         (name, Partition(day, instance_id)): FileState(*values)
         for name, day, instance_id, *values in zip(*columns, strict=True)
     }
 
 
-def damaged_versions(lake: Lake, table_name: str) -> dict[Partition, str]:
-    """Return the versions of files that count as missing, as far as `coverage` knows."""
+def newest_requests(lake: Lake) -> pa.Table:
+    """Return when each file of the raw tables that `coverage` lists was last requested; null if that is unknown.
+
+    Of a file that was fetched before fetches were recorded, the time is when its content was requested.
+    """
+    key = ["table_name", "date", "instance_id"]
+    schema = pa.schema([COVERAGE_SCHEMA.field(name).with_nullable(True) for name in (*key, "requested_at")])
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    if stored is None:
+        return schema.empty_table()
+    stored = stored.filter(pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES))
+    times = pc.coalesce(stored["requested_at"], stored["restated_at"], stored["fetched_at"])
+    known = stored.select(key).append_column("requested_at", times).cast(schema)
+    records = [
+        (name, record.day, record.instance_id, record.requested_at)
+        for name in RAW_NAMES
+        for record in lake.fetch_records.read([file.path for file in lake.fetch_records.files(name)])
+        if record.error is None
+    ]
+    recorded = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in records], schema)
+    newer = recorded.join(known.select(key), key, join_type="left semi")
+    files = pa.concat_tables([known, newer]).group_by(key).aggregate([("requested_at", "max")])
+    return files.rename_columns(schema.names)
+
+
+def versions_to_replace(lake: Lake, table_name: str) -> dict[Partition, str]:
+    """Return the versions of files that are stale or count as missing, as far as `coverage` knows."""
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     if stored is None:
         return {}
-    is_damaged = (pc.field("table_name") == table_name) & ~pc.field("has_file") & pc.field("file_version").is_valid()
-    rows = stored.filter(is_damaged).select(["date", "instance_id", "file_version"]).to_pylist()
+    is_replaced = ~pc.field("has_file") | pc.coalesce(pc.field("is_stale"), pc.scalar(False))  # noqa: FBT003
+    is_wanted = (pc.field("table_name") == table_name) & is_replaced & pc.field("file_version").is_valid()
+    rows = stored.filter(is_wanted).select(["date", "instance_id", "file_version"]).to_pylist()
     return {Partition(row["date"], row["instance_id"]): row["file_version"] for row in rows}
 
 
@@ -142,7 +184,7 @@ def intact_files(lake: Lake, table_names: Iterable[str], *, states: States | Non
 def refreshed_coverage(
     lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]], records: Mapping[str, Iterable[FetchRecord]]
 ) -> tuple[pa.Table, int]:
-    """Return the table as of now, sorted, and how many footers were read. Does not write it.
+    """Return the table as of now, sorted, and how many footers were read. Does not write it, nor look for late posts.
 
     Read are those of new and changed files, and of damaged ones, because the disk may have failed for a moment.
     """
@@ -174,10 +216,44 @@ def refreshed_coverage(
             state = state._replace(requested_at=max((each for each in requested if each), default=None))
             if record and state.has_file and _contradicts(record, state):
                 state = _MISSING._replace(requested_at=state.requested_at, file_version=state.file_version)
-            rows.append((name, partition.day, partition.instance_id, *state))
+            rows.append((name, partition.day, partition.instance_id, *state, None, None, None))
     columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, COVERAGE_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA), sum(map(len, changed.values()))
+
+
+def with_late_posts(rows: pa.Table, late: LatePosts) -> pa.Table:
+    """Return the table with what contradicts the files of `posts_published`."""
+    columns = (rows[name].to_pylist() for name in ("table_name", "date", "instance_id", "has_file"))
+    values: list[tuple[object, ...]] = []
+    for name, day, instance_id, has_file in zip(*columns, strict=True):
+        partition, may_be_stale = Partition(day, instance_id), name == POSTS_PUBLISHED.name and has_file
+        reasons = late.stale.get(partition) if may_be_stale else None
+        withdrawn = late.withdrawn.get(partition) if may_be_stale else None
+        values.append((bool(reasons) if may_be_stale else None, reasons and "; ".join(reasons), withdrawn))
+    for name, of_column in zip(_LATE_COLUMNS, [*zip(*values, strict=True)] or [()] * 3, strict=True):
+        field = COVERAGE_SCHEMA.field(name)
+        rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(of_column, field.type))
+    return rows
+
+
+def stored_late_posts(lake: Lake, *, days: Collection[date]) -> LatePosts:
+    """Return what contradicts the files of these days, as far as `coverage` knows; not those of retired instances."""
+    late = LatePosts()
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    if stored is None:
+        return late
+    is_late = pc.field("stale_because").is_valid() | pc.field("withdrawn_posts").is_valid()
+    retired = lake.retired.ids()
+    for row in stored.filter(is_late).to_pylist():
+        partition = Partition(row["date"], row["instance_id"])
+        if partition.day not in days or partition.instance_id in retired:
+            continue
+        if row["is_stale"]:
+            late.stale[partition] = [row["stale_because"]]
+        if row["withdrawn_posts"]:
+            late.withdrawn[partition] = row["withdrawn_posts"]
+    return late
 
 
 def recorded_fetches(lake: Lake, *, today: date) -> tuple[dict[str, list[FetchRecord]], list[str]]:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES, Column, schema_of
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_PUBLISHED, RAW_TABLES, Column, schema_of
 from later_reporting_dagster.quality.missing_files import missing_days
 
 
@@ -37,6 +37,13 @@ def _columns() -> Iterable[Column]:
             f"Days from the start date to the newest due day without a file in {table.name}; 0 if it is not expected",
             unit="days",
         )
+    yield Column(
+        "stale_days",
+        "int64",
+        True,
+        f"Days whose file in {POSTS_PUBLISHED.name} the lake contradicts, so that it is fetched again",
+        unit="days",
+    )
 
 
 INSTANCE_COLUMNS = tuple(_columns())
@@ -50,6 +57,7 @@ def instances_table(
     retired: Set[str],
     previous: pa.Table | None,
     present: Mapping[str, Collection[Partition]],
+    stale: Collection[Partition] = (),
     days: Sequence[date],
     today: date,
 ) -> pa.Table:
@@ -61,6 +69,7 @@ def instances_table(
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
         previous: the dimension as last written.
         present: the partitions of each raw table that have a file.
+        stale: those that the lake contradicts.
         days: the days that every expected instance should have a file for.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
@@ -86,6 +95,7 @@ def instances_table(
         for name in present:
             row[f"{name}_newest_day"] = newest[name].get(instance_id)
             row[f"{name}_missing_days"] = len(missing[name].get(instance_id, ()))
+        row["stale_days"] = sum(partition.instance_id == instance_id for partition in stale)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.database import ViewContents
@@ -135,12 +137,18 @@ SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.ad
 
 
 def sum_settled_posts(
-    lake: Lake, *, settled_after_days: int, memory_gb: float, published: tuple[date, date] | None = None
+    lake: Lake,
+    *,
+    settled_after_days: int,
+    memory_gb: float,
+    requests: pa.Table,
+    published: tuple[date, date] | None = None,
 ) -> dict[str, Any]:
     """Sum the days of settled posts, and their metrics to date. Files that cannot be read are skipped.
 
     A post is settled once `settled_after_days` days have been recorded after the day on which it was published.
-    `published` are the first and the last publish day of the posts to compare; default: all.
+    `published` are the first and the last publish day of the posts to compare; default: all. `requests` has when the
+    files were last requested, as far as that is known: table_name, date, instance_id, requested_at.
 
     Returns:
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
@@ -154,6 +162,7 @@ def sum_settled_posts(
     variables = {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS}
     sql = render("settled_posts.sql", variables | {"tolerance_percent": TOLERANCE_PERCENT})
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
+        database.connection.register("requests", requests)
 
         def compare(files: ViewContents) -> dict[str, Any]:
             sql_engine.register_stored_files(database.connection, files.partitions)

@@ -2,7 +2,7 @@
 -- their metrics to date (`…_to_date`).
 --
 -- A post is settled if every day is recorded from its publication to at least `settled_after_days` days later. Only the
--- newest days of each instance without a gap are considered.
+-- newest days of each instance without a gap are considered, and of a post those before its metrics to date were requested.
 WITH recorded AS (
     SELECT instance_id, date, date - CAST(row_number() OVER (PARTITION BY instance_id ORDER BY date) AS INTEGER) AS run
     FROM stored_files
@@ -15,15 +15,20 @@ settled AS (
     QUALIFY run = max(run) OVER (PARTITION BY instance_id)
 ),
 posts AS (
-    SELECT posts_published.*
-    FROM posts_published JOIN settled USING (instance_id)
+    SELECT posts_published.*, CAST(requested_at AS DATE) AS requested_on
+    FROM posts_published JOIN settled USING (instance_id) 
+    LEFT JOIN (FROM requests WHERE table_name = 'posts_published') AS requests USING (instance_id, date)
     WHERE date BETWEEN first_day AND last_day
 ),
 days AS (
     SELECT
         instance_id, campaign_id, post_id
         {%- for name in compared %}, sum({{ name }}) AS {{ name }}{% endfor %}
-    FROM post_metrics_daily SEMI JOIN posts USING (instance_id, campaign_id, post_id)
+    FROM post_metrics_daily SEMI JOIN posts
+        ON posts.instance_id = post_metrics_daily.instance_id
+        AND posts.campaign_id = post_metrics_daily.campaign_id
+        AND posts.post_id = post_metrics_daily.post_id
+        AND coalesce(post_metrics_daily.date < posts.requested_on, true)
     GROUP BY ALL
 )
 SELECT

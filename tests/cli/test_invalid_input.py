@@ -123,6 +123,8 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
         (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a number"),
         (["sandbox", "--fault", "http-599:0.1"], ".*'http-599'"),
         (["sandbox", "--fault", "http-500:0.7", "--fault", "http-503:0.7"], ".*1.4"),
+        (["sandbox", "--late-posts", "2:60"], "Invalid value for '--late-posts': '2:60' is not a share and a number"),
+        (["sandbox", "--late-posts", "0.02"], "Invalid value for '--late-posts': '0.02' is not a share and a number"),
         (["sandbox", "--malformed-row", "nan:all"], ".*'nan:all'"),
         (["sandbox", "--posts-per-day", "9223372036854775808"], "Invalid value for '--posts-per-day': "),
         (["serve", "--memory-gb", "inf"], "Invalid value for '--memory-gb': inf is not in the range"),

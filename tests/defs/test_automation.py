@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dagster._core.test_utils import freeze_time
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
@@ -304,9 +306,13 @@ START = date(2024, 3, 1)
         (datetime(2024, 3, 1, 23, 59, tzinfo=UTC), None),
     ],
 )
-def test_schedule_requests_one_run_of_the_newest_days(at: datetime, days: tuple[date, date] | None) -> None:
+def test_schedule_requests_one_run_of_the_newest_days(
+    at: datetime, days: tuple[date, date] | None, tmp_path: Path
+) -> None:
     defs = LaterReportingComponent(start_date=START).build_definitions()
-    requested = defs.resolve_schedule_def("later_posts_daily")(dg.build_schedule_context(scheduled_execution_time=at))
+    resources = {"later_reporting": LaterReportingResource(lake_root=str(tmp_path))}
+    with dg.build_schedule_context(scheduled_execution_time=at, resources=resources) as context:
+        requested = defs.resolve_schedule_def("later_posts_daily")(context)
     if days is None:
         assert isinstance(requested, dg.SkipReason)
         assert requested.skip_message == "The first partition, 2024-03-01, is not over yet."

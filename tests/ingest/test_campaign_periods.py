@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.contract.days import refetch_ages
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.campaign_periods import (
     Period,
     PeriodsResult,
+    StoredPeriods,
     ingest_campaign_periods,
     months,
     periods_to_fetch,
@@ -55,7 +57,7 @@ def fetch(
 ) -> tuple[PeriodsResult, list[str]]:
     """Fetch what a run on the day after `newest` fetches; return its result and its warnings."""
     lake, progress = Lake(str(root)), Progress(CAMPAIGN_PERIODS_TABLE)
-    wanted = periods or periods_to_fetch(read_periods(lake), start_date=START, newest=newest)
+    wanted = periods or periods_to_fetch(read_periods(lake), start_date=START, newest=newest, ages=[28])
 
     async def run() -> PeriodsResult:
         async with client_of(service, **options) as client:
@@ -162,9 +164,28 @@ def test_older_months_are_fetched_once_also_without_campaigns(service: Service, 
     fetch(service, tmp_path, newest=date(2024, 6, 2))
     assert months_requested() == ["2024-04-01", "2024-05-01", "2024-06-01"]
     lake = Lake(str(tmp_path))
-    again = periods_to_fetch(read_periods(lake), start_date=START, newest=date(2024, 6, 2), all_months=True)
+    again = periods_to_fetch(read_periods(lake), start_date=START, newest=date(2024, 6, 2), ages=[28], all_months=True)
     assert len([period for period in again if period.name == "month"]) == 9
     assert {key[3] for key in by_period(tmp_path) if key[2] == date(2024, 2, 1)} == {date(2024, 2, 29)}
+
+
+def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Service, tmp_path: Path) -> None:
+    fetch(service, tmp_path, newest=date(2024, 2, 20))
+    stored, ages = read_periods(Lake(str(tmp_path))), refetch_ages(28, 1.5, oldest=1_100)
+    # As if it had been fetched on the day after its end, when it was last seen to change.
+    fetched = {**stored.fetched_months, date(2023, 11, 1): date(2023, 12, 1)}
+
+    def older_months(today: date) -> list[date]:
+        found = periods_to_fetch(
+            StoredPeriods(stored.rows, fetched), start_date=START, newest=today - timedelta(1), ages=ages
+        )
+        return [each.first_day for each in found if each.name == "month"][3:]
+
+    assert older_months(date(2024, 2, 21)) == [date(2023, 11, 1)]
+    fetched[date(2023, 11, 1)] = date(2024, 2, 21)  # at the age of 83 days
+    assert older_months(date(2024, 2, 22)) == []
+    assert older_months(date(2024, 3, 2)) == []
+    assert date(2023, 11, 1) in older_months(date(2024, 3, 3))  # of 94 days
 
 
 def test_months_add_up_and_windows_end_with_the_newest_day() -> None:

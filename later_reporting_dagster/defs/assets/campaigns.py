@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -13,6 +14,7 @@ from later_reporting_dagster.defs.assets.fetched_days import (
     FetchOutcome,
     event_log,
     refusal_warning,
+    selected_days,
     written_days,
 )
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
@@ -26,7 +28,7 @@ from later_reporting_dagster.defs.events import (
     preview,
     table_result,
 )
-from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, refusal
 from later_reporting_dagster.ingest.campaign_periods import (
     PeriodsResult,
@@ -141,7 +143,7 @@ def fetch_campaign_performance(
         lake = later.lake()
         fetch = DayFetch(
             table=CAMPAIGN_PERFORMANCE,
-            days=partition_first_days(context, now=component.now()),
+            days=selected_days(context, config, component),
             instance_ids=later.configured_instances(),
             only_missing=config.only_missing,
             metrics=component.daily_campaign_metrics,
@@ -205,15 +207,16 @@ def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
 def fetch_campaign_periods(
     context: dg.AssetExecutionContext, config: PeriodsConfig, component: ComponentBase
 ) -> Iterator[AssetEvent]:
-    """Fetch the windows, the newest months and the older months that are missing, and update the table."""
+    """Fetch the windows, the newest months and the older months whose turn it is, and update the table."""
     later, progress = component.later(context), Progress(CAMPAIGN_PERIODS_TABLE)
     later.fetches.append(progress)
     with failures():
-        lake = later.lake()
+        lake, newest = later.lake(), newest_day(component.now())
         periods = periods_to_fetch(
             read_periods(lake),
             start_date=component.start_date,
-            newest=newest_day(component.now()),
+            newest=newest,
+            ages=component.refetch_ages(newest + timedelta(days=1)),
             all_months=config.all_months,
         )
 

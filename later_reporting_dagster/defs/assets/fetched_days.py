@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 
 import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.client import ClientEvent
+from later_reporting_dagster.contract.days import newest_day, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import iterate
 from later_reporting_dagster.defs.events import combined_failure
+from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.quality.coverage import damaged_versions
+from later_reporting_dagster.quality.coverage import versions_to_replace
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 # At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
@@ -24,12 +27,29 @@ SECONDS_PER_FILE = 2
 class FetchConfig(dg.Config):
     """Run config of a fetch; by default it fetches every selected day."""
 
-    only_missing: bool = Field(default=False, description="Fetch only files that are not in the lake.")
+    only_missing: bool = Field(default=False, description="Fetch only files that are missing, or stale, in the lake.")
+    old_days: list[str] = Field(
+        default_factory=list,
+        description="Fetch these days besides the partitions of the run, such as [2024-01-03, 2024-01-05 to"
+        " 2024-01-09]. The daily schedule names the old days here whose turn it is.",
+    )
     accept_shrinking: bool = Field(
         default=False,
         description="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
         " their metrics. Use it if rows or values were really deleted.",
     )
+
+
+def selected_days(context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase) -> list[date]:
+    """Return the days of a run: those of its partitions, and the old days in its config, which are partitions too."""
+    days, newest = partition_first_days(context, now=component.now()), newest_day(component.now())
+    try:
+        old_days = parse_day_ranges(config.old_days)
+    except ValueError as error:
+        raise dg.Failure(f"Run config old_days: {error}", allow_retries=False) from None
+    if unknown := [day for day in old_days if not component.start_date <= day <= newest]:
+        raise dg.Failure(f"Run config old_days: there is no partition {unknown[0]}", allow_retries=False)
+    return sorted({*days, *old_days})
 
 
 @dataclass(slots=True)
@@ -61,7 +81,7 @@ def written_days(
     lake = later.lake()
     fetch = replace(
         fetch,
-        damaged=damaged_versions(lake, fetch.table.name) if fetch.only_missing else {},
+        to_replace=versions_to_replace(lake, fetch.table.name) if fetch.only_missing else {},
         run_id=context.run.run_id,
         continued_run=context.run.get_parent_run_id(),
     )

@@ -1,16 +1,27 @@
 """The tables `instances` and `coverage`: what is in the lake, what is missing, and when each file was fetched."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 import pyarrow.compute as pc
 
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.checks.all_checks import planned_checks
+from later_reporting_dagster.defs.checks.check import to_evaluation
+from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_posts, late_posts_are_checked
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.lake.parquet_file import content_hash_of
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    FETCHED_NAMES,
+    INSTANCES_TABLE,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+)
 from later_reporting_dagster.quality.coverage import (
     COVERAGE_COLUMNS,
     HASH_WITHOUT_REQUESTS,
@@ -18,8 +29,16 @@ from later_reporting_dagster.quality.coverage import (
     recorded_fetches,
     refreshed_coverage,
     stored_and_expected_files,
+    stored_late_posts,
+    with_late_posts,
 )
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, stored_instances
+from later_reporting_dagster.quality.instances import (
+    INSTANCE_COLUMNS,
+    instances_table,
+    known_instances,
+    stored_instances,
+)
+from later_reporting_dagster.quality.late_posts import LatePosts, find_late_posts
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -62,6 +81,7 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
             retired=lake.retired.ids(),
             previous=stored_instances(lake),
             present=intact_files(lake, RAW_NAMES),
+            stale=stored_late_posts(lake, days=days).stale,
             days=days,
             today=now.date(),
         )
@@ -83,8 +103,8 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 COVERAGE_COLUMNS,
                 deps=component.dependencies(*FETCHED_NAMES, INSTANCES_TABLE),
                 description=(
-                    "Each file of the tables that are fetched: its rows, and when it was first fetched and last"
-                    f" restated; and each file that is missing since {component.start_date}."
+                    "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
+                    f" and whether it is stale; and each file that is missing since {component.start_date}."
                 ),
                 group_name="posts",
                 tags={"later/layer": "dimension"},
@@ -109,6 +129,17 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         )
         records, old_records = recorded_fetches(lake, today=component.now().date())
         rows, footers_read = refreshed_coverage(lake, files, expected, records)
+        late = LatePosts()
+        if {*RAW_NAMES} <= {*component.tables} and days:
+            late = find_late_posts(
+                lake,
+                rows,
+                instances=known_instances(lake, configured=later.configured_instances()),
+                first=component.start_date,
+                before=newest_day(component.now()) - timedelta(days=component.restate_days - 1),
+                memory_gb=later.memory_gb,
+            )
+            rows = with_late_posts(rows, late)
         missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
         context.log.info(
             f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of {footers_read} new or"
@@ -118,4 +149,8 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         version = content_hash_of(rows.drop_columns(["requested_at"]))
         written = lake.write_table(COVERAGE_TABLE, rows, metadata={HASH_WITHOUT_REQUESTS: version})
         lake.fetch_records.remove(old_records)
-        yield table_result(written, {"missing_files": missing}, data_version=version)
+        key = component.asset_key(POSTS_PUBLISHED.name)
+        if late_posts_are_checked(component) and dg.AssetCheckKey(key, NOT_STALE.name) not in planned_checks(context):
+            yield to_evaluation(evaluate_late_posts(late, files=len(files[POSTS_PUBLISHED.name])), key)
+        metadata = {"missing_files": missing, "stale_files": len(late.stale)}
+        yield table_result(written, metadata, data_version=version)

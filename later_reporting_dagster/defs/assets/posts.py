@@ -12,11 +12,11 @@ from pydantic import Field
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, written_days
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, selected_days, written_days
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import day_materialization, failures, nothing_to_log
-from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RawTable
@@ -88,7 +88,7 @@ def fetch_posts(
     later = component.later(context)
     with failures():
         lake, configured = later.lake(), later.configured_instances()
-        days, pairs = partition_first_days(context, now=component.now()), _selected_pairs(config)
+        days, pairs = selected_days(context, config, component), _selected_pairs(config)
         if pairs is not None:
             days = sorted({pair.day for pair in pairs}.intersection(days))
             if not days:

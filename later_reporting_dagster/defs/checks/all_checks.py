@@ -6,7 +6,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.checks.campaigns import campaign_checks
-from later_reporting_dagster.defs.checks.check import CheckScope, CheckStep, partitions_of_run, to_evaluation
+from later_reporting_dagster.defs.checks.check import CheckScope, CheckStep, days_of_run, to_evaluation
 from later_reporting_dagster.defs.checks.posts import posts_checks
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -18,6 +18,12 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
     return [*posts_checks(component), *campaign_checks(component), *rollup_checks(component)]
+
+
+def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:
+    """Return the checks that the run evaluates."""
+    planned = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+    return {each.dagster_event.asset_check_planned_data.asset_check_key for each in planned if each.dagster_event}
 
 
 def evaluate_skipped_checks(
@@ -32,9 +38,8 @@ def evaluate_skipped_checks(
     These are the checks of the run that read the asset. A check that a run skips looks like one that failed.
     `instances` are those that the run expects. An error is logged as a warning: it would hide why the step fails.
     """
-    planned = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
-    selected = {each.dagster_event.asset_check_planned_data.asset_check_key for each in planned if each.dagster_event}
-    scope = CheckScope(selected, partitions_of_run(context.op_execution_context, {context.asset_key}), instances)
+    selected = planned_checks(context)
+    scope = CheckScope(selected, *days_of_run(context.op_execution_context, {context.asset_key}), instances)
     for step in check_steps(component):
         if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):
             continue

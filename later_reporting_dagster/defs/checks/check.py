@@ -54,11 +54,13 @@ class CheckScope:
     Attributes:
         selected: the keys of the checks.
         partitions: first day of the first and the last partition that the run writes; None for all partitions.
+        old_days: other days that it writes.
         instances: the instances that the run expects; empty for those that the lake expects.
     """
 
     selected: Set[dg.AssetCheckKey]
     partitions: tuple[date, date] | None = None
+    old_days: Set[date] = frozenset()
     instances: Sequence[str] = ()
 
     def has(self, *checks: Check) -> bool:
@@ -67,7 +69,7 @@ class CheckScope:
 
     def includes(self, day: date) -> bool:
         """Return whether to look at the partition that starts with `day`."""
-        return self.partitions is None or self.partitions[0] <= day <= self.partitions[1]
+        return self.partitions is None or self.partitions[0] <= day <= self.partitions[1] or day in self.old_days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,29 +123,34 @@ def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChe
     )
     def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         keys = {component.asset_key(table) for table in (*step.checks, *step.deps)}
-        scope = CheckScope(context.selected_asset_check_keys, partitions_of_run(context.op_execution_context, keys))
+        scope = CheckScope(context.selected_asset_check_keys, *days_of_run(context.op_execution_context, keys))
         yield from step.results(getattr(context.resources, component.resource_key), scope, component)
 
     return run_checks
 
 
-def partitions_of_run(context: dg.OpExecutionContext, keys: Set[dg.AssetKey]) -> tuple[date, date] | None:
+def days_of_run(
+    context: dg.OpExecutionContext, keys: Set[dg.AssetKey]
+) -> tuple[tuple[date, date] | None, frozenset[date]]:
     """Return the first days of the first and the last partition that a run has materialized of these assets.
 
     None if it has no partitions, those that it selects if it executes none of the assets. A fetch of missing files
-    selects years, and materializes a few days or none; then no day is between the returned ones.
+    selects years, and materializes a few days or none; then no day is between the returned ones. Days that it has
+    materialized besides those that it selects are returned separately.
     """
     # In older versions of Dagster, the context of a check itself has no partitions.
     if not (context.has_partition_key or context.has_partition_key_range):
-        return None
+        return None, frozenset()
     selected = context.partition_key_range
+    first, last = date.fromisoformat(selected.start), date.fromisoformat(selected.end)
     executed = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
     if keys.isdisjoint(executed):
-        return date.fromisoformat(selected.start), date.fromisoformat(selected.end)
+        return (first, last), frozenset()
     logged = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     events = [entry.dagster_event.step_materialization_data.materialization for entry in logged if entry.dagster_event]
     days = {date.fromisoformat(event.partition) for event in events if event.asset_key in keys and event.partition}
-    return (min(days), max(days)) if days else (date.max, date.min)
+    within = {day for day in days if first <= day <= last}
+    return (min(within), max(within)) if within else (date.max, date.min), frozenset(days - within)
 
 
 def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:

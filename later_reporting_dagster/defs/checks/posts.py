@@ -15,13 +15,15 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
     INSTANCES_TABLE,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
+    RAW_NAMES,
     RAW_TABLES,
     RawTable,
 )
-from later_reporting_dagster.quality.coverage import intact_files
+from later_reporting_dagster.quality.coverage import intact_files, newest_requests, stored_late_posts
 from later_reporting_dagster.quality.data_quality import (
     CONTRADICTORY,
     OF_OTHER_FILES,
@@ -30,6 +32,7 @@ from later_reporting_dagster.quality.data_quality import (
     find_problems,
 )
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
+from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
@@ -52,8 +55,17 @@ EVERY_INSTANCE = Check(
 )
 DUE_DAY = Check(
     "newest_due_day_is_present",
-    "The newest day that is due has a file of every instance.",
+    "The newest day that is due has a file of every instance. The two newest days lack TikTok posts, which the API"
+    " returns about 48 hours after their publication.",
     nothing="No day is due yet",
+    is_daily=True,
+)
+NOT_STALE = Check(
+    "no_file_is_stale",
+    "The file of each old day has every post with results that was published on it, and none that has moved to another"
+    " day since, as far as the API has sent them. A stale file is fetched again. A post that is then still absent is"
+    " withdrawn, and no longer looked for.",
+    nothing="No file of coverage was looked at yet",
     is_daily=True,
 )
 STILL_LISTED = Check(
@@ -91,6 +103,7 @@ def posts_checks(component: ComponentBase) -> list[CheckStep]:
     return [
         *(_raw_checks(raw_table, component) for raw_table in raw_tables),
         *([_settled_posts_check(component)] if len(raw_tables) == len(RAW_TABLES) else []),
+        *([_late_posts_check(component)] if late_posts_are_checked(component) else []),
         *([_instances_check(component)] if INSTANCES_TABLE in component.tables else []),
     ]
 
@@ -116,16 +129,51 @@ def _raw_checks(raw_table: RawTable, component: ComponentBase) -> CheckStep:
 
 def _settled_posts_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        days, memory_gb = component.restate_days, later.memory_gb
-        yield evaluate_settled_posts(
-            sum_settled_posts(later.lake(), settled_after_days=days, memory_gb=memory_gb, published=scope.partitions)
+        lake = later.lake()
+        sums = sum_settled_posts(
+            lake,
+            settled_after_days=component.restate_days,
+            memory_gb=later.memory_gb,
+            requests=newest_requests(lake),
+            published=scope.partitions,
         )
+        yield evaluate_settled_posts(sums)
 
     return CheckStep(
         name=f"{component.op_name(POSTS_PUBLISHED.name)}_settlement",
         checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=evaluate,
         deps=[POST_METRICS_DAILY.name],
+    )
+
+
+def late_posts_are_checked(component: ComponentBase) -> bool:
+    return {*RAW_NAMES, COVERAGE_TABLE} <= {*component.tables}
+
+
+def _late_posts_check(component: ComponentBase) -> CheckStep:
+    """Return the check of stale files, as of the last update of `coverage`, which evaluates it, too."""
+
+    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        lake, days = later.lake(), component.expected_days(component.now())
+        files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_exists(COVERAGE_TABLE) else 0
+        yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
+
+    name = f"{component.op_name(POSTS_PUBLISHED.name)}_late_posts"
+    return CheckStep(name=name, checks={POSTS_PUBLISHED.name: [NOT_STALE]}, evaluate=evaluate, deps=[COVERAGE_TABLE])
+
+
+def evaluate_late_posts(late: LatePosts, *, files: int) -> dg.AssetCheckResult:
+    """Evaluate whether the lake contradicts files. The metadata has the withdrawn posts by day and instance."""
+    return NOT_STALE.result(
+        not late.stale,
+        f"{describe_stale(late.stale)}. The sensor of the instances fetches them; or materialize these days",
+        otherwise=f"None of {files} files is stale",
+        looked_at={"files": files},
+        stale_files=len(late.stale),
+        withdrawn=dg.MetadataValue.json(
+            {str(partition): late.withdrawn[partition] for partition in sorted(late.withdrawn)}
+        ),
     )
 
 

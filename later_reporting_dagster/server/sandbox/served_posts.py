@@ -60,6 +60,7 @@ class ServedPosts:
         if pending_seed is not None:
             is_pending = np.random.default_rng(pending_seed).random(len(world.posts)) < _PENDING_SHARE
             self._states[is_pending] = PENDING
+        self._states[world.not_returned_yet()] = REMOVED
         self._changes = Counter[int]()
 
     def rows(self, query: PostsQuery | None = None) -> IntArray:

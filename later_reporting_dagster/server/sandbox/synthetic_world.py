@@ -166,6 +166,7 @@ class World:
         lifetime_scale: Scale of the number of days with metrics of a post: the median is about a day more. By default,
             the mean is 20 days.
         longest_lifetime: Limit of this number, at most `MAX_LIFETIME_DAYS`.
+        late_posts: Share of the posts that the API returns only some days after their publication, and these days.
     """
 
     first_day: date
@@ -176,6 +177,7 @@ class World:
     extra_instance_ids: tuple[str, ...] = ()
     lifetime_scale: float = 5.6
     longest_lifetime: int = MAX_LIFETIME_DAYS
+    late_posts: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
         if self.last_day < self.first_day:
@@ -195,6 +197,12 @@ class World:
     def post_keys(self, rows: IntArray) -> Keys:
         """Return keys of posts for random draws; a post has the same key in each of its campaigns."""
         return child(self.instance_keys[self.posts.instance[rows]], self.posts.post_id[rows])
+
+    def not_returned_yet(self) -> NDArray[np.bool_]:
+        """Return which posts the API does not return yet on the day after the last one."""
+        share, days = self.late_posts
+        is_late = uniform(self.post_keys(np.arange(len(self.posts))), "late") < share
+        return is_late & (self.posts.day + days > self.last_day.toordinal() + 1)
 
     @cached_property
     def posts(self) -> Posts:

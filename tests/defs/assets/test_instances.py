@@ -24,7 +24,7 @@ def stored(project: Project) -> dict[str, dict[str, Any]]:
 
 def row(instance_id: str, *newest_and_missing_days: date | int | None, seen: date | None = TODAY) -> dict[str, Any]:
     """Return the row of an instance that is expected, and listed if it was ever seen."""
-    values = (instance_id, seen, seen, seen is not None, True, False, *newest_and_missing_days)
+    values = (instance_id, seen, seen, seen is not None, True, False, *newest_and_missing_days, 0)
     return dict(zip(INSTANCES_SCHEMA.names, values, strict=True))
 
 

@@ -19,11 +19,11 @@ WITHOUT_FAULTS = {"X-Sandbox-Faults": "off"}
 
 @contextmanager
 def sandbox(
-    faults: Mapping[str, float] | None = None, *, api_version: ApiVersion = PAGED, **options: Any
+    faults: Mapping[str, float] | None = None, *, api_version: ApiVersion = PAGED, world: World = WORLD, **options: Any
 ) -> Iterator[tuple[httpx.Client, FaultMiddleware]]:
     """Serve a sandbox while the block runs; yield an authenticated client and the application."""
     options = {"options": replace(NO_RATE_LIMIT, api_version=api_version), **options}
-    app = FaultMiddleware(WORLD, faults=faults, **options)
+    app = FaultMiddleware(world, faults=faults, **options)
     with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
         body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
         token = client.post("/oauth/token", json=body, headers=WITHOUT_FAULTS).raise_for_status().json()["jwt"]

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.server.query_parameters import parse_posts_query
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
@@ -206,3 +206,29 @@ def test_watch_time_is_in_milliseconds_and_of_reels_only() -> None:
     assert all(time is None or 3_000 <= time <= 23_000 for time in times)
     assert len({*times} - {None}) > 5
     assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
+def test_late_posts_are_returned_some_days_after_their_publication(api_version: ApiVersion) -> None:
+    def posts_of(world: World) -> dict[str, set[int]]:
+        page = [("metrics", "impressions"), ("limit", 100)] if api_version is CURSOR else [("pageSize", 100)]
+        query = days_query(world.first_day, SERVED.last_day, *page)
+        with sandbox(api_version=api_version, world=world) as (api, _):
+            rows = rows_of(fetch_pages(api, query))
+        found: dict[str, set[int]] = {}
+        for row in rows:
+            found.setdefault(row["postDate"][:10], set()).add(row["postId"])
+        return found
+
+    all_posts = posts_of(SERVED)
+    late = posts_of(replace(SERVED, late_posts=(0.3, 20)))
+    last_complete = str(SERVED.last_day + timedelta(days=1 - 20))
+    assert {day: ids for day, ids in late.items() if day <= last_complete} == {
+        day: ids for day, ids in all_posts.items() if day <= last_complete
+    }
+    recent, of_all = (sum(len(ids) for day, ids in each.items() if day > last_complete) for each in (late, all_posts))
+    assert 0.5 * of_all < recent < 0.85 * of_all
+    # A day later, one more day has all of its posts.
+    later = posts_of(replace(SERVED, last_day=SERVED.last_day + timedelta(days=1), late_posts=(0.3, 20)))
+    next_complete = str(SERVED.last_day + timedelta(days=2 - 20))
+    assert later[next_complete] == all_posts[next_complete] > late[next_complete]

@@ -1,0 +1,226 @@
+"""Files of `posts_published` that the lake contradicts: a post came after its day was fetched, or stands in two days.
+
+A file is stale if something says so that was requested after it: then it is fetched again. A post that is still absent
+from a later response is withdrawn. What is known of posts is kept in one file per instance, `{root}/_late_posts/posts`,
+so that only files that have changed are read. Other readers of the lake skip names that begin with an underscore.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.lake import FileDamaged, Lake, Partition, encode_instance_id
+from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
+from later_reporting_dagster.lake.parquet_file import from_parquet, parse_metadata, to_parquet
+from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_NAMES, RAW_TABLES
+from later_reporting_dagster.rollups.sql_engine import open_rollup_database, register_stored_files
+
+_DIRECTORY = "_late_posts"
+_CONTRADICTIONS = f"{_DIRECTORY}/contradictions.parquet"
+# In the metadata of that file: a digest of the files of each instance, from which its rows were found.
+_DIGESTS = "digests"
+# Queried together: each query takes a listing, and memory grows with the number of instances.
+_INSTANCES_TOGETHER = 20
+_ROWS_TOGETHER = 65_536
+_MAX_DESCRIBED = 20
+_SQL = Path(__file__).with_name("late_posts.sql")
+_INSTANT = pa.timestamp("us", tz="UTC")
+_NEVER = datetime.fromtimestamp(0, UTC)
+_FILES_SCHEMA = pa.schema(
+    {
+        "table_name": pa.string(),
+        "instance_id": pa.string(),
+        "date": pa.date32(),
+        "content_hash": pa.string(),
+        "content_requested_at": _INSTANT,
+    }
+)
+_POST_DAYS_SCHEMA = pa.schema(
+    {
+        "table_name": pa.string(),
+        "instance_id": pa.string(),
+        "date": pa.date32(),
+        "post_id": pa.int64(),
+        "seen_on": pa.date32(),
+        "since": _INSTANT,
+        "content_hash": pa.string(),
+    }
+)
+_CONTRADICTIONS_SCHEMA = pa.schema(
+    {
+        "instance_id": pa.string(),
+        "date": pa.date32(),
+        "post_id": pa.int64(),
+        "seen_on": pa.date32(),
+        "other_date": pa.date32(),
+        "since": _INSTANT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LatePosts:
+    """What the lake contradicts, by day and instance of `posts_published`.
+
+    Attributes:
+        stale: the reasons to fetch a file again.
+        withdrawn: posts with results that are not in the response for their day, although it was requested later.
+    """
+
+    stale: dict[Partition, list[str]] = field(default_factory=dict)
+    withdrawn: dict[Partition, list[int]] = field(default_factory=dict)
+
+
+def describe_stale(stale: Mapping[Partition, Sequence[str]]) -> str:
+    """Return how many files are stale, and why the first ones are; an empty text if none is."""
+    lines = [f"{partition}: {'; '.join(stale[partition])}" for partition in sorted(stale)]
+    more = f"; {len(lines) - _MAX_DESCRIBED} more files" if len(lines) > _MAX_DESCRIBED else ""
+    count = f"{len(lines)} file{'s are' if len(lines) > 1 else ' is'} stale"
+    return f"{count}: {'; '.join(lines[:_MAX_DESCRIBED])}{more}" if lines else ""
+
+
+def find_late_posts(
+    lake: Lake, coverage: pa.Table, *, instances: Collection[str], first: date, before: date, memory_gb: float
+) -> LatePosts:
+    """Return which files of the days from `first` until `before` the lake contradicts.
+
+    Later days are fetched daily, and earlier ones never.
+
+    Args:
+        coverage: the table as of now.
+        instances: those that are expected.
+    """
+    is_raw = pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)
+    of_instances = coverage.filter(is_raw & pc.field("instance_id").isin(pa.array(instances, pa.string())))
+    found = LatePosts()
+    contradictions = _contradictions(lake, of_instances, memory_gb=memory_gb).to_pylist()
+    contradictions = [row for row in contradictions if first <= row["date"] < before]
+    requested_at = _requested_at(of_instances, {Partition(row["date"], row["instance_id"]) for row in contradictions})
+    quarantine = _Quarantine(lake)
+    for row in contradictions:
+        partition, post_id = Partition(row["date"], row["instance_id"]), row["post_id"]
+        is_newer = (requested_at[partition] or _NEVER) < row["since"]
+        if row["other_date"] is not None:
+            if is_newer:
+                found.stale.setdefault(partition, []).append(
+                    f"post {post_id} is also in the file of {row['other_date']}"
+                )
+        elif not quarantine.has(partition, post_id):
+            if is_newer:
+                reason = f"post {post_id} has results of {row['seen_on']} and is not in the file"
+                found.stale.setdefault(partition, []).append(reason)
+            else:
+                found.withdrawn.setdefault(partition, []).append(post_id)
+    return found
+
+
+def _requested_at(coverage: pa.Table, partitions: Set[Partition]) -> dict[Partition, datetime | None]:
+    published = coverage.filter(pc.field("table_name") == POSTS_PUBLISHED.name)
+    days = pa.array({partition.day for partition in partitions}, pa.date32())
+    rows = published.filter(pc.field("date").isin(days)).select(["date", "instance_id", "requested_at"]).to_pylist()
+    return {Partition(row["date"], row["instance_id"]): row["requested_at"] for row in rows}
+
+
+class _Quarantine:
+    """The quarantined rows of `posts_published`, read when first asked for."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._texts: dict[Partition | tuple[date, date] | None, list[str]] | None = None
+
+    def has(self, partition: Partition, post_id: int) -> bool:
+        """Return whether a quarantined row of the partition, or of a query of its day, has the id of the post."""
+        if self._texts is None:
+            self._texts = {}
+            for file in self._lake.quarantine.files(POSTS_PUBLISHED.name):
+                with suppress(FileDamaged):  # the check of the quarantine reports it
+                    texts = [row.raw for row in self._lake.quarantine.rows_in(file)]
+                    self._texts.setdefault(file.partition or file.day_range, []).extend(texts)
+        rows = [
+            text
+            for origin, texts in self._texts.items()
+            if origin == partition or (isinstance(origin, tuple) and origin[0] <= partition.day <= origin[1])
+            for text in texts
+        ]
+        return any(str(post_id) in text for text in rows)
+
+
+def _contradictions(lake: Lake, coverage: pa.Table, *, memory_gb: float) -> pa.Table:
+    """Return the contradictions between all files, after a look at those that have changed since the last one."""
+    digests = _digests(coverage)
+    known, known_digests = _CONTRADICTIONS_SCHEMA.empty_table(), {}
+    with suppress(FileDamaged):
+        if data := lake.storage.read(_CONTRADICTIONS):
+            known = from_parquet(data, schema=_CONTRADICTIONS_SCHEMA)
+            text = parse_metadata(data).key_values.get(_DIGESTS, "{}")
+            known_digests = msgspec.json.decode(text, type=dict[str, str])
+    if digests == known_digests:
+        return known
+    changed = [name for name, digest in digests.items() if known_digests.get(name) != digest]
+    is_same = pc.field("instance_id").isin(pa.array(digests.keys() - changed, pa.string()))
+    found = [known.filter(is_same)]
+    content_requested_at = pc.coalesce(coverage["restated_at"], coverage["fetched_at"], pa.scalar(_NEVER, _INSTANT))
+    files = coverage.append_column("content_requested_at", content_requested_at).select(_FILES_SCHEMA.names)
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        for start in range(0, len(changed), _INSTANCES_TOGETHER):
+            batch = changed[start : start + _INSTANCES_TOGETHER]
+            found.append(_look(lake, database, files.filter(pc.field("instance_id").isin(batch)), batch))
+    rows = pa.concat_tables(found)
+    metadata = {_DIGESTS: msgspec.json.encode(digests).decode()}
+    lake.storage.write(_CONTRADICTIONS, to_parquet(rows, content_hash="", key_values=metadata))
+    return rows
+
+
+def _digests(coverage: pa.Table) -> dict[str, str]:
+    """Return a digest of the content of each instance's files."""
+    digests: dict[str, hashlib._Hash] = {}
+    names = ["instance_id", "table_name", "date", "content_hash"]
+    for batch in coverage.select(names).to_batches(max_chunksize=_ROWS_TOGETHER):
+        instance_ids, table_names, days, hashes = batch.columns
+        files = pc.binary_join_element_wise(table_names, days.cast(pa.string()), hashes, " ", null_handling="replace")
+        for instance_id, file in zip(instance_ids.to_pylist(), files.to_pylist(), strict=True):
+            digests.setdefault(instance_id, hashlib.sha256()).update(file.encode())
+    return {instance_id: digest.hexdigest() for instance_id, digest in sorted(digests.items())}
+
+
+def _look(lake: Lake, database: LakeDatabase, files: pa.Table, instances: Sequence[str]) -> pa.Table:
+    """Read the files of some instances that have changed, update what is known, and return the contradictions."""
+    paths = {name: f"{_DIRECTORY}/posts/{encode_instance_id(name)}.parquet" for name in instances}
+    stored = zip(instances, lake.storage.map(lambda name: _read_post_days(lake, paths[name]), instances), strict=True)
+    known_of = dict(stored)
+    known = pa.concat_tables(known_of.values())
+    of_files = known.filter(pc.field("post_id").is_null())
+    key = ["table_name", "instance_id", "date", "content_hash"]
+    changed = files.select(key).join(of_files.select(key), key, join_type="left anti").to_pylist()
+    partitions: Mapping[str, list[Partition]] = {name: [] for name in RAW_NAMES}
+    for row in changed:
+        partitions[row["table_name"]].append(Partition(row["date"], row["instance_id"]))
+    connection = database.connection
+    connection.register("files", files)
+    connection.register("known", known)
+
+    def look(contents: ViewContents) -> tuple[pa.Table, pa.Table]:
+        register_stored_files(connection, contents.partitions)
+        connection.execute(_SQL.read_text()).fetchall()
+        post_days = connection.table("post_days").to_arrow_table().cast(_POST_DAYS_SCHEMA)
+        return post_days, connection.table("contradictions").to_arrow_table().cast(_CONTRADICTIONS_SCHEMA)
+
+    post_days, contradictions = database.read([(table.table, partitions[table.name]) for table in RAW_TABLES], look)
+    for name in instances:
+        rows = post_days.filter(pc.field("instance_id") == name)
+        lake.storage.write(paths[name], to_parquet(rows, content_hash="", key_values={}))
+    return contradictions
+
+
+def _read_post_days(lake: Lake, path: str) -> pa.Table:
+    with suppress(FileDamaged):
+        if data := lake.storage.read(path):
+            return from_parquet(data, schema=_POST_DAYS_SCHEMA)
+    return _POST_DAYS_SCHEMA.empty_table()

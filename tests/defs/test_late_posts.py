@@ -1,0 +1,246 @@
+"""A world that changes while it is fetched every day: posts that come late, and are restated, deleted and re-dated."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from later_reporting_dagster.cli.main import main
+from later_reporting_dagster.client import LaterClient
+from later_reporting_dagster.contract.days import parse_day_ranges
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.lake import Partition, schema_of
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE
+from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
+from later_reporting_dagster.rollups.rollup_tables import TABLES
+from tests.conftest import sandbox_settings
+from tests.defs.conftest import Project, assert_success, freeze_clock
+from tests.defs.test_missing_files import tick
+from tests.defs.test_old_days import old_days, scheduled
+from tests.independent_server import CLIENT_ID, CLIENT_SECRET, METRICS, PAGED_METRICS, IndependentServer, Posts
+from tests.reliability.lake_comparison import compare_rows, read_partition
+
+PUBLISHED, NOT_STALE = "posts_published", "no_file_is_stale"
+START, FIRST_RUN = date(2024, 2, 1), date(2024, 4, 11)  # 70 days
+NORTH, SOUTH = "north", "007"
+# Old days are fetched again at the ages of 7, 10, 15, 22, 33, 50 and 75 days.
+RESTATE_DAYS = 7
+DAY = timedelta(days=1)
+TODAY = FIRST_RUN + DAY
+IDS = pa.schema({"post_id": pa.int64()})
+(POSTS_TABLE,) = [table for table in TABLES if table.name == "posts"]
+
+
+@dataclass
+class World:
+    """The project with the posts that the server has, and the day on which its clock stands."""
+
+    project: Project
+    posts: Posts
+    monkeypatch: pytest.MonkeyPatch
+    today: date = FIRST_RUN
+
+    def run(self, name: str, **options: Any) -> dg.ExecuteInProcessResult:
+        result = self.project.run_job(name, **options)
+        assert_success(result)
+        return result
+
+    def set_clock(self, today: date) -> datetime:
+        self.today = today
+        now = datetime(today.year, today.month, today.day, 13, tzinfo=UTC)
+        freeze_clock(self.monkeypatch, now, "ingest.partition_writer")
+        self.monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", now.timestamp)  # type: ignore[index]
+        return now
+
+    def fetch_history(self) -> None:
+        self.set_clock(FIRST_RUN)
+        self.run("later_posts", tags=range_tags(START, FIRST_RUN - DAY))
+        self.run("later_coverage")
+
+    def fetch_daily(self, today: date) -> list[str]:
+        """Do what the schedule and the automation do on a day; return the old days that were fetched."""
+        request = scheduled(self.project, at=self.set_clock(today))
+        self.run("later_posts", tags=request.tags, config=request.run_config)
+        self.run("later_coverage")
+        return old_days(request)
+
+    def tick(self, *, cursor: str | None = None) -> SensorExecutionData:
+        return tick(self.project, cursor=cursor)
+
+    def pairs(self, data: SensorExecutionData) -> dict[str, list[str]]:
+        """Return what a tick requests of `posts_published`."""
+        requests = [each for each in data.run_requests or [] if each.job_name == "later_posts"]
+        found: list[dict[str, list[str]]] = [
+            each.run_config["ops"][f"later__{PUBLISHED}"]["config"]["pairs"] for each in requests
+        ]
+        return {name: days for pairs in found for name, days in pairs.items()}
+
+    def execute(self, data: SensorExecutionData) -> None:
+        (request,) = [each for each in data.run_requests or [] if each.job_name == "later_posts"]
+        self.run("later_posts", tags=request.tags, config=request.run_config)
+        self.run("later_coverage")
+
+    def check(self) -> tuple[bool, str, Any]:
+        """Return the newest result of the check, which `coverage` evaluates, and its withdrawn posts."""
+        key = dg.AssetCheckKey(dg.AssetKey(["later", PUBLISHED]), NOT_STALE)
+        (record,) = self.project.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        result = record.event.dagster_event.asset_check_evaluation_data
+        assert (passed := self.project.check((PUBLISHED, NOT_STALE))[PUBLISHED, NOT_STALE])
+        assert (passed.passed, passed.description) == (result.passed, result.description)
+        return result.passed, str(result.description), result.metadata["withdrawn"].value
+
+    def is_stored(self, day: date, name: str) -> bool:
+        """Return whether the file of `posts_published` has what the server has."""
+        left_out = {*METRICS} - {*PAGED_METRICS}
+        rows = [row for row in self.posts.published(day, day) if row["instanceId"] == name]
+        expected = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+        stored = read_partition(self.project.root, (PUBLISHED, Partition(day, name)))
+        assert stored is not None
+        return not compare_rows(stored, required=expected, allowed=expected)
+
+    def days_of(self, post_id: int) -> list[date]:
+        """Return the days of `posts_published` with a post."""
+        rows = self.project.lake.read(PUBLISHED, self.project.lake.partitions(PUBLISHED), schema=IDS, with_date=True)
+        return sorted({row["date"] for row in rows.to_pylist() if row["post_id"] == post_id})
+
+    def rolled_up(self, post_id: int) -> list[dict[str, Any]]:
+        """Return the rows of a post in the table of posts, rolled up anew."""
+        assert_success(self.project.roll_up_windows("posts"))
+        rows = self.project.lake.read_table("posts", schema=schema_of(POSTS_TABLE.columns))
+        assert rows is not None
+        return [row for row in rows.to_pylist() if row["post_id"] == post_id]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Ten days of posts before the start date, and 70 that were fetched."""
+    posts = Posts(
+        first_day=START - 10 * DAY, days=130, instance_ids=(NORTH, SOUTH), seed=3, most=4, campaign_ids=range(1, 4)
+    )
+    with IndependentServer(posts, by_cursor=False).running() as base_url, dg.DagsterInstance.ephemeral() as instance:
+        settings = {**sandbox_settings(base_url, lake_root=str(tmp_path / "lake")), "LATER_API_VERSION": "paged"}
+        settings |= {"LATER_START_DATE": str(START), "LATER_RESTATE_DAYS": str(RESTATE_DAYS)}
+        settings |= {"LATER_SHRINK_LIMIT_PERCENT": "100"}
+        for name, value in (settings | {"LATER_CLIENT_ID": CLIENT_ID, "LATER_CLIENT_SECRET": CLIENT_SECRET}).items():
+            monkeypatch.setenv(name, value)
+        project = Project(dg.Definitions(), instance, tmp_path / "lake").configured(start_date=START)
+        yield World(project, posts, monkeypatch)
+
+
+def delay_networks(posts: Posts, *, today: date) -> None:
+    """Hide the posts of the last two days, and show those of the day before."""
+    for name in posts.instance_ids:
+        posts.hidden.difference_update(posts.ids(today - 3 * DAY, name))
+        posts.hidden.update(*(posts.ids(today - age * DAY, name) for age in (1, 2)))
+
+
+def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fetched(world: World) -> None:
+    day = TODAY - 60 * DAY
+    post_id = world.posts.ids(day, NORTH)[0]
+    world.posts.hidden.add(post_id)
+    world.fetch_history()
+    assert world.check() == (True, "None of 140 files is stale", {})
+    assert not world.pairs(first := world.tick())
+    world.posts.hidden.clear()
+    world.posts.active[post_id] = {TODAY - DAY}
+    assert parse_day_ranges(world.fetch_daily(TODAY)) == [TODAY - age * DAY for age in (50, 33, 22, 15, 10)]
+    reason = f"post {post_id} has results of {TODAY - DAY} and is not in the file"
+    passed, description, _ = world.check()
+    assert not passed
+    assert description.startswith(f"1 file is stale: {day} {NORTH}: {reason}. ")
+    assert [row["is_published"] for row in world.rolled_up(post_id)] == [False]
+    data = world.tick(cursor=first.cursor)
+    assert world.pairs(data) == {NORTH: [str(day)]}
+    assert not world.pairs(world.tick(cursor=data.cursor))  # it waits for the run
+    coverage = world.project.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert coverage is not None
+    stale = [row for row in coverage.to_pylist() if row["is_stale"]]
+    assert [(row["date"], row["instance_id"], row["stale_because"]) for row in stale] == [(day, NORTH, reason)]
+    instances = world.project.lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
+    assert instances is not None
+    assert {row["instance_id"]: row["stale_days"] for row in instances.to_pylist()} == {NORTH: 1, SOUTH: 0}
+    world.execute(data)
+    assert world.is_stored(day, NORTH)
+    assert world.check() == (True, "None of 142 files is stale", {})
+    assert [row["is_published"] for row in world.rolled_up(post_id)] == [True]
+    assert not world.pairs(world.tick(cursor=data.cursor))
+
+
+def test_commands_name_stale_files_and_fetch_them_with_missing_ones(world: World, dagster_home: Path) -> None:
+    day = TODAY - 60 * DAY
+    post_id = world.posts.ids(day, SOUTH)[0]
+    world.posts.hidden.add(post_id)
+    world.fetch_history()
+    world.posts.hidden.clear()
+    world.posts.active[post_id] = {TODAY - DAY}
+    world.fetch_daily(TODAY)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert f"1 file is stale: {day} {SOUTH}: post {post_id} has results of {TODAY - DAY}" in run("doctor")
+    assert "stale_days" in run("instances")
+    days = ("--start", str(day - DAY), "--end", str(day + DAY))
+    assert "1 of 1 files" in run("backfill", "--asset", f"later/{PUBLISHED}", *days, "--only-missing", "--verbose")
+    assert world.is_stored(day, SOUTH)
+
+
+def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_post_counts_twice(world: World) -> None:
+    restated_day, moved_day, new_day = TODAY - 48 * DAY, TODAY - 49 * DAY, TODAY - DAY
+    world.fetch_history()
+    restated, deleted = world.posts.ids(restated_day, SOUTH)[:2]
+    moved = world.posts.ids(moved_day, NORTH)[0]
+    world.posts.restate(restated)
+    world.posts.hidden.add(deleted)
+    world.posts.move(moved, new_day)
+    world.fetch_daily(TODAY)
+    assert not world.is_stored(restated_day, SOUTH)
+    assert world.days_of(moved) == [moved_day, new_day]
+    assert len(world.rolled_up(moved)) == 1
+    # A post in two days is noticed at once.
+    data = world.tick()
+    assert world.pairs(data) == {NORTH: [str(moved_day)]}
+    assert f"{moved_day} {NORTH}: post {moved} is also in the file of {new_day}" in world.check()[1]
+    for offset, day in enumerate((moved_day, restated_day), start=1):
+        assert day in parse_day_ranges(world.fetch_daily(TODAY + offset * DAY))
+    assert world.days_of(moved) == [new_day]
+    assert world.days_of(deleted) == []
+    assert all(world.is_stored(day, name) for day in (restated_day, moved_day) for name in (NORTH, SOUTH))
+    assert len(world.rolled_up(moved)) == 1
+    assert world.check()[0]
+
+
+def test_late_networks_quarantined_deleted_and_older_posts_raise_no_alarm(world: World) -> None:
+    posts = world.posts
+    delay_networks(posts, today=FIRST_RUN)
+    world.fetch_history()
+    quarantined, deleted = posts.ids(TODAY - 10 * DAY, SOUTH)[0], posts.ids(TODAY - 9 * DAY, NORTH)[0]
+    older = posts.ids(START - 5 * DAY, NORTH)[0]
+    posts.restate(quarantined, impressions=0.5)
+    posts.active |= {quarantined: {TODAY - DAY}, older: {TODAY - DAY}}
+    posts.hidden.add(deleted)
+    cursor = None
+    for offset in range(4):
+        delay_networks(posts, today=TODAY + offset * DAY)
+        world.fetch_daily(TODAY + offset * DAY)
+        passed, description, withdrawn = world.check()
+        assert passed, description
+        data = world.tick(cursor=cursor)
+        assert not world.pairs(data)
+        cursor = data.cursor
+    assert quarantined in {json.loads(row.raw)["postId"] for row in world.project.lake.quarantine.rows(PUBLISHED)}
+    assert world.is_stored(TODAY - 9 * DAY, NORTH)
+    assert withdrawn == {}

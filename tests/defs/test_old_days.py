@@ -1,0 +1,136 @@
+"""The daily run over old days: what the schedule requests, what the run fetches, and which files it checks."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
+from later_reporting_dagster.lake.tables import FETCHED_NAMES
+from tests.conftest import INSTANCE_IDS, Service, parameters
+from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
+from tests.defs.test_missing_files import tick, update_coverage
+
+# With a restated day, the days before it are old.
+SETTINGS = {"restate_days": 1, "refetch_factor": 2.0}
+NOW = datetime(2024, 3, 4, 6, tzinfo=UTC)
+
+
+def scheduled(project: Project, *, at: datetime = NOW) -> dg.RunRequest:
+    """Evaluate the daily schedule, as the daemon does."""
+    resources = {"later_reporting": LaterReportingResource.from_environment()}
+    with dg.build_schedule_context(
+        instance=project.instance, scheduled_execution_time=at, resources=resources
+    ) as context:
+        (request,) = project.defs.resolve_schedule_def("later_posts_daily").evaluate_tick(context).run_requests or []
+    return request
+
+
+def execute(project: Project, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+    return project.run_job("later_posts", tags=request.tags, config=request.run_config)
+
+
+def old_days(request: dg.RunRequest) -> list[str]:
+    """Return the old days that a request names for each table that is fetched by day."""
+    ops = dict(request.run_config.get("ops", {}))
+    days: list[str] = next(iter(ops.values()))["config"]["old_days"] if ops else []
+    assert ops == ({f"later__{name}": {"config": {"old_days": days}} for name in FETCHED_NAMES} if ops else {})
+    return days
+
+
+def write_empty(project: Project, *, at: datetime, days: Sequence[date] = DAYS) -> None:
+    """Write files as if they had been fetched at a time."""
+    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
+    for asset in RAW_ASSETS:
+        project.lake.write_all(asset, files, metadata={"fetched_at": at.isoformat(timespec="milliseconds")})
+
+
+def test_daily_run_fetches_old_days_whose_turn_it_is_and_requests_them_once(project: Project, service: Service) -> None:
+    project = project.configured(**SETTINGS)
+    assert old_days(scheduled(project)) == []  # of an empty lake
+    write_empty(project, at=NOW - timedelta(days=2))
+    update_coverage(project)
+    request = scheduled(project)
+    assert old_days(request) == ["2024-03-01 to 2024-03-02"]
+    assert request.tags.items() >= range_tags(DAYS[2], DAYS[2]).items()
+    service.requests.clear()
+    result = execute(project, request)
+    assert_success(result)
+    logged = project.logged(result)
+    assert {partition for name, partition in logged if name == "posts_published"} == {*map(str, DAYS)}
+    by_post_date = [
+        (values["startDate"], values["endDate"])
+        for values in map(parameters, service.requests)
+        if "pageNumber" in values and values.get("dateBasis") == ["post_date"] and "metrics" not in values
+    ]
+    assert ([str(DAYS[0])], [str(DAYS[2])]) in by_post_date  # one query with the restated day
+    # The checks of files look at the old days as well.
+    rows = project.evaluations(result)["posts_published", "rows_belong_to_partition"]
+    assert rows.metadata["files"].value == len(DAYS) * len(INSTANCE_IDS)
+    assert old_days(scheduled(project)) == []
+    update_coverage(project)
+    assert old_days(scheduled(project)) == []
+
+
+def test_a_damaged_old_file_is_found_by_the_run_that_fetches_its_day(project: Project, service: Service) -> None:
+    project = project.configured(**SETTINGS)
+    assert_success(project.fetch("posts_published"))
+    # Written beside the run, on a day that it does not select, and on one that it fetches as an old one.
+    for day in DAYS[:2]:
+        (project.root / partition_path("posts_published", Partition(day, "new"))).parent.mkdir()
+        (project.root / partition_path("posts_published", Partition(day, "new"))).write_bytes(b"PAR1")
+    config = {"ops": {"later__posts_published": {"config": {"old_days": [str(DAYS[0])]}}}}
+    result = project.run_job("later_posts", tags=range_tags(DAYS[2], DAYS[2]), config=config)
+    check = project.evaluations(result)["posts_published", "rows_belong_to_partition"]
+    assert not check.passed
+    assert str(DAYS[0]) in str(check.description)
+    assert str(DAYS[1]) not in str(check.description)
+
+
+@pytest.mark.parametrize(
+    ("days", "problem"),
+    [
+        (["2024-03"], "'2024-03' is neither a day"),
+        (["2024-02-29"], "there is no partition 2024-02-29"),
+        (["2999-01-01"], "there is no partition 2999-01-01"),
+    ],
+)
+def test_old_days_that_are_no_partitions_fail_the_run(days: list[str], problem: str, project: Project) -> None:
+    description, _ = failure(project.fetch("posts_published", old_days=days))
+    assert description.startswith(f"Run config old_days: {problem}")
+
+
+def test_schedule_requests_the_restated_days_if_the_lake_cannot_be_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
+    request = scheduled(project.configured(**SETTINGS))
+    assert request.tags.items() >= range_tags(DAYS[2], DAYS[2]).items()
+    assert old_days(request) == []
+
+
+def test_sensor_requests_no_missing_file_of_an_old_day_that_a_run_is_fetching(project: Project) -> None:
+    project = project.configured(**SETTINGS)
+    write_empty(project, at=NOW - timedelta(days=2))
+    update_coverage(project)
+    (project.root / partition_path("posts_published", Partition(DAYS[0], "007"))).unlink()
+    request = scheduled(project)
+    run = project.instance.create_run_for_job(
+        project.defs.resolve_job_def("later_posts"),
+        asset_selection=frozenset({asset_key("posts_published")}),
+        tags=dict(request.tags),
+        run_config=request.run_config,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+
+    def requested() -> list[dg.RunRequest]:
+        return [each for each in tick(project).run_requests or [] if each.job_name == "later_posts"]
+
+    assert not requested()
+    project.instance.report_run_canceled(run)
+    assert requested()

@@ -1,0 +1,225 @@
+"""Late posts: which files a lake contradicts, what makes them current or a post withdrawn, and what a look reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.database import LakeDatabase
+from later_reporting_dagster.lake.fetch_records import FetchRecord
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
+from later_reporting_dagster.quality.coverage import (
+    recorded_fetches,
+    refreshed_coverage,
+    stored_and_expected_files,
+    stored_late_posts,
+    with_late_posts,
+)
+from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, find_late_posts
+
+METRICS, PUBLISHED = RAW_NAMES
+START, OLD, OTHER, NEW = date(2024, 1, 1), date(2024, 1, 10), date(2024, 1, 20), date(2024, 4, 1)
+A, B = "a", "b/é"
+DAY = timedelta(days=1)
+
+
+def at(day: date, hour: int = 6) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
+
+
+@dataclass
+class LateLake:
+    """A lake whose posts are written day by day. Days before `before` are old.
+
+    Attributes:
+        read: the files that the last look has read.
+    """
+
+    lake: Lake
+    before: date = NEW - timedelta(days=27)
+    read: list[Partition] = field(default_factory=list)
+
+    def write(self, table: str, day: date, posts: Mapping[int, date], *, requested: datetime, name: str = A) -> None:
+        """Write a response with posts by id, each with its publication day, unless it is what is stored."""
+        rows = [
+            {"instance_id": name, "campaign_id": campaign, "post_id": post_id, "post_date": at(published, 12)}
+            for post_id, published in posts.items()
+            for campaign in (1, 2)
+        ]
+        written = self.lake.write(
+            table,
+            Partition(day, name),
+            pa.Table.from_pylist(rows, POSTS_SCHEMA),
+            metadata={"fetched_at": requested.isoformat(timespec="milliseconds")},
+        )
+        records = self.lake.fetch_records.begin(table, now=requested)
+        records.add([FetchRecord(day, name, requested, written.content_hash, written.changed)])
+        records.save()
+
+    def publish(self, day: date, *post_ids: int, requested: datetime, name: str = A) -> None:
+        self.write(PUBLISHED, day, dict.fromkeys(post_ids, day), requested=requested, name=name)
+
+    def report(self, day: date, posts: Mapping[int, date], *, requested: datetime, name: str = A) -> None:
+        self.write(METRICS, day, posts, requested=requested, name=name)
+
+    def look(self, instances: Sequence[str] = (A, B)) -> LatePosts:
+        """Update `coverage`, as its asset does, and return what contradicts the files."""
+        files, expected = stored_and_expected_files(self.lake, [], configured=instances, tables=RAW_NAMES)
+        records, _ = recorded_fetches(self.lake, today=NEW)
+        rows, _ = refreshed_coverage(self.lake, files, expected, records)
+        self.read.clear()
+        late = find_late_posts(self.lake, rows, instances=instances, first=START, before=self.before, memory_gb=0.5)
+        self.lake.write_table(COVERAGE_TABLE, with_late_posts(rows, late))
+        days = {partition.day for partition in [*late.stale, *late.withdrawn]}
+        assert stored_late_posts(self.lake, days=days) == LatePosts(
+            {partition: ["; ".join(reasons)] for partition, reasons in late.stale.items()}, late.withdrawn
+        )
+        return late
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LateLake:
+    """A lake with a post on each of two old days."""
+    late = LateLake(Lake(str(tmp_path)))
+    add_view = LakeDatabase.add_view
+
+    def recorded(database: LakeDatabase, table: Table, partitions: Sequence[Partition] | None = None) -> object:
+        late.read += partitions or ()
+        return add_view(database, table, partitions)
+
+    monkeypatch.setattr(LakeDatabase, "add_view", recorded)
+    for name in (A, B):
+        late.publish(OLD, 1, requested=at(OLD + 28 * DAY), name=name)
+        late.publish(OTHER, 2, requested=at(OTHER + 28 * DAY), name=name)
+        late.report(OLD, {1: OLD}, requested=at(OLD + 28 * DAY), name=name)
+    assert late.look() == LatePosts()
+    return late
+
+
+OF_A = Partition(OLD, A)
+
+
+def test_a_post_with_results_that_its_old_day_lacks_makes_the_file_stale_until_it_is_fetched(late: LateLake) -> None:
+    late.report(NEW, {1: OLD, 5: OLD}, requested=at(NEW + DAY))
+    assert late.look().stale == {OF_A: ["post 5 has results of 2024-04-01 and is not in the file"]}
+    assert late.read == [Partition(NEW, A)]
+    late.publish(OLD, 1, 5, requested=at(NEW + DAY, 7))
+    assert late.look() == LatePosts()
+
+
+def test_a_post_that_is_still_absent_is_withdrawn_until_the_api_sends_it_again(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    assert late.look().stale
+    late.publish(OLD, 1, requested=at(NEW + DAY, 7))  # unchanged
+    assert late.look() == LatePosts(withdrawn={OF_A: [5]})
+    # It still has results, also on further days, which says nothing new.
+    late.report(NEW, {5: OLD, 1: OLD}, requested=at(NEW + 2 * DAY))
+    late.report(NEW + DAY, {5: OLD}, requested=at(NEW + 2 * DAY))
+    assert late.look() == LatePosts(withdrawn={OF_A: [5]})
+    # The API takes it back, and sends it again.
+    late.report(NEW + DAY, {1: OLD}, requested=at(NEW + 3 * DAY))
+    late.report(NEW, {1: OLD}, requested=at(NEW + 3 * DAY))
+    assert late.look() == LatePosts()
+    late.report(NEW + DAY, {5: OLD}, requested=at(NEW + 4 * DAY))
+    assert [*late.look().stale] == [OF_A]
+    late.publish(OLD, 1, 5, requested=at(NEW + 5 * DAY))
+    assert late.look() == LatePosts()
+
+
+def test_a_post_in_two_days_makes_the_file_stale_that_was_requested_before_the_other_had_it(late: LateLake) -> None:
+    late.publish(NEW, 1, requested=at(NEW + DAY))
+    late.publish(NEW, 1, requested=at(NEW + DAY), name=B)
+    late.look([A])
+    assert late.look([A]).stale == {OF_A: ["post 1 is also in the file of 2024-04-01"]}
+    late.publish(OLD, requested=at(NEW + DAY, 7))
+    assert late.look([A]) == LatePosts()
+
+
+def test_a_post_that_the_api_returns_for_two_days_is_fetched_once(late: LateLake) -> None:
+    late.publish(OTHER, 1, 2, requested=at(NEW))
+    assert [*late.look().stale] == [OF_A]
+    late.publish(OLD, 1, requested=at(NEW, 7))
+    assert late.look() == LatePosts()
+    late.publish(OTHER, 1, 2, 3, requested=at(NEW, 8))  # with another post: it has had this one since before
+    assert late.look() == LatePosts()
+
+
+def test_a_post_that_moves_between_old_days_is_fetched_at_the_new_and_then_at_the_old_one(late: LateLake) -> None:
+    late.report(NEW, {1: OTHER}, requested=at(NEW + DAY))
+    assert [*late.look().stale] == [Partition(OTHER, A)]
+    late.publish(OTHER, 1, 2, requested=at(NEW + DAY, 7))
+    assert late.look().stale == {OF_A: ["post 1 is also in the file of 2024-01-20"]}
+    late.publish(OLD, requested=at(NEW + DAY, 8))
+    assert late.look() == LatePosts()
+
+
+def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late: LateLake) -> None:
+    recent = late.before
+    late.publish(recent, requested=at(NEW))
+    late.report(NEW, {7: recent, 8: START - DAY, 9: date(2024, 1, 2)}, requested=at(NEW + DAY))  # 9: no file
+    late.lake.write(PUBLISHED, Partition(START - DAY, A), POSTS_SCHEMA.empty_table())
+    assert late.look() == LatePosts()
+    # Once the day is old, its last response decides.
+    late.publish(recent, requested=at(NEW + 2 * DAY))
+    late.before += DAY
+    assert late.look() == LatePosts(withdrawn={Partition(recent, A): [7]})
+
+
+@pytest.mark.parametrize("has_partition", [True, False])
+def test_a_post_that_is_quarantined_makes_no_file_stale(has_partition: bool, late: LateLake) -> None:
+    late.report(NEW, {5: OLD, 6: OLD}, requested=at(NEW + DAY))
+    bad_rows = [BadRow(reason="bad", raw='{"postId": 5, "engagements": "many"}')]
+    if has_partition:
+        late.lake.quarantine.write(PUBLISHED, OF_A, bad_rows, query="")
+    else:
+        days = (OLD - DAY, OLD + DAY)
+        late.lake.quarantine.write_rows_without_partition(PUBLISHED, bad_rows, query="", day_range=days)
+    late.lake.quarantine.write(PUBLISHED, Partition(OTHER, A), bad_rows, query="")
+    (damaged,) = Path(late.lake.root).glob(f"_quarantine/{PUBLISHED}/date={OTHER}/*/*")
+    damaged.write_text("no JSON")
+    assert late.look().stale == {OF_A: ["post 6 has results of 2024-04-01 and is not in the file"]}
+
+
+def test_a_deleted_post_makes_no_file_stale(late: LateLake) -> None:
+    # Its results are in a file of a day that is no longer restated.
+    late.publish(OLD, requested=at(OLD + 42 * DAY))
+    assert late.look() == LatePosts(withdrawn={OF_A: [1]})
+    late.report(OLD, {}, requested=at(OLD + 42 * DAY, 7))
+    assert late.look() == LatePosts()
+
+
+def test_a_look_reads_only_changed_files_and_survives_the_loss_of_what_it_knows(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    found = late.look()
+    assert (found, late.read) == (late.look(), [])
+    late.publish(OLD, 1, requested=at(NEW), name=B)  # unchanged
+    assert (found, late.read) == (late.look(), [])
+    directory = Path(late.lake.root) / "_late_posts"
+    (directory / "contradictions.parquet").write_bytes(b"PAR1")
+    assert (found, late.read) == (late.look(), [])
+    for path in directory.rglob("*.parquet"):
+        path.unlink()
+    assert found == late.look()
+    assert len(late.read) == 7
+
+
+def test_a_damaged_file_is_left_out_until_it_can_be_read(late: LateLake) -> None:
+    path = Path(late.lake.root) / PUBLISHED / f"date={OLD}" / f"instance_id={A}" / "part-0.parquet"
+    intact = path.read_bytes()
+    path.write_bytes(b"PAR1")
+    assert late.look() == LatePosts()
+    path.write_bytes(intact)
+    assert late.look() == LatePosts()
+
+
+def test_stale_files_are_described_with_their_reasons() -> None:
+    assert describe_stale({}) == ""
+    assert describe_stale({OF_A: ["x", "y"]}) == "1 file is stale: 2024-01-10 a: x; y"
+    many = {Partition(OLD + number * DAY, A): ["x"] for number in range(22)}
+    assert describe_stale(many).startswith("22 files are stale: 2024-01-10 a: x; 2024-01-11 a: x")
+    assert describe_stale(many).endswith("2024-01-29 a: x; 2 more files")
