@@ -15,6 +15,7 @@ from later_reporting_dagster.defs.component_settings import ComponentSettings, e
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
 from later_reporting_dagster.lake.database import describe_older, files_of_older_definitions
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
@@ -123,6 +124,7 @@ class LaterLake(dg.ConfigurableIOManager):
             if not table.is_partitioned:
                 if not lake.table_exists(table.name):
                     raise ValueError("it has no files. Materialize it first")
+                _refuse_older_definition(lake, table)
                 return read_frame(kind, lake, table, ())
             if context.has_asset_partitions:
                 days = [date.fromisoformat(key) for key in context.asset_partition_keys]
@@ -172,6 +174,8 @@ class LaterLake(dg.ConfigurableIOManager):
             source = _table(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
             if not source.is_partitioned and (start, end, instance_ids) != (None, None, None):
                 raise ValueError("it has no partitions to select: filter its rows")
+            if not source.is_partitioned:
+                _refuse_older_definition(lake, source)
             stored = lake.partitions(source.name) if source.is_partitioned else []
             if instance_ids is not None and any(partition.instance_id is None for partition in stored):
                 raise ValueError("its partitions contain all instances: omit instance_ids, and filter its rows")
@@ -228,6 +232,11 @@ def _without_older_definitions(
     paths = {partition_path(table.name, partition): partition for partition in partitions}
     older = files_of_older_definitions(lake, table, paths)
     return [each for path, each in paths.items() if path not in older], describe_older(len(older)) if older else ""
+
+
+def _refuse_older_definition(lake: Lake, table: Table) -> None:
+    if files_of_older_definitions(lake, table, [table_path(table.name)]):
+        raise ValueError(describe_older(1))
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:

@@ -78,12 +78,12 @@ class LatePosts:
     withdrawn: dict[Partition, list[int]] = field(default_factory=dict)
 
 
-def describe_stale(stale: Mapping[Partition, Sequence[str]]) -> str:
+def describe_stale(stale: Mapping[Partition, Sequence[str]], *, most: int = _MAX_DESCRIBED) -> str:
     """Return how many files are stale, and why the first ones are; an empty text if none is."""
     lines = [f"{partition}: {'; '.join(stale[partition])}" for partition in sorted(stale)]
-    more = f"; {len(lines) - _MAX_DESCRIBED} more files" if len(lines) > _MAX_DESCRIBED else ""
+    more = f"; {len(lines) - most} more" if len(lines) > most else ""
     count = f"{len(lines)} file{'s are' if len(lines) > 1 else ' is'} stale"
-    return f"{count}: {'; '.join(lines[:_MAX_DESCRIBED])}{more}" if lines else ""
+    return f"{count}: {'; '.join(lines[:most])}{more}" if lines else ""
 
 
 def find_late_posts(

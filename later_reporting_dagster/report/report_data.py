@@ -69,7 +69,8 @@ class ReportData:
         tables: the tables that `report.sql` creates, by name.
         missing: by fetched table and instance (None for campaign totals), the days that should have a file and have
             none.
-        outdated: sentences about tables that no longer match the files that they are made from.
+        outdated: sentences about tables that no longer match the files that they are made from, and about files that
+            the lake contradicts.
     """
 
     as_of: date

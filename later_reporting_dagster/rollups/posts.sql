@@ -62,6 +62,7 @@ percentiles AS (
 known AS (
     SELECT
         known_posts.*, last_day, last_day - published_on AS age, last_day - published_on + 1 AS days_expected,
+        NOT is_published AND published_files.date IS NOT NULL AS is_withdrawn,
         coalesce(stored_days.days, 0) AS days, first_paid_day, last_paid_day, first_paid_day - published_on AS first_paid_age,
         -- Without one of its days, it is unknown what a post has cost.
         CASE WHEN stored_days.days = days_expected THEN spend_low END AS ad_spend_low,
@@ -74,6 +75,8 @@ known AS (
     ) AS newest
     LEFT JOIN days USING (instance_id, post_id)
     LEFT JOIN stored_days USING (instance_id, published_on)
+    LEFT JOIN (FROM stored_files WHERE table_name = 'posts_published') AS published_files
+        ON published_files.instance_id = known_posts.instance_id AND published_files.date = published_on
 )
 SELECT
     known.*,

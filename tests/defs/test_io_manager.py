@@ -217,6 +217,11 @@ def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
     assert LaterLake().load(window, pl.DataFrame)["impressions"].to_list() == [None, 0]
     with pytest.raises(dg.Failure, match="no partitions to select"):
         LaterLake().load(window, pa.Table, start=FIRST)
+    project.lake.write_table("a_window", rows.drop_columns(["post_id"]))
+    older = "later/a_window: 1 file of an older definition left out. Next step: `later-reporting refresh`"
+    assert failure(mine.run(project, defs=downstream))[0] == older
+    with pytest.raises(dg.Failure, match=older):
+        LaterLake().load(window, pa.Table)
 
 
 def test_io_manager_needs_the_column_schema(filled: Project) -> None:

@@ -159,7 +159,7 @@ def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fet
     passed, description, _ = world.check()
     assert not passed
     assert description.startswith(f"1 file is stale: {day} {NORTH}: {reason}. ")
-    assert [row["is_published"] for row in world.rolled_up(post_id)] == [False]
+    assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(False, True)]
     data = world.tick(cursor=first.cursor)
     assert world.pairs(data) == {NORTH: [str(day)]}
     assert not world.pairs(world.tick(cursor=data.cursor))  # it waits for the run
@@ -173,7 +173,7 @@ def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fet
     world.execute(data)
     assert world.is_stored(day, NORTH)
     assert world.check() == (True, "None of 142 files is stale", {})
-    assert [row["is_published"] for row in world.rolled_up(post_id)] == [True]
+    assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(True, False)]
     assert not world.pairs(world.tick(cursor=data.cursor))
 
 

@@ -222,4 +222,4 @@ def test_stale_files_are_described_with_their_reasons() -> None:
     assert describe_stale({OF_A: ["x", "y"]}) == "1 file is stale: 2024-01-10 a: x; y"
     many = {Partition(OLD + number * DAY, A): ["x"] for number in range(22)}
     assert describe_stale(many).startswith("22 files are stale: 2024-01-10 a: x; 2024-01-11 a: x")
-    assert describe_stale(many).endswith("2024-01-29 a: x; 2 more files")
+    assert describe_stale(many).endswith("2024-01-29 a: x; 2 more")

@@ -417,6 +417,7 @@ def posts(world: World) -> Iterator[Row]:
         last = max(day for day, _ in world.recorded or world.published)
         row: Row = {"instance_id": post.row["instance_id"], "post_id": post.row["post_id"], "last_day": last}
         row |= {name: post.row[name] for name in ATTRIBUTES} | {"is_published": post.is_published}
+        row["is_withdrawn"] = not post.is_published and (post.published_on, post.row["instance_id"]) in world.published
         row["campaign_ids"] = sorted({copy["campaign_id"] for copy in post.copies})
         row["age"] = (last - post.published_on).days
         row["days_expected"] = row["age"] + 1

@@ -1,7 +1,8 @@
 """The report asset: one HTML page about the whole lake, written again when a rollup changes."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,8 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
-from later_reporting_dagster.quality.coverage import stored_and_expected_files
+from later_reporting_dagster.quality.coverage import stored_and_expected_files, stored_late_posts
+from later_reporting_dagster.quality.late_posts import describe_stale
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
     FETCHED_TABLES,
@@ -24,6 +26,9 @@ from later_reporting_dagster.report.report_data import (
 )
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, empty_report_page, report_page, with_made_from
 from later_reporting_dagster.rollups.rollup_tables import OVERALL, TABLES
+
+# Of so many stale files, the page says why.
+_MOST_STALE = 3
 
 
 def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -68,7 +73,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             memory_gb=later.memory_gb,
             missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
             quarantined=_quarantined(lake),
-            outdated=_outdated_tables(lake, component),
+            outdated=[*_outdated_tables(lake, component), *_stale_files(lake, days)],
         )
         metadata: dict[str, Any] = {}
         if data is None:
@@ -99,6 +104,12 @@ def _outdated_tables(lake: Lake, component: ComponentBase) -> list[str]:
     for file in outdated(lake, tables, start_date=component.start_date, newest_day=newest):
         by_table.setdefault(file.table, []).append(file)
     return [f"Outdated: {describe_outdated(files)}." for files in by_table.values()]
+
+
+def _stale_files(lake: Lake, days: Collection[date]) -> Iterator[str]:
+    """Yield a sentence about the files that are fetched again, if there are any."""
+    if stale := stored_late_posts(lake, days={*days}).stale:
+        yield f"Published posts: {describe_stale(stale, most=_MOST_STALE)}."
 
 
 def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:

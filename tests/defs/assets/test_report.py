@@ -6,6 +6,9 @@ from typing import Any
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA, with_late_posts
+from later_reporting_dagster.quality.late_posts import LatePosts
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
@@ -96,3 +99,17 @@ def test_report_names_outdated_tables(project: Project) -> None:
     outdated = page_data(project)["outdated"]
     assert "Outdated: 3 days of organic_paid_daily (missing)." in outdated
     assert not [text for text in outdated if OVERALL.name in text]
+
+
+def test_report_names_stale_files(project: Project) -> None:
+    for asset in RAW_ASSETS:
+        project.fetch(asset)
+    project.run(COVERAGE_TABLE)
+    coverage = project.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert coverage is not None
+    stale = Partition(DAYS[0], INSTANCE_IDS[0])
+    late = with_late_posts(coverage, LatePosts(stale={stale: ["post 7 is also in the file of 2024-01-09"]}))
+    project.lake.write_table(COVERAGE_TABLE, late)
+    write_report(project)
+    sentence = f"Published posts: 1 file is stale: {stale}: post 7 is also in the file of 2024-01-09."
+    assert sentence in page_data(project)["outdated"]
