@@ -38,6 +38,7 @@ ALL_CHECKS = {
             "newest_due_day_is_present",
         )
     ),
+    ("posts_published", "no_file_is_stale"),
     ("posts_published", "days_add_up_to_metrics_to_date"),
     ("instances", "every_instance_is_still_listed"),
     ("campaigns", "quarantine_is_empty"),
