@@ -45,6 +45,7 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
         "post_metrics_daily_missing_days": str(expected),
         "posts_published_newest_day": "2024-03-02",
         "posts_published_missing_days": str(expected - 2),
+        "stale_days": "0",
     }
     assert rows["instance_000"]["posts_published_newest_day"] == "null"
 
