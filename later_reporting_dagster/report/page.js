@@ -1,9 +1,8 @@
 "use strict";
-// Shows the numbers for the chosen filters as tables and charts. All results are looked up in the embedded JSON. Data is
+// Shows the numbers for the chosen filters as tables and, with charts.js, as charts. All results are looked up in the embedded JSON. Data is
 // inserted only as text, never as markup: do not use innerHTML.
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
-  const CHANNELS = ["organic", "paid"];
   const [METRICS_TABLE] = Object.keys(report.tables);
   const DAY = 86400000;
   const NEWEST = Date.parse(`${report.as_of}T00:00:00Z`);
@@ -108,13 +107,6 @@
   // Elements.
 
   const byId = (id) => document.getElementById(id);
-
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
 
   /** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash. */
   function figure(value, format) {
@@ -385,33 +377,23 @@
 
   // Charts.
 
-  const views = new Map();
+  const charts = new Map();  // container -> function that returns its chart for a width in pixels
+  const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => drawIn(target)));
 
-  /** Draws a chart of `rows`. Screen readers get `description` instead. */
-  function draw(name, rows, description) {
-    const container = byId(`chart-${name}`);
-    let view = views.get(name);
-    if (!view) {
-      // The description is the text alternative of the whole chart, so its marks are hidden from screen readers.
-      const marks = make("div", { "aria-hidden": "true" });
-      const image = make("div", { role: "img" }, marks);
-      const empty = make("p", { class: "nothing", hidden: "" }, "No data for this selection.");
-      container.replaceChildren(image, empty);
-      const { View, parse, expressionInterpreter } = laterVega;
-      view = new View(parse(report.charts[name], null, { ast: true }), { container: marks, renderer: "svg", expr: expressionInterpreter });
-      views.set(name, view);
-      new ResizeObserver(() => fit(view, container)).observe(container);
-    }
-    container.firstChild.hidden = !rows.length;
-    container.firstChild.setAttribute("aria-label", description);
-    container.lastChild.hidden = rows.length > 0;
-    view.data("rows", rows);
-    fit(view, container);
+  function drawIn(container) {
+    const chart = charts.get(container);
+    if (chart && container.clientWidth) container.querySelector("[aria-hidden]").replaceChildren(chart(container.clientWidth));
   }
 
-  function fit(view, container) {
-    const width = Math.floor(container.clientWidth);
-    if (width) view.width(width).runAsync();
+  /** Draws a chart, or says that there is no data. Screen readers get `description` instead of its marks. */
+  function draw(name, hasData, description, chart) {
+    const container = byId(`chart-${name}`);
+    charts.set(container, hasData ? chart : null);
+    container.replaceChildren(hasData
+      ? make("div", { role: "img", "aria-label": description }, make("div", { "aria-hidden": "true" }))
+      : make("p", { class: "nothing" }, "No data for this selection."));
+    drawIn(container);
+    widths.observe(container);
   }
 
   /** Returns the days or weeks of the period, oldest first: their counts, their rates, and the instances that lack a file. */
@@ -439,18 +421,15 @@
   function showTime() {
     const shown = points();
     const unit = shown[0].days === 1 ? "day" : "week";
-    for (const [name, measure, format] of [["impressions", "impressions", "count"], ["rates", "engagement_rate", "percent"]]) {
-      const rows = CHANNELS.flatMap((channel) => {
-        const values = shown.map((point) => point[`${channel}_${measure}`]);
-        return values.map((value, index) => ({
-          day: NEWEST - shown[index].age * DAY, channel, value,
-          alone: value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null,
-          incomplete: shown[index].missing.length > 0,
-          tooltip: `${since(shown[index].age, shown[index].days)}: ${CHANNELS.map((each) => `${each} ${formatted(shown[index][`${each}_${measure}`], format)}`).join(", ")}`,
-        }));
-      });
+    for (const [name, measure, format, height] of [["impressions", "impressions", "count", 210], ["rates", "engagement_rate", "percent", 170]]) {
+      const values = shown.map((point) => ({
+        time: NEWEST - point.age * DAY, isIncomplete: point.missing.length > 0,
+        ...Object.fromEntries(CHANNELS.map((channel) => [channel, point[`${channel}_${measure}`]])),
+        tooltip: `${since(point.age, point.days)}: ${CHANNELS.map((channel) => `${channel} ${formatted(point[`${channel}_${measure}`], format)}`).join(", ")}`,
+      }));
       const what = name === "rates" ? "engagements per 100 impressions" : "impressions";
-      draw(name, rows.every((each) => each.value === null) ? [] : rows, `Line chart of organic and paid ${what}, by ${unit}. The numbers are in the table over time.`);
+      draw(name, values.some(({ organic, paid }) => organic !== null || paid !== null),
+        `Line chart of organic and paid ${what}, by ${unit}. The numbers are in the table over time.`, (width) => lineChart(values, width, height));
     }
     document.querySelector(".each").textContent = `by ${unit}`;
     byId("incomplete-key").hidden = !shown.some((point) => point.missing.length);
@@ -468,11 +447,13 @@
     const rows = parts.filter((row) => row.time_window === filters.window && row.instance === chosenInstance());
     const [networks, types] = [rows.filter(isNetwork), rows.filter((row) => !isNetwork(row))];
     const name = (row) => readable(isNetwork(row) ? row.platform : row.content_type);
-    draw("network_rates", networks.slice(0, DRAWN_NETWORKS).flatMap((row) => CHANNELS.map((channel) => {
-      const rate = row[`${channel}_engagement_rate`];
-      const label = rate === null ? "–" : `${formatted(rate, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
-      return { group: name(row), lane: channel, channel, value: rate, end: rate ?? 0, label, tooltip: `${name(row)}, ${channel}: ${rate === null ? NOT_AVAILABLE : label}` };
-    })), "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in the table below.");
+    const groups = networks.slice(0, DRAWN_NETWORKS).map((row) => ({ name: name(row), bars: CHANNELS.map((channel) => {
+      const value = row[`${channel}_engagement_rate`];
+      const label = value === null ? "–" : `${formatted(value, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
+      return { channel, value, label, tooltip: `${name(row)}, ${channel}: ${value === null ? NOT_AVAILABLE : label}` };
+    }) }));
+    draw("network_rates", groups.length > 0, "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in the table below.",
+      () => barChart(groups));
     byId("drawn").textContent = networks.length > DRAWN_NETWORKS ? `The ${DRAWN_NETWORKS} with the most impressions are drawn.` : "";
     const ordered = networks.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
     fillTable("parts", [

@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.lake.tables import WINDOWS
-from later_reporting_dagster.report.charts import charts, vega_script
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 
@@ -37,7 +36,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 3
+REPORT_DEFINITION = 4
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -54,13 +53,12 @@ def made_from_of_page(page: bytes) -> MadeFrom | None:
 
 def report_page(data: ReportData) -> bytes:
     """Return the report as an HTML page. The same data gives the same bytes."""
-    style, script = (_safe_in_html(_read(name)) for name in ("page.css", "page.js"))
-    vega = _safe_in_html(vega_script())
+    style, charts, script = (_safe_in_html(_read(name)) for name in ("page.css", "charts.js", "page.js"))
     page = Template(_read("page.html")).substitute(
-        policy=_POLICY.format(scripts=f"{_hash(vega)} {_hash(script)}", styles=_hash(style)),
+        policy=_POLICY.format(scripts=f"{_hash(charts)} {_hash(script)}", styles=_hash(style)),
         as_of=data.as_of.isoformat(),
         style=style,
-        vega=vega,
+        charts=charts,
         script=script,
         data=json_for_html(page_data(data)),
     )
@@ -124,7 +122,6 @@ def page_data(data: ReportData) -> dict[str, Any]:
             for quarantined in data.quarantined
         ],
         "outdated": [*data.outdated],
-        "charts": charts(),
     }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,12 +36,12 @@ _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(ea
 }).map(each => each.outerHTML)"""
 
 # Numbers and chart labels that are partly outside of the visible or scrollable area.
-_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .detail, svg text')].filter(each => {
+_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .detail, svg text, .bar')].filter(each => {
   const place = each.getBoundingClientRect();
   if (!place.width || each.classList.contains('unseen')) return false;
   const scroll = each.closest('.scroll'), inside = each.closest('svg') ?? scroll?.firstChild;
   const room = inside ? inside.getBoundingClientRect() : { left: 0, right: document.documentElement.clientWidth };
-  const cell = each.closest('td, th');
+  const cell = each.closest('td, th, .bar');
   if (cell && cell.scrollWidth > cell.clientWidth + 1) return true;
   return place.left < room.left - 1 || place.right > room.right + 1;
 }).map(each => each.textContent)"""
@@ -49,6 +50,9 @@ _SCROLLS_WITHOUT_HINT = """() => [...document.querySelectorAll('.scroll')].filte
   const hint = each.parentElement.querySelector('.hint');
   return each.scrollWidth > each.clientWidth + 1 && (!hint.offsetWidth || each.tabIndex !== 0);
 }).map(each => each.getAttribute('aria-label'))"""
+
+_BARS = """bars => bars.map(bar =>
+  [bar.title.split(':')[0], getComputedStyle(bar, '::before').width, bar.textContent])"""
 
 
 @dataclass
@@ -79,6 +83,21 @@ class Report:
     def missing(self) -> list[str]:
         return self.page.locator("#missing li:not(.aside)").all_inner_texts()
 
+    def lines(self, chart: str) -> list[list[tuple[float, float]]]:
+        """Return the points of the lines of a chart, in pixels."""
+        paths = [each.get_attribute("d") or "" for each in self.page.locator(f"#chart-{chart} path").all()]
+        return [[(float(x), float(y)) for x, y in re.findall(r"([\d.]+),([\d.]+)", path)] for path in paths]
+
+    def height_of(self, chart: str, label: str) -> float:
+        """Return the y of the grid line with this label, in pixels from the top."""
+        labels = self.page.locator(f"#chart-{chart} .value").all_text_contents()
+        return float(self.page.locator(f"#chart-{chart} .grid").nth(labels.index(label)).get_attribute("y1") or "")
+
+    def bars(self) -> dict[str, tuple[float, str]]:
+        """Return the width in pixels and the label of each bar, by network and channel."""
+        found = self.page.locator(".bar").evaluate_all(_BARS)
+        return {name: (float(width.removesuffix("px")), label) for name, width, label in found}
+
     def misformatted(self) -> list[str]:
         """Return numbers whose text does not match their exact value."""
         found: list[str] = self.page.evaluate(_MISFORMATTED)
@@ -86,7 +105,8 @@ class Report:
 
     def cut_off(self) -> list[str]:
         """Return numbers that are cut off, and tables that scroll without a hint."""
-        self.wait_for_charts()
+        # Hints and widths of charts follow a change of size in the next frame.
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         found: list[str] = [*self.page.evaluate(_CUT_OFF), *self.page.evaluate(_SCROLLS_WITHOUT_HINT)]
         return found
 
@@ -102,12 +122,6 @@ class Report:
         for kind in ("all", "more"):
             for button in self.page.locator(f"[data-{kind}]:visible").all():
                 button.click()
-
-    def wait_for_charts(self) -> None:
-        """Wait until all visible charts are drawn, and two frames more, because Vega draws asynchronously."""
-        visible = "[...document.querySelectorAll('.chart')].filter(each => each.offsetWidth)"
-        self.page.wait_for_function(f"{visible}.every(each => each.querySelector('svg'))")
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 60)))")
 
 
 @contextmanager
@@ -129,7 +143,6 @@ def open_report(
     page.on("pageerror", lambda error: report.messages.append(str(error)))
     try:
         page.goto(file.as_uri())
-        report.wait_for_charts()
         yield report
         assert report.requests == [file.as_uri()]
         assert report.messages == []

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
+from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
 from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
 from tests.report.conftest import INSTANCES, report_of
@@ -184,6 +185,64 @@ def test_first_screen_has_a_picture_the_rates_and_what_is_missing(
                 box = found.bounding_box()
                 assert box is not None
                 assert box["y"] + box["height"] <= 800
+
+
+def test_lines_are_drawn_to_scale_and_fit_any_width(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        report.open_all()
+        days, places = report.rows("days"), report.columns("days")
+        for chart, measure in (("impressions", "impressions"), ("rates", "rate")):
+            channels = ("Organic", "Paid")
+            values = [[each[places[f"{channel} {measure}"]][0] for each in reversed(days)] for channel in channels]
+            zero, highest = report.height_of(chart, "0"), max(value for line in values for value in line if value)
+            heights = [[zero - y for _, y in line] for line in report.lines(chart)]
+            scale = max(map(max, heights)) / highest
+            for line, drawn in zip(values, heights, strict=True):
+                assert drawn == pytest.approx([value * scale for value in line if value is not None])
+        label = report.page.locator("#chart-rates .value").last.text_content() or ""
+        assert zero - report.height_of("rates", label) == pytest.approx(float(label) * scale)
+        tooltips = report.page.locator("#chart-impressions title").all_text_contents()
+        assert len(tooltips) == len(days)
+        assert tooltips[-1].startswith(f"{NEWEST}: organic ")
+        report.page.set_viewport_size({"width": 375, "height": 740})
+        assert report.cut_off() == []
+        assert all(0 <= x <= 375 for line in report.lines("rates") for x, _ in line)
+
+
+def test_line_has_a_gap_on_days_without_a_value_and_marks_incomplete_ones(browser: Browser, tmp_path: Path) -> None:
+    world = one_post(impressions=5, engagements=1)
+    (post,) = world.recorded[NEWEST, "a"]
+    for age in (2, 3):
+        world.recorded[NEWEST - timedelta(days=age), "a"].append(post)  # type: ignore[attr-defined]
+    missing = {"post_metrics_daily": [Partition(NEWEST - timedelta(days=1), "b")]}
+    with open_report(browser, report_of(world, expected=missing), tmp_path) as report:
+        organic, paid = [report.page.locator(f"#chart-impressions path.{name}") for name in ("organic", "paid")]
+        assert re.sub(r"[\d.,]", "", organic.get_attribute("d") or "") == "MLM"
+        assert paid.get_attribute("d") == ""
+        assert report.page.locator("#chart-impressions circle").count() == 1
+        assert report.page.locator("#chart-impressions .incomplete").count() == 1
+
+
+def test_bars_are_drawn_to_scale_beside_their_numbers(
+    browser: Browser, report_of_world: ReportData, rows_of: Callable[..., list[Row]], tmp_path: Path
+) -> None:
+    rows = rows_of("organic_paid_by_platform", "28d", instance_id="")
+    rates = {
+        f"{each['platform'] or 'other'}, {channel}": each[f"{channel}_engagement_rate"]
+        for each in rows
+        for channel in ("organic", "paid")
+    }
+    highest = float(max(filter(None, rates.values())))
+    with open_report(browser, report_of_world, tmp_path) as report:
+        bars = report.bars()
+        assert bars.keys() == rates.keys()
+        longest = max(width for width, _ in bars.values())
+        for name, (width, label) in bars.items():
+            rate = rates[name]
+            assert width == pytest.approx(longest * float(rate or 0) / highest, abs=0.1)
+            assert label.startswith("–" if rate is None else f"{float(rate):.2f}\u00a0% · ")
 
 
 def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.report.report_browser import open_report
 # The text of the page without its numbers, names and pictures, and without the rows of its tables.
 _WORDS = """() => {
   const page = document.body.cloneNode(true);
-  page.querySelectorAll('script, svg, bdi, .table tbody').forEach(each => each.remove());
+  page.querySelectorAll('script, svg, .bars, bdi, .table tbody').forEach(each => each.remove());
   page.querySelectorAll('data, .null').forEach(each => each.replaceWith('#'));
   return page.textContent;
 }"""
