@@ -1,12 +1,12 @@
 # Every target installs what it needs: a virtual environment in .venv, Chromium for `test`, servers for `test-rest`.
-# Requires make and Python 3.11 to 3.13. Choose an interpreter with PYTHON=….
+# Requires make and Python 3.11 to 3.14. Choose an interpreter with PYTHON=….
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
-	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
 # Otherwise each of the many processes that tests start would compile the package anew.
@@ -19,7 +19,7 @@ DBT := dbt-core==1.11.16 dbt-duckdb==1.11.1 $(shell grep ^duckdb== constraints.t
 
 # The tests of each layer, in which another version of a dependency would show.
 LAYERS := $(addprefix tests/,contract client lake ingest defs)
-COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
+COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13 3.14,\
 	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
 CONSTRAINT_pinned := --constraint constraints.txt
 CONSTRAINT_oldest := --constraint constraints-oldest.txt
@@ -93,7 +93,7 @@ clean: ## Remove the virtual environments and the demo
 	rm -rf .venv .venv-* .later-demo
 
 .venv/bin/python:
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 not found: install one, or name it with PYTHON=…" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 to 3.14 not found: install one, or name it with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { \
 		echo "This Python cannot create a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; \
 		rm -rf .venv; exit 1; }
