@@ -31,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
-.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services helm clean
+.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services lock helm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -84,6 +84,12 @@ services:
 	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
 	@[ -e .services/dbt/bin/dbt ] || { $(PYTHON) -m venv .services/dbt && \
 		.services/dbt/bin/python -m pip install --quiet --disable-pip-version-check $(DBT); }
+
+lock: .venv/bin/python ## Write deploy/requirements.txt: what the image installs, with the versions of constraints.txt and hashes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	printf 'hatchling\nhatch-fancy-pypi-readme\n' | $(BIN)/uv pip compile --quiet - pyproject.toml \
+		$(addprefix --extra ,azure gcs k8s plus postgres s3) --constraint constraints.txt --generate-hashes \
+		--no-annotate --no-header --python-version 3.13 --python-platform linux --output-file deploy/requirements.txt
 
 helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet
 	helm template dagster dagster --repo https://dagster-io.github.io/helm --values deploy/values.yaml \

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from dagster_dg_core.context import DgContext
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deploy.composition import (
     DEPLOY,
@@ -64,12 +67,29 @@ def test_dockerfile_copies_existing_files_that_a_builder_receives() -> None:
     assert all((REPOSITORY / source).exists() for source in copied)
 
 
-def test_image_is_built_with_pinned_versions() -> None:
-    text = DOCKERFILE.read_text().replace("\\\n", "")
-    installed = re.findall(r"pip install ([^&\n]+)", text)
-    assert [shlex.split(arguments)[-1] for arguments in installed] == ["hatchling", "$(echo dist/*.whl)[${EXTRAS}]"]
-    assert all("--constraint constraints.txt" in arguments for arguments in installed)
-    assert re.search("^hatchling==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+def test_image_checks_the_hashes_of_all_that_it_downloads() -> None:
+    installed = re.findall(r"pip install ([^&\n]+)", DOCKERFILE.read_text())
+    assert len(installed) == 2
+    for arguments in installed:
+        assert {"--require-hashes", "--no-deps"} & {*arguments.split()}
+        assert ("--no-deps" in arguments) == ("--no-build-isolation" in arguments)
+
+
+def test_requirements_of_the_image_have_the_pinned_versions_of_all_that_it_needs() -> None:
+    locked, pinned = (
+        {
+            canonicalize_name(name): version
+            for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", path.read_text(), re.M)
+        }
+        for path in (DEPLOY / "requirements.txt", REPOSITORY / "constraints.txt")
+    )
+    assert locked.items() <= pinned.items()
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"]
+    needed = [*pyproject["build-system"]["requires"], *pyproject["project"]["dependencies"]]
+    for extra in extras.keys() - {"bench", "lint", "polars", "test"}:
+        needed += extras[extra]
+    assert {Requirement(each).name for each in needed} <= locked.keys()
 
 
 def test_image_runs_as_the_user_that_kubernetes_requires(deployment: Any) -> None:
