@@ -100,6 +100,7 @@ clean: ## Remove the virtual environments and the demo
 
 .venv/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 to 3.14 not found: install one, or name it with PYTHON=…" >&2; exit 1; }
+	@[ -w . ] || { echo "You cannot write to this folder: clone the repository into one of yours" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { \
 		echo "This Python cannot create a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; \
 		rm -rf .venv; exit 1; }
