@@ -28,7 +28,7 @@ from later_reporting_dagster.client.pagination import (
     fetch_numbered_pages,
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.retries import RequestContext, Response, RetryPolicy, server_time, stated_rate_limit
+from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, server_time, stated_rate_limit
 from later_reporting_dagster.client.route import (
     INSTANCES,
     ListResult,
@@ -263,9 +263,7 @@ class LaterClient:
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
-        probe = await self._transport.request(
-            "GET", INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe
-        )
+        probe = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
         self._version = self._version or probe.api_version
         return probe
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, time
 from urllib.parse import urlencode
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
-from later_reporting_dagster.client.retries import RequestContext, Response
+from later_reporting_dagster.client.retries import Request, Response
 from later_reporting_dagster.client.route import FIRST_PAGE, NEVER, ListResult, PageRequest, Route
 from later_reporting_dagster.client.transport import PageFetched, Transport
 from later_reporting_dagster.contract.page import Page, Pagination, UnreadableBody
@@ -55,12 +55,12 @@ class PageReader:
 
     async def fetch(self, page: PageRequest) -> Page:
         route = self.route
-        found = await self._transport.request(
-            "GET",
+        request = Request(
             f"{route.path}?{urlencode(route.parameters(self._version, page))}",
-            context=RequestContext(f"{route.description}, {page}", max_attempts=route.max_attempts),
-            parse=self._parse,
+            f"{route.description}, {page}",
+            max_attempts=route.max_attempts,
         )
+        found = await self._transport.request(request, parse=self._parse)
         self._transport.on_event(PageFetched(page.number, found.rows))
         if (pagination := found.pagination) is not None:
             self._first = self._first or pagination

@@ -6,7 +6,7 @@
 import math
 import ssl
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -92,12 +92,22 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestContext:
-    """What a request is for, and in how many attempts at most; None for those of the retry policy."""
+class Request:
+    """A request, by its description in messages.
 
+    Attributes:
+        content: the body of a request for a token, which has the credentials; None for all other requests.
+        max_attempts: None for those of the retry policy.
+    """
+
+    path: str
     description: str
-    is_token_request: bool = False
+    content: bytes | None = field(default=None, repr=False)
     max_attempts: int | None = None
+
+    @property
+    def is_for_token(self) -> bool:
+        return self.content is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,7 @@ class TemporaryFailure:
 
 
 def classify_failure(
-    response: Response, context: RequestContext, *, secrets: Collection[str], now: float, default_wait_seconds: float
+    response: Response, request: Request, *, secrets: Collection[str], now: float, default_wait_seconds: float
 ) -> TemporaryFailure | LaterError:
     """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
 
@@ -131,17 +141,17 @@ def classify_failure(
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
-    summary = f"{context.description}: HTTP {status} {safe_line(detail)}"
+    summary = f"{request.description}: HTTP {status} {safe_line(detail)}"
     if status in (408, 429) or status >= 500:
         wait = retry_after_seconds(response.headers, now=now)
         if wait is None and status == 429:
             wait = default_wait_seconds
         return TemporaryFailure(summary, wait_seconds=wait)
     # Whatever is wrong with a token request, no other query would succeed.
-    if context.is_token_request and status in (400, 401, 403):
+    if request.is_for_token and status in (400, 401, 403):
         problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
         return CredentialsRejected(
-            f"{context.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
+            f"{request.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
             " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
         )
     if status == 403:
@@ -149,32 +159,32 @@ def classify_failure(
             f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
             " ask your account manager for access."
         )
-    if status in (400, 404, 414, 422) and not context.is_token_request:
+    if status in (400, 404, 414, 422) and not request.is_for_token:
         return QueryRejected(
             f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
         )
     if 300 <= status < 400:
         return UnexpectedResponse(
-            f"{context.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
+            f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
             "token. Check the base URL."
         )
     return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
 
 
 def classify_error(
-    error: Exception, context: RequestContext, *, base_url: str, secrets: Collection[str]
+    error: Exception, request: Request, *, base_url: str, secrets: Collection[str]
 ) -> TemporaryFailure | LaterError:
     """Return what an error of the connection means. It is not retried if the certificate is at fault."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return UnexpectedResponse(
-                f"{context.description}: {base_url} has a certificate that this machine does not trust:"
+                f"{request.description}: {base_url} has a certificate that this machine does not trust:"
                 f" {safe_line(cause.verify_message, secrets)}. Check the base URL; if a proxy decrypts TLS, set"
                 " SSL_CERT_FILE to its certificate."
             )
         cause = cause.__cause__ or cause.__context__
-    return TemporaryFailure(f"{context.description}: {type(error).__name__} {safe_line(str(error), secrets)}".rstrip())
+    return TemporaryFailure(f"{request.description}: {type(error).__name__} {safe_line(str(error), secrets)}".rstrip())
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:

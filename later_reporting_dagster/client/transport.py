@@ -23,7 +23,7 @@ from later_reporting_dagster.client.auth import (
 from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, RetriesExhausted
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import (
-    RequestContext,
+    Request,
     Response,
     RetryPolicy,
     TemporaryFailure,
@@ -131,15 +131,7 @@ class Transport:
         await self._http.aclose()
         self.limiter.close()
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        context: RequestContext,
-        parse: Callable[[Response], _Result],
-        content: bytes | None = None,
-    ) -> _Result:
+    async def request(self, request: Request, *, parse: Callable[[Response], _Result]) -> _Result:
         """Send a request, with a token and retries, and parse its response with status 200.
 
         The request is retried if `parse` raises `UnreadableBody`.
@@ -148,68 +140,60 @@ class Transport:
         while True:
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
-            async with nullcontext() if context.is_token_request else self._in_flight:
-                result = await self._attempt(
-                    method, path, content=content, attempt=attempt, context=context, parse=parse
-                )
+            async with nullcontext() if request.is_for_token else self._in_flight:
+                result = await self._attempt(request, attempt=attempt, parse=parse)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
                     raise CredentialsRejected(
-                        f"{context.description}: {MAX_TOKENS} tokens were rejected, the last one just after it was"
+                        f"{request.description}: {MAX_TOKENS} tokens were rejected, the last one just after it was"
                         " fetched. Ask your account manager whether the client is enabled and has an instance."
                     )
                 continue
             if not isinstance(result, TemporaryFailure):
                 return result
-            retry = self.retry.limited_to(context.max_attempts)
+            retry = self.retry.limited_to(request.max_attempts)
             wait = retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
             if wait is None:
                 raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
             self.on_event(RequestRetried(result.message, wait))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait
-            if context.is_token_request:  # its first attempt uses the slot of the data request that waits for it
+            if request.is_for_token:  # its first attempt uses the slot of the data request that waits for it
                 await self._acquire_slot()
             attempt += 1
 
     async def _attempt(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | None,
-        attempt: int,
-        context: RequestContext,
-        parse: Callable[[Response], _Result],
+        self, request: Request, *, attempt: int, parse: Callable[[Response], _Result]
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Send a request once; return its parsed response or a temporary failure; raise a permanent failure."""
-        token = None if context.is_token_request else await self._acquire_slot_and_token()
+        token = None if request.is_for_token else await self._acquire_slot_and_token()
         secrets = self._secrets(token)
         failure: TemporaryFailure | LaterError
         headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
-        request = self._http.stream(method, f"{self.base_url}{path}", content=content, headers=headers, auth=None)
+        method, url = "GET" if request.content is None else "POST", f"{self.base_url}{request.path}"
+        sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
         requested_at = datetime.fromtimestamp(self.clock(), UTC)
         try:
             # One deadline from connecting to the end of the body.
-            async with asyncio.timeout(self.timeout_seconds), request as streamed:
+            async with asyncio.timeout(self.timeout_seconds), sent as streamed:
                 response = Response(streamed.status_code, streamed.headers, await _read_body(streamed), requested_at)
         except TimeoutError:
             error = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
-            failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
+            failure = classify_error(error, request, base_url=self.base_url, secrets=secrets)
         # Besides its own errors, HTTPX raises those of encodings, for example for a redirect to an invalid host.
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            failure = classify_error(error, context, base_url=self.base_url, secrets=secrets)
+            failure = classify_error(error, request, base_url=self.base_url, secrets=secrets)
         else:
             if limit := stated_rate_limit(response.headers):
                 self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
             if response.status == 200:
-                return self._parse_success(response, token, context, parse)
+                return self._parse_success(response, token, request, parse)
             if response.status == 401 and token is not None:
-                return self._reject(token, context)
-            retry = self.retry.limited_to(context.max_attempts)
+                return self._reject(token, request)
+            retry = self.retry.limited_to(request.max_attempts)
             wait = retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
-            failure = classify_failure(response, context, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
+            failure = classify_failure(response, request, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
             if response.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
                 await self.limiter.pause(min(failure.wait_seconds, self.retry.max_wait_seconds))
         # Raised after the `except` block, not inside it: inside, the handled error would become the context of this
@@ -219,18 +203,18 @@ class Transport:
         return failure
 
     def _parse_success(
-        self, response: Response, token: Token | None, context: RequestContext, parse: Callable[[Response], _Result]
+        self, response: Response, token: Token | None, request: Request, parse: Callable[[Response], _Result]
     ) -> _Result | TemporaryFailure:
         """Return the parsed response; a temporary failure if it is unreadable or contains the token of its request."""
         if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in response.body:
             return TemporaryFailure(
-                f"{context.description}: HTTP 200, but the response contains the token, which must not be stored"
+                f"{request.description}: HTTP 200, but the response contains the token, which must not be stored"
             )
         try:
             return parse(response)
         except UnreadableBody as error:
             return TemporaryFailure(
-                f"{context.description}: HTTP 200, but {safe_line(str(error), self._secrets(token))}"
+                f"{request.description}: HTTP 200, but {safe_line(str(error), self._secrets(token))}"
             )
 
     async def _acquire_slot_and_token(self) -> Token:
@@ -253,24 +237,19 @@ class Transport:
                 return self._token
             credentials = self.credentials
             assert isinstance(credentials, ClientCredentials), "an access token is valid until it is rejected"
-            value = await self.request(
-                "POST",
-                TOKEN_PATH,
-                content=json.dumps(
-                    {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
-                ).encode(),
-                context=RequestContext("token", is_token_request=True),
-                parse=_parse_token,
-            )
+            content = json.dumps(
+                {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
+            ).encode()
+            value = await self.request(Request(TOKEN_PATH, "token", content), parse=_parse_token)
             token = self._token = Token.received(value, now=self.clock())
         # The token request used the slot of this request.
         await self._acquire_slot()
         return token
 
-    def _reject(self, token: Token, context: RequestContext) -> "_TokenRejected":
+    def _reject(self, token: Token, request: Request) -> "_TokenRejected":
         if isinstance(self.credentials, AccessToken):
             raise CredentialsRejected(
-                f"{context.description}: the access token was rejected or has expired. Set a new one"
+                f"{request.description}: the access token was rejected or has expired. Set a new one"
                 " (LATER_ACCESS_TOKEN), or use a client id and secret to have tokens renewed."
             )
         if self._token is token:  # else another request has renewed it

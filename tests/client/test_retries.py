@@ -13,7 +13,7 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.client.retries import (
-    RequestContext,
+    Request,
     Response,
     TemporaryFailure,
     classify_failure,
@@ -22,8 +22,8 @@ from later_reporting_dagster.client.retries import (
 )
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
-POSTS = RequestContext("posts")
-TOKEN = RequestContext("token", is_token_request=True)
+POSTS = Request("/v2/posts/performance", "posts")
+TOKEN = Request("/oauth/token", "token", b"{}")
 
 
 def classify(status, *, headers=None, context=POSTS, body=b""):
