@@ -276,11 +276,8 @@ def rate_limit_store(url: str, *, base_url: str, clock: Callable[[], float] = ti
     """
     if url:
         return FallbackRateLimitStore(shared_rate_limit_store(url, base_url=base_url), "machines", clock)
-    return local_rate_limit_store(rate_limit_state_path(base_url), clock=clock)
-
-
-def local_rate_limit_store(path: Path | None, *, clock: Callable[[], float] = time.time) -> RateLimitStore:
-    return FallbackRateLimitStore(FileRateLimitStore(path, clock=clock), "processes", clock)
+    local = FileRateLimitStore(rate_limit_state_path(base_url), clock=clock)
+    return FallbackRateLimitStore(local, "processes", clock)
 
 
 def shared_rate_limit_store(url: str, *, base_url: str) -> RateLimitStore:

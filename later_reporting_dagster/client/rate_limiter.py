@@ -119,9 +119,6 @@ class Ledger(msgspec.Struct, array_like=True):
         self.reserved.append(slot)
         return slot
 
-    def postpone(self, until: float) -> None:
-        self.not_before = max(self.not_before, until)
-
 
 LedgerChange = Callable[[Ledger, float], None]
 
@@ -219,12 +216,11 @@ class RateLimiter:
     def close(self) -> None:
         self._store.close()
 
-    async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
-        """Wait until a request may start, in the order of the calls; return the seconds waited.
+    async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> None:
+        """Wait until a request may start, in the order of the calls.
 
         `on_wait` is called before each wait, with its length in seconds.
         """
-        called_at = self._clock()
         while True:
             slot = await self._reserve()
             wait = slot.local_time - self._clock()
@@ -238,7 +234,7 @@ class RateLimiter:
                 wait = left
             # If a pause began during the wait and lasts beyond this slot, the loop reserves another slot.
             if self._not_before <= slot.store_time:
-                return max(0.0, self._clock() - called_at)
+                return
 
     def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
         """Apply the limit that a response states, in addition to the limit of the user.
@@ -262,8 +258,7 @@ class RateLimiter:
         until = self._clock() + min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
 
         def postpone(ledger: Ledger, now: float) -> None:
-            ledger.postpone(until + (now - self._clock()))
-            self._not_before = ledger.not_before
+            self._not_before = ledger.not_before = max(ledger.not_before, until + (now - self._clock()))
 
         await self._store.update(postpone)
 

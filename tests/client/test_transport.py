@@ -236,10 +236,10 @@ def test_every_request_acquires_a_slot_of_the_rate_limiter(service, new_client, 
     slots = 0
 
     class CountingLimiter(RateLimiter):
-        async def acquire(self, **options) -> float:
+        async def acquire(self, **options) -> None:
             nonlocal slots
             slots += 1
-            return await super().acquire(**options)
+            await super().acquire(**options)
 
     service.posts = THREE_PAGES
     service.token_faults.extend([problem(500, "ANL_00500")] * 2)
