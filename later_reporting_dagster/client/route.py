@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from later_reporting_dagster.contract import ApiVersion, BadRow, DateBasis, PerformanceQuery
@@ -87,7 +88,7 @@ class Route:
     path: str
     description: str
     parse_page: Callable[[bytes, ApiVersion], Page]
-    key: Callable[[Any], Hashable]
+    key: Callable[[Any], Hashable] = attrgetter("key")
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
     posts_query: PerformanceQuery | None = None
@@ -130,7 +131,6 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_atte
         parse_page=partial(
             posts_page_from_body, metrics=query.metrics, of_days=_is_of_days(query), personal_data=personal_data
         ),
-        key=lambda post: post.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
         posts_query=query,
@@ -147,13 +147,11 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
         parse_page=partial(
             list_page_from_body, parse_row=campaign_from_json, rows="campaigns", personal_data=personal_data
         ),
-        key=lambda campaign: campaign.key,
         filters=tuple(instance_parameters(instance_ids)),
     )
 
 
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
         parse_row = campaign_performance_parser(
             query.metrics, nested=api_version.uses_cursors, of_days=_is_of_days(query)
@@ -166,7 +164,6 @@ def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool =
         path=CAMPAIGNS_PERFORMANCE_PATH,
         description=_describe("campaign performance", query),
         parse_page=parse_page,
-        key=lambda campaign: campaign.key,
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
     )

@@ -52,11 +52,6 @@ class Kind(StrEnum):
         return self in (Kind.COUNT, Kind.MONEY, Kind.TIME)
 
     @property
-    def adds_up_over_posts(self) -> bool:
-        """Whether a sum over posts, or over campaigns without common posts, is right."""
-        return self.adds_up_over_days or self is Kind.COST
-
-    @property
     def maximum(self) -> int:
         """The largest magnitude of a value of a row. Sums of tens of millions of such values are exact in SQL."""
         if self.is_integer:
