@@ -1,14 +1,14 @@
 """Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
     InstanceForbidden,
@@ -22,12 +22,12 @@ from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.ingest import FailureTracker
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, open_writer
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
-from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
-from later_reporting_dagster.lake.fetch_records import RunRecords
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
+
+_Item = TypeVar("_Item")
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -43,61 +43,42 @@ def refusal(error: LaterError) -> RouteRefused | None:
 
 async def ingest_campaign_performance(
     days: Collection[date],
+    writer: PartitionWriter,
     *,
     instance_ids: tuple[str, ...],
     client: LaterClient,
-    lake: Lake,
-    metrics: tuple[Metric, ...],
-    results: MemoryObjectSendStream[PartitionResult],
     warnings: list[str],
-    guard: WriteGuard,
-    records: RunRecords,
 ) -> None:
-    """Fetch and write days of `campaign_performance_daily`, and send each exactly once, with one query per day.
+    """Fetch and write days of `campaign_performance_daily`, with one query per day; the writer sends each exactly once.
 
     A file is replaced whole, but keeps the stored rows of campaigns that only other instances have.
 
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
-        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
-        records: of the run; the caller saves them at its end.
         warnings: gets what is left out: metrics that the API refuses, or instances that it does not list.
 
     Raises:
         RouteRefused: no further day is requested.
     """
-    fetch = CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=warnings)
-    writer = await open_writer(
-        CAMPAIGN_PERFORMANCE, lake, guard=guard, metrics=metrics, results=results, records=records
-    )
-
-    # As many days at once as the client sends requests, so that what fails all days is requested for few of them.
-    slots = asyncio.Semaphore(client.concurrency)
+    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=warnings)
 
     async def process(day: date) -> None:
-        async with slots:
-            try:
-                query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, day, day)
-            except LaterError as error:
-                fetch.failures.record_failure([str(day)], error)
-                await writer.fail([Partition(day)], error)
-                return
-            try:
-                stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, lake, day, metrics)
-                kept = await fetch.campaigns_of_other_instances(stored, instances, query, result)
-            except (LakeUnavailable, LaterError) as error:
-                await writer.fail([Partition(day)], error)
-                return
-            items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
-            await writer.write(query, replace(result, items=items), [Partition(day)])
+        try:
+            query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, day, day)
+        except LaterError as error:
+            fetch.failures.record_failure([str(day)], error)
+            await writer.fail([Partition(day)], error)
+            return
+        try:
+            stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, writer.lake, day, writer.metrics)
+            kept = await fetch.campaigns_of_other_instances(stored, instances, query, result)
+        except (LakeUnavailable, LaterError) as error:
+            await writer.fail([Partition(day)], error)
+            return
+        items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
+        await writer.write(query, replace(result, items=items), [Partition(day)])
 
-    # The first day shows whether the API refuses the route or some metrics.
-    in_order = sorted(days)
-    for day in in_order[:1]:
-        await process(day)
-    async with anyio.create_task_group() as tasks:
-        for day in in_order[1:]:
-            tasks.start_soon(process, day)
+    await fetch.process_all(sorted(days), process)
 
 
 def _stored_campaigns(
@@ -132,6 +113,26 @@ class CampaignFetch:
     instance_ids: tuple[str, ...]
     warnings: list[str]
     failures: FailureTracker = field(default_factory=FailureTracker)
+
+    async def process_all(self, items: Sequence[_Item], process: Callable[[_Item], Awaitable[None]]) -> None:
+        """Process days or periods: the first one alone, which shows whether the API refuses the route or some metrics.
+
+        Then as many at once as the client sends requests, so that what fails all is requested for few of them.
+        """
+        slots = asyncio.Semaphore(self.client.concurrency)
+
+        async def process_in_slot(item: _Item) -> None:
+            async with slots:
+                await process(item)
+
+        for item in items[:1]:
+            await process(item)
+        try:
+            async with anyio.create_task_group() as tasks:
+                for item in items[1:]:
+                    tasks.start_soon(process_in_slot, item)
+        except* RouteRefused as group:
+            raise group.exceptions[0] from None
 
     async def period(
         self, date_basis: DateBasis, first_day: date, last_day: date

@@ -5,7 +5,6 @@ exactly the period has them. By performance date, the periods are windows that e
 days before each. By post date, they are calendar months, which add up, because each post is in one of them.
 """
 
-import asyncio
 from calendar import monthrange
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -22,7 +21,7 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, LaterError, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import is_overdue
-from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, RouteRefused, instances_of_campaigns
+from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions
@@ -49,6 +48,7 @@ PERIODS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_PERIODS.columns)
 MAX_MERGES = 5
 
 _Row = dict[str, Any]
+_Response = tuple[PerformanceQuery, ListResult]
 # What a newer response replaces: a window by its name, whatever its days are; a month by its first day.
 _Slot = tuple[str, date | None]
 
@@ -95,12 +95,6 @@ class PeriodsResult:
     rows: pa.Table
     written: WriteResult | None
     failed: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    query: PerformanceQuery
-    result: ListResult
 
 
 def windows(newest: date) -> Iterator[Period]:
@@ -184,11 +178,11 @@ async def ingest_campaign_periods(
         stored = await anyio.to_thread.run_sync(read_periods, lake)
         merge = _Merge(stored, metrics=metrics, guard=guard)
         instances = await anyio.to_thread.run_sync(instances_of_campaigns, lake)
-        for period, response in responses.items():
+        for period, (query, result) in responses.items():
             try:
                 old = merge.old.get(period.slot, {})
-                kept = await fetch.campaigns_of_other_instances(old, instances, response.query, response.result)
-                merge.add(period, response.result, kept=kept)
+                kept = await fetch.campaigns_of_other_instances(old, instances, query, result)
+                merge.add(period, result, kept=kept)
             except (LaterError, ReplacementRejected) as error:
                 merge.failed[period] = _reason(error)
         failures = {str(period): reason for period, reason in (failed | merge.failed).items()}
@@ -211,28 +205,15 @@ async def _fetch_all(
     """Return the response of each period, or why it failed."""
     responses: dict[Period, _Response] = {}
     failed: dict[Period, str] = {}
-    # As many periods at once as the client sends requests, so that what fails all is requested for few of them.
-    slots = asyncio.Semaphore(fetch.client.concurrency)
 
     async def request(period: Period) -> None:
-        async with slots:
-            try:
-                found = await fetch.period(period.date_basis, period.first_day, period.last_day)
-            except LaterError as error:
-                fetch.failures.record_failure([str(period)], error)
-                failed[period] = _reason(error)
-            else:
-                responses[period] = _Response(*found)
+        try:
+            responses[period] = await fetch.period(period.date_basis, period.first_day, period.last_day)
+        except LaterError as error:
+            fetch.failures.record_failure([str(period)], error)
+            failed[period] = _reason(error)
 
-    # The first period shows whether the API refuses the route or some metrics.
-    for period in periods[:1]:
-        await request(period)
-    try:
-        async with anyio.create_task_group() as tasks:
-            for period in periods[1:]:
-                tasks.start_soon(request, period)
-    except* RouteRefused as group:
-        raise group.exceptions[0] from None
+    await fetch.process_all(periods, request)
     return responses, failed
 
 
@@ -309,7 +290,7 @@ class _ChangedMeanwhile(ReplacementRejected):
 
 
 def _write(lake: Lake, rows: pa.Table, merge: _Merge) -> WriteResult:
-    def check(found: pa.Table) -> None:
+    def check(_: str, found: pa.Table, __: pa.Table) -> None:
         if not found.equals(merge.stored.rows.select(found.column_names)):
             raise _ChangedMeanwhile
 
@@ -324,12 +305,12 @@ def _quarantine(lake: Lake, responses: Mapping[Period, _Response]) -> set[str]:
     return {
         lake.quarantine.write_rows_without_partition(
             CAMPAIGN_PERIODS_TABLE,
-            response.result.bad_rows,
-            query=query_text(response.query),
+            result.bad_rows,
+            query=query_text(query),
             day_range=(period.first_day, period.last_day),
         )
-        for period, response in responses.items()
-        if response.result.bad_rows
+        for period, (query, result) in responses.items()
+        if result.bad_rows
     }
 
 

@@ -18,8 +18,8 @@ from later_reporting_dagster.client import InstanceForbidden, LaterClient
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
-from later_reporting_dagster.ingest.ingest import DEFAULT_GUARD, ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition, open_writer
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
@@ -54,7 +54,7 @@ class DayFetch:
     days: Sequence[date]
     instance_ids: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
-    guard: WriteGuard = DEFAULT_GUARD
+    guard: WriteGuard = field(default_factory=WriteGuard)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
@@ -132,35 +132,25 @@ async def fetch_days(
 
     async def work() -> None:
         instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client, lake, progress)
-        inherited = await anyio.to_thread.run_sync(_fetched_before, fetch, lake)
+        inherited: list[FetchRecord] = []
+        if fetch.continued_run is not None:
+            fetched_by = lake.fetch_records.fetched_by
+            inherited = await anyio.to_thread.run_sync(fetched_by, fetch.table.name, fetch.continued_run)
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
         records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        writer = await open_writer(
+            fetch.table, lake, guard=fetch.guard, metrics=fetch.metrics, results=sender, records=records
+        )
         try:
             if fetch.table is CAMPAIGN_PERFORMANCE:
+                days_to_fetch = [partition.day for partition in partitions]
                 await ingest_campaign_performance(
-                    [partition.day for partition in partitions],
-                    instance_ids=fetch.instance_ids,
-                    client=client,
-                    lake=lake,
-                    metrics=fetch.metrics,
-                    results=sender,
-                    warnings=progress.warnings,
-                    guard=fetch.guard,
-                    records=records,
+                    days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client, warnings=progress.warnings
                 )
             else:
-                await ingest(
-                    partitions,
-                    table=fetch.table,
-                    client=client,
-                    lake=lake,
-                    results=sender,
-                    guard=fetch.guard,
-                    metrics=fetch.metrics,
-                    records=records,
-                )
+                await ingest(partitions, writer, client=client)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
@@ -202,12 +192,6 @@ async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress:
             " `later-reporting retire --undo ID`"
         )
     return tuple(name for name in instances if name not in retired)
-
-
-def _fetched_before(fetch: DayFetch, lake: Lake) -> list[FetchRecord]:
-    if fetch.continued_run is None:
-        return []
-    return lake.fetch_records.fetched_by(fetch.table.name, fetch.continued_run)
 
 
 def _plan(

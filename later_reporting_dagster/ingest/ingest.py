@@ -12,7 +12,6 @@ from functools import partial
 from statistics import mean
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import (
     ApiVersionChanged,
@@ -27,13 +26,8 @@ from later_reporting_dagster.client import (
     TooManyPosts,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.ingest.partition_writer import (
-    PartitionError,
-    PartitionResult,
-    PartitionWriter,
-    open_writer,
-)
+from later_reporting_dagster.contract import DateBasis, PerformanceQuery
+from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
@@ -47,9 +41,7 @@ from later_reporting_dagster.ingest.query_plan import (
     split_by_instances,
     split_query,
 )
-from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
-from later_reporting_dagster.lake.fetch_records import RunRecords
 from later_reporting_dagster.lake.tables import RawTable
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
@@ -68,31 +60,14 @@ SAMPLED_FILES = 32
 # between.
 OUTAGE_FAILURES = 5
 
-DEFAULT_GUARD = WriteGuard()
 
+async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient) -> None:
+    """Fetch and write partitions of posts; the writer sends the result of each exactly once, as soon as it is known.
 
-async def ingest(
-    partitions: Collection[Partition],
-    *,
-    table: RawTable,
-    client: LaterClient,
-    lake: Lake,
-    results: MemoryObjectSendStream[PartitionResult],
-    records: RunRecords,
-    guard: WriteGuard = DEFAULT_GUARD,
-    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
-) -> None:
-    """Fetch and write partitions of posts, and send the result of each exactly once, as soon as it is known.
-
-    Failures of the API or the lake, rejections by `guard` and invalid instance ids are sent as `FailedPartition`, not
-    raised.
-
-    Args:
-        results: while it is full, fewer queries are fetched.
-        records: of the run; the caller saves them at its end.
-        metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
+    Failures of the API or the lake, rejections by the write guard and invalid instance ids are sent as
+    `FailedPartition`, not raised. While the results are full, fewer queries are fetched.
     """
-    writer = await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records)
+    table, lake, metrics = writer.table, writer.lake, writer.metrics
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return

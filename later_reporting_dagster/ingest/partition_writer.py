@@ -132,8 +132,9 @@ class PartitionWriter:
     A file stays if its content, or an equal response of another run, was requested later than the response.
 
     Attributes:
+        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
         results: receives each result once. While it is full, nothing more is written.
-        records: gets the result of each partition.
+        records: gets the result of each partition; whoever began them saves them at the end.
         quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
     """
 

@@ -204,22 +204,17 @@ class Lake:
         *,
         metadata: Mapping[str, str] | None = None,
         replaces_metadata: bool = False,
-        check_replacement: Callable[[pa.Table], None] | None = None,
+        check_replacement: Callable[[str, pa.Table, pa.Table], None] | None = None,
     ) -> WriteResult:
         """Replace all rows of an unpartitioned table, as `write` does. The table is one file.
 
-        `check_replacement` is called with the stored rows, as that of `write_all`.
+        `check_replacement` is called with the table's name, as that of `write_all` with the partition.
         """
-
-        def check(_: str, stored: pa.Table, __: pa.Table) -> None:
-            if check_replacement is not None:
-                check_replacement(stored)
-
         written = self._replace(
             {table_name: table_path(table_name)},
             {table_name: rows},
             metadata=metadata or {},
-            check=check,
+            check=check_replacement,
             replaces_metadata=replaces_metadata,
         )
         return _result_or_raise(written[table_name])

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ from starlette.requests import Request
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.partition_writer import (
+    FailedPartition,
+    PartitionResult,
+    PartitionWriter,
+    WrittenPartition,
+    open_writer,
+)
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -38,6 +44,7 @@ from tests.server.lake_store.clients import authenticate
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
 DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+DEFAULT_GUARD = WriteGuard()
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 
 each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda table: table.name)
@@ -113,15 +120,24 @@ def collect_results(
             await fetch(used_client, sender)
         await collecting
 
-    try:
-        asyncio.run(run())
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    asyncio.run(run())
     assert Counter(result.partition for result in results) == Counter(partitions)
     return IngestResults(
         written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
         failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
     )
+
+
+async def new_writer(
+    table: RawTable,
+    lake: Lake,
+    results: MemoryObjectSendStream[PartitionResult],
+    *,
+    guard: WriteGuard,
+    metrics: tuple[Metric, ...],
+) -> PartitionWriter:
+    records = lake.fetch_records.begin(table.name, now=datetime.now(UTC))
+    return await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records)
 
 
 def run_ingest(
@@ -130,25 +146,16 @@ def run_ingest(
     table: RawTable,
     service: Service,
     root: Path | Lake,
-    guard: WriteGuard | None = None,
+    guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     **options: Any,
 ) -> IngestResults:
     """Ingest partitions of posts; `options` are passed to `collect_results`."""
-
     lake = root if isinstance(root, Lake) else Lake(str(root))
 
     async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        await ingest(
-            partitions,
-            table=table,
-            client=client,
-            lake=lake,
-            results=results,
-            records=lake.fetch_records.begin(table.name, now=datetime.now(UTC)),
-            guard=guard or WriteGuard(),
-            metrics=metrics,
-        )
+        writer = await new_writer(table, lake, results, guard=guard, metrics=metrics)
+        await ingest(partitions, writer, client=client)
 
     return collect_results(fetch, partitions, service=service, **options)
 
@@ -163,6 +170,12 @@ def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Part
     assert {path for path in files(root) if path.endswith(".parquet")} == {
         str(partition_file(root, table.name, each.day, each.instance_id or "").relative_to(root)) for each in partitions
     }
+
+
+def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:
+    """Serve a world in which the credentials can read these instances only."""
+    options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
+    service.app = create_app(world, options=options)
 
 
 def insert_unassigned_row(request: Request, document: Any) -> Any:

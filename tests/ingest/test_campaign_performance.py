@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
-    ApiVersionChanged,
-    CredentialsRejected,
     InstanceForbidden,
     LaterClient,
     ListResult,
@@ -29,12 +27,13 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, M
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
-from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.server.responses import problem_response, unsupported_metrics
-from later_reporting_dagster.server.sandbox import World, create_app
-from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, parameters, problem
-from tests.ingest.conftest import IngestResults, client_of, collect_results
+from later_reporting_dagster.server.sandbox import World
+from tests.conftest import DAYS, INSTANCE_IDS, Service, both_api_versions, parameters, problem
+from tests.ingest.conftest import DEFAULT_GUARD, IngestResults, client_of, collect_results, new_writer, restrict_scope
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
 
 PATH = "/v2/campaigns/performance"
@@ -47,24 +46,15 @@ def fetch(
     days: Collection[date] = DAYS,
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
-    guard: WriteGuard = WriteGuard(),  # noqa: B008 - frozen
+    guard: WriteGuard = DEFAULT_GUARD,
     **options: Any,
 ) -> IngestResults:
     warnings: list[str] = []
     lake = Lake(str(root))
 
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        await ingest_campaign_performance(
-            days,
-            instance_ids=instance_ids,
-            client=client,
-            lake=lake,
-            metrics=metrics,
-            results=results,
-            warnings=warnings,
-            guard=guard,
-            records=lake.fetch_records.begin(CAMPAIGN_PERFORMANCE_TABLE, now=datetime.now(UTC)),
-        )
+        writer = await new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
+        await ingest_campaign_performance(days, writer, instance_ids=instance_ids, client=client, warnings=warnings)
 
     fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)
     return replace(fetched, warnings=warnings)
@@ -92,11 +82,6 @@ def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collecti
         }
         for row in sorted(rows_of(fetch_pages(api, query, PATH)), key=lambda row: row["campaignId"])
     ]
-
-
-def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:
-    options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
-    service.app = create_app(world, options=options)
 
 
 def refuse_metrics(service: Service, *names: str) -> None:
@@ -253,30 +238,6 @@ def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_pa
     assert stored(tmp_path, DAYS[2]) == before
 
 
-def test_rejected_credentials_fail_all_days_after_one_attempt(service: Service, tmp_path: Path) -> None:
-    assert errors(fetch(service, tmp_path, client_secret="wrong")) == dict.fromkeys(DAYS, CredentialsRejected)  # noqa: S106
-    assert (service.request_count("/oauth/token"), service.request_count(PATH)) == (1, 0)
-
-
-def test_refused_token_is_no_refused_route(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(404) if request.url.path == "/oauth/token" else None
-    assert errors(fetch(service, tmp_path)) == dict.fromkeys(DAYS, UnexpectedResponse)
-    assert service.request_count("/oauth/token") == 1
-
-
-def test_an_api_version_that_changes_ends_the_run(service: Service, small_world: World, tmp_path: Path) -> None:
-    def change_version(_request: Request) -> None:
-        if service.request_count(PATH) == 3:
-            service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, api_version=CURSOR))
-
-    service.api_version, service.override = None, change_version
-    days = [small_world.first_day + timedelta(days=number) for number in range(30)]
-    failed = errors(fetch(service, tmp_path, days=days))
-    assert set(failed.values()) == {ApiVersionChanged}
-    assert len(failed) > service.request_count(PATH)
-    assert errors(fetch(service, tmp_path, days=[*failed])) == {}
-
-
 @pytest.mark.parametrize(
     ("row", "reason"),
     [({"paidAdSpend": "much"}, "paidAdSpend must be a number"), ({"campaignId": None}, "campaignId is missing")],
@@ -325,14 +286,3 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
     assert (errors(fetched), fetched.changes) == ({}, {False})
     assert {day: stored(tmp_path, day) for day in DAYS} == before
     assert service.request_count("/v2/instances") == (0 if wanted else 1)
-
-
-def test_file_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:
-    fetch(service, tmp_path)
-    before = {day: stored(tmp_path, day) for day in DAYS}
-    assert all(len(rows) >= 20 for rows in before.values())
-    restrict_scope(service, small_world, INSTANCE_IDS[:1])
-    assert errors(fetch(service, tmp_path)) == dict.fromkeys(DAYS, ShrankTooMuch)
-    assert {day: stored(tmp_path, day) for day in DAYS} == before
-    accepted = fetch(service, tmp_path, guard=WriteGuard(shrink_limit_percent=100))
-    assert accepted.changes == {True}

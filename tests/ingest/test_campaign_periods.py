@@ -3,7 +3,6 @@
 import asyncio
 from calendar import monthrange
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.campaign_periods import (
@@ -31,9 +30,9 @@ from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
-from later_reporting_dagster.server.sandbox import World, create_app
-from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Row, Service, both_api_versions, files, parameters, problem
-from tests.ingest.conftest import client_of
+from later_reporting_dagster.server.sandbox import World
+from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
+from tests.ingest.conftest import DEFAULT_GUARD, client_of, restrict_scope
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
 
 PATH = "/v2/campaigns/performance"
@@ -51,7 +50,7 @@ def fetch(
     newest: date = NEWEST,
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
-    guard: WriteGuard = WriteGuard(),  # noqa: B008 - frozen
+    guard: WriteGuard = DEFAULT_GUARD,
     periods: Sequence[Period] | None = None,
     **options: Any,
 ) -> tuple[PeriodsResult, list[str]]:
@@ -121,11 +120,6 @@ def only(name: str) -> list[Period]:
 def fail(*first_days: date) -> Callable[[Request], Response | None]:
     days = [[str(day)] for day in first_days]
     return lambda request: problem(503) if parameters(request).get("startDate") in days else None
-
-
-def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:
-    options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
-    service.app = create_app(world, options=options)
 
 
 def one_campaign(*rows: Row) -> Callable[[Request], Response | None]:
@@ -226,37 +220,11 @@ def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> Non
     assert service.request_count(PATH) <= 2 * (1 + 8 + 4)
 
 
-@pytest.mark.parametrize("status", [403, 404])
-@both_api_versions
-def test_refused_route_ends_the_fetch_with_one_request(service: Service, status: int, tmp_path: Path) -> None:
-    service.refuse_campaigns(status)
-    with pytest.raises(RouteRefused, match=f"HTTP {status}"):
-        fetch(service, tmp_path)
-    assert service.request_count(PATH) == 1
-    assert not any(tmp_path.iterdir())
-
-
 def test_route_that_is_refused_later_ends_the_fetch(service: Service, tmp_path: Path) -> None:
     service.override = lambda request: problem(404) if service.request_count(PATH) > 3 else None
     with pytest.raises(RouteRefused):
         fetch(service, tmp_path)
     assert files(tmp_path) == {}
-
-
-@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
-def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: httpx.Client, tmp_path: Path) -> None:
-    def refuse(request: Request) -> Response | None:
-        named = ",".join(parameters(request).get("metrics", []))
-        is_refused = request.url.path == PATH and "reach" in named.split(",")
-        return problem(400, "metrics: reach is not supported") if is_refused else None
-
-    service.override = refuse
-    result, (warning,) = fetch(service, tmp_path)
-    assert (result.failed, warning.endswith("null: reach")) == ({}, True)
-    period = (*WEEK, NEWEST - timedelta(days=6), NEWEST)
-    assert by_period(tmp_path)[period] == {
-        number: row | {"reach": None} for number, row in expected(api, period).items()
-    }
 
 
 @both_api_versions
