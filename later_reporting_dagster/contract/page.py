@@ -6,7 +6,7 @@ version").
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -75,13 +75,7 @@ def posts_page_from_body(
 
 
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
-    envelope = _envelope(body, api_version, rows="instances")
-    try:
-        names = msgspec.convert(envelope["data"]["instanceIds"], Annotated[list[Any], _LIMITED_LENGTH])
-        ids = [parse_text(name) for name in names]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UnreadableBody(f"not a page of instances: {error}") from None
-    return _page(envelope, api_version, items=ids, rows="instances")
+    return _page(body, api_version, rows="instances", member="instanceIds", parse=parse_text)
 
 
 def list_page_from_body(
@@ -103,33 +97,28 @@ def list_page_from_body(
         is_bad = isinstance(parsed, BadRow)
         return msgspec.structs.replace(parsed, received_hash=hash(to_json(received))) if is_bad else parsed
 
+    return _page(body, api_version, rows=rows, member=None, parse=parse)
+
+
+def _page(
+    body: bytes, api_version: ApiVersion, *, rows: str, member: str | None, parse: Callable[[object], Any]
+) -> Page:
+    """Parse the rows in `data`, or in this member of it."""
     envelope = _envelope(body, api_version, rows=rows)
     try:
-        parsed = [parse(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
+        data = envelope["data"] if member is None else envelope["data"][member]
+        parsed = [parse(row) for row in msgspec.convert(data, Annotated[list[Any], _LIMITED_LENGTH])]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     bad_rows = [row for row in parsed if isinstance(row, BadRow)]
     items = [row for row in parsed if not isinstance(row, BadRow)]
-    return _page(envelope, api_version, items=items, bad_rows=bad_rows, rows=rows)
-
-
-def _page(
-    envelope: Mapping[str, Any],
-    api_version: ApiVersion,
-    *,
-    items: list[Any],
-    rows: str,
-    bad_rows: Sequence[BadRow] = (),
-) -> Page:
-    kind: Any = Cursor | None if api_version.uses_cursors else Pagination
-    member = api_version.pagination_member
+    position = api_version.pagination_member
     try:
-        position = msgspec.convert(envelope[member], kind)
+        if api_version.uses_cursors:
+            return Page(items, bad_rows, next_cursor=msgspec.convert(envelope[position], Cursor | None))
+        return Page(items, bad_rows, pagination=msgspec.convert(envelope[position], Pagination))
     except (ValueError, KeyError) as error:
-        raise UnreadableBody(f"not a page of {rows}: no valid {member}: {error}") from None
-    if api_version.uses_cursors:
-        return Page(items, [*bad_rows], next_cursor=position)
-    return Page(items, [*bad_rows], pagination=position)
+        raise UnreadableBody(f"not a page of {rows}: no valid {position}: {error}") from None
 
 
 def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
