@@ -3,8 +3,6 @@
 import asyncio
 import gzip
 import json
-import logging
-import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -123,14 +121,6 @@ def test_exhausted_retries_name_the_query_and_the_failure(service, new_client, j
     assert time.now - started > 61
 
 
-def test_retry_after_of_an_hour_ends_the_retries(service, new_client, july, time):
-    service.faults.append(Response(status_code=503, headers={"Retry-After": "3600"}))
-    started = time.now
-    with pytest.raises(RetriesExhausted, match="Failed in 1 attempts"):
-        fetch_posts(new_client(), july)
-    assert time.now == started
-
-
 def test_timeout_excludes_the_wait_for_the_rate_limit(service, new_client, july):
     limiter = RateLimiter(requests=1, window_seconds=0.6)  # between the requests for the token and for the page
     assert fetch_posts(new_client(limiter=limiter, timeout_seconds=0.5), july).items == []
@@ -148,13 +138,6 @@ def test_connection_closed_during_a_response_is_retried(new_client, july, events
         result = fetch_posts(new_client(base_url=base_url, credentials=AccessToken("ready")), july)
     assert [post.post_id for post in result.items] == [1]
     assert len(of_type(events, RequestRetried)) == 5
-
-
-def test_refused_connection_names_the_request(new_client, july):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with pytest.raises(RetriesExhausted, match=r"^token: ConnectError .* Failed in 8 attempts"):
-        fetch_posts(new_client(base_url=base_url), july)
 
 
 @pytest.mark.parametrize(
@@ -325,13 +308,6 @@ def test_page_that_contains_the_token_is_retried(service, new_client, july, even
     service.faults.append(echo)
     assert [row.content_url for row in fetch_posts(new_client(), july).items] == [None]
     assert "HTTP 200, but the response contains the token" in of_type(events, RequestRetried)[0].reason
-
-
-def test_messages_of_http_libraries_are_logged_as_they_are(caplog):
-    for name in ("httpx", "httpcore", "httpcore.http11", "h11"):
-        logging.getLogger(name).warning('GET "%s"', "of another client", exc_info=ValueError("theirs"))
-    assert [record.getMessage() for record in caplog.records] == ['GET "of another client"'] * 4
-    assert all(record.exc_info for record in caplog.records)
 
 
 def test_requests_to_loopback_use_no_proxy(service, new_client, july, monkeypatch):

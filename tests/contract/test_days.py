@@ -1,6 +1,6 @@
 """Tests of fetchable, restated and due days, at the edges of days, months and the first partition."""
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,24 +10,9 @@ from later_reporting_dagster.contract.days import (
     day_ranges,
     days_between,
     expected_days,
-    newest_day,
     parse_day_ranges,
     restated_days,
 )
-
-UTC_PLUS_1 = timezone(timedelta(hours=1))
-
-
-@pytest.mark.parametrize(
-    ("now", "newest"),
-    [
-        (datetime(2024, 3, 1, 0, 0, tzinfo=UTC), date(2024, 2, 29)),
-        (datetime(2024, 3, 1, 23, 59, 59, tzinfo=UTC), date(2024, 2, 29)),
-        (datetime(2024, 3, 1, 0, 30, tzinfo=UTC_PLUS_1), date(2024, 2, 28)),
-    ],
-)
-def test_newest_day_is_yesterday_in_utc(now: datetime, newest: date) -> None:
-    assert newest_day(now) == newest
 
 
 def test_restated_days_end_with_the_newest_day_and_never_precede_the_first_partition() -> None:

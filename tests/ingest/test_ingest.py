@@ -26,7 +26,6 @@ from later_reporting_dagster.client import (
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
-    UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, FailureTracker
@@ -80,16 +79,6 @@ def test_ingest_writes_what_the_api_returns_with_the_fewest_requests(
         rows = truth.partition(table.date_basis.value, partition.day, partition.instance_id or "")
         assert written.rows.to_pylist() == rows
         assert (written.file.rows, written.file.changed, written.bad_rows) == (len(rows), True, 0)
-
-
-@both_api_versions
-@each_raw_table
-def test_a_second_ingest_of_the_same_data_writes_no_file(table: RawTable, service: Service, tmp_path: Path) -> None:
-    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    before = files(tmp_path)
-    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert files(tmp_path) == before
-    assert not any(written.file.changed for written in result.written.values())
 
 
 @pytest.mark.parametrize(("before", "now"), [(PAGED, CURSOR), (CURSOR, PAGED)], ids=str)
@@ -186,18 +175,6 @@ def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_i
     result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
     assert result.errors() == {partitions[5]: InstanceForbidden}
     assert service.data_requests == 1 + 2 * 4
-
-
-@both_api_versions
-def test_an_instance_that_always_fails_is_abandoned(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
-    days = [FIRST_DAY + timedelta(days=offset) for offset in range(-20, 5)]
-    partitions = [Partition(day, instance_id) for day in days for instance_id in (BROKEN, INSTANCE_IDS[0])]
-    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
-    assert result.failed.keys() == {Partition(day, BROKEN) for day in days}
-    requests = sum(BROKEN in parameters(request).get("instanceIds", []) for request in service.requests)
-    # A few queries are in flight at once; each is sent twice with all instances and twice for this one alone.
-    assert requests <= (workers(service) + 2) * 4
 
 
 @both_api_versions
@@ -318,15 +295,6 @@ def test_reasons_do_not_name_the_query_of_other_days(service: Service, tmp_path:
     assert result.failed.keys() == set(PARTITIONS)
     (reason,) = {failed.reason for failed in result.failed.values()}
     assert reason.startswith("the access token was rejected or has expired. Set a new one")
-
-
-@both_api_versions
-def test_a_redirect_stops_the_run_after_a_few_requests(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(302) if request.url.path == "/v2/posts/performance" else None
-    partitions = [Partition(FIRST_DAY + timedelta(days=day), INSTANCE_IDS[0]) for day in range(20)]
-    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(partitions, UnexpectedResponse)
-    assert service.data_requests <= workers(service)
 
 
 @both_api_versions
@@ -480,22 +448,6 @@ def test_inconsistent_pages_fail_only_their_partition(
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert result.errors() == {Partition(day, instance_id): InconsistentPages}
     assert_lake_matches(tmp_path, table, list(result.written), truth)
-
-
-def test_a_range_with_inconsistent_pages_is_fetched_in_smaller_ranges(
-    service: Service, truth: Truth, tmp_path: Path
-) -> None:
-    def add_posts_meanwhile(request: Request, document: Any) -> Any:
-        # Posts are added while several pages are fetched, and not while one is.
-        requested = parameters(request)
-        if requested["startDate"] != requested["endDate"] and requested["pageNumber"] != ["1"]:
-            document["pagination"]["totalItems"] += 1
-        return document
-
-    service.transform = add_posts_meanwhile
-    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert not result.failed
-    assert_lake_matches(tmp_path, PUBLISHED, PARTITIONS, truth)
 
 
 # Instance ids that cannot be part of a path
