@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import httpx
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import (
     FailedPartition,
@@ -40,7 +42,7 @@ from tests.conftest import (
     partition_file,
     stored_rows,
 )
-from tests.server.lake_store.clients import authenticate
+from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
 DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
@@ -170,6 +172,37 @@ def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Part
     assert {path for path in files(root) if path.endswith(".parquet")} == {
         str(partition_file(root, table.name, each.day, each.instance_id or "").relative_to(root)) for each in partitions
     }
+
+
+# Campaigns
+
+PERFORMANCE_PATH = "/v2/campaigns/performance"
+
+
+def list_campaigns(service: Service, instance_ids: tuple[str, ...] = ()) -> list[Campaign]:
+    async def fetch() -> list[Campaign]:
+        async with client_of(service) as client:
+            return (await client.fetch_campaigns(instance_ids)).items
+
+    return asyncio.run(fetch())
+
+
+def served_performance(
+    api: httpx.Client, date_basis: str, first: date, last: date, *instance_ids: str
+) -> dict[int, dict[str, Any]]:
+    """Return the metrics of each campaign that the sandbox serves for a period, as they should be stored."""
+    query = days_query(first, last, ("dateBasis", date_basis), *(("instanceIds[]", name) for name in instance_ids))
+    rows = sorted(rows_of(fetch_pages(api, query, PERFORMANCE_PATH)), key=lambda row: row["campaignId"])
+    return {
+        row["campaignId"]: {metric.column: row[metric.api_name] for metric in DEFAULT_CAMPAIGN_METRICS} for row in rows
+    }
+
+
+def with_performance_of(*rows: dict[str, Any]) -> Callable[[Request], Response | None]:
+    """Return a response override with these campaigns for each day or period."""
+    pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
+    body = {"data": [*rows], "pagination": pagination}
+    return lambda request: JSONResponse(body) if request.url.path == PERFORMANCE_PATH else None
 
 
 def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]) -> None:

@@ -1,8 +1,7 @@
 """Fetching the performance of campaigns over HTTP: the lake has what the sandbox serves, whatever the API refuses."""
 
-import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from anyio.streams.memory import MemoryObjectSendStream
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
-    ListResult,
     MetricsRejected,
     RetriesExhausted,
     UnexpectedResponse,
@@ -33,10 +31,17 @@ from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.server.responses import problem_response, unsupported_metrics
 from later_reporting_dagster.server.sandbox import World
 from tests.conftest import DAYS, INSTANCE_IDS, Service, both_api_versions, parameters, problem
-from tests.ingest.conftest import DEFAULT_GUARD, IngestResults, client_of, collect_results, new_writer, restrict_scope
-from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
-
-PATH = "/v2/campaigns/performance"
+from tests.ingest.conftest import (
+    DEFAULT_GUARD,
+    PERFORMANCE_PATH,
+    IngestResults,
+    collect_results,
+    list_campaigns,
+    new_writer,
+    restrict_scope,
+    served_performance,
+    with_performance_of,
+)
 
 
 def fetch(
@@ -73,15 +78,8 @@ def stored(root: Path, day: date) -> list[dict[str, Any]]:
 
 def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return the rows that the sandbox serves for a day, as they should be stored."""
-    query = days_query(day, day, ("dateBasis", "performance_date"), *(("instanceIds[]", name) for name in instance_ids))
-    return [
-        {"campaign_id": row["campaignId"]}
-        | {
-            metric.column: None if metric.api_name in without else row[metric.api_name]
-            for metric in DEFAULT_CAMPAIGN_METRICS
-        }
-        for row in sorted(rows_of(fetch_pages(api, query, PATH)), key=lambda row: row["campaignId"])
-    ]
+    served = served_performance(api, "performance_date", day, day, *instance_ids)
+    return [{"campaign_id": campaign_id, **row, **dict.fromkeys(without)} for campaign_id, row in served.items()]
 
 
 def refuse_metrics(service: Service, *names: str) -> None:
@@ -89,25 +87,12 @@ def refuse_metrics(service: Service, *names: str) -> None:
 
     def override(request: Request) -> Response | None:
         requested = ",".join(parameters(request).get("metrics", [])).split(",")
-        if request.url.path != PATH or not (refused := [name for name in requested if name in names]):
+        if request.url.path != PERFORMANCE_PATH or not (refused := [name for name in requested if name in names]):
             return None
         error = unsupported_metrics(refused)
         return problem_response(error.status_code, error.detail)
 
     service.override = override
-
-
-def edited_first_row(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Response | None]:
-    """Return a response override with a single campaign, which `edit` changes."""
-
-    def override(request: Request) -> Response | None:
-        if request.url.path != PATH:
-            return None
-        row = edit({"campaignId": 1, "impressions": 5})
-        pagination = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
-        return JSONResponse({"data": [row], "pagination": pagination})
-
-    return override
 
 
 @both_api_versions
@@ -116,7 +101,7 @@ def test_days_equal_what_the_api_returns(service: Service, api: httpx.Client, tm
     assert (errors(fetched), fetched.warnings) == ({}, [])
     assert all(stored(tmp_path, day) == expected(api, day) for day in DAYS)
     assert any(row["paid_ad_spend"] is None for row in stored(tmp_path, DAYS[0]))
-    assert service.request_count(PATH) == len(DAYS)
+    assert service.request_count(PERFORMANCE_PATH) == len(DAYS)
     again = fetch(service, tmp_path)
     assert again.changes == {False}
 
@@ -129,15 +114,11 @@ def test_instances_that_are_too_many_for_a_url_are_requested_in_groups(
         assert len(groups) > 1
         return sorted(name for names in groups for name in names)
 
-    async def list_campaigns() -> ListResult:
-        async with client_of(service) as client:
-            return await client.fetch_campaigns(INSTANCE_IDS)
-
     monkeypatch.setattr(query, "MAX_INSTANCE_CHARACTERS", 60)
     assert errors(fetch(service, tmp_path, days=DAYS[:1], instance_ids=INSTANCE_IDS)) == {}
     assert stored(tmp_path, DAYS[0]) == expected(api, DAYS[0])
-    assert requested(PATH) == sorted(INSTANCE_IDS)
-    listed = asyncio.run(list_campaigns()).items
+    assert requested(PERFORMANCE_PATH) == sorted(INSTANCE_IDS)
+    listed = list_campaigns(service, INSTANCE_IDS)
     assert {campaign.instance_id for campaign in listed} == {*INSTANCE_IDS}
     assert len({campaign.key for campaign in listed}) == len(listed)
     assert requested("/v2/campaigns") == sorted(INSTANCE_IDS)
@@ -145,14 +126,16 @@ def test_instances_that_are_too_many_for_a_url_are_requested_in_groups(
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
 def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: httpx.Client, tmp_path: Path) -> None:
-    refused = ("paidCost", "affiliateLinksSales")
+    refused, columns = ("paidCost", "affiliateLinksSales"), ("paid_cost", "affiliate_links_sales")
     refuse_metrics(service, *refused)
     fetched = fetch(service, tmp_path)
     assert errors(fetched) == {}
-    assert all(stored(tmp_path, day) == expected(api, day, without=refused) for day in DAYS)
+    assert all(
+        stored(tmp_path, day) == expected(api, day, without=columns) for day in DAYS
+    )
     (warning,) = fetched.warnings
     assert warning == "The API refuses these metrics of campaigns, which are therefore null: " + ", ".join(refused)
-    assert service.request_count(PATH) <= len(DAYS) + 5
+    assert service.request_count(PERFORMANCE_PATH) <= len(DAYS) + 5
     metadata = Lake(str(tmp_path)).read_metadata(CAMPAIGN_PERFORMANCE_TABLE, Partition(DAYS[0]))
     assert metadata is not None
     assert set(refused).isdisjoint(json.loads(metadata.key_values["metrics"]))
@@ -163,7 +146,7 @@ def test_day_fails_if_all_metrics_are_refused(service: Service, tmp_path: Path) 
     metrics = DEFAULT_CAMPAIGN_METRICS[:2]
     refuse_metrics(service, *(metric.api_name for metric in metrics))
     assert errors(fetch(service, tmp_path, metrics=metrics)) == dict.fromkeys(DAYS, MetricsRejected)
-    assert service.request_count(PATH) <= 5  # all, all without instances, and each
+    assert service.request_count(PERFORMANCE_PATH) <= 5  # all, all without instances, and each
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -172,7 +155,7 @@ def test_refused_route_ends_the_fetch_with_one_request(service: Service, status:
     service.refuse_campaigns(status)
     with pytest.raises(RouteRefused, match=f"HTTP {status}"):
         fetch(service, tmp_path)
-    assert service.request_count(PATH) == 1
+    assert service.request_count(PERFORMANCE_PATH) == 1
     assert not any(tmp_path.iterdir())
 
 
@@ -185,22 +168,18 @@ def test_instances_out_of_scope_and_refused_metrics_are_left_out_with_a_warning_
     fetched = fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
     assert (errors(fetched), len(fetched.warnings)) == ({}, 2)
     assert all(name in "".join(fetched.warnings) for name in (*INSTANCE_IDS[2:], "paidCost"))
-    assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1], without=["paidCost"]) for day in DAYS)
+    assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1], without=["paid_cost"]) for day in DAYS)
 
 
 def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
     service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    async def list_campaigns() -> ListResult:
-        async with client_of(service) as client:
-            return await client.fetch_campaigns(INSTANCE_IDS[1:])
-
     restrict_scope(service, small_world, INSTANCE_IDS[:1])
     with pytest.raises(InstanceForbidden):
-        asyncio.run(list_campaigns())
+        list_campaigns(service, INSTANCE_IDS[1:])
     with pytest.raises(RouteRefused):
         fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
-    assert (service.request_count("/v2/campaigns"), service.request_count(PATH)) == (1, 1)
+    assert (service.request_count("/v2/campaigns"), service.request_count(PERFORMANCE_PATH)) == (1, 1)
 
 
 def test_listing_of_instances_that_failed_is_requested_again(
@@ -224,10 +203,10 @@ def test_listing_of_instances_that_failed_is_requested_again(
 def test_failure_of_every_query_stops_the_run(
     service: Service, status: int, error: type[Exception], requests: int, tmp_path: Path
 ) -> None:
-    service.override = lambda request: problem(status) if request.url.path == PATH else None
+    service.override = lambda request: problem(status) if request.url.path == PERFORMANCE_PATH else None
     days = [DAYS[0] - timedelta(days=number) for number in range(40)]
     assert errors(fetch(service, tmp_path, days=days)) == dict.fromkeys(days, error)
-    assert service.request_count(PATH) <= requests
+    assert service.request_count(PERFORMANCE_PATH) <= requests
 
 
 def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_path: Path) -> None:
@@ -246,38 +225,33 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
     row: dict[str, Any], reason: str, service: Service, tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path))
-    service.override = edited_first_row(lambda campaign: campaign | row)
+    service.override = with_performance_of({"campaignId": 1, "impressions": 5} | row)
     assert errors(fetch(service, tmp_path, days=DAYS[:1])) == {}
     (quarantined,) = lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE)
     assert (quarantined.partition, quarantined.reason.startswith(reason)) == (Partition(DAYS[0]), True)
     assert stored(tmp_path, DAYS[0]) == []
     strict = fetch(service, tmp_path, days=DAYS[:1], guard=WriteGuard(bad_rows_limit_percent=50))
     assert errors(strict) == {DAYS[0]: TooManyBadRows}
-    service.override = edited_first_row(lambda campaign: campaign)
+    service.override = with_performance_of({"campaignId": 1, "impressions": 5})
     fetch(service, tmp_path, days=DAYS[:1])
     assert lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE) == []
     assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [1]
 
 
 def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> None:
-    service.override = edited_first_row(lambda row: row | {"title": "Frühling 🌱", "views": 7, "dateRange": [1, None]})
+    # Views: a metric that was not requested.
+    extra = {"title": "Frühling 🌱", "views": 7, "dateRange": [1, None]}
+    service.override = with_performance_of({"campaignId": 1, "impressions": 5} | extra)
     fetch(service, tmp_path, days=DAYS[:1])
     rows = pq.ParquetFile(tmp_path / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet").read()
-    assert [json.loads(text) for text in rows["extra"].to_pylist()] == [
-        {"title": "Frühling 🌱", "views": 7, "dateRange": [1, None]}  # views: a metric that was not requested
-    ]
+    assert [json.loads(text) for text in rows["extra"].to_pylist()] == [extra]
 
 
 @pytest.mark.parametrize("wanted", [INSTANCE_IDS[:1], ()], ids=["fewer are wanted", "fewer are listed"])
 def test_campaigns_of_instances_that_are_not_asked_for_stay(
     wanted: tuple[str, ...], service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    async def campaigns() -> ListResult:
-        async with client_of(service) as client:
-            return await client.fetch_campaigns()
-
-    listed = asyncio.run(campaigns())
-    write_campaigns(Lake(str(tmp_path)), listed.items, (), instance_ids=(), today=DAYS[-1])
+    write_campaigns(Lake(str(tmp_path)), list_campaigns(service), (), instance_ids=(), today=DAYS[-1])
     fetch(service, tmp_path, metrics=DEFAULT_CAMPAIGN_METRICS)
     before = {day: stored(tmp_path, day) for day in DAYS}
     restrict_scope(service, small_world, INSTANCE_IDS[:1])

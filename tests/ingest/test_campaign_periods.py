@@ -11,7 +11,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
@@ -32,10 +32,16 @@ from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.server.sandbox import World
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
-from tests.ingest.conftest import DEFAULT_GUARD, client_of, restrict_scope
-from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
+from tests.ingest.conftest import (
+    DEFAULT_GUARD,
+    PERFORMANCE_PATH,
+    client_of,
+    list_campaigns,
+    restrict_scope,
+    served_performance,
+    with_performance_of,
+)
 
-PATH = "/v2/campaigns/performance"
 START, NEWEST = date(2023, 10, 1), date(2024, 3, 10)
 NEXT = NEWEST + timedelta(days=1)
 # Windows with their lengths, newest first; the period before each but the longest has as many days.
@@ -105,12 +111,8 @@ def expected_periods(newest: date) -> list[tuple[str, str, date, date]]:
 def expected(api: httpx.Client, period: tuple[str, str, date, date], *instance_ids: str) -> dict[int, Row]:
     """Return the metrics that the sandbox serves for a period, as they should be stored."""
     date_basis, _, first, last = period
-    query = days_query(first, last, ("dateBasis", date_basis), *(("instanceIds[]", name) for name in instance_ids))
-    return {
-        row["campaignId"]: {metric.column: row[metric.api_name] for metric in DEFAULT_CAMPAIGN_METRICS}
-        | {"extra": None}
-        for row in rows_of(fetch_pages(api, query, PATH))
-    }
+    served = served_performance(api, date_basis, first, last, *instance_ids)
+    return {campaign_id: {**row, "extra": None} for campaign_id, row in served.items()}
 
 
 def only(name: str) -> list[Period]:
@@ -122,18 +124,10 @@ def fail(*first_days: date) -> Callable[[Request], Response | None]:
     return lambda request: problem(503) if parameters(request).get("startDate") in days else None
 
 
-def one_campaign(*rows: Row) -> Callable[[Request], Response | None]:
-    """Return a response override with these campaigns for every period."""
-    pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
-    return lambda request: (
-        JSONResponse({"data": [*rows], "pagination": pagination}) if request.url.path == PATH else None
-    )
-
-
 @both_api_versions
 def test_periods_equal_what_the_api_returns_for_each(service: Service, api: httpx.Client, tmp_path: Path) -> None:
     result, warnings = fetch(service, tmp_path)
-    assert (result.failed, warnings, service.request_count(PATH)) == ({}, [], 9 + 6)
+    assert (result.failed, warnings, service.request_count(PERFORMANCE_PATH)) == ({}, [], 9 + 6)
     truth = {period: expected(api, period) for period in expected_periods(NEWEST)}
     assert by_period(tmp_path) == {period: rows for period, rows in truth.items() if rows}
     before = files(tmp_path)
@@ -143,7 +137,7 @@ def test_periods_equal_what_the_api_returns_for_each(service: Service, api: http
 
 def test_older_months_are_fetched_once_also_without_campaigns(service: Service, tmp_path: Path) -> None:
     def months_requested() -> list[str]:
-        found = [parameters(each) for each in service.requests if each.url.path == PATH]
+        found = [parameters(each) for each in service.requests if each.url.path == PERFORMANCE_PATH]
         service.requests.clear()
         return sorted(values["startDate"][0] for values in found if values["dateBasis"] == ["post_date"])
 
@@ -213,15 +207,15 @@ def test_a_failed_period_keeps_its_rows_and_affects_no_other(
 
 
 def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(503) if request.url.path == PATH else None
+    service.override = lambda request: problem(503) if request.url.path == PERFORMANCE_PATH else None
     result, _ = fetch(service, tmp_path)
     assert (result.written, len(result.failed)) == (None, 15)
     assert files(tmp_path) == {}
-    assert service.request_count(PATH) <= 2 * (1 + 8 + 4)
+    assert service.request_count(PERFORMANCE_PATH) <= 2 * (1 + 8 + 4)
 
 
 def test_route_that_is_refused_later_ends_the_fetch(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(404) if service.request_count(PATH) > 3 else None
+    service.override = lambda request: problem(404) if service.request_count(PERFORMANCE_PATH) > 3 else None
     with pytest.raises(RouteRefused):
         fetch(service, tmp_path)
     assert files(tmp_path) == {}
@@ -232,19 +226,15 @@ def test_route_that_is_refused_later_ends_the_fetch(service: Service, tmp_path: 
 def test_campaigns_of_instances_that_are_not_asked_for_stay(
     wanted: tuple[str, ...], service: Service, api: httpx.Client, small_world: World, tmp_path: Path
 ) -> None:
-    async def list_campaigns() -> Any:
-        async with client_of(service) as client:
-            return await client.fetch_campaigns()
-
-    listed = asyncio.run(list_campaigns())
-    write_campaigns(Lake(str(tmp_path)), listed.items, (), instance_ids=(), today=NEWEST)
+    listed = list_campaigns(service)
+    write_campaigns(Lake(str(tmp_path)), listed, (), instance_ids=(), today=NEWEST)
     fetch(service, tmp_path)
     before = by_period(tmp_path)
     restrict_scope(service, small_world, INSTANCE_IDS[:1])
     result, _ = fetch(service, tmp_path, newest=NEXT, instance_ids=wanted)
     assert result.failed == {}
     after = by_period(tmp_path)
-    of_first = {each.campaign_id for each in listed.items if each.instance_id == INSTANCE_IDS[0]}
+    of_first = {each.campaign_id for each in listed if each.instance_id == INSTANCE_IDS[0]}
     old, new = ((*WEEK, day - timedelta(days=6), day) for day in (NEWEST, NEXT))
     assert after[new] == expected(api, new, INSTANCE_IDS[0])
     assert after[old] == {number: row for number, row in before[old].items() if number not in of_first}
@@ -252,7 +242,7 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
 
 def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
     lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": "much"}
-    service.override = one_campaign(good, bad)
+    service.override = with_performance_of(good, bad)
     assert fetch(service, tmp_path)[0].failed == {}
     assert {row["campaign_id"] for row in stored(tmp_path)} == {1}
     quarantined = lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)
@@ -260,7 +250,7 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
     assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
     strict, _ = fetch(service, tmp_path, newest=NEXT, guard=WriteGuard(bad_rows_limit_percent=10))
     assert len(strict.failed) == 12
-    service.override = one_campaign(good, good | {"campaignId": 2})
+    service.override = with_performance_of(good, good | {"campaignId": 2})
     fetch(service, tmp_path, newest=NEXT)
     # Those of older months, which are not fetched again.
     assert {row.day_range for row in lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)} == {
@@ -285,7 +275,7 @@ def test_period_that_would_shrink_is_not_replaced(service: Service, small_world:
 
 
 def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Service, tmp_path: Path) -> None:
-    service.override = one_campaign({"campaignId": 1, "paidAdSpend": 5, "reach": 7})
+    service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 5, "reach": 7})
     fetch(service, tmp_path)
     fetch(service, tmp_path, newest=NEXT, metrics=DEFAULT_CAMPAIGN_METRICS[:8])
     months_with_reach = [row["first_day"] for row in stored(tmp_path) if row["reach"] is not None]
@@ -295,7 +285,7 @@ def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Serv
 def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path: Path) -> None:
     now = datetime(2024, 3, 11, 6, tzinfo=UTC)
     for requested_at, spend in ((now, 2), (now - timedelta(seconds=1), 1)):
-        service.override = one_campaign({"campaignId": 1, "paidAdSpend": spend})
+        service.override = with_performance_of({"campaignId": 1, "paidAdSpend": spend})
         fetch(service, tmp_path, clock=requested_at.timestamp)
     assert {(row["paid_ad_spend"], row["fetched_at"]) for row in stored(tmp_path)} == {(2, now)}
 
