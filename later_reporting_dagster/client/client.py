@@ -10,8 +10,6 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Self
 
-import httpx
-
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.errors import (
     ApiVersionChanged,
@@ -95,7 +93,6 @@ class LaterClient:
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
-        transport: replaces the network, for tests.
         random: returns a number from 0 to 1, for the jitter of retries and the choice of queries to verify.
 
     Raises:
@@ -115,7 +112,6 @@ class LaterClient:
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         on_event: Callable[[ClientEvent], None] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
@@ -131,7 +127,6 @@ class LaterClient:
             timeout_seconds=timeout_seconds,
             retry=retry,
             on_event=on_event or (lambda _: None),
-            http_transport=transport,
             clock=clock,
             sleep=sleep,
             random=random,

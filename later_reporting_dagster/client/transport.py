@@ -105,7 +105,6 @@ class Transport:
     timeout_seconds: float
     retry: RetryPolicy
     on_event: Callable[[ClientEvent], None]
-    http_transport: httpx.AsyncBaseTransport | None
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[object]]
     random: Callable[[], float]
@@ -118,7 +117,6 @@ class Transport:
         self._token = Token(given.token, math.inf) if isinstance(given, AccessToken) else None
         self._renewal = asyncio.Lock()
         self._http = httpx.AsyncClient(
-            transport=self.http_transport,
             timeout=None,  # noqa: S113 - `_attempt` has one deadline for the whole response, which is stricter
             # One more than `concurrency`, for the token request, which is sent without a place in `_in_flight`.
             limits=httpx.Limits(max_connections=self.concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),

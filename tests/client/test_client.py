@@ -1,14 +1,15 @@
 """Tests of the client with a real server, mostly in both API versions, and of the detection of the version."""
 
+import json
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 from starlette.responses import JSONResponse
 
 from later_reporting_dagster.client import AccessToken, ApiVersionChanged, InconsistentPages, QueryRejected
 from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import CURSOR, PAGED
+from tests.client.raw_server import raw_server
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, problem, run_with
 
 
@@ -52,9 +53,12 @@ def test_probe_returns_version_rate_limit_and_server_time(service, new_client):
 
 
 def test_probe_of_a_response_without_headers_has_no_limit_and_no_time(new_client):
-    empty = page_body([], page=1, page_size=1, total_items=0) | {"data": {"instanceIds": []}}
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=empty))
-    assert probe(new_client(transport=transport, credentials=AccessToken("ready"))) == Probe(PAGED, None, None, None)
+    body = json.dumps(page_body([], page=1, page_size=1, total_items=0) | {"data": {"instanceIds": []}}).encode()
+    with raw_server(
+        lambda request: [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)]
+    ) as base_url:
+        client = new_client(base_url=base_url, credentials=AccessToken("ready"))
+        assert probe(client) == Probe(PAGED, None, None, None)
 
 
 INSTANCES = "/v2/instances"
