@@ -61,7 +61,7 @@ class PageReader:
             max_attempts=route.max_attempts,
         )
         found = await self._transport.request(request, parse=self._parse)
-        self._transport.on_event(PageFetched(page.number, found.rows))
+        self._transport.on_event(PageFetched())
         if (pagination := found.pagination) is not None:
             self._first = self._first or pagination
             if problem := find_page_inconsistency(page, pagination, rows=found.rows, first=self._first):

@@ -40,9 +40,6 @@ from later_reporting_dagster.contract.safe_line import safe_line
 class PageFetched:
     """A page has been fetched. It is not verified yet: all pages may still be fetched again."""
 
-    page: int
-    rows: int
-
 
 @dataclass(frozen=True, slots=True)
 class RateLimitWait:

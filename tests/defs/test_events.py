@@ -52,7 +52,7 @@ def test_preview_of_a_wide_table_has_its_first_columns() -> None:
 def test_progress_counts_events_and_tells_what_to_log() -> None:
     progress = Progress("posts_published")
     events = [
-        PageFetched(page=1, rows=100),
+        PageFetched(),
         RequestRetried(reason="HTTP 503", wait_seconds=0.5),
         PagesRefetched(reason="3 rows are duplicates"),
         RateLimitWait(seconds=1.0),
@@ -66,6 +66,6 @@ def test_progress_counts_events_and_tells_what_to_log() -> None:
     lines = [progress.count(RateLimitWait(seconds=40.0)) for _ in range(3)]
     assert lines == ["Waiting 40 s for the rate limit", "", ""]
     assert progress.status == "waiting 40 s for the rate limit"
-    progress.count(PageFetched(page=1, rows=100))
+    progress.count(PageFetched())
     assert progress.status == ""
     assert progress.count(RateLimitWait(seconds=20.0)) == "Waiting 20 s for the rate limit"
