@@ -22,6 +22,7 @@ from later_reporting_dagster.client import LaterClient, LaterError, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import is_overdue
 from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
+from later_reporting_dagster.ingest.partition_writer import reason_of
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions
@@ -184,7 +185,7 @@ async def ingest_campaign_periods(
                 kept = await fetch.campaigns_of_other_instances(old, instances, query, result)
                 merge.add(period, result, kept=kept)
             except (LaterError, ReplacementRejected) as error:
-                merge.failed[period] = _reason(error)
+                merge.failed[period] = reason_of(error)
         failures = {str(period): reason for period, reason in (failed | merge.failed).items()}
         progress.written, progress.failed = len(periods) - len(failures), len(failures)
         if not progress.written:
@@ -211,14 +212,10 @@ async def _fetch_all(
             responses[period] = await fetch.period(period.date_basis, period.first_day, period.last_day)
         except LaterError as error:
             fetch.failures.record_failure([str(period)], error)
-            failed[period] = _reason(error)
+            failed[period] = reason_of(error)
 
     await fetch.process_all(periods, request)
     return responses, failed
-
-
-def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, LaterError) else str(error)
 
 
 class _Merge:

@@ -54,6 +54,11 @@ class WrittenPartition:
 PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
 
 
+def reason_of(error: Exception) -> str:
+    """Return the message of an error, without its query."""
+    return error.reason if isinstance(error, LaterError) else str(error)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPartition:
     """A partition that was not replaced, and the reason."""
@@ -68,7 +73,7 @@ class FailedPartition:
     @property
     def reason(self) -> str:
         """The error without its query, which may be that of other days or instances, whose failure decided this one."""
-        return self.error.reason if isinstance(self.error, LaterError) else str(self.error)
+        return reason_of(self.error)
 
 
 PartitionResult = WrittenPartition | FailedPartition
@@ -132,7 +137,6 @@ class PartitionWriter:
     A file stays if its content, or an equal response of another run, was requested later than the response.
 
     Attributes:
-        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
         results: receives each result once. While it is full, nothing more is written.
         records: gets the result of each partition; whoever began them saves them at the end.
         quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.

@@ -21,9 +21,9 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Post, post_type
+from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
-    find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     query_text,
@@ -94,10 +94,11 @@ class PostFetch:
         if not parts:
             raise too_many
         too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
-        if missed := find_unmatched_content_types(too_many.content_types, parts):
+        if missed := [name for name in too_many.content_types if not any(part.selects(name) for part in parts)]:
             raise InconsistentPages(
                 f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and"
-                f" content type would miss some, whose content type cannot be requested: {missed}"
+                f" content type would miss some, whose content type cannot be requested:"
+                f" {safe_line(', '.join(sorted(map(repr, missed))))}"
             )
         results = [await self.fetch(part, max_attempts=max_attempts) for part in parts]
         result = ListResult.of(results)

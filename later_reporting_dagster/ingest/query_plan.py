@@ -26,7 +26,6 @@ from later_reporting_dagster.contract.parameters import (
     platform_of,
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
-from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.lake import Partition
 
 # The client fetches as many pages in descending order as in ascending order.
@@ -124,7 +123,7 @@ def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[Perform
     """Split a query by platforms, or a query of a single platform by its content types.
 
     The parts miss posts if the API reference does not list their content type and no filter matches it. Compare the sum
-    of the parts' totals with the total of the query; if that is unknown, use `find_unmatched_content_types`.
+    of the parts' totals with the total of the query; if that is unknown, find the content types that no part selects.
     A query of a single content type has no parts.
     """
     if not query.content_types and len(query.platforms) != 1:
@@ -134,14 +133,6 @@ def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[Perform
     if len(content_types) < 2:
         return []
     return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
-
-
-def find_unmatched_content_types(
-    content_types: Iterable[str | None], queries: Sequence[PerformanceQuery]
-) -> str | None:
-    """List the content types that no filter of `queries` matches; return None if there are none."""
-    unmatched = [name for name in content_types if not any(query.selects(name) for query in queries)]
-    return safe_line(", ".join(sorted(map(repr, unmatched)))) if unmatched else None
 
 
 def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
