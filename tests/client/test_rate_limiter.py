@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import logging
-import os
 import stat
 import sys
 import threading
@@ -130,9 +129,8 @@ def test_file_is_private_and_stays_small(time, tmp_path):
     limiter = new_limiter(time, requests=10, state_path=path)
     asyncio.run(acquire_times(limiter, time, 500))
     assert path.stat().st_size <= 9 * (5 + 2 * 10)
-    if os.name == "posix":
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("rate", "delay"), [(Rate(40, 5.0), 0.45), (Rate(120, 60.0), 0.45), (Rate(10, 1.0), 0.15)])

@@ -94,12 +94,6 @@ def rows(count: int = 20, **fields: Any) -> pa.Table:
     )
 
 
-def files_of(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
-
-
 @contextmanager
 def unreadable(paths: Iterable[Path]) -> Iterator[None]:
     """Overwrite files with zeros for a while, keeping their sizes and modification times."""

@@ -28,7 +28,8 @@ from later_reporting_dagster.lake.database import open_database
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from tests.lake.conftest import DAY, files_of, rows
+from tests.conftest import files
+from tests.lake.conftest import DAY, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "NULL", "A", "[z]*?"]
@@ -109,17 +110,16 @@ def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path
     assert detected > 20
 
 
-def test_unreadable_file_is_replaced_without_a_check(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows(2))
-    path = Path(lake.url("posts", DAY))
+def test_unreadable_file_is_replaced_without_a_check(local: Lake) -> None:
+    local.write("posts", DAY, rows(2))
+    path = Path(local.url("posts", DAY))
     path.write_bytes(path.read_bytes()[:-20])
 
     def fail(partition: Partition, old: pa.Table, new: pa.Table) -> None:
         raise AssertionError("there is nothing to compare")
 
-    assert not isinstance(lake.write_all("posts", {DAY: rows(1)}, check_replacement=fail)[DAY], Exception)
-    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 1
+    assert not isinstance(local.write_all("posts", {DAY: rows(1)}, check_replacement=fail)[DAY], Exception)
+    assert local.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 1
 
 
 def test_read_with_date_adds_the_day_of_each_row(lake: Lake) -> None:
@@ -238,7 +238,7 @@ def test_check_writable_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
     lake.check_writable()
     assert lake.partitions("posts") == []
     Lake(str(tmp_path / "local")).check_writable()
-    assert files_of(tmp_path / "local") == {}
+    assert files(tmp_path / "local") == {}
 
 
 # A table whose partitions were requested with different metrics
@@ -265,42 +265,25 @@ def post_of_day(number: int, metrics: tuple[Metric, ...]) -> pa.Table:
     return posts_table([post_type(metrics)(post_id=number, **identity, **values)], metrics=metrics)
 
 
-@pytest.fixture
-def mixed(tmp_path: Path) -> Lake:
-    """A lake with the days of METRICS_BY_DAY."""
-    lake = Lake(str(tmp_path))
+def test_partitions_are_read_as_one_table(local: Lake) -> None:
     for number, metrics in enumerate(METRICS_BY_DAY):
-        lake.write("posts", partition(number), post_of_day(number, metrics))
-    return lake
-
-
-def test_partitions_are_read_as_one_table(mixed: Lake) -> None:
+        local.write("posts", partition(number), post_of_day(number, metrics))
     expected = [
         {"post_id": number} | {each.column: value_of(each, number) if each in requested else None for each in METRICS}
         for number, requested in enumerate(METRICS_BY_DAY)
     ]
-    table = mixed.read("posts", mixed.partitions("posts"), schema=ALL_COLUMNS)
+    table = local.read("posts", local.partitions("posts"), schema=ALL_COLUMNS)
     assert table.schema.equals(ALL_COLUMNS)
     assert table.select(COLUMNS).to_pylist() == expected
-    narrow = mixed.read("posts", mixed.partitions("posts"), schema=posts_schema(THREE))
+    narrow = local.read("posts", local.partitions("posts"), schema=posts_schema(THREE))
     assert narrow.equals(table.select(narrow.column_names))
-    found = open_dataset(mixed, Table("posts", post_columns(METRICS))).to_table(columns=COLUMNS)
+    found = open_dataset(local, Table("posts", post_columns(METRICS))).to_table(columns=COLUMNS)
     assert found.sort_by("post_id").to_pylist() == expected
     with duckdb.connect() as connection:  # without this package
-        files = f"{mixed.root}/posts/*/*/*.parquet"
+        files = f"{local.root}/posts/*/*/*.parquet"
         found = connection.read_parquet(files, union_by_name=True, hive_partitioning=False).to_arrow_table()
     assert sorted(found.column_names) == sorted(ALL_COLUMNS.names)
     assert found.select(COLUMNS).sort_by("post_id").to_pylist() == expected
-
-
-def test_write_changes_the_file_only_for_other_rows_or_metrics(mixed: Lake, tmp_path: Path) -> None:
-    before = files_of(tmp_path)
-    for number, metrics in enumerate(METRICS_BY_DAY):
-        assert not mixed.write("posts", partition(number), post_of_day(number, metrics)).changed
-    assert files_of(tmp_path) == before
-    assert mixed.write("posts", partition(9), posts_table([], metrics=METRICS)).changed
-    assert mixed.write("posts", partition(9), posts_table([])).changed
-    assert not mixed.write("posts", partition(9), POSTS_SCHEMA.empty_table()).changed
 
 
 # Quarantine
@@ -323,21 +306,19 @@ def test_quarantine_stores_reason_and_raw_json_by_partition_until_its_file_is_re
         assert lake.quarantine.rows("posts") == []
 
 
-def test_quarantine_file_in_another_format_raises(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    location = lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+def test_quarantine_file_in_another_format_raises(local: Lake) -> None:
+    location = local.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(location).write_text(text, encoding="utf-8")
         with pytest.raises(FileDamaged, match="is damaged: .") as raised:
-            lake.quarantine.rows("posts")
+            local.quarantine.rows("posts")
         assert str(raised.value).startswith(f"{location} is damaged: ")
         assert "damaged: None" not in str(raised.value)
         assert str(raised.value).endswith("Next step: materialize this partition again")
 
 
-def test_damaged_quarantine_file_of_a_query_names_another_next_step(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
+def test_damaged_quarantine_file_of_a_query_names_another_next_step(local: Lake) -> None:
     bad, day_range = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
-    Path(lake.quarantine.write_rows_without_partition("posts", bad, query="q", day_range=day_range)).write_text("{")
+    Path(local.quarantine.write_rows_without_partition("posts", bad, query="q", day_range=day_range)).write_text("{")
     with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
-        lake.quarantine.rows("posts")
+        local.quarantine.rows("posts")

@@ -25,7 +25,8 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.open_storage import STALE_AFTER_SECONDS, open_storage
 from later_reporting_dagster.lake.storage import Storage, without_credentials
-from tests.lake.conftest import DAY, BucketFileSystem, files_of, rows
+from tests.conftest import files
+from tests.lake.conftest import DAY, BucketFileSystem, rows
 
 
 def test_interrupted_write_leaves_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ def test_interrupted_write_leaves_no_stage(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         open_storage(str(tmp_path), {}).write("a/file", b"a")
-    assert files_of(tmp_path) == {}
+    assert files(tmp_path) == {}
 
 
 def test_write_syncs_the_file_before_its_rename_and_directories_after(
