@@ -67,14 +67,14 @@ class IngestResults:
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 
 
-def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret, **options: Any) -> LaterClient:
+def client_of(service: Service, **options: Any) -> LaterClient:
     """Return a client in the API version of `service`, or one that detects it, which retries once and does not wait."""
 
     async def no_wait(_seconds: float) -> None:
         return
 
     defaults: dict[str, Any] = {
-        "credentials": ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
+        "credentials": ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
         "limiter": RateLimiter(requests=1_000_000),
         "api_version": service.api_version,
         "retry": RetryPolicy(max_attempts=2),
@@ -103,7 +103,6 @@ def collect_results(
     *,
     service: Service,
     client: LaterClient | None = None,
-    client_secret: str = NO_RATE_LIMIT.client_secret,
     on_result: Callable[[PartitionResult], object] = lambda _result: None,
 ) -> IngestResults:
     """Fetch in the API version of `service`; check that each partition is reported exactly once."""
@@ -118,7 +117,7 @@ def collect_results(
     async def run() -> None:
         sender, received = anyio.create_memory_object_stream[PartitionResult](1)
         collecting = asyncio.create_task(collect(received))
-        async with sender, client or client_of(service, client_secret=client_secret) as used_client:
+        async with sender, client or client_of(service) as used_client:
             await fetch(used_client, sender)
         await collecting
 

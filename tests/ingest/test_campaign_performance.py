@@ -130,9 +130,7 @@ def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: http
     refuse_metrics(service, *refused)
     fetched = fetch(service, tmp_path)
     assert errors(fetched) == {}
-    assert all(
-        stored(tmp_path, day) == expected(api, day, without=columns) for day in DAYS
-    )
+    assert all(stored(tmp_path, day) == expected(api, day, without=columns) for day in DAYS)
     (warning,) = fetched.warnings
     assert warning == "The API refuses these metrics of campaigns, which are therefore null: " + ", ".join(refused)
     assert service.request_count(PERFORMANCE_PATH) <= len(DAYS) + 5

@@ -178,18 +178,6 @@ def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_i
 
 
 @both_api_versions
-def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(503) if request.url.path == "/v2/posts/performance" else None
-    partitions = [
-        Partition(FIRST_DAY + timedelta(days=day), f"instance_{number}") for day in range(20) for number in range(12)
-    ]
-    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(partitions, RetriesExhausted)
-    # Without the stop, each of 20 days would cost 23 queries, each with its retries.
-    assert service.data_requests < 200
-
-
-@both_api_versions
 @each_raw_table
 @pytest.mark.parametrize("failing_days", [DAYS[1::2], DAYS])
 def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
@@ -280,30 +268,32 @@ def test_an_invalid_cursor_fails_only_the_partitions_of_its_instance(
 
 
 @both_api_versions
-def test_rejected_credentials_fail_everything_after_a_few_requests(service: Service, tmp_path: Path) -> None:
-    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, client_secret="wrong")
+def test_rejected_credentials_fail_everything_for_a_reason_that_names_no_query(
+    service: Service, tmp_path: Path
+) -> None:
+    client = client_of(service, credentials=AccessToken("an-access-token"))
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, client=client)
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
     assert len(service.requests) <= workers(service)
     assert files(tmp_path) == {}
-
-
-@both_api_versions
-def test_reasons_do_not_name_the_query_of_other_days(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(401) if request.url.path == "/v2/posts/performance" else None
-    client = client_of(service, credentials=AccessToken("an-access-token"))
-    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, client=client)
-    assert result.failed.keys() == set(PARTITIONS)
     (reason,) = {failed.reason for failed in result.failed.values()}
     assert reason.startswith("the access token was rejected or has expired. Set a new one")
 
 
 @both_api_versions
-def test_a_rejected_query_fails_its_partitions_after_a_few_requests(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(400) if request.url.path == "/v2/posts/performance" else None
-    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(PARTITIONS, QueryRejected)
-    # Each query in flight is sent whole, then in parts down to single instances.
-    assert service.data_requests <= workers(service) * (2 * len(INSTANCE_IDS) - 1)
+@pytest.mark.parametrize(("status", "error"), [(400, QueryRejected), (503, RetriesExhausted)])
+def test_failure_of_every_query_fails_all_partitions_after_a_few_requests(
+    service: Service, status: int, error: type[Exception], tmp_path: Path
+) -> None:
+    service.override = lambda request: problem(status) if request.url.path == "/v2/posts/performance" else None
+    partitions = [
+        Partition(FIRST_DAY + timedelta(days=day), f"instance_{number}") for day in range(20) for number in range(12)
+    ]
+    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(partitions, error)
+    # Each query in flight is sent whole, then in parts down to single instances: 23 queries for each of 20 days, and
+    # as many again for retries, if nothing stopped them.
+    assert service.data_requests < 200
 
 
 # Too many posts for one query
