@@ -35,10 +35,12 @@ from tests.conftest import (
     DAYS,
     INSTANCE_IDS,
     NO_RATE_LIMIT,
+    Row,
     Service,
     Truth,
     files,
     is_first_page,
+    metrics_of,
     partition_file,
     stored_rows,
 )
@@ -208,6 +210,20 @@ def restrict_scope(service: Service, world: World, instance_ids: tuple[str, ...]
     """Serve a world in which the credentials can read these instances only."""
     options = replace(NO_RATE_LIMIT, api_version=service.api_version, instance_scope=instance_ids)
     service.app = create_app(world, options=options)
+
+
+def with_impressions(
+    value: object, is_edited: Callable[[Request, Row], bool] = lambda request, row: True
+) -> Callable[[Request, Any], Any]:
+    """Return a response edit that gives posts these impressions."""
+
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if is_edited(request, row):
+                metrics_of(row)["impressions"] = value
+        return document
+
+    return edited
 
 
 def insert_unassigned_row(request: Request, document: Any) -> Any:

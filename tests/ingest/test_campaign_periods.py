@@ -49,34 +49,36 @@ LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 WEEK = "performance_date", "7d"
 
 
-def fetch(
+async def ingest_periods(
     service: Service,
-    root: Path,
+    lake: Lake,
+    periods: Sequence[Period],
     *,
-    newest: date = NEWEST,
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
     guard: WriteGuard = DEFAULT_GUARD,
-    periods: Sequence[Period] | None = None,
     **options: Any,
 ) -> tuple[PeriodsResult, list[str]]:
-    """Fetch what a run on the day after `newest` fetches; return its result and its warnings."""
-    lake, progress = Lake(str(root)), Progress(CAMPAIGN_PERIODS_TABLE)
-    wanted = periods or periods_to_fetch(read_periods(lake), start_date=START, newest=newest, ages=[28])
+    """Fetch periods; return the result and the warnings."""
+    progress = Progress(CAMPAIGN_PERIODS_TABLE)
+    async with client_of(service, **options) as client:
+        result = await ingest_campaign_periods(
+            periods,
+            instance_ids=instance_ids,
+            client=client,
+            lake=lake,
+            metrics=metrics,
+            guard=guard,
+            progress=progress,
+        )
+    return result, progress.warnings
 
-    async def run() -> PeriodsResult:
-        async with client_of(service, **options) as client:
-            return await ingest_campaign_periods(
-                wanted,
-                instance_ids=instance_ids,
-                client=client,
-                lake=lake,
-                metrics=metrics,
-                guard=guard,
-                progress=progress,
-            )
 
-    return asyncio.run(run()), progress.warnings
+def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsResult, list[str]]:
+    """Fetch what a run on the day after `newest` fetches."""
+    lake = Lake(str(root))
+    periods = periods_to_fetch(read_periods(lake), start_date=START, newest=newest, ages=[28])
+    return asyncio.run(ingest_periods(service, lake, periods, **options))
 
 
 def stored(root: Path) -> list[Row]:
@@ -113,10 +115,6 @@ def expected(api: httpx.Client, period: tuple[str, str, date, date], *instance_i
     date_basis, _, first, last = period
     served = served_performance(api, date_basis, first, last, *instance_ids)
     return {campaign_id: {**row, "extra": None} for campaign_id, row in served.items()}
-
-
-def only(name: str) -> list[Period]:
-    return [period for period in windows(NEWEST) if period.name == name]
 
 
 def fail(*first_days: date) -> Callable[[Request], Response | None]:
@@ -292,22 +290,11 @@ def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path
 
 def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    fetch(service, tmp_path, periods=[*months(date(2024, 3, 1), NEWEST)])
+    asyncio.run(ingest_periods(service, lake, [*months(date(2024, 3, 1), NEWEST)]))
 
-    async def run(name: str) -> PeriodsResult:
-        async with client_of(service) as client:
-            return await ingest_campaign_periods(
-                only(name),
-                instance_ids=(),
-                client=client,
-                lake=lake,
-                metrics=DEFAULT_CAMPAIGN_METRICS,
-                guard=WriteGuard(),
-                progress=Progress(CAMPAIGN_PERIODS_TABLE),
-            )
+    async def run_all() -> list[tuple[PeriodsResult, list[str]]]:
+        periods = (period for period in windows(NEWEST) if period.name in LENGTHS)
+        return await asyncio.gather(*(ingest_periods(service, lake, [period]) for period in periods))
 
-    async def run_all() -> list[PeriodsResult]:
-        return await asyncio.gather(*(run(name) for name in LENGTHS))
-
-    assert all(not result.failed for result in asyncio.run(run_all()))
+    assert all(not result.failed for result, _ in asyncio.run(run_all()))
     assert {key[1] for key in by_period(tmp_path)} == {"month", *LENGTHS}

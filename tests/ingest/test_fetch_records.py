@@ -6,28 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.lake import Lake, Partition, partition_path
 from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.open_storage import _LocalStorage
-from tests.conftest import DAYS, INSTANCE_IDS, Service, files, metrics_of, parameters, problem
-from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, IngestResults, client_of, run_ingest
+from tests.conftest import DAYS, INSTANCE_IDS, Service, files, parameters, problem
+from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, IngestResults, client_of, run_ingest, with_impressions
 
 FAILING = INSTANCE_IDS[2]
-
-
-def impressions(value: int) -> Callable[[Request, Any], Any]:
-    """Return a response edit that restates the impressions of all posts."""
-
-    def edited(_request: Request, document: Any) -> Any:
-        for row in document["data"]:
-            metrics_of(row)["impressions"] = value
-        return document
-
-    return edited
 
 
 def run(service: Service, lake: Lake, **fetch: Any) -> list[FetchedDay]:
@@ -127,12 +115,12 @@ def test_a_response_does_not_replace_that_of_a_later_request(
     newest = dict[str, tuple[bytes, int]]()
 
     def restate() -> None:
-        service.transform = impressions(7)
+        service.transform = with_impressions(7)
         assert ingest_one_query(service, tmp_path).changes == {True}
         newest.update(files(tmp_path))
 
     interrupted_by(restate, monkeypatch)
-    service.transform = impressions(5)
+    service.transform = with_impressions(5)
     older = ingest_one_query(service, tmp_path)
     assert (older.failed, older.changes) == ({}, {False})
     assert files(tmp_path) == newest
@@ -148,7 +136,7 @@ def test_a_response_does_not_replace_a_file_that_a_later_response_confirmed(
         service.transform = None
         assert ingest_one_query(service, tmp_path).changes == {False}
 
-    service.transform = impressions(5)
+    service.transform = with_impressions(5)
     interrupted_by(confirm, monkeypatch)
     assert ingest_one_query(service, tmp_path).changes == {False}
     assert files(tmp_path) == before
@@ -167,11 +155,11 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
             calls.count(partition_path(PUBLISHED.name, one)) == 2
         ):  # the first call is before the file is read, this one before the rename
             monkeypatch.setattr(_LocalStorage, "_version", version)
-            service.transform = impressions(7)
+            service.transform = with_impressions(7)
             assert ingest_one_query(service, tmp_path).changes == {True}
         return version(self, path)
 
-    service.transform = impressions(5)
+    service.transform = with_impressions(5)
     interrupted_by(lambda: monkeypatch.setattr(_LocalStorage, "_version", replaced_after_it_was_read), monkeypatch)
     older = run_ingest([one], table=PUBLISHED, service=service, root=tmp_path)
     assert older.changes == {False}

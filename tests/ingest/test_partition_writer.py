@@ -16,6 +16,7 @@ from tests.conftest import (
     FIRST_DAY,
     INSTANCE_IDS,
     NO_RATE_LIMIT,
+    Row,
     Service,
     Truth,
     both_api_versions,
@@ -33,6 +34,7 @@ from tests.ingest.conftest import (
     each_raw_table,
     insert_unassigned_row,
     run_ingest,
+    with_impressions,
 )
 
 # Bad rows
@@ -45,19 +47,14 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
 ) -> None:
     day, instance_id = DAYS[1], INSTANCE_IDS[3]
     partition = Partition(day, instance_id)
-    (bad,) = [row for row in truth.day(table.date_basis.value, day) if row["instanceId"] == instance_id][:1]
+    bad = next(row for row in truth.day(table.date_basis.value, day) if row["instanceId"] == instance_id)
+    key = {name: bad[name] for name in ("instanceId", "campaignId", "postId")}
 
-    def corrupt(request: Request, document: Any) -> Any:
-        for row in document["data"]:
-            if (row["instanceId"], row["campaignId"], row["postId"]) == (
-                instance_id,
-                bad["campaignId"],
-                bad["postId"],
-            ) and (table is PUBLISHED or parameters(request)["startDate"] == [str(day)]):
-                metrics_of(row)["impressions"] = "many"
-        return document
+    def is_bad(request: Request, row: Row) -> bool:
+        is_of_day = table is PUBLISHED or parameters(request)["startDate"] == [str(day)]
+        return is_of_day and key.items() <= row.items()
 
-    service.transform = corrupt
+    service.transform = with_impressions("many", is_bad)
     lake = Lake(str(tmp_path))
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert not result.failed
@@ -68,12 +65,9 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
     assert "impressions" in quarantined.reason
     raw = json.loads(quarantined.raw)
     assert raw | raw.pop("metrics", {}) == {**bad, "impressions": "many"}
-    stored = stored_rows(tmp_path, table.name, day, instance_id)
-    assert stored == [
-        row
-        for row in truth.partition(table.date_basis.value, day, instance_id)
-        if (row["campaign_id"], row["post_id"]) != (bad["campaignId"], bad["postId"])
-    ]
+    expected = truth.partition(table.date_basis.value, day, instance_id)
+    others = [row for row in expected if (row["campaign_id"], row["post_id"]) != (bad["campaignId"], bad["postId"])]
+    assert stored_rows(tmp_path, table.name, day, instance_id) == others
 
     service.transform = None
     run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
@@ -121,15 +115,12 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
     bad = Partition(FIRST_DAY, INSTANCE_IDS[0])
     count = len(truth.partition("performance_date", FIRST_DAY, INSTANCE_IDS[0]))
 
-    def corrupt(request: Request, document: Any) -> Any:
-        for row in document["data"]:
-            if row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]:
-                metrics_of(row)["impressions"] = 0.5
-        return document
+    def is_bad(request: Request, row: Row) -> bool:
+        return row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]
 
     run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
     before = files(tmp_path)
-    service.transform = corrupt
+    service.transform = with_impressions(0.5, is_bad)
     guard = WriteGuard(bad_rows_limit_percent=99)
     result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, guard=guard)
     assert result.errors() == {bad: TooManyBadRows}
