@@ -116,7 +116,8 @@ class FetchRecords:
 
     def files(self, table_name: str) -> list[RecordFile]:
         """List the files of a table. It takes one listing."""
-        return [_parse(path) for path in self.versions(table_name)]
+        matches = map(_PATH.fullmatch, self.versions(table_name))
+        return [RecordFile(match[0], date.fromisoformat(match[1]), match[2]) for match in matches if match]
 
     def fetched_by(self, table_name: str, run_id: str) -> list[FetchRecord]:
         """Return what a run has fetched, and the runs that it continued."""
@@ -185,12 +186,6 @@ class NewestRequests:
 def newest_by_partition(records: Iterable[FetchRecord]) -> dict[Partition, FetchRecord]:
     """Return the newest record of each partition."""
     return {record.partition: record for record in sorted(records, key=lambda record: record.requested_at)}
-
-
-def _parse(path: str) -> RecordFile:
-    match = _PATH.fullmatch(path)
-    assert match is not None
-    return RecordFile(path, date.fromisoformat(match[1]), match[2])
 
 
 def _to_bytes(records: Sequence[FetchRecord]) -> bytes:

@@ -21,7 +21,7 @@ from later_reporting_dagster.lake.parquet_file import (
     content_hash_of,
     damaged_file_error,
     from_parquet,
-    metadata_if_content,
+    has_intact_rows,
     parse_metadata,
     read_stored_rows,
     to_parquet,
@@ -418,8 +418,8 @@ class Lake:
                 continue
             rows, content_hash = tables[key], content_hashes[key]
             location = self.storage.location(path)
-            same = None if data is None else metadata_if_content(data, content_hash)
             before = None if data is None else _intact_metadata(data)
+            same = before if before and data and before.content_hash == content_hash and has_intact_rows(data) else None
             if data is not None and same is None and before and is_newer and is_newer(key, before.key_values):
                 results[key] = WriteResult(
                     location, before.rows, len(data), before.content_hash, changed=False, key_values=before.key_values
