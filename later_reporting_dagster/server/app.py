@@ -27,7 +27,6 @@ from later_reporting_dagster.contract.parameters import (
     ApiVersion,
 )
 from later_reporting_dagster.server.query_parameters import (
-    CampaignsQuery,
     PostsQuery,
     parse_campaign_performance_query,
     parse_campaigns_query,
@@ -89,7 +88,7 @@ class PostStore(Protocol):
         self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller
     ) -> Response: ...
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response: ...
+    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +223,8 @@ class _Handlers:
     async def campaigns_performance(self, request: Request) -> Response:
         caller = self._authorize(request)
         query, page = parse_campaign_performance_query(*self._query(request))
-        posts = replace(query.posts, instance_ids=caller.instances(query.posts.instance_ids))
-        return await self.store.campaign_performance_page(replace(query, posts=posts), page, caller)
+        query = replace(query, instance_ids=caller.instances(query.instance_ids))
+        return await self.store.campaign_performance_page(query, page, caller)
 
     def _query(self, request: Request) -> tuple[str, ApiVersion]:
         query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")

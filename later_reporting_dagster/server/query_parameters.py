@@ -51,9 +51,12 @@ _PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE_NUMBER)]
 
 
 class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of a query for posts, without those of the page. None stands for an omitted filter.
+    """Parameters of a query for posts, or for the performance of the campaigns that these are in, without the page.
+
+    None stands for an omitted filter.
 
     Attributes:
+        sort_property: None: the publication time of posts, and the ascending id of campaigns.
         metrics: Requested metrics, which may be unknown; None in the API version without this parameter.
     """
 
@@ -66,8 +69,7 @@ class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     platforms: tuple[Platform, ...] | None = field(default=None, name="platform")
     content_types: tuple[ContentType, ...] | None = field(default=None, name="contentType")
     basis: DateBasis = field(default=DateBasis.POST_DATE, name="dateBasis")
-    # The API reference has no default; the sandbox sorts by `postDate`.
-    sort_property: SortProperty = field(default=SortProperty.POST_DATE, name=_SORT_PROPERTY)
+    sort_property: str | None = field(default=None, name=_SORT_PROPERTY)  # the API reference has no default
     sort_direction: SortDirection = field(default=SortDirection.DESC, name="sortDirection")
     metrics: tuple[str, ...] | None = None
 
@@ -81,44 +83,24 @@ class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("platform and contentType cannot be combined: provide only one of the two")
 
 
-class CampaignsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of a query for the performance of campaigns, without those of the page.
-
-    Attributes:
-        posts: Query for the posts whose metrics are summed.
-        sort_property: API name of a metric; None: sort by campaign id, in ascending order.
-        metrics: Requested metrics; None in the API version without this parameter.
-    """
-
-    posts: PostsQuery
-    sort_property: str | None
-    metrics: tuple[str, ...] | None = None
-
-
 def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageQuery]:
     """Parse the query string of `GET /v2/posts/performance`.
 
     Raises:
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
-    parameters, page = _read(query_string, api_version, of="posts")
-    _check_names(parameters, SortProperty, METRICS, api_version)
-    return _convert(parameters, PostsQuery), page
+    return _parse_performance(query_string, api_version, of="posts", sort_properties=SortProperty, metrics=METRICS)
 
 
-def parse_campaign_performance_query(
-    query_string: str, api_version: ApiVersion = PAGED
-) -> tuple[CampaignsQuery, PageQuery]:
+def parse_campaign_performance_query(query_string: str, api_version: ApiVersion) -> tuple[PostsQuery, PageQuery]:
     """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
-    parameters, page = _read(query_string, api_version, of="campaign performance")
-    _check_names(parameters, CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS, api_version)
-    sort_property, metrics = parameters.pop(_SORT_PROPERTY, None), parameters.pop(METRICS_MEMBER, None)
-    return CampaignsQuery(posts=_convert(parameters, PostsQuery), sort_property=sort_property, metrics=metrics), page
+    sort_properties, metrics = CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS
+    return _parse_performance(
+        query_string, api_version, of="campaign performance", sort_properties=sort_properties, metrics=metrics
+    )
 
 
-def parse_campaigns_query(
-    query_string: str, api_version: ApiVersion = PAGED
-) -> tuple[tuple[str, ...] | None, PageQuery]:
+def parse_campaigns_query(query_string: str, api_version: ApiVersion) -> tuple[tuple[str, ...] | None, PageQuery]:
     """Parse the query string of `GET /v2/campaigns`: the instances to include, None for all, and the page.
 
     The cursor version has no filter.
@@ -129,7 +111,7 @@ def parse_campaigns_query(
     return instance_ids, page
 
 
-def parse_instances_query(query_string: str, api_version: ApiVersion = PAGED) -> PageQuery:
+def parse_instances_query(query_string: str, api_version: ApiVersion) -> PageQuery:
     """Parse the query string of `GET /v2/instances`, which has only the parameters of a page."""
     parameters, page = _read(query_string, api_version, of="instances")
     _reject(parameters)
@@ -174,10 +156,10 @@ def _convert(value: object, kind: Any, *, name: str = "") -> Any:
         raise bad_request(f"{name}: {error}" if name else str(error)) from None
 
 
-def _check_names(
-    parameters: dict[str, Any], sort_properties: Iterable[str], metrics: Iterable[Metric], api_version: ApiVersion
-) -> None:
-    """Check the sort property, and that metrics are there in the version that requires them, and not in the other."""
+def _parse_performance(
+    query_string: str, api_version: ApiVersion, *, of: str, sort_properties: Iterable[str], metrics: Iterable[Metric]
+) -> tuple[PostsQuery, PageQuery]:
+    parameters, page = _read(query_string, api_version, of=of)
     if parameters.get(_SORT_PROPERTY) not in (None, *sort_properties):
         detail = f"sortProperty must be one of {', '.join(sort_properties)}"
         raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
@@ -185,6 +167,7 @@ def _check_names(
         raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in metrics)}")
     if not api_version.uses_cursors and METRICS_MEMBER in parameters:
         _reject([METRICS_MEMBER])
+    return _convert(parameters, PostsQuery), page
 
 
 def _reject(names: Iterable[str]) -> None:

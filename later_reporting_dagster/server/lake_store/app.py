@@ -54,7 +54,7 @@ from later_reporting_dagster.server.lake_store.snapshots import (
     private_folder,
     table_name,
 )
-from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import (
     PageQuery,
     ProblemError,
@@ -195,14 +195,14 @@ class LakeStore:
         """Return a page of posts, of the lake as it was when the pagination started."""
         if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
             raise unsupported_metrics(unsupported)
-        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
-        order = f'"{query.sort_property}" {query.sort_direction} NULLS LAST, {TIE}'
+        unsorted = replace(query, sort_property=None, sort_direction=SortDirection.DESC)
+        order = f'"{query.sort_property or SortProperty.POST_DATE}" {query.sort_direction} NULLS LAST, {TIE}'
         return await self._page(PostRows(unsorted), page, caller, order=order)
 
     async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
         return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response:
+    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
         raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
 

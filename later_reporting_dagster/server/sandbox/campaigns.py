@@ -6,10 +6,11 @@ from functools import cached_property
 from operator import itemgetter
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, years_later
-from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, sorted_positions
@@ -167,12 +168,12 @@ class CampaignStore:
         rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
         return page_body(rows, page=page, total=len(listed))
 
-    def performance_page(self, query: CampaignsQuery, page: PageQuery) -> JsonObject:
+    def performance_page(self, query: PostsQuery, page: PageQuery) -> JsonObject:
         """Return the body of a page of the performance of the campaigns that have a post that matches."""
-        sums = _CampaignSums(self._world, query, rows=self._posts.rows(query.posts))
+        sums = _CampaignSums(self._world, query, rows=self._posts.rows(replace(query, sort_property=None)))
         order = np.arange(len(sums.campaign_ids))
         if query.sort_property is not None:
-            order = sorted_positions(sums.metric(query.sort_property), query.posts.sort_direction)
+            order = sorted_positions(sums.metric(query.sort_property), query.sort_direction)
         shown = order[page.rows]
         names = CAMPAIGN_SORT_PROPERTIES if query.metrics is None else query.metrics
         columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
@@ -205,12 +206,12 @@ def _by_campaign(world: World, rows: IntArray) -> tuple[IntArray, IntArray, IntA
 class _CampaignSums:
     """Sums over the matching posts of each campaign, in the ascending order of their ids."""
 
-    def __init__(self, world: World, query: CampaignsQuery, *, rows: IntArray) -> None:
+    def __init__(self, world: World, query: PostsQuery, *, rows: IntArray) -> None:
         rows, self.campaign_ids, self._starts = _by_campaign(world, rows)
         self._campaign_id, self._creator_id = world.posts.campaign_id[rows], world.posts.creator_id[rows]
         self._content_type = world.posts.content_type[rows]
         self._columns: dict[str, IntArray] = {}
-        since, until = metric_days(world, query.posts)
+        since, until = metric_days(world, query)
         for columns in (World.accrued, campaign_only_metrics, cursor_only_metrics):
             self._columns |= columns(world, rows, since=since, until=until)
 

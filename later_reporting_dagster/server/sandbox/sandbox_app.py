@@ -22,7 +22,7 @@ from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
 from later_reporting_dagster.server.app import Caller, RateLimit, api_app
 from later_reporting_dagster.server.http_server import running_server
-from later_reporting_dagster.server.query_parameters import CampaignsQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import PageQuery, json_response, unsupported_metrics
 from later_reporting_dagster.server.sandbox.campaigns import CampaignStore
 from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
@@ -107,7 +107,7 @@ class _SyntheticStore:
     async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
         return json_response(self.campaigns.page(instance_ids or (), page))
 
-    async def campaign_performance_page(self, query: CampaignsQuery, page: PageQuery, caller: Caller) -> Response:
+    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page. All metrics are supported: a campaign may have posts of any content type."""
         supported = {metric.api_name for metric in CAMPAIGN_METRICS}
         if names := [name for name in query.metrics or () if name not in supported]:

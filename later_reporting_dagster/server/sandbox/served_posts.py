@@ -105,11 +105,11 @@ def matching_rows(world: World, query: PostsQuery) -> IntArray:
     Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
     """
     rows = np.flatnonzero(_matches(world, query))
-    if query.sort_property is SortProperty.POST_DATE:
+    if query.sort_property in (None, SortProperty.POST_DATE):
         values = world.posts.published_ms[rows]
     else:
         since, until = metric_days(world, query)
-        values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
+        values = world.metrics(rows, since=since, until=until)[query.sort_property]
     return rows[sorted_positions(values, query.sort_direction)]
 
 
