@@ -125,46 +125,26 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(directory: Path, *, tables: str) -> Iterator[DagsterDev]:
-    """Run `dagster dev` with these assets while the block runs, with an empty `DAGSTER_HOME` and lake."""
-    with (
-        sandbox_environment(directory) as (service, environment),
-        _running_dagster(["dagster", "dev"], directory, service, environment | {"LATER_TABLES": tables}) as dagster,
-    ):
-        wait_until("the daemon is healthy", lambda: daemon_is_healthy(dagster))
-        yield dagster
-
-
-@contextmanager
-def dagster_webserver(
+def running_dagster(
     directory: Path,
-    *,
+    *command: str,
     module: str = DEFINITIONS,
     dagster_yaml: str = WITHOUT_DAEMON,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[DagsterDev]:
-    """Run Dagster's web server while the block runs, with an empty `DAGSTER_HOME` and lake.
+    """Run Dagster's web server, or a command that starts it, with an empty `DAGSTER_HOME` and lake.
 
     Without a daemon: runs are launched at once, and there are no backfills, schedules or sensors.
     """
     with sandbox_environment(directory) as (service, environment):
         Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(dagster_yaml)
         environment |= variables or {}
-        with _running_dagster(["dagster-webserver"], directory, service, environment, module=module) as dagster:
+        port = free_port()
+        dagster = DagsterDev(f"http://127.0.0.1:{port}", environment, service, module)
+        arguments = [*(command or ("dagster-webserver",)), "-m", module, "-h", "127.0.0.1", "-p", str(port)]
+        with running_process(arguments, environment, log=directory / "dagster.log") as process:
+            wait_until("Dagster responds", lambda: _responds(dagster, process))
             yield dagster
-
-
-@contextmanager
-def _running_dagster(
-    command: list[str], directory: Path, service: Service, environment: Mapping[str, str], *, module: str = DEFINITIONS
-) -> Iterator[DagsterDev]:
-    """Run a command that serves the UI with the definitions while the block runs, from when it has loaded them."""
-    port = free_port()
-    dagster = DagsterDev(f"http://127.0.0.1:{port}", environment, service, module)
-    command = [*command, "-m", module, "-h", "127.0.0.1", "-p", str(port)]
-    with running_process(command, environment, log=directory / "dagster.log") as process:
-        wait_until("Dagster responds", lambda: _responds(dagster, process))
-        yield dagster
 
 
 @contextmanager

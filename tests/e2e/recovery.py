@@ -34,7 +34,7 @@ from later_reporting_dagster.rollups.made_from import parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, RollupTable
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import list_instances
-from tests.e2e.dagster_dev import INSTANCES, DagsterDev, dagster_webserver, running_process
+from tests.e2e.dagster_dev import INSTANCES, DagsterDev, running_dagster, running_process
 from tests.services import wait_until
 
 MODULE = "tests.e2e.recovery_definitions"
@@ -276,7 +276,7 @@ def running_recovery(directory: Path, *, storage: str = "", lake: Path | None = 
     if lake:
         variables["LATER_LAKE_ROOT"] = str(lake)
     with (
-        dagster_webserver(
+        running_dagster(
             directory, module=MODULE, dagster_yaml=DAGSTER_YAML.read_text() + storage, variables=variables
         ) as dagster,
         dg.DagsterInstance.from_config(str(directory / "dagster-home")) as instance,

@@ -12,8 +12,9 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser
 
+from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from tests.e2e.browser import Ui, open_ui
-from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, dagster_dev
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, daemon_is_healthy, running_dagster
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
@@ -40,7 +41,10 @@ EVENTS = """query($run: ID!) {
 
 @pytest.fixture(scope="module")
 def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
-    with dagster_dev(tmp_path_factory.mktemp("dagster"), tables=",".join(TABLES)) as dagster:
+    folder, yaml = tmp_path_factory.mktemp("dagster"), DAGSTER_YAML.read_text()
+    variables = {"LATER_TABLES": ",".join(TABLES)}
+    with running_dagster(folder, "dagster", "dev", dagster_yaml=yaml, variables=variables) as dagster:
+        wait_until("the daemon is healthy", lambda: daemon_is_healthy(dagster))
         yield dagster
 
 

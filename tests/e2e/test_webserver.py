@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.e2e.browser import open_ui
-from tests.e2e.dagster_dev import DEFINITIONS, INSTANCES, DagsterDev, dagster_webserver
+from tests.e2e.dagster_dev import DEFINITIONS, INSTANCES, DagsterDev, running_dagster
 from tests.services import wait_until
 
 ASSET = "post_metrics_daily"
@@ -39,7 +39,7 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
     module: str, browser: Browser, tmp_path: Path
 ) -> None:
     with (
-        dagster_webserver(tmp_path, module=module) as dagster,
+        running_dagster(tmp_path, module=module) as dagster,
         open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui,
     ):
         days = dagster.days[:4]
@@ -69,7 +69,7 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
 
 
 def test_ui_materializes_a_partition_and_shows_its_checks(browser: Browser, tmp_path: Path) -> None:
-    with dagster_webserver(tmp_path) as dagster, open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
+    with running_dagster(tmp_path) as dagster, open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
         day = dagster.days[-1]
         ui.open("/assets/later/posts_published")
         ui.launch(days=[day])
