@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol, cast
@@ -98,10 +98,6 @@ class RateLimit:
     requests: int
     window_seconds: float
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"X-Ratelimit-Limit": str(self.requests), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
-
 
 class RateLimitMiddleware:
     """Rejects requests beyond a rate limit, and adds the rate-limit headers to every response.
@@ -111,7 +107,10 @@ class RateLimitMiddleware:
 
     def __init__(self, app: ASGIApp, *, limit: RateLimit, clock: Callable[[], float]) -> None:
         self._app, self._limit, self._clock = app, limit, clock
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
+        self._headers = [
+            (b"x-ratelimit-limit", f"{limit.requests}".encode()),
+            (b"x-ratelimit-window", f"{limit.window_seconds:g}".encode()),
+        ]
         # When requests of each address were admitted. Addresses are in the order of their newest request.
         self._admitted: dict[str, deque[float]] = {}
 

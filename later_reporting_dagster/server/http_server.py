@@ -12,8 +12,6 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 DEFAULT_PORT = 8484
-GRACE_SECONDS = 5
-"""How long a server that is stopped waits for requests in progress; containers are killed after ten."""
 MAX_CONNECTIONS = 500
 FIRST_REQUEST_SECONDS = 30.0
 """Longest time from a connection to the head of its first request."""
@@ -86,6 +84,6 @@ def _server(app: ASGIApp) -> uvicorn.Server:
             # The address of a client is that of its connection: a header could name any other one.
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=5,  # seconds for requests in progress; containers are killed after ten
         )
     )

@@ -219,7 +219,9 @@ class LakeStore:
                 await self._write_once(block, write_block)
                 data = self._tables.read(block, slice(start, start + page.size))
             # The least recently used tables are removed first: a block before the rows that it can be written from.
-            self._tables.touch(block, snapshot)
+            for name in (block, snapshot):
+                if name in self._tables.rows:
+                    self._tables.rows.move_to_end(name)
             headers = self._tables.headers.get(snapshot, {})
         page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
         return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)

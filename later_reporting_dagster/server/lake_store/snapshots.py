@@ -116,12 +116,6 @@ class Tables:
     def close(self) -> None:
         self._connection.close()
 
-    def touch(self, *names: str) -> None:
-        """Make tables the ones that were used last, in this order, if they are there."""
-        for name in names:
-            if name in self.rows:
-                self.rows.move_to_end(name)
-
     def read(self, name: str, rows: slice) -> bytes:
         """Return some rows of a block as a JSON array.
 

@@ -181,7 +181,14 @@ class CampaignStore:
         for index, position in enumerate(shown.tolist()):
             campaign = self._campaigns[int(sums.campaign_ids[position])]
             metrics = {name: column[index] for name, column in columns.items()}
-            details = _describe(campaign, sums.platforms(position))
+            # All names but `campaignId` are invented.
+            details = {
+                "campaignId": campaign["campaignId"],
+                "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
+                "description": campaign["description"],
+                "platforms": sums.platforms(position),
+                "title": campaign["campaignName"],
+            }
             data.append(details | (metrics if query.metrics is None else {METRICS_MEMBER: metrics}))
         return page_body(data, page=page, total=len(order))
 
@@ -244,14 +251,3 @@ class _CampaignSums:
 
     def _sum(self, values: IntArray) -> IntArray:
         return np.add.reduceat(values, self._starts)
-
-
-def _describe(campaign: JsonObject, platforms: list[Platform]) -> JsonObject:
-    """Return the fields that describe a campaign beside its metrics. All names but `campaignId` are invented."""
-    return {
-        "campaignId": campaign["campaignId"],
-        "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
-        "description": campaign["description"],
-        "platforms": platforms,
-        "title": campaign["campaignName"],
-    }

@@ -125,21 +125,12 @@ def _html_page(response: FaultResponse, status: int, title: bytes) -> FaultRespo
 
 
 def _problem(response: FaultResponse, status: int, detail: str) -> FaultResponse:
-    return _instead(
-        response, status, bytes(problem_response(status, detail).body), content_type="application/problem+json"
-    )
-
-
-def _internal_error(response: FaultResponse, _: FaultContext) -> FaultResponse:
-    return _problem(response, HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error occurred")
+    body = bytes(problem_response(status, detail).body)
+    return _instead(response, status, body, content_type="application/problem+json")
 
 
 def _too_many_requests(response: FaultResponse, **headers: str) -> FaultResponse:
     return _instead(response, HTTPStatus.TOO_MANY_REQUESTS, b"Too Many Requests", **headers)
-
-
-def _retry_after_seconds(response: FaultResponse, context: FaultContext) -> FaultResponse:
-    return _too_many_requests(response, retry_after=str(context.settings.retry_after_seconds))
 
 
 def _retry_after_date(response: FaultResponse, context: FaultContext) -> FaultResponse:
@@ -180,10 +171,13 @@ def _cut_gzip(response: FaultResponse, context: FaultContext) -> FaultResponse:
 
 
 RESPONSE_FAULTS = (
-    Fault("http-429-seconds", "429 with Retry-After in seconds", _retry_after_seconds),
+    Fault("http-429-seconds", "429 with Retry-After in seconds",
+          lambda response, context: _too_many_requests(
+              response, retry_after=str(context.settings.retry_after_seconds))),
     Fault("http-429-date", "429 with Retry-After as an HTTP date", _retry_after_date),
     Fault("http-429", "429 without Retry-After", lambda response, _: _too_many_requests(response)),
-    Fault("http-500", "500 with a documented problem body", _internal_error),
+    Fault("http-500", "500 with a documented problem body",
+          lambda response, _: _problem(response, 500, "an unexpected error occurred")),
     Fault("http-503", "503 as plain text", lambda response, _: _instead(response, 503, b"upstream connect error")),
     Fault("http-502-html", "502 with an HTML page", lambda response, _: _html_page(response, 502, b"502 Bad Gateway")),
     Fault("http-200-html", "200 with an HTML page", lambda response, _: _html_page(response, 200, b"Back soon")),

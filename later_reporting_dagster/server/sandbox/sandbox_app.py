@@ -5,7 +5,7 @@ import atexit
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -82,7 +82,7 @@ def create_app(
     client = Client(options.client_id, options.client_secret, scope)
     posts = posts or ServedPosts(world)
     return api_app(
-        _SyntheticStore(world=world, posts=posts, campaigns=CampaignStore(world, posts)),
+        _SyntheticStore(posts, CampaignStore(world, posts)),
         tokens=Tokens([client]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: api_version() if api_version else options.api_version,
@@ -90,14 +90,15 @@ def create_app(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _SyntheticStore:
-    world: World
+    """The `PostStore` of a world. Its clients name the instances that they can access."""
+
     posts: ServedPosts
     campaigns: CampaignStore
 
     async def instance_ids(self, caller: Caller) -> Sequence[str]:
-        return self.world.instance_ids if caller.instance_ids is None else caller.instance_ids
+        return caller.instance_ids or ()
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
@@ -123,12 +124,11 @@ class FaultMiddleware:
     response is correct. Faults that close a connection require uvicorn.
 
     Attributes:
-        faults: Probabilities by name in `FAULTS`; tests empty it while the sandbox runs.
+        faults: Probabilities by name in `FAULTS`, with a sum of at most 1; tests empty it while the sandbox runs.
         injected: Number of injected faults, by fault.
         altered: By malformation, the original keys of the altered rows that were served.
 
     Args:
-        faults: Probabilities by name in `FAULTS`; their sum is at most 1.
         malformed_rows: Shares of all rows by name in `MALFORMATIONS`; their sum is at most 1.
         seed: Selects the requests with faults and the malformed rows.
     """
@@ -200,7 +200,9 @@ class FaultMiddleware:
 
 async def _send(response: FaultResponse, receive: Receive, send: Send) -> None:
     if response.delay:
-        await _wait(response.delay, receive)
+        # Only while the client is connected, so that a slow response does not delay a shutdown.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_disconnected(receive), response.delay)
     is_cut = response.close_after is not None
     if response.close_after != CLOSE_BEFORE_STATUS_LINE:
         headers = Response(response.body, headers=response.headers).raw_headers
@@ -209,14 +211,6 @@ async def _send(response: FaultResponse, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": sent, "more_body": is_cut})
     if is_cut:
         await _close_connection(receive, send)
-
-
-async def _wait(seconds: float, receive: Receive) -> None:
-    """Wait, but only while the client is connected, so that a slow response does not delay a shutdown."""
-    waits = [asyncio.ensure_future(wait) for wait in (asyncio.sleep(seconds), _disconnected(receive))]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

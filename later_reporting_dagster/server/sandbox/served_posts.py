@@ -5,7 +5,7 @@ Filters and sorting work on columns; only the rows of the page are rendered. Fau
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from random import Random
@@ -181,15 +181,12 @@ def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
         instance_ids = set(query.instance_ids)
         matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
     if query.campaign_ids is not None:
-        matches &= _is_in(posts.campaign_id, query.campaign_ids)
+        # A query may have numbers beyond int64, which match nothing.
+        numbers = [number for number in query.campaign_ids if number.bit_length() < 64]
+        matches &= np.isin(posts.campaign_id, np.array(numbers, dtype=np.int64))
     included = included_content_types(query)
     matches &= np.array([name in included for name, _, _ in CONTENT_TYPES])[posts.content_type]
     return matches
-
-
-def _is_in(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
-    """Return where a column has one of the numbers. A query may have numbers beyond int64, which match nothing."""
-    return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
 
 
 def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:

@@ -234,7 +234,8 @@ class World:
         kinds = uniform(post_key, "withdrawn kinds")
         return Posts(
             instance=instance,
-            campaign_id=campaign_ids(instance, _campaign_numbers(post_key, repeats)),
+            # A row that repeats the previous post is in the next campaign.
+            campaign_id=campaign_ids(instance, (skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS),
             post_id=day * _POST_IDS_PER_DAY + index - repeats,
             creator_id=creator_id,
             content_type=content_type,
@@ -248,7 +249,8 @@ class World:
             withdrawn=np.stack([np.where(kinds < 0.4, withdrawn, 0), np.where(kinds >= 0.2, withdrawn, 0)]),
             totals=_totals(post_key, content_type, head_start=_head_start(decay, lifetime, boost_age)),
             cost=_costs(child(instance_keys[instance], creator_id), content_type),
-            cost_day=day + _days_until_fulfilled(post_key),
+            # The incentive is often fulfilled at once, and after at most 60 days.
+            cost_day=day + np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0),
         )
 
     def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
@@ -356,17 +358,9 @@ _WHOLE = 2**20
 _DECAYS = (0.7, 1.0, 1.3, 1.7)
 
 
-def _accrual_table() -> IntArray:
-    ages = np.arange(MAX_LIFETIME_DAYS + 1)
-    table = np.zeros((len(_DECAYS), MAX_LIFETIME_DAYS + 1, MAX_LIFETIME_DAYS + 1), dtype=np.int64)
-    for decay, exponent in enumerate(_DECAYS):
-        sums = np.concatenate([[0.0], np.cumsum((ages[1:]) ** -exponent)])
-        shares = sums[None, :] / np.maximum(sums[:, None], 1.0)
-        table[decay] = np.rint(_WHOLE * np.minimum(shares, 1.0))
-    return table
-
-
-_ACCRUED = _accrual_table()
+_SUMS = np.cumsum([[0.0, *np.arange(1, MAX_LIFETIME_DAYS + 1) ** -exponent] for exponent in _DECAYS], axis=1)
+_SHARES = np.minimum(_SUMS[:, None, :] / np.maximum(_SUMS[:, :, None], 1.0), 1.0)
+_ACCRUED = np.rint(_WHOLE * _SHARES).astype(np.int64)
 _SHARE_WITH_WITHDRAWAL = 0.06
 
 
@@ -374,11 +368,6 @@ def _post_counts(day_key: Keys, mean: int) -> IntArray:
     spread = 1.5 * np.sqrt(mean)
     posts = np.maximum(np.rint(mean + spread * normal(day_key, "posts")), 0)
     return np.where(uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)
-
-
-def _campaign_numbers(post_key: Keys, repeats: NDArray[np.bool_]) -> IntArray:
-    """Draw campaigns of the instance; a row that repeats the previous post is in the next campaign."""
-    return (skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS
 
 
 def _creator_ids(instance_key: Keys, post_key: Keys) -> IntArray:
@@ -422,11 +411,6 @@ def _costs(creator_key: Keys, content_type: IntArray) -> IntArray:
     is_paid = uniform(creator_key, "is paid") < 0.92
     factor = 0.5 + uniform(child(creator_key, content_type), "fee of content type")
     return np.where(is_paid, floor(fee * factor), NOT_AVAILABLE)
-
-
-def _days_until_fulfilled(post_key: Keys) -> IntArray:
-    """Draw the number of days from publication until the incentive is fulfilled: often none, at most 60."""
-    return np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0)
 
 
 def _head_start(decay: IntArray, lifetime: IntArray, age: IntArray) -> NDArray[np.float64]:
