@@ -102,8 +102,6 @@ class Posts:
         seed: Selects the posts.
         most: Largest number of posts of an instance on a day.
         campaign_ids: Campaigns. An instance has posts in all of them.
-        cost_by_share: Whether the content cost of a campaign by performance date is the share of its posts that have
-            metrics in the range, of the cost of all its posts; otherwise it is the whole cost of these posts.
     """
 
     def __init__(
@@ -115,7 +113,6 @@ class Posts:
         seed: int,
         most: int = 10,
         campaign_ids: Sequence[int] = CAMPAIGN_IDS,
-        cost_by_share: bool = False,
     ) -> None:
         self.instance_ids = instance_ids
         random = Random(seed)
@@ -131,7 +128,7 @@ class Posts:
                         post | {"campaignId": number} | _metrics_of_days([_day_metrics(random)], cost)
                         for number in campaigns
                     ]
-        self._seed, self._cost_by_share = seed, cost_by_share
+        self._seed = seed
         self.hidden: set[int] = set()
         self.active: dict[int, set[date]] = {}
         self._restatements: Counter[int] = Counter()
@@ -212,9 +209,6 @@ class Posts:
             if not active:
                 continue
             cost = _total(self._costs[post["postId"]] for post in active)
-            if self._cost_by_share and not by_post_date:
-                whole = _total(self._costs[post["postId"]] for post in posts)
-                cost = None if whole is None else round(whole * len(active) / len(posts), 2)
             days = sorted(set().union(*results.values()))
             content_types = {post["contentType"] for post in active if post["contentType"]}
             metrics = _campaign_metrics([Random(f"{self._seed} {number} {day} {by_post_date}") for day in days], cost)
