@@ -185,8 +185,6 @@ class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handlers:
-    """Request handlers of the routes; see `api_app`."""
-
     store: PostStore
     tokens: Tokens | None
     api_version: Callable[[str], ApiVersion]

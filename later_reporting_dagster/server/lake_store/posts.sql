@@ -55,8 +55,7 @@ sums AS (
             sum({{ prefix }}engagements) FILTER ({{ prefix }}impressions IS NOT NULL),
             sum({{ prefix }}impressions) FILTER ({{ prefix }}engagements IS NOT NULL)
         ), 2) AS {{ prefix }}engagement_rate
-        {%- endfor %}
-,
+        {%- endfor %},
         -- Each day implies the whole content cost of a post, so it counts once, and is within the bounds of all days. If
         -- these contradict each other, it has changed: the newest day knows it.
         max(organic_lower) FILTER (organic_twice_cost IS NOT NULL) AS content_cost_lower,

@@ -7,7 +7,6 @@ from operator import itemgetter
 
 import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, years_later
 from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, PostsQuery
@@ -81,8 +80,10 @@ def _campaign(world: World, instance: int, number: int) -> JsonObject:
     campaign_id = int(campaign_ids(np.array([instance]), np.array([number % CAMPAIGNS]))[0])
     first_product = _index(instance_key, "first product", choices=len(_PRODUCTS))
     product = _PRODUCTS[(first_product + number) % len(_PRODUCTS)]
-    day_of_year = date.fromordinal(_index(key, "start", choices=365) + 1)
-    start = _latest(day_of_year, world.last_day if is_draft else world.first_day)
+    # The last date with a random month and day that is not after the first day of the world, or of a draft the last.
+    latest = world.last_day if is_draft else world.first_day
+    start = date.fromordinal(_index(key, "start", choices=365) + 1).replace(year=latest.year)
+    start = start if start <= latest else years_later(start, -1)
     return {
         "campaignId": campaign_id + _DRAFT_ID_OFFSET if is_draft else campaign_id,
         "campaignName": f"{product} – {_OCCASIONS[_index(key, 'occasion', choices=len(_OCCASIONS))]}",
@@ -93,12 +94,6 @@ def _campaign(world: World, instance: int, number: int) -> JsonObject:
         "startDate": f"{years_later(start, 1) if is_draft else start}T00:00:00.000Z",
         "status": "draft" if is_draft else "live",
     }
-
-
-def _latest(day_of_year: date, day: date) -> date:
-    """Return the last date with the month and day of `day_of_year` that is not after `day`."""
-    same_year = day_of_year.replace(year=day.year)
-    return same_year if same_year <= day else years_later(same_year, -1)
 
 
 def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
@@ -229,11 +224,15 @@ class _CampaignSums:
             return quotient(self._total(numerator), self._total(denominator), scale=scale)
         if name in _COUNTS:
             is_counted = (self._columns["paidImpressions"] > 0) | (not _COUNTS[name])
-            return self._sum(is_counted.astype(np.int64)) if "osts" in name else self._distinct_creators(is_counted)
+            if "osts" in name:
+                return np.add.reduceat(is_counted.astype(np.int64), self._starts)
+            pairs = np.unique(np.stack([self._campaign_id, self._creator_id])[:, is_counted], axis=1)
+            return np.bincount(np.searchsorted(self.campaign_ids, pairs[0]), minlength=len(self.campaign_ids))
         values = self._columns[_OTHER_NAMES.get(name, name)]
         is_available = values != NOT_AVAILABLE
         any_available = np.logical_or.reduceat(is_available, self._starts)
-        return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
+        sums = np.add.reduceat(np.where(is_available, values, 0), self._starts)
+        return np.where(any_available, sums, NOT_AVAILABLE)
 
     def _total(self, names: str) -> IntArray:
         """Return the sum of one or two metrics, of those that are available."""
@@ -244,10 +243,3 @@ class _CampaignSums:
     def platforms(self, position: int) -> list[Platform]:
         content_types = self._content_type[self._campaign_id == self.campaign_ids[position]]
         return sorted({CONTENT_TYPES[content_type][1] for content_type in content_types.tolist()})
-
-    def _distinct_creators(self, is_counted: NDArray[np.bool_]) -> IntArray:
-        pairs = np.unique(np.stack([self._campaign_id, self._creator_id])[:, is_counted], axis=1)
-        return np.bincount(np.searchsorted(self.campaign_ids, pairs[0]), minlength=len(self.campaign_ids))
-
-    def _sum(self, values: IntArray) -> IntArray:
-        return np.add.reduceat(values, self._starts)

@@ -40,8 +40,6 @@ _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1>
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSettings:
-    """Parameters of the faults."""
-
     retry_after_seconds: int = 1
     slow_seconds: float = 45.0  # longer than the common client timeout of 30 seconds
     huge_bytes: int = 64 * 2**20
@@ -318,4 +316,3 @@ PAGE_FAULTS = (
 )  # fmt: skip
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*RESPONSE_FAULTS, *PAGE_FAULTS)}
-"""All faults, by name."""

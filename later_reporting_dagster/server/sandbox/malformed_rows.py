@@ -162,4 +162,3 @@ _MALFORMATIONS = (
 )  # fmt: skip
 
 MALFORMATIONS: Mapping[str, Malformation] = {malformation.name: malformation for malformation in _MALFORMATIONS}
-"""All malformations, by name."""

@@ -210,18 +210,14 @@ async def _send(response: FaultResponse, receive: Receive, send: Send) -> None:
         sent = response.body[: response.close_after]
         await send({"type": "http.response.body", "body": sent, "more_body": is_cut})
     if is_cut:
-        await _close_connection(receive, send)
+        # ASGI has no message that closes the connection: use the transport of uvicorn's `send`.
+        cast(Any, send).__self__.transport.close()
+        await _disconnected(receive)
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _close_connection(receive: Receive, send: Send) -> None:
-    """Close the connection of a request. ASGI has no message for it: use the transport of uvicorn's `send`."""
-    cast(Any, send).__self__.transport.close()
-    await _disconnected(receive)
 
 
 @cache

@@ -179,12 +179,6 @@ class World:
     longest_lifetime: int = MAX_LIFETIME_DAYS
     late_posts: tuple[float, int] = (0.0, 0)
 
-    def __post_init__(self) -> None:
-        if self.last_day < self.first_day:
-            raise ValueError(f"last_day {self.last_day} of a world must not be before first_day {self.first_day}")
-        if not 0 <= self.posts_per_day <= MAX_POSTS_PER_DAY:
-            raise ValueError(f"posts_per_day must be from 0 to {MAX_POSTS_PER_DAY}, not {self.posts_per_day}")
-
     @property
     def instance_ids(self) -> tuple[str, ...]:
         return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.extra_instance_ids)
