@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -56,12 +57,9 @@ def served(root: Path, **changes: Any) -> Iterator[httpx.Client]:
 
 def authenticate(api: httpx.Client, client: Client = EVERYTHING) -> None:
     """Fetch a token and send it with all later requests."""
-    response = post_credentials(api, client.client_id, client.client_secret)
+    body = {"clientId": client.client_id, "clientSecret": client.client_secret}
+    response = api.post("/oauth/token", json=body)
     api.headers["Authorization"] = f"Bearer {response.raise_for_status().json()['jwt']}"
-
-
-def post_credentials(api: httpx.Client, client_id: str, client_secret: str) -> httpx.Response:
-    return api.post("/oauth/token", json={"clientId": client_id, "clientSecret": client_secret})
 
 
 def reference_client(server: IndependentServer) -> httpx.Client:
@@ -76,13 +74,9 @@ def reference_client(server: IndependentServer) -> httpx.Client:
     return httpx.Client(transport=httpx.MockTransport(respond), base_url="http://127.0.0.1")
 
 
-def query_string(pairs: Pairs) -> str:
-    """Return a query string that both servers get exactly as it is."""
-    return urlencode([(name, str(value)) for name, value in pairs])
-
-
 def get(api: httpx.Client, pairs: Pairs, route: str = POSTS) -> httpx.Response:
-    return api.get(f"{route}?{query_string(pairs)}")
+    """Send a query string that all servers get exactly as it is."""
+    return api.get(f"{route}?{urlencode([(name, str(value)) for name, value in pairs])}")
 
 
 def page_of(response: httpx.Response) -> Any:
@@ -91,19 +85,25 @@ def page_of(response: httpx.Response) -> Any:
     return json.loads(response.content)
 
 
+def iter_pages(api: httpx.Client, pairs: Pairs, route: str = POSTS, *, cursor: str | None = None) -> Iterator[Any]:
+    """Yield the bodies of all pages, by number or by cursor as the first page asks for, or from a cursor on."""
+    page = page_of(get(api, [*pairs, ("nextCursor", cursor)] if cursor else pairs, route))
+    yield page
+    totals = page.get("pagination")
+    for number in count(2):
+        if number > totals["totalPages"] if totals else page["nextCursor"] is None:
+            return
+        position = ("pageNumber", number) if totals else ("nextCursor", page["nextCursor"])
+        page = page_of(get(api, [*pairs, position], route))
+        assert page.get("pagination") == (totals and {**totals, "page": number})
+        yield page
+
+
 def fetch_pages(api: httpx.Client, pairs: Pairs, route: str = POSTS) -> list[Any]:
-    """Return the bodies of all pages, by the number or the cursor that the first page asks for."""
-    pages = [page_of(get(api, pairs, route))]
-    if "pagination" in pages[0]:
-        for number in range(2, pages[0]["pagination"]["totalPages"] + 1):
-            pages.append(page_of(get(api, [*pairs, ("pageNumber", number)], route)))  # noqa: PERF401
-        return pages
-    while pages[-1]["nextCursor"] is not None:
-        pages.append(page_of(get(api, [*pairs, ("nextCursor", pages[-1]["nextCursor"])], route)))
-    return pages
+    return [*iter_pages(api, pairs, route)]
 
 
-def rows_of(pages: Sequence[Any]) -> list[Row]:
+def rows_of(pages: Iterable[Any]) -> list[Row]:
     return [row for page in pages for row in page["data"]]
 
 

@@ -1,6 +1,10 @@
-"""A client never gets posts, campaigns or names of instances that are not its own; and tokens of a client end."""
+"""A client never gets posts, campaigns or names of instances that are not its own; and tokens of a client end.
+
+Retired instances are served to nobody, until that is undone.
+"""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server import Client
 from tests.server.lake_store.clients import (
     EVERYTHING,
@@ -27,6 +32,7 @@ from tests.server.lake_store.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 OWN = ("north", "a,b")
 SOME = Client("some", "s3cret of some", OWN)
 OTHER = Client("other", "s3cret of other", ("Zoë 😀", "x%2Fy"))
+RETIRED = "a/b c"
 UNKNOWN = Client("unknown", "s3cret of unknown", ("nowhere",))
 CLIENTS = (SOME, OTHER, UNKNOWN, EVERYTHING)
 RANGE = days_query(FIRST_DAY, LAST_DAY)
@@ -135,3 +141,41 @@ def test_token_follows_its_client_after_a_restart(some: httpx.Client, landed: Pa
     with serving(landed, clients=(Client("some", "s3cret of some", ("north",)),)) as base_url:
         page = page_of(httpx.get(f"{base_url}/v2/instances", headers=headers))
         assert page["data"]["instanceIds"] == ["north"]
+
+
+# Retired instances
+
+
+def test_retired_instance_is_not_served_until_it_is_undone(landed: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(landed, tmp_path / "lake")
+    lake, two = Lake(str(root)), Client("two", "s3cret of two", (RETIRED, "north"))
+    with (
+        serving(root, clients=(EVERYTHING, two)) as url,
+        authenticated(url) as everything,
+        authenticated(url, two) as some,
+    ):
+
+        def served() -> list[set[str]]:
+            """Return the instances of what is served by each route, to a client of all and to one of two."""
+            posts = [
+                {row["instanceId"] for row in fetch_rows(api, days_query(FIRST_DAY, LAST_DAY, ("dateBasis", basis)))}
+                for api in (everything, some)
+                for basis in ("post_date", "performance_date")
+            ]
+            campaigns = [
+                {row["instanceId"] for row in rows_of(fetch_pages(api, [], "/v2/campaigns"))}
+                for api in (everything, some)
+            ]
+            listed = [{*page_of(get(api, [], "/v2/instances"))["data"]["instanceIds"]} for api in (everything, some)]
+            return [*listed, *posts, *campaigns]
+
+        both, all_of_them = {RETIRED, "north"}, {*INSTANCE_IDS}
+        before = [all_of_them, both, all_of_them, all_of_them, both, both, all_of_them, both]
+        assert served() == before
+        lake.retired.add(RETIRED)
+        assert served() == [each - {RETIRED} for each in before]
+        named = days_query(FIRST_DAY, LAST_DAY, ("instanceIds", RETIRED))
+        assert_problem(get(everything, named), 403, "ANL_00403")
+        assert "X-Later-Missing-Instances" not in get(some, days_query(FIRST_DAY, LAST_DAY), POSTS).headers
+        lake.retired.remove(RETIRED)
+        assert served() == before

@@ -1,9 +1,10 @@
 """Ranges of days by performance date: compared with a slow reference in exact fractions."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,10 +85,10 @@ def range_api(rows: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 # The reference
 
 
-def bounds_of(post: Row, channel: str) -> tuple[Fraction, Fraction] | None:
-    """Return the bounds of the cost of a row; None if it is unknown or its unit costs contradict."""
+def bounds_of(rows: Sequence[Row], channel: str) -> tuple[Fraction, Fraction] | None:
+    """Return the bounds of a cost of any size that all rows state; None if it is unknown or they disagree."""
     bounds: list[tuple[Fraction, Fraction]] = []
-    for cost, measure, per in UNIT_COSTS:
+    for post, (cost, measure, per) in product(rows, UNIT_COSTS):
         unit_cost, units = post[raw(channel, cost)], post[raw(channel, measure)]
         if unit_cost is not None and units and units > 0:
             least, most = max(exact(unit_cost) - HALF_A_CENT, Fraction(0)), exact(unit_cost) + HALF_A_CENT
@@ -98,20 +99,16 @@ def bounds_of(post: Row, channel: str) -> tuple[Fraction, Fraction] | None:
 
 def content_cost_of(of_post: Sequence[Row]) -> Fraction | None:
     """Return the middle of the bounds that all days share; of those of the newest day if there are none."""
-    bounds = [found for row in of_post if (found := bounds_of(row, "organic"))]
-    if not bounds:
-        return None
-    least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
-    return middle(bounds[-1] if least > most else (least, most))
+    stated = rows_with_content_cost(of_post)
+    return middle(bounds_of(stated, "organic") or bounds_of(stated[-1:], "organic"))
 
 
-def middle(bounds: tuple[Fraction, Fraction]) -> Fraction:
-    return (bounds[0] + bounds[1]) / 2
+def rows_with_content_cost(of_post: Sequence[Row]) -> list[Row]:
+    return [row for row in of_post if bounds_of([row], "organic")]
 
 
-def ad_spend_of(post: Row) -> Fraction | None:
-    bounds = bounds_of(post, "paid")
-    return bounds and middle(bounds)
+def middle(bounds: tuple[Fraction, Fraction] | None) -> Fraction | None:
+    return bounds and (bounds[0] + bounds[1]) / 2
 
 
 def scaled(value: Fraction | None, factor: int) -> Fraction | None:
@@ -130,7 +127,7 @@ def expected_metrics(of_post: Sequence[Row]) -> dict[str, Any]:
         found[raw(channel, "engagement_rate")] = percent(sum(pair[0] for pair in both), sum(pair[1] for pair in both))
     for cost, measure, per in UNIT_COSTS:
         found[cost] = scaled(quotient(content_cost_of(of_post), found[measure]), per)
-        pairs = [[ad_spend_of(row), row[f"paid_{measure}"]] for row in of_post]
+        pairs = [[middle(bounds_of([row], "paid")), row[f"paid_{measure}"]] for row in of_post]
         both = [pair for pair in pairs if None not in pair]
         found[f"paid_{cost}"] = scaled(quotient(sum(pair[0] for pair in both), sum(pair[1] for pair in both)), per)
     return found
@@ -161,60 +158,45 @@ def assert_metrics_equal(metrics: Row, expected: dict[str, Any]) -> None:
             assert value == pytest.approx(float(exactly), rel=1e-12, abs=1e-9), name
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "filters", "keep"),
-    [
-        (0, 8, [], lambda row: True),
-        (3, 4, [], lambda row: True),
-        (-3, 2, [("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
-        (
-            4,
-            300,
-            [("instanceIds", "north"), ("campaignIds", 2)],
-            lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
-        ),
-    ],
-    ids=["all", "middle", "platforms", "instance and campaign"],
-)
-@pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
-def test_range_equals_the_reference(
-    start: int, end: int, filters: Any, keep: Any, by_cursor: bool, rows: Files, range_api: httpx.Client
-) -> None:
-    first, last = DAYS[0] + timedelta(days=start), DAYS[0] + timedelta(days=end)
-    page: list[tuple[str, object]] = [("limit", 30), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 30)]
-    found = fetch_rows(range_api, days_query(first, last, ("dateBasis", "performance_date"), *filters, *page))
-    expected = {key: posts for key, posts in rows_between(rows, first, last).items() if keep(posts[0])}
-    assert sorted(map(row_key, found)) == sorted(expected) != []
-    for each in found:
-        of_post = expected[row_key(each)]
-        metrics = each.get("metrics", each)
-        assert ("reach" in metrics) == by_cursor
-        assert_metrics_equal(metrics, expected_metrics(of_post))
-        assert_attributes_equal(each, of_post[-1])
+FILTERS: list[tuple[list[tuple[str, object]], Callable[[Row], bool]]] = [
+    ([], lambda row: True),
+    ([("campaignIds", 1)], lambda row: row["campaign_id"] == 1),
+    ([("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
+    (
+        [("instanceIds", "north"), ("campaignIds", 2)],
+        lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
+    ),
+]
+SORT_PROPERTIES = ("cpe", "engagements", "engagementRate", "paidCpm")
 
 
 @pytest.mark.parametrize("numbers", [range(40), pytest.param(range(40, 200), marks=pytest.mark.faults)], ids=str)
-def test_random_ranges_have_the_content_cost_once(numbers: range, rows: Files, range_api: httpx.Client) -> None:
+def test_random_ranges_equal_the_reference(numbers: range, rows: Files, range_api: httpx.Client) -> None:
     unit_costs = shared = 0
     for number in numbers:
         random = Random(number)
         start = random.randrange(-1, len(DAYS) - 1)
-        first, last = (DAYS[0] + timedelta(days=each) for each in (start, start + random.randrange(1, 9)))
-        filters: list[tuple[str, object]] = [("dateBasis", "performance_date"), ("pageSize", 100)]
-        wanted = random.choice((None, 1, 2))
-        if wanted is not None:
-            filters.append(("campaignIds", wanted))
-        if number % 2:
-            filters.append(("sortProperty", random.choice(("cpe", "cpm", "paidCpe"))))
-        found = {row_key(post): post for post in fetch_rows(range_api, days_query(first, last, *filters))}
-        expected = rows_between(rows, first, last)
-        assert found.keys() == {key for key in expected if wanted in (None, key[1])}
+        first, last = (DAYS[0] + timedelta(days=each) for each in (start, start + random.choice((*range(1, 9), 300))))
+        filters, is_kept = random.choice(FILTERS)
+        sort_property, direction = random.choice(SORT_PROPERTIES), random.choice(("ASC", "DESC"))
+        sorting = [("sortProperty", sort_property), ("sortDirection", direction)]
+        page = [("limit", 30), ("metrics", ALL_METRICS)] if number % 2 else [("pageSize", 30)]
+        query = days_query(first, last, ("dateBasis", "performance_date"), *filters, *sorting, *page)
+        found = {row_key(post): post for post in fetch_rows(range_api, query)}
+        expected = {key: posts for key, posts in rows_between(rows, first, last).items() if is_kept(posts[0])}
+        assert found.keys() == expected.keys() != set()
         for key, post in found.items():
-            assert_metrics_equal(post, expected_metrics(expected[key]))
-            bounds = [bounds for each in expected[key] if (bounds := bounds_of(each, "organic"))]
-            if post["cpe"] is not None and len(bounds) > 1:
+            metrics = post.get("metrics", post)
+            assert ("reach" in metrics) == number % 2
+            assert_metrics_equal(metrics, expected_metrics(expected[key]))
+            assert_attributes_equal(post, expected[key][-1])
+            stated = rows_with_content_cost(expected[key])
+            if metrics["cpe"] is not None and len(stated) > 1:
                 unit_costs += 1
-                shared += max(low for low, _ in bounds) <= min(high for _, high in bounds)
+                shared += bounds_of(stated, "organic") is not None
+        values = [post.get("metrics", post)[sort_property] for post in found.values()]
+        known = [value for value in values if value is not None]
+        assert values == sorted(known, reverse=direction == "DESC") + [None] * (len(values) - len(known))
     # Both ways to find the cost are tested.
     assert unit_costs / 4 < shared < 3 * unit_costs / 4
 
@@ -227,20 +209,6 @@ def assert_attributes_equal(found: Row, newest: Row) -> None:
     assert (profile and profile["fullName"]) == newest["creator_full_name"]
     assert found.get("labels") == (newest["extra"] and [newest["extra"][12:22]])
     assert found["postDate"] == newest["post_date"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@pytest.mark.parametrize(
-    ("sort_property", "direction"), [("engagements", "DESC"), ("engagementRate", "ASC"), ("paidCpm", "ASC")]
-)
-def test_range_is_sorted_by_its_sums_with_nulls_last(
-    sort_property: str, direction: str, range_api: httpx.Client
-) -> None:
-    sorting = [("sortProperty", sort_property), ("sortDirection", direction), ("pageSize", 20)]
-    found = fetch_rows(range_api, days_query(DAYS[0], DAYS[-1], ("dateBasis", "performance_date"), *sorting))
-    values = [each[sort_property] for each in found]
-    known = [value for value in values if value is not None]
-    assert values == sorted(known, reverse=direction == "DESC") + [None] * (len(values) - len(known))
-    assert len(set(known)) > 10
 
 
 def test_values_that_are_all_unknown_or_zero_stay_unknown_or_zero(tmp_path: Path) -> None:

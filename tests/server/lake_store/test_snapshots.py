@@ -3,13 +3,11 @@
 import gc
 import resource
 import tempfile
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from itertools import count, cycle, islice, product, zip_longest
+from itertools import cycle, islice, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,9 @@ from tests.server.lake_store.clients import (
     days_query,
     fetch_rows,
     get,
+    iter_pages,
     page_of,
+    rows_of,
     served,
     serving,
 )
@@ -41,7 +41,7 @@ from tests.server.lake_store.versioned_lake import (
     write_version,
     write_versions,
 )
-from tests.services import WAIT_SECONDS
+from tests.services import WAIT_SECONDS, wait_until
 
 Query = list[tuple[str, object]]
 
@@ -72,22 +72,10 @@ def query_of(page: Query, *, date_basis: str = "post_date", sorting: Query | Non
     return [*days_query(DAYS[0], DAYS[-1], ("dateBasis", date_basis)), *page, *(sorting or [])]
 
 
-def page_rows(page: Any) -> list[Row]:
-    return [row | row.get("metrics", {}) for row in page["data"]]
-
-
-def read_pages(api: httpx.Client, pairs: Query) -> Iterator[list[Row]]:
-    """Yield the rows of one page after the other; check the totals, if there are any."""
-    page = page_of(get(api, pairs))
-    totals = page.get("pagination")
-    for number in count(1):
-        yield page_rows(page)
-        if number == totals["totalPages"] if totals else page["nextCursor"] is None:
-            assert number > 2
-            return
-        position = ("pageNumber", number + 1) if totals else ("nextCursor", page["nextCursor"])
-        page = page_of(get(api, [*pairs, position]))
-        assert page.get("pagination") == (totals and {**totals, "page": number + 1})
+def iter_rows(api: httpx.Client, pairs: Query) -> Iterator[list[Row]]:
+    """Yield the rows of one page after the other, with their metrics."""
+    for page in iter_pages(api, pairs):
+        yield [row | row.get("metrics", {}) for row in page["data"]]
 
 
 # Replacement while clients page
@@ -102,7 +90,7 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
         sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
         rows: list[Row] = []
         with authenticated(base_url) as api:
-            for page_of_rows in read_pages(api, query_of(page, date_basis=date_basis, sorting=sorting)):
+            for page_of_rows in iter_rows(api, query_of(page, date_basis=date_basis, sorting=sorting)):
                 rows += page_of_rows
                 wait_for_replacement()
         versions_of(rows, date_basis=date_basis)
@@ -124,7 +112,7 @@ def test_pages_of_each_token_belong_to_its_own_first_page(page: Query, date_basi
     with ExitStack() as stack:
         base_url = stack.enter_context(serving(tmp_path))
         pagers = [
-            read_pages(stack.enter_context(authenticated(base_url)), query_of(page, date_basis=date_basis))
+            iter_rows(stack.enter_context(authenticated(base_url)), query_of(page, date_basis=date_basis))
             for _ in range(3)
         ]
         rows: list[list[Row]] = []
@@ -139,16 +127,6 @@ def test_pages_of_each_token_belong_to_its_own_first_page(page: Query, date_basi
 
 
 # Restarts, eviction
-
-
-def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
-    """Return the rows of all pages from a cursor on."""
-    rows: list[Row] = []
-    following: str | None = cursor
-    while following is not None:
-        page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", following)]))
-        rows, following = rows + page["data"], page["nextCursor"]
-    return rows
 
 
 @pytest.mark.parametrize("changed", [None, "replaced", "removed", "added"])
@@ -167,7 +145,8 @@ def test_cursor_survives_a_restart_unless_the_lake_has_changed(changed: str | No
         elsewhere.rename(path)
     with served(root) as api:
         if changed is None:
-            assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+            rest = rows_of(iter_pages(api, query_of(CURSOR), cursor=first["nextCursor"]))
+            assert first["data"] + rest == expected
         else:
             response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
             assert "nextCursor is invalid, has expired" in assert_problem(response, 400, "ANL_00400")
@@ -185,15 +164,6 @@ def open_files(directory: Path) -> list[Path]:
 
 def size_of_snapshots(directory: Path) -> int:
     return sum(path.stat().st_size for path in open_files(directory) if path.is_file())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds: a response is complete before the server drops what it was made from."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        gc.collect()
-        time.sleep(0.01)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -226,7 +196,8 @@ def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root:
         first, second_page = page_of(get(api, query_of(CURSOR))), [*query_of(PAGED), ("pageNumber", 2)]
         second = page_of(get(api, second_page))
         evict()
-        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        rest = rows_of(iter_pages(api, query_of(CURSOR), cursor=first["nextCursor"]))
+        assert first["data"] + rest == expected
         evict()
         assert page_of(get(api, second_page)) == second
         evict()
@@ -258,7 +229,8 @@ def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_fi
         (folder / "spilled").unlink()
         page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
     assert [*directory.iterdir()] == []
-    wait_until(lambda: open_files(directory) == [])
+    # A response is complete before the server drops what it was made from.
+    wait_until("all files are closed", lambda: gc.collect() >= 0 and not open_files(directory))
 
 
 @needs_proc
@@ -271,15 +243,6 @@ def test_one_query_is_refused_if_it_needs_more_than_the_limit(root: Path, direct
             assert str(directory) not in detail
             assert 0 < size_of_snapshots(directory) < limit
         page_of(get(api, query_of(CURSOR, sorting=[("campaignIds", "8")])))
-
-
-def test_rows_of_a_changed_lake_replace_the_older_ones_within_the_limit(root: Path, directory: Path) -> None:
-    with served(root, snapshot_gb=1.2 * size_of_query(root, directory) / 1e9) as api:
-        for version in (1, 2, 3):
-            write_versions(root, version)
-            assert versions_of(fetch_rows(api, query_of(PAGED)), date_basis="post_date") == dict.fromkeys(
-                PARTITIONS, version
-            )
 
 
 @pytest.mark.parametrize(
@@ -347,32 +310,6 @@ def test_query_is_written_again_after_older_snapshots_have_made_room(
         assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
         assert len(refused) == 1
         assert size_of_snapshots(directory) == size
-
-
-# Memory
-
-
-def test_queries_with_many_ids_leave_little_in_memory(root: Path) -> None:
-    ids = [f"x{number}" for number in range(4_000)]
-    with served(root) as api:
-
-        def refuse(number: int) -> None:
-            listed = ",".join([f"y{number}", *ids])
-            query = f"/v2/posts/performance?startDate={DAYS[0]}&endDate={DAYS[-1]}&instanceIds={listed}"
-            for page in ("&limit=10&metrics=cpe", "&pageNumber=2"):
-                assert_problem(api.get(query + page), 403, "ANL_00403")
-
-        refuse(-1)
-        tracemalloc.start()
-        try:
-            before, _ = tracemalloc.get_traced_memory()
-            for number in range(10):
-                refuse(number)
-            gc.collect()
-            after, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert after - before < 3e6
 
 
 # Blocks

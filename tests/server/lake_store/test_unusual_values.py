@@ -55,7 +55,7 @@ TIMES = {
 }
 
 
-def rows_of_values() -> list[Row]:
+def stored_rows() -> list[Row]:
     rows: list[Row] = [{"extra": text} for text in EXTRAS]
     rows += [{"content_url": text, "creator_full_name": text, "content_type": text} for text in TEXTS]
     rows += [{"cpe": value, "estimated_value_generated": value, "avg_watch_time": value} for value in FLOATS]
@@ -65,15 +65,13 @@ def rows_of_values() -> list[Row]:
     return [{**POST, "post_id": number, **row} for number, row in enumerate(rows)]
 
 
-@pytest.fixture(scope="module")
-def stored() -> list[Row]:
-    return rows_of_values()
+STORED = stored_rows()
 
 
 @pytest.fixture(scope="module")
-def unusual(stored: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def unusual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("unusual")
-    table = pa.Table.from_pylist(stored, posts_schema(METRICS))
+    table = pa.Table.from_pylist(STORED, posts_schema(METRICS))
     for table_name in ("posts_published", "post_metrics_daily"):
         Lake(str(root)).write(table_name, Partition(DAY, "north"), table)
     with served(root) as api:
@@ -96,11 +94,11 @@ def unknown_fields(row: Row) -> Row:
 
 @pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
 @pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
-def test_values_come_back_exactly(date_basis: str, by_cursor: bool, stored: list[Row], unusual: httpx.Client) -> None:
+def test_values_come_back_exactly(date_basis: str, by_cursor: bool, unusual: httpx.Client) -> None:
     page: Any = [("limit", 100), ("metrics", ",".join(metric.api_name for metric in METRICS))] if by_cursor else []
     found = {row["postId"]: row for row in fetch_rows(unusual, days_query(DAY, DAY, ("dateBasis", date_basis), *page))}
-    assert sorted(found) == list(range(len(stored)))
-    for expected in stored:
+    assert sorted(found) == list(range(len(STORED)))
+    for expected in STORED:
         row = found[expected["post_id"]]
         metrics = row["metrics"] if by_cursor else row
         for metric in METRICS:
@@ -158,7 +156,7 @@ def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
 # Options of the server
 
 
-def test_metric_that_is_not_offered_is_refused(unusual: httpx.Client, tmp_path: Path) -> None:
+def test_metric_that_is_not_offered_is_refused(tmp_path: Path) -> None:
     offered = tuple(metric for metric in METRICS if metric.api_name in ("cpe", "views"))
     with served(tmp_path, metrics=offered) as api:
         page_of(get(api, days_query(DAY, DAY, ("metrics", "views,cpe"))))
