@@ -44,6 +44,20 @@ def app_api() -> Iterator[httpx.Client]:
         yield client
 
 
+def connected(base_url: httpx.URL | str) -> socket.socket:
+    url = httpx.URL(base_url)
+    return socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return what a server sends until it closes the connection."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(65_536):
+            received += part
+    return received
+
+
 # Tokens
 
 
@@ -72,29 +86,20 @@ def test_forged_or_foreign_token_is_rejected(app_api: httpx.Client) -> None:
     header, claims, signature = token.split(".")
     extended = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"exp": 2**40}
     forged = base64.urlsafe_b64encode(json.dumps(extended).encode()).rstrip(b"=").decode()
-    unsigned = f"{header}.{forged}."
-    no_claims = f"{header}.W10.{signature}"
-    for wrong in (
-        f"{header}.{forged}.{signature}",
-        unsigned,
-        token[:-2],
-        f"ü.{token}".encode("latin-1"),
-        no_claims,
-        "..",
-    ):
-        authorization = b"Bearer " + (wrong if isinstance(wrong, bytes) else wrong.encode())
-        assert_problem(app_api.get(DAY, headers={"Authorization": authorization}), 401, "ANL_00401")  # type: ignore[dict-item]
+    unsigned, no_claims = f"{header}.{forged}.", f"{header}.W10.{signature}"
+    for wrong in (f"{header}.{forged}.{signature}", unsigned, token[:-2], f"ü.{token}", no_claims, ".."):
+        headers = {b"Authorization": f"Bearer {wrong}".encode("latin-1")}
+        assert_problem(app_api.get(DAY, headers=headers), 401, "ANL_00401")
     for other in ({"client_secret": "another"}, {"client_id": "another"}):
         with served(**other) as other_server:
             assert_problem(other_server.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
 
 
 def test_endless_token_request_is_rejected_before_its_end(app_api: httpx.Client) -> None:
-    url = app_api.base_url
-    with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
+    with connected(app_api.base_url) as connection:
         connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
         connection.sendall(b" " * 20_000)  # more than the limit, but not more than the server reads before it responds
-        response = b"".join(iter(lambda: connection.recv(65_536), b""))
+        response = read_to_end(connection)
     assert response.startswith(b"HTTP/1.1 413 ")
     assert b'"ANL_00413"' in response
 
@@ -110,8 +115,7 @@ def test_token_request_that_is_aborted_is_no_error_of_the_server(caplog: pytest.
             ended.set()
 
     with running_server(observed) as base_url:
-        url = httpx.URL(base_url)
-        with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
+        with connected(base_url) as connection:
             connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         assert ended.wait(WAIT_SECONDS)
     assert caplog.records == []
@@ -205,41 +209,29 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
-def address() -> Iterator[tuple[str, int]]:
+def hello_url() -> Iterator[str]:
     with running_server(PlainTextResponse("hello")) as base_url:
-        url = httpx.URL(base_url)
-        yield url.host, url.port or 0
+        yield base_url
 
 
-def read_to_end(connection: socket.socket) -> bytes:
-    """Return what a server sends until it closes the connection."""
-    received = b""
-    with suppress(ConnectionResetError):
-        while part := connection.recv(65_536):
-            received += part
-    return received
-
-
-def test_endless_request_head_is_refused(address: tuple[str, int]) -> None:
-    with socket.create_connection(address, timeout=WAIT_SECONDS) as connection:
+def test_endless_request_head_is_refused(hello_url: str) -> None:
+    with connected(hello_url) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000)
         assert b" 200 " not in read_to_end(connection)
 
 
-def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, address: tuple[str, int]) -> None:
+def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, hello_url: str) -> None:
     monkeypatch.setattr(http_server, "FIRST_REQUEST_SECONDS", 0.2)
-    with socket.create_connection(address, timeout=WAIT_SECONDS) as connection:
+    with connected(hello_url) as connection:
         connection.sendall(REQUEST[:20])
         assert read_to_end(connection) == b""
 
 
-def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch, address: tuple[str, int]) -> None:
+def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch, hello_url: str) -> None:
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
     with ExitStack() as stack:
-        first, second, third = (
-            stack.enter_context(socket.create_connection(address, timeout=WAIT_SECONDS)) for _ in range(3)
-        )
+        first, second, third = (stack.enter_context(connected(hello_url)) for _ in range(3))
         assert read_to_end(third) == b""
         for connection in (first, second):
             connection.sendall(REQUEST)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from later_reporting_dagster.contract import PAGED, ApiVersion
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.server.sandbox import FaultMiddleware, World, running_server
 from tests.conftest import NO_RATE_LIMIT
 
@@ -34,4 +34,10 @@ def sandbox(
 @pytest.fixture(scope="session")
 def paged_api() -> Iterator[httpx.Client]:
     with sandbox() as (client, _):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def cursor_api() -> Iterator[httpx.Client]:
+    with sandbox(api_version=CURSOR) as (client, _):
         yield client

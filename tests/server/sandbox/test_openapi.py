@@ -1,14 +1,12 @@
 """The sandbox conforms to the OpenAPI documents of both API versions."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 import schemathesis
 from schemathesis import Case
 
-from later_reporting_dagster.contract import CURSOR, METRICS
+from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.server.sandbox.cursor_metrics import supports
 from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES
 from tests.openapi_documents import (
@@ -19,7 +17,7 @@ from tests.openapi_documents import (
     schemathesis_config,
     validate,
 )
-from tests.server.sandbox.conftest import WORLD, sandbox
+from tests.server.sandbox.conftest import WORLD
 
 METRICS_OF_ALL_POSTS = [
     metric.api_name
@@ -35,12 +33,6 @@ def load_schema(document: dict[str, Any]) -> Any:
 
 paged_schema = load_schema(PAGED_DOCUMENT)
 cursor_schema = load_schema(CURSOR_DOCUMENT)
-
-
-@pytest.fixture(scope="module")
-def cursor_api() -> Iterator[httpx.Client]:
-    with sandbox(api_version=CURSOR) as (client, _):
-        yield client
 
 
 @paged_schema.parametrize()
