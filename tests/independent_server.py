@@ -199,17 +199,13 @@ class Posts:
             by_campaign.setdefault(post["campaignId"], []).append(post)
         found = []
         for number, posts in by_campaign.items():
-            results = {
-                id(post): {
-                    day for day in _days(_day(post), 1 if by_post_date else REPORTED_DAYS) if first <= day <= last
-                }
-                for post in posts
-            }
-            active = [post for post in posts if results[id(post)]]
+            length = 1 if by_post_date else REPORTED_DAYS
+            days_of_posts = [[day for day in _days(_day(post), length) if first <= day <= last] for post in posts]
+            active = [post for post, days in zip(posts, days_of_posts, strict=True) if days]
             if not active:
                 continue
             cost = _total(self._costs[post["postId"]] for post in active)
-            days = sorted(set().union(*results.values()))
+            days = sorted(set().union(*days_of_posts))
             content_types = {post["contentType"] for post in active if post["contentType"]}
             metrics = _campaign_metrics([Random(f"{self._seed} {number} {day} {by_post_date}") for day in days], cost)
             found.append(

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,8 +15,6 @@ PACKAGE = Path(later_reporting_dagster.__file__).parent
 def test_docstring_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in [name for name in os.environ if name.startswith("LATER_")]:
-        monkeypatch.delenv(name)
     paths = [path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py") if ">>> " in path.read_text()]
     for path in sorted(paths):
         module = importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))

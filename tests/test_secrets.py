@@ -351,22 +351,17 @@ def error_contents(error: BaseException) -> bytes:
     return b"\n".join([text.encode(), repr(error).encode(), repr(vars(error)).encode(), pickle.dumps(error)])
 
 
-def make_client(base_url: str, *, credentials: ClientCredentials | AccessToken | None = None) -> LaterClient:
-    """Return a client that retries once without waiting."""
-    return LaterClient(
-        base_url=base_url,
-        credentials=credentials or ClientCredentials(CLIENT_ID, CLIENT_SECRET),
-        limiter=RateLimiter(requests=1_000_000),
-        retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0),
-        timeout_seconds=10.0,
-    )
-
-
-def error_of(client: LaterClient) -> LaterError:
-    """Return the error that fetching posts raises."""
+def error_of(base_url: str, credentials: ClientCredentials | AccessToken) -> LaterError:
+    """Return the error that fetching posts raises after one retry without waiting."""
 
     async def fetch() -> None:
-        async with client:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=credentials,
+            limiter=RateLimiter(requests=1_000_000),
+            retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0),
+            timeout_seconds=10.0,
+        ) as client:
             await client.fetch_posts(QUERY)
 
     with pytest.raises(LaterError) as caught:
@@ -384,8 +379,8 @@ ERROR_ECHO = ' {secret}\r\nRetry-After: 0\r\nConnection: close\r\n\r\n{{"detail"
 def test_client_errors_contain_no_secret(echo: str) -> None:
     with echo_server(echo) as (base_url, _):
         secret_error, token_error = (
-            error_contents(error_of(make_client(base_url, credentials=credentials)))
-            for credentials in (None, AccessToken(ECHOED_TOKEN))
+            error_contents(error_of(base_url, credentials))
+            for credentials in (ClientCredentials(CLIENT_ID, CLIENT_SECRET), AccessToken(ECHOED_TOKEN))
         )
     assert secrets_in({"secret": secret_error, "token": token_error}, CLIENT_SECRET, ECHOED_TOKEN) == set()
 

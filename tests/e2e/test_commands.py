@@ -1,31 +1,21 @@
 """Dagster's own commands in a clone of the repository, each in a subprocess."""
 
-import subprocess
-from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
+from tests.docs.conftest import Shell
 from tests.e2e.dagster_dev import INSTANCES, REPOSITORY, clean_environment, sandbox_environment
-from tests.services import WAIT_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 
-def run(*command: str, environment: Mapping[str, str]) -> str:
-    """Run a command that must succeed, in the folder of the repository, and return everything that it prints."""
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, timeout=WAIT_SECONDS, check=False, **options)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 def test_dg_checks_the_definitions_of_a_clone(tmp_path: Path) -> None:
     no_settings = {**clean_environment(), "HOME": str(tmp_path), "COLUMNS": "300"}
-    assert "All definitions loaded successfully" in run("dg", "check", "defs", environment=no_settings)
+    printed = Shell(REPOSITORY, no_settings).run_process("bash", "-c", "dg check defs 2>&1")
+    assert "All definitions loaded successfully" in printed
 
 
 @pytest.mark.parametrize("days", [1, 3])
@@ -34,11 +24,10 @@ def test_dagster_materializes_a_raw_table_and_its_rollup(days: int, tmp_path: Pa
         first = date.fromisoformat(environment["LATER_START_DATE"])
         partitions = [str(first + timedelta(days=number)) for number in range(days)]
         range_ = f"{partitions[0]}...{partitions[-1]}"
-        run(
+        Shell(REPOSITORY, environment).run_process(
             *("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"),
             *("--select", "later/post_metrics_daily,later/organic_paid_daily"),
             *(("--partition", *partitions) if days == 1 else ("--partition-range", range_)),
-            environment=environment,
         )
 
     files = sorted(path for path in (tmp_path / "lake").rglob("*.parquet") if "_fetches" not in path.parts)
