@@ -156,12 +156,13 @@ def test_campaign_is_the_sum_of_its_posts_and_has_their_whole_cost(
     for row in fetch("posts", *summed):
         of_campaign[row["campaignId"]].append(row)
     derived = ("cpe", "estimatedContentCost", "paidAdSpend", "affiliateLinksCommissionEarned", "affiliateLinksRoi")
-    campaigns = fetch("campaigns", "postsCount", *summed, *derived)
+    campaigns = fetch("campaigns", "postsCount", "influencersCount", *summed, *derived)
     assert {row["campaignId"] for row in campaigns} == {*of_campaign}
     rois = 0
     for campaign in campaigns:
         rows, found = of_campaign[campaign["campaignId"]], campaign["metrics"]
         assert found["postsCount"] == len(rows)
+        assert found["influencersCount"] == len({row["creatorId"] for row in rows})
         for name in summed:
             values = [row["metrics"][name] for row in rows if row["metrics"][name] is not None]
             assert found[name] == (pytest.approx(sum(values)) if values else None), name
