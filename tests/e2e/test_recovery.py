@@ -5,7 +5,6 @@ docs/operations.md has the same numbers: "What heals without you".
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,15 +40,6 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def running(tmp_path_factory: pytest.TempPathFactory, disk: Path) -> Iterator[Recovery]:
     with running_recovery(tmp_path_factory.mktemp("recovery"), lake=disk / "lake") as recovery:
         yield recovery
-
-
-@pytest.fixture
-def recovery(running: Recovery) -> Iterator[Recovery]:
-    """The daemon on SQLite, with nothing to do."""
-    running.wait_until_healed()
-    running.breaking()
-    yield running
-    print(f"\n{running.log()}\nidle after {time.time() - running.broken_at:.0f} s")
 
 
 def test_history_of_a_new_instance_is_fetched_although_the_fetch_is_killed(recovery: Recovery) -> None:
