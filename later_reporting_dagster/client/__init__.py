@@ -10,6 +10,7 @@ from later_reporting_dagster.client.errors import InstanceForbidden as InstanceF
 from later_reporting_dagster.client.errors import LaterError as LaterError
 from later_reporting_dagster.client.errors import MetricsRejected as MetricsRejected
 from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
+from later_reporting_dagster.client.errors import RequestsUsedUp as RequestsUsedUp
 from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExhausted
 from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
 from later_reporting_dagster.client.errors import UnexpectedResponse as UnexpectedResponse

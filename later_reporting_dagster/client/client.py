@@ -28,15 +28,17 @@ from later_reporting_dagster.client.pagination import (
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, server_time, stated_rate_limit
 from later_reporting_dagster.client.route import (
+    FIRST_PAGE,
     INSTANCES,
     ListResult,
+    PageRequest,
     Route,
     campaign_performance_route,
     campaigns_route,
     posts_route,
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
-from later_reporting_dagster.contract.page import UnreadableBody, instances_page_from_body
+from later_reporting_dagster.contract.page import Page, UnreadableBody, instances_page_from_body
 from later_reporting_dagster.contract.parameters import INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
@@ -91,6 +93,7 @@ class LaterClient:
         personal_data: whether rows keep names, handles, pictures and links of creators, and URLs of posts; if not, they
             are null, and fields that the API reference does not name are left out.
         concurrency: maximum number of requests in flight.
+        max_requests: maximum number of requests in all, with those of tokens and retries; None for any number.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
         random: returns a number from 0 to 1, for the jitter of retries and the choice of queries to verify.
@@ -109,6 +112,7 @@ class LaterClient:
         verification_rates: Mapping[ApiVersion, float] = MappingProxyType({}),
         personal_data: bool = True,
         concurrency: int = 8,
+        max_requests: int | None = None,
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         on_event: Callable[[ClientEvent], None] | None = None,
@@ -127,6 +131,7 @@ class LaterClient:
             timeout_seconds=timeout_seconds,
             retry=retry,
             on_event=on_event or (lambda _: None),
+            max_requests=max_requests,
             clock=clock,
             sleep=sleep,
             random=random,
@@ -203,6 +208,25 @@ class LaterClient:
         """
         route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
         return await self._fetch(route, max_rows=max_posts)
+
+    async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> Page:
+        """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
+        with _naming_query(route):
+            version = await self.api_version()
+            try:
+                return await PageReader(self._transport, route, version).fetch_unverified(page)
+            except QueryRejected as error:
+                raise await self._explained(error, route, version) from None
+
+    @property
+    def requests(self) -> int:
+        """The number of requests so far."""
+        return self._transport.requests
+
+    @property
+    def token_seconds(self) -> float | None:
+        """For how long the token is valid from now on; None if it does not state it, or there is none yet."""
+        return self._transport.token_seconds
 
     async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
         """Fetch a list in parts, each of other instances."""

@@ -60,6 +60,10 @@ class UnexpectedResponse(LaterError):
     """The response is not one that the API reference lists: the base URL is wrong, or the API has changed."""
 
 
+class RequestsUsedUp(LaterError):
+    """The client has sent as many requests as it may."""
+
+
 class ApiVersionChanged(LaterError):
     """The service responds in another API version than before, or than is set: every query will fail."""
 

@@ -95,6 +95,7 @@ class Route:
     too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
     too_volatile_advice: str = "Try later."
     max_attempts: int | None = None
+    page_size: int = MAX_PAGE_SIZE
 
     @property
     def is_sorted(self) -> bool:
@@ -106,7 +107,7 @@ class Route:
         if api_version.uses_cursors and self.metrics:
             # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
             pairs.append((METRICS_MEMBER, ",".join(self.metrics)))
-        pairs.append((api_version.page_size_parameter, str(MAX_PAGE_SIZE)))
+        pairs.append((api_version.page_size_parameter, str(self.page_size)))
         position = page.cursor if api_version.uses_cursors else str(page.number)
         if position is not None:
             pairs.append((api_version.page_parameter, position))

@@ -18,9 +18,10 @@ from later_reporting_dagster.client.auth import (
     Token,
     is_header_safe,
     is_loopback,
+    token_expiry,
     validate_base_url,
 )
-from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, RetriesExhausted
+from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, RequestsUsedUp, RetriesExhausted
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import (
     Request,
@@ -93,6 +94,9 @@ class Transport:
     """The connections to the API, with the token and the rate limit that all requests share.
 
     For the arguments, see `LaterClient`.
+
+    Attributes:
+        requests: number of requests that were sent, or wait for the rate limit.
     """
 
     base_url: str
@@ -102,12 +106,14 @@ class Transport:
     timeout_seconds: float
     retry: RetryPolicy
     on_event: Callable[[ClientEvent], None]
+    max_requests: int | None
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[object]]
     random: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.base_url = validate_base_url(self.base_url)
+        self.requests = 0
         self._in_flight = asyncio.Semaphore(self.concurrency)
         # None before the first token is fetched, and after it was rejected.
         given = self.credentials
@@ -212,6 +218,12 @@ class Transport:
                 f"{request.description}: HTTP 200, but {safe_line(str(error), self._secrets(token))}"
             )
 
+    @property
+    def token_seconds(self) -> float | None:
+        """For how long the token is valid from now on; None if it does not state it, or there is none yet."""
+        expiry = token_expiry(self._token.value) if self._token else None
+        return None if expiry is None else expiry - self.clock()
+
     async def _acquire_slot_and_token(self) -> Token:
         """Wait for a rate limit slot, then return a token that is valid after the wait.
 
@@ -252,6 +264,10 @@ class Transport:
         return _TokenRejected()
 
     async def _acquire_slot(self) -> None:
+        """Wait until a request may start. Each request takes one slot, and a slot is used by a request."""
+        if self.requests == self.max_requests:
+            raise RequestsUsedUp(f"All {self.requests} requests are used up.")
+        self.requests += 1
         await self.limiter.acquire(on_wait=lambda seconds: self.on_event(RateLimitWait(seconds)))
 
     def _secrets(self, token: Token | None) -> list[str]:

@@ -16,13 +16,15 @@ MAX_INSTANCE_CHARACTERS = 6_000
 class PerformanceQuery:
     """Which posts or campaigns, and which of their metrics, to return (docs/api.md, "Posts performance", "Campaigns").
 
-    Days are UTC days, both inclusive. An empty filter selects all; `platforms` and `content_types` exclude each other.
-    `metrics` are requested in the cursor version only: the paged version returns all metrics that it has.
+    Days are UTC days, both inclusive. An empty filter selects all; `platforms` and `content_types` exclude each other,
+    and `campaign_ids` are at most 50. `metrics` are requested in the cursor version only: the paged version returns all
+    metrics that it has.
     """
 
     start_date: date
     end_date: date
     instance_ids: tuple[str, ...] = ()
+    campaign_ids: tuple[int, ...] = ()
     platforms: tuple[Platform, ...] = ()
     content_types: tuple[ContentType, ...] = ()
     date_basis: DateBasis = DateBasis.POST_DATE
@@ -44,6 +46,7 @@ class PerformanceQuery:
         """Return the pairs of the query string that select rows. Arrays are sent as repeated keys."""
         pairs = [("startDate", self.start_date.isoformat()), ("endDate", self.end_date.isoformat())]
         pairs += instance_parameters(self.instance_ids)
+        pairs += [("campaignIds", str(campaign_id)) for campaign_id in self.campaign_ids]
         pairs += [("platform", platform.value) for platform in self.platforms]
         pairs += [("contentType", content_type.value) for content_type in self.content_types]
         pairs.append(("dateBasis", self.date_basis.value))

@@ -273,7 +273,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
 
     def client(
-        self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
+        self,
+        *,
+        on_event: Callable[[ClientEvent], None] | None = None,
+        retry: RetryPolicy | None = None,
+        max_requests: int | None = None,
     ) -> LaterClient:
         """Return a client that shares its rate limit with all processes that use the same `rate_limit_store`."""
         with _invalid_setting("base_url"):
@@ -293,6 +297,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             personal_data=self.store_creator_profiles,
             on_event=on_event,
             retry=retry or RetryPolicy(),
+            max_requests=max_requests,
         )
 
     def api_url(self) -> str:

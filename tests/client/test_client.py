@@ -1,13 +1,21 @@
 """Tests of the client with a real server, mostly in both API versions, and of the detection of the version."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from starlette.responses import JSONResponse
 
-from later_reporting_dagster.client import AccessToken, ApiVersionChanged, InconsistentPages, QueryRejected
+from later_reporting_dagster.client import (
+    AccessToken,
+    ApiVersionChanged,
+    InconsistentPages,
+    QueryRejected,
+    RequestsUsedUp,
+)
 from later_reporting_dagster.client.client import Probe
+from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, problem, run_with
@@ -59,6 +67,33 @@ def test_probe_of_a_response_without_headers_has_no_limit_and_no_time(new_client
     ) as base_url:
         client = new_client(base_url=base_url, credentials=AccessToken("ready"))
         assert probe(client) == Probe(PAGED, None, None, None)
+
+
+def test_client_sends_at_most_max_requests_with_those_of_tokens_and_retries(service, new_client_of_each_version, july):
+    service.faults.extend(problem(503, "ANL_00503") for _ in range(9))
+    client = new_client_of_each_version(max_requests=4)
+    with pytest.raises(RequestsUsedUp):
+        fetch_posts(client, july)
+    assert (len(service.requests), client.requests) == (4, 4)
+    assert [request.path for request in service.requests].count("/oauth/token") == 1
+
+
+def test_fetch_page_returns_one_page_of_a_size_even_if_its_totals_are_wrong(service, new_client, july):
+    service.posts = THREE_PAGES
+    service.change_body = lambda page, body: body | {"pagination": body["pagination"] | {"totalItems": 7}}
+    route = replace(posts_route(july), page_size=30)
+    page = run_with(new_client(), lambda client: client.fetch_page(route, PageRequest(2)))
+    assert [each.post_id for each in page.items] == [*range(30, 60)]
+    assert (page.pagination.total_items, len(service.requests_to())) == (7, 1)
+
+
+@pytest.mark.parametrize(("lifetime", "seconds"), [(3600.0, 3600.0), (None, None)])
+def test_token_seconds_is_what_the_token_states(lifetime, seconds, service, new_client):
+    service.token_lifetime = lifetime
+    client = new_client()
+    assert client.token_seconds is None
+    probe(client)
+    assert client.token_seconds == seconds
 
 
 INSTANCES = "/v2/instances"

@@ -52,6 +52,7 @@ def queries(draw):
         start_date=start_date,
         end_date=start_date + timedelta(days=draw(st.integers(0, 730))),
         instance_ids=draw(st.lists(text, unique=True, max_size=4).map(tuple)),
+        campaign_ids=draw(st.lists(st.integers(1, 2**62), unique=True, max_size=4).map(tuple)),
         date_basis=draw(st.sampled_from(DateBasis)),
         **draw(FILTERS),
     )
@@ -63,6 +64,7 @@ def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query, number, f
     question, page = parse_posts_query(urlencode(pairs))
     assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
     assert set(question.instance_ids or ()) == set(query.instance_ids)
+    assert (question.campaign_ids or ()) == query.campaign_ids
     assert (question.platforms or (), question.content_types or ()) == (query.platforms, query.content_types)
     assert (page.number, page.size) == (number, 100)
     assert question.sort_property == SortProperty.POST_DATE
