@@ -1,6 +1,7 @@
 """The commands of `later-reporting`. Usage errors are one line each; long commands show their progress."""
 
 import asyncio
+import json
 import shutil
 import socket
 import sys
@@ -58,8 +59,9 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     Try it without credentials:
       later-reporting demo
     Use the real API: set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
-    and DAGSTER_HOME, then check the setup and fetch some days:
+    and DAGSTER_HOME, then check the setup and the API, and fetch some days:
       later-reporting doctor
+      later-reporting probe
       later-reporting backfill --asset later/posts_published \\
         --start 2024-01-01 --end 2024-01-30
       later-reporting refresh
@@ -430,6 +432,29 @@ def doctor() -> None:
         click.echo(f"{colored(result.mark)}  {result.subject:<12} {one_line(result.message)}")
     if any(result.mark == "FAIL" for result in results):
         raise SystemExit(1)
+
+
+@main.command()
+@click.option("--output", metavar="FILE", help="Also write the result as JSON, without ids, names, links and secrets.")
+def probe(*, output: str | None) -> None:
+    """Check on your account whether the API is as this project reads it.
+
+    Looks at one campaign and two days, with at most 25 requests, and writes nothing to
+    the lake. Exits with 1 if numbers are wrong, and names their tables.
+    """
+    from later_reporting_dagster.cli.probe import lines_of, run_probe
+    from later_reporting_dagster.probe.result import judge, to_json
+
+    project = current_project()
+    check_all(project.later.credentials)
+    sample = asyncio.run(run_probe(project))
+    results = judge(sample)
+    click.echo("\n".join(lines_of(sample, results)))
+    if output is not None:
+        with prefix_errors_with(f"--output {output}"):
+            Path(output).write_text(json.dumps(to_json(sample, results), indent=2) + "\n")
+    if affected := sorted({name for result in results for name in result.affected_tables}):
+        raise click.ClickException(f"these tables have wrong numbers: {', '.join(affected)}. See docs/differences.md")
 
 
 @main.command()

@@ -1,0 +1,408 @@
+"""What this project assumes of the API: the question of each assumption is the docstring of what answers it. No I/O.
+
+docs/api.md and docs/semantics.md have the sources. Only `Answer.details` has texts of the server.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from later_reporting_dagster.contract import METRICS, Metric
+from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, platform_of
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, RAW_NAMES
+from later_reporting_dagster.probe.sample import HOURS_FROM_MIDNIGHT, Fetched, NotTestable, Sample, has_results
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, POST_TABLES, WINDOW_TABLES
+
+# Posts of this age should no longer change.
+SETTLED_DAYS = 60
+# Amounts are rounded to cents, and a few of them are added. Unit costs and rates are rounded to two decimals.
+CENTS, HALF_A_CENT = 0.02, 0.005 + 1e-6
+UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
+COUNTS = ("engagements", "impressions", "paid_engagements", "paid_impressions")
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sample shows.
+
+    Attributes:
+        text: what was compared.
+        numbers: the compared numbers, by what they are; two that should be equal, if the assumption does not hold.
+        details: texts of the server, for the terminal.
+    """
+
+    holds: bool
+    text: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    details: Sequence[str] = ()
+
+
+def days_of_posts_add_up(sample: Sample) -> Answer:
+    """Do the metrics of posts on two days add up to those of both days?"""
+    first, second, both = ({post.key: post for post in page.all_rows} for page in sample.posts_of_days)
+    return _days_add_up(sample.metrics, first, second, both)
+
+
+def days_of_campaigns_add_up(sample: Sample) -> Answer:
+    """Do the metrics of a campaign on two days add up to those of both days?"""
+    first, second, both = ({row.key: row for row in _campaign(sample, page)} for page in sample.of_days)
+    return _days_add_up(sample.campaign_metrics, first, second, both)
+
+
+def _days_add_up(
+    metrics: Iterable[Metric], first: Mapping[Any, Any], second: Mapping[Any, Any], both: Mapping[Any, Any]
+) -> Answer:
+    if not first.keys() & second.keys():
+        raise NotTestable("nothing has results on both days")
+    pairs = []
+    for metric in metrics:
+        for key in first.keys() | second.keys() | both.keys() if metric.kind.adds_up_over_days else ():
+            parts = (_value(day.get(key), metric.column) for day in (first, second))
+            pairs.append((metric, sum(part or 0 for part in parts), _value(both.get(key), metric.column)))
+    return _compare(pairs, "sum of two days", "both days")
+
+
+def campaign_costs_of_months_add_up(sample: Sample) -> Answer:
+    """Do the content costs of a campaign in two months, by post date, add up to that of both months?"""
+    first, second, both = (_content_cost(sample, page) for page in sample.of_months)
+    if not first or not second:
+        raise NotTestable("the campaign has no content cost in two adjacent months")
+    numbers = {"sum of two months": round(first + second, 2), "both months": both}
+    return Answer(abs(first + second - both) <= CENTS, "content cost in USD", numbers)
+
+
+def content_cost_of_a_range_is_whole(sample: Sample) -> Answer:
+    """Is a campaign's content cost of a range, by performance date, the whole cost of all active posts?"""
+    costs = first, second, both = [_content_cost(sample, page) for page in sample.of_days]
+    if not all(costs):
+        raise NotTestable("the campaign has no content cost on both days")
+    posts = [{post.key: post for post in page.all_rows} for page in sample.posts_of_days]
+    ended, new = (
+        _sum_of_bounds(_cost(post) for key, post in one.items() if key not in other)
+        for one, other in ((posts[0], posts[1]), (posts[1], posts[0]))
+    )
+    low, high = max(second + ended[0], first + new[0]), min(second + ended[1], first + new[1])
+    shares = [cost / max(len(active), 1) for cost, active in zip(costs, posts, strict=True)]
+    readings = {
+        "whole": low - CENTS <= both <= high + CENTS,
+        "by share of the active posts": max(shares) - min(shares) <= CENTS,
+        "the sum of its days": abs(first + second - both) <= CENTS,
+    }
+    fitting = [name for name, fits in readings.items() if fits]
+    if "whole" in fitting and len(fitting) > 1:
+        raise NotTestable(f"these days fit several readings: {', '.join(fitting)}")
+    numbers = {"whole": round(min(max(both, low), high), 2), "stated": both}
+    return Answer("whole" in fitting, f"content cost in USD is {', '.join(fitting) or 'none of the known'}", numbers)
+
+
+def cpe_and_cpm_agree(sample: Sample) -> Answer:
+    """Are cpe × engagements and cpm × impressions / 1000 the same cost of a post?"""
+    compared = {
+        (prefix, post.key): intervals
+        for post in sample.to_date
+        for prefix in ("", "paid_")
+        if len(intervals := _intervals(post, prefix)) == len(UNIT_COSTS)
+    }
+    if not compared:
+        raise NotTestable("no post has both")
+    (prefix, _), worst = max(compared.items(), key=lambda item: _gap(item[1]))
+    cpe, cpm = (round(sum(interval) / 2, 2) for interval in worst)
+    numbers = {f"{prefix}cpe × engagements": cpe, f"{prefix}cpm × impressions / 1000": cpm}
+    return Answer(not _gap(worst), f"USD by rounded unit costs, the worst of {len(compared)}", numbers)
+
+
+def cpe_and_cpm_state_the_content_cost(sample: Sample) -> Answer:
+    """Do cpe and cpm, over organic results, state the content cost of the campaign?"""
+    first, last = sample.cost_days or (date.max, date.min)
+    posts = [post for post in sample.published.rows if first <= post.post_date.date() <= last]
+    if not posts or not (cost := _content_cost(sample, sample.of_cost_days)):
+        raise NotTestable("there are no days on which the campaign has a cost, and all of its posts state one")
+    organic, of_all = (_sum_of_bounds(_cost(post, of_all=of_all) for post in posts) for of_all in (False, True))
+    fits_organic, fits_all = (low - CENTS <= cost <= high + CENTS for low, high in (organic, of_all))
+    text = f"USD, {len(posts)} posts by post date"
+    if fits_all:
+        text += ", which fit with paid results, too" if fits_organic else ", which fit with organic and paid results"
+    return Answer(fits_organic, text, {"of cpe and cpm": round(sum(organic) / 2, 2), "content cost": cost})
+
+
+def campaign_is_the_sum_of_its_posts(sample: Sample) -> Answer:
+    """Does a campaign have the sum of the counts and of the ad spend of its posts?"""
+    posts, campaigns = sample.posts_of_days[2].all_rows, _campaign(sample, sample.of_days[2])
+    if not posts or not campaigns:
+        raise NotTestable("the campaign has no results on these days")
+    campaign = campaigns[0]
+    answer = _compare(
+        (
+            (metric, sum(_value(post, metric.column) or 0 for post in posts), _value(campaign, metric.column))
+            for metric in sample.campaign_metrics
+            if metric in sample.metrics and metric.kind is Kind.COUNT and _value(campaign, metric.column) is not None
+        ),
+        "sum of posts",
+        "campaign",
+    )
+    spend = _value(campaign, "paid_ad_spend")
+    low, high = _sum_of_bounds(_cost(post, prefix="paid_") for post in posts)
+    cents = CENTS * len(posts)
+    if answer.holds and spend is not None and not low - cents <= spend <= high + cents:
+        numbers = {"sum of posts": round((low + high) / 2, 2), "campaign": spend}
+        return Answer(False, "ad spend in USD", numbers)
+    return answer
+
+
+def lifetime_is_the_result_to_date(sample: Sample) -> Answer:
+    """Do all days of a settled post add up to its metrics to date?"""
+    lifetime = {post.key: post for post in sample.lifetime.rows}
+    # Posts that were published later may be on the next page.
+    newest = max((post.post_date for post in lifetime.values()), default=None)
+    settled = [
+        post
+        for post in sample.published.rows
+        if (sample.newest - post.post_date.date()).days >= SETTLED_DAYS
+        and (sample.lifetime.is_complete or (newest is not None and post.post_date < newest))
+    ]
+    if not settled:
+        raise NotTestable(f"the campaign has no post that is {SETTLED_DAYS} days old")
+    metrics = [metric for metric in sample.metrics if metric.kind.adds_up_over_days]
+    pairs = (
+        (metric, _value(post, metric.column), _value(lifetime.get(post.key), metric.column))
+        for metric in metrics
+        for post in settled
+    )
+    return _compare(pairs, "to date", "all days by performance date")
+
+
+def post_days_are_utc(sample: Sample) -> Answer:
+    """Are days by post date UTC days?"""
+    expected = {post.key for post in sample.published.rows if post.post_date.date() == sample.midnight}
+    if not expected:
+        raise NotTestable(f"no post of the campaign was published within {HOURS_FROM_MIDNIGHT} hours of midnight (UTC)")
+    found = {post.key for post in sample.posts_of_midnight.all_rows}
+    count = len(found & expected) if len(found) == len(expected) else len(found)
+    numbers = {"posts of the day by postDate": len(expected), "posts of a query for the day": count}
+    return Answer(found == expected, "posts of one day", numbers)
+
+
+def pages_have_all_rows(sample: Sample) -> Answer:
+    """Do pages have as many rows as they state, and the same ones when requested again?"""
+    page = sample.posts_of_days[2]
+    keys = [post.key for post in page.all_rows]
+    if len(keys) < 2:
+        raise NotTestable("the query has no two rows")
+    if page.total not in (None, len({*keys})):
+        return Answer(False, "rows of one query", {"stated total": page.total or 0, "distinct rows": len({*keys})})
+    again = [post.key for each in sample.again for post in each.rows]
+    count = len(again) if {*keys} <= {*again} else len({*keys} & {*again})
+    return Answer(sorted(keys) == sorted(again), "rows of one query", {"first": len(keys), "requested again": count})
+
+
+def campaigns_of_a_post_have_the_same_counts(sample: Sample) -> Answer:
+    """Does a post of several campaigns have the same counts in each?"""
+    return _compare_campaigns(sample, [metric for metric in sample.metrics if metric.kind is Kind.COUNT])
+
+
+def campaigns_of_a_post_have_the_same_cost(sample: Sample) -> Answer:
+    """Does a post of several campaigns have the same cost in each?"""
+    return _compare_campaigns(sample, [metric for metric in sample.metrics if metric.column in ("cpe", "cpm")])
+
+
+def _compare_campaigns(sample: Sample, metrics: Sequence[Metric]) -> Answer:
+    posts: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for post in sample.to_date:
+        posts[post.instance_id, post.post_id].append(post)
+    several = [rows for rows in posts.values() if len(rows) > 1]
+    if not several:
+        raise NotTestable("no post of the sample is in several campaigns")
+    values = ((metric, [_value(row, metric.column) or 0 for row in rows]) for metric in metrics for rows in several)
+    return _compare(((metric, min(of), max(of)) for metric, of in values), "least of its campaigns", "greatest")
+
+
+def rates_are_percentages(sample: Sample) -> Answer:
+    """Are rates percentages of the counts?"""
+    compared = []
+    for post, prefix in ((post, prefix) for post in sample.to_date for prefix in ("", "paid_")):
+        rate, count, of = (
+            _value(post, f"{prefix}{name}") for name in ("engagement_rate", "engagements", "impressions")
+        )
+        if rate is not None and count and of:
+            compared.append((rate, 100 * count / of))
+    if not compared:
+        raise NotTestable("no post has a rate, engagements and impressions")
+    stated, percent = max(compared, key=lambda pair: abs(pair[0] - pair[1]))
+    are_fractions = all(abs(100 * rate - percent) <= 100 * HALF_A_CENT for rate, percent in compared)
+    text = "fractions" if are_fractions and percent > 100 * HALF_A_CENT else f"the worst of {len(compared)} rates"
+    numbers = {"stated": stated, "100 × engagements / impressions": round(percent, 2)}
+    return Answer(abs(stated - percent) <= HALF_A_CENT + 1e-9 * abs(percent), text, numbers)
+
+
+def nothing_paid_is_null(sample: Sample) -> Answer:
+    """Are paid metrics null, not 0, where nothing was paid for?"""
+    paid = [(post.paid_engagements, post.paid_impressions) for post in sample.to_date]
+    nulls = sum(values == (None, None) for values in paid)
+    zeros = sum(values != (None, None) and not any(values) for values in paid)
+    if not nulls and not zeros:
+        raise NotTestable("all posts of the sample have paid results")
+    return Answer(nulls > 0, "posts without paid results", {"with null": nulls, "in all": nulls + zeros})
+
+
+def counts_to_date_are_not_negative(sample: Sample) -> Answer:
+    """Are counts to date never negative? Those of a day may be."""
+    values = [_value(post, name) for post in sample.to_date for name in COUNTS]
+    for page in (sample.published, sample.recent):  # a negative count makes a bad row
+        values += [value for row in page.bad_rows for value in _raw_counts(row.raw)]
+    least = min((value for value in values if value is not None), default=None)
+    if least is None:
+        raise NotTestable("no post of the sample has counts")
+    return Answer(least >= 0, f"least of {len(values)} counts", {"found": least, "possible": max(least, 0)})
+
+
+def rate_limit_is_as_documented(sample: Sample) -> Answer:
+    """Does the API allow as many requests as it documents?"""
+    limit, seconds = sample.service.limit, sample.service.window_seconds
+    if not limit or not seconds or not math.isfinite(seconds):
+        raise NotTestable("no response states it")
+    return _documented(round(60 * limit / seconds, 2), 120, "requests a minute")
+
+
+def tokens_last_as_documented(sample: Sample) -> Answer:
+    """Is a token valid for as long as documented?"""
+    if sample.token_seconds is None:
+        raise NotTestable("the token does not state it")
+    return _documented(round(sample.token_seconds / 3600, 1), 12, "hours")
+
+
+def data_reach_yesterday(sample: Sample) -> Answer:
+    """Are there results of yesterday?"""
+    if not sample.newest_days or not any(map(has_results, sample.newest_days[-1].rows)):
+        raise NotTestable("the newest three days have no results")
+    return _documented(1 - len(sample.newest_days), 0, "newest day with results, counted from yesterday")
+
+
+def _documented(found: float, documented: float, text: str) -> Answer:
+    return Answer(found >= documented, text, {"stated": found, "documented": documented})
+
+
+def fields_are_known(sample: Sample) -> Answer:
+    """Are all fields of posts known? Others are kept in the column extra."""
+    names = {name for post in sample.to_date for name in (json.loads(post.extra) if post.extra else ())}
+    return _unknown(names - {metric.api_name for metric in METRICS}, "fields")
+
+
+def content_types_are_known(sample: Sample) -> Answer:
+    """Do all content types name a known platform?"""
+    names = {post.content_type for post in sample.to_date if post.content_type is not None}
+    return _unknown({name for name in names if platform_of(name) is None}, "content types")
+
+
+def _unknown(names: Iterable[str], text: str) -> Answer:
+    found = sorted(names)
+    return Answer(not found, text, {"unknown": len(found), "expected": 0}, details=found)
+
+
+_ORGANIC_PAID = tuple(table.name for table in (*PERIOD_TABLES, *WINDOW_TABLES))
+_POSTS, _AGES = (table.name for table in POST_TABLES)
+_COSTS, _RESULTS, _PUBLISHED = "campaign_costs_monthly", "campaign_results", "posts_published"
+
+ASSUMPTIONS: Mapping[Callable[[Sample], Answer], tuple[str, ...]] = {
+    days_of_posts_add_up: (*_ORGANIC_PAID, _POSTS, _AGES),
+    days_of_campaigns_add_up: (CAMPAIGN_PERFORMANCE_TABLE, _COSTS),
+    campaign_costs_of_months_add_up: (_COSTS,),
+    content_cost_of_a_range_is_whole: (),
+    cpe_and_cpm_agree: (*_ORGANIC_PAID, _POSTS, _COSTS),
+    cpe_and_cpm_state_the_content_cost: (_POSTS, _COSTS),
+    campaign_is_the_sum_of_its_posts: (_COSTS, _RESULTS),
+    lifetime_is_the_result_to_date: (_POSTS, _AGES),
+    post_days_are_utc: (_PUBLISHED, _POSTS, _AGES),
+    pages_have_all_rows: (*RAW_NAMES, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE),
+    campaigns_of_a_post_have_the_same_counts: (*_ORGANIC_PAID, _POSTS, _AGES),
+    campaigns_of_a_post_have_the_same_cost: (_POSTS, _COSTS),
+    rates_are_percentages: RAW_NAMES,
+    nothing_paid_is_null: _ORGANIC_PAID,
+    counts_to_date_are_not_negative: (_PUBLISHED, _POSTS),
+    rate_limit_is_as_documented: (),
+    tokens_last_as_documented: (),
+    data_reach_yesterday: (),
+    fields_are_known: (),
+    content_types_are_known: (),
+}
+"""All assumptions, and the tables whose numbers are wrong if one does not hold; none if no number depends on it."""
+
+
+def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expected: str, found: str) -> Answer:
+    """Compare values of metrics; null and 0 are the same. The numbers are totals: if values differ, of these."""
+    compared = [(metric, one or 0, other or 0) for metric, one, other in pairs if one or other]
+    if not compared:
+        raise NotTestable("all values are null or 0")
+    differing = [
+        (metric, one, other)
+        for metric, one, other in compared
+        if abs(one - other) > (0 if metric.kind.is_integer else CENTS)
+    ]
+    (worst, _), *_ = Counter(metric for metric, _, _ in differing or compared).most_common()
+    values = [(one, other) for metric, one, other in differing or compared if metric is worst]
+    one, other = (round(sum(column), 2) for column in zip(*values, strict=True))
+    text = f"{worst.api_name}; {len(differing)} of {len(compared)} values of all metrics differ"
+    return Answer(not differing, text, {expected: one, found: other})
+
+
+def _value(row: Any, column: str) -> float | None:
+    """Return a metric of a post or of a campaign; None if it is null or was not requested, or without a row."""
+    value: float | None = row.metrics.get(column) if hasattr(row, "metrics") else getattr(row, column, None)
+    return value
+
+
+def _campaign(sample: Sample, page: Fetched) -> list[Any]:
+    """Return the campaign's row, or none if it has no results."""
+    found = [row for row in page.rows if row.campaign_id == sample.campaign_id]
+    return found or [row for row in page.all_rows if row.campaign_id == sample.campaign_id]
+
+
+def _content_cost(sample: Sample, page: Fetched) -> float:
+    return sum(_value(row, "estimated_content_cost") or 0 for row in _campaign(sample, page))
+
+
+def _intervals(post: Any, prefix: str, *, of_all: bool = False) -> list[Bounds]:
+    """Return the cost that each unit cost states, between bounds, because unit costs are rounded.
+
+    `of_all`: read the organic unit costs as those of organic and paid results.
+    """
+    found = []
+    for cost, count, per in UNIT_COSTS:
+        unit_cost, units = _value(post, f"{prefix}{cost}"), _value(post, f"{prefix}{count}") or 0
+        units += (_value(post, f"paid_{count}") or 0) if of_all else 0
+        if unit_cost is not None and units > 0:
+            found.append(((unit_cost - HALF_A_CENT) * units / per, (unit_cost + HALF_A_CENT) * units / per))
+    return found
+
+
+def _gap(intervals: Sequence[Bounds]) -> float:
+    """Return by how much intervals miss each other."""
+    return max(0.0, max(low for low, _ in intervals) - min(high for _, high in intervals))
+
+
+def _cost(post: Any, *, prefix: str = "", of_all: bool = False) -> Bounds:
+    """Return bounds of a post's cost; 0 without unit costs. The content cost is unknown without results."""
+    if intervals := _intervals(post, prefix, of_all=of_all):
+        low, high = max(0.0, *(low for low, _ in intervals)), min(high for _, high in intervals)
+        return min(low, high), max(low, high)
+    has_units = any((_value(post, f"{prefix}{count}") or 0) > 0 for _, count, _ in UNIT_COSTS)
+    return 0.0, 0.0 if prefix or has_units else math.inf
+
+
+def _sum_of_bounds(bounds: Iterable[Bounds]) -> Bounds:
+    all_bounds = [*bounds]
+    return sum(low for low, _ in all_bounds), sum(high for _, high in all_bounds)
+
+
+def _raw_counts(raw: str) -> list[float]:
+    """Return the counts of a row that could not be parsed."""
+    row = json.loads(raw)
+    values = {**row, **(row.get(METRICS_MEMBER) or {})} if isinstance(row, dict) else {}
+    names = [metric.api_name for metric in METRICS if metric.column in COUNTS]
+    return [values[name] for name in names if isinstance(values.get(name), int | float)]

@@ -1,0 +1,300 @@
+"""What the assumptions are judged by: responses of one page each, and the choice of what to request.
+
+Most queries are about one campaign with at most 100 active posts, so that a page has all of its rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from later_reporting_dagster.client import LaterClient, LaterError, QueryRejected
+from later_reporting_dagster.client.client import Probe
+from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, Route, campaign_performance_route, posts_route
+from later_reporting_dagster.contract import (
+    CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    BadRow,
+    ContentType,
+    DateBasis,
+    Metric,
+    PerformanceQuery,
+)
+from later_reporting_dagster.contract.page import Page
+from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, MAX_RANGE_YEARS, years_later
+
+MAX_REQUESTS = 25
+# Within so many hours of midnight, another time zone usually has another day.
+HOURS_FROM_MIDNIGHT = 5
+# The oldest 100 posts of a campaign with so many active ones usually cover several months.
+PREFERRED_POSTS = 20
+FROM_END = PageRequest(1, from_end=True)
+DAY = timedelta(days=1)
+Metrics = tuple[Metric, ...]
+RouteOf = Callable[[PerformanceQuery], Route]
+VIEWS = (*DEFAULT_METRICS, *(metric for metric in METRICS if metric.api_name in ("views", "paidViews")))
+# If the API refuses one of the metrics of a query, only these are requested.
+_NEEDED: dict[RouteOf, Metrics] = {posts_route: DEFAULT_METRICS, campaign_performance_route: CAMPAIGN_METRICS[:8]}
+
+
+class NotTestable(Exception):  # noqa: N818 - a verdict
+    """The account's data cannot show it. The message is without texts of the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A page, or why there is none; without texts of the server."""
+
+    page: Page | None = None
+    problem: str = "no campaign with posts was found"
+
+    @property
+    def rows(self) -> list[Any]:
+        return self._page.items
+
+    @property
+    def all_rows(self) -> list[Any]:
+        """The rows, if the page has all of the query's."""
+        if not self.is_complete:
+            raise NotTestable(f"a query has more than {MAX_PAGE_SIZE} rows")
+        return self.rows
+
+    @property
+    def bad_rows(self) -> list[BadRow]:
+        return self.page.bad_rows if self.page else []
+
+    @property
+    def total(self) -> int | None:
+        """The number of rows of the query, where the page states it."""
+        return self._page.pagination.total_items if self._page.pagination else None
+
+    @property
+    def is_complete(self) -> bool:
+        page = self._page
+        return page.next_cursor is None and (page.rows < MAX_PAGE_SIZE or self.total in (None, page.rows))
+
+    @property
+    def _page(self) -> Page:
+        if self.page is None:
+            raise NotTestable(self.problem)
+        return self.page
+
+
+_NOTHING = Fetched()
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """The responses, of a page each. A range of days comes after its two parts."""
+
+    service: Probe
+    newest: date
+    metrics: Metrics
+    campaign_metrics: Metrics
+    requests: int = 0
+    token_seconds: float | None = None
+    # Of requests that failed; they may quote the server.
+    problems: list[str] = field(default_factory=list)
+    campaign_id: int | None = None
+    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign.
+    days: tuple[date, date] | None = None
+    posts_of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
+    of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
+    # The posts of both days, requested again as two smaller pages.
+    again: tuple[Fetched, ...] = (_NOTHING,)
+    # The campaign's oldest posts of two years, with their metrics to date, and by performance date.
+    published: Fetched = _NOTHING
+    lifetime: Fetched = _NOTHING
+    # The campaign's posts of a day on which some were published near midnight.
+    midnight: date | None = None
+    posts_of_midnight: Fetched = _NOTHING
+    # By post date: the campaign in two adjacent months and in both; and on days whose posts all state their cost.
+    of_months: tuple[Fetched, ...] = (_NOTHING,) * 3
+    cost_days: tuple[date, date] | None = None
+    of_cost_days: Fetched = _NOTHING
+    # Posts of all campaigns, with their metrics to date, and with views; and those of the newest days.
+    recent: Fetched = _NOTHING
+    views: list[Fetched] = field(default_factory=list)
+    newest_days: list[Fetched] = field(default_factory=list)
+
+    @property
+    def to_date(self) -> list[Any]:
+        """All posts with their metrics to date, each row once."""
+        pages = [each for each in (self.published, self.recent, *self.views) if each.page is not None]
+        if not any(page.rows for page in pages):
+            raise NotTestable(self.recent.problem)
+        return [*{post.key: post for page in pages for post in page.rows}.values()]
+
+
+async def fetch_sample(
+    client: LaterClient,
+    *,
+    newest: date,
+    metrics: Collection[Metric],
+    campaign_metrics: Collection[Metric],
+    instance_ids: tuple[str, ...] = (),
+) -> Sample:
+    """Fetch what an account has for the assumptions. A request that fails leaves out what needs it.
+
+    Raises:
+        LaterError: the first request failed.
+    """
+    wanted = {*metrics, *DEFAULT_METRICS}, {*campaign_metrics, *_NEEDED[campaign_performance_route]}
+    sample = Sample(
+        service=await client.probe(),
+        newest=newest,
+        metrics=tuple(metric for metric in METRICS if metric in wanted[0]),
+        campaign_metrics=tuple(metric for metric in CAMPAIGN_METRICS if metric in wanted[1]),
+        token_seconds=client.token_seconds,
+    )
+    fetch = _Fetch(client, sample, instance_ids)
+    first, recent_days = month_after(years_later(newest, -MAX_RANGE_YEARS)), (newest - 45 * DAY, newest - 15 * DAY)
+    await _fetch_campaign(sample, fetch, first)
+    if sample.recent.page is None:
+        sample.recent = await fetch(posts_route, *recent_days)
+    for content_type in (ContentType.INSTAGRAM_REEL, ContentType.TIKTOK) if fetch.uses_cursors else ():
+        views = await fetch(posts_route, *recent_days, content_types=(content_type,), metrics=VIEWS)
+        sample.views.append(views)
+    for day in (newest - days_ago * DAY for days_ago in range(3)):
+        posts = await fetch(posts_route, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
+        sample.newest_days.append(posts)
+        if posts.page is None or any(map(has_results, posts.rows)):
+            break
+    sample.metrics, sample.campaign_metrics = fetch.metrics.values()
+    sample.requests = client.requests
+    return sample
+
+
+async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
+    newest, by_performance_date = sample.newest, DateBasis.PERFORMANCE_DATE
+    # Results of TikTok come after two days (docs/api.md, "Freshness").
+    one, two = newest - 3 * DAY, newest - 2 * DAY
+    listed = await fetch(campaign_performance_route, one, two, date_basis=by_performance_date)
+    campaign_id = suitable_campaign(listed.page.items) if listed.page else None
+    if not (is_listed := campaign_id is not None):
+        sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
+        if not (sample.recent.page and sample.recent.rows):
+            return
+        post = max(sample.recent.rows, key=lambda post: post.post_date)
+        campaign_id, one = post.campaign_id, min(post.post_date.date(), newest - DAY)
+        two = one + DAY
+    sample.campaign_id, sample.days = campaign_id, (one, two)
+    posts = partial(fetch, posts_route, campaign_ids=(campaign_id,))
+    campaign = partial(fetch, campaign_performance_route, campaign_ids=(campaign_id,))
+    ranges = ((one, one), (two, two), (one, two))
+    sample.posts_of_days = tuple([await posts(*days, date_basis=by_performance_date) for days in ranges])
+    missing = ranges[:2] if is_listed else ranges
+    of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
+    sample.of_days = (*of_days, listed)[:3]
+    if (both := sample.posts_of_days[2].page) and both.rows > 1:
+        half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.rows // 2))
+        start = await half()
+        sample.again = start, await half(page=PageRequest(2, cursor=start.page.next_cursor if start.page else None))
+    sample.published = await posts(first, newest)
+    sample.lifetime = await posts(first, newest, date_basis=by_performance_date)
+    if not (sample.published.page and (published := sample.published.rows)):
+        return
+    until = newest if sample.published.is_complete else published[-1].post_date.date() - DAY
+    known = [post for post in published if post.post_date.date() <= until]
+    if day := day_with_posts_near_midnight(known):
+        sample.midnight, sample.posts_of_midnight = day, await posts(day, day)
+    if cost_days := days_with_stated_costs(known):
+        sample.cost_days, sample.of_cost_days = cost_days, await campaign(*cost_days)
+    month = adjacent_months(published, newest=newest)
+    second, end = month_after(month), min(month_after(month_after(month)) - DAY, newest)
+    ranges = ((month, second - DAY), (second, end), (month, end))
+    sample.of_months = tuple([await campaign(*days) for days in ranges])
+
+
+class _Fetch:
+    """Fetches a page of posts or of campaigns."""
+
+    def __init__(self, client: LaterClient, sample: Sample, instance_ids: tuple[str, ...]) -> None:
+        self._client, self._problems, self._instance_ids = client, sample.problems, instance_ids
+        self.uses_cursors = sample.service.api_version.uses_cursors
+        self.metrics: dict[RouteOf, Metrics] = {
+            posts_route: sample.metrics,
+            campaign_performance_route: sample.campaign_metrics,
+        }
+
+    async def __call__(
+        self,
+        route_of: RouteOf,
+        first: date,
+        last: date,
+        *,
+        page: PageRequest = FIRST_PAGE,
+        size: int = MAX_PAGE_SIZE,
+        metrics: Metrics | None = None,
+        **filters: Any,
+    ) -> Fetched:
+        wanted = metrics or self.metrics[route_of]
+        query = PerformanceQuery(
+            start_date=first, end_date=last, instance_ids=self._instance_ids, metrics=wanted, **filters
+        )
+        try:
+            return Fetched(await self._client.fetch_page(replace(route_of(query), page_size=size), page))
+        except LaterError as error:
+            # The cursor version may not offer all metrics (docs/api.md, "Cursor version").
+            if not (self.uses_cursors and isinstance(error, QueryRejected)) or wanted in (metrics, _NEEDED[route_of]):
+                self._problems.append(str(error))
+                return Fetched(problem=f"a request failed ({type(error).__name__})")
+        self.metrics[route_of] = _NEEDED[route_of]
+        return await self(route_of, first, last, page=page, size=size, **filters)
+
+
+def suitable_campaign(campaigns: Sequence[Any]) -> int | None:
+    """Return the campaign that shows most: with both costs, if any has, and about as many posts as preferred."""
+
+    def value(campaign: Any) -> tuple[int, int]:
+        costs = [campaign.metrics.get(name) for name in ("estimated_content_cost", "paid_ad_spend")]
+        return sum(map(bool, costs)), -abs(campaign.metrics.get("posts_count", MAX_PAGE_SIZE) - PREFERRED_POSTS)
+
+    fitting = [each for each in campaigns if 0 < each.metrics.get("posts_count", 1) <= MAX_PAGE_SIZE]
+    return max(fitting, key=value).campaign_id if fitting else None
+
+
+def day_with_posts_near_midnight(posts: Collection[Any]) -> date | None:
+    """Return the day with the most posts that were published near its start or end, if possible near both."""
+    early, late = Counter[date](), Counter[date]()
+    for instant in (post.post_date for post in posts):
+        if instant.hour < HOURS_FROM_MIDNIGHT:
+            early.update([instant.date(), instant.date() - DAY])
+        elif instant.hour >= 24 - HOURS_FROM_MIDNIGHT:
+            late.update([instant.date(), instant.date() + DAY])
+    days = sorted({post.post_date.date() for post in posts} & (early + late).keys())
+    return max(days, key=lambda day: (min(early[day], late[day]), early[day] + late[day]), default=None)
+
+
+def days_with_stated_costs(posts: Iterable[Any]) -> tuple[date, date] | None:
+    """Return the range of days with the most posts in which all state their cost; if possible, with paid ones."""
+    runs: list[list[Any]] = [[]]
+    for _, on_day in groupby(posts, key=lambda post: post.post_date.date()):
+        of_day = [*on_day]
+        if all((post.engagements or 0) > 0 or (post.impressions or 0) > 0 for post in of_day):
+            runs[-1] += of_day
+        else:
+            runs.append([])
+    run = max(runs, key=lambda run: (any(post.paid_engagements and post.cpe for post in run), len(run)))
+    return (run[0].post_date.date(), run[-1].post_date.date()) if run else None
+
+
+def adjacent_months(posts: Iterable[Any], *, newest: date) -> date:
+    """Return the first of two adjacent months; the one with the most posts, of which both have some if possible."""
+    count = Counter(post.post_date.date().replace(day=1) for post in posts)
+    months = [month for month in count if month < newest.replace(day=1)]
+    last = (newest.replace(day=1) - DAY).replace(day=1)
+    return max(months, key=lambda month: (min(count[month], count[month_after(month)]), count[month]), default=last)
+
+
+def month_after(day: date) -> date:
+    return (day.replace(day=1) + 31 * DAY).replace(day=1)
+
+
+def has_results(post: Any) -> bool:
+    """Return whether a post has organic or paid results."""
+    return any((post.engagements, post.impressions, post.paid_engagements, post.paid_impressions))

@@ -1,0 +1,317 @@
+"""Each assumption holds on the sandbox, and if a server breaks it, the probe names it with the two numbers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, PAGED, ApiVersion
+from later_reporting_dagster.probe.assumptions import ASSUMPTIONS
+from later_reporting_dagster.probe.result import Result, networks
+from later_reporting_dagster.probe.sample import MAX_REQUESTS, Fetched, Sample
+from tests.conftest import Service
+from tests.probe.account import CAMPAIGNS, LAST_DAY, POSTS, Account, Asked, Change, broken, run_probe
+
+Row = dict[str, Any]
+Numbers = Mapping[str, float]
+Honest = tuple[Sample, Mapping[str, Result]]
+BY_PERFORMANCE, BY_POST_DATE = "performance_date", "post_date"
+CAMPAIGN = 49761  # that the probe chooses
+ORGANIC_PAID = {"organic_paid_daily", "organic_paid_by_platform", "organic_paid_overall"}
+
+
+def total(page: Fetched, column: str) -> float:
+    rows = [row for row in page.rows if row.campaign_id == CAMPAIGN]
+    return sum((row.metrics.get(column) if hasattr(row, "metrics") else getattr(row, column)) or 0 for row in rows)
+
+
+def change_if(is_asked: Callable[[Asked], bool], change: Callable[[Row], Row]) -> Change:
+    return lambda asked, rows: [row | change(row) for row in rows] if is_asked(asked) else rows
+
+
+def times(factor: float, *names: str) -> Callable[[Row], Row]:
+    """Return a change that multiplies metrics which are not null."""
+    return lambda row: {name: round(factor * row[name], 2) for name in names if row.get(name) is not None}
+
+
+def posts(basis: str = "", days: int | None = None) -> Callable[[Asked], bool]:
+    return lambda asked: asked.is_for(POSTS, basis, days=days)
+
+
+def campaigns(basis: str = "", days: int | None = None) -> Callable[[Asked], bool]:
+    return lambda asked: asked.is_for(CAMPAIGNS, basis, days=days)
+
+
+def is_two_months(asked: Asked) -> bool:
+    return asked.is_for(CAMPAIGNS, BY_POST_DATE) and asked.first.day == 1 and 56 < asked.days < 63
+
+
+def over_all_results(row: Row) -> Row:
+    """Return unit costs over organic and paid results."""
+
+    def over_all(cost: str, count: str, paid: str) -> float | None:
+        if row[cost] is None or not row[count]:
+            return row[cost]
+        return round(row[cost] * row[count] / (row[count] + (row[paid] or 0)), 2)
+
+    return {
+        "cpe": over_all("cpe", "engagements", "paidEngagements"),
+        "cpm": over_all("cpm", "impressions", "paidImpressions"),
+    }
+
+
+def in_every_second_campaign(*names: str) -> Callable[[Row], Row]:
+    """Return a change to null. A post of two campaigns is in the one after its first, too."""
+    return lambda row: dict.fromkeys(names) if (row["campaignId"] - CAMPAIGN) // 41 % 2 else {}
+
+
+is_one_day = posts(BY_POST_DATE, days=1)
+
+
+def in_new_york(asked: Asked, rows: list[Row]) -> list[Row]:
+    """Return the posts of a day that were published on it in New York, in winter."""
+
+    def day(row: Row) -> date:
+        return (datetime.fromisoformat(row["postDate"]) - timedelta(hours=5)).date()
+
+    return [row for row in rows if not is_one_day(asked) or day(row) == asked.first]
+
+
+def first_row_twice(asked: Asked, rows: list[Row]) -> list[Row]:
+    return [*rows[:-1], rows[0]] if asked.size < 100 and rows else rows
+
+
+@dataclass(frozen=True)
+class Break:
+    """What a server does, and what the probe finds.
+
+    Attributes:
+        numbers: of the sample and the numbers of an honest server, and what is found.
+        also: the other assumptions that no longer hold.
+    """
+
+    name: str
+    numbers: Callable[[Sample, Numbers, Numbers], Numbers]
+    change: Change = lambda asked, rows: rows
+    also: tuple[str, ...] = ()
+    text: str = ""
+    server: Mapping[str, Any] = field(default_factory=dict)
+
+
+BREAKS = [
+    Break(
+        "days_of_posts_add_up",
+        lambda honest, *_: {
+            "sum of two days": sum(total(page, "engagements") for page in honest.posts_of_days[:2]),
+            "both days": 3 * total(honest.posts_of_days[2], "engagements"),
+        },
+        change_if(posts(BY_PERFORMANCE, days=2), times(3, "engagements")),
+        also=("campaign_is_the_sum_of_its_posts",),
+    ),
+    Break(
+        "days_of_campaigns_add_up",
+        lambda honest, *_: {
+            "sum of two days": sum(total(page, "engagements") for page in honest.of_days[:2]),
+            "both days": 2 * total(honest.of_days[2], "engagements"),
+        },
+        change_if(campaigns(BY_PERFORMANCE, days=2), times(2, "engagements")),
+        also=("campaign_is_the_sum_of_its_posts",),
+    ),
+    Break(
+        "campaign_costs_of_months_add_up",
+        lambda honest, *_: {
+            "sum of two months": round(sum(total(page, "estimated_content_cost") for page in honest.of_months[:2]), 2),
+            "both months": 7,
+        },
+        change_if(is_two_months, lambda row: {"estimatedContentCost": 7}),
+    ),
+    Break(
+        "content_cost_of_a_range_is_whole",
+        lambda honest, *_: {"stated": 100 * total(honest.of_days[2], "posts_count")},
+        change_if(campaigns(BY_PERFORMANCE), lambda row: {"estimatedContentCost": 100 * row["postsCount"]}),
+        text="by share of the active posts",
+    ),
+    Break(
+        "content_cost_of_a_range_is_whole",
+        lambda *_: {"stated": 14},
+        lambda asked, rows: (
+            [row | {"estimatedContentCost": 7 * asked.days} for row in rows]
+            if campaigns(BY_PERFORMANCE)(asked)
+            else rows
+        ),
+        text="the sum of its days",
+    ),
+    Break(
+        "cpe_and_cpm_agree",
+        lambda _, __, found: {"cpe × engagements": pytest.approx(2 * found["cpm × impressions / 1000"], rel=0.01)},
+        change_if(posts(), times(2, "cpe")),
+        also=("cpe_and_cpm_state_the_content_cost",),
+    ),
+    Break(
+        "cpe_and_cpm_state_the_content_cost",
+        lambda honest, *_: {"content cost": total(honest.of_cost_days, "estimated_content_cost")},
+        change_if(posts(), over_all_results),
+        also=("cpe_and_cpm_agree", "content_cost_of_a_range_is_whole"),
+        text="fit with organic and paid results",
+    ),
+    Break(
+        "campaign_is_the_sum_of_its_posts",
+        lambda honest, *_: {
+            "sum of posts": total(honest.posts_of_days[2], "paid_impressions"),
+            "campaign": 3 * total(honest.of_days[2], "paid_impressions"),
+        },
+        change_if(campaigns(BY_PERFORMANCE), times(3, "paidImpressions")),
+    ),
+    Break(
+        "campaign_is_the_sum_of_its_posts",
+        lambda honest, *_: {
+            "sum of posts": pytest.approx(total(honest.of_days[2], "paid_ad_spend"), abs=1),
+            "campaign": round(3 * total(honest.of_days[2], "paid_ad_spend"), 2),
+        },
+        change_if(campaigns(BY_PERFORMANCE), times(3, "paidAdSpend")),
+        text="ad spend in USD",
+    ),
+    Break(
+        "lifetime_is_the_result_to_date",
+        lambda _, honest, __: {
+            "to date": honest["to date"],
+            "all days by performance date": 2 * honest["all days by performance date"],
+        },
+        change_if(lambda asked: posts(BY_PERFORMANCE)(asked) and asked.days > 9, times(2, "engagements")),
+    ),
+    Break(
+        "post_days_are_utc",
+        lambda honest, *_: {
+            "posts of the day by postDate": len(honest.posts_of_midnight.rows),
+            "posts of a query for the day": len(of_midnight_in_new_york(honest)),
+        },
+        in_new_york,
+        server={"days_more": lambda asked: int(is_one_day(asked))},
+    ),
+    Break(
+        "pages_have_all_rows",
+        lambda honest, *_: {
+            "first": len(honest.posts_of_days[2].rows),
+            "requested again": len(honest.posts_of_days[2].rows) - 2,
+        },
+        first_row_twice,
+    ),
+    Break(
+        "campaigns_of_a_post_have_the_same_counts",
+        lambda _, honest, __: {"least of its campaigns": 0, "greatest": honest["greatest"]},
+        change_if(posts(BY_POST_DATE), in_every_second_campaign("paidEngagements", "paidEngagementRate")),
+    ),
+    Break(
+        "campaigns_of_a_post_have_the_same_cost",
+        lambda _, honest, __: {"least of its campaigns": 0, "greatest": honest["greatest"]},
+        change_if(posts(BY_POST_DATE), in_every_second_campaign("cpe", "cpm")),
+    ),
+    Break(
+        "rates_are_percentages",
+        lambda _, __, found: {"stated": pytest.approx(found["100 × engagements / impressions"] / 100, abs=1e-3)},
+        change_if(posts(), lambda row: {"engagementRate": row["engagementRate"] and row["engagementRate"] / 100}),
+    ),
+    Break(
+        "nothing_paid_is_null",
+        lambda _, honest, __: {"with null": 0, "in all": honest["in all"]},
+        change_if(posts(), lambda row: {name: row[name] or 0 for name in ("paidEngagements", "paidImpressions")}),
+    ),
+    Break(
+        "counts_to_date_are_not_negative",
+        lambda *_: {"found": -5, "possible": 0},
+        change_if(
+            posts(BY_POST_DATE),
+            lambda row: {"impressions": -5} if row["campaignId"] != CAMPAIGN and row["postId"] % 3 == 0 else {},
+        ),
+    ),
+    Break(
+        "rate_limit_is_as_documented",
+        lambda *_: {"stated": 100, "documented": 120},
+        server={"headers": {"x-ratelimit-limit": "50", "x-ratelimit-window": "30"}},
+    ),
+    Break("tokens_last_as_documented", lambda *_: {"stated": 2, "documented": 12}, server={"token_seconds": 7200.0}),
+    Break(
+        "data_reach_yesterday",
+        lambda *_: {"stated": -1, "documented": 0},
+        lambda asked, rows: [] if asked.first == LAST_DAY else rows,
+    ),
+    Break(
+        "fields_are_known",
+        lambda *_: {"unknown": 2, "expected": 0},
+        change_if(posts(), lambda row: {"boosted": True, "labels": []}),
+    ),
+    Break(
+        "content_types_are_known",
+        lambda *_: {"unknown": 1, "expected": 0},
+        change_if(posts(), lambda row: {"contentType": "threads_post"} if row["postId"] % 5 == 0 else {}),
+    ),
+]
+
+
+def of_midnight_in_new_york(sample: Sample) -> list[Any]:
+    of_day = Asked(POSTS, sample.midnight, sample.midnight, BY_POST_DATE, 100)
+    rows = [{"postDate": post.post_date.isoformat(), "key": post.key} for post in sample.published.rows]
+    return in_new_york(of_day, rows)
+
+
+def test_all_assumptions_hold_on_the_sandbox(account: Account, stage: Service) -> None:
+    sample, results = run_probe(stage.base_url)
+    assert {result.verdict for result in results.values()} == {"holds"}
+    assert len(results) == 20
+    assert len(account.requests) == sample.requests <= 21
+    assert all(len(set(result.answer.numbers.values())) in (1, 2) for result in results.values())
+
+
+def test_each_assumption_is_broken_by_a_server() -> None:
+    assert {each.name for each in BREAKS} == {judge.__name__ for judge in ASSUMPTIONS}
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.name)
+def test_broken_assumption_is_named_with_its_numbers(
+    case: Break, account: Account, stage: Service, version: ApiVersion, honest: Mapping[ApiVersion, Honest]
+) -> None:
+    account.change = case.change
+    for name, value in case.server.items():
+        setattr(account, name, value)
+    _, results = run_probe(stage.base_url)
+    assert broken(results) == {case.name, *case.also}
+    result, (sample, unbroken) = results[case.name], honest[version]
+    expected = case.numbers(sample, unbroken[case.name].answer.numbers, result.answer.numbers)
+    assert {name: result.answer.numbers[name] for name in expected} == expected
+    assert len({*result.answer.numbers.values()}) == len(result.answer.numbers) == 2
+    assert case.text in result.answer.text
+
+
+@pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
+def test_total_that_is_not_the_number_of_rows_is_named(account: Account, stage: Service) -> None:
+    account.total = lambda asked: 1
+    _, results = run_probe(stage.base_url)
+    result = results["pages_have_all_rows"]
+    assert result.verdict == "does not hold"
+    assert result.answer.numbers["stated total"] == result.answer.numbers["distinct rows"] + 1
+
+
+def test_tables_are_affected_only_by_what_does_not_hold(account: Account, stage: Service) -> None:
+    account.change = change_if(posts(BY_PERFORMANCE, days=2), times(3, "engagements"))
+    _, results = run_probe(stage.base_url)
+    assert {*results["days_of_posts_add_up"].affected_tables} >= ORGANIC_PAID | {"posts", "organic_by_age"}
+    affecting = {name for name, result in results.items() if result.affected_tables}
+    assert affecting == {"days_of_posts_add_up", "campaign_is_the_sum_of_its_posts"}
+
+
+@pytest.mark.parametrize("version", [CURSOR], indirect=True, ids=str)
+def test_views_are_counted_by_network_in_the_cursor_version(account: Account, stage: Service) -> None:
+    counts = networks(run_probe(stage.base_url)[0])
+    assert {*counts} == {"facebook", "instagram", "tiktok", "twitter", "youtube"}
+    assert 0 < counts["tiktok"]["views"] < counts["tiktok"]["posts"]
+    assert counts["twitter"]["views"] == 0
+
+
+@pytest.mark.parametrize("version", [CURSOR], indirect=True, ids=str)
+def test_metrics_that_the_api_refuses_are_left_out(account: Account, stage: Service) -> None:
+    sample, results = run_probe(stage.base_url, metrics=METRICS)
+    assert sample.metrics == DEFAULT_METRICS
+    assert {result.verdict for result in results.values()} == {"holds"}
+    assert sample.requests == len(account.requests) <= MAX_REQUESTS
