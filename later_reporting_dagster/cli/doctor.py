@@ -25,10 +25,10 @@ from later_reporting_dagster.defs.component_settings import ComponentSettings, v
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA, intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.late_posts import describe_stale
+from later_reporting_dagster.quality.late_posts import describe_arrivals, describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -79,6 +79,8 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     if results[-1].mark == "ok":
         results.append(_evaluate("files", lambda: _check_files(project, now()), otherwise="WARN"))
         results.append(_evaluate("rollups", lambda: _check_rollups(project, now()), otherwise="WARN"))
+        arrivals = _evaluate("arrivals", lambda: _arrivals(later), otherwise="WARN")
+        results += [arrivals] if arrivals.message else []
     return results
 
 
@@ -275,6 +277,12 @@ def _check_rollups(project: Project, now: datetime) -> str:
             " again, or run `later-reporting refresh`"
         )
     return "made from the files in the lake"
+
+
+def _arrivals(later: LaterReportingResource) -> str:
+    """Return when posts were first seen after their publication; an empty text if that is unknown."""
+    coverage = later.lake().read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    return "" if coverage is None else describe_arrivals(later.lake(), coverage)
 
 
 def _days_without_files(files: Mapping[str, Collection[Partition]], settings: ComponentSettings) -> str:

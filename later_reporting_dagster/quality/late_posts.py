@@ -16,10 +16,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import FileDamaged, Lake, Partition, encode_instance_id
-from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
+from later_reporting_dagster.lake import FileDamaged, Lake, Partition, encode_instance_id, schema_of
+from later_reporting_dagster.lake.database import LakeDatabase, ViewContents, open_database
 from later_reporting_dagster.lake.parquet_file import from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_NAMES, RAW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import POSTS
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database, register_stored_files
 
 _DIRECTORY = "_late_posts"
@@ -217,6 +218,39 @@ def _look(lake: Lake, database: LakeDatabase, files: pa.Table, instances: Sequen
         rows = post_days.filter(pc.field("instance_id") == name)
         lake.storage.write(paths[name], to_parquet(rows, content_hash="", key_values={}))
     return contradictions
+
+
+def describe_arrivals(lake: Lake, coverage: pa.Table) -> str:
+    """Return by network how many days after their publication posts were first seen; an empty text if none is known.
+
+    Known are those of days that were first fetched within two days. The others may have been there before.
+    """
+    schema = schema_of([column for column in POSTS.columns if column.name in ("instance_id", "post_id", "platform")])
+    posts = lake.read_intact_table(POSTS.name, schema=schema)
+    paths = [*lake.storage.files_in(f"{_DIRECTORY}/posts")]
+    if posts is None or not paths:
+        return ""
+    with open_database(lake) as database:
+        connection = database.connection
+        seen = pa.concat_tables(lake.storage.map(lambda path: _read_post_days(lake, path), paths))
+        for name, table in (("seen", seen), ("posts", posts), ("coverage", coverage)):
+            connection.register(name, table)
+        rows = connection.sql(_ARRIVALS).fetchall()
+    return "; ".join(
+        f"{platform or 'unknown'}: of {count} posts, half within {half} days, 90 % within {most}, all within {latest}"
+        for platform, count, half, most, latest in rows
+    )
+
+
+_ARRIVALS = """
+SELECT platform, count(*), quantile_disc(days, 0.5), quantile_disc(days, 0.9), max(days)
+FROM (
+    SELECT platform, CAST(since AS DATE) - date AS days
+    FROM seen JOIN posts USING (instance_id, post_id) JOIN coverage USING (table_name, instance_id, date)
+    WHERE table_name = 'posts_published' AND CAST(fetched_at AS DATE) - date <= 2
+)
+GROUP BY platform ORDER BY platform
+"""
 
 
 def _read_post_days(lake: Lake, path: str) -> pa.Table:

@@ -145,6 +145,26 @@ def delay_networks(posts: Posts, *, today: date) -> None:
         posts.hidden.update(*(posts.ids(today - age * DAY, name) for age in (1, 2)))
 
 
+def test_doctor_shows_how_late_posts_came_by_network(world: World) -> None:
+    delay_networks(world.posts, today=FIRST_RUN)
+    world.fetch_history()
+    late = world.posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
+    for today in (TODAY + age * DAY for age in range(6)):
+        delay_networks(world.posts, today=today)
+        (world.posts.hidden.discard if today == TODAY + 5 * DAY else world.posts.hidden.add)(late)
+        world.fetch_daily(today)
+    (row, *_) = [row for row in world.posts.published(TODAY - DAY, TODAY - DAY) if row["postId"] == late]
+    platform = (row["contentType"] or "").split("_")[0]
+    assert_success(world.project.roll_up_windows("posts"))
+    (line,) = [line for line in CliRunner().invoke(main, ["doctor"]).stdout.splitlines() if "arrivals" in line]
+    assert line.startswith("ok    arrivals     ")
+    found = dict(text.split(": of ") for text in line[19:].split("; "))
+    assert len(found) > 1
+    for name, text in found.items():
+        assert "half within 3 days" in text
+        assert text.endswith(f"all within {6 if name == platform else 3}")
+
+
 def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fetched(world: World) -> None:
     day = TODAY - 60 * DAY
     post_id = world.posts.ids(day, NORTH)[0]
