@@ -29,9 +29,10 @@ async def run_probe(project: Project) -> Sample:
 def lines_of(sample: Sample, results: Sequence[Result]) -> Iterator[str]:
     days = " and ".join(map(str, sample.days or ()))
     looked_at = f"campaign {sample.campaign_id} on {days}" if days else "no campaign"
-    yield f"API version {sample.service.api_version}, {sample.requests} requests, {looked_at}"
+    metrics = f"{len(sample.metrics)} metrics of posts, {len(sample.campaign_metrics)} of campaigns"
+    yield f"API version {sample.service.api_version}, {sample.requests} requests, {metrics}, {looked_at}"
     for result in results:
-        numbers = [f"{name}: {number:,}" for name, number in result.answer.numbers.items()]
+        numbers = [f"{name}: {number:,.12g}" for name, number in result.answer.numbers.items()]
         details = [one_line(", ".join(result.answer.details))] if result.answer.details else []
         yield f"{click.style(f'{result.verdict:<13}', fg=_COLORS[result.verdict])}  {result.question}"
         yield f"{'':<15}{'; '.join([result.answer.text, *numbers, *details])}"

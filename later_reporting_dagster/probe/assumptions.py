@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from later_reporting_dagster.client.rate_limiter import MAX_STATED_LIMIT
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, platform_of
@@ -80,8 +81,8 @@ def campaign_costs_of_months_add_up(sample: Sample) -> Answer:
 
 def content_cost_of_a_range_is_whole(sample: Sample) -> Answer:
     """Is a campaign's content cost of a range, by performance date, the whole cost of all active posts?"""
-    costs = first, second, both = [_content_cost(sample, page) for page in sample.of_days]
-    if not all(costs):
+    first, second, both = (_content_cost(sample, page) for page in sample.of_days)
+    if not first or not second or not both:
         raise NotTestable("the campaign has no content cost on both days")
     posts = [{post.key: post for post in page.all_rows} for page in sample.posts_of_days]
     ended, new = (
@@ -89,7 +90,9 @@ def content_cost_of_a_range_is_whole(sample: Sample) -> Answer:
         for one, other in ((posts[0], posts[1]), (posts[1], posts[0]))
     )
     low, high = max(second + ended[0], first + new[0]), min(second + ended[1], first + new[1])
-    shares = [cost / max(len(active), 1) for cost, active in zip(costs, posts, strict=True)]
+    shares = [cost / max(len(active), 1) for cost, active in zip((first, second, both), posts, strict=True)]
+    weeks = ((_value(row, "estimated_content_cost"), row) for row in _campaign(sample, sample.of_weeks))
+    shares += [(cost or 0) / count for cost, row in weeks if (count := _value(row, "posts_count"))]
     readings = {
         "whole": low - CENTS <= both <= high + CENTS,
         "by share of the active posts": max(shares) - min(shares) <= CENTS,
@@ -267,7 +270,7 @@ def rate_limit_is_as_documented(sample: Sample) -> Answer:
     limit, seconds = sample.service.limit, sample.service.window_seconds
     if not limit or not seconds or not math.isfinite(seconds):
         raise NotTestable("no response states it")
-    return _documented(round(60 * limit / seconds, 2), 120, "requests a minute")
+    return _documented(round(60 * min(limit, MAX_STATED_LIMIT) / seconds, 2), 120, "requests a minute")
 
 
 def tokens_last_as_documented(sample: Sample) -> Answer:
@@ -403,6 +406,7 @@ def _sum_of_bounds(bounds: Iterable[Bounds]) -> Bounds:
 def _raw_counts(raw: str) -> list[float]:
     """Return the counts of a row that could not be parsed."""
     row = json.loads(raw)
-    values = {**row, **(row.get(METRICS_MEMBER) or {})} if isinstance(row, dict) else {}
+    holders = [row, row.get(METRICS_MEMBER)] if isinstance(row, dict) else []
     names = [metric.api_name for metric in METRICS if metric.column in COUNTS]
-    return [values[name] for name in names if isinstance(values.get(name), int | float)]
+    values = [holder.get(name) for holder in holders if isinstance(holder, dict) for name in names]
+    return [value for value in values if isinstance(value, int | float) and abs(value) <= Kind.COUNT.maximum]

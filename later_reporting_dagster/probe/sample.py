@@ -100,10 +100,11 @@ class Sample:
     # Of requests that failed; they may quote the server.
     problems: list[str] = field(default_factory=list)
     campaign_id: int | None = None
-    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign.
+    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign; and in four weeks.
     days: tuple[date, date] | None = None
     posts_of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
     of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
+    of_weeks: Fetched = _NOTHING
     # The posts of both days, requested again as two smaller pages.
     again: tuple[Fetched, ...] = (_NOTHING,)
     # The campaign's oldest posts of two years, with their metrics to date, and by performance date.
@@ -177,10 +178,9 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     campaign_id = suitable_campaign(listed.page.items) if listed.page else None
     if not (is_listed := campaign_id is not None):
         sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
-        if not (sample.recent.page and sample.recent.rows):
+        if not (recent := in_order(sample.recent, first, newest)):
             return
-        post = max(sample.recent.rows, key=lambda post: post.post_date)
-        campaign_id, one = post.campaign_id, min(post.post_date.date(), newest - DAY)
+        campaign_id, one = recent[-1].campaign_id, min(recent[-1].post_date.date(), newest - DAY)
         two = one + DAY
     sample.campaign_id, sample.days = campaign_id, (one, two)
     posts = partial(fetch, posts_route, campaign_ids=(campaign_id,))
@@ -190,13 +190,14 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     missing = ranges[:2] if is_listed else ranges
     of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
     sample.of_days = (*of_days, listed)[:3]
+    sample.of_weeks = await campaign(two - 27 * DAY, two, date_basis=by_performance_date)
     if (both := sample.posts_of_days[2].page) and both.rows > 1:
         half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.rows // 2))
         start = await half()
         sample.again = start, await half(page=PageRequest(2, cursor=start.page.next_cursor if start.page else None))
     sample.published = await posts(first, newest)
     sample.lifetime = await posts(first, newest, date_basis=by_performance_date)
-    if not (sample.published.page and (published := sample.published.rows)):
+    if not (published := in_order(sample.published, first, newest)):
         return
     until = newest if sample.published.is_complete else published[-1].post_date.date() - DAY
     known = [post for post in published if post.post_date.date() <= until]
@@ -245,6 +246,12 @@ class _Fetch:
                 return Fetched(problem=f"a request failed ({type(error).__name__})")
         self.metrics[route_of] = _NEEDED[route_of]
         return await self(route_of, first, last, page=page, size=size, **filters)
+
+
+def in_order(posts: Fetched, first: date, last: date) -> list[Any]:
+    """Return the posts that were published in a range of days, by the time of their publication."""
+    found = [post for post in (posts.page.items if posts.page else ()) if first <= post.post_date.date() <= last]
+    return sorted(found, key=lambda post: post.post_date)
 
 
 def suitable_campaign(campaigns: Sequence[Any]) -> int | None:

@@ -24,7 +24,7 @@ def test_probe_prints_and_writes_the_same_verdicts(user: User, service: Service,
     assert result.exit_code == 0, result.output
     written = json.loads(output.read_text())
     assert written["api_version"] == str(service.api_version)
-    assert written["requests"] == len(service.requests) <= 21
+    assert written["requests"] == len(service.requests) <= 22
     for each in written["assumptions"]:
         assert f"{each['verdict']:<13}  {each['question']}" in result.stdout.splitlines()
         assert each["affected_tables"] == []

@@ -89,7 +89,7 @@ def test_account_with_5000_campaigns_needs_no_more_requests(stage: Service, vers
     sample, results = run_probe(stage.base_url)
     assert broken(results) == set()
     assert results["campaign_is_the_sum_of_its_posts"].verdict == "holds"
-    assert sample.requests == len(account.requests) <= 21
+    assert sample.requests == len(account.requests) <= 22
 
 
 def test_busy_campaign_is_not_testable_where_a_page_is_too_small(stage: Service, version: ApiVersion) -> None:
@@ -131,33 +131,65 @@ def test_server_with_random_metrics_is_judged(by_cursor: bool) -> None:
     json.dumps(to_json(sample, [*results.values()]), allow_nan=False)
 
 
+def absurd(asked: Asked, rows: list[Row]) -> list[Row]:
+    """Return rows that cannot be true, beside others."""
+    if asked.path == CAMPAIGNS:
+        return [row | {"estimatedContentCost": -1e9, "postsCount": row["postsCount"] % 200} for row in rows]
+    for number, row in enumerate(rows):
+        row |= [
+            {"postDate": "0001-01-01T00:00:00Z"},
+            {"postDate": "9999-12-31T23:59:59Z"},
+            {"impressions": -(10**300), "engagements": "many", "metrics": [1]},
+            {"cpe": 1e9, "cpm": 0, "engagements": 10**11, "impressions": 0, "paidImpressions": 10**11},
+            {"engagementRate": -1e9},
+            {},
+        ][number % 6]
+    return rows[::-1]
+
+
+def test_absurd_values_are_judged(account: Account, stage: Service, version: ApiVersion) -> None:
+    account.change = absurd
+    account.headers = {"x-ratelimit-limit": "9" * 400, "x-ratelimit-window": "1"}
+    sample, results = run_probe(stage.base_url)
+    assert {"cpe_and_cpm_agree", "rates_are_percentages"} <= broken(results)
+    assert json.dumps(to_json(sample, [*results.values()]), allow_nan=False)
+
+
 @pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
 def test_probe_keeps_the_rate_limit_beside_a_backfill(
     stage: Service, version: ApiVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """Both have a limiter of their own, and share the ledger in the cache of the user."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    account = serve(stage, world(60, instances=2, posts_per_day=3), version, requests_per_window=60, window_seconds=5)
+    # On a busy machine, requests may arrive two seconds too early.
+    account = serve(stage, world(60, instances=2, posts_per_day=3), version, requests_per_window=30, window_seconds=3)
+    account.headers = {"x-ratelimit-limit": "30", "x-ratelimit-window": "5"}
     later = LaterReportingResource(
-        base_url=stage.base_url, client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret
+        base_url=stage.base_url,
+        client_id=NO_RATE_LIMIT.client_id,
+        client_secret=NO_RATE_LIMIT.client_secret,
+        api_version=version.name,
     )
 
     async def run_both() -> int:
+        is_probing = True
+
         async def backfill() -> None:
             async with later.client() as client:
-                queries = [PerformanceQuery(start_date=day, end_date=day) for day in days_between(*days)]
-                await asyncio.gather(*map(client.fetch_posts, queries))
+                while is_probing:
+                    days = days_between(LAST_DAY - timedelta(days=9), LAST_DAY)
+                    queries = (PerformanceQuery(start_date=day, end_date=day) for day in days)
+                    await asyncio.gather(*map(client.fetch_posts, queries))
 
-        days = LAST_DAY - timedelta(days=49), LAST_DAY
         running = asyncio.create_task(backfill())
         async with later.client(max_requests=MAX_REQUESTS) as client:
             sample = await fetch_sample(client, newest=LAST_DAY, metrics=(), campaign_metrics=())
-        assert not running.done()
+        is_probing = False
         await running
         return sample.requests
 
-    requests = asyncio.run(run_both())
-    assert len(account.requests) > 50 + requests - 2
+    of_probe = asyncio.run(run_both())
+    assert len(account.requests) - of_probe > 30
     assert {*account.statuses} == {200}
 
 
