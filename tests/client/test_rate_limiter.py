@@ -20,6 +20,7 @@ from later_reporting_dagster.client.rate_limit_stores import (
     FallbackRateLimitStore,
     FileRateLimitStore,
     rate_limit_state_path,
+    rate_limit_store,
 )
 from later_reporting_dagster.client.rate_limiter import Ledger, Rate
 from tests.client.scripted_api import FakeTime
@@ -117,9 +118,10 @@ def test_acquire_sleeps_again_after_an_early_wake_up(time):
     assert asyncio.run(acquire_times(limiter, time, 2))[1] >= START + 60
 
 
-def test_limiters_with_one_file_share_a_pause(time, tmp_path):
-    path = tmp_path / "new" / "folders" / "rate"
-    one, other = (new_limiter(time, requests=3, state_path=path) for _ in range(2))
+def test_limiters_of_one_host_share_a_pause_by_default(time, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "folders"))
+    stores = (rate_limit_store("", base_url="https://a", clock=time) for _ in range(2))
+    one, other = (RateLimiter(requests=3, store=store, clock=time, sleep=time.sleep) for store in stores)
     asyncio.run(one.pause(500))
     assert asyncio.run(acquire_times(other, time, 1)) == [START + 500]
 
