@@ -85,7 +85,7 @@ services:
 	@[ -e .services/dbt/bin/dbt ] || { $(PYTHON) -m venv .services/dbt && \
 		.services/dbt/bin/python -m pip install --quiet --disable-pip-version-check $(DBT); }
 
-lock: .venv/bin/python ## Write deploy/requirements.txt: what the image installs, with the versions of constraints.txt and hashes
+lock: .venv/bin/python ## Write deploy/requirements.txt for the image: the versions of constraints.txt with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	printf 'hatchling\nhatch-fancy-pypi-readme\n' | $(BIN)/uv pip compile --quiet - pyproject.toml \
 		$(addprefix --extra ,azure gcs k8s plus postgres s3) --constraint constraints.txt --generate-hashes \

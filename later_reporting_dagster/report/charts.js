@@ -1,5 +1,5 @@
 "use strict";
-// Elements and charts, for page.js. Colours and fonts are in page.css, so they follow light, dark and print without a script.
+// Elements and charts, for page.js. Colours are in page.css, so they follow light, dark and print without a script.
 
 const CHANNELS = ["organic", "paid"];
 
@@ -40,8 +40,10 @@ function lineChart(points, width, height) {
   ]);
   const labels = Math.max(1, Math.min(7, Math.floor((right - left) / 70)));
   const every = Math.ceil(points.length / labels);
-  const days = points.flatMap(({ time }, index) =>
-    (last - index) % every ? [] : [shape("text", { class: index && index === last ? "day last" : "day", x: x(index), y: height - 4 }, dayAndMonth.format(time))]);
+  const days = points.flatMap(({ time }, index) => {
+    const place = { class: index && index === last ? "last" : "", x: x(index), y: height - 4 };
+    return (last - index) % every ? [] : [shape("text", place, dayAndMonth.format(time))];
+  });
   const incomplete = points.flatMap(({ isIncomplete }, index) =>
     isIncomplete ? [shape("line", { class: "incomplete", x1: x(index), x2: x(index), y1: top, y2: bottom })] : []);
   const lines = CHANNELS.flatMap((channel) => {
@@ -54,8 +56,10 @@ function lineChart(points, width, height) {
       ...alone.map((index) => shape("circle", { class: channel, cx: x(index), cy: y(points[index][channel]), r: 3 })),
     ];
   });
-  const tooltips = points.map(({ tooltip }, index) =>
-    shape("rect", { class: "tooltip", x: x(index) - gap / 2, y: 0, width: gap, height: bottom }, shape("title", {}, tooltip)));
+  const tooltips = points.map(({ tooltip }, index) => {
+    const area = { class: "tooltip", x: x(index) - gap / 2, y: 0, width: gap, height: bottom };
+    return shape("rect", area, shape("title", {}, tooltip));
+  });
   return shape("svg", { width, height }, ...values, ...days, ...incomplete, ...lines, ...tooltips);
 }
 
