@@ -5,25 +5,21 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from textwrap import fill
 
 import click
-import dagster as dg
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as PrintedTable
 from rich.text import Text
 
-from later_reporting_dagster.cli.doctor import Mark, colored
-from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance, materialize
+from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, check_owner, load_project
-from later_reporting_dagster.cli.refresh import refresh_all
+from later_reporting_dagster.cli.refresh import backfill_all
+from later_reporting_dagster.cli.run_report import check_summary, latest_checks
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.checks.check import WARN
-from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake.sql_query import run_query
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS, DAILY
 from later_reporting_dagster.server.sandbox import BANNER
@@ -57,9 +53,10 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
         LATER_START_DATE=str(start),
     )
     project = load_project(ENVIRONMENT_MODULE, name=None)
-    outcomes = _run_all(project, start, end)
-    checks = {(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}
-    click.echo(check_summary([*checks.values()]))
+    click.echo(f"Fetching {start} to {end} from the sandbox, a local server of the API", err=True)
+    with dagster_instance() as instance:
+        outcomes = [*backfill_all(project, start, end, instance=instance)]
+    click.echo(check_summary(latest_checks(outcomes)))
     comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{end}'")
     _print_rows(f"Organic and paid, {start} to {end}", comparison, project)
     _print_rows("Campaigns with the highest ad spend of the last 28 days", _CAMPAIGNS, project)
@@ -79,32 +76,6 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     ):
         click.echo(f"  {shlex.join(command)}")
     return outcomes
-
-
-def _run_all(project: Project, start: date, end: date) -> list[RunOutcome]:
-    with dagster_instance() as instance:
-        click.echo(f"Fetching {start} to {end} from the sandbox, a local server of the API", err=True)
-        fetched = materialize(project, project.settings.fetched_tables, instance=instance, tags=range_tags(start, end))
-        click.echo("Rolling up with DuckDB, checking, and writing the report", err=True)
-        return [fetched, *refresh_all(project, instance=instance, lists_outdated=False)]
-
-
-def check_summary(checks: Sequence[dg.AssetCheckEvaluation]) -> str:
-    """Return how many checks passed, and a line for each other one."""
-    others = [check for check in checks if not check.passed]
-    warnings = sum(check.severity is WARN for check in others)
-    counts = [
-        f"{len(checks) - len(others)} checks passed",
-        *([f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []),
-        *([f"{len(others) - warnings} failed"] if len(others) > warnings else []),
-    ]
-    return "\n  ".join([", ".join(counts) + (":" if others else "."), *map(check_line, others)])
-
-
-def check_line(check: dg.AssetCheckEvaluation) -> str:
-    """Return the result of a check as a line: its mark, asset, name and description."""
-    mark: Mark = "ok" if check.passed else "WARN" if check.severity is WARN else "FAIL"
-    return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
 
 
 _QUERY = (

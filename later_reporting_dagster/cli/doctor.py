@@ -1,10 +1,10 @@
 """The checks of `later-reporting doctor`."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from difflib import get_close_matches
 from typing import Literal
 
@@ -20,12 +20,19 @@ from later_reporting_dagster.client.rate_limit_stores import StoreUrl, shared_ra
 from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day, utc_now
+from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, Partition
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable, Partition
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    FETCHED_NAMES,
+    INSTANCES_TABLE,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+)
 from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA, intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_arrivals, describe_stale
@@ -50,7 +57,7 @@ def colored(mark: Mark) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check, whose subject has at most 12 characters.
+    """The result of one check.
 
     `FAIL`: no run works. `WARN`: runs work, but worse than they could. In both cases, the message ends with the fix.
     """
@@ -60,12 +67,19 @@ class CheckResult:
     mark: Mark = "ok"
 
 
+def result_lines(results: Sequence[CheckResult]) -> list[str]:
+    """Return the results as lines."""
+    width = max(len(result.subject) for result in results)
+    return [f"{colored(result.mark)}  {result.subject:<{width}} {one_line(result.message)}" for result in results]
+
+
 async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now) -> list[CheckResult]:
     """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
     Checks that depend on a failed one are left out, and so are those that have nothing to look at.
     """
     later = project.later
+    accessible: list[str] = []
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
     try:
         client = later.client(retry=RETRY_ONCE)
@@ -73,11 +87,14 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
         results.append(CheckResult("API", str(error), "FAIL"))
     else:
         async with client:
-            results += await _check_api(client, project=project, now=now)
+            results += await _check_api(client, project=project, accessible=accessible, now=now)
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     if results[-1].mark == "ok":
-        results.append(_evaluate("files", lambda: _check_files(project, now()), otherwise="WARN"))
+        try:
+            results += _check_tables(project, now(), accessible=accessible)
+        except user_errors() as error:
+            results.append(CheckResult("files", str(error), "WARN"))
         results.append(_evaluate("rollups", lambda: _check_rollups(project, now()), otherwise="WARN"))
         arrivals = _evaluate("arrivals", lambda: _arrivals(later), otherwise="WARN")
         results += [arrivals] if arrivals.message else []
@@ -156,7 +173,10 @@ def multi_machine_execution(instance: dg.DagsterInstance, definitions: dg.Defini
     return f"the executor {min(executors)}" if executors else None
 
 
-async def _check_api(client: LaterClient, *, project: Project, now: Callable[[], datetime]) -> list[CheckResult]:
+async def _check_api(
+    client: LaterClient, *, project: Project, accessible: list[str], now: Callable[[], datetime]
+) -> list[CheckResult]:
+    """Check the API, and add the instances that it lists to `accessible`."""
     later = project.later
     try:
         observed = await client.probe()
@@ -171,7 +191,7 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
         _evaluate("API version", lambda: _check_api_version(observed.api_version, expected=expected)),
     ]
     try:
-        accessible = await client.fetch_instances()
+        accessible += await client.fetch_instances()
     except LaterError as error:
         return [*results, CheckResult("scope", str(error), "FAIL")]
     results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
@@ -198,7 +218,7 @@ def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> 
     return f"{detected}: {'cursors without totals' if detected.uses_cursors else 'numbered pages with totals'}"
 
 
-def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
+def _check_scope(accessible: Sequence[str], required: Sequence[str]) -> str:
     if not accessible:
         raise click.ClickException(
             "the credentials have access to no instance: ask Later to add instances to their scope"
@@ -241,31 +261,48 @@ def _check_lake(later: LaterReportingResource) -> str:
     return f"{lake.root} is writable"
 
 
-def _check_files(project: Project, now: datetime) -> str:
+def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str]) -> Iterator[CheckResult]:
+    """Yield of each table that is fetched what it lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
-    files = intact_files(lake, [name for name in RAW_NAMES if name in settings.tables])
+    files = intact_files(lake, [name for name in FETCHED_NAMES if name in settings.tables])
     if lost := _days_without_files(files, settings):
-        raise click.ClickException(
-            f"Dagster has materialized {lost} that are not in {lake.root}: see that LATER_LAKE_ROOT is the right lake,"
-            " and is mounted; if files were lost, fetch these days again"
+        advice = (
+            "see that LATER_LAKE_ROOT is the right lake, and is mounted; if files were lost, fetch these days again"
         )
+        yield CheckResult("files", f"Dagster has materialized {lost} that are not in {lake.root}: {advice}", "WARN")
+    elif not any(files.values()):
+        yield CheckResult("files", "none yet: fetch some with `later-reporting backfill`")
     if not any(files.values()):
-        return "none yet: fetch some with `later-reporting backfill`"
-    days, missing = settings.expected_days(now), []
-    instances = known_instances(lake, configured=project.later.configured_instances())
-    if not instances:
-        key = settings.asset_key(INSTANCES_TABLE).to_user_string()
-        raise click.ClickException(f"no instance is known: materialize {key}")
+        return
+    configured = project.later.configured_instances()
+    known = {*known_instances(lake, configured=configured), *(accessible if not configured else [])}
+    instances, days = sorted(known - lake.retired.ids()), settings.expected_days(now)
+    stale = stored_late_posts(lake, days={*days}).stale
     for name, present in files.items():
-        if text := describe_missing(missing_days(days, instances, present), instances=len(instances)):
-            missing.append(f"{name}: {text}")
-    missing += filter(None, [describe_stale(stored_late_posts(lake, days={*days}).stale)])
-    if missing:
-        raise click.ClickException(
-            f"{'; '.join(missing)}: turn on the sensor {settings.name}_instances, which fetches them, or materialize"
-            " these days"
+        missing: Mapping[str | None, list[date]] = missing_days(
+            days, instances if name in RAW_NAMES else [None], present
         )
-    return f"all {len(instances)} instances on {len(days)} days"
+        lacks = [describe_missing(missing, instances=len(instances))]
+        lacking = {day for of_instance in missing.values() for day in of_instance}
+        if name == POSTS_PUBLISHED.name:
+            lacks.append(describe_stale(stale))
+            lacking |= {partition.day for partition in stale}
+        key = settings.asset_key(name).to_user_string()
+        if not lacking:
+            of_instances = f" of {len(instances)} instance{'s' * (len(instances) != 1)}" if name in RAW_NAMES else ""
+            yield CheckResult(key, f"complete: {len(days)} day{'s' * (len(days) != 1)}{of_instances}")
+            continue
+        fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
+        if name in RAW_NAMES:
+            fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
+        yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
+    for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):
+        if name in settings.tables:
+            key = settings.asset_key(name).to_user_string()
+            if (metadata := lake.table_metadata(name)) is None:
+                yield CheckResult(key, "missing: run `later-reporting backfill`", "WARN")
+            else:
+                yield CheckResult(key, f"{metadata.rows:,} rows")
 
 
 def _check_rollups(project: Project, now: datetime) -> str:

@@ -23,13 +23,32 @@ from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What a run has written of an asset. `partitions` is None if it has none, and `rows` if it is no table."""
+
+    asset: str
+    partitions: int | None
+    changed: int
+    rows: int | None
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        rows = "" if self.rows is None else f"; {self.rows:,} rows"
+        if self.partitions is None:
+            return f"{self.asset}: {'changed' if self.changed else 'unchanged'}{rows}"
+        period = CADENCES.get(self.asset.rpartition("/")[2], Cadence.DAY)
+        periods = f"{self.partitions:,} {period}{'s' * (self.partitions != 1)}"
+        return f"{self.asset}: {periods}, {self.changed:,} of them changed{rows}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunOutcome:
     """The result of a run."""
 
     succeeded: bool
     failed: Mapping[tuple[str, str], str]  # reasons by asset and partition; for raw assets, by asset and "day instance"
     error: str | None  # the reason, if a whole step failed
-    written: Sequence[str]  # a line for each asset of which something was written, also if the run failed
+    written: Sequence[Written]  # each asset of which something was written, also if the run failed
     checks: Sequence[dg.AssetCheckEvaluation]
     fetches: Sequence[Progress]  # the final progress of each table that was fetched
 
@@ -60,18 +79,18 @@ def materialize(
     *,
     instance: dg.DagsterInstance,
     tags: Mapping[str, str] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
     """Materialize and check assets in one run, with progress bars. Failures are part of the returned outcome.
 
-    All assets must have the same kind of partitions; `range_tags` selects some. Each asset gets the config. An
-    interrupted run raises a `ClickException`.
+    All assets must have the same kind of partitions; `range_tags` selects some. `config` is the run config of
+    assets, by name. An interrupted run raises a `ClickException`.
     """
     settings = project.settings
     job = project.definitions.resolve_implicit_global_asset_job_def()
     console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
-    ops = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
+    ops = {settings.op_name(asset): {"config": dict(of_asset)} for asset, of_asset in (config or {}).items()}
     earlier = len(project.later.fetches)
     try:
         has_bars = not {*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE}.isdisjoint(assets)
@@ -175,7 +194,7 @@ def _outcome(
         succeeded=result.success,
         failed=failed,
         error=error,
-        written=[_written_line(key, events) for key, events in materializations.items()],
+        written=[_written(key, events) for key, events in materializations.items()],
         checks=checks,
         fetches=fetches,
     )
@@ -191,12 +210,12 @@ def _partition_failures(event: dg.DagsterEvent, settings: ComponentSettings) -> 
     return {(asset, str(key)): str(reason) for key, reason in entry.data.items()}
 
 
-def _written_line(key: dg.AssetKey, events: Sequence[dg.AssetMaterialization]) -> str:
+def _written(key: dg.AssetKey, events: Sequence[dg.AssetMaterialization]) -> Written:
     metadata: list[dict[str, Any]] = [{name: each.value for name, each in event.metadata.items()} for event in events]
-    changed = sum(bool(each.get("files_changed") or each.get("changed")) for each in metadata)
     row_counts = [each.get("dagster/partition_row_count", each.get("dagster/row_count")) for each in metadata]
-    rows = "" if row_counts[0] is None else f"; {sum(count or 0 for count in row_counts):,} rows"
-    if events[0].partition is None:
-        return f"{key.to_user_string()}: {'changed' if changed else 'unchanged'}{rows}"
-    periods = f"{CADENCES.get(key.path[-1], Cadence.DAY)}{'s' * (len(events) != 1)}"
-    return f"{key.to_user_string()}: {len(events):,} {periods}, {changed:,} of them changed{rows}"
+    return Written(
+        asset=key.to_user_string(),
+        partitions=None if events[0].partition is None else len(events),
+        changed=sum(bool(each.get("files_changed") or each.get("changed")) for each in metadata),
+        rows=None if row_counts[0] is None else sum(count or 0 for count in row_counts),
+    )

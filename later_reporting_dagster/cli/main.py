@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
 QUARANTINED_ASSETS = (*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
-MAX_LISTED_FAILURES = 50
+DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
+_json_option = click.option(
+    "--format", "format_", default="text", type=click.Choice(["text", "json"]), help="JSON is for monitoring."
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -59,12 +62,10 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     Try it without credentials:
       later-reporting demo
     Use the real API: set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
-    and DAGSTER_HOME, then check the setup and the API, and fetch some days:
+    and DAGSTER_HOME, then check the setup and the API, and fetch the last 30 days:
       later-reporting doctor
       later-reporting probe
-      later-reporting backfill --asset later/posts_published \\
-        --start 2024-01-01 --end 2024-01-30
-      later-reporting refresh
+      later-reporting backfill
     """  # noqa: D301 - click reads the character
     context.obj = module, name
 
@@ -74,13 +75,14 @@ main.add_command(serve)
 
 
 @main.command()
-def instances() -> None:
+@_json_option
+def instances(*, format_: str) -> None:
     """List instances with their newest, missing and stale days.
 
     Also shows when the API first and last listed each instance, and which are retired.
     Fetches the list of instances from the API, and writes nothing.
     """
-    from later_reporting_dagster.cli.query_output import to_table
+    from later_reporting_dagster.cli.query_output import to_format
     from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
     from later_reporting_dagster.quality.instances import instances_table, stored_instances
 
@@ -100,7 +102,8 @@ def instances() -> None:
         days=days,
         today=now.date(),
     )
-    click.echo(to_table(rows, width=_terminal_width()), nl=False)
+    format_ = "table" if format_ == "text" else format_
+    click.echo(to_format(rows, format_, width=_terminal_width()), nl=False)
 
 
 @main.command()
@@ -133,9 +136,9 @@ def retire(*, instance: str, undo: bool) -> None:
 
 
 @main.command()
-@click.option("--asset", required=True, metavar="ASSET", help="Asset to materialize, such as later/posts_published.")
-@click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Required if the asset has partitions.")
-@click.option("--end", type=_DAY, metavar="YYYY-MM-DD", help="Last day, UTC, inclusive.")
+@click.option("--asset", metavar="ASSET", help="Only this asset, such as later/posts_published. Default: everything.")
+@click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Default: 30 days with the last one.")
+@click.option("--end", type=_DAY, metavar="YYYY-MM-DD", help="Last day, UTC, inclusive. Default: yesterday.")
 @click.option(
     "--instances", metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
@@ -146,85 +149,117 @@ def retire(*, instance: str, undo: bool) -> None:
     help="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
     " metrics. Use it if rows or values were really deleted.",
 )  # fmt: skip
-@click.option("--verbose", is_flag=True, help="Print the log of the run.")
+@click.option("--verbose", is_flag=True, help="Print the log of the run that fetches.")
+@_json_option
 def backfill(
-    *, asset: str, start: datetime | None, end: datetime | None, instances: str | None, verbose: bool, **flags: bool
+    *,
+    asset: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    instances: str | None,
+    verbose: bool,
+    format_: str,
+    **flags: bool,
 ) -> None:
-    """Materialize a range of days of an asset as one run.
+    """Fetch a range of days, roll them up, check them, and write the report.
 
-    The run is recorded in DAGSTER_HOME. For a weekly or monthly asset, it covers
-    the weeks or months that contain these days. Prints what was written.
+    By default, the last 30 days, but none before LATER_START_DATE. All days of a table
+    are one run, recorded in DAGSTER_HOME. With --asset, materializes only this one: of
+    a weekly or monthly asset, the weeks or months that contain these days.
+
+    A daemon may run beside it: it fetches none of these days meanwhile, and may roll up
+    the same ones, with the same result.
 
     Exits with 1 if anything failed, and lists the failures by day and instance;
     everything else is written.
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance, materialize
+    from later_reporting_dagster.cli.refresh import backfill_all
+    from later_reporting_dagster.cli.run_report import (
+        as_json,
+        check_summary,
+        latest_checks,
+        report_failures,
+        warnings_of,
+    )
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.resource import parse_instance_ids
     from later_reporting_dagster.report.report_data import REPORT
 
     project = current_project()
-    asset = table_name(asset, project.settings.tables, project=project)
-    days = _days(asset, start and start.date(), end and end.date(), project=project)
+    name = table_name(asset, project.settings.tables, project=project) if asset else None
+    days = _days(name, start and start.date(), end and end.date(), project=project)
     with prefix_errors_with("--instances"):
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
-    config = _run_config(asset, {"instances": instance_ids, **flags})
-    tags = range_tags(*days, period=CADENCES.get(asset, Cadence.DAY)) if days else None
-    requests_api = asset in (*QUARANTINED_ASSETS, INSTANCES_TABLE)
+    config = _run_config([name] if name else project.settings.fetched_tables, {"instances": instance_ids, **flags})
+    requests_api = name is None or name in (*QUARANTINED_ASSETS, INSTANCES_TABLE)
     check_all(dagster_home, project.later.lake, *([project.later.credentials] if requests_api else []))
+    outcomes: list[RunOutcome] = []
     with dagster_instance() as instance:
-        outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
-    for line in outcome.written:
-        click.echo(line)
-    _report_failures([outcome])
-    for fetch in outcome.fetches:
-        for warning in fetch.warnings:
-            click.echo(f"Warning: {one_line(warning)}", err=True)
-        if days and fetch.written and not fetch.rows:
-            click.echo(
-                f"Warning: no rows from {days[0]} to {days[1]}: all {fetch.written} files are empty. Check the days,"
-                " the instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
-                " credentials.",
-                err=True,
-            )
-    if asset in FETCHED_NAMES:
+        if name:
+            tags = range_tags(*days, period=CADENCES.get(name, Cadence.DAY)) if days else None
+            runs = iter([materialize(project, [name], instance=instance, tags=tags, config=config, verbose=verbose)])
+        else:
+            assert days is not None
+            runs = backfill_all(project, *days, instance=instance, config=config, verbose=verbose)
+        for outcome in runs:
+            outcomes.append(outcome)
+            for line in outcome.written if format_ == "text" else []:
+                click.echo(line)
+    warnings = [*warnings_of(outcomes, days)]
+    if format_ == "json":
+        _print_json(as_json(outcomes, warnings=warnings))
+    elif name is None:
+        click.echo(check_summary(latest_checks(outcomes)))
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    report_failures(outcomes)
+    if format_ == "json":
+        return
+    if name in FETCHED_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
-    elif asset == REPORT:
+    elif name == REPORT or name is None:
         click.echo(f"Next: open {project.report_location()}")
-    elif outcome.written:
-        query = f'query "SELECT * FROM {asset}"'
+    elif outcomes[0].written:
+        query = f'query "SELECT * FROM {name}"'
         click.echo(f"Next: {_command_line(query)}")
 
 
-def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
-    """Return the days to materialize, checked to fit the asset; None if it has no partitions."""
-    if asset not in (*FETCHED_NAMES, *CADENCES):
+def _days(name: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
+    """Return the days to materialize of an asset or, without its name, of all; None if it has no partitions."""
+    if name not in (None, *FETCHED_NAMES, *CADENCES):
         if start or end:
-            raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
+            raise click.UsageError(f"{name} has no partitions: omit --start and --end")
         return None
-    if start is None or end is None:
-        raise click.UsageError(f"{asset} has partitions: set --start and --end")
+    newest, first = yesterday(), project.settings.start_date
+    end = end or newest
+    start = start or max(first, end - timedelta(days=DEFAULT_DAYS - 1))
     if end < start:
         raise click.UsageError(f"--end {end} is before --start {start}")
-    if start < (first := project.settings.start_date):
+    if start < first:
         raise click.UsageError(
             f"--start {start} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
         )
-    if end > (newest := yesterday()):
+    if end > newest:
         raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {newest} (UTC)")
     return start, end
 
 
-def _run_config(asset: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are set, checked to apply to the asset."""
-    config = {name: value for name, value in options.items() if value}
-    for name in config:
-        applies_to = RAW_NAMES if name == "instances" else FETCHED_NAMES
-        if name == "accept_shrinking":
+def _run_config(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options that are set, by the asset that each applies to. It has to apply to one of them."""
+    config: dict[str, dict[str, Any]] = {}
+    for option, value in options.items():
+        if not value:
+            continue
+        applies_to = RAW_NAMES if option == "instances" else FETCHED_NAMES
+        if option == "accept_shrinking":
             applies_to = (*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE)
-        if asset not in applies_to:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} applies to {', '.join(applies_to)}: omit it for {asset}")
+        selected = [name for name in names if name in applies_to]
+        if not selected:
+            flag = f"--{option.replace('_', '-')}"
+            raise click.UsageError(f"{flag} applies to {', '.join(applies_to)}: omit it for {', '.join(names)}")
+        for name in selected:
+            config.setdefault(name, {})[option] = value
     return config
 
 
@@ -238,6 +273,7 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
+    from later_reporting_dagster.cli.run_report import report_failures
     from later_reporting_dagster.defs.component_settings import ASSET_NAMES
     from later_reporting_dagster.report.report_data import REPORT
 
@@ -251,7 +287,7 @@ def refresh() -> None:
                 click.echo(line)
     if unknown := [name for name in project.later.lake().table_names() if name not in ASSET_NAMES]:
         click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
-    _report_failures(outcomes)
+    report_failures(outcomes)
     click.echo("Rollups and the report are up to date.")
     if REPORT in project.settings.tables:
         click.echo(f"Next: open {project.report_location()}")
@@ -414,13 +450,14 @@ def dbt_sources() -> None:
 
 
 @main.command()
-def doctor() -> None:
+@_json_option
+def doctor(*, format_: str) -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake,
-    missing and stale files, with a few requests. Exits with 1 if a check failed.
+    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
+    rollups, and says of each table what it lacks, with a few requests. Exits with 1 if a check failed.
     """
-    from later_reporting_dagster.cli.doctor import CheckResult, check_setup, colored
+    from later_reporting_dagster.cli.doctor import CheckResult, check_setup, result_lines
 
     try:
         project = current_project()
@@ -428,8 +465,10 @@ def doctor() -> None:
         results = [CheckResult("settings", str(error), "FAIL")]
     else:
         results = asyncio.run(check_setup(project))
-    for result in results:
-        click.echo(f"{colored(result.mark)}  {result.subject:<12} {one_line(result.message)}")
+    if format_ == "json":
+        _print_json(results)
+    else:
+        click.echo("\n".join(result_lines(results)))
     if any(result.mark == "FAIL" for result in results):
         raise SystemExit(1)
 
@@ -473,6 +512,7 @@ def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:
     platform, the campaigns, and what to type next.
     """
     from later_reporting_dagster.cli.demo import run_demo
+    from later_reporting_dagster.cli.run_report import report_failures
 
     if ui:
         # Fail on a port in use before the fetch, not after it.
@@ -481,7 +521,7 @@ def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:
     last_day = yesterday()
     start = last_day - timedelta(days=days - 1)
     outcomes = run_demo(directory=directory.resolve(), start=start, end=last_day, ui_port=ui_port if ui else None)
-    _report_failures(outcomes)
+    report_failures(outcomes)
 
 
 def _terminal_width() -> int | None:
@@ -489,39 +529,16 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def _print_json(value: object) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+
+
 def _command_line(arguments: str) -> str:
     module, name = click.get_current_context().find_root().obj
     options = [f" {option} {value}" for option, value in (("-m", module), ("--name", name)) if value]
     return f"later-reporting{''.join(options)} {arguments}"
-
-
-def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
-    from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
-    from later_reporting_dagster.defs.checks.rollups import TOTALS_RECONCILE
-    from later_reporting_dagster.defs.events import describe_failures
-
-    failures: list[tuple[tuple[str, str], str]] = []
-    for outcome in outcomes:
-        for asset in sorted({asset for asset, _ in outcome.failed}):
-            failed = {key: reason for (name, key), reason in outcome.failed.items() if name == asset}
-            failures += [((asset, subject), reason) for subject, reason in describe_failures(failed)]
-    # Rollups leave damaged files out, and their runs succeed. Other checks are about missing days, or warn.
-    checks_of_rows = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE, TOTALS_RECONCILE)}
-    failures += [
-        ((check.asset_key.path[-1], check.check_name), check.description or "")
-        for outcome in outcomes
-        for check in outcome.checks
-        if check.check_name in checks_of_rows and not check.passed
-    ]
-    for (asset, key), reason in failures[:MAX_LISTED_FAILURES]:
-        click.echo(f"failed  {asset}  {one_line(key)}  {one_line(reason)}", err=True)
-    if len(failures) > MAX_LISTED_FAILURES:
-        click.echo(f"failed  … and {len(failures) - MAX_LISTED_FAILURES} more: see the run in the Dagster UI", err=True)
-    for outcome in outcomes:
-        if outcome.error:
-            click.echo(f"Error: {one_line(outcome.error)}", err=True)
-    if failures or not all(outcome.succeeded for outcome in outcomes):
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""`later-reporting refresh`: bring what is made from the posts in the lake up to date."""
+"""Fetch days of all tables, and bring what is made from them up to date."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
 
 import click
 import dagster as dg
@@ -11,7 +13,7 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.partitions import runs_of
+from later_reporting_dagster.defs.partitions import range_tags, runs_of
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
@@ -22,6 +24,27 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
 
 
+def backfill_all(
+    project: Project,
+    start: date,
+    end: date,
+    *,
+    instance: dg.DagsterInstance,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    verbose: bool = False,
+) -> Iterator[RunOutcome]:
+    """Fetch a range of days of all tables in one run, then do what `refresh_all` does; yield the outcome of each run.
+
+    What a failed instance does not affect goes on. `config` is the run config of the fetched tables, by name.
+    """
+    tables = [name for name in project.settings.fetched_tables if name not in LISTED_TABLES]
+    if tables:
+        tags = range_tags(start, end)
+        yield materialize(project, tables, instance=instance, tags=tags, config=config, verbose=verbose)
+    click.echo("Rolling up with DuckDB, checking, and writing the report", err=True)
+    yield from refresh_all(project, instance=instance, lists_outdated=False)
+
+
 def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdated: bool = True) -> Iterator[RunOutcome]:
     """Materialize everything but posts and days of campaigns, upstream first; yield the outcome of each run.
 
@@ -30,7 +53,8 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     """
     settings, lake = project.settings, project.later.lake()
     if not any(lake.partitions(name) for name in RAW_NAMES):
-        click.echo(f"{lake.root} has no posts, so there are no rollups: fetch some with `later-reporting backfill`")
+        advice = "fetch some with `later-reporting backfill`"
+        click.echo(f"{lake.root} has no posts, so there are no rollups: {advice}", err=True)
     listed = [name for name in LISTED_TABLES if name in settings.tables]
     if listed:
         try:

@@ -1,11 +1,12 @@
 """`later-reporting backfill`: one run over a range of days, and the failures that it lists."""
 
 import gc
+import json
 import resource
 import shutil
 import warnings
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -16,6 +17,7 @@ from later_reporting_dagster.cli.in_process_runs import progress_bars
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.tables import FETCHED_NAMES, RAW_NAMES
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
@@ -25,6 +27,8 @@ DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
 PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
 TODAY = datetime.now(UTC).date()
+WITHOUT_ROLLUPS = (*FETCHED_NAMES, "campaigns", "campaign_performance_periods", "instances", "coverage")
+FEW_ROLLUPS = ("organic_paid_daily", "organic_paid_overall")
 
 
 def runs() -> list[dg.DagsterRun]:
@@ -103,12 +107,68 @@ def test_backfill_materializes_weeks_and_assets_without_partitions(user: User) -
     ]
 
 
+@pytest.fixture
+def few_rollups(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
+    """A user of two rollups, to save time."""
+    monkeypatch.setenv("LATER_TABLES", ",".join((*WITHOUT_ROLLUPS, *FEW_ROLLUPS, "organic_paid_report")))
+    return user
+
+
+def test_backfill_without_asset_does_everything_for_the_last_30_days(
+    few_rollups: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, yesterday = few_rollups, TODAY - timedelta(days=1)
+    result = user.run("backfill")
+    assert result.exit_code == 0, result.stderr
+    written = dict(line.split(": ", 1) for line in result.stdout.splitlines() if line.startswith("later/"))
+    assert written.keys() == {f"later/{name}" for name in (*WITHOUT_ROLLUPS, *FEW_ROLLUPS, "organic_paid_report")}
+    for name in FETCHED_NAMES:
+        days = [partition.day for partition in Lake(str(user.lake)).partitions(name)]
+        assert (min(days), max(days), len({*days})) == (yesterday - timedelta(days=29), yesterday, 30)
+        assert written[f"later/{name}"].startswith("30 days, ")
+    *_, next_step = result.stdout.splitlines()
+    assert next_step == f"Next: open {user.lake}/organic_paid_report/report.html"
+    assert " checks passed, " in result.stdout
+
+    monkeypatch.setenv("LATER_START_DATE", str(yesterday))
+    assert "later/posts_published: 1 day, 0 of them changed; " in user.run("backfill").stdout
+
+
+def test_backfill_without_asset_goes_on_after_a_failed_instance_and_prints_json(
+    few_rollups: User, service: Service
+) -> None:
+    service.override = reject_instance("007")
+    result = few_rollups.run("backfill", *RANGE, "--format", "json")
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout)
+    assert printed["succeeded"] is False
+    failed = {(each["asset"], each["subject"]) for each in printed["failed"]}
+    assert failed == {(name, f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, 007") for name in RAW_NAMES}
+    written = {each["asset"].removeprefix("later/"): each for each in printed["written"]}
+    assert {*FETCHED_NAMES, *FEW_ROLLUPS, "organic_paid_report"} <= written.keys()
+    assert written["organic_paid_daily"]["partitions"] == len(DAYS)
+    red = {check["asset"] for check in printed["checks"] if check["check"] == "every_instance_is_present"}
+    assert red == {f"later/{name}" for name in RAW_NAMES}
+
+
+def test_backfill_without_asset_passes_options_to_the_tables_that_have_them(
+    few_rollups: User, service: Service, truth: Truth
+) -> None:
+    assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--accept-shrinking").exit_code == 0
+    assert written(few_rollups) == {(day, "007") for day in DAYS}
+    service.requests.clear()
+    assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--only-missing").exit_code == 0
+    assert service.data_requests == 0
+
+
 def test_backfill_warns_about_a_range_without_posts(user: User, service: Service, small_world: World) -> None:
     service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
     result = user.run(*PUBLISHED)
     assert result.exit_code == 0
     (warning,) = result.stderr.splitlines()
-    assert warning.startswith("Warning: no rows from 2024-03-01 to 2024-03-02: all 8 files are empty.")
+    assert warning.startswith(
+        "Warning: posts_published has no rows from 2024-03-01 to 2024-03-02: all 8 files are empty."
+    )
     assert all(word in warning for word in ("--instances", "LATER_INSTANCE_IDS", "later-reporting doctor"))
     service.requests.clear()
     assert user.run(*PUBLISHED, "--only-missing").stderr == ""
@@ -217,7 +277,6 @@ def test_backfill_that_cannot_start_prints_the_reason(
             "before the first partition: set LATER_START_DATE to an earlier day (it is 2024-01-01)",
         ),
         ("posts_published", f"--start 2024-03-01 --end {TODAY}", f"--end {TODAY} is not over yet"),
-        ("posts_published", "--start 2024-03-01", "has partitions: set --start and --end"),
         ("campaigns", "--start 2024-03-01 --end 2024-03-02", "campaigns has no partitions: omit --start and --end"),
         ("organic_paid_weekly", "--start 2024-03-01 --end 2024-03-02 --only-missing", "for organic_paid_weekly"),
     ],

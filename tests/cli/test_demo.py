@@ -12,7 +12,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.cli.demo import check_summary
+from later_reporting_dagster.cli.run_report import check_summary
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from tests.cli.conftest import environment

@@ -1,8 +1,10 @@
 """`later-reporting doctor`: each check passes, or its message names the fix."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,20 +13,21 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.cli.demo import check_line
 from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execution
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
+from later_reporting_dagster.cli.run_report import check_line
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.tables import RAW_TABLES
-from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
+from later_reporting_dagster.lake.tables import FETCHED_NAMES
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
 from tests.services import running_postgres
 
 Override = Callable[[Request], Response | None]
+# The tables that are made from lists of the API, or from all files, and are one file.
+ONE_FILE = ("instances", "campaigns", "campaign_performance_periods", "coverage")
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +37,13 @@ def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_results(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
-    """Return the mark and the message of each printed check, by subject."""
-    result = user.run("doctor")
+    """Return the mark and the message of each check, by subject."""
+    result = user.run("doctor", "--format", "json")
     assert result.exit_code == exit_code
-    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
-    results = {rest[:12].strip(): (mark, rest[13:]) for mark, rest in lines}
-    assert len(results) == len(lines)
-    return results
+    results = json.loads(result.stdout)
+    by_subject = {each["subject"]: (each["mark"], each["message"]) for each in results}
+    assert len(results) == len(by_subject)
+    return by_subject
 
 
 def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
@@ -53,6 +56,9 @@ def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> Non
     assert results["rate limit"][1].startswith("100000 requests in 60 s")
     assert results["lake"][1] == f"{user.lake} is writable"
     assert [path for path in user.lake.rglob("*") if path.is_file()] == []
+    lines = user.run("doctor").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * len(results)
+    assert "ok    scope       4 instances accessible" in lines
 
 
 def respond_to(words: str, status: int) -> Override:
@@ -187,29 +193,44 @@ def test_doctor_fails_if_the_clock_is_wrong(seconds: int, passed: bool, user: Us
     assert ("set this machine's clock" in clock.message) is not passed
 
 
-def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     monkeypatch.setenv("LATER_DUE_HOUR_UTC", "0")
     monkeypatch.setenv("LATER_START_DATE", str(yesterday - timedelta(days=1)))
-    lake = Lake(str(user.lake))
-    for raw_table in RAW_TABLES:
-        for offset in range(2):
-            lake.write(raw_table.name, Partition(yesterday - timedelta(days=offset), "a"), POSTS_SCHEMA.empty_table())
-    assert check_results(user, exit_code=0)["files"] == ("ok", "all 1 instances on 2 days")
-    Path(lake.url("posts_published", Partition(yesterday, "a"))).unlink()
-    assert check_results(user, exit_code=0)["files"] == (
-        "WARN",
-        f"posts_published: 1 file is missing: {yesterday} (1 day): a: turn on the sensor later_instances, which fetches"
-        " them, or materialize these days",
-    )
+    monkeypatch.setenv("LATER_TABLES", ",".join((*FETCHED_NAMES, *ONE_FILE)))
+    assert user.run("backfill").exit_code == 0
+    before = check_results(user, exit_code=0)
+    complete = dict.fromkeys(("later/post_metrics_daily", "later/posts_published"), "complete: 2 days of 4 instances")
+    complete["later/campaign_performance_daily"] = "complete: 2 days"
+    assert {name: before[name] for name in complete} == {name: ("ok", text) for name, text in complete.items()}
+    assert [before[f"later/{name}"][0] for name in ONE_FILE] == ["ok"] * 4
+
+    lake, run = Lake(str(user.lake)), "run `later-reporting backfill"
+    days = f"--only-missing --start {yesterday} --end {yesterday}`"
+    Path(lake.url("posts_published", Partition(yesterday, "007"))).unlink()
+    Path(lake.url("campaign_performance_daily", Partition(yesterday))).unlink()
+    shutil.rmtree(user.lake / "campaign_performance_periods")
+    after = check_results(user, exit_code=0)
+    assert {subject for subject in after if after[subject] != before.get(subject)} == {
+        "files",  # Dagster has materialized the day of campaigns
+        "later/posts_published",
+        "later/campaign_performance_daily",
+        "later/campaign_performance_periods",
+    }
+    missing = f"1 file is missing: {yesterday} (1 day)"
+    sensor = ", or turn on the sensor later_instances, which fetches them"
+    assert after["later/posts_published"] == ("WARN", f"{missing}: 007: {run} {days}{sensor}")
+    assert after["later/campaign_performance_daily"] == ("WARN", f"{missing}: {run} {days}")
+    assert after["later/campaign_performance_periods"] == ("WARN", f"missing: {run}`")
 
 
-def test_doctor_warns_if_no_instance_is_known(user: User) -> None:
-    lake = Lake(str(user.lake))
-    lake.write("posts_published", Partition(date(2024, 1, 1), "a"), POSTS_SCHEMA.empty_table())
-    lake.write_table("instances", INSTANCES_SCHEMA.empty_table())
-    message = "no instance is known: materialize later/instances"
-    assert check_results(user, exit_code=0)["files"] == ("WARN", message)
+def test_doctor_names_instances_of_which_nothing_was_fetched(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_TABLES", "posts_published")
+    days = ("--start", "2024-03-01", "--end", "2024-03-01", "--instances", "007")
+    assert user.run("backfill", *days).exit_code == 0
+    mark, message = check_results(user, exit_code=0)["later/posts_published"]
+    assert mark == "WARN"
+    assert " days): Zoë 😀 %2F, a/b|c,d [e], instance_000; " in message
 
 
 def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> None:

@@ -48,6 +48,10 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
         "stale_days": "0",
     }
     assert rows["instance_000"]["posts_published_newest_day"] == "null"
+    printed = json.loads(user.run("instances", "--format", "json").stdout)
+    assert {row["instance_id"]: row["posts_published_missing_days"] for row in printed} == {
+        name: expected - 2 * (name == "007") for name in INSTANCE_IDS
+    }
 
 
 def test_retire_marks_an_instance_that_is_no_longer_fetched_until_it_is_undone(user: User, service: Service) -> None:

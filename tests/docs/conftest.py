@@ -112,9 +112,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 def _fill_lake(shell: Shell) -> None:
     """Fetch and roll up a week; then remove a post from one file, remove another file, and quarantine a row."""
-    for asset in ("posts_published", "post_metrics_daily", "campaign_performance_daily"):
-        shell.run(f"later-reporting backfill --asset {asset} --start {FIRST_DAY} --end {LAST_DAY}")
-    shell.run("later-reporting refresh")
+    shell.run(f"later-reporting backfill --start {FIRST_DAY} --end {LAST_DAY}")
     lake = shell.lake
     rows = lake.read("posts_published", [SHRUNK_PARTITION], schema=POSTS_SCHEMA)
     lake.write("posts_published", SHRUNK_PARTITION, rows.slice(1))

@@ -3,13 +3,18 @@
 import re
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.report.report_data import REPORT
+from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before
+from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.docs.conftest import (
     DOCS_PAGES,
     MISSING_PARTITION,
@@ -44,7 +49,7 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
     before = shell.lake.read_metadata("posts_published", SHRUNK_PARTITION)
     commands = [command for block in code_blocks(page.read_text(), "sh") for command in split_commands(block)]
     printed = "".join(map(shell.run, commands))
-    assert "FAIL" not in printed
+    assert "\nFAIL" not in printed
     if page.name == "operations.md":
         assert "2024-01-31 instance_000  1  impressions must not be negative" in printed
         assert shell.lake.read_metadata("posts_published", SHRUNK_PARTITION) != before
@@ -52,15 +57,25 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
 
 
 def test_readme_commands_for_the_real_api_run(shell: Shell, tmp_path: Path) -> None:
-    """All but the installation, the settings, which are those of the sandbox, and the UI, which does not end."""
+    """All but the installation, the settings, which are those of a sandbox, and the UI, which does not end."""
     (block,) = code_blocks(section(README, "With the real API"), "sh")
-    skipped = ("python3 -m venv", ".venv/bin/pip", "source .venv", "export ", "dagster dev")
+    own = {"DAGSTER_HOME": str(tmp_path / "dagster"), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
+    skipped = ("python3 -m venv", ".venv/bin/pip", "source .venv", "export LATER_CLIENT", "dagster dev")
+    skipped += tuple(f"export {name}" for name in own)
     script = "\n".join(line for line in block.splitlines() if not line.startswith(skipped))
-    own = {"DAGSTER_HOME": str(tmp_path), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
-    user = replace(shell, directory=ROOT, environment={**shell.environment, **own})
-    assert set(re.findall(r"^export (\w+)=", block, re.MULTILINE)) <= user.environment.keys()
-    assert "FAIL" not in user.run_process("bash", "-ec", script)
+    today = datetime.now(UTC).date()
+    world = World(first_day=two_years_before(today), last_day=today, instances=2, posts_per_day=10)
+    with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
+        environment = {**shell.environment, **sandbox_settings(base_url, lake_root=""), **own}
+        user = replace(shell, directory=ROOT, environment=environment)
+        printed = user.run_process("bash", "-ec", script)
+    assert "\nFAIL" not in printed
+    # Without a warning, and without a check that failed.
+    assert re.search(r"^\d+ checks passed\.$", printed, re.MULTILINE), printed
     assert len(user.lake.partitions("posts_published")) == 30 * 2
+    counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in ASSET_NAMES if name != REPORT)
+    rows = user.run_process("later-reporting", "query", "--format", "csv", counts)
+    assert [line for line in rows.splitlines() if line.endswith(",0")] == []
 
 
 @pages_with("python")

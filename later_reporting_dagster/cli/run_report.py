@@ -1,0 +1,114 @@
+"""What commands print about their runs: what was written, what failed, and the results of checks."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+import click
+import dagster as dg
+
+from later_reporting_dagster.cli.doctor import Mark, colored
+from later_reporting_dagster.cli.in_process_runs import RunOutcome
+from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.defs.checks.check import WARN
+from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
+from later_reporting_dagster.defs.checks.rollups import TOTALS_RECONCILE
+from later_reporting_dagster.defs.events import describe_failures
+from later_reporting_dagster.lake.tables import RAW_NAMES
+
+MAX_LISTED_FAILURES = 50
+# Rollups leave damaged files out, and their runs succeed. Other checks are about missing days, or warn.
+_CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE, TOTALS_RECONCILE)}
+
+
+class Failure(NamedTuple):
+    """What failed: an asset, which of its partitions or checks, and why."""
+
+    asset: str
+    subject: str
+    reason: str
+
+
+def report_failures(outcomes: Sequence[RunOutcome]) -> None:
+    """Print what failed, and exit with 1 if anything did."""
+    found = failures(outcomes)
+    for failure in found[:MAX_LISTED_FAILURES]:
+        click.echo(f"failed  {failure.asset}  {one_line(failure.subject)}  {one_line(failure.reason)}", err=True)
+    if len(found) > MAX_LISTED_FAILURES:
+        click.echo(f"failed  … and {len(found) - MAX_LISTED_FAILURES} more: see the run in the Dagster UI", err=True)
+    for outcome in outcomes:
+        if outcome.error:
+            click.echo(f"Error: {one_line(outcome.error)}", err=True)
+    if found or not all(outcome.succeeded for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def failures(outcomes: Sequence[RunOutcome]) -> list[Failure]:
+    """Return what failed, each reason once for an asset, and the checks that found rows missing or damaged."""
+    found: list[Failure] = []
+    for outcome in outcomes:
+        for asset in sorted({asset for asset, _ in outcome.failed}):
+            failed = {key: reason for (name, key), reason in outcome.failed.items() if name == asset}
+            found += [Failure(asset, subject, reason) for subject, reason in describe_failures(failed)]
+    return found + [
+        Failure(check.asset_key.path[-1], check.check_name, check.description or "")
+        for outcome in outcomes
+        for check in outcome.checks
+        if check.check_name in _CHECKS_OF_ROWS and not check.passed
+    ]
+
+
+def warnings_of(outcomes: Sequence[RunOutcome], days: tuple[date, date] | None) -> Iterator[str]:
+    """Yield the warnings of fetches, of a range of days if their tables have partitions."""
+    for fetch in [fetch for outcome in outcomes for fetch in outcome.fetches]:
+        yield from map(one_line, fetch.warnings)
+        if days and fetch.table_name in RAW_NAMES and fetch.written and not fetch.rows:
+            yield (
+                f"{fetch.table_name} has no rows from {days[0]} to {days[1]}: all {fetch.written} files are empty."
+                " Check the days, the instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`,"
+                " the scope of the credentials."
+            )
+
+
+def as_json(outcomes: Sequence[RunOutcome], *, warnings: Sequence[str]) -> dict[str, Any]:
+    """Return what runs did, for programs."""
+    return {
+        "succeeded": not failures(outcomes) and all(outcome.succeeded for outcome in outcomes),
+        "written": [each for outcome in outcomes for each in outcome.written],
+        "failed": [failure._asdict() for failure in failures(outcomes)],
+        "errors": [one_line(outcome.error) for outcome in outcomes if outcome.error],
+        "warnings": warnings,
+        "checks": [
+            {
+                "asset": check.asset_key.to_user_string(),
+                "check": check.check_name,
+                "passed": check.passed,
+                "severity": check.severity.value,
+                "description": check.description,
+            }
+            for check in latest_checks(outcomes)
+        ],
+    }
+
+
+def latest_checks(outcomes: Sequence[RunOutcome]) -> list[dg.AssetCheckEvaluation]:
+    """Return the latest result of each check."""
+    return [*{(each.asset_key, each.check_name): each for outcome in outcomes for each in outcome.checks}.values()]
+
+
+def check_summary(checks: Sequence[dg.AssetCheckEvaluation]) -> str:
+    """Return how many checks passed, and a line for each other one."""
+    others = [check for check in checks if not check.passed]
+    warnings = sum(check.severity is WARN for check in others)
+    counts = [
+        f"{len(checks) - len(others)} checks passed",
+        *([f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []),
+        *([f"{len(others) - warnings} failed"] if len(others) > warnings else []),
+    ]
+    return "\n  ".join([", ".join(counts) + (":" if others else "."), *map(check_line, others)])
+
+
+def check_line(check: dg.AssetCheckEvaluation) -> str:
+    """Return the result of a check as a line: its mark, asset, name and description."""
+    mark: Mark = "ok" if check.passed else "WARN" if check.severity is WARN else "FAIL"
+    return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
