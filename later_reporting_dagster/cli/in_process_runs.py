@@ -16,10 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, FETCHED_NAMES
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
+
+# A daemon with `run_retries` would repeat a failed run, of which the command has listed what failed.
+NO_RETRIES = {"dagster/max_retries": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def materialize(
     console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
     ops = {settings.op_name(asset): {"config": dict(of_asset)} for asset, of_asset in (config or {}).items()}
     earlier = len(project.later.fetches)
+    set_origin_of_runs(instance, job, project.location)
     try:
         has_bars = not {*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE}.isdisjoint(assets)
         with progress_bars(project.later.fetches, earlier=earlier) if has_bars else nullcontext():
@@ -99,7 +104,7 @@ def materialize(
                 instance=instance,
                 raise_on_error=False,
                 asset_selection=[settings.asset_key(asset) for asset in assets],  # the UI shows it as the run's target
-                tags=dict(tags or {}),
+                tags={**NO_RETRIES, **(tags or {})},
                 run_config={"loggers": {"console": console}, "ops": ops},
             )
     except (SQLAlchemyError, OSError) as failure:  # of Dagster's storage, such as a full disk

@@ -13,7 +13,12 @@ import dagster as dg
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, ComponentSettings
-from later_reporting_dagster.defs.dagster_private import get_origins_from_toml, loadable_targets_from_loaded_module
+from later_reporting_dagster.defs.dagster_private import (
+    CodeLocation,
+    code_location_of,
+    get_origins_from_toml,
+    loadable_targets_from_loaded_module,
+)
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.report.report_data import REPORT_PATH
 
@@ -26,6 +31,7 @@ RETRY_ONCE = RetryPolicy(max_attempts=2)
 class Project:
     """A component, as part of the definitions that it was loaded with; `later` has the values of variables."""
 
+    location: CodeLocation
     definitions: dg.Definitions
     settings: ComponentSettings
     later: LaterReportingResource
@@ -46,7 +52,8 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     """
     # Beta features are used on purpose, by this project and by Dagster itself.
     warnings.simplefilter("ignore", dg.BetaWarning)
-    module = module or _module_of_current_folder() or ENVIRONMENT_MODULE
+    location = None if module else _location_of_current_folder()
+    module = module or (location and location.loadable_target_origin.module_name) or ENVIRONMENT_MODULE
     definitions = _load_definitions(module)
     found = {
         key.removeprefix(METADATA_PREFIX): ComponentSettings.model_validate(value.data)
@@ -64,7 +71,10 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         problem = f"no component {name!r}" if name else "several components"
         raise click.ClickException(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
     settings = found[name]
-    return Project(definitions, settings, later=(definitions.resources or {})[settings.resource_key].resolved())
+    later = (definitions.resources or {})[settings.resource_key].resolved()
+    if location is None or module == ENVIRONMENT_MODULE:  # which the README runs by its name, also in a clone
+        location = code_location_of(module)
+    return Project(location, definitions, settings, later=later)
 
 
 def _load_definitions(module: str) -> dg.Definitions:
@@ -86,18 +96,18 @@ def _load_definitions(module: str) -> dg.Definitions:
     raise click.ClickException(f"{module} has no Definitions object")
 
 
-def _module_of_current_folder() -> str | None:
+def _location_of_current_folder() -> CodeLocation | None:
     try:
         origins = get_origins_from_toml("pyproject.toml")
     except OSError:
         return None
     except ValueError as error:  # the settings of the environment may be those of another lake
         raise click.ClickException(f"cannot read pyproject.toml: {error}") from error
-    module = next((origin.loadable_target_origin.module_name for origin in origins), None)
-    if module is not None:
-        advice = f"if you trust it, use -m {module}"
+    location = next(iter(origins), None)
+    if location is not None:
+        advice = f"if you trust it, use -m {location.loadable_target_origin.module_name}"
         check_owner(Path.cwd(), Path("pyproject.toml"), Path("src"), advice=advice)
-    return module
+    return location
 
 
 def check_owner(*paths: Path, advice: str) -> None:

@@ -60,6 +60,9 @@ def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(user: User, t
     assert run.status is dg.DagsterRunStatus.SUCCESS
     # What the UI shows as the run's target.
     assert run.asset_selection == {dg.AssetKey(["later", "posts_published"])}
+    # Without it, the run would not be on the timeline of the UI, which is its first page.
+    assert run.remote_job_origin is not None
+    assert run.remote_job_origin.location_name == "later_reporting_dagster.definitions"
 
 
 def test_backfill_fetches_only_these_instances_and_lists_equal_failures_on_one_line(
