@@ -18,18 +18,13 @@ def make_home(partitions: PartitionRange, *, base_url: str, date_basis: str, roo
     """Materialize every asset for the days of some partitions, to create a Dagster home and a lake in `root`."""
     # Earlier, so that there are whole weeks and months.
     prepare(base_url=base_url, root=root, start=partitions.start - timedelta(days=62))
-    from later_reporting_dagster.cli import in_process_runs
+    from later_reporting_dagster.cli.in_process_runs import dagster_instance
     from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
-    from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE
+    from later_reporting_dagster.cli.refresh import backfill_all
 
     project = load_project(ENVIRONMENT_MODULE, name=None)
-    tags = range_tags(partitions.start, partitions.end)
-    with in_process_runs.dagster_instance() as instance:
-        fetched = in_process_runs.materialize(project, [*TABLE_NAMES.values()], instance=instance, tags=tags)
-        periods = in_process_runs.materialize(project, [CAMPAIGN_PERIODS_TABLE], instance=instance)
-        for outcome in (fetched, periods, *refresh_all(project, instance=instance)):
+    with dagster_instance() as instance:
+        for outcome in backfill_all(project, partitions.start, partitions.end, instance=instance):
             assert outcome.succeeded, outcome.error
     return Measurement()
 

@@ -1,4 +1,4 @@
-"""A downstream code location with one asset each in pandas, Arrow and Polars.
+"""A downstream code location with one asset each in pandas, Arrow and DuckDB.
 
     LATER_LAKE_ROOT=/data/later dagster dev -f examples/creators.py
 
@@ -10,8 +10,8 @@ each of its campaigns, with the same numbers, so sums that are not by campaign n
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 
 from later_reporting_dagster.downstream import LaterLake, later_tables
@@ -57,22 +57,15 @@ def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[An
     ins={"organic_paid_daily_by_campaign": dg.AssetIn(["later", "organic_paid_daily_by_campaign"])},
     partitions_def=dg.WeeklyPartitionsDefinition(start_date="2024-01-01", timezone="UTC", day_offset=1),
     backfill_policy=dg.BackfillPolicy.single_run(),
-    kinds={"polars"},
+    kinds={"duckdb"},
 )
-def campaigns_of_the_week(organic_paid_daily_by_campaign: pl.LazyFrame) -> dg.MaterializeResult[Any]:
-    """Sum the impressions of each campaign by week, Monday to Sunday. A LazyFrame reads only the columns it needs."""
-    week = (
-        organic_paid_daily_by_campaign.group_by(pl.col("date").dt.truncate("1w").alias("week"), "campaign_id")
-        .agg(null_sum("organic_impressions"), null_sum("paid_impressions"))
-        .sort("week", "campaign_id")
-        .collect()
-    )
-    return with_preview(week.to_arrow())
-
-
-def null_sum(name: str) -> pl.Expr:
-    """Return the sum of a column, or null if all values are null; Polars' own sum of nulls is 0."""
-    return pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum())
+def campaigns_of_the_week(organic_paid_daily_by_campaign: duckdb.DuckDBPyRelation) -> dg.MaterializeResult[Any]:
+    """Sum the impressions of each campaign by week, Monday to Sunday. A relation reads only the columns it needs."""
+    week = organic_paid_daily_by_campaign.aggregate(
+        "date_trunc('week', date)::DATE AS week, campaign_id,"
+        " sum(organic_impressions) AS organic_impressions, sum(paid_impressions) AS paid_impressions"
+    )  # DuckDB's sum of nulls is null
+    return with_preview(week.order("week, campaign_id").to_arrow_table())
 
 
 def with_preview(rows: pa.Table) -> dg.MaterializeResult[Any]:

@@ -1,7 +1,9 @@
 """Each workload of the benchmarks runs, with tiny sizes."""
 
+import subprocess
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
 
+ROOT = Path(__file__).parents[1]
 PROCESSES: dict[str, Callable[[], Table]] = {
     "year": partial(year, days=2, latencies=(0.0,), rounds=1),
     "automation": partial(automation, instances=2, days=20, written_days=3),
@@ -42,6 +45,17 @@ def test_workload_in_processes(workload: Callable[[], Table]) -> None:
 @pytest.mark.services
 def test_workload_with_services(workload: Callable[[], Table]) -> None:
     assert workload().rows
+
+
+def test_bench_installs_services_only_for_workloads_that_need_them() -> None:
+    def installs_services(*options: str) -> bool:
+        done = subprocess.run(
+            ["make", "--dry-run", "bench", *options], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return "initdb" in done.stdout
+
+    assert {name for name in WORKLOADS if installs_services(f"WORKLOADS={name}")} == SERVICES.keys()
+    assert installs_services()
 
 
 def test_each_workload_is_tested() -> None:

@@ -3,11 +3,13 @@
 import inspect
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Self, cast
 
 import dagster as dg
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
 
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.defs.assets.campaigns import (
     campaign_performance_asset,
     campaign_periods_asset,
@@ -40,7 +42,10 @@ from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_
 class ScaffoldParameters(BaseModel):
     """Options of `dg scaffold defs later_reporting_dagster.LaterReportingComponent <name>`."""
 
-    start_date: str = Field(default=str(ComponentSettings().start_date), description="First partition, YYYY-MM-DD.")
+    start_date: str = Field(
+        default_factory=lambda: str(utc_now().date() - timedelta(days=30)),
+        description="First partition, YYYY-MM-DD. Default: 30 days ago.",
+    )
     demo_mode: bool = Field(default=False, description="Use the sandbox in place of the API, without credentials.")
 
 

@@ -10,7 +10,7 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.defs.component_settings import DEFAULT_NAME, ComponentSettings
+from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Column
 
@@ -61,9 +61,8 @@ class ComponentBase(ComponentSettings):
         return getattr(context.resources, self.resource_key)  # type: ignore[no-any-return]
 
     def spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec as users see it: with the group of this component, and what `get_asset_spec` changes."""
-        if self.name != DEFAULT_NAME:
-            spec = spec.replace_attributes(group_name=f"{self.name}_{spec.group_name}")
+        """Return the spec as users see it: with group and owners of this component, and as `get_asset_spec` has it."""
+        spec = spec.replace_attributes(group_name=f"{self.name}_{spec.group_name}", owners=[*self.owners])
         final = self.get_asset_spec(spec)
         if final.key != spec.key:
             raise dg.DagsterInvalidDefinitionError(

@@ -89,6 +89,9 @@ class ComponentSettings(dg.Model):
     tables: Annotated[tuple[str, ...], BeforeValidator(_selected_assets), NAMES_IN_YAML] = Field(
         default=ASSET_NAMES, description="Assets to define, or -name to leave one out. Default: all."
     )
+    owners: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
+        default=(), description="Owners of all assets: e-mail addresses, or `team:` and a name."
+    )
     # An earlier start is a typo, and would make more partitions than a browser can show.
     start_date: Annotated[date, dg.Resolver.default(model_field_type=str)] = Field(
         default=date(2024, 1, 1), ge=date(2000, 1, 1), description="The first partition."

@@ -4,7 +4,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import pytest
 from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
+from later_reporting_dagster.defs.component import ScaffoldParameters
 from later_reporting_dagster.defs.component_base import AssetEvent
 from later_reporting_dagster.defs.component_settings import ASSET_NAMES
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.tables import FETCHED_NAMES
 from tests.defs.conftest import QUIET_LOGGING, assert_success
 
 # Dagster itself causes these when it loads components.
@@ -30,7 +32,8 @@ YAML = {
     "start_date": "2024-03-01",
     "key_prefix": ["marketing", "later"],
     "tables": ["posts_published", "post_metrics_daily", "organic_paid_daily"],
-    "translation": {"group_name": "influencers", "owners": ["team:data"]},
+    "owners": ["team:data"],
+    "translation": {"group_name": "influencers"},
 }
 PUBLISHED = dg.AssetKey(["later", "posts_published"])
 
@@ -245,7 +248,20 @@ def test_two_accounts_load_side_by_side() -> None:
     groups: dict[str, set[str | None]] = {"later": set(), "later_eu": set()}
     for spec in merged.resolve_all_asset_specs():
         groups[spec.key.path[0]].add(spec.group_name)
-    assert groups["later_eu"] == {f"later_eu_{group}" for group in groups["later"]}
+    for name, of_account in groups.items():
+        assert of_account == {f"{name}_{group}" for group in ("posts", "campaigns", "organic_paid")}
+
+
+def test_assets_name_their_source_and_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_OWNERS", "team:data, someone@example.com")
+    specs = LaterReportingComponent.from_environment().build_definitions().resolve_all_asset_specs()
+    assert {(*spec.owners,) for spec in specs} == {("team:data", "someone@example.com")}
+    fetched = {*FETCHED_NAMES, "instances", "campaigns", "campaign_performance_periods"}
+    assert {spec.key.path[-1] for spec in specs if "later" in spec.kinds} == fetched
+
+
+def test_scaffolded_component_begins_30_days_ago() -> None:
+    assert ScaffoldParameters().start_date == str(datetime.now(UTC).date() - timedelta(days=30))
 
 
 @pytest.mark.parametrize("table", ASSET_NAMES)

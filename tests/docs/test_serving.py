@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
@@ -54,6 +55,15 @@ def test_program_reads_all_pages_with_null_and_integers(server: Server) -> None:
     printed = server.shell.run_process(sys.executable, "-W", "error", "-c", code, "2024-01-01", "2024-12-31")
     assert "instagram_reel" in printed
     assert "missing: 2024-01-08/2024-12-31" in printed or "missing: 2024-01-05, 2024-01-08/2024-12-31" in printed
+
+
+def test_dlt_loads_all_posts(server: Server, tmp_path: Path) -> None:
+    shell = replace(server.shell, directory=tmp_path, environment={**server.shell.environment, "HOME": str(tmp_path)})
+    shell.run_process(sys.executable, str(ROOT / "examples" / "dlt_posts.py"), "2024-01-01", "2024-01-07")
+    with duckdb.connect(tmp_path / "posts.duckdb", read_only=True) as connection:
+        (loaded,) = connection.sql("SELECT count(*) FROM later.posts").fetchall()
+    stored = server.shell.run("later-reporting query --format csv 'SELECT count(*) FROM posts_published'")
+    assert loaded == (int(stored.split()[-1]),)
 
 
 def test_clients_of_the_file_have_their_instances(server: Server, tmp_path: Path) -> None:

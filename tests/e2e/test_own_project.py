@@ -72,8 +72,7 @@ def test_documented_commands_add_the_component_beside_others(acme: Shell) -> Non
     defs_yaml.write_text(f"{text.rstrip()}\n    demo_mode: true\n")
     run(acme, "dg check yaml")
     assert "All definitions loaded successfully" in "".join(run(acme, command) for command in others)
-    days = {str(partition.day) for partition in lake.partitions("posts_published")}
-    assert days == {"2024-01-01", "2024-01-02", "2024-01-03"}
+    assert len({partition.day for partition in lake.partitions("posts_published")}) == 30
 
     # A second account, and the definitions of the user
     component = "later_reporting_dagster.LaterReportingComponent"

@@ -63,6 +63,7 @@ def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 CAMPAIGN_COLUMNS,
                 description="All campaigns that the API has ever listed: name, description, status and dates.",
                 group_name="campaigns",
+                kinds={"later"},
                 tags={"later/layer": "dimension"},
                 freshness_policy=component.freshness,
             )
@@ -119,6 +120,7 @@ def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
                     " (`dateBasis=performance_date`). It has only metrics that can be summed over days."
                 ),
                 group_name="campaigns",
+                kinds={"later"},
                 tags={"later/layer": "raw", "later/date_basis": str(CAMPAIGN_PERFORMANCE.date_basis)},
                 partitions_def=build_partitions_def(Cadence.DAY, component.start_date),
                 freshness_policy=component.freshness,
@@ -191,6 +193,7 @@ def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
                     " days that end yesterday overlap; months, of the posts published in them, add up over months."
                 ),
                 group_name="campaigns",
+                kinds={"later"},
                 tags={"later/layer": "raw"},
                 freshness_policy=component.freshness,
             )

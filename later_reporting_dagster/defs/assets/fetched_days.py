@@ -114,8 +114,9 @@ def written_days(
         context.log.warning(warning)
     context.log.info(
         f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
-        f" {days_written} days materialized; {progress.rows} rows; {progress.requests} requests,"
-        f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
+        f" {days_written} day{'s' * (days_written != 1)} materialized; {progress.rows} rows;"
+        f" {progress.requests} requests, {progress.retries} retries,"
+        f" {progress.rate_limit_waits} waits for the rate limit"
     )
     outcome.written = progress.written
 

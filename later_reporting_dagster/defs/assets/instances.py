@@ -57,6 +57,7 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
                     " missing."
                 ),
                 group_name="posts",
+                kinds={"later"},
                 tags={"later/layer": "dimension"},
                 automation_condition=when_upstream_changes(),
             )

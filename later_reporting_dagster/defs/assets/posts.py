@@ -66,6 +66,7 @@ def posts_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinitio
                 post_columns(component.metrics),
                 description=_DESCRIPTIONS[table.date_basis],
                 group_name="posts",
+                kinds={"later"},
                 tags={"later/layer": "raw", "later/date_basis": str(table.date_basis)},
                 partitions_def=build_partitions_def(Cadence.DAY, component.start_date),
                 freshness_policy=component.freshness,
