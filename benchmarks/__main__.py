@@ -4,8 +4,8 @@ The fetch workloads compare requests with the smallest possible number and the w
 sandbox in its own process. Every measurement runs in a fresh process.
 
 Examples:
-  python -m benchmarks rate loading                     two workloads
-  python -m benchmarks --write docs/benchmarks.md       all of them, also into the document (make bench)
+  python -m benchmarks rate loading     two workloads
+  python -m benchmarks                  all of them (make bench)
 """
 
 import argparse
@@ -16,11 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 from benchmarks.compaction import compaction
 from benchmarks.machines import machines
-from benchmarks.markdown_table import Table, replace_section
+from benchmarks.markdown_table import Table
 from benchmarks.object_stores import objects
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
@@ -53,10 +52,6 @@ def main() -> None:
         table, section = _run(name)
         failures += table.failures
         print(f"\n{section}\n", flush=True)
-        if arguments.write:
-            document = arguments.write.read_text(encoding="utf-8")
-            updated = replace_section(document, name, section, order=WORKLOADS)
-            arguments.write.write_text(updated, encoding="utf-8")
     print(f"{time.perf_counter() - started:.0f} s in total", file=sys.stderr)
     sys.exit("\n".join(failures) or 0)
 
@@ -71,7 +66,6 @@ def _parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("workloads", nargs="*", metavar="workload", help="name of a workload; default: all")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the sections of the workloads in it")
     arguments = parser.parse_args()
     if unknown := set(arguments.workloads) - set(WORKLOADS):
         parser.error(f"unknown workload: {', '.join(sorted(unknown))}")

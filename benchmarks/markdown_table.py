@@ -1,7 +1,6 @@
-"""Markdown tables of results, and a document with a section for each."""
+"""Markdown tables of results."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -32,23 +31,3 @@ class Table:
 
 def _format(cell: object) -> str:
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
-
-
-def replace_section(document: str, name: str, text: str, *, order: Iterable[str]) -> str:
-    """Replace or add a section of a document.
-
-    A section starts with the comment `<!-- bench: NAME -->`. The text before the first section is kept.
-
-    Args:
-        document: Markdown document.
-        name: Name of the section.
-        text: New text of the section.
-        order: Names of all sections in their order; others are removed.
-
-    Returns:
-        The changed document.
-    """
-    introduction, *parts = re.split(r"^<!-- bench: (\w+) -->\n", document, flags=re.MULTILINE)
-    sections = dict(zip(parts[::2], parts[1::2], strict=True)) | {name: text}
-    kept = [f"<!-- bench: {each} -->\n\n{sections[each].strip()}" for each in order if each in sections]
-    return "\n\n".join([introduction.strip(), *kept]) + "\n"

@@ -113,8 +113,8 @@ class ComponentSettings(dg.Model):
     )
     campaign_metrics: Annotated[_Metrics, _parsed_by(parse_campaign_metrics), NAMES_IN_YAML] = Field(
         default=DEFAULT_CAMPAIGN_METRICS,
-        description="Metrics of campaigns to request for whole periods, by API or column name; `all` for every known"
-        " metric. Days have those of them that add up. Default: spend, return, links, reach and content cost.",
+        description="Metrics of campaigns to request for whole periods, by name or `all`; days have those that add up."
+        " Default: spend, return, links, reach and content cost.",
     )
     automation: str = Field(
         default="",

@@ -121,8 +121,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         description="API version: paged, cursor, or auto to detect it.",
     )
     verify_percent: int | None = _percent(
-        "Percentage of queries to fetch twice, to verify that both fetches return the same rows; in the"
-        " paged API version only queries of several pages. Default: 1 in the cursor API version, 0 in the paged one.",
+        "Percentage of queries to fetch twice, to verify that both return the same rows; in the paged API version,"
+        " those of several pages. Default: 1 by cursor, 0 by page.",
         default=None,
     )
     shrink_limit_percent: int = _percent(

@@ -17,6 +17,7 @@ from later_reporting_dagster.server.sandbox import World, create_app, running_se
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.docs.conftest import (
     DOCS_PAGES,
+    FIRST_WEEK,
     MISSING_PARTITION,
     README,
     ROOT,
@@ -56,7 +57,7 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
         assert Path(shell.lake.url("posts_published", MISSING_PARTITION)).exists()
 
 
-def test_readme_commands_for_the_real_api_run(shell: Shell, tmp_path: Path) -> None:
+def test_commands_of_readme_and_first_week_run(shell: Shell, tmp_path: Path) -> None:
     """All but the installation, the settings, which are those of a sandbox, and the UI, which does not end."""
     (block,) = code_blocks(section(README, "With the real API"), "sh")
     own = {"DAGSTER_HOME": str(tmp_path / "dagster"), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
@@ -69,13 +70,19 @@ def test_readme_commands_for_the_real_api_run(shell: Shell, tmp_path: Path) -> N
         environment = {**shell.environment, **sandbox_settings(base_url, lake_root=""), **own}
         user = replace(shell, directory=ROOT, environment=environment)
         printed = user.run_process("bash", "-ec", script)
-    assert "\nFAIL" not in printed
-    # Without a warning, and without a check that failed.
-    assert re.search(r"^\d+ checks passed\.$", printed, re.MULTILINE), printed
-    assert len(user.lake.partitions("posts_published")) == 30 * 2
-    counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in ASSET_NAMES if name != REPORT)
-    rows = user.run_process("later-reporting", "query", "--format", "csv", counts)
-    assert [line for line in rows.splitlines() if line.endswith(",0")] == []
+        assert "\nFAIL" not in printed
+        # Without a warning, and without a check that failed.
+        assert re.search(r"^\d+ checks passed\.$", printed, re.MULTILINE), printed
+        assert len(user.lake.partitions("posts_published")) == 30 * 2
+        counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in ASSET_NAMES if name != REPORT)
+        rows = user.run_process("later-reporting", "query", "--format", "csv", counts)
+        assert [line for line in rows.splitlines() if line.endswith(",0")] == []
+
+        commands = "\n".join(code_blocks(FIRST_WEEK.read_text(), "bash"))
+        printed = replace(user, directory=tmp_path).run_process("bash", "-ec", commands)
+    assert "later/posts_published: 60 days" not in printed
+    assert len(user.lake.partitions("posts_published")) == 60 * 2
+    assert "return_on_ad_spend" in printed
 
 
 @pages_with("python")

@@ -1,0 +1,54 @@
+"""Mail about each run that fails, and about each check that fails in a run.
+
+    export ALERTS_SMTP=mail.example.com:25 ALERTS_FROM=dagster@example.com ALERTS_TO=data@example.com
+    dagster dev -m later_reporting_dagster.definitions -f examples/alerts.py
+
+Dagster's own `make_email_on_run_failure_sensor` knows no checks, and only servers with TLS and a password. Use its
+`smtplib.SMTP_SSL` and `login` here if yours has them.
+"""
+
+import os
+import smtplib
+from email.message import EmailMessage
+
+import dagster as dg
+
+
+def mail_about(context: dg.RunStatusSensorContext) -> None:
+    """Send a mail if the run failed, or a check in it."""
+    run = context.dagster_run
+    events = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    checks = [event.dagster_event.asset_check_evaluation_data for event in events if event.dagster_event]
+    lines = [
+        f"{check.severity.value}  {check.asset_key.to_user_string()}  {check.check_name}: {check.description}"
+        for check in checks
+        if not check.passed
+    ]
+    if run.status is dg.DagsterRunStatus.FAILURE:
+        lines.insert(0, f"The run failed: {context.dagster_event.message}")
+    if not lines:
+        return
+    message = EmailMessage()
+    message["Subject"] = f"Dagster: failures in run {run.run_id[:8]}"
+    message["From"], message["To"] = os.environ["ALERTS_FROM"], os.environ["ALERTS_TO"]
+    message.set_content("\n".join(lines))
+    with smtplib.SMTP(os.environ["ALERTS_SMTP"]) as server:
+        server.send_message(message)
+
+
+def alert_sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    """Return a sensor of all runs that end with a status, of all code locations."""
+
+    @dg.run_status_sensor(
+        run_status=status,
+        name=f"mail_about_{status.value.lower()}",
+        monitor_all_code_locations=True,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def sensor(context: dg.RunStatusSensorContext) -> None:
+        mail_about(context)
+
+    return sensor
+
+
+defs = dg.Definitions(sensors=[alert_sensor(dg.DagsterRunStatus.SUCCESS), alert_sensor(dg.DagsterRunStatus.FAILURE)])
