@@ -58,7 +58,9 @@ def test_program_reads_all_pages_with_null_and_integers(server: Server) -> None:
 
 
 def test_dlt_loads_all_posts(server: Server, tmp_path: Path) -> None:
-    shell = replace(server.shell, directory=tmp_path, environment={**server.shell.environment, "HOME": str(tmp_path)})
+    shell = replace(
+        server.shell, directory=tmp_path, environment={**server.shell.environment, "DLT_DATA_DIR": str(tmp_path)}
+    )
     shell.run_process(sys.executable, str(ROOT / "examples" / "dlt_posts.py"), "2024-01-01", "2024-01-07")
     with duckdb.connect(tmp_path / "posts.duckdb", read_only=True) as connection:
         (loaded,) = connection.sql("SELECT count(*) FROM later.posts").fetchall()
