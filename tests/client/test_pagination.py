@@ -370,6 +370,19 @@ def test_any_lost_duplicated_or_replaced_row_is_found(bodies, data):
     assert inconsistency_in(bodies) != ""
 
 
+@given(CONSISTENT.filter(lambda bodies: len(bodies) > 1), st.data())
+def test_any_lost_repeated_or_swapped_page_is_found(bodies, data):
+    one, other = data.draw(st.permutations(range(len(bodies))).map(lambda order: order[:2]))
+    match data.draw(st.sampled_from(["lose", "repeat", "swap"])):
+        case "lose":
+            bodies[one] = bodies[one] | {"data": []}
+        case "repeat":
+            bodies[one] = bodies[other]
+        case "swap":
+            bodies[one], bodies[other] = bodies[other], bodies[one]
+    assert inconsistency_in(bodies) != ""
+
+
 @pytest.mark.parametrize(
     ("total_items", "from_start", "from_end"),
     [(0, 1, 0), (100, 1, 1), (101, 2, 0), (50_000, 500, 1), (50_001, 500, 2), (55_465, 500, 56), (100_000, 500, 500)],

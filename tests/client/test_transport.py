@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import logging
 from datetime import UTC, datetime
 
 import pytest
@@ -308,6 +309,13 @@ def test_page_that_contains_the_token_is_retried(service, new_client, july, even
     service.faults.append(echo)
     assert [row.content_url for row in fetch_posts(new_client(), july).items] == [None]
     assert "HTTP 200, but the response contains the token" in of_type(events, RequestRetried)[0].reason
+
+
+def test_messages_of_http_libraries_are_logged_as_they_are(caplog):
+    for name in ("httpx", "httpcore", "httpcore.http11", "h11"):
+        logging.getLogger(name).warning('GET "%s"', "of another client", exc_info=ValueError("theirs"))
+    assert [record.getMessage() for record in caplog.records] == ['GET "of another client"'] * 4
+    assert all(record.exc_info for record in caplog.records)
 
 
 def test_requests_to_loopback_use_no_proxy(service, new_client, july, monkeypatch):
