@@ -62,9 +62,9 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     Try it without credentials:
       later-reporting demo
     Use the real API: set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
-    and DAGSTER_HOME, then check the setup and the API, and fetch the last 30 days:
-      later-reporting doctor
+    and DAGSTER_HOME, then check the API and the setup, and fetch the last 30 days:
       later-reporting probe
+      later-reporting doctor
       later-reporting backfill
     """  # noqa: D301 - click reads the character
     context.obj = module, name
