@@ -255,19 +255,19 @@
       make("tr", {}, make("th", { scope: "row" }, label), ...names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null)))));
     const uncertainty = row.ad_spend_uncertainty == null ? [] : [", ±\u00a0", figure(row.ad_spend_uncertainty, "percent")];
     byId("basis").replaceChildren(...(row.ad_spend == null ? [] : filters.campaign === null
-      ? ["Ad spend is that of the days of the period, from the unit costs of posts", ...uncertainty, "."]
-      : ["Ad spend and return are those that Later totals for the campaign over the whole period."]));
+      ? ["Ad spend follows from rounded unit costs", ...uncertainty, "."]
+      : ["Ad spend and return are Later's own totals of the campaign in the period."]));
     byId("compared").textContent = isComparable ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
     const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts"];
     keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
     return row;
   }
 
-  /** Returns how many days the period and the one before lack. */
+  /** Returns why no changes are shown. */
   function missingDays(row) {
     if (row.days == null) return "";
-    const lacks = (days) => (days < row.days_expected ? `${whole.format(row.days_expected - days)} of ${row.days_expected} days` : "no day");
-    return `No changes are shown: the period lacks ${lacks(row.days)}, the one before it ${lacks(row.previous_days)}.`;
+    const has = (days) => whole.format(days ?? 0);
+    return `No changes are shown: of the ${row.days_expected} days there are ${has(row.days)}, and of the ${row.days_expected} before ${has(row.previous_days)}.`;
   }
 
   function change(row, name, format) {
@@ -344,15 +344,22 @@
     return [["Later's totals of ", make("b", {}, withUnit(others.length, "campaign")), ` end on ${listed(days, "day", "days")}, the posts on ${dayOf(0)}: their ad spend and return are left out.`]];
   }
 
+  /** Returns when the data begin, if that is in the period. */
+  function beginLines(row) {
+    const oldest = daily.reduce((found, { age }) => Math.max(found, age), 0);
+    const isLonger = row.days < windowDays() && oldest < windowDays() - 1;
+    return isLonger ? [["The data begin on ", make("b", {}, dayOf(oldest)), `: the period has ${row.days} of ${windowDays()} days.`]] : [];
+  }
+
   function showMissing(row) {
-    const lines = [...gaps().map(gapLine), ...report.outdated.map((text) => [make("bdi", {}, text)]), ...totalsLines(), ...networkLines(), ...quarantineLines()];
+    const lines = [...gaps().map(gapLine), ...report.outdated.map((text) => [make("bdi", {}, text)]), ...totalsLines(), ...networkLines(), ...quarantineLines(), ...beginLines(row)];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
     const shown = lines.slice(0, 2 * LISTED_FIRST).map((line) => item(line));
     const hidden = lines.slice(2 * LISTED_FIRST);
     if (hidden.length) shown.push(item([make("a", { href: "#received-part" }, `${whole.format(hidden.length)} more`), ", in Data received."]));
     if (!shown.length) shown.push(item(["Nothing."], "good"));
     const asides = [`Data as of ${report.as_of}.`];
-    if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones.`);
+    if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones, some of them both.`);
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
     byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
     return lines.length;
@@ -486,7 +493,7 @@
       ["Posts published", "published_posts", "count"],
       ["Content cost so far", "content_cost", "money", "±\u00a0", figure(row.content_cost_uncertainty, "percent")],
       ["Posts of unknown cost, not in it", "posts_without_cost", "count"],
-      ["Content cost per organic engagement so far", "content_cost_per_engagement", "money"],
+      ["Content cost per organic engagement of posts with a known cost", "content_cost_per_engagement", "money"],
     ];
     byId("published-figures").replaceChildren(...shown.map(([label, name, ...others]) =>
       make("div", {}, make("dt", {}, label), make("dd", {}, ...value(name, ...others)))));
@@ -499,7 +506,7 @@
 
   function showPosts() {
     const name = (row) => [row.name ?? `Post ${row.post_id}`, readable(row.content_type ?? row.platform)].join(" · ") + ofInstance(row.instance);
-    const percentile = (label, measure, format) => column.pair(label, measure, format, `${measure}_percentile`, (value) => ["above\u00a0", figure(value, "rank"), "\u00a0of\u00a0peers"]);
+    const percentile = (label, measure, format) => column.pair(label, measure, format, `${measure}_percentile`, (value) => (value === 100 ? ["above\u00a0all\u00a0peers"] : ["above\u00a0", figure(value, "rank"), "\u00a0of\u00a0peers"]));
     fillTable("boost", [
       column.name("Post", name, (row) => row.link), column.text("Published", (row) => dayOf(row.age), "date"),
       percentile("Organic impressions", "organic_impressions", "count"), percentile("Organic rate", "organic_engagement_rate", "percent"), column.number("Peers", "peers"),
@@ -516,7 +523,7 @@
   function show() {
     const { days, label } = report.windows[filters.window];
     const row = showKpis();
-    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}${row.days < days ? `: ${row.days} of ${days} days are there` : ""}`;
+    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}${row.days < days ? `: data of ${row.days} of ${days} days` : ""}`;
     byId("of-instance").hidden = filters.campaign === null;
     const missing = showMissing(row);
     showCampaigns();

@@ -211,7 +211,7 @@ def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatc
     Path(lake.url("campaign_performance_daily", Partition(yesterday))).unlink()
     shutil.rmtree(user.lake / "campaign_performance_periods")
     after = check_results(user, exit_code=0)
-    assert {subject for subject in after if after[subject] != before.get(subject)} == {
+    assert {subject for subject in after if after[subject] != before.get(subject)} - {"clock"} == {
         "files",  # Dagster has materialized the day of campaigns
         "later/posts_published",
         "later/campaign_performance_daily",

@@ -278,7 +278,7 @@ def test_changes_are_shown_if_both_periods_have_all_days(
         assert compared.inner_text() == "Changes are against the 28 days before."
         report.choose("period", "Last 90 days")
         assert change.inner_text() == ""
-        text = "No changes are shown: the period lacks 30 of 90 days, the one before it 90 of 90 days."
+        text = "No changes are shown: of the 90 days there are 60, and of the 90 before 0."
         assert compared.inner_text() == text
 
 
