@@ -266,8 +266,9 @@
   /** Returns why no changes are shown. */
   function missingDays(row) {
     if (row.days == null) return "";
-    const has = (days) => whole.format(days ?? 0);
-    return `No changes are shown: of the ${row.days_expected} days there are ${has(row.days)}, and of the ${row.days_expected} before ${has(row.previous_days)}.`;
+    const lacking = [[row.days, "days"], [row.previous_days ?? 0, "days before"]].filter(([days]) => days < row.days_expected)
+      .map(([days, which]) => `${days} of the ${row.days_expected} ${which}`);
+    return `No changes are shown: there are only ${lacking.join(" and ")}.`;
   }
 
   function change(row, name, format) {

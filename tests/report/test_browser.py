@@ -278,7 +278,7 @@ def test_changes_are_shown_if_both_periods_have_all_days(
         assert compared.inner_text() == "Changes are against the 28 days before."
         report.choose("period", "Last 90 days")
         assert change.inner_text() == ""
-        text = "No changes are shown: of the 90 days there are 60, and of the 90 before 0."
+        text = "No changes are shown: there are only 60 of the 90 days and 0 of the 90 days before."
         assert compared.inner_text() == text
 
 
