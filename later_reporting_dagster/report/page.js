@@ -254,9 +254,9 @@
     byId("kpis").replaceChildren(...shown.map(([label, names, kinds, what]) =>
       make("tr", {}, make("th", { scope: "row" }, label), ...names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null)))));
     const uncertainty = row.ad_spend_uncertainty == null ? [] : [", ±\u00a0", figure(row.ad_spend_uncertainty, "percent")];
-    byId("basis").replaceChildren(...(row.ad_spend == null ? [] : filters.campaign === null
-      ? ["Ad spend follows from rounded unit costs", ...uncertainty, "."]
-      : ["Ad spend and return are Later's own totals of the campaign in the period."]));
+    byId("basis").replaceChildren("Rates are of posts that report both numbers.", ...(row.ad_spend == null ? [] : filters.campaign === null
+      ? [" Ad spend is that of posts, by rounded unit costs", ...uncertainty, "."]
+      : [" Ad spend and return are Later's own totals of the campaign in the period."]));
     byId("compared").textContent = isComparable ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
     const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts"];
     keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
@@ -361,6 +361,8 @@
     if (!shown.length) shown.push(item(["Nothing."], "good"));
     const asides = [`Data as of ${report.as_of}.`];
     if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones, some of them both.`);
+    const withoutCost = chosen(published).posts_without_cost;
+    if (withoutCost) asides.push(`What ${withUnit(withoutCost, "post")} of the period cost is unknown.`);
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
     byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
     return lines.length;
