@@ -361,8 +361,6 @@
     if (!shown.length) shown.push(item(["Nothing."], "good"));
     const asides = [`Data as of ${report.as_of}.`];
     if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones, some of them both.`);
-    const withoutCost = chosen(published).posts_without_cost;
-    if (withoutCost) asides.push(`What ${withUnit(withoutCost, "post")} of the period cost is unknown.`);
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
     byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
     return lines.length;
