@@ -116,14 +116,16 @@ def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(
     first = store.proxy.take()
     assert fetch(lake, sandbox) == []
     second = store.proxy.take()
-    # And the records of the fetch of each table.
-    assert (first["GET"], first["PUT"]) == (files, files + tables)
-    assert (second["GET"], second["PUT"], second["DELETE"]) == (files, tables, 0)
+    # And the records of the fetch of each table, which a slow run writes again after each query.
+    queries = len(DAYS) + 1
+    assert tables <= first["PUT"] - files <= queries
+    assert tables <= second["PUT"] <= queries
+    assert (first["GET"], second["GET"], second["DELETE"]) == (files, files, 0)
     # Of each table, the quarantine and the records; then the records once for each query. If nothing is listed, some
     # filesystems look whether it is a file.
-    listings = 2 * (2 * tables + len(DAYS) + 1)
-    assert first.total() <= 2 * files + tables + listings
-    assert second.total() <= files + tables + listings
+    listings = 2 * (2 * tables + queries)
+    assert first.total() <= 2 * files + queries + listings
+    assert second.total() <= files + queries + listings
 
 
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
