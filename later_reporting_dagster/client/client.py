@@ -214,7 +214,7 @@ class LaterClient:
         with _naming_query(route):
             version = await self.api_version()
             try:
-                return await PageReader(self._transport, route, version).fetch_unverified(page)
+                return await PageReader(self._transport, route, version).fetch(page, verify=False)
             except QueryRejected as error:
                 raise await self._explained(error, route, version) from None
 

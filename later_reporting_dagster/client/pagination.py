@@ -53,16 +53,8 @@ class PageReader:
         self._first: Pagination | None = None
         self._pages = self._bytes = 0
 
-    async def fetch(self, page: PageRequest) -> Page:
+    async def fetch(self, page: PageRequest, *, verify: bool = True) -> Page:
         """Fetch a page, and verify that it belongs to the list that started with page 1."""
-        found = await self.fetch_unverified(page)
-        if (pagination := found.pagination) is not None:
-            self._first = self._first or pagination
-            if problem := find_page_inconsistency(page, pagination, rows=found.rows, first=self._first):
-                raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
-        return found
-
-    async def fetch_unverified(self, page: PageRequest) -> Page:
         route = self.route
         request = Request(
             f"{route.path}?{urlencode(route.parameters(self._version, page))}",
@@ -71,6 +63,10 @@ class PageReader:
         )
         found = await self._transport.request(request, parse=self._parse)
         self._transport.on_event(PageFetched())
+        if verify and (pagination := found.pagination) is not None:
+            self._first = self._first or pagination
+            if problem := find_page_inconsistency(page, pagination, rows=found.rows, first=self._first):
+                raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
         return found
 
     def _parse(self, response: Response) -> Page:

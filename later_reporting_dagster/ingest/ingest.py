@@ -94,7 +94,13 @@ async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, 
         uses_cursors=version.uses_cursors,
         mean_rows=mean_stored_rows,
     )
-    await run.run(queries)
+    for query in reversed(queries):
+        run.queue.put_nowait(_QueuedQuery(query, planned=query))
+    async with anyio.create_task_group() as workers:
+        for _ in range(client.concurrency if version.uses_cursors else PAGED_WORKERS):
+            workers.start_soon(run.work)
+        await run.queue.join()
+        workers.cancel_scope.cancel()
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
@@ -183,6 +189,8 @@ class _IngestRun:
 
     Attributes:
         mean_rows: mean rows per file so far; before the first query succeeds, those of stored files.
+        queue: the queries to fetch. Last in, first out: the parts of a query are fetched before the next query, which
+            can then leave out abandoned instances.
     """
 
     client: LaterClient
@@ -194,24 +202,13 @@ class _IngestRun:
     _fetched_rows: int = 0
     _fetched_pairs: int = 0
     _failures: FailureTracker = field(default_factory=FailureTracker)
-    # Last in, first out: the parts of a query are fetched before the next query, which can then leave out abandoned
-    # instances.
-    _queue: asyncio.LifoQueue[_QueuedQuery] = field(default_factory=asyncio.LifoQueue)
+    queue: asyncio.LifoQueue[_QueuedQuery] = field(default_factory=asyncio.LifoQueue)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
-    async def run(self, queries: Sequence[PerformanceQuery]) -> None:
-        for query in reversed(queries):
-            self._queue.put_nowait(_QueuedQuery(query, planned=query))
-        async with anyio.create_task_group() as workers:
-            for _ in range(self.client.concurrency if self.uses_cursors else PAGED_WORKERS):
-                workers.start_soon(self._work)
-            await self._queue.join()
-            workers.cancel_scope.cancel()
-
-    async def _work(self) -> None:
+    async def work(self) -> None:
         """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
-            queued = await self._queue.get()
+            queued = await self.queue.get()
             if query := await self._without_abandoned_instances(queued.query):
                 if self.uses_cursors and not queued.is_part:
                     query = self._first_days(query, planned=queued.planned)
@@ -224,7 +221,7 @@ class _IngestRun:
                     await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
                 else:
                     await self._write(queued, query, result)
-            self._queue.task_done()
+            self.queue.task_done()
 
     async def _write(self, queued: _QueuedQuery, query: PerformanceQuery, result: ListResult) -> None:
         self._failures.record_success()
@@ -243,7 +240,7 @@ class _IngestRun:
         days = days_per_cursor_query(rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids))
         first, rest = split_after(query, days=days)
         if rest is not None:
-            self._queue.put_nowait(_QueuedQuery(rest, planned))
+            self.queue.put_nowait(_QueuedQuery(rest, planned))
         return first
 
     async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_per_part: int) -> None:
@@ -264,7 +261,7 @@ class _IngestRun:
                 parts = split_query(query)
         for part in reversed(parts):
             is_part = queued.is_part or part != query
-            self._queue.put_nowait(replace(queued, query=part, is_part=is_part, max_attempts=max_attempts))
+            self.queue.put_nowait(replace(queued, query=part, is_part=is_part, max_attempts=max_attempts))
         if not parts:
             await self._fail(query, error)
 
