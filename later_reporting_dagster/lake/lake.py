@@ -21,7 +21,7 @@ from later_reporting_dagster.lake.parquet_file import (
     content_hash_of,
     damaged_file_error,
     from_parquet,
-    has_intact_rows,
+    has_rows,
     parse_metadata,
     read_stored_rows,
     to_parquet,
@@ -156,7 +156,8 @@ class Lake:
         """Replace all rows of a partition.
 
         If the partition already has the same rows in the same order, nothing is written, and the stored metadata stay.
-        A damaged stored file is replaced. If the stored file cannot be read for another reason, nothing is written.
+        A stored file that is damaged, or that something else has altered, is replaced. If it cannot be read for another
+        reason, nothing is written.
 
         Args:
             metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
@@ -419,7 +420,9 @@ class Lake:
             rows, content_hash = tables[key], content_hashes[key]
             location = self.storage.location(path)
             before = None if data is None else _intact_metadata(data)
-            same = before if before and data and before.content_hash == content_hash and has_intact_rows(data) else None
+            same = before if before and before.content_hash == content_hash else None
+            if same and data and not has_rows(data, content_hash, expected=rows):
+                same = None
             if data is not None and same is None and before and is_newer and is_newer(key, before.key_values):
                 results[key] = WriteResult(
                     location, before.rows, len(data), before.content_hash, changed=False, key_values=before.key_values

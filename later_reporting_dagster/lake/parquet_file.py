@@ -92,7 +92,13 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
 
 
 def read_stored_rows(data: bytes) -> pa.Table:
-    return _read_rows(_open(data), None).replace_schema_metadata()
+    """Return the rows of a file with the columns and the types with which they were written."""
+    rows = _read_rows(_open(data), None).replace_schema_metadata()
+    for number, field in enumerate(rows.schema):
+        if pa.types.is_list(field.type):  # in Parquet, its items have another name
+            items = pa.list_(field.type.value_type)
+            rows = rows.set_column(number, field.with_type(items), rows[number].cast(items))
+    return rows
 
 
 def parse_metadata(data: bytes) -> FileMetadata:
@@ -107,13 +113,16 @@ def parse_metadata(data: bytes) -> FileMetadata:
     return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.to_arrow_schema().names))
 
 
-def has_intact_rows(data: bytes) -> bool:
-    """Return whether all pages of a file match their checksums."""
+def has_rows(data: bytes, content_hash: str, *, expected: pa.Table | None = None) -> bool:
+    """Return whether a file has the rows with this hash: they may be damaged, or altered by something else.
+
+    If the rows are known, it is faster to compare them.
+    """
     try:
-        read_stored_rows(data)
-    except FileDamaged:
+        stored = read_stored_rows(data)
+        return (expected is not None and stored.equals(expected)) or content_hash_of(stored) == content_hash
+    except (FileDamaged, TypeError):  # as a type that the lake does not store
         return False
-    return True
 
 
 def content_hash_of(rows: pa.Table) -> str:

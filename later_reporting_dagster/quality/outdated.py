@@ -9,7 +9,7 @@ from datetime import date, datetime
 import msgspec
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+from later_reporting_dagster.lake.parquet_file import FileMetadata, has_rows, parse_metadata
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
@@ -41,21 +41,37 @@ class Outdated:
 
 
 class Footers:
-    """The metadata of files, read once for each version of a file: a sensor keeps them from tick to tick."""
+    """The metadata of files, read once for each version of a file: a sensor keeps them from tick to tick.
 
-    def __init__(self) -> None:
+    Args:
+        verify_rows: whether a file with other rows than were written counts as one that cannot be read.
+    """
+
+    def __init__(self, *, verify_rows: bool = True) -> None:
+        self._verify_rows = verify_rows
         self._known: dict[str, tuple[FileVersion, FileMetadata]] = {}
 
     def of(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
         """Return the metadata of files, given by path; of a file that cannot be read, those without a hash."""
         known = {path: self._known[path][1] for path in versions if self._known.get(path, ())[:1] == (versions[path],)}
         unknown = [path for path in versions if path not in known]
-        read = dict(zip(unknown, lake.storage.map(lambda path: _read_metadata(lake, path), unknown), strict=True))
+        read = dict(zip(unknown, lake.storage.map(lambda path: self._read(lake, path), unknown), strict=True))
         # Without an identity, a file may be replaced by one of the same size.
         self._known |= {
             path: (versions[path], read[path]) for path in read if versions[path].identity and read[path].content_hash
         }
         return known | read
+
+    def _read(self, lake: Lake, path: str) -> FileMetadata:
+        with suppress(FileDamaged, LakeUnavailable):
+            data = lake.storage.read(path) or b""
+            if path != REPORT_PATH:
+                metadata = parse_metadata(data)
+                if not self._verify_rows or has_rows(data, metadata.content_hash):
+                    return metadata
+            elif made_from := made_from_of_page(data):
+                return FileMetadata(0, made_from.inputs, made_from.key_values)
+        return FileMetadata(0, "", {})
 
 
 def plan_rollups(
@@ -89,16 +105,6 @@ def describe_outdated(files: Iterable[Outdated]) -> str:
         else f"{table} ({reason})"
         for (table, reason), count in counts.items()
     )
-
-
-def _read_metadata(lake: Lake, path: str) -> FileMetadata:
-    with suppress(FileDamaged, LakeUnavailable):
-        data = lake.storage.read(path) or b""
-        if path != REPORT_PATH:
-            return parse_metadata(data)
-        if made_from := made_from_of_page(data):
-            return FileMetadata(0, made_from.inputs, made_from.key_values)
-    return FileMetadata(0, "", {})
 
 
 def outdated(

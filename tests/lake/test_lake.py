@@ -25,7 +25,7 @@ from later_reporting_dagster.lake import (
     posts_table,
 )
 from later_reporting_dagster.lake.database import open_database
-from later_reporting_dagster.lake.parquet_file import content_hash_of
+from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
 from tests.conftest import files
@@ -108,6 +108,23 @@ def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path
             assert lake.write("posts", DAY, rows(50)).changed
             assert path.read_bytes() == intact
     assert detected > 20
+
+
+def test_altered_rows_are_repaired_by_the_next_write_although_the_metadata_stay(local: Lake) -> None:
+    local.write("posts", DAY, rows(3))
+    path = Path(local.url("posts", DAY))
+    intact = path.read_bytes()
+    pq.write_table(pq.ParquetFile(path).read()[1:], path)
+    assert local.read_all_metadata("posts", [DAY])[DAY].content_hash == content_hash_of(rows(3))
+    assert local.write("posts", DAY, rows(3)).changed
+    assert path.read_bytes() == intact
+
+
+def test_lists_are_read_with_the_type_that_was_written() -> None:
+    table = pa.table({"post_id": [1], "campaign_ids": pa.array([[1, 2]], pa.list_(pa.int64()))})
+    data = to_parquet(table, content_hash=content_hash_of(table), key_values={})
+    assert read_stored_rows(data).schema == table.schema
+    assert has_rows(data, content_hash_of(table))
 
 
 def test_unreadable_file_is_replaced_without_a_check(local: Lake) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import Lake, Partition, schema_of
-from later_reporting_dagster.lake.parquet_file import FileMetadata
-from later_reporting_dagster.quality import outdated as module
+from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
 from later_reporting_dagster.quality.outdated import Footers, outdated, report_inputs
 from later_reporting_dagster.report.report_data import REPORT, REPORT_FILE
 from later_reporting_dagster.report.report_page import with_made_from
@@ -120,9 +121,22 @@ def put_directory_in_place(path: Path) -> None:
     path.mkdir()
 
 
+def alter(path: Path) -> None:
+    """Change rows as a notebook might: the metadata stay."""
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), path)
+    assert parse_metadata(path.read_bytes()).content_hash
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(remove, "missing"), (empty, "damaged"), (truncate, "damaged"), (put_directory_in_place, "damaged")],
+    [
+        (remove, "missing"),
+        (empty, "damaged"),
+        (truncate, "damaged"),
+        (put_directory_in_place, "damaged"),
+        (alter, "damaged"),
+    ],
 )
 def test_missing_and_damaged_rollups_are_named(spoil: Callable[[Path], None], reason: str, lake: Lake) -> None:
     footers = Footers()
@@ -190,13 +204,13 @@ def test_only_partitions_that_exist_are_outdated(lake: Lake) -> None:
 
 def test_footers_of_unchanged_files_are_read_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    read_metadata = module._read_metadata
+    read_file = Footers._read
 
-    def count(lake: Lake, path: str) -> FileMetadata:
+    def count(footers: Footers, lake: Lake, path: str) -> FileMetadata:
         read.append(path)
-        return read_metadata(lake, path)
+        return read_file(footers, lake, path)
 
-    monkeypatch.setattr(module, "_read_metadata", count)
+    monkeypatch.setattr(Footers, "_read", count)
     footers = Footers()
     found(lake, footers=footers)
     assert len(read) == len(DAYS) + len(WEEKS) + 2

@@ -25,10 +25,12 @@ from later_reporting_dagster.rollups.rollup_tables import (
 )
 from later_reporting_dagster.rollups.totals import check_period_totals, check_window_totals
 
-TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.", is_daily=True)
+TOTALS_RECONCILE = Check("reconciles_with_raw_rows", "The totals equal the totals of the raw rows.")
 WINDOWS_RECONCILE = replace(TOTALS_RECONCILE, description="The totals of each window equal the totals of the raw rows.")
 IS_CURRENT = Check(
-    "is_current", "Every file is made from the raw files in the lake, by the current definition.", is_daily=True
+    "is_current",
+    "Every file is made from the raw files in the lake, by the current definition, and has the rows that were written.",
+    is_daily=True,
 )
 IMPRESSIONS_REPORTED = Check(
     "platforms_still_report_impressions",
@@ -153,7 +155,7 @@ def _evaluate_outdated(files: Sequence[Outdated]) -> dg.AssetCheckResult:
     return IS_CURRENT.result(
         not files,
         f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
-        otherwise="Made from the raw files in the lake",
+        otherwise="Made from the raw files in the lake, and unchanged since",
         outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
     )
 

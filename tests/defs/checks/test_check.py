@@ -58,7 +58,7 @@ NOT_FETCHED = ("posts_published", "every_instance_is_present")
 # All others run daily: their result changes without a run of their asset.
 CHECKED_BY_RUNS_ONLY = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
-    *("quarantine_is_empty", "platforms_still_report_impressions"),
+    *("quarantine_is_empty", "platforms_still_report_impressions", "reconciles_with_raw_rows"),
 }
 
 
@@ -78,6 +78,11 @@ def set_values(lake: Lake, table: str = RAW, **values: object) -> None:
         array = pa.array([value] * rows.num_rows, field.type)
         rows = rows.set_column(rows.schema.get_field_index(column), field, array)
     lake.write(table, TAMPERED if table == RAW else Partition(TAMPERED.day), rows)
+
+
+def alter(path: Path) -> None:
+    """Leave out a row, as a notebook might: the metadata stay."""
+    pq.write_table(pq.ParquetFile(path).read()[1:], path)
 
 
 BAD_ROW = BadRow(reason="impressions must be a whole number", raw="{}")
@@ -134,6 +139,7 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         ("reconciles_with_raw_rows", partial(set_values, table=ROLLUP, organic_engagements=None)),
         ("is_current", lambda lake: file_of(lake).unlink()),
         ("is_current", lambda lake: file_of(lake, ROLLUP).unlink()),
+        ("is_current", lambda lake: alter(file_of(lake, ROLLUP))),
         ("newest_due_day_is_present", lambda lake: file_of(lake, PERFORMANCE, OTHER).unlink()),
         ("totals_agree_with_posts", partial(set_values, table=PERFORMANCE, impressions=10**9)),
     ],
@@ -225,7 +231,7 @@ def windows(posts: int, reporting: int, posts_now: int) -> pa.Table:
 
 
 def test_schedule_runs_the_checks_of_the_whole_lake_at_the_due_hour(filled: Project) -> None:
-    set_values(filled.lake, ROLLUP, organic_engagements=None)
+    alter(file_of(filled.lake, ROLLUP))
     schedule = filled.defs.resolve_schedule_def("later_checks_daily")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 * * *", "UTC")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
@@ -235,7 +241,7 @@ def test_schedule_runs_the_checks_of_the_whole_lake_at_the_due_hour(filled: Proj
     assert sorted(checks) == sorted(each for each in ALL_CHECKS if each[1] not in CHECKED_BY_RUNS_ONLY)
     results = filled.check(*checks)
     assert results.keys() == {*checks}
-    assert not results[ROLLUP, "reconciles_with_raw_rows"].passed
+    assert not results[ROLLUP, "is_current"].passed
 
 
 def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(filled: Project) -> None:
