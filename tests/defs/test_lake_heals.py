@@ -33,7 +33,7 @@ from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUn
 from later_reporting_dagster.lake.fetch_records import RunRecords
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.paths import table_path
-from later_reporting_dagster.lake.tables import schema_of
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, schema_of
 from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
@@ -525,7 +525,7 @@ class LakeWithFaults(RuleBasedStateMachine):
             if (self.project.root / name).exists():
                 shutil.copytree(self.project.root / name, self.folder / "scratch" / name)
         for table in PERIODS:
-            all_days = [*dict.fromkeys(each.day for each in scratch.partitions(table.raw_table))]
+            all_days = [*dict.fromkeys(each.day for each in scratch.partitions(POST_METRICS_DAILY.name))]
             first_days = [*dict.fromkeys(first_day_of(table.cadence, day) for day in all_days)]
             stored = [each.day for each in self.lake.partitions(table.name)]
             if stored != first_days:

@@ -34,11 +34,11 @@ def execute(project: Project, request: dg.RunRequest) -> dg.ExecuteInProcessResu
     return project.run_job("later_posts", tags=request.tags, config=request.run_config)
 
 
-def old_days(request: dg.RunRequest) -> list[str]:
-    """Return the old days that a request names for each table that is fetched by day."""
+def old_days(request: dg.RunRequest, *, names: Sequence[str] = FETCHED_NAMES) -> list[str]:
+    """Return the old days that a request names for each table that is fetched by day: those with these names."""
     ops = dict(request.run_config.get("ops", {}))
     days: list[str] = next(iter(ops.values()))["config"]["old_days"] if ops else []
-    assert ops == ({f"later__{name}": {"config": {"old_days": days}} for name in FETCHED_NAMES} if ops else {})
+    assert ops == ({f"later__{name}": {"config": {"old_days": days}} for name in names} if ops else {})
     return days
 
 

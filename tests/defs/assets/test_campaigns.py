@@ -248,7 +248,7 @@ def test_windows_that_differ_from_their_days_are_warned_of(project: Project) -> 
     assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
     result = project.check(check)[check]
     assert (result.passed, result.metadata["compared"].value > 0) == (True, True)
-    rows = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    rows = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
     assert rows is not None
     spends = pa.array([1e6 if row["period"] == "7d" else row["paid_ad_spend"] for row in rows.to_pylist()])
     index = rows.schema.get_field_index("paid_ad_spend")

@@ -88,12 +88,12 @@ def without_instance(project: Project, root: Path, name: str) -> Project:
     assert campaigns is not None
     others = campaigns.filter(pc.field("instance_id") != name)
     lake.write_table(CAMPAIGNS_TABLE, others)
-    periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
     assert periods is not None
     is_kept = pc.is_in(pc.field("campaign_id"), others["campaign_id"].combine_chunks())
     lake.write_table(CAMPAIGN_PERIODS_TABLE, periods.filter(is_kept))
     for day in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE):
-        schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+        schema = CAMPAIGN_PERFORMANCE.table.schema
         totals = lake.read(CAMPAIGN_PERFORMANCE_TABLE, [day], schema=schema)
         lake.write(CAMPAIGN_PERFORMANCE_TABLE, day, totals.select(schema.names).filter(is_kept))
     return replace(project, root=root)

@@ -19,7 +19,6 @@ from later_reporting_dagster.lake import (
     CAMPAIGNS_TABLE,
     Partition,
     posts_table,
-    schema_of,
 )
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns
@@ -79,9 +78,9 @@ def reference_world(project: Project, truth: Truth) -> World:
         {(day, name): truth.partition(basis, day, name) for day in DAYS for name in INSTANCE_IDS}
         for basis in ("performance_date", "post_date")
     )
-    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+    schema = CAMPAIGN_PERFORMANCE.table.schema
     totals = {day: project.lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema) for day in DAYS}
-    periods = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+    periods = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
     assert periods is not None
     return World(
         recorded,
