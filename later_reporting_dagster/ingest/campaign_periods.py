@@ -44,7 +44,6 @@ MONTHS_FETCHED_AGAIN = 3
 # Metadata of the file: when each month was last fetched since it ended, by its first day. Rows show only when they
 # changed.
 FETCHED_MONTHS = "fetched_months"
-PERIODS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_PERIODS.columns)
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
 
@@ -136,12 +135,12 @@ def periods_to_fetch(
 def read_periods(lake: Lake) -> StoredPeriods:
     """Read the table; if its file does not exist or is damaged, it is empty."""
     with suppress(FileDamaged):
-        rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
+        rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
         metadata = lake.table_metadata(CAMPAIGN_PERIODS_TABLE)
         if rows is not None and metadata is not None:
             text = metadata.key_values.get(FETCHED_MONTHS, "{}")
             return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, date]))
-    return StoredPeriods(PERIODS_SCHEMA.empty_table())
+    return StoredPeriods(CAMPAIGN_PERIODS.schema.empty_table())
 
 
 def _slot(name: str, first_day: date) -> _Slot:
@@ -244,7 +243,7 @@ class _Merge:
             return
         new = {campaign_id: old[campaign_id] for campaign_id in kept}
         of_period = {
-            **dict.fromkeys(PERIODS_SCHEMA.names),
+            **dict.fromkeys(CAMPAIGN_PERIODS.schema.names),
             **{"date_basis": str(period.date_basis), "period": period.name},
             **{"first_day": period.first_day, "last_day": period.last_day},
         }
@@ -270,7 +269,7 @@ class _Merge:
         """Return all rows, sorted by key, with the requested metrics and those that older rows still have."""
         rows = [row for of_slot in self._rows.values() for row in of_slot.values()]
         rows.sort(key=itemgetter(*CAMPAIGN_PERIOD_KEY))
-        table = pa.Table.from_pylist(rows, schema=PERIODS_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=CAMPAIGN_PERIODS.schema)
         others = [metric.column for metric in CAMPAIGN_METRICS if metric not in self._metrics]
         return table.drop_columns([name for name in others if table[name].null_count == table.num_rows])
 

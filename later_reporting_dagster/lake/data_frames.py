@@ -14,7 +14,7 @@ from later_reporting_dagster.lake.database import table_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.tables import DATE, Table, schema_of, with_date_field
+from later_reporting_dagster.lake.tables import DATE, Table, with_date_field
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -51,7 +51,7 @@ def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | N
     # Deferred because pyarrow.dataset imports pandas, which takes 40 % of the time of `import dagster`.
     import pyarrow.dataset as ds
 
-    schema = schema_of(table.columns)
+    schema = table.schema
     # As in `Lake.read`: a flipped bit raises an error instead of changing a number.
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
@@ -100,7 +100,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
-    schema = schema_of(table.columns)
+    schema = table.schema
     if table.is_partitioned:
         return lake.read(table.name, partitions, schema=schema, with_date=True)
     rows = lake.read_table(table.name, schema=schema)

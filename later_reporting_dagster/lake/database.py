@@ -29,15 +29,7 @@ from later_reporting_dagster.lake.paths import (
     table_path,
 )
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import (
-    DATE,
-    FETCHED_NAMES,
-    RAW_NAMES,
-    ColumnType,
-    Table,
-    schema_of,
-    with_date_field,
-)
+from later_reporting_dagster.lake.tables import DATE, FETCHED_NAMES, RAW_NAMES, ColumnType, Table, with_date_field
 
 if TYPE_CHECKING:
     import duckdb
@@ -350,7 +342,7 @@ def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
         return error
     if data is None:
         return removed_file_error(storage, path)
-    schema = schema_of(table.columns)
+    schema = table.schema
     try:
         rows = from_parquet(data, schema=with_date_field(schema) if is_compacted(path) else schema)
     except FileDamaged as error:

@@ -55,6 +55,10 @@ class Table:
     columns: Sequence[Column]
     is_partitioned: bool = True
 
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(self.columns)
+
 
 POST_KEY = ("instance_id", "campaign_id", "post_id")
 

@@ -19,7 +19,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
@@ -27,11 +27,6 @@ from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_da
 
 if TYPE_CHECKING:
     import duckdb
-
-# The fetched tables by name, with the columns of all known metrics; a metric that was not requested is null.
-SOURCE_TABLES = {fetched.name: fetched.table for fetched in FETCHED_BY_DAY}
-
-PERIODS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_PERIODS.columns)
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
@@ -105,7 +100,7 @@ def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: Campa
 
 def register_campaign_periods(connection: "duckdb.DuckDBPyConnection", rows: pa.Table | None) -> None:
     """Create the relation `campaign_performance_periods` of the rows of that table, which may not exist."""
-    connection.register(CAMPAIGN_PERIODS_TABLE, PERIODS_SCHEMA.empty_table() if rows is None else rows)
+    connection.register(CAMPAIGN_PERIODS_TABLE, CAMPAIGN_PERIODS.schema.empty_table() if rows is None else rows)
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
@@ -114,12 +109,15 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     inputs = list_inputs(lake, tables)
     campaigns = read_campaigns(lake)
     # Facts may read a table from which none of the results is made.
-    views = {name: inputs.raw[name].partitions if name in inputs.raw else () for name in SOURCE_TABLES}
+    views = [
+        (source.table, inputs.raw[source.name].partitions if source.name in inputs.raw else ())
+        for source in FETCHED_BY_DAY
+    ]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaigns(database.connection, campaigns)
         unreadable_periods = ""
         try:
-            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
             register_campaign_periods(database.connection, periods)
         except FileDamaged as error:
             unreadable_periods = str(error)
@@ -135,7 +133,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
                 unreadable_periods=unreadable_periods,
             )
 
-        return database.read([(SOURCE_TABLES[name], partitions) for name, partitions in views.items()], roll_up)
+        return database.read(views, roll_up)
 
 
 def roll_up_lake_periods(
@@ -149,7 +147,7 @@ def roll_up_lake_periods(
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, [table], days=days)
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
-    for partition in inputs.raw[table.raw_table].partitions:
+    for partition in inputs.raw[POST_METRICS_DAILY.name].partitions:
         by_first_day[first_day_of(table.cadence, partition.day)].append(partition)
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
@@ -160,7 +158,7 @@ def roll_up_lake_periods(
 def _roll_up_batch(
     database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]], inputs: Inputs
 ) -> Iterator[PeriodRollup]:
-    raw_table = SOURCE_TABLES[table.raw_table]
+    raw_table = POST_METRICS_DAILY.table
 
     def roll_up(contents: ViewContents) -> tuple[pa.Table, Mapping[Partition, LakeUnavailable | FileDamaged]]:
         sql_engine.register_stored_files(database.connection, contents.partitions)
@@ -168,7 +166,7 @@ def _roll_up_batch(
 
     raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
     rows, unreadable = database.read([(raw_table, raw_partitions)], roll_up)
-    days_with_files = inputs.raw[table.raw_table].days.keys()  # also if their instances are all retired
+    days_with_files = inputs.raw[POST_METRICS_DAILY.name].days.keys()  # also if their instances are all retired
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
         of_partition = rows.filter(pc.field(FIRST_DAY) == first_day).drop_columns([FIRST_DAY])

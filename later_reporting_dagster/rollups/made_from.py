@@ -12,7 +12,8 @@ from itertools import groupby
 import msgspec
 
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake, Partition
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable, days_of, first_day_of
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
+from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 
 # The key in the metadata of a file.
 MADE_FROM = "made_from"
@@ -87,11 +88,11 @@ class Inputs:
         """Return whether there is anything to make a table from: posts, or periods of campaigns."""
         if CAMPAIGN_PERIODS_TABLE in table.sources:
             return bool(self.files[CAMPAIGN_PERIODS_TABLE])
-        return any(self.raw[name].days for name in RAW_TABLE_NAMES.values() if name in self.raw)
+        return any(self.raw[name].days for name in RAW_NAMES if name in self.raw)
 
     def first_days(self, table: RollupTable) -> list[date]:
         """Return the first day of each day, week or month with raw files."""
-        return sorted({first_day_of(table.cadence, day) for day in self.raw[table.raw_table].days})
+        return sorted({first_day_of(table.cadence, day) for day in self.raw[POST_METRICS_DAILY.name].days})
 
     def made_from(self, table: RollupTable, first_day: date | None = None) -> MadeFrom:
         """Return what a table, or the day, week or month that begins on `first_day`, is made from now."""

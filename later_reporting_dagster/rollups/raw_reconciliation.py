@@ -11,7 +11,9 @@ from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS,
     CAMPAIGN_PERIODS_TABLE,
     POST_COLUMNS,
     POST_METRICS_DAILY,
@@ -19,13 +21,7 @@ from later_reporting_dagster.lake.tables import (
     Table,
 )
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import (
-    PERIODS_SCHEMA,
-    SOURCE_TABLES,
-    read_campaigns,
-    register_campaign_periods,
-    register_campaigns,
-)
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
 from later_reporting_dagster.rollups.templates import render
 
 if TYPE_CHECKING:
@@ -82,7 +78,7 @@ def reconcile_campaigns(
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
             return _reconcile(database.connection, unreadable_files=skipped)
 
-        return database.read([(SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE], campaign_days), (_POSTS, posts)], reconcile)
+        return database.read([(CAMPAIGN_PERFORMANCE.table, campaign_days), (_POSTS, posts)], reconcile)
 
 
 def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
@@ -121,7 +117,7 @@ class AdSpendReconciliation:
 def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> AdSpendReconciliation:
     """Compare the newest windows of 7 and 28 days with the days of campaigns, if all of these are stored."""
     days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)[-MAX_SPEND_DAYS:]
-    periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=PERIODS_SCHEMA)
+    periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaign_periods(database.connection, periods)
 
@@ -130,7 +126,7 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> AdSpendReconciliation
             rows = sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
             return AdSpendReconciliation(len(rows), [row for row in rows if row.pop("differs")])
 
-        return database.read([(SOURCE_TABLES[CAMPAIGN_PERFORMANCE_TABLE], days)], reconcile)
+        return database.read([(CAMPAIGN_PERFORMANCE.table, days)], reconcile)
 
 
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]

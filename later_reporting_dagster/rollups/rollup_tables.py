@@ -14,14 +14,10 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
-    RAW_TABLES,
     Column,
     Table,
 )
 from later_reporting_dagster.rollups.templates import CREATOR_LABELS, metric_variables, read_columns, within_limits
-
-# Date basis -> its raw table.
-RAW_TABLE_NAMES = {table.date_basis: table.name for table in RAW_TABLES}
 
 
 class Cadence(StrEnum):
@@ -72,11 +68,6 @@ class RollupTable:
     def date_basis(self) -> DateBasis:
         """The date that its days are of."""
         return DateBasis.POST_DATE if self.query == "posts" else DateBasis.PERFORMANCE_DATE
-
-    @property
-    def raw_table(self) -> str:
-        """The table of posts whose days its periods consist of."""
-        return POST_METRICS_DAILY.name
 
     @property
     def variables(self) -> dict[str, Any]:

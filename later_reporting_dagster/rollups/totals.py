@@ -10,7 +10,6 @@ import pyarrow as pa
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.lake_rollups import SOURCE_TABLES
 from later_reporting_dagster.rollups.rollup_tables import POSTS, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import (
     create_facts,
@@ -52,8 +51,8 @@ def check_period_totals(
                 sentences.setdefault(first_day, []).append(sentence)
             return sentences
 
-        raw_partitions = lake.partitions(table.raw_table, days=days, with_retired=False)
-        tables = [(SOURCE_TABLES[table.raw_table], raw_partitions), (table.table, [*map(Partition, first_days)])]
+        raw_partitions = lake.partitions(POST_METRICS_DAILY.name, days=days, with_retired=False)
+        tables = [(POST_METRICS_DAILY.table, raw_partitions), (table.table, [*map(Partition, first_days)])]
         return database.read(tables, check)
 
 

@@ -25,9 +25,15 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, open_database
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS, CAMPAIGN_PERIODS_TABLE, WINDOWS
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE,
+    CAMPAIGN_PERIODS,
+    CAMPAIGN_PERIODS_TABLE,
+    RAW_NAMES,
+    WINDOWS,
+)
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, RAW_TABLE_NAMES, SINGLE_TABLES, TABLES
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
 from tests.rollups import reference
 from tests.rollups.conftest import Row, row
@@ -52,13 +58,10 @@ def open_world(
         with open_database(lake, spill_directory=folder, **options) as database:
             if threads:
                 database.connection.execute(f"SET threads = {threads}")
-            tables = [
-                *(Table(name, post_columns(metrics_of(world))) for name in RAW_TABLE_NAMES.values()),
-                CAMPAIGN_PERFORMANCE.table,
-            ]
+            tables = [*(Table(name, post_columns(metrics_of(world))) for name in RAW_NAMES), CAMPAIGN_PERFORMANCE.table]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             register_campaigns(database.connection, read_campaigns(lake))
-            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema_of(CAMPAIGN_PERIODS.columns))
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
             register_campaign_periods(database.connection, periods)
             yield database
 
@@ -68,13 +71,13 @@ def write_campaigns(lake: Lake, world: World, *, rng: random.Random | None) -> N
     if world.campaigns:
         schema = schema_of(CAMPAIGN_COLUMNS)
         lake.write_table(CAMPAIGNS_TABLE, pa.Table.from_pylist(shuffled(world.campaigns, rng), schema))
-    schema = schema_of(CAMPAIGN_PERFORMANCE.table.columns)
+    schema = CAMPAIGN_PERFORMANCE.table.schema
     written = {
         Partition(day): pa.Table.from_pylist(shuffled(rows, rng), schema) for day, rows in world.performance.items()
     }
     lake.write_all(CAMPAIGN_PERFORMANCE.name, {day: written[day] for day in shuffled([*written], rng)})
     if world.periods:
-        schema = schema_of(CAMPAIGN_PERIODS.columns)
+        schema = CAMPAIGN_PERIODS.schema
         lake.write_table(CAMPAIGN_PERIODS_TABLE, pa.Table.from_pylist(shuffled(world.periods, rng), schema))
 
 

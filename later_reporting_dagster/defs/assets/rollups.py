@@ -23,10 +23,11 @@ from later_reporting_dagster.defs.events import (
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, Cadence, RollupTable, days_of
+from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of
 from later_reporting_dagster.rollups.sql_engine import query_sql, sql_files
 
 
@@ -36,7 +37,7 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
     A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
     yet, and becomes a file without rows.
     """
-    upstream, per_run = component.asset_key(table.raw_table), component.rollup_partitions_per_run
+    upstream, per_run = component.asset_key(POST_METRICS_DAILY.name), component.rollup_partitions_per_run
     # The first and the current week or month contain days that are not partitions.
     mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
@@ -104,7 +105,7 @@ def roll_up_periods(
     """
     later, now = component.later(context), component.now()
     first_days = partition_first_days(context, now=now, period=table.cadence)
-    provenance = provenance_tags(context, component.asset_key(table.raw_table))
+    provenance = provenance_tags(context, component.asset_key(POST_METRICS_DAILY.name))
     failed: dict[str, str] = {}
     written = changed = 0
     with failures():
@@ -117,7 +118,7 @@ def roll_up_periods(
                 rows = schema_of(table.columns).empty_table()
             if rollup.unreadable or rows is None:
                 reasons = [str(error) for error in rollup.unreadable]
-                no_files = f"{table.raw_table} has no files for it: materialize that first"
+                no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
                 failed[str(first)] = reasons[0] if reasons else no_files
                 continue
             try:
@@ -144,7 +145,7 @@ def roll_up_periods(
                 },
             )
     context.log.info(
-        f"Rolled up {written} of {len(first_days)} {table.cadence}s of {table.raw_table}, {first_days[0]} to"
+        f"Rolled up {written} of {len(first_days)} {table.cadence}s of {POST_METRICS_DAILY.name}, {first_days[0]} to"
         f" {first_days[-1]}; {changed} of them changed"
     )
     if failed:
@@ -170,7 +171,7 @@ def roll_up_windows(
         if windows.campaigns.error:
             context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
         needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
-        has_posts = any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values())
+        has_posts = any(windows.contents.partitions[name] for name in RAW_NAMES)
         # If all instances are retired, the tables become empty.
         if needs_posts and not has_posts and not lake.retired.ids():
             raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)

@@ -10,6 +10,7 @@ from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY,
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
     AdSpendReconciliation,
@@ -17,7 +18,6 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     reconcile_ad_spend,
     reconcile_campaigns,
 )
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 PERFORMANCE_DUE = replace(
     DUE_DAY,
@@ -28,7 +28,7 @@ PERFORMANCE_DUE = replace(
 TOTALS_AGREE = Check(
     "totals_agree_with_posts",
     "Impressions and engagements of each campaign and day equal those of its posts in"
-    f" {BY_CAMPAIGN.raw_table}, within {TOLERANCE_PERCENT} %.",
+    f" {POST_METRICS_DAILY.name}, within {TOLERANCE_PERCENT} %.",
     severity=WARN,
     nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
     is_daily=True,
@@ -52,7 +52,7 @@ def campaign_checks(component: ComponentBase) -> list[CheckStep]:
         checks.append(_checks_of(CAMPAIGN_PERIODS_TABLE, [QUARANTINE_EMPTY], component))
     if CAMPAIGN_PERFORMANCE_TABLE in component.tables:
         checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
-        if BY_CAMPAIGN.raw_table in component.tables:
+        if POST_METRICS_DAILY.name in component.tables:
             checks.append(_campaign_totals_check(component))
         if CAMPAIGN_PERIODS_TABLE in component.tables:
             checks.append(_ad_spend_check(component))
@@ -77,7 +77,7 @@ def _campaign_totals_check(component: ComponentBase) -> CheckStep:
         name=f"{component.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
         checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=evaluate,
-        deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
+        deps=[POST_METRICS_DAILY.name, CAMPAIGNS_TABLE],
     )
 
 

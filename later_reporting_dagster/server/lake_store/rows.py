@@ -21,9 +21,9 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, K
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortProperty
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
-from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, table_name
 from later_reporting_dagster.server.query_parameters import PostsQuery
@@ -215,7 +215,8 @@ class PostRows:
 
     @property
     def table(self) -> Table:
-        return Table(RAW_TABLE_NAMES[self.query.basis], post_columns(_metrics_to_read(self.query)))
+        (raw_table,) = (table for table in RAW_TABLES if table.date_basis is self.query.basis)
+        return Table(raw_table.name, post_columns(_metrics_to_read(self.query)))
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:
         """Return the state of the files. Days that are not over are not expected to have files."""
