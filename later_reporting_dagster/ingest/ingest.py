@@ -59,6 +59,9 @@ SAMPLED_FILES = 32
 # The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
 # between.
 OUTAGE_FAILURES = 5
+# An instance is not requested any more once queries for so many of its days, each alone, have failed without a success
+# in between. One day may have a post that the API cannot return, while the others are well.
+MAX_FAILED_DAYS = 3
 
 
 async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient) -> None:
@@ -155,30 +158,39 @@ class FailureTracker:
     Attributes:
         stopped_by: the error that stopped the run, such as rejected credentials or an outage; None while it goes on.
         abandoned: instances that are not requested any more, each with the error.
+        failed_days: by instance of which a query has failed, for how many days since the last success.
     """
 
     stopped_by: LaterError | None = None
     abandoned: dict[str, LaterError] = field(default_factory=dict)
+    failed_days: dict[str, int] = field(default_factory=dict)
     _failed_since_success: set[str] = field(default_factory=set)
 
-    def record_success(self) -> None:
+    def record_success(self, causes: Sequence[str] = ()) -> None:
         self._failed_since_success.clear()
+        self.failed_days |= dict.fromkeys(self.failed_days.keys() & causes, 0)
 
-    def record_failure(self, causes: Sequence[str], error: LaterError) -> None:
-        """Stop the run if every query would fail; abandon an instance whose query for it alone is rejected or fails.
+    def record_failure(self, causes: Sequence[str], error: LaterError, *, is_range: bool = False) -> None:
+        """Stop the run if every query would fail; abandon an instance that is rejected, or of which all days fail.
 
-        `causes`: the instances of the query, or the day of campaigns. If there are several, each may be the cause, so
-        the failure counts for none of them.
+        Args:
+            causes: the instances of the query, or the day of campaigns. If there are several, each may be the cause, so
+                the failure counts for none of them.
+            is_range: whether the query is for several days, which are then queried in parts.
         """
         if isinstance(error, CredentialsRejected | ApiVersionChanged | UnexpectedResponse):
             self.stopped_by = error
         if len(causes) != 1:
             return
         (cause,) = causes
-        if isinstance(error, InstanceForbidden | QueryRejected | RetriesExhausted):
+        if isinstance(error, InstanceForbidden | QueryRejected):
             self.abandoned[cause] = error
         if isinstance(error, RetriesExhausted):
             self._failed_since_success.add(cause)
+            self.failed_days[cause] = self.failed_days.get(cause, 0) + (not is_range)
+            # If another instance has failed since the last success, the cause is rather the service than one day.
+            if self.failed_days[cause] >= MAX_FAILED_DAYS or len(self._failed_since_success) > 1:
+                self.abandoned[cause] = error
             if len(self._failed_since_success) >= OUTAGE_FAILURES:
                 self.stopped_by = error
 
@@ -209,7 +221,7 @@ class _IngestRun:
         """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
             queued = await self.queue.get()
-            if query := await self._without_abandoned_instances(queued.query):
+            if query := await self._query_to_fetch(queued):
                 if self.uses_cursors and not queued.is_part:
                     query = self._first_days(query, planned=queued.planned)
                 is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
@@ -224,7 +236,7 @@ class _IngestRun:
             self.queue.task_done()
 
     async def _write(self, queued: _QueuedQuery, query: PerformanceQuery, result: ListResult) -> None:
-        self._failures.record_success()
+        self._failures.record_success(query.instance_ids)
         self._fetched_rows += result.total_items
         self._fetched_pairs += len(partitions_of(query))
         self.mean_rows = self._fetched_rows / self._fetched_pairs
@@ -248,13 +260,16 @@ class _IngestRun:
         query = queued.query
         parts: Sequence[PerformanceQuery] = []
         max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if isinstance(error, RetriesExhausted) else queued.max_attempts
-        self._failures.record_failure(query.instance_ids, error)
+        self._failures.record_failure(query.instance_ids, error, is_range=bool(split_by_days(query)))
         match error:
             case InstanceForbidden() if len(query.instance_ids) > 1:
                 parts = await self._split_forbidden_query(query)
             case TooManyPosts():
                 parts = split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_per_part))
-            case RetriesExhausted() | InstanceForbidden() | QueryRejected():
+            case RetriesExhausted():
+                # The cause may be one of the instances, or a post of one day.
+                parts = split_by_instances(query) or split_by_days(query)
+            case InstanceForbidden() | QueryRejected():
                 # The cause may be one of the instances, for example a deleted one.
                 parts = split_by_instances(query)
             case InconsistentPages():
@@ -265,25 +280,33 @@ class _IngestRun:
         if not parts:
             await self._fail(query, error)
 
-    async def _without_abandoned_instances(self, query: PerformanceQuery) -> PerformanceQuery | None:
-        """Fail the partitions of abandoned instances, or all if the run was stopped; return the query for the others.
+    async def _query_to_fetch(self, queued: _QueuedQuery) -> PerformanceQuery | None:
+        """Return the query without abandoned instances, and without those that have failed before: it queues these.
 
-        None if it would have no partition to write.
+        Each is then queried alone, with fewer attempts. The partitions of abandoned instances fail, or all if the run
+        was stopped. None if no partition to write is left.
         """
+        query = queued.query
         if self._failures.stopped_by is not None:
             await self._fail(query, self._failures.stopped_by)
             return None
         abandoned = {name: error for name, error in self._failures.abandoned.items() if name in query.instance_ids}
         for instance_id, error in abandoned.items():
             await self._fail(replace(query, instance_ids=(instance_id,)), error)
-        instance_ids = tuple(instance_id for instance_id in query.instance_ids if instance_id not in abandoned)
-        remaining = replace(query, instance_ids=instance_ids)
+        instance_ids = [instance_id for instance_id in query.instance_ids if instance_id not in abandoned]
+        suspects = (
+            [name for name in instance_ids if name in self._failures.failed_days] if len(instance_ids) > 1 else []
+        )
+        for name in suspects:
+            alone = replace(query, instance_ids=(name,))
+            self.queue.put_nowait(replace(queued, query=alone, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE))
+        remaining = replace(query, instance_ids=tuple(name for name in instance_ids if name not in suspects))
         return remaining if self._partitions_to_write(remaining) else None
 
     async def _split_forbidden_query(self, query: PerformanceQuery) -> Sequence[PerformanceQuery]:
         """Abandon the forbidden instances of a query; return the queries to fetch next.
 
-        A returned query may still contain abandoned instances: `_without_abandoned_instances` removes them.
+        A returned query may still contain abandoned instances: `_query_to_fetch` removes them.
         """
         forbidden: list[str] = []
         with suppress(LaterError):

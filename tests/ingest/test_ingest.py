@@ -29,7 +29,6 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, FailureTracker
-from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -179,8 +178,8 @@ def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_i
 
 @both_api_versions
 @each_raw_table
-@pytest.mark.parametrize("failing_days", [DAYS[1::2], DAYS])
-def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
+@pytest.mark.parametrize("failing_days", [DAYS[1:2], DAYS[1::2], DAYS], ids=["one", "every second", "all"])
+def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the_time_of_one_query(
     failing_days: Sequence[date],
     table: RawTable,
     service: Service,
@@ -206,9 +205,22 @@ def test_a_failing_instance_costs_at_most_twice_the_time_of_one_query(
     client = client_of(service, concurrency=1, **options)
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
     assert ONE_QUERY_SECONDS < sum(waits) <= 2 * ONE_QUERY_SECONDS
-    assert failed.count({BROKEN}) == MAX_ATTEMPTS_AFTER_FAILURE  # once alone, and not again
-    assert {partition.instance_id for partition in result.failed} == {BROKEN}
+    assert result.errors() == {Partition(day, BROKEN): RetriesExhausted for day in failing_days}
     assert_lake_matches(tmp_path, table, list(result.written), truth)
+
+
+def test_an_instance_is_abandoned_once_three_of_its_days_have_failed_in_a_row() -> None:
+    failures, error = FailureTracker(), RetriesExhausted("HTTP 503")
+    failures.record_failure(["a"], error, is_range=True)
+    for _ in range(2):
+        failures.record_failure(["a"], error)
+    failures.record_success(["a", "b"])
+    for _ in range(2):
+        failures.record_failure(["a"], error)
+    assert failures.abandoned == {}
+    failures.record_failure(["a"], error)
+    failures.record_failure(["b"], error)  # at once, because another instance has failed since the last success
+    assert failures.abandoned == {"a": error, "b": error}
 
 
 def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
