@@ -77,6 +77,8 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
     column is missing or of another type.
     """
     file = _open(data)
+    if file.schema_arrow.equals(schema):  # most files, and several times faster than what follows
+        return _read_rows(file, None).replace_schema_metadata()
     stored = {field.name: field.type for field in file.schema_arrow}
     for field in schema:
         if field.name not in stored:
