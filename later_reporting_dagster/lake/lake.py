@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -280,10 +280,14 @@ class Lake:
         requested = list(partitions)
         copies = self.storage.map(lambda copy: copy.read(schema), self._copies.current(table_name, requested))
         compacted = {partition: rows for of_copy in copies for partition, rows in of_copy.items()}
-        read_daily = partial(self.read_daily_file, table_name, schema=schema)
-        daily = iter(self.storage.map(read_daily, [each for each in requested if each not in compacted]))
+        daily = self.read_daily_files(table_name, [each for each in requested if each not in compacted], schema=schema)
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
-        existing = [(partition, rows) for partition, rows in zip(requested, tables, strict=True) if rows is not None]
+        existing = list[tuple[Partition, pa.Table]]()
+        for partition, rows in zip(requested, tables, strict=True):
+            if isinstance(rows, FileDamaged):
+                raise rows
+            if rows is not None:
+                existing.append((partition, rows))
         together = pa.concat_tables([schema.empty_table(), *(rows for _, rows in existing)])
         if not with_date:
             return together
@@ -292,6 +296,16 @@ class Lake:
     def read_daily_file(self, table_name: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
         """Read a partition from its own file, never from a compacted copy; None if the file does not exist."""
         return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
+
+    def read_daily_files(
+        self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema
+    ) -> Iterator[pa.Table | FileDamaged | None]:
+        """Yield the rows of each partition as `read_daily_file` returns them, or its error if it is damaged."""
+        paths = [partition_path(table_name, partition) for partition in partitions]
+        for rows in self._read_files(paths, partial(from_parquet, schema=schema)):
+            if isinstance(rows, LakeUnavailable):
+                raise rows
+            yield rows
 
     def compact(self, table_name: str, *, restate_days: int, now: datetime) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
@@ -363,16 +377,13 @@ class Lake:
 
     def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
         """Read the metadata of the partitions that exist; of a file that cannot be read, 0 rows and an empty hash."""
-
-        def read(partition: Partition) -> FileMetadata | None:
-            try:
-                return self.read_metadata(table_name, partition)
-            except (LakeUnavailable, FileDamaged):
-                return FileMetadata(0, "", {})
-
         requested = list(partitions)
-        found = zip(requested, self.storage.map(read, requested), strict=True)
-        return {partition: metadata for partition, metadata in found if metadata is not None}
+        files = self._read_files([partition_path(table_name, each) for each in requested], parse_metadata)
+        return {
+            partition: FileMetadata(0, "", {}) if isinstance(file, Exception) else file
+            for partition, file in zip(requested, files, strict=True)
+            if file is not None
+        }
 
     def day_url(self, table_name: str, day: date) -> str:
         return self.storage.location(day_directory(table_name, day))
@@ -452,11 +463,22 @@ class Lake:
         return results
 
     def _read_file(self, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
-        data = self.storage.read(path)
-        try:
-            return None if data is None else parse(data)
-        except FileDamaged as error:
-            raise damaged_file_error(self.storage.location(path), error) from error
+        (parsed,) = self._read_files([path], parse)
+        if isinstance(parsed, LakeUnavailable | FileDamaged):
+            raise parsed
+        return parsed
+
+    def _read_files(
+        self, paths: Sequence[str], parse: Callable[[bytes], _Parsed]
+    ) -> Iterator[_Parsed | LakeUnavailable | FileDamaged | None]:
+        """Yield each file as `parse` returns it, or its error; None if it does not exist."""
+        for path, data in zip(paths, self.storage.read_all(paths), strict=True):
+            try:
+                yield data if data is None or isinstance(data, LakeUnavailable) else parse(data)
+            except FileDamaged as error:
+                damaged = damaged_file_error(self.storage.location(path), error)
+                damaged.__cause__ = error
+                yield damaged
 
 
 def _intact_metadata(data: bytes) -> FileMetadata | None:

@@ -32,21 +32,17 @@ def find_problems(
 
     The daily files are read, never their compacted copies, so that a damaged file is found.
     """
-
-    def read(partition: Partition) -> pa.Table | None:
-        try:
-            rows = lake.read_daily_file(raw_table.name, partition, schema=POSTS_SCHEMA)
-        except FileDamaged:
-            return None
-        return POSTS_SCHEMA.empty_table() if rows is None else rows  # removed since the listing
-
     found: dict[str, Counter[Partition]] = defaultdict(Counter)
     looked_at = {"files": 0, "rows": 0}
     for start in range(0, len(partitions), _FILES_TOGETHER):
         batch = partitions[start : start + _FILES_TOGETHER]
-        tables = [*zip(batch, lake.storage.map(read, batch), strict=True)]
-        files = [(partition, posts) for partition, posts in tables if posts is not None]
-        found[UNREADABLE].update(partition for partition, posts in tables if posts is None)
+        files: list[tuple[Partition, pa.Table]] = []
+        tables = lake.read_daily_files(raw_table.name, batch, schema=POSTS_SCHEMA)
+        for partition, rows in zip(batch, tables, strict=True):
+            if isinstance(rows, FileDamaged):
+                found[UNREADABLE][partition] += 1
+            elif rows is not None:  # else it was removed since the listing
+                files.append((partition, rows))
         looked_at["files"] += len(files)
         looked_at["rows"] += sum(posts.num_rows for _, posts in files)
         for file in files if _count_problems(files, raw_table) else ():
