@@ -150,9 +150,9 @@ def test_doctor_shows_how_late_posts_came_by_network(world: World) -> None:
     delay_networks(world.posts, today=FIRST_RUN)
     world.fetch_history()
     late = world.posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
-    for today in (TODAY + age * DAY for age in range(6)):
+    for today in (TODAY + age * DAY for age in range(4)):
         delay_networks(world.posts, today=today)
-        (world.posts.hidden.discard if today == TODAY + 5 * DAY else world.posts.hidden.add)(late)
+        (world.posts.hidden.discard if today == TODAY + 3 * DAY else world.posts.hidden.add)(late)
         world.fetch_daily(today)
     (row, *_) = [row for row in world.posts.published(TODAY - DAY, TODAY - DAY) if row["postId"] == late]
     platform = (row["contentType"] or "").split("_")[0]
@@ -163,7 +163,7 @@ def test_doctor_shows_how_late_posts_came_by_network(world: World) -> None:
     assert len(found) > 1
     for name, text in found.items():
         assert "half within 3 days" in text
-        assert text.endswith(f"all within {6 if name == platform else 3}")
+        assert text.endswith(f"all within {4 if name == platform else 3}")
 
 
 def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fetched(world: World) -> None:

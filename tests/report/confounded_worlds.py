@@ -11,7 +11,7 @@ from tests.rollups.conftest import Row, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, campaign, performance, period
 
-DAYS, POSTS_PER_DAY, DAYS_OF_POST, CREATORS = 60, 4, 6, 7
+DAYS, POSTS_PER_DAY, DAYS_OF_POST, CREATORS = 40, 4, 6, 7
 NETWORKS = ("instagram", "tiktok", "youtube")
 LUCKY_DAYS = 2
 COST_PER_1000 = 10

@@ -20,12 +20,12 @@ _WORDS = """() => {
 
 def test_page_reads_the_same_in_each_world_and_with_channels_swapped(browser: Browser, tmp_path: Path) -> None:
     read = {}
-    for name in PAID:
-        for swapped in (False, True):
-            with open_report(browser, report_of(confounded_world(name, swapped=swapped)), tmp_path) as report:
-                report.open_all()
-                words = re.sub(r"[\d,.+−±–#]+", "#", report.page.evaluate(_WORDS))
-                read[name, swapped] = re.sub(r"\s+", " ", words)
+    # The channels are swapped in the two worlds that differ most.
+    for name, swapped in [*((name, False) for name in PAID), ("quality", True), ("dark", True)]:
+        with open_report(browser, report_of(confounded_world(name, swapped=swapped)), tmp_path) as report:
+            report.open_all()
+            words = re.sub(r"[\d,.+−±–#]+", "#", report.page.evaluate(_WORDS))
+            read[name, swapped] = re.sub(r"\s+", " ", words)
     assert {*read.values()} == {read["quality", False]}
     (words,) = {*read.values()}
     assert "Ads brought # of impressions and # of engagements for # of ad spend (# per engagement)" in words
