@@ -59,9 +59,10 @@ SAMPLED_FILES = 32
 # The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
 # between.
 OUTAGE_FAILURES = 5
-# An instance is not requested any more once queries for so many of its days, each alone, have failed without a success
-# in between. One day may have a post that the API cannot return, while the others are well.
-MAX_FAILED_DAYS = 3
+# An instance that has failed is queried alone. Once so many of its days have failed in a row, it is not requested any
+# more: one day may have a post that the API cannot return, while the others are well. Once so many queries have
+# succeeded in a row, it is queried together with others again.
+RESULTS_IN_A_ROW = 3
 
 
 async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient) -> None:
@@ -158,17 +159,21 @@ class FailureTracker:
     Attributes:
         stopped_by: the error that stopped the run, such as rejected credentials or an outage; None while it goes on.
         abandoned: instances that are not requested any more, each with the error.
-        failed_days: by instance of which a query has failed, for how many days since the last success.
+        suspects: by instance that has failed alone, how many of its days have failed in a row, or below 0, how many of
+            its queries have succeeded in a row.
     """
 
     stopped_by: LaterError | None = None
     abandoned: dict[str, LaterError] = field(default_factory=dict)
-    failed_days: dict[str, int] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)
     _failed_since_success: set[str] = field(default_factory=set)
 
     def record_success(self, causes: Sequence[str] = ()) -> None:
         self._failed_since_success.clear()
-        self.failed_days |= dict.fromkeys(self.failed_days.keys() & causes, 0)
+        for cause in self.suspects.keys() & causes:
+            self.suspects[cause] = min(self.suspects[cause], 0) - 1
+            if self.suspects[cause] == -RESULTS_IN_A_ROW:
+                del self.suspects[cause]
 
     def record_failure(self, causes: Sequence[str], error: LaterError, *, is_range: bool = False) -> None:
         """Stop the run if every query would fail; abandon an instance that is rejected, or of which all days fail.
@@ -187,9 +192,9 @@ class FailureTracker:
             self.abandoned[cause] = error
         if isinstance(error, RetriesExhausted):
             self._failed_since_success.add(cause)
-            self.failed_days[cause] = self.failed_days.get(cause, 0) + (not is_range)
+            self.suspects[cause] = max(self.suspects.get(cause, 0), 0) + (not is_range)
             # If another instance has failed since the last success, the cause is rather the service than one day.
-            if self.failed_days[cause] >= MAX_FAILED_DAYS or len(self._failed_since_success) > 1:
+            if self.suspects[cause] >= RESULTS_IN_A_ROW or len(self._failed_since_success) > 1:
                 self.abandoned[cause] = error
             if len(self._failed_since_success) >= OUTAGE_FAILURES:
                 self.stopped_by = error
@@ -294,9 +299,7 @@ class _IngestRun:
         for instance_id, error in abandoned.items():
             await self._fail(replace(query, instance_ids=(instance_id,)), error)
         instance_ids = [instance_id for instance_id in query.instance_ids if instance_id not in abandoned]
-        suspects = (
-            [name for name in instance_ids if name in self._failures.failed_days] if len(instance_ids) > 1 else []
-        )
+        suspects = [name for name in instance_ids if name in self._failures.suspects] if len(instance_ids) > 1 else []
         for name in suspects:
             alone = replace(query, instance_ids=(name,))
             self.queue.put_nowait(replace(queued, query=alone, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE))

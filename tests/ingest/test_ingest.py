@@ -223,6 +223,16 @@ def test_an_instance_is_abandoned_once_three_of_its_days_have_failed_in_a_row() 
     assert failures.abandoned == {"a": error, "b": error}
 
 
+def test_an_instance_that_has_failed_is_queried_with_others_again_after_three_successes() -> None:
+    failures = FailureTracker()
+    failures.record_failure(["a"], RetriesExhausted("HTTP 503"))
+    for _ in range(2):
+        failures.record_success(["a", "b"])
+    assert failures.suspects.keys() == {"a"}
+    failures.record_success(["a"])
+    assert not failures.suspects
+
+
 def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
     failures = FailureTracker()
     failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
