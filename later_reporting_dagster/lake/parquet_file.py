@@ -7,7 +7,7 @@ determine all types of the lake.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -94,13 +94,7 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
 
 
 def read_stored_rows(data: bytes) -> pa.Table:
-    """Return the rows of a file with the columns and the types with which they were written."""
-    rows = _read_rows(_open(data), None).replace_schema_metadata()
-    for number, field in enumerate(rows.schema):
-        if pa.types.is_list(field.type):  # in Parquet, its items have another name
-            items = pa.list_(field.type.value_type)
-            rows = rows.set_column(number, field.with_type(items), rows[number].cast(items))
-    return rows
+    return _read_rows(_open(data), None).replace_schema_metadata()
 
 
 def parse_metadata(data: bytes) -> FileMetadata:
@@ -118,12 +112,16 @@ def parse_metadata(data: bytes) -> FileMetadata:
 def has_rows(data: bytes, content_hash: str, *, expected: pa.Table | None = None) -> bool:
     """Return whether a file has the rows with this hash: they may be damaged, or altered by something else.
 
-    If the rows are known, it is faster to compare them.
+    If the rows are known, it is faster to compare them. Else they are never all in memory.
     """
     try:
-        stored = read_stored_rows(data)
-        return (expected is not None and stored.equals(expected)) or content_hash_of(stored) == content_hash
-    except (FileDamaged, TypeError):  # as a type that the lake does not store
+        if expected is not None and read_stored_rows(data).equals(expected):
+            return True
+        file = _open(data)
+        batches = file.iter_batches(batch_size=_HASH_BLOCK_ROWS, use_threads=False)
+        blocks = (pa.Table.from_batches([batch]) for batch in batches)
+        return _content_hash(file.schema_arrow, file.metadata.num_rows, blocks) == content_hash
+    except (FileDamaged, TypeError, pa.ArrowException, OSError):  # the second, of a type that the lake does not store
         return False
 
 
@@ -134,12 +132,19 @@ def content_hash_of(rows: pa.Table) -> str:
     for each block the validity and the values of all columns of fixed width, as 64-bit integers, then the validity,
     lengths and text of all string columns, then the lengths and values of each list. A null counts as 0 or as empty.
     """
-    if unknown := [type_ for type_ in rows.schema.types if not (_is_fixed_width(type_) or type_ in _OTHER_TYPES)]:
+    blocks = (rows.slice(start, _HASH_BLOCK_ROWS) for start in range(0, rows.num_rows, _HASH_BLOCK_ROWS))
+    return _content_hash(rows.schema, rows.num_rows, blocks)
+
+
+def _content_hash(schema: pa.Schema, rows: int, blocks: Iterable[pa.Table]) -> str:
+    if unknown := [type_ for type_ in schema.types if not (_is_fixed_width(type_) or type_ in _OTHER_TYPES)]:
         raise TypeError(f"the lake stores int64, float64, bool, days, instants, strings and lists only, not {unknown}")
-    digest = hashlib.sha256(repr([(field.name, str(field.type)) for field in rows.schema]).encode())
-    digest.update(b"%d" % rows.num_rows)
-    for start in range(0, rows.num_rows, _HASH_BLOCK_ROWS):
-        block = rows.slice(start, _HASH_BLOCK_ROWS).combine_chunks()
+    # In Parquet, the items of a list have another name.
+    types = [pa.list_(each.value_type) if pa.types.is_list(each) else each for each in schema.types]
+    digest = hashlib.sha256(repr([*zip(schema.names, map(str, types), strict=True)]).encode())
+    digest.update(b"%d" % rows)
+    for each in blocks:
+        block = each.combine_chunks()
         columns = [column.chunk(0) for column in block.columns]
         if words := [_as_int64(column) for column in columns if _is_fixed_width(column.type)]:
             values = pa.concat_arrays(words)

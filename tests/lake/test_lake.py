@@ -120,11 +120,16 @@ def test_altered_rows_are_repaired_by_the_next_write_although_the_metadata_stay(
     assert path.read_bytes() == intact
 
 
-def test_lists_are_read_with_the_type_that_was_written() -> None:
-    table = pa.table({"post_id": [1], "campaign_ids": pa.array([[1, 2]], pa.list_(pa.int64()))})
-    data = to_parquet(table, content_hash=content_hash_of(table), key_values={})
-    assert read_stored_rows(data).schema == table.schema
-    assert has_rows(data, content_hash_of(table))
+@pytest.mark.parametrize("count", [0, 1, 65_537, 1_100_000])  # within a block of the hash, a row group, and over both
+def test_stored_rows_have_the_hash_that_was_written(count: int) -> None:
+    ids = pa.array(range(count), pa.int64())
+    lists = pa.ListArray.from_arrays(pa.array(range(count + 1), pa.int32()), ids)
+    table = pa.table({"post_id": ids, "campaign_ids": lists, "name": ids.cast(pa.string())})
+    content_hash = content_hash_of(table)
+    data = to_parquet(table, content_hash=content_hash, key_values={})
+    assert content_hash_of(read_stored_rows(data)) == content_hash
+    assert has_rows(data, content_hash)
+    assert not has_rows(data, content_hash_of(table.append_column("rank", ids)))
 
 
 def test_unreadable_file_is_replaced_without_a_check(local: Lake) -> None:
