@@ -273,8 +273,9 @@ def post_parser(
 
     def parse(row: Mapping[str, Any]) -> Post | BadRow:
         parser = RowParser(row, POST_FIELDS)
+        profile = parser.take_object("creatorProfile")  # before the metrics, one of which may have the same name
         parser.take_metrics(wanted, nested=nested)
-        if (profile := parser.take_object("creatorProfile")) is not None:
+        if profile is not None:
             values = parser.take(PROFILE_FIELDS, profile, path="creatorProfile.")
             parser.values["creator_profile"] = CreatorProfile(**values)
             if profile:
