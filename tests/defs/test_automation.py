@@ -29,6 +29,7 @@ from tests.defs.conftest import (
     restate_one_post,
 )
 from tests.defs.test_missing_files import report, tick, update_coverage
+from tests.services import wait_until
 
 METRICS, PUBLISHED = RAW_ASSETS
 DAILY, WEEKLY, MONTHLY = "organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly"
@@ -127,6 +128,7 @@ def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_da
     automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(*_: Any) -> None:
+        wait_until("all files", lambda: len(project.lake.partitions(METRICS)) == len(DAYS) * len(INSTANCE_IDS))
         raise KeyboardInterrupt
 
     project.run(INSTANCES)
