@@ -2,7 +2,6 @@
 
 import os
 import pkgutil
-import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.measurement import Measurement, Method, PartitionRange
+from benchmarks.measurement import Measurement, Method, PartitionRange, peak_megabytes
 from benchmarks.sandbox_server import Sandbox
 
 METHODS = {
@@ -84,7 +83,7 @@ def main(method: str, base_url: str, date_basis: str, root: str, partitions: str
         measurement,
         seconds=measurement.seconds or time.perf_counter() - started,
         cpu_seconds=measurement.cpu_seconds or time.process_time() - cpu,
-        peak_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_megabytes=peak_megabytes(),
     )
     print(msgspec.json.encode(measurement).decode())
 

@@ -1,5 +1,6 @@
 """Values of the fetch workloads: the partitions to fetch, and the measurement of a method that fetches them."""
 
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -9,6 +10,15 @@ from typing import Protocol
 CREDENTIALS = {"clientId": "sandbox-client", "clientSecret": "sandbox-secret"}
 TABLE_NAMES = {"post_date": "posts_published", "performance_date": "post_metrics_daily"}
 """Raw tables by date basis."""
+
+
+def peak_megabytes() -> float:
+    """Return the peak memory of this process. On Linux, `ru_maxrss` begins with the peak of its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (each for each in status.read_text().splitlines() if each.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Workload: rollups of a lake, compared with a plain DuckDB group-by over the same columns of the same files."""
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import duckdb
 import msgspec
 
 from benchmarks.markdown_table import Table
+from benchmarks.measurement import peak_megabytes
 from benchmarks.synthetic_lake import DAYS, INSTANCES, write_lake
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.contract.metrics import Kind
@@ -158,9 +158,7 @@ def main(name: str, root: str) -> None:
     started, cpu = time.perf_counter(), time.process_time()
     work()
     cost = Cost(
-        seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - cpu,
-        peak_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu, peak_megabytes=peak_megabytes()
     )
     print(msgspec.json.encode(cost).decode())
 
