@@ -54,7 +54,7 @@ class PageReader:
         self._pages = self._bytes = 0
 
     async def fetch(self, page: PageRequest, *, verify: bool = True) -> Page:
-        """Fetch a page, and verify that it belongs to the list that started with page 1."""
+        """Fetch a page; `verify`: that it belongs to the list that started with page 1."""
         route = self.route
         request = Request(
             f"{route.path}?{urlencode(route.parameters(self._version, page))}",
