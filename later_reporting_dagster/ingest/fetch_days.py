@@ -157,9 +157,12 @@ async def fetch_days(
 
     async def produce() -> None:
         # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.
-        async with sender, client, anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
+        with scope:
+            async with sender, client, anyio.create_task_group() as tasks:
+                tasks.start_soon(work)
 
+    # Cancels the producer. `Task.cancel` would end the client while it closes its connections, and leave them open.
+    scope = anyio.CancelScope()
     producer = asyncio.create_task(produce())
     try:
         async for result in results:
@@ -175,9 +178,8 @@ async def fetch_days(
         raise _first_error(group) from None
     finally:
         with anyio.CancelScope(shield=True):
-            producer.cancel()
+            scope.cancel()
             await asyncio.wait([producer])
-        sender.close()  # the producer may have been cancelled before it began
         results.close()
 
 

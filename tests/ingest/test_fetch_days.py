@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 
 from later_reporting_dagster.client import LaterClient
@@ -114,3 +116,29 @@ def test_closing_ends_requests_and_writes_and_the_client(
     requests = len(service.requests)
     assert files(tmp_path) == written
     assert len(service.requests) == requests
+
+
+def test_closing_while_the_client_closes_waits_for_it(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = httpx.AsyncHTTPTransport.aclose
+
+    async def run() -> bool:
+        closing, closed = asyncio.Event(), asyncio.Event()
+
+        async def slow_close(transport: httpx.AsyncHTTPTransport) -> None:
+            with anyio.CancelScope(shield=True):  # as httpcore does
+                closing.set()
+                await asyncio.sleep(0.1)
+                await close(transport)
+                closed.set()
+
+        monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", slow_close)
+        days = fetch_days(FETCH, client=client_of(service), lake=Lake(str(tmp_path)))
+        for _ in DAYS:
+            await anext(days)
+        await closing.wait()
+        await days.aclose()
+        return closed.is_set()
+
+    assert asyncio.run(run())
