@@ -120,7 +120,7 @@ class Transport:
         self._token = Token(given.token, math.inf) if isinstance(given, AccessToken) else None
         self._renewal = asyncio.Lock()
         self._http = httpx.AsyncClient(
-            timeout=None,  # noqa: S113 - `_attempt` has one deadline for the whole response, which is stricter
+            timeout=None,  # noqa: S113 - `request` has one deadline for the whole response, which is stricter
             # One more than `concurrency`, for the token request, which is sent without a place in `_in_flight`.
             limits=httpx.Limits(max_connections=self.concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
@@ -138,11 +138,29 @@ class Transport:
         The request is retried if `parse` raises `UnreadableBody`.
         """
         attempt, rejected_tokens = 1, 0
+        method, url = "GET" if request.content is None else "POST", f"{self.base_url}{request.path}"
         while True:
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
             async with nullcontext() if request.is_for_token else self._in_flight:
-                result = await self._attempt(request, attempt=attempt, parse=parse)
+                token = None if request.is_for_token else await self._acquire_slot_and_token()
+                headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
+                sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
+                requested_at = datetime.fromtimestamp(self.clock(), UTC)
+                received: Response | Exception
+                try:
+                    # One deadline from connecting to the end of the body.
+                    async with asyncio.timeout(self.timeout_seconds), sent as streamed:
+                        body = await _read_body(streamed)
+                        received = Response(streamed.status_code, streamed.headers, body, requested_at)
+                except TimeoutError:
+                    received = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
+                # Besides its own errors, HTTPX raises those of encodings, such as for a redirect to an invalid host.
+                except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+                    received = error
+                # Not in an `except` block: the handled error would become the context of what is raised here, and would
+                # expose the request and the response.
+                result = await self._result_of(received, request, token, attempt=attempt, parse=parse)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -164,41 +182,31 @@ class Transport:
                 await self._acquire_slot()
             attempt += 1
 
-    async def _attempt(
-        self, request: Request, *, attempt: int, parse: Callable[[Response], _Result]
+    async def _result_of(
+        self,
+        received: Response | Exception,
+        request: Request,
+        token: Token | None,
+        *,
+        attempt: int,
+        parse: Callable[[Response], _Result],
     ) -> "_Result | TemporaryFailure | _TokenRejected":
-        """Send a request once; return its parsed response or a temporary failure; raise a permanent failure."""
-        token = None if request.is_for_token else await self._acquire_slot_and_token()
+        """Return the parsed response or a temporary failure; raise a permanent failure."""
         secrets = self._secrets(token)
-        failure: TemporaryFailure | LaterError
-        headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
-        method, url = "GET" if request.content is None else "POST", f"{self.base_url}{request.path}"
-        sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
-        requested_at = datetime.fromtimestamp(self.clock(), UTC)
-        try:
-            # One deadline from connecting to the end of the body.
-            async with asyncio.timeout(self.timeout_seconds), sent as streamed:
-                response = Response(streamed.status_code, streamed.headers, await _read_body(streamed), requested_at)
-        except TimeoutError:
-            error = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
-            failure = classify_error(error, request, base_url=self.base_url, secrets=secrets)
-        # Besides its own errors, HTTPX raises those of encodings, for example for a redirect to an invalid host.
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            failure = classify_error(error, request, base_url=self.base_url, secrets=secrets)
+        if isinstance(received, Exception):
+            failure = classify_error(received, request, base_url=self.base_url, secrets=secrets)
         else:
-            if limit := stated_rate_limit(response.headers):
+            if limit := stated_rate_limit(received.headers):
                 self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
-            if response.status == 200:
-                return self._parse_success(response, token, request, parse)
-            if response.status == 401 and token is not None:
+            if received.status == 200:
+                return self._parse_success(received, token, request, parse)
+            if received.status == 401 and token is not None:
                 return self._reject(token, request)
             retry = self.retry.limited_to(request.max_attempts)
             wait = retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
-            failure = classify_failure(response, request, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
-            if response.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
+            failure = classify_failure(received, request, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
+            if received.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
                 await self.limiter.pause(min(failure.wait_seconds, self.retry.max_wait_seconds))
-        # Raised after the `except` block, not inside it: inside, the handled error would become the context of this
-        # one, and would expose the request and the response.
         if isinstance(failure, LaterError):
             raise failure
         return failure

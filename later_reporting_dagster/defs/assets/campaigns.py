@@ -11,15 +11,14 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.assets.fetched_days import (
     FetchConfig,
-    FetchOutcome,
+    FetchLog,
     event_log,
     refusal_warning,
     selected_days,
-    written_days,
 )
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
-from later_reporting_dagster.defs.event_loop import wait_for
+from later_reporting_dagster.defs.event_loop import iterate, wait_for
 from later_reporting_dagster.defs.events import (
     combined_failure,
     day_materialization,
@@ -37,7 +36,7 @@ from later_reporting_dagster.ingest.campaign_periods import (
     read_periods,
 )
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -49,6 +48,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.quality.coverage import versions_to_replace
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 
@@ -148,16 +148,28 @@ def fetch_campaign_performance(
             days=selected_days(context, config, component),
             instance_ids=later.configured_instances(),
             only_missing=config.only_missing,
+            to_replace=versions_to_replace(lake, CAMPAIGN_PERFORMANCE_TABLE) if config.only_missing else {},
             metrics=component.daily_campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+            run_id=context.run.run_id,
+            continued_run=context.run.get_parent_run_id(),
         )
-        outcome = FetchOutcome()
-        with closing(written_days(context, component, fetch, outcome)) as fetched:
-            for day in fetched:
-                yield day_materialization(context, day, files=files_of_day(day, CAMPAIGN_PERFORMANCE, lake), lake=lake)
-        if outcome.failed:
+        log = FetchLog(context, component, fetch)
+        client = later.client(on_event=event_log(context, log.progress))
+        days = fetch_days(fetch, client=client, lake=lake, progress=log.progress, now=component.now)
+        try:
+            with closing(later.until_end_of_run(iterate(days))) as fetched:
+                for day in fetched:
+                    log.add(day)
+                    if day.written:
+                        files = files_of_day(day, fetch.table, lake)
+                        yield day_materialization(context, day, files=files, lake=lake)
+        except RouteRefused as refused:
+            log.progress.warnings.append(refusal_warning(context, refused))
+        log.end()
+        if log.failed:
             yield from evaluate_skipped_checks(context, later, component)
-            raise outcome.failure()
+            raise log.failure()
         yield nothing_to_log(context)
 
 

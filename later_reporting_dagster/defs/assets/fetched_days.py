@@ -1,7 +1,6 @@
-"""What the tables that are fetched day by day share: their run config, and the fetch with its log."""
+"""What the tables that are fetched day by day share: their run config, and the log of a fetch."""
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
@@ -10,14 +9,12 @@ from pydantic import Field
 from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.contract.days import newest_day, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.event_loop import iterate
 from later_reporting_dagster.defs.events import combined_failure
 from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
-from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
+from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.quality.coverage import versions_to_replace
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 # At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
@@ -52,73 +49,48 @@ def selected_days(context: dg.AssetExecutionContext, config: FetchConfig, compon
     return sorted({*days, *old_days})
 
 
-@dataclass(slots=True)
-class FetchOutcome:
-    """What a fetch did, besides the days that it has yielded.
+class FetchLog:
+    """Logs the fetch of a run, and knows at its end what failed.
 
     Attributes:
-        written: files with a result, whether or not they changed.
         failed: reasons, by day and instance.
         expected: the instances that a complete day has; empty if a file has the rows of all.
     """
 
-    written: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    expected: Sequence[str] = ()
+    def __init__(self, context: dg.AssetExecutionContext, component: ComponentBase, fetch: DayFetch) -> None:
+        self.progress = Progress(fetch.table.name)
+        self.failed: dict[str, str] = {}
+        self.expected: Sequence[str] = ()
+        self._context = context
+        self._days = self._days_written = self._files_changed = 0
+        component.later(context).fetches.append(self.progress)
+        context.log.info(
+            f"Fetching {len(fetch.days)} days since {min(fetch.days)}{', only missing files' * fetch.only_missing}"
+            + f", without what run {fetch.continued_run} has fetched" * (fetch.continued_run is not None)
+        )
+
+    def add(self, day: FetchedDay) -> None:
+        if not self._days:  # now the number of files is known
+            _extend_time_limit(self._context, files=self.progress.partitions)
+        self._days += 1
+        self._days_written += bool(day.written)
+        self._files_changed += sum(file.changed for file in day.written.values())
+        self.expected = day.expected
+        self.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
+
+    def end(self) -> None:
+        progress, days = self.progress, self._days_written
+        for warning in progress.warnings:
+            self._context.log.warning(warning)
+        self._context.log.info(
+            f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
+            f" {days} day{'s' * (days != 1)} materialized; {progress.rows} rows;"
+            f" {progress.requests} requests, {progress.retries} retries,"
+            f" {progress.rate_limit_waits} waits for the rate limit"
+        )
 
     def failure(self) -> dg.Failure:
-        return combined_failure(self.failed, what="file", written=self.written)
-
-
-def written_days(
-    context: dg.AssetExecutionContext, component: ComponentBase, fetch: DayFetch, outcome: FetchOutcome
-) -> Generator[FetchedDay]:
-    """Fetch days, yield those of which files were written, and record in `outcome` what failed.
-
-    A re-execution leaves out what its parent has fetched. If the API refuses the route of campaigns, this is a warning.
-    """
-    later, progress = component.later(context), Progress(fetch.table.name)
-    lake = later.lake()
-    fetch = replace(
-        fetch,
-        to_replace=versions_to_replace(lake, fetch.table.name) if fetch.only_missing else {},
-        run_id=context.run.run_id,
-        continued_run=context.run.get_parent_run_id(),
-    )
-    later.fetches.append(progress)
-    context.log.info(
-        f"Fetching {len(fetch.days)} days since {min(fetch.days)}{', only missing files' * fetch.only_missing}"
-        + f", without what run {fetch.continued_run} has fetched" * (fetch.continued_run is not None)
-    )
-
-    client = later.client(on_event=event_log(context, progress))
-    days_written = files_changed = 0
-    days = later.until_end_of_run(
-        iterate(fetch_days(fetch, client=client, lake=lake, progress=progress, now=component.now))
-    )
-    try:
-        for number, day in enumerate(days):
-            if number == 0:  # now the number of files is known
-                _extend_time_limit(context, files=progress.partitions)
-            outcome.expected = day.expected
-            outcome.failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
-            if day.written:
-                days_written += 1
-                files_changed += sum(file.changed for file in day.written.values())
-                yield day
-    except RouteRefused as refused:
-        progress.warnings.append(refusal_warning(context, refused))
-    finally:
-        days.close()
-    for warning in progress.warnings:
-        context.log.warning(warning)
-    context.log.info(
-        f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
-        f" {days_written} day{'s' * (days_written != 1)} materialized; {progress.rows} rows;"
-        f" {progress.requests} requests, {progress.retries} retries,"
-        f" {progress.rate_limit_waits} waits for the rate limit"
-    )
-    outcome.written = progress.written
+        return combined_failure(self.failed, what="file", written=self.progress.written)
 
 
 def event_log(context: dg.AssetExecutionContext, progress: Progress) -> Callable[[ClientEvent], None]:

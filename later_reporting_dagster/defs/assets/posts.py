@@ -12,14 +12,16 @@ from pydantic import Field
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchOutcome, selected_days, written_days
+from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchLog, event_log, selected_days
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.event_loop import iterate
 from later_reporting_dagster.defs.events import day_materialization, failures, nothing_to_log
 from later_reporting_dagster.defs.partitions import build_partitions_def
-from later_reporting_dagster.ingest.fetch_days import DayFetch, files_of_day
+from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.lake import Partition, post_columns
 from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.quality.coverage import versions_to_replace
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
@@ -101,18 +103,26 @@ def fetch_posts(
             instance_ids=named or configured,
             pairs=pairs,
             only_missing=config.only_missing,
+            to_replace=versions_to_replace(lake, table.name) if config.only_missing else {},
             # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
             known_instances=known_instances(lake, configured=configured),
             metrics=component.metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+            run_id=context.run.run_id,
+            continued_run=context.run.get_parent_run_id(),  # a re-execution leaves out what its parent has fetched
         )
-        outcome = FetchOutcome()
-        with closing(written_days(context, component, fetch, outcome)) as fetched:
+        log = FetchLog(context, component, fetch)
+        client = later.client(on_event=event_log(context, log.progress))
+        days_fetched = fetch_days(fetch, client=client, lake=lake, progress=log.progress, now=component.now)
+        with closing(later.until_end_of_run(iterate(days_fetched))) as fetched:
             for day in fetched:
-                yield day_materialization(context, day, files=files_of_day(day, table, lake), lake=lake)
-        if outcome.failed:
-            yield from evaluate_skipped_checks(context, later, component, instances=outcome.expected)
-            raise outcome.failure()
+                log.add(day)
+                if day.written:
+                    yield day_materialization(context, day, files=files_of_day(day, table, lake), lake=lake)
+        log.end()
+        if log.failed:
+            yield from evaluate_skipped_checks(context, later, component, instances=log.expected)
+            raise log.failure()
         yield nothing_to_log(context)
 
 
