@@ -41,8 +41,8 @@ def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]
 def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *, with_sensor: bool) -> dict[str, Any]:
     """Return the jobs, schedules and sensors of a component with these assets.
 
-    The sensor of the conditions evaluates these assets only. Like the schedule of the checks, it runs by default,
-    because it needs no network, and rollups would not be updated without it.
+    The sensor of the conditions evaluates these assets only. What fetches no posts runs by default: without it, rollups
+    would not be updated.
     """
     keys = [spec.key for spec in specs]
     checks_job = dg.define_asset_job(
@@ -87,7 +87,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         job=compaction_job,
         cron_schedule="0 4 * * 0",  # not monthly, because a backfill can change a closed month at any time
         execution_timezone="UTC",
-        default_status=component.schedule_status(runs_by_default=False),
+        default_status=component.schedule_status(runs_by_default=True),
         description="Compacts the months that were closed or restated since the last run.",
     )
     # It fetches missing files, also without the asset `instances`.

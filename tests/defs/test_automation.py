@@ -338,7 +338,7 @@ def test_schedules_run_their_jobs_in_utc() -> None:
     assert [target.job_name for target in sensor.targets] == ["later_posts", "later_coverage"]
 
 
-STOPPED_BY_DEFAULT = {"later_posts_daily", "later_compaction_weekly", "later_instances"}
+STOPPED_BY_DEFAULT = {"later_posts_daily", "later_instances"}
 
 
 @pytest.mark.parametrize("automation", ["", "running", "stopped"])
