@@ -119,8 +119,8 @@ class ComponentSettings(dg.Model):
     automation: str = Field(
         default="",
         pattern=r"^(running|stopped)?$",
-        description="Initial state of all schedules and sensors: running or stopped. Default: those that fetch posts are"
-        " stopped, and the others run.",
+        description="Initial state of all schedules and sensors: running or stopped. Default: those that fetch posts"
+        " are stopped, and the others run.",
     )
     rollup_partitions_per_run: int | None = Field(
         default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
