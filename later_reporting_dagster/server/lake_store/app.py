@@ -40,8 +40,8 @@ from later_reporting_dagster.server.lake_store.rows import (
     LakeState,
     PostRows,
     Rows,
+    refused_instances,
     served_instances,
-    unknown_instances,
     write_snapshot,
 )
 from later_reporting_dagster.server.lake_store.snapshots import (
@@ -266,8 +266,8 @@ class LakeStore:
 
     def _inspect(self, rows: Rows, caller: Caller) -> LakeState:
         """Return the state of the files, if no instance is unknown and, in strict mode, no file is missing."""
-        if caller.instance_ids is None and (unknown := unknown_instances(self._lake, rows.instance_ids or ())):
-            raise forbidden_instances(unknown)
+        if refused := refused_instances(self._lake, rows.instance_ids, own=caller.instance_ids):
+            raise forbidden_instances(refused)
         state = rows.inspect(self._lake, datetime.now(UTC))
         if self._options.strict and state.missing:
             missing = " ".join(f"{name}: {value}" for name, value in state.missing.items())

@@ -6,7 +6,7 @@
       row_conditions    conditions on a row, all of which have to be true
       post_conditions   conditions on a post, such as its platform
       fields            (name in the response, SQL expression), in the order of the response
-      objects           fields to whose value `extra` may add members
+      merged            fields that may be in `extra`, too
       sort_values       (name, SQL expression)
       channels          (channel, prefix of its columns)
       unit_costs        (unit cost, its measure, number of them)
@@ -92,15 +92,15 @@ rendered AS (
     SELECT
         *,
         CAST(to_json({ {%- for name, expression in fields %}'{{ name }}': {{ expression }}{{ ", " if not loop.last }}{% endfor -%} }) AS VARCHAR) AS json,
-        {% for name in objects %}contains(extra, '"{{ name }}"'){{ " OR " if not loop.last }}{% endfor %} AS may_extend_objects
+        {% for name in merged %}contains(extra, '"{{ name }}"'){{ " OR " if not loop.last }}{% endfor %} AS is_merged
     FROM posts{{ all_of(post_conditions) }}
 )
 -- Fields that the contract does not define come back as they came: `extra` is a JSON object of them. It is appended as
--- text, because DuckDB does not read all JSON that may be in it. Members of nested objects are added by `extend`.
+-- text, because DuckDB does not read all JSON that may be in it. `extend` adds members to objects, and repeats no field.
 SELECT
     CASE
         WHEN extra IS NULL THEN json
-        WHEN may_extend_objects THEN extend(json, extra)
+        WHEN is_merged THEN extend(json, extra)
         ELSE json[:-2] || ',' || extra[2:]
     END AS "row",
     hash(instance_id, campaign_id, post_id) AS tie

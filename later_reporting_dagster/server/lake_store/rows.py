@@ -112,14 +112,20 @@ def served_instances(lake: Lake, own: Sequence[str] | None) -> list[str]:
     return [name for name in found if name not in retired]
 
 
-def unknown_instances(lake: Lake, requested: Collection[str]) -> set[str]:
-    """Return the requested instances that are retired, or neither have files nor are in the table `instances`."""
+def refused_instances(lake: Lake, requested: Sequence[str] | None, *, own: Sequence[str] | None) -> set[str]:
+    """Return the requested instances that are retired, or neither have files nor are in the table `instances`.
+
+    A client with instances of its `own` may request all of them, unless all are retired, before they have files.
+    """
     if not requested:
         return set()
-    unknown, retired = set(requested).difference(_listed_instances(lake)), lake.retired.ids()
-    if unknown - retired:  # the table may be older than the files, whose listing takes longer
+    retired = set(requested).intersection(lake.retired.ids())
+    if own is not None:
+        return set() if requested == own and len(retired) < len(own) else retired
+    unknown = set(requested).difference(_listed_instances(lake), retired)
+    if unknown:  # the table may be older than the files, whose listing takes longer
         unknown -= instances_with_files(lake)
-    return unknown | retired.intersection(requested)
+    return unknown | retired
 
 
 def _listed_instances(lake: Lake) -> list[str]:
@@ -193,6 +199,8 @@ _FIELDS: Mapping[str, str] = {
     "postId": "post_id",
     "postDate": _json_time("post_date"),
 }
+# A paged response has all of them: those that are not in LATER_METRICS are in `extra`.
+_DEFAULT_NAMES = [metric.api_name for metric in DEFAULT_METRICS]
 _PROFILE = "creatorProfile"
 _PROFILE_FIELDS: Mapping[str, str] = {
     "contentType": "creator_content_type",
@@ -247,7 +255,7 @@ class PostRows:
                 *_conditions("content_type", query.content_types),
             ],
             fields=_fields(query),
-            objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
+            merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
             sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
             channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
             unit_costs=_UNIT_COSTS,

@@ -176,6 +176,7 @@ def test_retired_instance_is_not_served_until_it_is_undone(landed: Path, tmp_pat
         assert served() == [each - {RETIRED} for each in before]
         named = days_query(FIRST_DAY, LAST_DAY, ("instanceIds", RETIRED))
         assert_problem(get(everything, named), 403, "ANL_00403")
+        assert_problem(get(some, named), 403, "ANL_00403")
         assert "X-Later-Missing-Instances" not in get(some, days_query(FIRST_DAY, LAST_DAY), POSTS).headers
         lake.retired.remove(RETIRED)
         assert served() == before

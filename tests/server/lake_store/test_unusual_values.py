@@ -142,6 +142,17 @@ def test_unknown_metric_does_not_replace_requested_ones(tmp_path: Path) -> None:
         assert found["z"] == 1
 
 
+def test_metric_that_is_not_stored_is_served_once_and_null(tmp_path: Path) -> None:
+    row = {**POST, "post_id": 1, "extra": '{"engagements":7,"z":1}'}
+    names = [name for name in posts_schema(METRICS).names if name != "engagements"]
+    table = pa.Table.from_pylist([row], posts_schema(METRICS)).select(names)
+    Lake(str(tmp_path)).write("posts_published", Partition(DAY, "north"), table)
+    with served(tmp_path) as api:
+        body = get(api, days_query(DAY, DAY)).text
+        assert body.count('"engagements"') == 1
+        assert (json.loads(body)["data"][0]["engagements"], json.loads(body)["data"][0]["z"]) == (None, 1)
+
+
 def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
     for day in (date(1, 1, 1), date(1969, 12, 31), date(9999, 12, 31)):
         instant = datetime(day.year, day.month, day.day, 23, 59, 59, 999_000, tzinfo=UTC)
