@@ -487,7 +487,7 @@ class _Query:
         self.by_cursor = by_cursor if is_paged or by_cursor else None
         self._path = path
         self._size = int(self.values.pop("limit" if by_cursor else "pageSize", ["50"])[0])
-        self._page = self.values.pop("nextCursor" if by_cursor else "pageNumber", [""])[0]
+        self._page = self.values.pop("nextCursor" if by_cursor else "pageNumber", [""])[0].removesuffix("null")
 
     def page_of_metrics(self, rows: Sequence[Row], metrics: Collection[str], paged_metrics: Sequence[str]) -> Reply:
         """Return the requested page of rows with metrics: in the cursor version, the requested ones."""

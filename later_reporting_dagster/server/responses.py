@@ -84,9 +84,9 @@ class PageQuery(msgspec.Struct, frozen=True):
 
 
 def page_at_cursor(cursor: str | None, *, size: int, query: str) -> PageQuery:
-    """Return the page that a cursor of this query points to; the first page if there is no cursor."""
+    """Return the page that a cursor of this query points to; the first page if there is none, or the text `null`."""
     cursor_query = hashlib.blake2b(query.encode(), digest_size=16).digest()
-    if cursor is None:
+    if cursor in (None, "null"):
         return PageQuery(0, size, CURSOR, cursor_query)
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))

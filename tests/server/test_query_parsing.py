@@ -110,6 +110,7 @@ def test_unknown_cursor_is_rejected(cursor: str) -> None:
 def test_cursor_is_valid_only_for_its_query(change: str) -> None:
     query = f"{JUNE}&metrics=impressions"
     _, page = parse_posts_query(query, CURSOR)
+    assert parse_posts_query(f"{query}&nextCursor=null", CURSOR)[1] == page
     cursor = page.cursor_to(50)
     parse_posts_query(f"{query}&nextCursor={cursor}", CURSOR)
     with pytest.raises(ProblemError, match="nextCursor is invalid"):
