@@ -293,6 +293,15 @@ def test_total_that_is_not_the_number_of_rows_is_named(account: Account, stage: 
     assert result.answer.numbers["stated total"] == result.answer.numbers["distinct rows"] + 1
 
 
+@pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
+def test_invalid_row_counts_as_a_row(account: Account, stage: Service) -> None:
+    invalid = {"impressions": 0.5}
+    account.change = change_if(posts(BY_PERFORMANCE, days=2), lambda row: invalid if row["postId"] % 7 == 0 else {})
+    sample, results = run_probe(stage.base_url)
+    assert sample.posts_of_days[2].bad_rows
+    assert results["pages_have_all_rows"].verdict == "holds"
+
+
 def test_tables_are_affected_only_by_what_does_not_hold(account: Account, stage: Service) -> None:
     account.change = change_if(posts(BY_PERFORMANCE, days=2), times(3, "engagements"))
     _, results = run_probe(stage.base_url)
