@@ -179,7 +179,7 @@ async def fetch_days(
     finally:
         with anyio.CancelScope(shield=True):
             scope.cancel()
-            await asyncio.wait([producer])
+            await asyncio.gather(producer, return_exceptions=True)
         results.close()
 
 
