@@ -206,7 +206,7 @@ def backfill(
             outcomes.append(outcome)
             for line in outcome.written if format_ == "text" else []:
                 click.echo(line)
-    warnings = [*warnings_of(outcomes, days)]
+    warnings = [*warnings_of(outcomes, None if flags["only_missing"] else days)]
     if format_ == "json":
         _print_json(as_json(outcomes, warnings=warnings))
     elif name is None:
@@ -218,9 +218,9 @@ def backfill(
         return
     if name in FETCHED_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
-    elif name == REPORT or name is None:
+    elif name == REPORT or (name is None and REPORT in project.settings.tables):
         click.echo(f"Next: open {project.report_location()}")
-    elif outcomes[0].written:
+    elif name and outcomes[0].written:
         query = f'query "SELECT * FROM {name}"'
         click.echo(f"Next: {_command_line(query)}")
 
@@ -232,14 +232,15 @@ def _days(name: str | None, start: date | None, end: date | None, *, project: "P
             raise click.UsageError(f"{name} has no partitions: omit --start and --end")
         return None
     newest, first = yesterday(), project.settings.start_date
+    for option, day in (("--start", start), ("--end", end)):
+        if day and day < first:
+            raise click.UsageError(
+                f"{option} {day} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
+            )
     end = end or newest
     start = start or max(first, end - timedelta(days=DEFAULT_DAYS - 1))
     if end < start:
         raise click.UsageError(f"--end {end} is before --start {start}")
-    if start < first:
-        raise click.UsageError(
-            f"--start {start} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
-        )
     if end > newest:
         raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {newest} (UTC)")
     return start, end

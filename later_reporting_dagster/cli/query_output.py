@@ -73,7 +73,7 @@ def to_table(rows: pa.Table, *, width: int | None) -> str:
     for row in zip(*texts, strict=True):
         table.add_row(*map(Text, row))
     console = Console(file=io.StringIO(), width=_UNLIMITED)
-    if width is not None and console.measure(table).maximum > width:
+    if width is not None and rows.num_rows and console.measure(table).maximum > width:
         return _records(names, texts)
     with console.capture() as printed:
         console.print(table)

@@ -59,7 +59,7 @@ def failures(outcomes: Sequence[RunOutcome]) -> list[Failure]:
 
 
 def warnings_of(outcomes: Sequence[RunOutcome], days: tuple[date, date] | None) -> Iterator[str]:
-    """Yield the warnings of fetches, of a range of days if their tables have partitions."""
+    """Yield the warnings of fetches, also of tables without rows if all files of a range of days were written."""
     for fetch in [fetch for outcome in outcomes for fetch in outcome.fetches]:
         yield from map(one_line, fetch.warnings)
         if days and fetch.table_name in RAW_NAMES and fetch.written and not fetch.rows:

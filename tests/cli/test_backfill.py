@@ -155,13 +155,15 @@ def test_backfill_without_asset_goes_on_after_a_failed_instance_and_prints_json(
 
 
 def test_backfill_without_asset_passes_options_to_the_tables_that_have_them(
-    few_rollups: User, service: Service, truth: Truth
+    few_rollups: User, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--accept-shrinking").exit_code == 0
     assert written(few_rollups) == {(day, "007") for day in DAYS}
     service.requests.clear()
-    assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--only-missing").exit_code == 0
-    assert service.data_requests == 0
+    monkeypatch.setenv("LATER_TABLES", ",".join(WITHOUT_ROLLUPS))
+    result = few_rollups.run("backfill", *RANGE, "--instances", "007", "--only-missing")
+    assert (result.exit_code, service.data_requests) == (0, 0)
+    assert "report.html" not in result.output, "there is no report"
 
 
 def test_backfill_warns_about_a_range_without_posts(user: User, service: Service, small_world: World) -> None:
@@ -176,6 +178,9 @@ def test_backfill_warns_about_a_range_without_posts(user: User, service: Service
     service.requests.clear()
     assert user.run(*PUBLISHED, "--only-missing").stderr == ""
     assert service.data_requests == 0
+    shutil.rmtree(user.lake / "posts_published" / f"date={DAYS[0]}")
+    assert user.run(*PUBLISHED, "--only-missing").stderr == ""
+    assert service.data_requests > 0
 
 
 def test_backfill_fetches_days_of_campaigns(user: User, service: Service) -> None:
@@ -279,6 +284,7 @@ def test_backfill_that_cannot_start_prints_the_reason(
             "--start 2023-12-31 --end 2024-03-01",
             "before the first partition: set LATER_START_DATE to an earlier day (it is 2024-01-01)",
         ),
+        ("posts_published", "--end 2023-06-30", "--end 2023-06-30 is before the first partition: set LATER_START_DATE"),
         ("posts_published", f"--start 2024-03-01 --end {TODAY}", f"--end {TODAY} is not over yet"),
         ("campaigns", "--start 2024-03-01 --end 2024-03-02", "campaigns has no partitions: omit --start and --end"),
         ("organic_paid_weekly", "--start 2024-03-01 --end 2024-03-02 --only-missing", "for organic_paid_weekly"),
