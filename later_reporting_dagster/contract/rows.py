@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -234,13 +234,8 @@ def post_type(metrics: Metrics, /) -> Any:
     return msgspec.defstruct("Post", fields, bases=(PostWithoutMetrics,), module=__name__, kw_only=True)
 
 
-# As an annotation, `Post` is the `post_type` of any metrics; the type checker sees only the fields without metrics. At
-# run time it is the type for the default metrics.
-if TYPE_CHECKING:
-    Post = PostWithoutMetrics
-else:
-    Post = post_type(DEFAULT_METRICS)
-    Post.__doc__ = "The `post_type` for the default metrics; as an annotation, for any metrics."
+# A post of any metrics, in annotations: the type checker sees only the fields without metrics.
+Post = PostWithoutMetrics
 
 
 _PARSERS: dict[Any, Callable[[object], Any]] = {

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from later_reporting_dagster.contract import Post
-from later_reporting_dagster.contract.rows import CreatorProfile
+from later_reporting_dagster.contract import DEFAULT_METRICS, Post
+from later_reporting_dagster.contract.rows import CreatorProfile, post_type
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
@@ -74,7 +74,8 @@ def remote_lake(scheme: str) -> Lake:
 
 def post(post_id: int = 1, **fields: Any) -> Post:
     fields = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 3, tzinfo=UTC)} | fields
-    return Post(post_id=post_id, **fields)
+    made: Post = post_type(DEFAULT_METRICS)(post_id=post_id, **fields)
+    return made
 
 
 def rows(count: int = 20, **fields: Any) -> pa.Table:
