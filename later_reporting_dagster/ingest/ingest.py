@@ -193,8 +193,7 @@ class FailureTracker:
         if isinstance(error, RetriesExhausted):
             self._failed_since_success.add(cause)
             self.suspects[cause] = max(self.suspects.get(cause, 0), 0) + (not is_range)
-            # If another instance has failed since the last success, the cause is rather the service than one day.
-            if self.suspects[cause] >= RESULTS_IN_A_ROW or len(self._failed_since_success) > 1:
+            if self.suspects[cause] >= RESULTS_IN_A_ROW:
                 self.abandoned[cause] = error
             if len(self._failed_since_success) >= OUTAGE_FAILURES:
                 self.stopped_by = error

@@ -209,6 +209,27 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
     assert_lake_matches(tmp_path, table, list(result.written), truth)
 
 
+@both_api_versions
+@each_raw_table
+def test_a_day_that_the_api_cannot_return_fails_alone_also_for_two_instances(
+    table: RawTable, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One query at a time, so that both fail without a success in between.
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
+    day, broken = DAYS[-1] if table is PUBLISHED else DAYS[0], {*sorted(INSTANCE_IDS)[:2]}
+
+    def fail(request: Request) -> Response | None:
+        query = parameters(request)
+        is_failing = broken.intersection(query.get("instanceIds", [])) and query["endDate"][0] == str(day)
+        return problem(500) if is_failing else None
+
+    service.override = fail
+    client = client_of(service, concurrency=1)
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
+    assert result.errors() == {Partition(day, name): RetriesExhausted for name in broken}
+    assert_lake_matches(tmp_path, table, list(result.written), truth)
+
+
 def test_an_instance_is_abandoned_once_three_of_its_days_have_failed_in_a_row() -> None:
     failures, error = FailureTracker(), RetriesExhausted("HTTP 503")
     failures.record_failure(["a"], error, is_range=True)
@@ -219,8 +240,8 @@ def test_an_instance_is_abandoned_once_three_of_its_days_have_failed_in_a_row() 
         failures.record_failure(["a"], error)
     assert failures.abandoned == {}
     failures.record_failure(["a"], error)
-    failures.record_failure(["b"], error)  # at once, because another instance has failed since the last success
-    assert failures.abandoned == {"a": error, "b": error}
+    failures.record_failure(["b"], error)
+    assert failures.abandoned == {"a": error}
 
 
 def test_an_instance_that_has_failed_is_queried_with_others_again_after_three_successes() -> None:
