@@ -9,9 +9,11 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from random import Random
 from statistics import mean
 
 import anyio
+import anyio.to_thread
 
 from later_reporting_dagster.client import (
     ApiVersionChanged,
@@ -27,13 +29,13 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     days_per_cursor_query,
     number_of_parts,
-    partitions_between,
     partitions_of,
     plan_queries,
     split_after,
@@ -54,7 +56,7 @@ CONCURRENT_WRITES = 3
 # not grow with the range. The cost in the paged version: page 1, which returned the total, is fetched in vain, and the
 # last page of each part is only partly filled.
 TARGET_POSTS_PER_QUERY = 12_000
-# Stored files that are read to estimate how many posts a day has.
+# Stored files that are read to estimate how many posts a file has.
 SAMPLED_FILES = 32
 # The run stops once queries for this many different instances, or days of campaigns, have failed without a success in
 # between.
@@ -81,22 +83,17 @@ async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, 
         await writer.fail(partitions, error)
         return
     plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics)
-    queries, mean_stored_rows = plan(), None
-    if table.date_basis is DateBasis.POST_DATE and len(queries) > 1:
-        days = [partition.day for partition in partitions]
-        instances = {str(partition.instance_id) for partition in partitions}
-        covered = partitions_between(min(days), max(days), instances)
-        queries = plan(known_rows=await asyncio.to_thread(_stored_rows, covered, table=table, lake=lake))
-    if table.date_basis is DateBasis.POST_DATE and version.uses_cursors:
-        sample = await asyncio.to_thread(_stored_rows, partitions, table=table, lake=lake, sample=SAMPLED_FILES)
-        mean_stored_rows = mean(sample.values()) if sample else None
+    queries, mean_rows = plan(), None
+    if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or version.uses_cursors):
+        mean_rows = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
+        queries = plan(rows_per_file=mean_rows)
     run = _IngestRun(
         client,
         writer,
         partitions=frozenset(partitions),
         posts=PostFetch(client, metrics=metrics, by_cursor=version.uses_cursors),
         uses_cursors=version.uses_cursors,
-        mean_rows=mean_stored_rows,
+        mean_rows=mean_rows,
     )
     for query in reversed(queries):
         run.queue.put_nowait(_QueuedQuery(query, planned=query))
@@ -119,20 +116,22 @@ async def _fail_invalid_instances(partitions: Collection[Partition], writer: Par
     return valid
 
 
-def _stored_rows(
-    partitions: Collection[Partition], *, table: RawTable, lake: Lake, sample: int | None = None
-) -> dict[Partition, int]:
-    """Return the number of rows of the partitions that are stored, or of a sample of them.
+def _mean_stored_rows(partitions: Collection[Partition], table: RawTable, lake: Lake) -> float | None:
+    """Return the mean rows of the files of these instances from the first to the last day, by a sample.
 
-    Empty if the lake cannot be read: writing reports that error.
+    None without files, or if the lake cannot be read: writing reports that error.
     """
+    days = [partition.day for partition in partitions]
+    instances = {partition.instance_id for partition in partitions}
     with suppress(LakeUnavailable):
-        present = lake.partitions(table.name, days={partition.day for partition in partitions})
-        stored = sorted({*partitions}.intersection(present))
-        step = max(1, len(stored) // sample) if sample else 1
-        metadata = lake.read_all_metadata(table.name, stored[::step])
-        return {partition: file.rows for partition, file in metadata.items() if file.content_hash}
-    return {}
+        present = lake.partitions(table.name, days=days_between(min(days), max(days)))
+        stored = [partition for partition in present if partition.instance_id in instances]
+        # At random, because every nth file may be of the same instance.
+        sample = Random(0).sample(stored, min(SAMPLED_FILES, len(stored)))  # noqa: S311 - not for cryptography
+        files = lake.read_all_metadata(table.name, sample).values()
+        if rows := [file.rows for file in files if file.content_hash]:
+            return mean(rows)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -59,19 +59,21 @@ def plan_queries(
     partitions: Collection[Partition],
     *,
     date_basis: DateBasis,
-    known_rows: Mapping[Partition, int] | None = None,
+    rows_per_file: float | None = None,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
 ) -> list[PerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
-    A query covers other partitions as well only if that costs fewer requests by `known_rows`: the number of rows of
-    each stored partition, including partitions that are not to be fetched now.
+    A query covers other partitions as well only if that costs fewer requests by `rows_per_file`, the mean rows of a
+    partition.
     """
     instances_of_day: dict[date, set[str]] = defaultdict(set)
     for partition in partitions:
         instances_of_day[partition.day].add(str(partition.instance_id))
     if date_basis is DateBasis.POST_DATE:
-        ranges = _merge_ranges(_contiguous_ranges(instances_of_day, max_days=MAX_DAYS), known_rows or {})
+        ranges = _contiguous_ranges(instances_of_day, max_days=MAX_DAYS)
+        if rows_per_file is not None:
+            ranges = _merge_ranges(ranges, rows_per_file=rows_per_file)
     else:
         ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
@@ -85,13 +87,8 @@ def plan_queries(
 
 def partitions_of(query: PerformanceQuery) -> list[Partition]:
     """Return the partitions that a query covers: each of its days × each of its instances, in order of day."""
-    return partitions_between(query.start_date, query.end_date, query.instance_ids)
-
-
-def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
-    """Return the partitions of the days from `start` to `end`, both inclusive, × instances, in order of day."""
-    instance_ids = list(instance_ids)
-    return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
+    days = days_between(query.start_date, query.end_date)
+    return [Partition(day, instance_id) for day in days for instance_id in query.instance_ids]
 
 
 def query_text(query: PerformanceQuery) -> str:
@@ -168,35 +165,27 @@ def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_
     return ranges
 
 
-def _merge_ranges(ranges: Sequence[_PartitionRange], known_rows: Mapping[Partition, int]) -> list[_PartitionRange]:
+def _merge_ranges(ranges: Sequence[_PartitionRange], *, rows_per_file: float) -> list[_PartitionRange]:
     """Merge neighbouring ranges wherever one query costs fewer requests than two.
 
     A merged range has all days from the first to the last × all instances of both.
     """
+
+    def pages(of: _PartitionRange) -> int:
+        files = ((of.end - of.start).days + 1) * len(of.instances)
+        return max(1, ceil(files * rows_per_file / MAX_PAGE_SIZE))
+
     merged: list[_PartitionRange] = []
     for current in ranges:
         while merged:
             last = merged[-1]
             union = _PartitionRange(last.start, current.end, last.instances | current.instances)
-            pages = _page_count(union, known_rows) if (union.end - union.start).days < MAX_DAYS else None
-            separate = (_page_count(last, known_rows) or 1) + (_page_count(current, known_rows) or 1)
-            if pages is None or pages >= separate:
+            if (union.end - union.start).days >= MAX_DAYS or pages(union) >= pages(last) + pages(current):
                 break
             merged.pop()
             current = union
         merged.append(current)
     return merged
-
-
-def _page_count(partitions: _PartitionRange, known_rows: Mapping[Partition, int]) -> int | None:
-    """Return the number of pages of a range, at least 1; None if the rows of one of its partitions are unknown."""
-    try:
-        rows = sum(
-            known_rows[each] for each in partitions_between(partitions.start, partitions.end, partitions.instances)
-        )
-    except KeyError:
-        return None
-    return max(1, ceil(rows / MAX_PAGE_SIZE))
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:

@@ -42,6 +42,7 @@ from tests.conftest import (
     both_api_versions,
     files,
     parameters,
+    partition_file,
     problem,
 )
 from tests.ingest.conftest import (
@@ -514,7 +515,7 @@ def test_results_are_reported_as_soon_as_they_are_known(service: Service, tmp_pa
 
 
 @both_api_versions
-def test_scattered_days_with_known_rows_share_a_query_and_leave_other_files_unchanged(
+def test_scattered_days_of_few_posts_share_a_query_and_leave_other_files_unchanged(
     service: Service, truth: Truth, tmp_path: Path
 ) -> None:
     run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
@@ -527,6 +528,29 @@ def test_scattered_days_with_known_rows_share_a_query_and_leave_other_files_unch
     assert service.data_requests == 1
     assert files(tmp_path) == before
     assert_lake_matches(tmp_path, PUBLISHED, PARTITIONS, truth)
+
+
+@both_api_versions
+def test_missing_days_that_are_far_apart_are_planned_by_a_sample_of_the_files_between(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "SAMPLED_FILES", 5)
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    missing = [each for each in PARTITIONS if each.day in (DAYS[0], DAYS[-1])]
+    for partition in missing:
+        partition_file(tmp_path, PUBLISHED.name, partition.day, partition.instance_id or "").unlink()
+    between = {path for path in files(tmp_path) if path.endswith(".parquet")}
+    assert len(between) == 12
+    lake, read_paths = Lake(str(tmp_path)), list[str]()
+    read = lake.storage.read
+
+    def recording_read(path: str) -> bytes | None:
+        read_paths.append(path)
+        return read(path)
+
+    monkeypatch.setattr(lake.storage, "read", recording_read)
+    assert not run_ingest(missing, table=PUBLISHED, service=service, root=lake).failed
+    assert len(between.intersection(read_paths)) == 5
 
 
 def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(

@@ -1,11 +1,9 @@
 """The query plan covers every partition exactly once, and costs as few requests as possible."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from math import ceil
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -57,21 +55,16 @@ def test_plan_queries_covers_each_partition_exactly_once_and_no_other(
     assert [query.start_date for query in queries] == sorted(query.start_date for query in queries)
 
 
-def page_count(queries: list[PerformanceQuery], rows: Mapping[Partition, int]) -> int:
-    return sum(max(1, ceil(sum(rows[partition] for partition in partitions_of(query)) / 100)) for query in queries)
+@given(st.sets(partitions, min_size=1, max_size=40), st.sampled_from([0, 0.5, 20, 60, 250]))
+def test_plan_queries_with_rows_per_file_never_costs_more_requests(
+    wanted: set[Partition], rows_per_file: float
+) -> None:
+    def page_count(queries: list[PerformanceQuery]) -> int:
+        return sum(max(1, ceil(len(partitions_of(query)) * rows_per_file / 100)) for query in queries)
 
-
-@given(st.sets(partitions, min_size=1, max_size=40), st.randoms(use_true_random=False))
-def test_plan_queries_with_known_rows_never_costs_more_requests(wanted: set[Partition], random: Random) -> None:
-    names = sorted({str(partition.instance_id) for partition in wanted})
-    rows = {
-        Partition(FIRST + timedelta(days=day), name): random.choice((0, 20, 60, 250))
-        for day in range(13)
-        for name in names
-    }
     narrow = plan_queries(wanted, date_basis=DateBasis.POST_DATE)
-    wide = plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=rows)
-    assert page_count(wide, rows) <= page_count(narrow, rows)
+    wide = plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=rows_per_file)
+    assert page_count(wide) <= page_count(narrow)
     assert len(wide) <= len(narrow)
     counts = covered(wide)
     assert all(counts[partition] == 1 for partition in wanted)
@@ -80,19 +73,12 @@ def test_plan_queries_with_known_rows_never_costs_more_requests(wanted: set[Part
 
 def test_plan_queries_merges_two_days_only_if_that_saves_a_request() -> None:
     wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
-    quiet = {Partition(FIRST + timedelta(days=day), "a"): 10 for day in range(3)}
-    (query,) = plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=quiet)
+    (query,) = plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=33.3)
     assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=2))
     # The merged query would cost as many requests as the two separate ones.
-    expensive = quiet | {Partition(FIRST + timedelta(days=1), "a"): 150}
-    assert len(plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=expensive)) == 2
-
-
-def test_plan_queries_never_includes_a_day_without_known_rows() -> None:
-    wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
-    known = dict.fromkeys(wanted, 10)
-    assert len(plan_queries(wanted, date_basis=DateBasis.POST_DATE, known_rows=known)) == 2
-    assert len(plan_queries(wanted, date_basis=DateBasis.PERFORMANCE_DATE, known_rows=known)) == 2
+    assert len(plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=33.4)) == 2
+    # Days by performance cannot be merged.
+    assert len(plan_queries(wanted, date_basis=DateBasis.PERFORMANCE_DATE, rows_per_file=10)) == 2
 
 
 def test_plan_queries_splits_a_range_of_more_than_two_years() -> None:
