@@ -22,7 +22,6 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
-    ListResult,
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
@@ -224,21 +223,23 @@ class _IngestRun:
         """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
             queued = await self.queue.get()
-            if query := await self._query_to_fetch(queued):
-                if self.uses_cursors and not queued.is_part:
-                    query = self._first_days(query, planned=queued.planned)
-                is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
-                try:
-                    max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
-                    result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
-                except LaterError as error:
-                    posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
-                    await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
-                else:
-                    await self._write(queued, query, result)
+            if (allowed := await self._query_to_fetch(queued)) is not None:
+                await self._fetch_and_write(allowed)
             self.queue.task_done()
 
-    async def _write(self, queued: _QueuedQuery, query: PerformanceQuery, result: ListResult) -> None:
+    async def _fetch_and_write(self, queued: _QueuedQuery) -> None:
+        # Not a part of `work`, so that its result is freed before the next query is fetched.
+        if self.uses_cursors and not queued.is_part:
+            queued = self._first_days(queued)
+        query = queued.query
+        is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
+        try:
+            max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
+            result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
+        except LaterError as error:
+            posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+            await self._recover(queued, error, posts_per_part=posts_per_part)
+            return
         self._failures.record_success(query.instance_ids)
         self._fetched_rows += result.total_items
         self._fetched_pairs += len(partitions_of(query))
@@ -250,13 +251,15 @@ class _IngestRun:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
         return [partition for partition in partitions_of(query) if partition in self.partitions]
 
-    def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
+    def _first_days(self, queued: _QueuedQuery) -> _QueuedQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
+        query = queued.query
         days = days_per_cursor_query(rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids))
         first, rest = split_after(query, days=days)
         if rest is not None:
-            self.queue.put_nowait(_QueuedQuery(rest, planned))
-        return first
+            # `_query_to_fetch` decides how many attempts it gets: a suspect may have recovered by then.
+            self.queue.put_nowait(_QueuedQuery(rest, queued.planned))
+        return replace(queued, query=first)
 
     async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_per_part: int) -> None:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
@@ -283,7 +286,7 @@ class _IngestRun:
         if not parts:
             await self._fail(query, error)
 
-    async def _query_to_fetch(self, queued: _QueuedQuery) -> PerformanceQuery | None:
+    async def _query_to_fetch(self, queued: _QueuedQuery) -> _QueuedQuery | None:
         """Return the query without abandoned instances, and without those that have failed before: it queues these.
 
         Each is then queried alone, with fewer attempts. The partitions of abandoned instances fail, or all if the run
@@ -297,12 +300,15 @@ class _IngestRun:
         for instance_id, error in abandoned.items():
             await self._fail(replace(query, instance_ids=(instance_id,)), error)
         instance_ids = [instance_id for instance_id in query.instance_ids if instance_id not in abandoned]
-        suspects = [name for name in instance_ids if name in self._failures.suspects] if len(instance_ids) > 1 else []
-        for name in suspects:
-            alone = replace(query, instance_ids=(name,))
-            self.queue.put_nowait(replace(queued, query=alone, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE))
-        remaining = replace(query, instance_ids=tuple(name for name in instance_ids if name not in suspects))
-        return remaining if self._partitions_to_write(remaining) else None
+        suspects = [name for name in instance_ids if name in self._failures.suspects]
+        if suspects and len(instance_ids) == 1:
+            queued = replace(queued, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE)
+        else:
+            for name in suspects:
+                self.queue.put_nowait(replace(queued, query=replace(query, instance_ids=(name,))))
+            instance_ids = [name for name in instance_ids if name not in suspects]
+        remaining = replace(query, instance_ids=tuple(instance_ids))
+        return replace(queued, query=remaining) if self._partitions_to_write(remaining) else None
 
     async def _split_forbidden_query(self, query: PerformanceQuery) -> Sequence[PerformanceQuery]:
         """Abandon the forbidden instances of a query; return the queries to fetch next.
