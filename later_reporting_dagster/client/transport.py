@@ -143,7 +143,7 @@ class Transport:
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
             async with nullcontext() if request.is_for_token else self._in_flight:
-                token = None if request.is_for_token else await self._acquire_slot_and_token()
+                token = None if request.is_for_token else await self._acquire_slot_and_token(request.max_attempts)
                 headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
                 sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
                 requested_at = datetime.fromtimestamp(self.clock(), UTC)
@@ -232,20 +232,21 @@ class Transport:
         expiry = token_expiry(self._token.value) if self._token else None
         return None if expiry is None else expiry - self.clock()
 
-    async def _acquire_slot_and_token(self) -> Token:
+    async def _acquire_slot_and_token(self, max_attempts: int | None) -> Token:
         """Wait for a rate limit slot, then return a token that is valid after the wait.
 
-        After `MAX_RENEWALS` renewals in a row, the last token is returned even if it is no longer valid.
+        A request for a token has as many attempts as the request that needs it. After `MAX_RENEWALS` renewals in a row,
+        the last token is returned even if it is no longer valid.
         """
         await self._acquire_slot()
-        token = self._token or await self._renew_token(None)
+        token = self._token or await self._renew_token(None, max_attempts)
         for _ in range(MAX_RENEWALS):
             if self.clock() < token.valid_until:
                 break
-            token = await self._renew_token(token)
+            token = await self._renew_token(token, max_attempts)
         return token
 
-    async def _renew_token(self, stale: Token | None) -> Token:
+    async def _renew_token(self, stale: Token | None, max_attempts: int | None) -> Token:
         """Return a token other than `stale`: one that another request has just fetched, or a new one."""
         async with self._renewal:
             if self._token is not None and self._token is not stale:
@@ -255,7 +256,7 @@ class Transport:
             content = json.dumps(
                 {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
             ).encode()
-            value = await self.request(Request(TOKEN_PATH, "token", content), parse=_parse_token)
+            value = await self.request(Request(TOKEN_PATH, "token", content, max_attempts), parse=_parse_token)
             token = self._token = Token.received(value, now=self.clock())
         # The token request used the slot of this request.
         await self._acquire_slot()

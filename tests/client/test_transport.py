@@ -22,7 +22,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.contract import CURSOR, PAGED
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import (
     CLIENT_ID,
@@ -120,6 +120,17 @@ def test_exhausted_retries_name_the_query_and_the_failure(service, new_client, j
     assert len(service.requests_to()) == 8
     assert len(of_type(events, RequestRetried)) == 7
     assert time.now - started > 61
+
+
+def test_a_token_request_has_as_many_attempts_as_the_request_that_needs_it(service, new_client, july):
+    service.token_faults.extend([problem(500, "ANL_00500")] * 8)
+
+    async def scenario():
+        async with new_client(api_version=PAGED) as client:
+            await client.fetch_posts(july, max_attempts=3)
+
+    with pytest.raises(RetriesExhausted, match="token: HTTP 500 .* Failed in 3 attempts"):
+        asyncio.run(scenario())
 
 
 def test_timeout_excludes_the_wait_for_the_rate_limit(service, new_client, july):
