@@ -181,7 +181,7 @@ def _compaction_job(component: ComponentBase) -> dg.JobDefinition:
         for name in names:
             try:
                 result = later.lake().compact(name, restate_days=component.restate_days, now=component.now())
-            except (LakeUnavailable, ValueError) as error:
+            except LakeUnavailable as error:
                 raise dg.Failure(str(error)) from error
             context.log.info(f"Compacted {component.asset_key(name).to_user_string()}: {result}")
 

@@ -319,7 +319,7 @@ class Lake:
             now: the current time; files that are only a few seconds old are left for the next run.
 
         Raises:
-            ValueError: the lake's object store reports no ETags.
+            LakeUnavailable: the lake's object store reports no ETags.
         """
         closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
         return self._copies.compact(table_name, self.file_versions(table_name), closed_before=closed_before, now=now)
