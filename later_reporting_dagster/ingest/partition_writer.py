@@ -1,6 +1,5 @@
 """Split verified results of queries into partitions, and write them."""
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -295,7 +294,8 @@ async def open_writer(
     """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
     quarantined: Set[str] = set()
     with suppress(LakeUnavailable):
-        quarantined = {file.path for file in await asyncio.to_thread(lake.quarantine.files, table.name)}
+        quarantined = {file.path for file in await anyio.to_thread.run_sync(lake.quarantine.files, table.name)}
+    newest_requests = partial(NewestRequests, lake.fetch_records, table.name, own=records)
     return PartitionWriter(
         table=table,
         lake=lake,
@@ -303,7 +303,7 @@ async def open_writer(
         metrics=metrics,
         results=results,
         records=records,
-        newest_requests=await asyncio.to_thread(NewestRequests, lake.fetch_records, table.name, own=records),
+        newest_requests=await anyio.to_thread.run_sync(newest_requests),
         quarantined=quarantined,
     )
 
