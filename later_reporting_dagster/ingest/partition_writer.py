@@ -78,27 +78,13 @@ class FailedPartition:
 PartitionResult = WrittenPartition | FailedPartition
 
 
-@dataclass(frozen=True, slots=True)
-class _QueryRows:
-    """The rows of a query's results.
-
-    Attributes:
-        items: the valid rows by partition to write; a partition without rows has an empty list.
-        bad_rows: bad rows by partition; partitions without bad rows are left out.
-        unassigned: bad rows whose partition is unknown or is not covered by the query.
-        total: number of all rows, including those of partitions that are not written.
-    """
-
-    items: Mapping[Partition, list[Any]]
-    bad_rows: Mapping[Partition, list[BadRow]]
-    unassigned: Sequence[BadRow]
-    total: int
-
-
-def _group_by_partition(query: PerformanceQuery, result: ListResult, *, partitions: Sequence[Partition]) -> _QueryRows:
+def _items_by_partition(
+    query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
+) -> Mapping[Partition, list[Any]]:
+    """Return the valid rows of each partition; the list of one without rows is empty."""
     if any(partition.instance_id is None for partition in partitions):  # a day of all instances
         (day,) = partitions
-        return _QueryRows({day: result.items}, {day: result.bad_rows}, (), result.total_items)
+        return {day: result.items}
     posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
     # Looked up by a plain tuple, because creating a Partition for each post is slow.
     posts_of = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
@@ -107,16 +93,21 @@ def _group_by_partition(query: PerformanceQuery, result: ListResult, *, partitio
         post_day = only_day or post.post_date.astimezone(UTC).date()
         if (members := posts_of.get((post_day, post.instance_id))) is not None:
             members.append(post)
+    return posts
+
+
+def _bad_rows_by_partition(
+    query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
+) -> dict[Partition | None, list[BadRow]]:
+    """Return the bad rows of each partition that has any; of None, those whose partition the query does not cover."""
+    if any(partition.instance_id is None for partition in partitions):
+        return {partitions[0]: result.bad_rows}
     covered = set(partitions_of(query))
-    bad_rows: dict[Partition, list[BadRow]] = {}
-    unassigned: list[BadRow] = []
+    bad_rows: dict[Partition | None, list[BadRow]] = {}
     for row in result.bad_rows:
         partition = _partition_of_bad_row(row, query)
-        if partition in covered:
-            bad_rows.setdefault(partition, []).append(row)
-        else:
-            unassigned.append(row)
-    return _QueryRows(posts, bad_rows, unassigned, result.total_items)
+        bad_rows.setdefault(partition if partition in covered else None, []).append(row)
+    return bad_rows
 
 
 def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | None:
@@ -167,7 +158,7 @@ class PartitionWriter:
                 therefore does not depend on how the query was split.
         """
         try:
-            rows = await self._in_thread(self._split, query, result, partitions)
+            items, bad_rows = await self._in_thread(self._split, query, result, partitions)
         except (LakeUnavailable, TooManyBadRows) as error:
             await self.fail(partitions, error)
             return
@@ -176,7 +167,7 @@ class PartitionWriter:
         write = partial(self._write_batch, query=query, planned=planned or query, requested_at=requested_at)
 
         async def write_batch(batch: Sequence[Partition]) -> None:
-            for outcome in await self._in_thread(write, batch, rows):
+            for outcome in await self._in_thread(write, batch, items, bad_rows):
                 await self.results.send(outcome)
 
         async with anyio.create_task_group() as batches:
@@ -194,24 +185,27 @@ class PartitionWriter:
         # AnyIO's task groups do not cancel it: a write that has begun ends before the run does. asyncio's would.
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
-    def _split(self, query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]) -> _QueryRows:
-        """Return the rows of each partition. Quarantine the bad rows that belong to none."""
-        rows = _group_by_partition(query, result, partitions=partitions)
+    def _split(
+        self, query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
+    ) -> tuple[Mapping[Partition, list[Any]], Mapping[Partition | None, list[BadRow]]]:
+        """Return the valid and the bad rows by partition. Quarantine the bad rows that belong to none."""
+        bad_rows = _bad_rows_by_partition(query, result, partitions)
         text, day_range = query_text(query), (query.start_date, query.end_date)
-        if rows.unassigned:
+        if unassigned := bad_rows.pop(None, []):
             self.lake.quarantine.write_rows_without_partition(
-                self.table.name, rows.unassigned, query=text, day_range=day_range
+                self.table.name, unassigned, query=text, day_range=day_range
             )
             subject = "rows of the query are bad and name no partition"
-            self.guard.check_bad_rows(len(rows.unassigned), total=rows.total, subject=subject)
+            self.guard.check_bad_rows(len(unassigned), total=result.total_items, subject=subject)
         else:
             self._remove_quarantined(self.lake.quarantine.path_of_query(self.table.name, text, day_range))
-        return rows
+        return _items_by_partition(query, result, partitions), bad_rows
 
     def _write_batch(
         self,
         partitions: Sequence[Partition],
-        rows: _QueryRows,
+        items: Mapping[Partition, list[Any]],
+        bad_rows_of_query: Mapping[Partition | None, list[BadRow]],
         *,
         query: PerformanceQuery,
         planned: PerformanceQuery,
@@ -223,7 +217,7 @@ class PartitionWriter:
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
         }
-        bad_rows = {partition: rows.bad_rows.get(partition, []) for partition in partitions}
+        bad_rows = {partition: bad_rows_of_query.get(partition, []) for partition in partitions}
         failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
         diffs: dict[Partition, PartitionDiff] = {}
 
@@ -239,13 +233,13 @@ class PartitionWriter:
         for partition in partitions:
             try:
                 self._quarantine(
-                    partition, bad_rows[partition], query=query_text(query), good_rows=len(rows.items[partition])
+                    partition, bad_rows[partition], query=query_text(query), good_rows=len(items[partition])
                 )
             except (LakeUnavailable, TooManyBadRows) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
         self.newest_requests.refresh()
-        accepted = {partition: rows.items[partition] for partition in partitions if partition not in failed}
+        accepted = {partition: items[partition] for partition in partitions if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
