@@ -143,11 +143,7 @@ EXAMPLE = "postgresql://user:password@host:5432/database"
 
 
 class StoreUrl:
-    """The URL of a PostgreSQL database.
-
-    Raises:
-        ValueError: it is not such a URL. The message does not quote it, because it may contain a password.
-    """
+    """The URL of a PostgreSQL database. Messages do not quote it, because it may contain a password."""
 
     def __init__(self, text: str) -> None:
         if psycopg2 is None:

@@ -130,7 +130,7 @@ class StoreUnavailable(Exception):  # noqa: N818 - a state of the store, not a b
 class RateLimitStore(Protocol):
     """Stores the ledger that several processes or machines share.
 
-    Calls do not block the event loop.
+    Calls do not block the event loop, and raise `StoreUnavailable` if the store cannot be used.
     """
 
     async def update(self, change: LedgerChange) -> None:
@@ -139,9 +139,6 @@ class RateLimitStore(Protocol):
         Args:
             change: called with the ledger and the current time, both on the clock of the store. It may be called again
                 with a newer ledger, perhaps in another thread; only its last call counts.
-
-        Raises:
-            StoreUnavailable: the store cannot be used.
         """
 
     def close(self) -> None:

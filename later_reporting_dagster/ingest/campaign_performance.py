@@ -56,9 +56,6 @@ async def ingest_campaign_performance(
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         warnings: gets what is left out: metrics that the API refuses, or instances that it does not list.
-
-    Raises:
-        RouteRefused: no further day is requested.
     """
     fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=warnings)
 

@@ -165,10 +165,6 @@ async def ingest_campaign_periods(
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         progress: counts what has been done, and gets warnings of what is left out.
-
-    Raises:
-        RouteRefused: nothing was written.
-        LakeUnavailable: nothing was written.
     """
     progress.partitions = len(periods)
     fetch = CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=progress.warnings)
@@ -233,11 +229,7 @@ class _Merge:
         self._metrics, self._guard = metrics, guard
 
     def add(self, period: Period, result: ListResult, *, kept: Collection[int]) -> None:
-        """Replace the rows of a period, except those of the campaigns `kept`.
-
-        Raises:
-            ReplacementRejected: it would lose too many campaigns, or has too many bad rows.
-        """
+        """Replace the rows of a period, except those of the campaigns `kept`."""
         old = self.old.get(period.slot, {})
         if any(row["fetched_at"] > result.requested_at for row in old.values()):
             return

@@ -31,9 +31,6 @@ def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Parti
             `duckdb.DuckDBPyRelation`.
         partitions: the partitions to read, which have to exist. Frames that are not lazy keep this order. Ignored for
             an unpartitioned table.
-
-    Raises:
-        TypeError: `kind` is not one of these types.
     """
     read = _READERS.get(_type_name(kind))
     if read is None:

@@ -48,9 +48,6 @@ def run_query(
         memory_gb: the memory limit in GB. It applies to DuckDB and, separately, to the rows of the result, so both
             together may use twice as much. Nothing is spilled to disk.
         on_note: called with a text that may explain the result; for example, that a table has no files.
-
-    Raises:
-        QueryError: the SQL is not one valid query, a file that it reads is damaged, or it needs more memory.
     """
     import duckdb
 
