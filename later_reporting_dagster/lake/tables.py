@@ -257,9 +257,9 @@ def rows_by_group(
 ) -> dict[_Group, pa.Table]:
     """Return the posts or campaigns of each group as rows of a raw table, sorted by key.
 
-    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that was
-    not requested for a post is null. Posts are slices of one table: most groups are partitions of few rows, and for few
-    rows building a table takes longer than filling it.
+    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. Posts need an
+    attribute for each metric. They are slices of one table: most groups are partitions of few rows, and for few rows
+    building a table takes longer than filling it.
     """
     if table.rows == "posts":
         return _posts_by_group(rows, metrics)
@@ -303,7 +303,4 @@ def _values(posts: Sequence[Post], column: str) -> list[Any]:
         return [platform_of(post.content_type) for post in posts]
     if column != attribute and attribute in CreatorProfile.__struct_fields__:
         return [getattr(post.creator_profile, attribute, None) for post in posts]
-    try:
-        return list(map(attrgetter(column), posts))
-    except AttributeError:  # posts that were requested with different metrics
-        return [getattr(post, column, None) for post in posts]
+    return list(map(attrgetter(column), posts))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, Post
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric, Post
 from later_reporting_dagster.contract.rows import CreatorProfile, post_type
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 
@@ -72,10 +72,10 @@ def remote_lake(scheme: str) -> Lake:
     return Lake(f"{scheme}://{secrets.token_hex(8)}/lake")
 
 
-def post(post_id: int = 1, **fields: Any) -> Post:
+def post(post_id: int = 1, *, metrics: tuple[Metric, ...] = DEFAULT_METRICS, **fields: Any) -> Post:
     fields = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 3, tzinfo=UTC)} | fields
-    made: Post = post_type(DEFAULT_METRICS)(post_id=post_id, **fields)
-    return made
+    created: Post = post_type(metrics)(post_id=post_id, **fields)
+    return created
 
 
 def rows(count: int = 20, **fields: Any) -> pa.Table:

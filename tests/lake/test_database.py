@@ -326,7 +326,8 @@ def test_definitions_import_neither_duckdb_nor_pandas() -> None:
 def test_glob_select_equals_the_view_of_daily_files_with_other_columns(tmp_path: Path) -> None:
     lake, table = Lake(str(tmp_path)), POSTS_PUBLISHED.table
     for partition, metrics in zip(PARTITIONS, [METRICS, DEFAULT_METRICS] * len(DAYS), strict=True):
-        posts = [post(number, impressions=number, instance_id=partition.instance_id) for number in range(3)]
+        same = {"metrics": metrics, "instance_id": partition.instance_id}
+        posts = [post(number, impressions=number, **same) for number in range(3)]
         lake.write(table.name, partition, posts_table(posts, metrics=metrics))
     lake.compact(table.name, restate_days=1, now=datetime(2025, 1, 1, tzinfo=UTC))
     sql = f"SELECT * FROM ({glob_select(table, str(tmp_path))}) ORDER BY date, instance_id, post_id"
