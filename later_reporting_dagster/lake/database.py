@@ -250,14 +250,12 @@ def files_of_older_definitions(lake: Lake, table: Table, paths: Iterable[str]) -
         return set()
     required = {column.name for column in table.columns if not column.nullable}
 
-    def is_older(path: str) -> bool:
-        with suppress(FileDamaged, LakeUnavailable):
-            data = lake.storage.read(path)
-            return data is not None and not required <= {*parse_metadata(data).columns}
-        return False
-
-    listed = list(paths)
-    return {path for path, older in zip(listed, lake.storage.map(is_older, listed), strict=True) if older}
+    listed, older = list(paths), set[str]()
+    for path, data in zip(listed, lake.storage.read_all(listed), strict=True):
+        with suppress(FileDamaged):
+            if isinstance(data, bytes) and not required <= {*parse_metadata(data).columns}:
+                older.add(path)
+    return older
 
 
 def describe_older(files: int) -> str:
