@@ -289,8 +289,8 @@ class _IngestRun:
     async def _query_to_fetch(self, queued: _QueuedQuery) -> _QueuedQuery | None:
         """Return the query without abandoned instances, and without those that have failed before: it queues these.
 
-        Each is then queried alone, with fewer attempts. The partitions of abandoned instances fail, or all if the run
-        was stopped. None if no partition to write is left.
+        Each is then queried alone, with fewer attempts if other instances wait. The partitions of abandoned instances
+        fail, or all if the run was stopped. None if no partition to write is left.
         """
         query = queued.query
         if self._failures.stopped_by is not None:
@@ -302,7 +302,9 @@ class _IngestRun:
         instance_ids = [instance_id for instance_id in query.instance_ids if instance_id not in abandoned]
         suspects = [name for name in instance_ids if name in self._failures.suspects]
         if suspects and len(instance_ids) == 1:
-            queued = replace(queued, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE)
+            # Nobody waits for an only instance, so it may outlast an outage.
+            if len(queued.planned.instance_ids) > 1:
+                queued = replace(queued, max_attempts=MAX_ATTEMPTS_AFTER_FAILURE)
         else:
             for name in suspects:
                 self.queue.put_nowait(replace(queued, query=replace(query, instance_ids=(name,))))
