@@ -197,9 +197,9 @@ def metrics_of(row: Row) -> Row:
     return metrics
 
 
-def problem(status: int, kind: str = "") -> Response:
+def problem(status: int, kind: str = "", detail: str = "made by a test") -> Response:
     """Return an error response in the format of the API: docs/api.md, "Errors"."""
-    body = {"type": kind or f"ANL_00{status}", "title": "a problem", "detail": "made by a test"}
+    body = {"type": kind or f"ANL_00{status}", "title": "a problem", "detail": detail}
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
@@ -356,6 +356,14 @@ def service(
     service.override = lambda request: None
     service.transform = None
     return service
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Service]:
+    """A running server whose application each test replaces."""
+    stage = Service()
+    with running_server(stage) as stage.base_url:
+        yield stage
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,12 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
-from later_reporting_dagster.server import running_server
 from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, FakeTime, ScriptedApi
 from tests.conftest import Service
-
-
-@pytest.fixture(scope="session")
-def stage() -> Iterator[Service]:
-    """A running server whose application each test replaces."""
-    stage = Service()
-    with running_server(stage) as stage.base_url:
-        yield stage
 
 
 @pytest.fixture

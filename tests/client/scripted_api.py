@@ -14,6 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from later_reporting_dagster.contract import METRICS
+from tests.conftest import problem
+
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
 Fault = Response | Callable[[Request], Awaitable[Response | None]]
 
@@ -54,18 +57,13 @@ def jwt(**claims: object) -> str:
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
 
 
-def problem(status: int, type_: str, detail: str = "for people") -> Response:
-    body = {"type": type_, "title": "Title", "detail": detail}
-    return JSONResponse(body, status, media_type="application/problem+json")
-
-
-METRICS = ("impressions", "engagements", "cpm", "likes")  # the metrics of a row by `post`
+METRIC_NAMES = {metric.api_name for metric in METRICS}
 
 
 def nest_metrics(row: dict) -> dict:
     """Return a row in the form of the cursor version."""
-    metrics = {name: value for name, value in row.items() if name in METRICS}
-    return {name: value for name, value in row.items() if name not in METRICS} | {"metrics": metrics}
+    metrics = {name: value for name, value in row.items() if name in METRIC_NAMES}
+    return {name: value for name, value in row.items() if name not in METRIC_NAMES} | {"metrics": metrics}
 
 
 def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) -> dict:
@@ -85,10 +83,6 @@ class RecordedRequest:
     @property
     def authorization(self) -> str | None:
         return self.headers.get("authorization")
-
-    @property
-    def page(self) -> int:
-        return int(dict(self.parameters)["pageNumber"])
 
     @property
     def cursor(self) -> str | None:

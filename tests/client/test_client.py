@@ -18,7 +18,8 @@ from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED
 from tests.client.raw_server import raw_server
-from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, problem, run_with
+from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, run_with
+from tests.conftest import problem
 
 
 @pytest.mark.parametrize(("posts", "pages"), [(0, 1), (250, 3)])

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from later_reporting_dagster.client import InconsistentPages, LaterError, PagesRefetched, RequestRetried
-from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, fetch_posts, of_type, post, problem
+from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, fetch_posts, of_type, post
+from tests.conftest import problem
 
 # They differ in the last character only.
 INSTANCE_IDS = [f"3f2504e0-4f89-11d3-9a0c-0305e82c330{number}" for number in range(3)]

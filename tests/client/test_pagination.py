@@ -29,7 +29,8 @@ from later_reporting_dagster.client.pagination import (
 from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.page import Pagination, posts_page_from_body
-from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, problem, run_with
+from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, run_with
+from tests.conftest import problem
 
 
 def test_more_posts_than_pages_can_return_raise_after_one_request(service, new_client, july):

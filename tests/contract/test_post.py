@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, BadRow, Post, parse_metrics
 from later_reporting_dagster.contract.page import Pagination, posts_page_from_body
 from later_reporting_dagster.contract.rows import CreatorProfile, post_parser, post_type
+from tests.client.scripted_api import nest_metrics
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}
@@ -213,13 +214,6 @@ def test_any_value_of_any_field_is_a_post_or_a_bad_row_with_all_of_it_in_both_ap
 SELECTIONS = st.lists(st.sampled_from(METRICS), max_size=6, unique=True).map(
     lambda chosen: tuple(metric for metric in METRICS if metric in chosen)
 )
-
-
-def nest_metrics(row):
-    """Return the row in the form of the cursor version, with every known metric under `metrics`."""
-    names = {metric.api_name for metric in METRICS}
-    fields = {name: value for name, value in row.items() if name not in names}
-    return fields | {"metrics": {name: value for name, value in row.items() if name in names}}
 
 
 @given(rows(METRICS), SELECTIONS)

@@ -1,6 +1,5 @@
 """Fixtures for the probe: an account of the sandbox, and what an honest one has."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,17 +8,9 @@ from starlette.types import ASGIApp
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion
 from later_reporting_dagster.probe.result import Result
 from later_reporting_dagster.probe.sample import Sample
-from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before
+from later_reporting_dagster.server.sandbox import World, create_app, two_years_before
 from tests.conftest import NO_RATE_LIMIT, Service
 from tests.probe.account import LAST_DAY, Account, run_probe
-
-
-@pytest.fixture(scope="session")
-def stage() -> Iterator[Service]:
-    """A running server whose application each test replaces."""
-    stage = Service()
-    with running_server(stage) as stage.base_url:
-        yield stage
 
 
 @pytest.fixture(scope="session")
