@@ -23,12 +23,15 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.server import Client
 from later_reporting_dagster.server.lake_store.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
 from tests.conftest import files
+from tests.server.lake_store.clients import assert_problem, authenticated
 from tests.services import WAIT_SECONDS, running_api
 
 CLIENT_ID, SECRET = "dashboards", "s3cret/of+dashboards=="  # noqa: S105 - valid only here
+CLIENT = Client(CLIENT_ID, SECRET)
 CREDENTIALS = {"LATER_SERVE_CLIENT_ID": CLIENT_ID, "LATER_SERVE_CLIENT_SECRET": SECRET}
 DAYS = [date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)]
 INSTANCE_IDS = ("north", "south")
@@ -84,19 +87,6 @@ def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
         running_api(command, env=variables, stderr=errors, cwd=folder) as (process, base_url, printed),
     ):
         yield Command(process, base_url, printed, folder)
-
-
-@contextmanager
-def authenticated(base_url: str, client_id: str = CLIENT_ID, secret: str = SECRET) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=base_url, timeout=WAIT_SECONDS) as api:
-        response = api.post("/oauth/token", json={"clientId": client_id, "clientSecret": secret})
-        api.headers["Authorization"] = f"Bearer {response.raise_for_status().json()['jwt']}"
-        yield api
-
-
-def problem_of(response: httpx.Response) -> tuple[int, str]:
-    assert response.headers["Content-Type"] == "application/problem+json"
-    return response.status_code, response.json()["type"]
 
 
 # Refusals
@@ -183,12 +173,12 @@ def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None
     before = files(lake)
     with running(lake, **CREDENTIALS) as command:
         base_url = command.base_url
-        with authenticated(base_url) as api:
+        with authenticated(base_url, CLIENT) as api:
             token = api.headers["Authorization"].removeprefix("Bearer ")
             sent = send_secrets(base_url, token)
             assert len(api.get(POSTS).json()["data"]) == 50
             assert api.get(f"{POSTS}&dateBasis=performance_date").status_code == 200
-            assert problem_of(api.get("/v2/campaigns")) == (404, "ANL_00404")
+            assert_problem(api.get("/v2/campaigns"), 404, "ANL_00404")
         assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
         assert command.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         printed = command.output + command.errors
@@ -276,7 +266,7 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
             response = api.get(POSTS, headers={"Authorization": "Basic nonsense"})
             assert response.json()["pagination"]["totalItems"] == 240
             assert "X-Later-Missing-Days" not in response.headers
-        with authenticated(base_url, "any", "thing") as api:
+        with authenticated(base_url, Client("any", "thing")) as api:
             assert api.get("/v2/instances").json()["data"]["instanceIds"] == [*INSTANCE_IDS]
         assert command.stop(signal.SIGINT) == 0
         assert [*command.snapshots.rglob("*")] == []
@@ -299,17 +289,19 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
     }
     with running(lake, **variables) as command:
         base_url = command.base_url
-        with authenticated(base_url, "north only", "a") as api, authenticated(base_url, "all", "b") as everything:
+        with (
+            authenticated(base_url, Client("north only", "a")) as api,
+            authenticated(base_url, Client("all", "b")) as everything,
+        ):
             response = api.get(f"{POSTS}&metrics=cpe&limit=100")
             assert {row["instanceId"] for row in response.json()["data"]} == {"north"}
             assert response.json()["nextCursor"]
-            assert problem_of(api.get(f"{POSTS}&metrics=cpe&instanceIds=south")) == (403, "ANL_00403")
-            assert problem_of(api.get(f"{POSTS}&pageSize=5")) == (400, "ANL_00400")
+            assert_problem(api.get(f"{POSTS}&metrics=cpe&instanceIds=south"), 403, "ANL_00403")
+            assert_problem(api.get(f"{POSTS}&pageSize=5"), 400, "ANL_00400")
             assert sorted(everything.get("/v2/instances").json()["data"]["instanceIds"]) == [*INSTANCE_IDS]
             later = POSTS.replace(f"endDate={DAYS[-1]}", f"endDate={MISSING_DAY}")
             response = everything.get(f"{later}&metrics=cpe")
-            assert problem_of(response) == (409, "ANL_00409")
-            assert str(MISSING_DAY) in response.json()["detail"]
+            assert str(MISSING_DAY) in assert_problem(response, 409, "ANL_00409")
         command.stop()
 
 
@@ -317,7 +309,7 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
 def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(lake, **CREDENTIALS) as command:
         monkeypatch.setattr(tempfile, "tempdir", str(command.snapshots))
-        with authenticated(command.base_url) as api:
+        with authenticated(command.base_url, CLIENT) as api:
             assert api.get(POSTS).status_code == 200
         (folder,) = command.snapshots.iterdir()
         with private_folder():
