@@ -1,6 +1,6 @@
 """A sandbox whose posts are restated, and functions that ingest them by the library."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -42,14 +42,7 @@ class RestatedSandbox:
 
     def restate(self, version: int) -> None:
         """Serve a version from now on, modulo `VERSIONS`."""
-
-        def add_version(_request: Request, body: Any) -> Any:
-            for post in body.get("data", []):
-                if post["impressions"] is not None:
-                    post["impressions"] += version % VERSIONS
-            return body
-
-        self._service.transform = add_version
+        self._service.transform = more_impressions(version % VERSIONS)
 
     def stall(self, day: date | None) -> None:
         """Send no response to requests for posts of a day from now on; None: respond to all requests."""
@@ -64,6 +57,18 @@ class RestatedSandbox:
                 for raw_table in RAW_TABLES
                 for each in INGESTED_PARTITIONS
             }
+
+
+def more_impressions(number: int) -> Callable[[Request, Any], Any]:
+    """Return a response edit that adds this number to the impressions of posts that have any."""
+
+    def edited(_request: Request, document: Any) -> Any:
+        for post in document["data"]:
+            if post["impressions"] is not None:
+                post["impressions"] += number
+        return document
+
+    return edited
 
 
 class _NoResponse(Response):

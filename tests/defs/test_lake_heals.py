@@ -43,6 +43,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEE
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import FIRST_DAY, NO_RATE_LIMIT, Service, files, parameters, sandbox_settings
 from tests.defs.conftest import RAW_ASSETS, Project, assert_success, asset_key, current_definitions, list_instances
+from tests.lake.conftest import SPOIL
 
 NOW = datetime(2024, 3, 5, 13, tzinfo=UTC)
 DAYS = days_between(FIRST_DAY, newest_day(NOW))
@@ -260,21 +261,6 @@ class Environment:
     numbers: dict[str, int]
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def put_directory_in_place(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-SPOIL: dict[str, Callable[[Path], object]] = {
-    "lose": Path.unlink,
-    "truncate": cut,
-    "empty": lambda path: path.write_bytes(b""),
-    "obstruct": put_directory_in_place,
-}
 ways = st.sampled_from([*SPOIL])
 days = st.sampled_from(DAYS)
 spans = st.tuples(days, days).map(sorted)

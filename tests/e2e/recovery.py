@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
 import pyarrow as pa
@@ -32,7 +32,7 @@ from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.made_from import parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, RollupTable
-from tests.crash.restated_sandbox import NO_RESPONSE
+from tests.crash.restated_sandbox import NO_RESPONSE, more_impressions
 from tests.defs.conftest import list_instances
 from tests.e2e.dagster_dev import INSTANCES, DagsterDev, running_dagster, running_process
 from tests.services import wait_until
@@ -158,14 +158,7 @@ class Recovery:
 
     def restate(self, number: int) -> None:
         """Make the API return other metrics from now on."""
-
-        def edited(_request: Any, document: Any) -> Any:
-            for post in document["data"]:
-                if post["impressions"] is not None:
-                    post["impressions"] += number
-            return document
-
-        self.dagster.service.transform = edited
+        self.dagster.service.transform = more_impressions(number)
 
     @contextmanager
     def kill_run_of(self, asset: str) -> Iterator[None]:

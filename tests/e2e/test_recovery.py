@@ -16,6 +16,7 @@ from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.e2e.dagster_dev import INSTANCES
 from tests.e2e.recovery import BY_API, OUTDATED, RAW, Recovery, running_recovery
+from tests.lake.conftest import truncate
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.recovery, pytest.mark.timeout(1800)]  # on a busy machine
@@ -129,10 +130,6 @@ def test_upgrade_changes_one_table_and_a_downgrade_none(recovery: Recovery) -> N
     recovery.dagster.launch(RAW, days=days[:1])
     recovery.wait_until_healed()
     assert recovery.definitions_of_files() == {current: 1, current + 1: len(days) - 1}
-
-
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -93,6 +93,24 @@ def rows(count: int = 20, **fields: Any) -> pa.Table:
             for number in range(count)
         ]
     )
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def put_directory_in_place(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+# Ways to spoil a file.
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "lose": Path.unlink,
+    "truncate": truncate,
+    "empty": lambda path: path.write_bytes(b""),
+    "obstruct": put_directory_in_place,
+}
 
 
 @contextmanager

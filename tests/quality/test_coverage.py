@@ -30,11 +30,6 @@ A, B = Partition(DAYS[0], "a"), Partition(DAYS[0], "b")
 TODAY = date(2024, 3, 10)
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path))
-
-
 def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST_FETCH, table: str = TABLES[0]) -> None:
     rows = pa.table({"post_id": pa.array(post_ids, pa.int64())})
     lake.write(table, partition, rows, metadata={"fetched_at": at.isoformat(timespec="milliseconds")})

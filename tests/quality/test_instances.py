@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
@@ -13,11 +10,6 @@ from later_reporting_dagster.quality.instances import instances_table, known_ins
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
 
 
 def write_empty(lake: Lake, table_name: str, *partitions: Partition) -> None:

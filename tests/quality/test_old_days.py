@@ -3,10 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,11 +85,6 @@ def test_days_that_failed_lately_come_last() -> None:
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path))
 
 
 def write(lake: Lake, day: date, instance_id: str, *, at: datetime | None, tables: Iterable[str] = RAW_NAMES) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,6 +18,7 @@ from later_reporting_dagster.report.report_data import REPORT, REPORT_FILE
 from later_reporting_dagster.report.report_page import with_made_from
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, POSTS, WEEKLY, RollupTable
+from tests.lake.conftest import SPOIL
 from tests.rollups.conftest import posts_of, row
 
 METRICS_TABLE, POSTS_TABLE = "post_metrics_daily", "posts_published"
@@ -104,23 +104,6 @@ def test_file_that_is_replaced_while_it_is_read_makes_the_rollup_outdated(lake: 
     assert found(lake, DAILY) == {(DAILY.name, DAYS[0]): "made from other files"}
 
 
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
-
-
-def put_directory_in_place(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 def alter(path: Path) -> None:
     """Change rows as a notebook might: the metadata stay."""
     rows = pq.ParquetFile(path).read()
@@ -128,17 +111,10 @@ def alter(path: Path) -> None:
     assert parse_metadata(path.read_bytes()).content_hash
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (remove, "missing"),
-        (empty, "damaged"),
-        (truncate, "damaged"),
-        (put_directory_in_place, "damaged"),
-        (alter, "damaged"),
-    ],
-)
-def test_missing_and_damaged_rollups_are_named(spoil: Callable[[Path], None], reason: str, lake: Lake) -> None:
+@pytest.mark.parametrize("way", [*SPOIL, "alter"])
+def test_missing_and_damaged_rollups_are_named(way: str, lake: Lake) -> None:
+    spoil = SPOIL.get(way, alter)
+    reason = "missing" if way == "lose" else "damaged"
     footers = Footers()
     assert found(lake, footers=footers) == {}
     spoil(Path(lake.url(DAILY.name, Partition(DAYS[1]))))
