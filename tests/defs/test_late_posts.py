@@ -146,40 +146,42 @@ def delay_networks(posts: Posts, *, today: date) -> None:
         posts.hidden.update(*(posts.ids(today - age * DAY, name) for age in (1, 2)))
 
 
-def test_doctor_shows_how_late_posts_came_by_network(world: World) -> None:
-    delay_networks(world.posts, today=FIRST_RUN)
-    world.fetch_history()
-    late = world.posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
-    for today in (TODAY + age * DAY for age in range(4)):
-        delay_networks(world.posts, today=today)
-        (world.posts.hidden.discard if today == TODAY + 3 * DAY else world.posts.hidden.add)(late)
-        world.fetch_daily(today)
-    (row, *_) = [row for row in world.posts.published(TODAY - DAY, TODAY - DAY) if row["postId"] == late]
-    platform = (row["contentType"] or "").split("_")[0]
-    assert_success(world.project.roll_up_windows("posts"))
-    (line,) = [line for line in CliRunner().invoke(main, ["doctor"]).stdout.splitlines() if "arrivals" in line]
-    assert line.startswith("ok    arrivals     ")
-    found = dict(text.split(": of ") for text in line[19:].split("; "))
-    assert len(found) > 1
-    for name, text in found.items():
-        assert "half within 3 days" in text
-        assert text.endswith(f"all within {4 if name == platform else 3}")
+def command(*arguments: str) -> str:
+    """Run a command that succeeds; return its output as one line."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
 
 
-def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fetched(world: World) -> None:
+def test_posts_published_sixty_days_ago_that_appear_are_named_and_fetched_by_a_command_and_a_tick(
+    world: World, dagster_home: Path
+) -> None:
     day = TODAY - 60 * DAY
-    post_id = world.posts.ids(day, NORTH)[0]
-    world.posts.hidden.add(post_id)
+    late = {name: world.posts.ids(day, name)[0] for name in (NORTH, SOUTH)}
+    post_id = late[NORTH]
+    world.posts.hidden.update(late.values())
     world.fetch_history()
     assert world.check() == (True, "None of 140 files is stale", {})
     assert not world.pairs(first := world.tick())
     world.posts.hidden.clear()
-    world.posts.active[post_id] = {TODAY - DAY}
+    world.posts.active |= {each: {TODAY - DAY} for each in late.values()}
     assert parse_day_ranges(world.fetch_daily(TODAY)) == [TODAY - age * DAY for age in (50, 33, 22, 15, 10)]
-    reason = f"post {post_id} has results of {TODAY - DAY} and is not in the file"
+    reasons = {name: f"post {each} has results of {TODAY - DAY} and is not in the file" for name, each in late.items()}
+    reason = reasons[NORTH]
     passed, description, _ = world.check()
     assert not passed
-    assert description.startswith(f"1 file is stale: {day} {NORTH}: {reason}. ")
+    assert description.startswith(f"2 files are stale: {day} {SOUTH}: {reasons[SOUTH]}; {day} {NORTH}: {reason}. ")
+
+    assert f"2 files are stale: {day} {SOUTH}: {reasons[SOUTH]}" in command("doctor")
+    assert "stale_days" in command("instances")
+    days = ("--start", str(day - DAY), "--end", str(day + DAY))
+    of_south = ("--asset", f"later/{PUBLISHED}", "--instances", SOUTH, *days)
+    assert "1 of 1 files" in command("backfill", *of_south, "--only-missing", "--verbose")
+    assert world.is_stored(day, SOUTH)
+    assert not world.is_stored(day, NORTH)
+
+    world.run("later_coverage")
+    assert world.check()[1].startswith(f"1 file is stale: {day} {NORTH}: {reason}. ")
     assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(False, True)]
     data = world.tick(cursor=first.cursor)
     assert world.pairs(data) == {NORTH: [str(day)]}
@@ -196,27 +198,6 @@ def test_a_post_published_sixty_days_ago_that_appears_is_named_requested_and_fet
     assert world.check() == (True, "None of 142 files is stale", {})
     assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(True, False)]
     assert not world.pairs(world.tick(cursor=data.cursor))
-
-
-def test_commands_name_stale_files_and_fetch_them_with_missing_ones(world: World, dagster_home: Path) -> None:
-    day = TODAY - 60 * DAY
-    post_id = world.posts.ids(day, SOUTH)[0]
-    world.posts.hidden.add(post_id)
-    world.fetch_history()
-    world.posts.hidden.clear()
-    world.posts.active[post_id] = {TODAY - DAY}
-    world.fetch_daily(TODAY)
-
-    def run(*arguments: str) -> str:
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0, result.output
-        return " ".join(result.output.split())
-
-    assert f"1 file is stale: {day} {SOUTH}: post {post_id} has results of {TODAY - DAY}" in run("doctor")
-    assert "stale_days" in run("instances")
-    days = ("--start", str(day - DAY), "--end", str(day + DAY))
-    assert "1 of 1 files" in run("backfill", "--asset", f"later/{PUBLISHED}", *days, "--only-missing", "--verbose")
-    assert world.is_stored(day, SOUTH)
 
 
 def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_post_counts_twice(world: World) -> None:
@@ -244,7 +225,9 @@ def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_
     assert world.check()[0]
 
 
-def test_late_networks_quarantined_deleted_and_older_posts_raise_no_alarm(world: World) -> None:
+def test_late_networks_quarantined_deleted_and_older_posts_raise_no_alarm_and_doctor_shows_how_late(
+    world: World,
+) -> None:
     posts = world.posts
     delay_networks(posts, today=FIRST_RUN)
     world.fetch_history()
@@ -253,9 +236,11 @@ def test_late_networks_quarantined_deleted_and_older_posts_raise_no_alarm(world:
     posts.restate(quarantined, impressions=0.5)
     posts.active |= {quarantined: {TODAY - DAY}, older: {TODAY - DAY}}
     posts.hidden.add(deleted)
+    late = posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
     cursor = None
     for offset in range(4):
         delay_networks(posts, today=TODAY + offset * DAY)
+        (posts.hidden.discard if offset == 3 else posts.hidden.add)(late)
         world.fetch_daily(TODAY + offset * DAY)
         passed, description, withdrawn = world.check()
         assert passed, description
@@ -265,3 +250,12 @@ def test_late_networks_quarantined_deleted_and_older_posts_raise_no_alarm(world:
     assert quarantined in {json.loads(row.raw)["postId"] for row in world.project.lake.quarantine.rows(PUBLISHED)}
     assert world.is_stored(TODAY - 9 * DAY, NORTH)
     assert withdrawn == {}
+
+    (platform,) = [row["platform"] for row in world.rolled_up(late)]
+    (line,) = [line for line in CliRunner().invoke(main, ["doctor"]).stdout.splitlines() if "arrivals" in line]
+    assert line.startswith("ok    arrivals     ")
+    found = dict(text.split(": of ") for text in line[19:].split("; "))
+    assert len(found) > 1
+    for name, text in found.items():
+        assert "half within 3 days" in text
+        assert text.endswith(f"all within {4 if name == platform else 3}")
