@@ -8,10 +8,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
-from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User, failed_lines
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
@@ -112,15 +110,6 @@ def test_refresh_restores_missing_and_damaged_files_and_says_so_beforehand(refre
         "Outdated: 1 day of organic_paid_daily (missing), 1 day of organic_paid_daily (damaged),"
         " organic_paid_by_creator (missing)\n"
     ) in printed
-    assert refresh(refreshed).keys() == {*ALWAYS}
-
-
-def test_refresh_writes_rollups_without_a_metric_again(refreshed: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_METRICS", "impressions,engagements,views")
-    tables = [table for table in TABLES if table.name in ROLLUPS]
-    with_views = {table.name for table in tables if table.with_metrics(METRICS).columns != table.columns}
-    assert {"organic_paid_daily", "organic_paid_weekly"} <= with_views
-    assert refresh(refreshed).keys() == {*ALWAYS, *with_views, REPORT}
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
