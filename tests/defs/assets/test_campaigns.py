@@ -1,6 +1,5 @@
 """The assets of campaigns against the sandbox: what a run writes and logs, and what it does if the API refuses."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -137,26 +136,7 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
     assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 9 + 7
 
 
-# The posts of campaign 1: their cost, and the first and the last day with results, as days before today.
-POSTS = [(100.0, 3, 1), (250.5, 40, 10), (80.0, 500, 90), (40.0, 900, 800)]
 WINDOW_LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
-
-
-def whole_cost(first: date, last: date) -> float:
-    """Return the whole cost of the posts with results in a range."""
-    return sum(cost for cost, *ages in POSTS if has_results(first, last, *ages))
-
-
-def share_of_cost(first: date, last: date) -> float:
-    """Return the cost of the campaign times the share of its posts that have results in a range."""
-    active = sum(has_results(first, last, *ages) for _, *ages in POSTS)
-    return round(sum(cost for cost, *_ in POSTS) * active / len(POSTS), 2)
-
-
-def has_results(first: date, last: date, oldest: int, newest: int) -> bool:
-    """Return whether a range has days from `oldest` to `newest` days before today."""
-    today = DAYS[-1] + timedelta(days=1)
-    return first <= today - timedelta(days=newest) and last >= today - timedelta(days=oldest)
 
 
 def page_of(rows: list[dict[str, Any]], request: Request, *, api_version: ApiVersion) -> Response:
@@ -173,36 +153,31 @@ def page_of(rows: list[dict[str, Any]], request: Request, *, api_version: ApiVer
 
 
 @both_api_versions
-@pytest.mark.parametrize("campaigns", [160, 2000])
 def test_periods_take_one_request_per_100_campaigns_each(
-    campaigns: int, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def respond(request: Request) -> Response | None:
         if request.url.path != PERFORMANCE_PATH:
             return None
-        rows = [{"campaignId": number, "paidAdSpend": 1.5} for number in range(campaigns)]
+        rows = [{"campaignId": number, "paidAdSpend": 1.5} for number in range(160)]
         return page_of(rows, request, api_version=service.api_version)
 
     monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
     service.override = respond
     of_years = project.configured(start_date=date(2023, 3, 1))
     assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
-    pages = -(-campaigns // 100)
-    assert service.request_count(PERFORMANCE_PATH) == (9 + 13) * pages
+    assert service.request_count(PERFORMANCE_PATH) == (9 + 13) * 2
     service.requests.clear()
     assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
-    assert service.request_count(PERFORMANCE_PATH) == (9 + 3) * pages
+    assert service.request_count(PERFORMANCE_PATH) == (9 + 3) * 2
 
 
 @both_api_versions
-@pytest.mark.parametrize("content_cost", [whole_cost, share_of_cost])
-def test_campaign_results_equal_what_the_api_returns_for_each_window(
-    content_cost: Callable[[date, date], float], project: Project, service: Service
-) -> None:
+def test_campaign_results_equal_what_the_api_returns_for_each_window(project: Project, service: Service) -> None:
     def metrics_of(first: date, last: date) -> dict[str, float]:
         days = (last - first).days + 1
         spend = {"paidAdSpend": days * 1.5, "paidClicks": 3 * days, "paidReturnOnAdSpend": 2.25, "reach": 1000 - days}
-        return spend | {"estimatedContentCost": content_cost(first, last), "cpe": days / 100, "postsCount": days + 1}
+        return spend | {"estimatedContentCost": days * 10.25, "cpe": days / 100, "postsCount": days + 1}
 
     def respond(request: Request) -> Response | None:
         if request.url.path != PERFORMANCE_PATH:
