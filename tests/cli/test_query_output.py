@@ -90,10 +90,10 @@ def test_query_parquet_keeps_types(user: User, tmp_path: Path) -> None:
 def test_query_has_a_view_of_every_table_even_without_files(user: User) -> None:
     names = [row["name"] for row in json.loads(user.run("query", "SHOW TABLES", "--format", "json").stdout)]
     assert {"posts_published", "post_metrics_daily", "organic_paid_daily", "posts"} <= set(names)
-    for name in names:
-        result = user.run("query", f"SELECT * FROM {name}")
-        assert result.exit_code == 0, result.stderr
-        assert result.stderr == ("" if name == "posts_published" else f"{name} has no files in {user.lake}\n")
+    result = user.run("query", " UNION ALL ".join(f"SELECT count(*) FROM {name}" for name in names))
+    assert result.exit_code == 0, result.stderr
+    without_files = {*names} - {"posts_published"}
+    assert sorted(result.stderr.splitlines()) == sorted(f"{name} has no files in {user.lake}" for name in without_files)
 
 
 def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None:
@@ -108,9 +108,6 @@ def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["SELEC 1"], "Parser Error: syntax error at or near"),
-        (["SELECT * FROM published_posts"], "The tables are "),
-        (["SELECT 1; SELECT 2"], "expected one SQL statement"),
         (["DROP TABLE posts_published"], "only SELECT statements are allowed"),
         (["SELECT [1] AS list", "--format", "csv"], "csv cannot hold the result (Unsupported Type:list<"),
         (["SELECT INTERVAL 1 DAY AS age", "--format", "csv"], "csv cannot hold the result (Unsupported cast"),
@@ -124,7 +121,6 @@ def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None
         (["SELECT 1 AS posts, 2 AS posts", "--format", "json"], "cannot hold columns of the same name"),
         (["SELECT 1 AS posts, 2 AS posts", "--format", "jsonl"], "cannot hold columns of the same name"),
         (["SELECT 1", "--output", "/nowhere/at/all"], "--output /nowhere/at/all: "),
-        (["SELECT * FROM posts_published WHERE impressions = 'many'"], "Conversion Error"),
     ],
 )
 def test_query_prints_one_line_if_it_fails(arguments: list[str], message: str, user: User) -> None:
