@@ -15,7 +15,6 @@ from starlette.responses import HTMLResponse, Response
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execution
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
-from later_reporting_dagster.cli.run_report import check_line
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
@@ -109,21 +108,6 @@ def test_doctor_names_only_what_is_wrong_and_the_fix(
     assert results[subject][0] == mark
     assert message in results[subject][1]
     assert "s3cret" not in str(results)
-
-
-@pytest.mark.parametrize(
-    ("passed", "severity", "mark"),
-    [
-        (True, dg.AssetCheckSeverity.ERROR, "\x1b[32mok  \x1b[0m"),
-        (False, dg.AssetCheckSeverity.WARN, "\x1b[33mWARN\x1b[0m"),
-        (False, dg.AssetCheckSeverity.ERROR, "\x1b[31mFAIL\x1b[0m"),
-    ],
-)
-def test_demo_marks_checks_as_doctor_does(passed: bool, severity: dg.AssetCheckSeverity, mark: str) -> None:
-    check = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("a"), check_name="b", passed=passed, metadata={}, severity=severity, description="c"
-    )
-    assert check_line(check) == f"{mark}  a: b: c"
 
 
 @both_api_versions

@@ -266,18 +266,6 @@ def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Pr
     assert re.fullmatch(r"\S+ is damaged: .*Next step: materialize this table again", description)
 
 
-def test_tables_are_current_until_a_file_of_their_raw_table_changes(filled: Project) -> None:
-    def current() -> dict[str, bool]:
-        checks = [(name, "is_current") for name in (BY_CAMPAIGN.name, POSTS.name)]
-        return {asset: result.passed for (asset, _), result in filled.check(*checks).items()}
-
-    assert current() == {BY_CAMPAIGN.name: False, POSTS.name: False}
-    filled.roll_up_windows(BY_CAMPAIGN.name, POSTS.name)
-    assert current() == {BY_CAMPAIGN.name: True, POSTS.name: True}
-    filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
-    assert current() == {BY_CAMPAIGN.name: True, POSTS.name: False}
-
-
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
     assert filled.roll_up_windows(POSTS.name).success
     before = stored(filled, POSTS.name)
