@@ -6,18 +6,8 @@ import pytest
 
 from later_reporting_dagster.contract import METRICS, parse_metrics
 from later_reporting_dagster.rollups.rollup_tables import TABLES, Cadence, RollupTable, days_of
-from later_reporting_dagster.rollups.sql_engine import facts_sql, query_sql
 
 every_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-
-
-def test_tables_with_default_metrics_have_at_most_45_columns() -> None:
-    assert max(len(table.columns) for table in TABLES) <= 45
-
-
-@every_table
-def test_sql_with_default_metrics_has_at_most_120_lines(table: RollupTable) -> None:
-    assert max(len(sql.splitlines()) for sql in (query_sql(table), *facts_sql(table).values())) <= 120
 
 
 @every_table
