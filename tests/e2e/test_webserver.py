@@ -14,6 +14,8 @@ from tests.e2e.browser import open_ui
 from tests.e2e.dagster_dev import DEFINITIONS, INSTANCES, DagsterDev, running_dagster
 from tests.services import wait_until
 
+pytestmark = pytest.mark.e2e
+
 ASSET = "post_metrics_daily"
 RUN = """query ($id: ID!) {
   runOrError(runId: $id) { ... on Run { status endTime } }
@@ -33,7 +35,6 @@ def ended_run(dagster: DagsterDev, run_id: str) -> Any:
     return wait_until(f"run {run_id} ends", ended)
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("module", [DEFINITIONS, "tests.e2e.multiprocess_definitions"])
 def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest(
     module: str, browser: Browser, tmp_path: Path
