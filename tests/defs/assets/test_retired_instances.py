@@ -49,6 +49,8 @@ def complete(project: Project, module_lake: Path) -> Project:
     def fill(project: Project) -> bool:
         fetched = [project.fetch(asset).success for asset in FETCHED]
         listed = project.run(*LISTED).success
+        bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
+        project.lake.quarantine.write(RAW_ASSETS[0], Partition(DAYS[0], GONE), bad, query="?")
         derive(project)
         return all(fetched) and listed
 
@@ -102,9 +104,6 @@ def without_instance(project: Project, root: Path, name: str) -> Project:
 def test_retired_instance_leaves_every_table_and_the_report_and_returns(
     complete: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
-    complete.lake.quarantine.write(RAW_ASSETS[0], Partition(DAYS[0], GONE), bad, query="?")
-    derive(complete)
     before = derived(complete)
     assert GONE in page_data(complete)["instances"]
 
@@ -133,18 +132,13 @@ def test_no_listing_and_no_setting_changes_a_rollup(
     complete: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = derived(complete)
-
-    def update(project: Project) -> None:
-        for asset in FETCHED:
-            assert_success(project.fetch(asset))
-        assert_success(project.run(*LISTED))
-        derive(project)
-
     service.override = list_instances(*INSTANCE_IDS[:1])
-    update(complete)
-    assert derived(complete) == before
     monkeypatch.setenv("LATER_INSTANCE_IDS", INSTANCE_IDS[1])
-    update(complete.reloaded())
+    project = complete.reloaded()
+    for asset in FETCHED:
+        assert_success(project.fetch(asset))
+    assert_success(project.run(*LISTED))
+    derive(project)
     assert derived(complete) == before
 
 
