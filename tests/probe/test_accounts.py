@@ -162,8 +162,8 @@ def test_probe_keeps_the_rate_limit_beside_a_backfill(
     """Both have a limiter of their own, and share the ledger in the cache of the user."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # On a busy machine, requests may arrive two seconds too early.
-    account = serve(stage, world(60, instances=2, posts_per_day=3), version, requests_per_window=30, window_seconds=3)
-    account.headers = {"x-ratelimit-limit": "30", "x-ratelimit-window": "5"}
+    account = serve(stage, world(60, instances=2, posts_per_day=3), version, requests_per_window=30, window_seconds=1)
+    account.headers = {"x-ratelimit-limit": "30", "x-ratelimit-window": "3"}
     later = LaterReportingResource(
         base_url=stage.base_url,
         client_id=NO_RATE_LIMIT.client_id,
@@ -177,7 +177,7 @@ def test_probe_keeps_the_rate_limit_beside_a_backfill(
         async def backfill() -> None:
             async with later.client() as client:
                 while is_probing:
-                    days = days_between(LAST_DAY - timedelta(days=9), LAST_DAY)
+                    days = days_between(LAST_DAY - timedelta(days=4), LAST_DAY)
                     queries = (PerformanceQuery(start_date=day, end_date=day) for day in days)
                     await asyncio.gather(*map(client.fetch_posts, queries))
 
