@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, refetch_ages, restated_days
@@ -50,6 +50,7 @@ def test_an_old_day_is_fetched_at_each_age_and_never_waits_longer_than_half_its_
     assert max(map(len, runs.values())) == len(AGES) - 1
 
 
+@settings(max_examples=8)
 @given(st.sets(st.integers(100, 1_050), max_size=60), st.integers(100, 1_050))
 def test_missed_runs_lose_no_age(single: set[int], week: int) -> None:
     missed = {START + timedelta(days=number) for number in {*single, *range(week, week + 7)}}
