@@ -191,10 +191,8 @@ def test_rejected_instance_with_an_older_file_is_not_missing(project: Project, s
     assert project.evaluations(result)["posts_published", EVERY_INSTANCE].passed
 
 
-@each_raw_asset
-def test_only_missing_fetches_pairs_without_a_file(
-    asset: str, project: Project, service: Service, truth: Truth
-) -> None:
+def test_only_missing_fetches_pairs_without_a_file(project: Project, service: Service, truth: Truth) -> None:
+    asset = "posts_published"
     present = {(day, instance_id) for day in DAYS[:2] for instance_id in INSTANCE_IDS[:2]}
     assert project.fetch(asset, days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
     service.requests.clear()
@@ -221,10 +219,8 @@ def test_only_missing_fetches_pairs_without_a_file(
     assert one_day[asset, EVERY_INSTANCE].passed
 
 
-@each_raw_asset
-def test_reexecution_fetches_only_what_its_parent_did_not(
-    asset: str, project: Project, service: Service, truth: Truth
-) -> None:
+def test_reexecution_fetches_only_what_its_parent_did_not(project: Project, service: Service, truth: Truth) -> None:
+    asset = "posts_published"
     service.override = reject_instance(REJECTED)
     parent = project.fetch(asset)
     assert not parent.success
