@@ -47,6 +47,7 @@ SELECT
 FROM of_scopes, newest;
 
 -- Content cost of the posts that were published in a window, as far as it is known by now. A post of several campaigns costs each.
+-- A campaign without figures, which the page does not know, is left out here and in the days.
 CREATE OR REPLACE TABLE report_published AS
 WITH windows AS (SELECT DISTINCT time_window, first_day, last_day FROM organic_paid_overall),
 published AS (
@@ -56,7 +57,8 @@ published AS (
 scoped AS (
     SELECT *, NULL AS campaign_id FROM published
     UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM published
-    UNION ALL BY NAME SELECT *, unnest(campaign_ids) AS campaign_id FROM published
+    UNION ALL BY NAME
+    FROM (SELECT *, unnest(campaign_ids) AS campaign_id FROM published) SEMI JOIN report_figures USING (instance_id, campaign_id)
 )
 SELECT
     {{ key }},
@@ -109,7 +111,7 @@ WITH newest AS (SELECT max(last_day) AS newest_day FROM report_figures),
 scoped AS (
     SELECT *, NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM organic_paid_daily
-    UNION ALL BY NAME FROM organic_paid_daily_by_campaign
+    UNION ALL BY NAME FROM organic_paid_daily_by_campaign SEMI JOIN report_figures USING (instance_id, campaign_id)
 )
 SELECT
     instance_id, campaign_id,

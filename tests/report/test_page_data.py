@@ -1,0 +1,14 @@
+"""The data of the page's script."""
+
+from later_reporting_dagster.report.report_page import page_data
+from tests.report.conftest import report_of
+from tests.rollups.reference import World
+
+
+def test_campaigns_without_figures_do_not_count_as_their_instance(world: World) -> None:
+    data = page_data(report_of(world, without=["organic_paid_by_campaign", "campaign_results"]))
+    for name, position in (("days", "age"), ("published", "time_window")):
+        columns = data[name]
+        scopes = [*zip(columns["instance"], columns["campaign"], columns[position], strict=True)]
+        assert {campaign for _, campaign, _ in scopes} == {None}
+        assert len(scopes) == len({*scopes}) > 0
