@@ -347,9 +347,8 @@
 
   /** Returns when the data begin, if that is in the period. */
   function beginLines(row) {
-    const oldest = daily.reduce((found, { age }) => Math.max(found, age), 0);
-    const isLonger = row.days < windowDays() && oldest < windowDays() - 1;
-    return isLonger ? [["The data begin on ", make("b", {}, dayOf(oldest)), `: the period has ${row.days} of ${windowDays()} days.`]] : [];
+    const isLonger = report.oldest_age !== null && row.days < windowDays() && report.oldest_age < windowDays() - 1;
+    return isLonger ? [["The data begin on ", make("b", {}, dayOf(report.oldest_age)), `: the period has ${row.days} of ${windowDays()} days.`]] : [];
   }
 
   function showMissing(row) {
@@ -409,7 +408,7 @@
     const rows = dailyByScope.get(`${chosenInstance()}/${filters.campaign}`) ?? [];
     const step = windowDays() > LONGEST_BY_DAY ? DAYS_PER_POINT : 1;
     const byPoint = groupedBy(rows.filter((row) => row.age < windowDays()), (row) => Math.floor(row.age / step));
-    const length = Math.min(windowDays(), Math.max(0, ...daily.map((row) => row.age)) + 1);
+    const length = Math.min(windowDays(), report.oldest_age + 1);
     const absent = report.missing.filter(({ table, instance }) => table === METRICS_TABLE && isChosen(instance));
     const sum = (members, name) => members.reduce((total, row) => (row[name] == null ? total : (total ?? 0) + row[name]), null);
     return Array.from({ length: Math.max(1, Math.floor(length / step)) }, (_, index) => {

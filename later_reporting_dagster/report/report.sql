@@ -115,7 +115,8 @@ scoped AS (
 )
 SELECT
     instance_id, campaign_id,
-    CASE WHEN newest_day - date < 91 THEN newest_day - date ELSE (newest_day - date) // 7 * 7 END AS age
+    CASE WHEN newest_day - date < 91 THEN newest_day - date ELSE (newest_day - date) // 7 * 7 END AS age,
+    max(newest_day - date) AS oldest_age
     {%- for name in counts %},
     CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
     {%- endfor %}

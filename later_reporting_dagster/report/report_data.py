@@ -83,8 +83,13 @@ class ReportData:
     @property
     def windows(self) -> list[str]:
         """The windows of the key figures, shortest first, up to the first one that begins before the results do."""
-        oldest = max(self.tables["days"]["age"].to_pylist(), default=MAX_DAYS)
+        oldest = MAX_DAYS if self.oldest_age is None else self.oldest_age
         return [name for name, shorter in zip(WINDOWS, (0, *WINDOWS.values()), strict=False) if oldest >= shorter]
+
+    @property
+    def oldest_age(self) -> int | None:
+        """The age of the oldest day with results; None if there are none by day."""
+        return max(self.tables["days"]["oldest_age"].to_pylist(), default=None)
 
     @property
     def initial_window(self) -> str:

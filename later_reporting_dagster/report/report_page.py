@@ -26,7 +26,7 @@ from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportDat
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 
 # Columns of the tables that the page does not show.
-_NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status")
+_NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status", "oldest_age")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -99,6 +99,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "as_of": data.as_of.isoformat(),
         "windows": {name: {"days": WINDOWS[name], "label": f"Last {WINDOWS[name]} days"} for name in data.windows},
         "window": data.initial_window,
+        "oldest_age": data.oldest_age,
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),
         "campaigns": [

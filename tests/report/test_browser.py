@@ -265,6 +265,23 @@ def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path)
         assert "Ad spend" not in report.columns("campaigns")
 
 
+@pytest.mark.parametrize(
+    ("days", "period", "begin", "weeks"),
+    [(203, 365, [f"The data begin on {NEWEST - timedelta(days=202)}: the period has 202 of 365 days."], 29),
+     (730, 730, ["Nothing."], 104)],
+)  # fmt: skip
+def test_oldest_day_is_exact_although_old_days_are_shown_by_week(
+    days: int, period: int, begin: list[str], weeks: int, browser: Browser, tmp_path: Path
+) -> None:
+    ages = [0, *range(2, days)]  # one day is missing
+    world = World({(NEWEST - timedelta(days=age), "a"): [row(impressions=1, engagements=0)] for age in ages}, {})
+    with open_report(browser, report_of(world), tmp_path) as report:
+        report.choose("period", f"Last {period} days")
+        report.open_all()
+        assert report.missing() == begin
+        assert len(report.rows("days")) == weeks
+
+
 def test_changes_are_shown_if_both_periods_have_all_days(
     browser: Browser, report_of_world: ReportData, rows_of: Callable[..., list[Row]], tmp_path: Path
 ) -> None:
