@@ -6,6 +6,7 @@ so that only files that have changed are read. Other readers of the lake skip na
 """
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,7 +105,12 @@ def find_late_posts(
     contradictions = _contradictions(lake, of_instances, memory_gb=memory_gb).to_pylist()
     contradictions = [row for row in contradictions if first <= row["date"] < before]
     requested_at = _requested_at(of_instances, {Partition(row["date"], row["instance_id"]) for row in contradictions})
-    quarantine = _Quarantine(lake)
+    absent = {
+        (Partition(row["date"], row["instance_id"]), row["post_id"])
+        for row in contradictions
+        if row["other_date"] is None
+    }
+    quarantined = _quarantined(lake, absent)
     for row in contradictions:
         partition, post_id = Partition(row["date"], row["instance_id"]), row["post_id"]
         is_newer = (requested_at[partition] or _NEVER) < row["since"]
@@ -113,7 +119,7 @@ def find_late_posts(
                 found.stale.setdefault(partition, []).append(
                     f"post {post_id} is also in the file of {row['other_date']}"
                 )
-        elif not quarantine.has(partition, post_id):
+        elif (partition, post_id) not in quarantined:
             if is_newer:
                 reason = f"post {post_id} has results of {row['seen_on']} and is not in the file"
                 found.stale.setdefault(partition, []).append(reason)
@@ -129,28 +135,20 @@ def _requested_at(coverage: pa.Table, partitions: Set[Partition]) -> dict[Partit
     return {Partition(row["date"], row["instance_id"]): row["requested_at"] for row in rows}
 
 
-class _Quarantine:
-    """The quarantined rows of `posts_published`, read when first asked for."""
-
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-        self._texts: dict[Partition | tuple[date, date] | None, list[str]] | None = None
-
-    def has(self, partition: Partition, post_id: int) -> bool:
-        """Return whether a quarantined row of the partition, or of a query of its day, has the id of the post."""
-        if self._texts is None:
-            self._texts = {}
-            for file in self._lake.quarantine.files(POSTS_PUBLISHED.name):
-                with suppress(FileDamaged):  # the check of the quarantine reports it
-                    texts = [row.raw for row in self._lake.quarantine.rows_in(file)]
-                    self._texts.setdefault(file.partition or file.day_range, []).extend(texts)
-        rows = [
-            text
-            for origin, texts in self._texts.items()
-            if origin == partition or (isinstance(origin, tuple) and origin[0] <= partition.day <= origin[1])
-            for text in texts
-        ]
-        return any(str(post_id) in text for text in rows)
+def _quarantined(lake: Lake, posts: Collection[tuple[Partition, int]]) -> set[tuple[Partition, int]]:
+    """Return the posts that are a quarantined row of their partition, or of a query of its day."""
+    found: set[tuple[Partition, int]] = set()
+    for file in lake.quarantine.files(POSTS_PUBLISHED.name) if posts else ():
+        with suppress(FileDamaged, ValueError):  # the check of the quarantine reports it
+            rows = [json.loads(row.raw) for row in lake.quarantine.rows_in(file)]
+            ids = {str(row.get("postId")).removesuffix(".0") for row in rows if isinstance(row, dict)}
+            first, last = file.day_range or (date.max, date.min)
+            found |= {
+                (partition, post_id)
+                for partition, post_id in posts
+                if (partition == file.partition or first <= partition.day <= last) and str(post_id) in ids
+            }
+    return found
 
 
 def _contradictions(lake: Lake, coverage: pa.Table, *, memory_gb: float) -> pa.Table:

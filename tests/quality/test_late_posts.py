@@ -173,7 +173,7 @@ def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late:
 @pytest.mark.parametrize("has_partition", [True, False])
 def test_a_post_that_is_quarantined_makes_no_file_stale(has_partition: bool, late: LateLake) -> None:
     late.report(NEW, {5: OLD, 6: OLD}, requested=at(NEW + DAY))
-    bad_rows = [BadRow(reason="bad", raw='{"postId": 5, "engagements": "many"}')]
+    bad_rows = [BadRow(reason="bad", raw=raw) for raw in ("6", '{"postId": 5, "creatorId": 6, "engagements": "many"}')]
     if has_partition:
         late.lake.quarantine.write(PUBLISHED, OF_A, bad_rows, query="")
     else:
