@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import FileDamaged, Lake, Partition, encode_instance_id, schema_of
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, encode_instance_id, schema_of
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents, open_database
 from later_reporting_dagster.lake.parquet_file import from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_NAMES, RAW_TABLES
@@ -170,7 +170,11 @@ def _contradictions(lake: Lake, coverage: pa.Table, *, memory_gb: float) -> pa.T
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         for start in range(0, len(changed), _INSTANCES_TOGETHER):
             batch = changed[start : start + _INSTANCES_TOGETHER]
-            found.append(_look(lake, database, files.filter(pc.field("instance_id").isin(batch)), batch))
+            of_batch = files.filter(pc.field("instance_id").isin(batch))
+            contradictions, unread = _look(lake, database, of_batch, batch)
+            found.append(contradictions)
+            # Without a digest, the next look is at what this one has not read.
+            digests = {name: digest for name, digest in digests.items() if name not in unread}
     rows = pa.concat_tables(found)
     metadata = {_DIGESTS: msgspec.json.encode(digests).decode()}
     lake.storage.write(_CONTRADICTIONS, to_parquet(rows, content_hash="", key_values=metadata))
@@ -189,8 +193,14 @@ def _digests(coverage: pa.Table) -> dict[str, str]:
     return {instance_id: digest.hexdigest() for instance_id, digest in sorted(digests.items())}
 
 
-def _look(lake: Lake, database: LakeDatabase, files: pa.Table, instances: Sequence[str]) -> pa.Table:
-    """Read the files of some instances that have changed, update what is known, and return the contradictions."""
+def _look(
+    lake: Lake, database: LakeDatabase, files: pa.Table, instances: Sequence[str]
+) -> tuple[pa.Table, set[str | None]]:
+    """Read the files of some instances that have changed, and update what is known.
+
+    Returns:
+        The contradictions, and the instances with files that could not be read at the moment.
+    """
     paths = {name: f"{_DIRECTORY}/posts/{encode_instance_id(name)}.parquet" for name in instances}
     stored = zip(instances, lake.storage.map(lambda name: _read_post_days(lake, paths[name]), instances), strict=True)
     known_of = dict(stored)
@@ -205,17 +215,26 @@ def _look(lake: Lake, database: LakeDatabase, files: pa.Table, instances: Sequen
     connection.register("files", files)
     connection.register("known", known)
 
-    def look(contents: ViewContents) -> tuple[pa.Table, pa.Table]:
+    def look(contents: ViewContents) -> tuple[pa.Table, pa.Table, set[str | None]]:
         register_stored_files(connection, contents.partitions)
         connection.execute(_SQL.read_text()).fetchall()
         post_days = connection.table("post_days").to_arrow_table().cast(_POST_DAYS_SCHEMA)
-        return post_days, connection.table("contradictions").to_arrow_table().cast(_CONTRADICTIONS_SCHEMA)
+        contradictions = connection.table("contradictions").to_arrow_table().cast(_CONTRADICTIONS_SCHEMA)
+        unread = {
+            partition.instance_id
+            for errors in contents.unreadable.values()
+            for partition, error in errors.items()
+            if isinstance(error, LakeUnavailable)
+        }
+        return post_days, contradictions, unread
 
-    post_days, contradictions = database.read([(table.table, partitions[table.name]) for table in RAW_TABLES], look)
+    post_days, contradictions, unread = database.read(
+        [(table.table, partitions[table.name]) for table in RAW_TABLES], look
+    )
     for name in instances:
         rows = post_days.filter(pc.field("instance_id") == name)
         lake.storage.write(paths[name], to_parquet(rows, content_hash="", key_values={}))
-    return contradictions
+    return contradictions, unread
 
 
 def describe_arrivals(lake: Lake, coverage: pa.Table) -> str:

@@ -38,11 +38,13 @@ class LateLake:
 
     Attributes:
         read: the files that the last look has read.
+        unavailable: a file that a look cannot read.
     """
 
     lake: Lake
     before: date = NEW - timedelta(days=27)
     read: list[Partition] = field(default_factory=list)
+    unavailable: Path | None = None
 
     def write(self, table: str, day: date, posts: Mapping[int, date], *, requested: datetime, name: str = A) -> None:
         """Write a response with posts by id, each with its publication day, unless it is what is stored."""
@@ -73,7 +75,12 @@ class LateLake:
         records, _ = recorded_fetches(self.lake, today=NEW)
         rows, _ = refreshed_coverage(self.lake, files, expected, records)
         self.read.clear()
+        if self.unavailable:
+            self.unavailable.rename(self.unavailable.with_suffix(".away"))
+            self.unavailable.symlink_to("/proc/self/mem")  # an input/output error, also for root
         late = find_late_posts(self.lake, rows, instances=instances, first=START, before=self.before, memory_gb=0.5)
+        if self.unavailable:
+            self.unavailable.with_suffix(".away").replace(self.unavailable)
         self.lake.write_table(COVERAGE_TABLE, with_late_posts(rows, late))
         days = {partition.day for partition in [*late.stale, *late.withdrawn]}
         assert stored_late_posts(self.lake, days=days) == LatePosts(
@@ -183,6 +190,16 @@ def test_a_post_that_is_quarantined_makes_no_file_stale(has_partition: bool, lat
     (damaged,) = Path(late.lake.root).glob(f"_quarantine/{PUBLISHED}/date={OTHER}/*/*")
     damaged.write_text("no JSON")
     assert late.look().stale == {OF_A: ["post 6 has results of 2024-04-01 and is not in the file"]}
+
+
+def test_a_file_that_cannot_be_read_is_looked_at_again_although_nothing_has_changed(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    late.unavailable = Path(late.lake.url(METRICS, Partition(NEW, A)))
+    assert late.look() == LatePosts()
+    late.unavailable = None
+    assert [*late.look().stale] == [OF_A]
+    assert late.read == [Partition(NEW, A)]
+    assert ([*late.look().stale], late.read) == ([OF_A], [])
 
 
 def test_a_deleted_post_makes_no_file_stale(late: LateLake) -> None:
