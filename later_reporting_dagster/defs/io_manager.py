@@ -14,7 +14,7 @@ from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_settings import ComponentSettings, environment_texts
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
-from later_reporting_dagster.lake.database import describe_older, files_of_older_definitions
+from later_reporting_dagster.lake.database import files_of_older_definitions
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
@@ -124,7 +124,7 @@ class LaterLake(dg.ConfigurableIOManager):
             if not table.is_partitioned:
                 if not lake.table_exists(table.name):
                     raise ValueError("it has no files. Materialize it first")
-                _refuse_older_definition(lake, table)
+                _refuse_older_definitions(lake, table, [table_path(table.name)])
                 return read_frame(kind, lake, table, ())
             if context.has_asset_partitions:
                 days = [date.fromisoformat(key) for key in context.asset_partition_keys]
@@ -135,9 +135,9 @@ class LaterLake(dg.ConfigurableIOManager):
             missing = _describe_missing(lake, table, days, stored)
             if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
                 raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
-            stored, older = _without_older_definitions(lake, table, stored)
-            for note in filter(None, (missing, older)):
-                context.log.warning(f"{name}: {note}")
+            _refuse_older_definitions(lake, table, [partition_path(table.name, partition) for partition in stored])
+            if missing:
+                context.log.warning(f"{name}: {missing}")
             loaded = read_frame(kind, lake, table, stored)
         context.log.info(f"{name}: {len(stored)} files, {stored[0].day} to {stored[-1].day}")
         return loaded
@@ -174,8 +174,6 @@ class LaterLake(dg.ConfigurableIOManager):
             source = _table(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
             if not source.is_partitioned and (start, end, instance_ids) != (None, None, None):
                 raise ValueError("it has no partitions to select: filter its rows")
-            if not source.is_partitioned:
-                _refuse_older_definition(lake, source)
             stored = lake.partitions(source.name) if source.is_partitioned else []
             if instance_ids is not None and any(partition.instance_id is None for partition in stored):
                 raise ValueError("its partitions contain all instances: omit instance_ids, and filter its rows")
@@ -192,9 +190,8 @@ class LaterLake(dg.ConfigurableIOManager):
                     if not allow_missing:
                         raise ValueError(f"{missing}. Materialize these days first")
                     warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
-            selected, older = _without_older_definitions(lake, source, selected)
-            if older:
-                warnings.warn(f"{table.key.to_user_string()}: {older}", stacklevel=2)
+            paths = [partition_path(source.name, partition) for partition in selected]
+            _refuse_older_definitions(lake, source, paths if source.is_partitioned else [table_path(source.name)])
             loaded: _Frame = read_frame(kind, lake, source, selected)
         return loaded
 
@@ -225,18 +222,12 @@ def _describe_missing(
     return describe_missing(missing_days(days, instances, stored), instances=len(instances))
 
 
-def _without_older_definitions(
-    lake: Lake, table: Table, partitions: Sequence[Partition]
-) -> tuple[list[Partition], str]:
-    """Return the partitions without those that an older definition of a rollup made, and a note about these."""
-    paths = {partition_path(table.name, partition): partition for partition in partitions}
-    older = files_of_older_definitions(lake, table, paths)
-    return [each for path, each in paths.items() if path not in older], describe_older(len(older)) if older else ""
-
-
-def _refuse_older_definition(lake: Lake, table: Table) -> None:
-    if files_of_older_definitions(lake, table, [table_path(table.name)]):
-        raise ValueError(describe_older(1))
+def _refuse_older_definitions(lake: Lake, table: Table, paths: Sequence[str]) -> None:
+    if older := files_of_older_definitions(lake, table, paths):
+        raise ValueError(
+            f"{len(older)} of {len(paths)} files are of an older definition, whose rows may have another grain. Next"
+            " step: `later-reporting refresh`"
+        )
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:

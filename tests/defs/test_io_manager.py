@@ -19,7 +19,8 @@ from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_settings import ComponentSettings
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from later_reporting_dagster.lake import POST_COLUMNS, posts_table
+from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of
+from later_reporting_dagster.rollups.rollup_tables import DAILY as ROLLUP
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once
 from tests.lake.conftest import post
@@ -218,10 +219,25 @@ def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
     with pytest.raises(dg.Failure, match="no partitions to select"):
         LaterLake().load(window, pa.Table, start=FIRST)
     project.lake.write_table("a_window", rows.drop_columns(["post_id"]))
-    older = "later/a_window: 1 file of an older definition left out. Next step: `later-reporting refresh`"
-    assert failure(mine.run(project, defs=downstream))[0] == older
+    older = "later/a_window: 1 of 1 files are of an older definition"
+    assert failure(mine.run(project, defs=downstream))[0].startswith(older)
     with pytest.raises(dg.Failure, match=older):
         LaterLake().load(window, pa.Table)
+
+
+@pytest.mark.parametrize("older", [1, 2])
+def test_io_manager_refuses_files_of_an_older_definition(older: int, project: Project) -> None:
+    table, name = tables_of(project)["organic_paid_daily"], "organic_paid_daily"
+    rows = pa.table({"posts": [1]}, pa.schema([pa.field("posts", pa.int64(), False)]))
+    current = schema_of(ROLLUP.columns).empty_table()
+    for number, day in enumerate(DAYS[:2]):
+        project.lake.write(name, Partition(day), rows if number < older else current)
+    message = f"later/{name}: {older} of 2 files are of an older definition, .*`later-reporting refresh`"
+    mine = Downstream(pa.Table, table=name, partitions_def=DAILY)
+    assert re.fullmatch(message, failure(mine.run(project, between=(str(FIRST), str(DAYS[1]))))[0])
+    with pytest.raises(dg.Failure, match=message):
+        LaterLake().load(table, pa.Table, end=DAYS[1])
+    assert LaterLake().load(table, pa.Table, start=LAST, end=FIRST).num_rows == 0
 
 
 def test_io_manager_needs_the_column_schema(filled: Project) -> None:
