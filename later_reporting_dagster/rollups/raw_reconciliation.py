@@ -101,30 +101,20 @@ def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AdSpendReconciliation:
-    """The comparison of the ad spend of windows with that of their days.
+def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
+    """Compare the newest windows of 7 and 28 days with the days of campaigns, if all of these are stored.
 
-    Attributes:
-        compared: the number of campaigns in windows that were compared.
-        differences: those that differ: period, campaign_id, first_day, last_day, of_window and of_days.
+    Returns:
+        Of each campaign and window: period, campaign_id, first_day, last_day, of_window, of_days and differs.
     """
-
-    compared: int
-    differences: Sequence[Mapping[str, Any]]
-
-
-def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> AdSpendReconciliation:
-    """Compare the newest windows of 7 and 28 days with the days of campaigns, if all of these are stored."""
     days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)[-MAX_SPEND_DAYS:]
     periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaign_periods(database.connection, periods)
 
-        def reconcile(contents: ViewContents) -> AdSpendReconciliation:
+        def reconcile(contents: ViewContents) -> list[dict[str, Any]]:
             sql_engine.register_stored_files(database.connection, contents.partitions)
-            rows = sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
-            return AdSpendReconciliation(len(rows), [row for row in rows if row.pop("differs")])
+            return sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
 
         return database.read([(CAMPAIGN_PERFORMANCE.table, days)], reconcile)
 

@@ -1,7 +1,8 @@
 """The checks of campaigns, which hold what the API reports for campaigns against their posts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 
@@ -13,7 +14,6 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PE
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
-    AdSpendReconciliation,
     CampaignReconciliation,
     reconcile_ad_spend,
     reconcile_campaigns,
@@ -133,19 +133,20 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
     )
 
 
-def evaluate_ad_spend(found: AdSpendReconciliation) -> dg.AssetCheckResult:
+def evaluate_ad_spend(compared: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     """Evaluate whether the ad spend of windows equals that of their days. The metadata has those that differ."""
     texts = [
         "campaign {campaign_id} over {period} ({of_window} and {of_days} in days)".format(**each)
-        for each in found.differences
+        for each in compared
+        if each["differs"]
     ]
     return AD_SPEND_AGREES.result(
         not texts,
-        f"{len(texts)} of {found.compared} windows of campaigns have another ad spend than their days, such as"
+        f"{len(texts)} of {len(compared)} windows of campaigns have another ad spend than their days, such as"
         f" {join_first(texts[:1])}. Materialize these days and {CAMPAIGN_PERIODS_TABLE}; if they differ again, the"
         " API's days do not add up",
-        otherwise=f"{found.compared} windows of campaigns agree with their days",
-        looked_at={"compared": found.compared},
+        otherwise=f"{len(compared)} windows of campaigns agree with their days",
+        looked_at={"compared": len(compared)},
         differing=len(texts),
         campaigns=dg.MetadataValue.json(texts[:MAX_NAMES]),
     )
