@@ -60,7 +60,7 @@ def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawT
     problems = {
         REPEATED_KEYS: keys.num_rows - keys.group_by(keys.column_names).aggregate([]).num_rows,
         OF_OTHER_FILES: count_rows_outside_partition(files, date_basis=raw_table.date_basis),
-        CONTRADICTORY: sum(count_inconsistent_rates(posts).values()),
+        CONTRADICTORY: count_inconsistent_rates(posts),
     }
     return +Counter({**problems, **count_unknown_fields(posts)})  # + drops zeros
 
@@ -85,14 +85,13 @@ def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *,
     return int(columns.num_rows) - int(pc.sum(inside).as_py() or 0)
 
 
-def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
-    """Return the number of rows in which a rate contradicts the counts by more than rounding, by name of the rate.
+def count_inconsistent_rates(posts: pa.Table) -> int:
+    """Return the number of rates, organic and paid, that contradict the counts of their row by more than rounding.
 
     The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are the same
-    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested. The result
-    leaves out rates without inconsistent rows.
+    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested.
     """
-    inconsistent: dict[str, int] = {}
+    count = 0
     nulls = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
 
     def floats(name: str) -> pa.ChunkedArray:
@@ -112,11 +111,8 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
             pc.abs(pc.subtract(pc.multiply(cpe, engagements), pc.multiply(cpm, thousands))),
             pc.add(pc.multiply(pc.add(engagements, thousands), ROUNDING), 1e-9),
         )
-        for name, wrong in ((f"{prefix}engagement_rate", wrong_rate), (f"{prefix}cpe and {prefix}cpm", wrong_cost)):
-            count = int(pc.sum(wrong).as_py() or 0)
-            if count:
-                inconsistent[name] = count
-    return inconsistent
+        count += sum(int(pc.sum(wrong).as_py() or 0) for wrong in (wrong_rate, wrong_cost))
+    return count
 
 
 def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
