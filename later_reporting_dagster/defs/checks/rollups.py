@@ -7,7 +7,6 @@ from datetime import date
 import dagster as dg
 import pyarrow as pa
 
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -42,12 +41,6 @@ IMPRESSIONS_REPORTED = Check(
 _WITH_TOTALS = {POSTS.name, *(table.name for table in WINDOW_TABLES)}
 # The highest probability, for a platform, that a warning is due to chance.
 UNLIKELY = 0.001
-# What to do, by the API version that is set.
-_VIEWS: Mapping[ApiVersion | None, str] = {
-    PAGED: "ask Later why, because the paged API version has no views to request instead",
-    CURSOR: "request views, which replace them (LATER_METRICS)",
-    None: "request views, which replace them (LATER_METRICS), if the API responds in the cursor version",
-}
 
 
 def rollup_checks(component: ComponentBase) -> list[CheckStep]:
@@ -102,14 +95,13 @@ def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> 
         differences = check_window_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
         examined = [table for table in checked if is_selected(table, IS_CURRENT)]
         files = _outdated(component, later, examined) if examined else []
-        api_version = later.selected_api_version()
         for table in checked:
             name = table.name
             rows = stored.get(name, schema_of(table.columns).empty_table())
             results = [
                 _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
                 _evaluate_outdated([file for file in files if file.table == name]),
-                *([evaluate_impressions(rows, api_version)] if name == BY_PLATFORM.name else []),
+                *([evaluate_impressions(rows)] if name == BY_PLATFORM.name else []),
             ]
             yield from (result._replace(asset_key=component.asset_key(name)) for result in results)
 
@@ -171,7 +163,7 @@ def _evaluate_windows(differences: Sequence[str], *, rows: int, damage: str) -> 
     )
 
 
-def evaluate_impressions(rows: pa.Table, api_version: ApiVersion | None) -> dg.AssetCheckResult:
+def evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
     """Evaluate whether each platform that reported impressions in the last 28 days also did in the last 7.
 
     A platform passes if its posts in the last 7 days are so few that by chance none may report impressions. The days
@@ -193,7 +185,8 @@ def evaluate_impressions(rows: pa.Table, api_version: ApiVersion | None) -> dg.A
             stopped.append(name)
     return IMPRESSIONS_REPORTED.result(
         not stopped,
-        f"No post of the last 7 days reports impressions on {join_first(stopped)}: {_VIEWS[api_version]}",
+        f"No post of the last 7 days reports impressions on {join_first(stopped)}: ask Later why, or request views and"
+        " paidViews, too (by cursor, in LATER_METRICS)",
         otherwise="Each platform with impressions in the last 28 days and enough posts in the last 7 days also has"
         " impressions in the last 7 days",
         looked_at={"platforms": len(before)},

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
 
-from later_reporting_dagster.contract import CURSOR, PAGED, BadRow
+from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
@@ -207,15 +207,8 @@ def test_description_names_the_first_missing_instances() -> None:
 def test_platform_without_impressions_warns_if_chance_is_unlikely(
     posts: int, reporting: int, posts_now: int, passed: bool
 ) -> None:
-    result = evaluate_impressions(windows(posts, reporting, posts_now), None)
+    result = evaluate_impressions(windows(posts, reporting, posts_now))
     assert (result.passed, result.severity) == (passed, WARN)
-
-
-def test_advice_about_impressions_names_what_the_api_version_has() -> None:
-    advice = {
-        version: evaluate_impressions(windows(20, 20, 20), version).description or "" for version in (PAGED, CURSOR)
-    }
-    assert {version: "LATER_METRICS" in text for version, text in advice.items()} == {PAGED: False, CURSOR: True}
 
 
 def windows(posts: int, reporting: int, posts_now: int) -> pa.Table:
