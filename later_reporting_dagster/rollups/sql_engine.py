@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -86,12 +85,6 @@ def facts_sql(table: RollupTable) -> dict[str, str]:
 def query_sql(table: RollupTable) -> str:
     """Return the query of a table as it runs."""
     return render(f"{table.query}.sql", table.variables)
-
-
-def sql_files(table: RollupTable) -> list[Path]:
-    """Return the files of a table's query, and of the relations that it reads."""
-    facts = [template for name, template in FACTS.items() if name in table.facts]
-    return [Path(__file__).with_name(name) for name in dict.fromkeys([f"{table.query}.sql", *facts])]
 
 
 def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:

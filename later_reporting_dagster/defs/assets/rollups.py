@@ -28,7 +28,7 @@ from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of
-from later_reporting_dagster.rollups.sql_engine import query_sql, sql_files
+from later_reporting_dagster.rollups.sql_engine import query_sql
 
 
 def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefinition:
@@ -77,7 +77,6 @@ def windows_asset(component: ComponentBase, tables: Sequence[RollupTable]) -> dg
 
 
 def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any) -> dg.AssetSpec:
-    files = [dg.LocalFileCodeReference(file_path=str(path), label=path.name) for path in sql_files(table)]
     return component.table_spec(
         table.name,
         table.columns,
@@ -85,10 +84,7 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
         description=table.description,
         group_name="organic_paid",
         kinds={"duckdb"},
-        metadata={
-            "sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```"),
-            "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[*files]),
-        },
+        metadata={"sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```")},
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
         automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
