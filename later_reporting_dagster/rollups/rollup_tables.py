@@ -223,9 +223,7 @@ TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)
 
 
 def days_of(period: Cadence, first_day: date) -> list[date]:
-    """Return the days of the day, week or month that begins on `first_day`; raise `ValueError` if none does."""
-    if first_day_of(period, first_day) != first_day:
-        raise ValueError(f"no {period} begins on {first_day}")
+    """Return the days of the day, week or month that begins on `first_day`; none if no such period begins on it."""
     days = (first_day + timedelta(days=number) for number in range(31))
     return [day for day in days if first_day_of(period, day) == first_day]
 

@@ -1,11 +1,9 @@
 """Rules for the columns and the periods of every rollup table. docs/tables.md lists the columns themselves."""
 
-from datetime import date
-
 import pytest
 
 from later_reporting_dagster.contract import METRICS, parse_metrics
-from later_reporting_dagster.rollups.rollup_tables import TABLES, Cadence, RollupTable, days_of
+from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
 every_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 
@@ -22,9 +20,3 @@ def test_with_metrics_adds_columns_to_those_of_the_api_reference(table: RollupTa
         "engagement_rate_by_views")}  # fmt: skip
     of_posts = {"paid_views", "paid_engagement_rate_by_views"}
     assert added == (views if table.query.startswith("organic_paid") else of_posts if table.name == "posts" else set())
-
-
-@pytest.mark.parametrize(("period", "first_day"), [(Cadence.WEEK, date(2024, 3, 5)), (Cadence.MONTH, date(2024, 3, 2))])
-def test_days_of_rejects_a_day_on_which_no_period_begins(period: Cadence, first_day: date) -> None:
-    with pytest.raises(ValueError, match=f"no {period} begins on {first_day}"):
-        days_of(period, first_day)

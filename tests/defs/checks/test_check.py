@@ -1,7 +1,7 @@
 """Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,17 @@ from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.conftest import INSTANCE_IDS
-from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, asset_key, fill_once, plain_metadata
+from tests.defs.conftest import (
+    DAYS,
+    PERIOD_ROLLUPS,
+    ROLLUPS,
+    WINDOWS,
+    Project,
+    assert_success,
+    asset_key,
+    fill_once,
+    plain_metadata,
+)
 
 RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign_performance_daily"
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
@@ -251,3 +261,18 @@ def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(fille
     # Without keys of checks, the run has all of them.
     assert (request.asset_selection, request.asset_check_keys) == ([asset_key(name)], None)
     assert not [key for key in graph.asset_check_keys if graph.get(key).automation_condition]
+
+
+def test_file_of_a_day_on_which_no_week_begins_is_named(filled: Project) -> None:
+    weekly = PERIOD_ROLLUPS[0]
+    assert_success(filled.roll_up(weekly))
+    (stored_week, *_) = filled.lake.partitions(weekly)
+    stray = stored_week.day + timedelta(days=1)
+    path = file_of(filled.lake, weekly, Partition(stray))
+    path.parent.mkdir()
+    path.write_bytes(file_of(filled.lake, weekly, stored_week).read_bytes())
+    result = filled.check((weekly, "reconciles_with_raw_rows"))[weekly, "reconciles_with_raw_rows"]
+    assert (result.passed, result.description) == (
+        False,
+        f"1 of 2 weeks differ from their raw rows: materialize {stray}",
+    )
