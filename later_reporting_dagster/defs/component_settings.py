@@ -19,7 +19,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, create_model, field_validator
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
-from later_reporting_dagster.contract.days import due_day, expected_days, refetch_ages
+from later_reporting_dagster.contract.days import expected_days, refetch_ages
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
@@ -182,11 +182,6 @@ class ComponentSettings(dg.Model):
     def expected_days(self, now: datetime) -> list[date]:
         """Return the days that have to be in the lake: every day from the start date to the newest due day."""
         return expected_days(now, start_date=self.start_date, due_hour_utc=self.due_hour_utc)
-
-    def newest_due_day(self, now: datetime) -> date | None:
-        """Return the last of the expected days; None before the first one is due."""
-        due = due_day(now, due_hour_utc=self.due_hour_utc)
-        return due if due >= self.start_date else None
 
     def asset_key(self, table_name: str) -> dg.AssetKey:
         """Return the key of the asset of a table, or of the report."""

@@ -113,19 +113,17 @@ def version_tags(data_version: str, *, code_version: str | None) -> dict[str, st
     return tags if code_version is None else tags | {"dagster/code_version": code_version}
 
 
-def newest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.EventLogRecord]:
-    """Yield the newest materialization of each partition; of an asset without partitions, its newest one."""
+def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, str | None]:
+    """Return the newest data version of each partition; of an asset without partitions, that of None."""
     newest = instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
     ids = [*newest.values()] or [record.storage_id for record in instance.fetch_materializations(key, limit=1).records]
+    versions: dict[str | None, str | None] = {}
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])
-        yield from instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records
-
-
-def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, str | None]:
-    """Return the newest data version of each partition."""
-    events = [record.asset_materialization for record in newest_materializations(instance, key)]
-    return {event.partition: (event.tags or {}).get("dagster/data_version") for event in events if event}
+        for record in instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records:
+            if event := record.asset_materialization:
+                versions[event.partition] = (event.tags or {}).get("dagster/data_version")
+    return versions
 
 
 def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:

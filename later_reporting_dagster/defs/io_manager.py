@@ -28,18 +28,13 @@ _COLUMN_SCHEMA = "dagster/column_schema"
 _ALLOW_MISSING = "allow_missing_partitions"
 
 
-def is_table(spec: dg.AssetSpec) -> bool:
-    """Return whether an asset is a table of the lake, which `LaterLake` can load into other assets."""
-    return _COLUMN_SCHEMA in spec.metadata
-
-
 def table_specs(definitions: dg.Definitions, settings: ComponentSettings) -> dict[str, dg.AssetSpec]:
     """Return the tables of a component, by name, as specs of external assets: without dependencies or automation."""
     external: dict[str, Any] = {"deps": [], "automation_condition": None}
     return {
         spec.key.path[-1]: spec.replace_attributes(**external)
         for spec in sorted(definitions.resolve_all_asset_specs(), key=lambda spec: spec.key.to_user_string())
-        if is_table(spec) and spec.key == settings.asset_key(spec.key.path[-1])
+        if _COLUMN_SCHEMA in spec.metadata and spec.key == settings.asset_key(spec.key.path[-1])
     }
 
 

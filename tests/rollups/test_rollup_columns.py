@@ -1,4 +1,4 @@
-"""Rules for the columns and the periods of every rollup table. docs/tables.md lists the columns themselves."""
+"""Rules for the columns of every rollup table. docs/tables.md lists the columns themselves."""
 
 import pytest
 

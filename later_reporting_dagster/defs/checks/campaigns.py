@@ -95,7 +95,8 @@ def _ad_spend_check(component: ComponentBase) -> CheckStep:
 
 def evaluate_newest_due_day(lake: Lake, component: ComponentBase) -> dg.AssetCheckResult:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
-    due = component.newest_due_day(component.now())
+    expected = component.expected_days(component.now())
+    due = expected[-1] if expected else None
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
     return PERFORMANCE_DUE.result(
         not days or due is None or due in days,
