@@ -10,12 +10,13 @@ import dagster as dg
 # tests/defs/test_same_run.py fails without its effect.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as NOTHING_TO_LOG
 
-# How `dagster dev` finds the definitions of a folder. We know of no issue that asks for a public function.
-# tests/e2e/test_own_project.py fails without them.
 # The timeline of the UI leaves out runs without an origin: the origin of their job, in a code location.
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+# How `dagster dev` finds the definitions of a folder. We know of no issue that asks for a public function.
+# tests/e2e/test_own_project.py fails without them.
 from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
 from dagster._core.workspace.load_target import get_origins_from_toml
 
