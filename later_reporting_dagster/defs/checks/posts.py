@@ -81,8 +81,8 @@ DAYS_ADD_UP = Check(
     "The days of post_metrics_daily add up to the metrics to date, for posts old enough to be settled.",
     severity=WARN,
     nothing=(
-        f"No post is settled yet. A post is settled when {POST_METRICS_DAILY.name} has every day since its publication,"
-        f" at least as many as are restated, and {POSTS_PUBLISHED.name} has the day of its publication"
+        f"No post of these days is settled yet. A post is settled when {POST_METRICS_DAILY.name} has every day since"
+        f" its publication, at least as many as are restated, and {POSTS_PUBLISHED.name} has the day of its publication"
     ),
     is_daily=True,
 )

@@ -115,7 +115,7 @@ def test_unsettled_posts_and_posts_with_missing_days_are_not_compared(
     to_date = [published(number, day, impressions=0) for number, day in enumerate(DAYS)]
     found = compared(lake, [], to_date, recorded_days=recorded_days)
     assert (found.passed, counts(found)[0]) == (True, posts)
-    assert found.description.startswith("No post is settled yet. A post is settled when") is (posts == 0)
+    assert found.description.startswith("No post of these days is settled yet. A post is settled when") is (posts == 0)
 
 
 def test_settled_posts_are_determined_per_instance(lake: Lake) -> None:
