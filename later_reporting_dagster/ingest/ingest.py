@@ -22,6 +22,7 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
+    ListResult,
     QueryRejected,
     RetriesExhausted,
     TooManyPosts,
@@ -222,24 +223,22 @@ class _IngestRun:
     async def work(self) -> None:
         """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
-            queued = await self.queue.get()
-            if (allowed := await self._query_to_fetch(queued)) is not None:
-                await self._fetch_and_write(allowed)
+            if (queued := await self._query_to_fetch(await self.queue.get())) is not None:
+                if self.uses_cursors and not queued.is_part:
+                    queued = self._first_days(queued)
+                is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(queued.query))
+                limit = TARGET_POSTS_PER_QUERY if is_limited else None
+                try:
+                    result = await self.posts.fetch(queued.query, max_posts=limit, max_attempts=queued.max_attempts)
+                except LaterError as error:
+                    await self._recover(queued, error, posts_per_part=limit or MAX_POSTS_PER_PART)
+                else:
+                    await self._write(queued, result)
+                    del result  # or its posts stay in memory while the next ones are fetched
             self.queue.task_done()
 
-    async def _fetch_and_write(self, queued: _QueuedQuery) -> None:
-        # Not a part of `work`, so that its result is freed before the next query is fetched.
-        if self.uses_cursors and not queued.is_part:
-            queued = self._first_days(queued)
+    async def _write(self, queued: _QueuedQuery, result: ListResult) -> None:
         query = queued.query
-        is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(query))
-        try:
-            max_posts = TARGET_POSTS_PER_QUERY if is_limited else None
-            result = await self.posts.fetch(query, max_posts=max_posts, max_attempts=queued.max_attempts)
-        except LaterError as error:
-            posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
-            await self._recover(queued, error, posts_per_part=posts_per_part)
-            return
         self._failures.record_success(query.instance_ids)
         self._fetched_rows += result.total_items
         self._fetched_pairs += len(partitions_of(query))
