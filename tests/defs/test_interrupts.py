@@ -1,6 +1,7 @@
 """An interrupt ends a fetch with its run: its client is closed, nothing is written later, its days are logged once."""
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -61,7 +62,7 @@ def interrupt_when(reached: Callable[[], bool]) -> threading.Thread:
         deadline = time.monotonic() + WAIT_SECONDS
         while not reached() and time.monotonic() < deadline:
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # unlike `raise_signal`, it wakes the main thread
 
     thread = threading.Thread(target=send)
     thread.start()
