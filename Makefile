@@ -26,8 +26,8 @@ CONSTRAINT_oldest := --constraint constraints-oldest.txt
 
 # The markers of pyproject.toml for tests that `make test` leaves out.
 SLOW_TESTS := services or e2e or faults or docs or recovery
-# Three processes on the two cores of CI, because many tests wait: for a server, a browser or a retry.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# More processes than the two cores of CI, because many tests wait: for a server, a browser or a retry.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
@@ -43,10 +43,10 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 	$(BIN)/later-reporting demo --ui
 
 test: lint browser ## Run lint and the tests that need only Python and Chromium, in 7 minutes on two cores
-	$(PYTEST) -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
+	$(PYTEST) -n 3 -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
 
 test-rest: .venv/installed-test browser services ## Run the other tests in 11 minutes: services, daemons, commands, faults, pages
-	$(PYTEST) -m "($(SLOW_TESTS)) and not recovery" $(PYTEST_OPTIONS)
+	$(PYTEST) -n 4 -m "($(SLOW_TESTS)) and not recovery" $(PYTEST_OPTIONS)
 
 test-recovery: .venv/installed-test browser services ## Break what a daemon works on, and wait until it has healed, in 15 minutes
 	$(BIN)/python -m pytest -m recovery $(PYTEST_OPTIONS)

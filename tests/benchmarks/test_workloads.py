@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
 
-ROOT = Path(__file__).parents[1]
 PROCESSES: dict[str, Callable[[], Table]] = {
     "year": partial(year, days=2, latencies=(0.0,), rounds=1),
     "automation": partial(automation, instances=2, days=20, written_days=3),
