@@ -120,6 +120,7 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
         (["sandbox", "--host", "\udcff"], "Invalid value for '--host': it is no address"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
+        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a number"),
         (["sandbox", "--fault", "http-599:0.1"], ".*'http-599'"),
         (["sandbox", "--fault", "http-500:0.7", "--fault", "http-503:0.7"], ".*1.4"),
         (["sandbox", "--late-posts", "2:60"], "Invalid value for '--late-posts': '2:60' is not a share and a number"),

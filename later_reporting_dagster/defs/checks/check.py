@@ -37,10 +37,11 @@ class Check:
     ) -> dg.AssetCheckResult:
         """Return the result; `looked_at` says how much was looked at, by noun, and is part of the metadata."""
         has_nothing = passed and looked_at is not None and not any(looked_at.values())
+        good = self.nothing if has_nothing else otherwise
         return dg.AssetCheckResult(
             check_name=self.name,
             passed=passed,
-            description=problem if not passed else self.nothing if has_nothing else otherwise,
+            description=good if passed else problem,
             metadata={**(looked_at or {}), **metadata},
             severity=self.severity,
         )
