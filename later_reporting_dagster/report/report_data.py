@@ -112,7 +112,7 @@ def read_report(
     *,
     memory_gb: float,
     missing: Mapping[str, Collection[Partition]],
-    quarantined: Iterable[QuarantinedRows] = (),
+    quarantined: Collection[QuarantinedRows] = (),
     outdated: Iterable[str] = (),
 ) -> ReportData | None:
     """Read everything that a report shows; None if the key figures have not been materialized.
@@ -152,6 +152,7 @@ def read_report(
         for name in rows["instance_id"].to_pylist()
     }
     named |= {name for by_instance in days_missing.values() for name in by_instance}
+    named |= {rows.instance_id for rows in quarantined}
     return ReportData(
         as_of=max(last_days),
         instances=sorted(name for name in named if name is not None),

@@ -1,7 +1,8 @@
 """The data of the page's script."""
 
+from later_reporting_dagster.report.report_data import QuarantinedRows
 from later_reporting_dagster.report.report_page import page_data
-from tests.report.conftest import report_of
+from tests.report.conftest import NEWEST, report_of
 from tests.rollups.reference import World
 
 
@@ -12,3 +13,8 @@ def test_campaigns_without_figures_do_not_count_as_their_instance(world: World) 
         scopes = [*zip(columns["instance"], columns["campaign"], columns[position], strict=True)]
         assert {campaign for _, campaign, _ in scopes} == {None}
         assert len(scopes) == len({*scopes}) > 0
+
+
+def test_instance_of_which_all_rows_are_quarantined_is_named(world: World) -> None:
+    bad = QuarantinedRows("posts_published", NEWEST, "refused", "post_id: null", 3)
+    assert "refused" in report_of(world, quarantined=[bad]).instances

@@ -72,7 +72,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             lake,
             memory_gb=later.memory_gb,
             missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
-            quarantined=_quarantined(lake),
+            quarantined=[*_quarantined(lake)],
             outdated=[*_outdated_tables(lake, component), *_stale_files(lake, days)],
         )
         metadata: dict[str, Any] = {}
