@@ -214,7 +214,7 @@ def refreshed_coverage(
                 state = before
             requested = [before.requested_at, record and record.requested_at, state.content_requested_at]
             state = state._replace(requested_at=max((each for each in requested if each), default=None))
-            if record and state.has_file and _contradicts(record, state):
+            if state.has_file and (_contradicts(record, state) if record else _was_contradicted(before, state)):
                 state = _MISSING._replace(requested_at=state.requested_at, file_version=state.file_version)
             rows.append((name, partition.day, partition.instance_id, *state, None, None, None))
     columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
@@ -327,6 +327,13 @@ def _contradicts(record: FetchRecord, state: FileState) -> bool:
     content_requested_at = state.content_requested_at
     is_later = content_requested_at is not None and record.requested_at > content_requested_at
     return is_later and record.content_hash != state.content_hash
+
+
+def _was_contradicted(before: FileState, state: FileState) -> bool:
+    """Return whether the file is the same that such a response contradicted, whose record is removed by now."""
+    if before.has_file or before.file_version != state.file_version or before.requested_at is None:
+        return False
+    return state.content_requested_at is not None and before.requested_at > state.content_requested_at
 
 
 def _state(states: States, table_name: str, partition: Partition) -> FileState:
