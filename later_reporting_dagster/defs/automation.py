@@ -162,7 +162,7 @@ def _daily_checks_schedule(component: ComponentBase, checks_job: Any) -> Iterato
         default_status=component.schedule_status(runs_by_default=True),
         description=(
             "Evaluates the checks whose result changes without a run of their asset: missing files, instances that are"
-            " no longer listed, rollups that differ from their raw rows, and others."
+            " no longer listed, late posts, and others."
         ),
     )
     def checks_daily() -> dg.RunRequest:
