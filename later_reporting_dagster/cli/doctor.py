@@ -194,9 +194,13 @@ async def _check_api(
         accessible += await client.fetch_instances()
     except LaterError as error:
         return [*results, CheckResult("scope", str(error), "FAIL")]
-    results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
+    instances = later.configured_instances()
+    with suppress(*user_errors()):  # those of the lake, which has a check of its own
+        retired = later.lake().retired.ids()
+        instances = tuple(each for each in instances if each not in retired)
+    results.append(_evaluate("scope", lambda: _check_scope(accessible, instances)))
     if results[-1].mark == "ok" and CAMPAIGNS_TABLE in project.settings.tables:
-        results.append(await _check_campaigns(client, later.configured_instances()))
+        results.append(await _check_campaigns(client, instances))
     api_limit = (
         "the API states no limit"
         if observed.limit is None

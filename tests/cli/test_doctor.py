@@ -217,6 +217,14 @@ def test_doctor_names_instances_of_which_nothing_was_fetched(user: User, monkeyp
     assert " days): Zoë 😀 %2F, a/b|c,d [e], instance_000; " in message
 
 
+def test_doctor_needs_no_access_to_a_retired_instance(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007,gone")
+    assert "names gone, which the credentials cannot access" in check_results(user, exit_code=1)["scope"][1]
+    Lake(str(user.lake)).retired.add("gone")
+    results = check_results(user, exit_code=0)
+    assert results["scope"][0] == results["campaigns"][0] == "ok"
+
+
 def test_doctor_warns_if_the_lake_lacks_days_that_dagster_has(user: User) -> None:
     days = ("--start", "2024-03-01", "--end", "2024-03-03")
     assert user.run("backfill", "--asset", "posts_published", *days).exit_code == 0
