@@ -225,11 +225,11 @@ def backfill(
         click.echo(f"Next: {_command_line(query)}")
 
 
-def _days(name: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
+def _days(asset: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
     """Return the days to materialize of an asset or, without its name, of all; None if it has no partitions."""
-    if name not in (None, *FETCHED_NAMES, *CADENCES):
+    if asset not in (None, *FETCHED_NAMES, *CADENCES):
         if start or end:
-            raise click.UsageError(f"{name} has no partitions: omit --start and --end")
+            raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None
     newest, first = yesterday(), project.settings.start_date
     for option, day in (("--start", start), ("--end", end)):
@@ -237,12 +237,13 @@ def _days(name: str | None, start: date | None, end: date | None, *, project: "P
             raise click.UsageError(
                 f"{option} {day} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
             )
+    for name, day in (("LATER_START_DATE", first), ("--start", start), ("--end", end)):
+        if day and day > newest:
+            raise click.UsageError(f"{name} {day} is not over yet: the newest day that is over is {newest} (UTC)")
     end = end or newest
     start = start or max(first, end - timedelta(days=DEFAULT_DAYS - 1))
     if end < start:
         raise click.UsageError(f"--end {end} is before --start {start}")
-    if end > newest:
-        raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {newest} (UTC)")
     return start, end
 
 

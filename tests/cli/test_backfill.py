@@ -286,6 +286,7 @@ def test_backfill_that_cannot_start_prints_the_reason(
         ),
         ("posts_published", "--end 2023-06-30", "--end 2023-06-30 is before the first partition: set LATER_START_DATE"),
         ("posts_published", f"--start 2024-03-01 --end {TODAY}", f"--end {TODAY} is not over yet"),
+        ("posts_published", f"--start {TODAY}", f"--start {TODAY} is not over yet"),
         ("campaigns", "--start 2024-03-01 --end 2024-03-02", "campaigns has no partitions: omit --start and --end"),
         ("organic_paid_weekly", "--start 2024-03-01 --end 2024-03-02 --only-missing", "for organic_paid_weekly"),
     ],

@@ -50,6 +50,7 @@ def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest
     assert f"before the first partition: set LATER_START_DATE to an earlier day (it is {tomorrow})" in error_line(
         result
     )
+    assert error_line(user.run("backfill")).startswith(f"LATER_START_DATE {tomorrow} is not over yet: the newest day")
 
 
 @pytest.mark.parametrize(
