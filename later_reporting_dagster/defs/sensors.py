@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -308,7 +309,8 @@ def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) ->
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
             ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
-            days.update(*(parse_day_ranges(op.get("config", {}).get("old_days", [])) for op in ops.values()))
+            with suppress(ValueError):  # the run will fail, and name what is wrong
+                days.update(*(parse_day_ranges(op.get("config", {}).get("old_days", [])) for op in ops.values()))
     return days
 
 

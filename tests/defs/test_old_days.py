@@ -133,4 +133,12 @@ def test_sensor_requests_no_missing_file_of_an_old_day_that_a_run_is_fetching(pr
 
     assert not requested()
     project.instance.report_run_canceled(run)
+    mistyped = {"ops": {"later__posts_published": {"config": {"old_days": ["1 March"]}}}}
+    project.instance.create_run_for_job(
+        project.defs.resolve_job_def("later_posts"),
+        asset_selection=frozenset({asset_key("posts_published")}),
+        tags=dict(request.tags),
+        run_config=mistyped,
+        status=dg.DagsterRunStatus.STARTED,
+    )
     assert requested()
