@@ -9,8 +9,7 @@ SELECT
     {%- endfor %}
     cost_low(cpe, engagements, cpm, impressions) AS low,
     cost_high(cpe, engagements, cpm, impressions) AS high
-FROM posts_published
-WHERE {{ within_limits }};
+FROM posts_published;
 
 CREATE OR REPLACE TABLE known_posts AS
 WITH several AS (
@@ -45,7 +44,6 @@ only_recorded AS (
         {%- endfor %}
         list_sort(list(DISTINCT campaign_id)) AS campaign_ids
     FROM post_metrics_daily SEMI JOIN recorded_ids USING (instance_id, post_id)
-    WHERE {{ within_limits }}
     GROUP BY ALL
 )
 SELECT
