@@ -27,14 +27,10 @@ class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         inputs: a digest of the listed names, sizes and modification times (or ETags) of the files.
         definition: the version of the definition; see `RollupTable.definition`.
-        instances: the instances that have one of the files: all but the retired ones.
-        newest_day: the newest day of the files.
     """
 
     inputs: str
     definition: int
-    instances: Sequence[str] = ()
-    newest_day: date | None = None
 
     @property
     def key_values(self) -> Mapping[str, str]:
@@ -51,24 +47,16 @@ def parse_made_from(key_values: Mapping[str, str]) -> MadeFrom | None:
 
 
 @dataclass(frozen=True, slots=True)
-class DayFiles:
-    """A digest of the files of one day and their instances, without retired instances."""
-
-    digest: str
-    instances: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class RawFiles:
     """The files of a raw table as listed.
 
     Attributes:
         partitions: those of instances that are not retired.
-        days: every day with a file, also if all of its instances are retired.
+        days: a digest of these files by day; empty if all instances of the day's files are retired.
     """
 
     partitions: Sequence[Partition]
-    days: Mapping[date, DayFiles]
+    days: Mapping[date, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +85,17 @@ class Inputs:
     def made_from(self, table: RollupTable, first_day: date | None = None) -> MadeFrom:
         """Return what a table, or the day, week or month that begins on `first_day`, is made from now."""
         lines: list[str] = []
-        instances: set[str] = set()
-        newest: date | None = None
         for name in table.sources:
             if name in self.files:
                 lines.append(f"{name} {self.files[name]}")
                 continue
-            days = self.raw[name].days
-            for day in days if first_day is None else days_of(table.cadence, first_day):
-                # A day whose instances are all retired is one without files.
-                if (files := days.get(day)) and files.digest:
-                    lines.append(f"{name} {day} {files.digest}")
-                    instances |= files.instances
-                    newest = max(newest or day, day)
+            digests = self.raw[name].days
+            days = digests if first_day is None else days_of(table.cadence, first_day)
+            # A day whose instances are all retired is one without files.
+            lines += [f"{name} {day} {digests[day]}" for day in days if digests.get(day)]
         if CAMPAIGN_PERIODS_TABLE in table.sources:  # whose rows do not name instances
             lines += [f"retired {name!a}" for name in sorted(self.retired)]
-        return MadeFrom(
-            inputs=digest_of(lines), definition=table.definition, instances=sorted(instances), newest_day=newest
-        )
+        return MadeFrom(inputs=digest_of(lines), definition=table.definition)
 
 
 def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[date] | None = None) -> Inputs:
@@ -131,13 +112,12 @@ def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[d
 
 def _list_raw_files(lake: Lake, name: str, retired: Collection[str], days: Collection[date] | None) -> RawFiles:
     partitions: list[Partition] = []
-    by_day: dict[date, DayFiles] = {}
+    by_day: dict[date, str] = {}
     for day, of_day in groupby(lake.file_versions(name, days=days).items(), key=lambda item: item[0].day):
         files = [(file, version) for file, version in of_day if file.instance_id not in retired]
         lines = [f"{file.instance_id!a} {version.identity or version.bytes}" for file, version in files]
         partitions += [file for file, _ in files]
-        instances = frozenset(file.instance_id for file, _ in files if file.instance_id is not None)
-        by_day[day] = DayFiles(digest_of(lines) if lines else "", instances)
+        by_day[day] = digest_of(lines) if lines else ""
     return RawFiles(partitions, by_day)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from later_reporting_dagster.quality.outdated import Footers, outdated, report_i
 from later_reporting_dagster.report.report_data import REPORT, REPORT_FILE
 from later_reporting_dagster.report.report_page import with_made_from
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
+from later_reporting_dagster.rollups.made_from import MADE_FROM
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, POSTS, WEEKLY, RollupTable
 from tests.lake.conftest import SPOIL
 from tests.rollups.conftest import posts_of, row
@@ -162,6 +164,19 @@ def test_rollup_without_the_columns_of_a_metric_is_outdated_and_one_with_more_is
     assert found(lake, with_all) == {(DAILY.name, day): "lacks columns" for day in DAYS}
     roll_up(lake, with_all)
     assert found(lake, with_all) == found(lake, DAILY) == {}
+
+
+def test_rollup_that_also_records_what_is_no_longer_recorded_is_current(lake: Lake) -> None:
+    partition = Partition(DAYS[0])
+    rows = lake.read(DAILY.name, [partition], schema=DAILY_SCHEMA)
+    (footer,) = lake.read_all_metadata(DAILY.name, [partition]).values()
+    made_from = msgspec.json.decode(footer.key_values[MADE_FROM]) | {
+        "instances": ["a", "b"],
+        "newest_day": str(DAYS[0]),
+    }
+    metadata = {MADE_FROM: msgspec.json.encode(made_from).decode()}
+    assert lake.write(DAILY.name, partition, rows, metadata=metadata, replaces_metadata=True)
+    assert found(lake) == {}
 
 
 def test_rollup_of_an_earlier_release_is_outdated(lake: Lake) -> None:
