@@ -89,14 +89,13 @@ def count_inconsistent_rates(posts: pa.Table) -> int:
     """Return the number of rates, organic and paid, that contradict the counts of their row by more than rounding.
 
     The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are the same
-    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested.
+    cost. Rows with a null in a comparison are not compared.
     """
     count = 0
-    nulls = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
 
     def floats(name: str) -> pa.ChunkedArray:
         # Counts above 2⁵³ are rounded.
-        return posts[name].cast(pa.float64(), safe=False) if name in posts.column_names else nulls
+        return posts[name].cast(pa.float64(), safe=False)
 
     for prefix in ("", "paid_"):
         engagements = floats(f"{prefix}engagements")

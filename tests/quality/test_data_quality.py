@@ -83,15 +83,6 @@ def test_count_inconsistent_rates_counts_a_rate_that_contradicts_its_counts(
 
 
 @pytest.mark.parametrize(
-    ("absent", "remaining"), [("engagements", 0), ("impressions", 0), ("engagement_rate", 1), ("cpe", 1)]
-)
-def test_count_inconsistent_rates_ignores_metrics_that_were_not_requested(absent: str, remaining: int) -> None:
-    wrong = posts(SAMPLE | {"engagement_rate": 99.0, "cpe": 99.0})
-    assert count_inconsistent_rates(wrong) == 2
-    assert count_inconsistent_rates(wrong.drop_columns([absent])) == remaining
-
-
-@pytest.mark.parametrize(
     ("rows", "found"),
     [
         ([], {}),
