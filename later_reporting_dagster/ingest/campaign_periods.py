@@ -289,22 +289,20 @@ def _write(lake: Lake, rows: pa.Table, merge: _Merge) -> WriteResult:
 
 
 def _quarantine(lake: Lake, responses: Mapping[Period, _Response]) -> set[str]:
-    """Write the bad rows of each response; return the locations of the files."""
-    return {
-        lake.quarantine.write_rows_without_partition(
-            CAMPAIGN_PERIODS_TABLE,
-            result.bad_rows,
-            query=query_text(query),
-            day_range=(period.first_day, period.last_day),
-        )
-        for period, (query, result) in responses.items()
-        if result.bad_rows
-    }
+    """Write the bad rows of each response; return the paths of the files."""
+    paths: set[str] = set()
+    for period, (query, result) in responses.items():
+        if result.bad_rows:
+            text, day_range = query_text(query), (period.first_day, period.last_day)
+            path = lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, day_range)
+            lake.quarantine.write(path, result.bad_rows, query=text)
+            paths.add(path)
+    return paths
 
 
 def _remove_quarantined(lake: Lake, merge: _Merge, fetched: Set[tuple[date, date]], written: Set[str]) -> None:
     """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
     kept = merge.ranges() - fetched
     for file in lake.quarantine.files(CAMPAIGN_PERIODS_TABLE):
-        if file.day_range not in kept and lake.storage.location(file.path) not in written:
+        if file.day_range not in kept and file.path not in written:
             lake.storage.remove(file.path)

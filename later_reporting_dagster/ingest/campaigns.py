@@ -38,10 +38,9 @@ def write_campaigns(
     """Update the dimension, and replace its quarantined rows by the bad rows of this listing."""
     outdated = lake.quarantine.files(CAMPAIGNS_TABLE)
     if bad_rows:
-        written = lake.quarantine.write_rows_without_partition(
-            CAMPAIGNS_TABLE, bad_rows, query="campaigns", day_range=(today, today)
-        )
-        outdated = [file for file in outdated if lake.storage.location(file.path) != written]
+        path = lake.quarantine.path_of_query(CAMPAIGNS_TABLE, "campaigns", (today, today))
+        lake.quarantine.write(path, bad_rows, query="campaigns")
+        outdated = [file for file in outdated if file.path != path]
     previous = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
     rows = campaigns_table(listed, previous=previous, instance_ids=instance_ids, today=today)
     result = lake.write_table(CAMPAIGNS_TABLE, rows)

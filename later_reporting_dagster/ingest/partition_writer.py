@@ -191,14 +191,13 @@ class PartitionWriter:
         """Return the valid and the bad rows by partition. Quarantine the bad rows that belong to none."""
         bad_rows = _bad_rows_by_partition(query, result, partitions)
         text, day_range = query_text(query), (query.start_date, query.end_date)
+        path = self.lake.quarantine.path_of_query(self.table.name, text, day_range)
         if unassigned := bad_rows.pop(None, []):
-            self.lake.quarantine.write_rows_without_partition(
-                self.table.name, unassigned, query=text, day_range=day_range
-            )
+            self.lake.quarantine.write(path, unassigned, query=text)
             subject = "rows of the query are bad and name no partition"
             self.guard.check_bad_rows(len(unassigned), total=result.total_items, subject=subject)
         else:
-            self._remove_quarantined(self.lake.quarantine.path_of_query(self.table.name, text, day_range))
+            self._remove_quarantined(path)
         return _items_by_partition(query, result, partitions), bad_rows
 
     def _write_batch(
@@ -265,7 +264,7 @@ class PartitionWriter:
 
     def _quarantine(self, partition: Partition, bad_rows: Sequence[BadRow], *, query: str, good_rows: int) -> None:
         if bad_rows:
-            self.lake.quarantine.write(self.table.name, partition, bad_rows, query=query)
+            self.lake.quarantine.write(self.lake.quarantine.path_of(self.table.name, partition), bad_rows, query=query)
         total = good_rows + len(bad_rows)
         self.guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
 

@@ -52,15 +52,11 @@ class Quarantine:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str:
-        """Replace the bad rows of a partition by at least one; return the location of the file."""
-        return self._write(self.path_of(table_name, partition), bad_rows, query=query)
-
-    def write_rows_without_partition(
-        self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
-    ) -> str:
-        """Replace those bad rows of a query whose partition is unknown by at least one; return the file's location."""
-        return self._write(self.path_of_query(table_name, query, day_range), bad_rows, query=query)
+    def write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
+        """Replace the bad rows of a partition or of a query by at least one; return the location of the file."""
+        lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
+        self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
+        return self._storage.location(path)
 
     def path_of(self, table_name: str, partition: Partition) -> str:
         return f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
@@ -99,13 +95,8 @@ class Quarantine:
         if (changed := [change(row) for row in rows]) == rows:
             return False
         bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in changed]
-        self._write(file.path, bad_rows, query=rows[0].query)  # all are of one query
+        self.write(file.path, bad_rows, query=rows[0].query)  # all are of one query
         return True
-
-    def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
-        lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
-        self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
-        return self._storage.location(path)
 
 
 def _parse_query_days(directory: str) -> tuple[date, date] | None:

@@ -88,18 +88,17 @@ def test_retire_names_the_instances_that_there_are(user: User) -> None:
 
 def quarantine_rows(user: User, *rows: Any, reason: str = "r") -> None:
     bad_rows = [BadRow(reason=reason, raw=json.dumps(row)) for row in rows]
-    partition = Partition(FIRST_DAY, INSTANCE_IDS[2])
-    Lake(str(user.lake)).quarantine.write("posts_published", partition, bad_rows, query="q")
+    quarantine = Lake(str(user.lake)).quarantine
+    path = quarantine.path_of("posts_published", Partition(FIRST_DAY, INSTANCE_IDS[2]))
+    quarantine.write(path, bad_rows, query="q")
 
 
 def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     quarantine_rows(user, {"a": 1}, {"a": 2}, reason="postId is missing")
     lake = Lake(str(user.lake))
     for reason, last in (("no\nline", 5), ("s", 1)):
-        day_range = (FIRST_DAY, date(2024, 3, last))
-        lake.quarantine.write_rows_without_partition(
-            "post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", day_range=day_range
-        )
+        path = lake.quarantine.path_of_query("post_metrics_daily", "q", (FIRST_DAY, date(2024, 3, last)))
+        lake.quarantine.write(path, [BadRow(reason=reason, raw="{}")], query="q")
     result = user.run("quarantine")
     assert result.exit_code == 0
     assert set(result.stdout.splitlines()) == {

@@ -35,13 +35,13 @@ def test_full_disk_changes_no_file_and_writes_succeed_after_it_is_freed(tmp_path
     lake = Lake(str(root))
     for partition in (SMALL, LARGE):
         lake.write(TABLE_NAME, partition, partition_rows(partition, 1))
-    before = files(root)
+    before, quarantined = files(root), lake.quarantine.path_of(TABLE_NAME, SMALL)
     with files_limited_to(0):
         for attempt in (
             lambda: lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)),
             lambda: lake.write(TABLE_NAME, LARGE, partition_rows(LARGE, 2)),
             lambda: lake.write(TABLE_NAME, new, partition_rows(new, 2)),
-            lambda: lake.quarantine.write(TABLE_NAME, SMALL, [BadRow(reason="r", raw="x" * 9_000)], query="q"),
+            lambda: lake.quarantine.write(quarantined, [BadRow(reason="r", raw="x" * 9_000)], query="q"),
         ):
             with pytest.raises(LakeUnavailable, match=TOO_LARGE):
                 attempt()

@@ -120,4 +120,4 @@ def _fill_lake(shell: Shell) -> None:
     Path(lake.url("posts_published", MISSING_PARTITION)).unlink()
     bad_row = BadRow(reason="impressions must not be negative: -1", raw='{"impressions":-1}')
     partition = Partition(date(2024, 1, 31), "instance_000")
-    lake.quarantine.write("posts_published", partition, [bad_row], query="a query")
+    lake.quarantine.write(lake.quarantine.path_of("posts_published", partition), [bad_row], query="a query")

@@ -313,14 +313,15 @@ def test_partitions_are_read_as_one_table(local: Lake) -> None:
 
 def test_quarantine_stores_reason_and_raw_json_by_partition_until_its_file_is_removed(lake: Lake) -> None:
     two = [BadRow(reason="first\nline", raw='{"impressions":8500.5}'), BadRow(reason="second \u2028", raw="2")]
-    location = lake.quarantine.write("posts", DAY, two, query="startDate=2024-01-03")
+    path = lake.quarantine.path_of("posts", DAY)
+    location = lake.quarantine.write(path, two, query="startDate=2024-01-03")
     assert location.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
     assert lake.quarantine.rows("posts") == [
         QuarantinedRow(DAY, row.reason, row.raw, "startDate=2024-01-03") for row in two
     ]
     assert lake.partitions("posts") == []
     assert lake.quarantine.rows("other") == []
-    lake.quarantine.write("posts", DAY, two[1:], query="q")
+    lake.quarantine.write(path, two[1:], query="q")
     assert [row.raw for row in lake.quarantine.rows("posts")] == ["2"]
     (file,) = lake.quarantine.files("posts")
     for _ in range(2):
@@ -329,7 +330,8 @@ def test_quarantine_stores_reason_and_raw_json_by_partition_until_its_file_is_re
 
 
 def test_quarantine_file_in_another_format_raises(local: Lake) -> None:
-    location = local.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+    path = local.quarantine.path_of("posts", DAY)
+    location = local.quarantine.write(path, [BadRow(reason="r", raw="{}")], query="q")
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(location).write_text(text, encoding="utf-8")
         with pytest.raises(FileDamaged, match="is damaged: .") as raised:
@@ -340,7 +342,7 @@ def test_quarantine_file_in_another_format_raises(local: Lake) -> None:
 
 
 def test_damaged_quarantine_file_of_a_query_names_another_next_step(local: Lake) -> None:
-    bad, day_range = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
-    Path(local.quarantine.write_rows_without_partition("posts", bad, query="q", day_range=day_range)).write_text("{")
+    path = local.quarantine.path_of_query("posts", "q", (date(2024, 1, 1), date(2024, 1, 2)))
+    Path(local.quarantine.write(path, [BadRow(reason="r", raw="{}")], query="q")).write_text("{")
     with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
         local.quarantine.rows("posts")

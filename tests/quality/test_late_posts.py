@@ -181,14 +181,11 @@ def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late:
 def test_a_post_that_is_quarantined_makes_no_file_stale(has_partition: bool, late: LateLake) -> None:
     late.report(NEW, {5: OLD, 6: OLD}, requested=at(NEW + DAY))
     bad_rows = [BadRow(reason="bad", raw=raw) for raw in ("6", '{"postId": 5, "creatorId": 6, "engagements": "many"}')]
-    if has_partition:
-        late.lake.quarantine.write(PUBLISHED, OF_A, bad_rows, query="")
-    else:
-        days = (OLD - DAY, OLD + DAY)
-        late.lake.quarantine.write_rows_without_partition(PUBLISHED, bad_rows, query="", day_range=days)
-    late.lake.quarantine.write(PUBLISHED, Partition(OTHER, A), bad_rows, query="")
-    (damaged,) = Path(late.lake.root).glob(f"_quarantine/{PUBLISHED}/date={OTHER}/*/*")
-    damaged.write_text("no JSON")
+    quarantine = late.lake.quarantine
+    of_query = quarantine.path_of_query(PUBLISHED, "", (OLD - DAY, OLD + DAY))
+    quarantine.write(quarantine.path_of(PUBLISHED, OF_A) if has_partition else of_query, bad_rows, query="")
+    damaged = quarantine.write(quarantine.path_of(PUBLISHED, Partition(OTHER, A)), bad_rows, query="")
+    Path(damaged).write_text("no JSON")
     assert late.look().stale == {OF_A: ["post 6 has results of 2024-04-01 and is not in the file"]}
 
 

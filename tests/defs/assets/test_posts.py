@@ -150,7 +150,8 @@ def test_failed_step_also_evaluates_checks_of_other_assets_that_read_its_table(
 
 def test_check_that_cannot_be_evaluated_does_not_hide_why_a_fetch_failed(project: Project, service: Service) -> None:
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
-    Path(project.lake.quarantine.write("posts_published", Partition(FIRST_DAY, "007"), bad, query="?")).write_text("{")
+    path = project.lake.quarantine.path_of("posts_published", Partition(FIRST_DAY, "007"))
+    Path(project.lake.quarantine.write(path, bad, query="?")).write_text("{")
     service.override = reject_instance(REJECTED)
     result = project.fetch("posts_published", instances=[INSTANCE_IDS[0], REJECTED])
     assert failure(result)[1]["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}

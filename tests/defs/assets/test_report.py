@@ -75,10 +75,10 @@ def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
     project.fetch("post_metrics_daily", instances=[INSTANCE_IDS[0]])
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")] * 2
-    project.lake.quarantine.write("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
-    project.lake.quarantine.write_rows_without_partition(
-        "posts_published", bad[:1], query="?", day_range=(DAYS[0], DAYS[1])
-    )
+    quarantine = project.lake.quarantine
+    of_partition = quarantine.path_of("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]))
+    quarantine.write(of_partition, bad, query="?")
+    quarantine.write(quarantine.path_of_query("posts_published", "?", (DAYS[0], DAYS[1])), bad[:1], query="?")
     assert write_report(project)["as_of"] == str(DAYS[2])
     data = page_data(project)
     reason = "impressions: -1 is below 0"

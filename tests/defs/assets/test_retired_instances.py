@@ -50,7 +50,8 @@ def complete(project: Project, module_lake: Path) -> Project:
         fetched = [project.fetch(asset).success for asset in FETCHED]
         listed = project.run(*LISTED).success
         bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
-        project.lake.quarantine.write(RAW_ASSETS[0], Partition(DAYS[0], GONE), bad, query="?")
+        path = project.lake.quarantine.path_of(RAW_ASSETS[0], Partition(DAYS[0], GONE))
+        project.lake.quarantine.write(path, bad, query="?")
         derive(project)
         return all(fetched) and listed
 

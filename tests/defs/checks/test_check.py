@@ -144,7 +144,10 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         ("rates_agree_with_counts", partial(set_values, engagements=1, impressions=100, engagement_rate=2.0)),
         ("no_unknown_fields", partial(set_values, extra='{"boosts":1}')),
         ("every_instance_is_present", lambda lake: file_of(lake).unlink()),
-        ("quarantine_is_empty", lambda lake: lake.quarantine.write(RAW, TAMPERED, [BAD_ROW], query="startDate=…")),
+        (
+            "quarantine_is_empty",
+            lambda lake: lake.quarantine.write(lake.quarantine.path_of(RAW, TAMPERED), [BAD_ROW], query="startDate=…"),
+        ),
         ("reconciles_with_raw_rows", partial(set_values, paid_impressions=12345)),
         ("reconciles_with_raw_rows", partial(set_values, table=ROLLUP, organic_engagements=None)),
         ("is_current", lambda lake: file_of(lake).unlink()),
