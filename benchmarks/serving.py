@@ -7,22 +7,20 @@ library for HTTP takes about as long as the bare application itself, and would h
 
 import json
 import os
-import random
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import cycle, islice, pairwise, product
-from operator import attrgetter
+from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, TypeVar
+from typing import Self
 from urllib.parse import urlencode, urlsplit
 
 import duckdb
@@ -33,8 +31,7 @@ from starlette.routing import Route
 
 from benchmarks.markdown_table import Table
 from benchmarks.synthetic_lake import DAYS, FIRST_DAY, write_published_posts
-from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, SortDirection, SortProperty
+from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, SortDirection, SortProperty
 from later_reporting_dagster.lake import Lake, partition_path
 from later_reporting_dagster.server import listen, serve
 from tests.services import running_api
@@ -42,17 +39,13 @@ from tests.services import running_api
 POSTS_PERFORMANCE_PATH, TOKEN_PATH = "/v2/posts/performance", "/oauth/token"
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 MEMORY_GB = 1.0
-PAGES_PER_SORT, CURSOR_PAGES, PAGES_PER_TURN = 84, 204, 12
 FIRST_SORTS = (SortProperty.IMPRESSIONS, SortProperty.POST_DATE, SortProperty.PAID_CPE)
 PAGE_SORTS = (*FIRST_SORTS, SortProperty.ENGAGEMENT_RATE, SortProperty.CPM, SortProperty.PAID_ENGAGEMENTS)
 CLIENTS, PAGES_PER_CLIENT = 16, 50
 
-MAX_FIRST_PAGE_RATIO, MAX_PAGE_RATIO, MAX_CLIENTS_RATIO, MAX_GB = 3.0, 10.0, 6.0, 1.0
+MAX_FIRST_PAGE_RATIO, MAX_CLIENTS_RATIO, MAX_GB = 3.0, 6.0, 1.0
 
 _CREDENTIALS = {"clientId": "benchmark", "clientSecret": "benchmark-secret"}
-
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +63,6 @@ class PageQuery:
             "sortProperty": self.property.value, "sortDirection": self.direction.value,
         }  # fmt: skip
         return f"{POSTS_PERFORMANCE_PATH}?{urlencode(parameters)}"
-
-    def cursor_target(self, cursor: str = "") -> str:
-        """Return the target of the request for the page at a cursor, by default the first page."""
-        parameters = {
-            "startDate": FIRST_DAY, "endDate": LAST_DAY, "dateBasis": "post_date", "limit": MAX_PAGE_SIZE,
-            "metrics": ",".join(metric.api_name for metric in DEFAULT_METRICS),
-            "sortProperty": self.property.value, "sortDirection": self.direction.value,
-        }  # fmt: skip
-        return f"{POSTS_PERFORMANCE_PATH}?{urlencode(parameters | ({'nextCursor': cursor} if cursor else {}))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +161,6 @@ class ServerProcess:
 
     process_id: int
     base_url: str
-    seconds_to_start: float
 
     def peak_megabytes(self) -> float:
         """Return the peak memory of the process so far."""
@@ -209,12 +192,11 @@ def running_bare_app(log: Path) -> Iterator[ServerProcess]:
 
 @contextmanager
 def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[ServerProcess]:
-    started = time.perf_counter()
     with (
         log.open("a", encoding="utf-8") as errors,
         running_api(command, stderr=errors, env=environment) as (process, base_url, _),
     ):
-        yield ServerProcess(process.pid, base_url, time.perf_counter() - started)
+        yield ServerProcess(process.pid, base_url)
 
 
 def bare_app() -> Starlette:
@@ -236,7 +218,7 @@ def bare_app() -> Starlette:
     )
 
 
-def duckdb_sort_seconds(root: str, column: str, suffix: str) -> float:
+def duckdb_sort_seconds(root: str, column: str) -> float:
     """Return the seconds in which DuckDB sorts the rows of `posts_published` by a column, into a table."""
     lake = Lake(root)
     paths = [f"{lake.root}/{partition_path('posts_published', each)}" for each in lake.partitions("posts_published")]
@@ -247,14 +229,14 @@ def duckdb_sort_seconds(root: str, column: str, suffix: str) -> float:
         connection.execute("SET VARIABLE paths = ?", [paths])
         scan = "read_parquet(getvariable('paths'), hive_partitioning = false)"
         started = time.perf_counter()
-        connection.execute(f"CREATE TABLE sorted AS SELECT * FROM {scan} ORDER BY {column} DESC NULLS LAST {suffix}")
+        connection.execute(f"CREATE TABLE sorted AS SELECT * FROM {scan} ORDER BY {column} DESC NULLS LAST")
         return time.perf_counter() - started
 
 
-def _duckdb_seconds(root: str, sort_property: SortProperty, suffix: str = "") -> float:
+def _duckdb_seconds(root: str, sort_property: SortProperty) -> float:
     """Run `duckdb_sort_seconds` in a fresh process."""
     column = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in sort_property)
-    command = [sys.executable, "-m", "benchmarks.serving", "duckdb", root, column, suffix]
+    command = [sys.executable, "-m", "benchmarks.serving", "duckdb", root, column]
     return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
@@ -263,28 +245,19 @@ def measure_first_pages(root: str, log: Path, *, rounds: int) -> tuple[list[Resu
     fresh: dict[SortProperty, list[float]] = {each: [] for each in FIRST_SORTS}
     sorts: dict[SortProperty, list[float]] = {each: [] for each in FIRST_SORTS}
     others: list[float] = []
-    top: list[float] = []
-    starts: list[float] = []
     peaks: list[float] = []
     for _, first in product(range(rounds), FIRST_SORTS):
         sorts[first].append(_duckdb_seconds(root, first))
-        top.append(_duckdb_seconds(root, first, f"LIMIT {MAX_PAGE_SIZE}"))
         with running_serve(root, log) as server, Connection(server.base_url) as client:
             client.log_in()
             fresh[first].append(client.timed_get(PageQuery(property=first).target(1))[0])
             resorted = [PageQuery(property=other) for other in PAGE_SORTS if other is not first]
             others += [client.timed_get(query.target(1))[0] for query in resorted]
-            starts.append(server.seconds_to_start)
             peaks.append(server.peak_megabytes())
     return [
-        Result(what="start until it accepts connections, s", value=statistics.median(starts)),
         *(_first_page_result(f"by {each}", fresh[each], sorts[each]) for each in FIRST_SORTS),
-        _first_page_result("in another order", others, _concatenate(sorts.values())),
-        Result(
-            what="first page, all of these, s", value=statistics.median(_concatenate(fresh.values())),
-            compared_with=f"DuckDB's first {MAX_PAGE_SIZE} rows", reference=statistics.median(top),
-        ),
-    ], max(peaks)  # fmt: skip
+        _first_page_result("in another order", others, [seconds for each in sorts.values() for seconds in each]),
+    ], max(peaks)
 
 
 def _first_page_result(what: str, seconds: Sequence[float], duckdb_seconds: Sequence[float]) -> Result:
@@ -294,121 +267,13 @@ def _first_page_result(what: str, seconds: Sequence[float], duckdb_seconds: Sequ
     )  # fmt: skip
 
 
-def _concatenate(lists: Iterable[Sequence[_Value]]) -> list[_Value]:
-    return [value for each in lists for value in each]
-
-
-@dataclass(frozen=True, slots=True)
-class PageTimes:
-    """Seconds of each page from the server, and from the bare application."""
-
-    own: list[float] = field(default_factory=list)
-    reference: list[float] = field(default_factory=list)
-
-
-def measure_pages(server: ServerProcess, bare: ServerProcess, *, rounds: int) -> list[Result]:
-    """Measure pages after the first: by number in a random order, and by cursor."""
-    with Connection(server.base_url) as client, Connection(bare.base_url) as bare_client:
-        client.log_in()
-        numbered = _numbered_targets(client)
-        by_cursor = _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS))
-        with _on_one_core(os.getpid(), server.process_id, bare.process_id):
-            times = [
-                (_read_pages(client, bare_client, numbered), _read_pages(client, bare_client, by_cursor))
-                for _ in range(rounds)
-            ]
-    return [
-        *_page_results("by number", [each for each, _ in times]),
-        *_page_results("by cursor", [each for _, each in times]),
-    ]
-
-
-@contextmanager
-def _on_one_core(*process_ids: int) -> Iterator[None]:
-    """Run some processes on the same core while the block runs.
-
-    To wake a process on another core takes about as long as the bare application does, and the scheduler decides anew
-    in each run which of the servers is on the core of the client.
-    """
-    cores = os.sched_getaffinity(0)
-    try:
-        _set_cores(process_ids, {min(cores)})
-        yield
-    finally:
-        _set_cores(process_ids, cores)
-
-
-def _set_cores(process_ids: Iterable[int], cores: set[int]) -> None:
-    for thread in [each for process in process_ids for each in Path(f"/proc/{process}/task").iterdir()]:
-        with suppress(ProcessLookupError):  # it has ended
-            os.sched_setaffinity(int(thread.name), cores)
-
-
-def _numbered_targets(client: Connection) -> list[str]:
-    """Return the targets of random pages after the first in several orders, of which the first pages are read."""
-    targets, draw = [], random.Random(1)
-    for each, direction in zip(PAGE_SORTS, cycle(reversed(SortDirection)), strict=False):
-        query = PageQuery(property=each, direction=direction)
-        pages = min(json.loads(client.get(query.target(1)))["pagination"]["totalPages"], MAX_PAGE_NUMBER)
-        targets += [query.target(page) for page in draw.sample(range(2, pages + 1), PAGES_PER_SORT)]
-    draw.shuffle(targets)
-    return targets
-
-
-def _cursor_targets(client: Connection, query: PageQuery) -> list[str]:
-    """Return the targets of pages after the first in their order, which takes a first pass to know the cursors."""
-    targets = [query.cursor_target()]
-    while len(targets) <= CURSOR_PAGES:
-        targets.append(query.cursor_target(json.loads(client.get(targets[-1]))["nextCursor"]))
-    return targets[1:]
-
-
-def _read_pages(client: Connection, bare_client: Connection, targets: Sequence[str]) -> PageTimes:
-    """Read pages from the server and from the bare application in turns.
-
-    The first page of a turn is not counted: the core's caches still have the data of the other server.
-    """
-    times = PageTimes()
-    for start in range(0, len(targets), PAGES_PER_TURN):
-        turn = targets[start : start + PAGES_PER_TURN]
-        responses = [client.timed_get(target) for target in turn]
-        for target, (_, body) in zip(turn, responses, strict=True):
-            bare_client.request("POST", target, body)
-        bare_responses = [bare_client.timed_get(target) for target in turn]
-        assert [body for _, body in bare_responses] == [body for _, body in responses], turn
-        times.own.extend(seconds for seconds, _ in responses[1:])
-        times.reference.extend(seconds for seconds, _ in bare_responses[1:])
-    return times
-
-
-def _page_results(how: str, rounds: Sequence[PageTimes]) -> list[Result]:
-    def median_ms(value: Callable[[Sequence[float]], float], seconds: Callable[[PageTimes], Sequence[float]]) -> float:
-        return 1000 * statistics.median(value(seconds(each)) for each in rounds)
-
-    own, reference = attrgetter("own"), attrgetter("reference")
-    p50, bare_p50 = median_ms(statistics.median, own), median_ms(statistics.median, reference)
-    p99, bare_p99 = median_ms(_percentile_99, own), median_ms(_percentile_99, reference)
-    what = f"later page {how}"
-    return [
-        Result(
-            what=f"{what}, p50 in ms", value=p50, compared_with="bare app's p50", reference=bare_p50,
-            limit=MAX_PAGE_RATIO,
-        ),
-        Result(what=f"{what}, p99 in ms", value=p99, compared_with="bare app's p99", reference=bare_p99),
-    ]  # fmt: skip
-
-
-def _percentile_99(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[98]
-
-
-def measure_clients(server: ServerProcess, bare: ServerProcess) -> list[Result]:
-    """Let all clients read their pages at once, each in its own order, and verify the rows of each."""
+def measure_clients(server: ServerProcess, bare: ServerProcess) -> Result:
+    """Let all clients read their pages at once, each in its own order."""
     queries = [
         PageQuery(property=each, direction=direction)
         for each, direction in islice(product(SortProperty, SortDirection), CLIENTS)
     ]
-    first_pages, later_pages = range(1, 2), range(2, PAGES_PER_CLIENT + 1)
+    later_pages = range(2, PAGES_PER_CLIENT + 1)
     with ExitStack() as stack:
         clients = [stack.enter_context(Connection(server.base_url)) for _ in queries]
         bare_clients = [stack.enter_context(Connection(bare.base_url)) for _ in queries]
@@ -416,7 +281,7 @@ def measure_clients(server: ServerProcess, bare: ServerProcess) -> list[Result]:
             client.log_in()
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
 
-        def read(connections: Sequence[Connection], pages: range) -> tuple[float, list[list[bytes]]]:
+        def read(connections: Sequence[Connection], pages: Sequence[int]) -> tuple[float, list[list[bytes]]]:
             def read_pages(connection: Connection, query: PageQuery) -> list[bytes]:
                 return [connection.get(query.target(page)) for page in pages]
 
@@ -424,37 +289,18 @@ def measure_clients(server: ServerProcess, bare: ServerProcess) -> list[Result]:
             bodies = [*pool.map(read_pages, connections, queries)]
             return time.perf_counter() - started, bodies
 
-        first_seconds, first = read(clients, first_pages)
+        read(clients, [1])
         seconds, later = read(clients, later_pages)
         for connection, query, bodies in zip(bare_clients, queries, later, strict=True):
             for page, body in zip(later_pages, bodies, strict=True):
                 connection.request("POST", query.target(page), body)
         bare_seconds, bare_bodies = read(bare_clients, later_pages)
     assert bare_bodies == later
-    for query, *pages in zip(queries, first, later, strict=True):
-        verify_pages(query, [json.loads(body) for body in _concatenate(pages)])
     count = CLIENTS * len(later_pages)
-    return [
-        Result(what=f"{CLIENTS} clients at once, all first pages, s", value=first_seconds),
-        Result(what=f"{CLIENTS} clients at once, later pages a second", value=count / seconds, digits=0),
-        Result(
-            what=f"{CLIENTS} clients at once, ms for each later page", value=1000 * seconds / count,
-            compared_with="bare app", reference=1000 * bare_seconds / count, limit=MAX_CLIENTS_RATIO,
-        ),
-    ]  # fmt: skip
-
-
-def verify_pages(query: PageQuery, pages: Sequence[Mapping[str, Any]]) -> None:
-    """Verify that consecutive pages are full, have each row once, and are sorted, with nulls last."""
-    rows = [row for page in pages for row in page["data"]]
-    keys = {(row["instanceId"], row["campaignId"], row["postId"]) for row in rows}
-    assert len(keys) == len(rows) == len(pages) * MAX_PAGE_SIZE, f"{query}: {len(keys)} of {len(rows)} rows differ"
-    assert len({page["pagination"]["totalItems"] for page in pages}) == 1, query
-    values = [row[query.property] for row in rows]
-    present = [value for value in values if value is not None]
-    assert values[: len(present)] == present, f"{query}: nulls are not last"
-    ordered = pairwise(present if query.direction is SortDirection.ASC else reversed(present))
-    assert all(earlier <= later for earlier, later in ordered), f"{query}: not sorted"
+    return Result(
+        what=f"{CLIENTS} clients at once, ms for each later page", value=1000 * seconds / count,
+        compared_with="bare app", reference=1000 * bare_seconds / count, limit=MAX_CLIENTS_RATIO,
+    )  # fmt: skip
 
 
 def measure_lake(root: str, folder: Path, *, rounds: int) -> list[Result]:
@@ -463,8 +309,7 @@ def measure_lake(root: str, folder: Path, *, rounds: int) -> list[Result]:
     results, peak = measure_first_pages(root, log, rounds=rounds)
     with ExitStack() as stack:
         server, bare = stack.enter_context(running_serve(root, log)), stack.enter_context(running_bare_app(log))
-        results += measure_pages(server, bare, rounds=rounds)
-        results += measure_clients(server, bare)
+        results.append(measure_clients(server, bare))
         peak = max(peak, server.peak_megabytes())
     return [*results, Result(what="peak MB", value=peak, limit=1000 * MAX_GB, digits=0)]
 
@@ -490,24 +335,19 @@ def serving(*, lakes: Sequence[tuple[int, int]] = ((8, 20), (10, 548)), rounds: 
         title="Pages of a lake from `later-reporting serve`",
         columns=("posts", "what", "serve", "compared with", "its value", "ratio", "goal"),
         rows=rows,
-        note=f"First pages and times of later pages are medians of {rounds} rounds. {_NOTE}",
+        note=f"First pages are medians of {rounds} rounds. {_NOTE}",
         failures=failures,
     )
 
 
 _NOTE = (
-    f"A year of `posts_published`, by `post_date`, {MAX_PAGE_SIZE} posts a page; one keep-alive connection, read from a"
-    f" plain socket. First pages: new servers for each property, which have read nothing of the lake;"
+    f"A year of `posts_published`, by `post_date`, {MAX_PAGE_SIZE} posts a page; keep-alive connections, read from a"
+    " plain socket. First pages: new servers for each property, which have read nothing of the lake;"
     " DuckDB sorts all columns of the same files into a table, in a new process that takes turns with the"
     f" server, both with a memory limit of {MEMORY_GB:g} GB. *Another order*: the server has already sorted the same"
-    f" rows by another property. Later pages: in each round,"
-    f" {len(PAGE_SORTS) * PAGES_PER_SORT} numbered pages by {len(PAGE_SORTS)} properties, in a random order, and"
-    f" {CURSOR_PAGES} by cursor are read in turns of {PAGES_PER_TURN} with a bare Starlette application: a process that"
-    " returns the same bytes from memory through the same server. The client and both servers are on one core for it:"
-    " to wake a process on another core takes as long as the bare application does. The first page of a turn, for which"
-    " the core's caches have the data of the other server, is not counted."
-    f" {CLIENTS} clients: threads of one process, which read {PAGES_PER_CLIENT} pages each in an order of their own;"
-    " every response has status 200, and all rows are there once and in order."
+    f" rows by another property. {CLIENTS} clients: threads of one process, which read {PAGES_PER_CLIENT} pages each in"
+    " an order of their own, then those after the first once more from a bare Starlette application: a process that"
+    " returns the same bytes from memory through the same server."
     " Peak memory is that of the server's process at the end of all this."
 )
 
