@@ -1,11 +1,10 @@
 """Values of the fetch workloads: the partitions to fetch, and the measurement of a method that fetches them."""
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Protocol
 
 CREDENTIALS = {"clientId": "sandbox-client", "clientSecret": "sandbox-secret"}
 TABLE_NAMES = {"post_date": "posts_published", "performance_date": "post_metrics_daily"}
@@ -88,19 +87,5 @@ class Measurement:
     ticks: Mapping[str, float] = field(default_factory=dict)
 
 
-class Method(Protocol):
-    """A function that fetches partitions from a sandbox."""
-
-    def __call__(self, partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
-        """Fetch partitions into a folder; raise an error if any is incomplete.
-
-        Args:
-            partitions: Partitions to fetch.
-            base_url: Base URL of the sandbox.
-            date_basis: `post_date` or `performance_date`.
-            root: Folder to write to.
-
-        Returns:
-            What the function measures itself; `measure` adds the rest.
-        """
-        ...
+Method = Callable[..., Measurement]
+"""Fetches a `PartitionRange` with `base_url`, `date_basis` and `root`; raises an error if a partition is incomplete."""
