@@ -1,14 +1,12 @@
-"""Methods for many instances: time of automation ticks, and time until the run of a first history is planned."""
+"""Methods for many instances: time of automation ticks."""
 
 import logging
 import statistics
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.in_dagster import prepare, running_daemon
+from benchmarks.in_dagster import prepare
 from benchmarks.measurement import TABLE_NAMES, Measurement, PartitionRange
 
 IDLE_TICKS = 5
@@ -66,26 +64,3 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
                 instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags=tags))
         changed = tick(requests=True)
     return Measurement(ticks={"first": first, "idle": idle, "all days changed": changed})
-
-
-def first_history(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
-    """Let the daemon's sensor find new instances; measure from its tick to the last planned event of the run."""
-    prepare(base_url=base_url, root=root, start=partitions.start)
-    import dagster as dg
-
-    module = ["-m", "later_reporting_dagster.definitions"]
-    start = [sys.executable, "-m", "dagster", "sensor", "start", "later_instances", *module]
-    subprocess.run(start, check=True, capture_output=True)
-    with dg.DagsterInstance.get() as instance:
-        with running_daemon(root) as assert_running:
-            while True:
-                assert_running()
-                runs = instance.get_runs(dg.RunsFilter(job_name="later_posts"))
-                if runs and runs[0].status is not dg.DagsterRunStatus.NOT_STARTED:
-                    break
-                time.sleep(0.5)
-        planned = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-        assert len(planned) >= len(TABLE_NAMES) * len(partitions.days), len(planned)
-        [state] = [each for each in instance.all_instigator_state() if each.name == "later_instances"]
-        [tick] = instance.get_ticks(state.instigator_origin_id, state.selector_id)
-        return Measurement(seconds=max(event.timestamp for event in planned) - tick.timestamp)

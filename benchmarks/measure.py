@@ -27,7 +27,6 @@ METHODS = {
     "Dagster backfill on Postgres": "benchmarks.in_dagster:backfill_on_postgres",
     "home": "benchmarks.automation:make_home",
     "ticks": "benchmarks.automation:ticks",
-    "first history": "benchmarks.automation:first_history",
 }
 """Import paths of the functions that are measured, of type `Method`."""
 

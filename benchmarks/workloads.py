@@ -178,7 +178,7 @@ def backfill(*, days: int = YEAR) -> Table:
 
 
 def automation(*, instances: int = 200, days: int = 1060, written_days: int = 28) -> Table:
-    """Time of automation ticks with many instances and days, and until the first run is planned."""
+    """Time of automation ticks with many instances and days."""
     partitions, written = (newest_partitions(number, range(instances)) for number in (days, written_days))
     first_day = written.start - timedelta(days=30)
     with (
@@ -189,11 +189,9 @@ def automation(*, instances: int = 200, days: int = 1060, written_days: int = 28
     ):
         measure("home", written, sandbox=sandbox, date_basis="post_date", root=root)
         result = measure("ticks", partitions, sandbox=sandbox, date_basis="post_date", root=root)
-        planned = measure("first history", partitions, sandbox=sandbox, date_basis="post_date")
     rows = [
         (f"automation tick, {name}", seconds, f"{result.peak_megabytes:.0f}") for name, seconds in result.ticks.items()
     ]
-    rows.append(("from the sensor's tick to the last planned event of the first history", planned.seconds, ""))
     return Table(
         title=f"{instances} instances × {days:,} days, {written_days} days written",
         columns=("what", "s", "peak MB"),
