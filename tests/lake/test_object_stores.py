@@ -27,7 +27,7 @@ from later_reporting_dagster.server.sandbox import World, create_app, running_se
 from tests.conftest import NO_RATE_LIMIT, Service
 from tests.crash import lake_writers
 from tests.crash.child_process import ChildProcess
-from tests.ingest.conftest import run_ingest
+from tests.ingest.conftest import run_ingest, with_impressions
 from tests.object_store_servers import BUCKET, OBJECT_STORES, SECRET, ObjectStore
 
 pytestmark = pytest.mark.services
@@ -53,14 +53,15 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[str]:
+def sandbox() -> Iterator[Service]:
     world = World(first_day=date(2024, 2, 20), last_day=date(2024, 3, 8), seed=7, instances=2, posts_per_day=4)
-    with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
-        yield base_url
+    service = Service(app=create_app(world, options=NO_RATE_LIMIT))
+    with running_server(service) as service.base_url:
+        yield service
 
 
 @pytest.fixture(scope="module")
-def of_local_lake(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def of_local_lake(sandbox: Service, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What `all_results` returns for a lake on the local disk."""
     lake = Lake(str(tmp_path_factory.mktemp("local") / "lake"))
     fetch(lake, sandbox)
@@ -68,7 +69,7 @@ def of_local_lake(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 @pytest.fixture(scope="module")
-def filled(store: ObjectStore, sandbox: str) -> Lake:
+def filled(store: ObjectStore, sandbox: Service) -> Lake:
     """A lake in the store with all partitions of both raw tables."""
     lake = new_lake(store)
     fetch(lake, sandbox)
@@ -84,11 +85,11 @@ def new_lake(store: ObjectStore) -> Lake:
     return Lake(store.new_root(), storage_options=store.storage_options)
 
 
-def fetch(lake: Lake, base_url: str) -> list[Partition]:
+def fetch(lake: Lake, service: Service) -> list[Partition]:
     """Fetch all partitions of both raw tables, and return those that changed; fail if one fails."""
     changed: list[Partition] = []
     for table in RAW_TABLES:
-        results = run_ingest(PARTITIONS, table=table, service=Service(base_url=base_url), root=lake)
+        results = run_ingest(PARTITIONS, table=table, service=service, root=lake)
         assert not results.failed
         changed += [partition for partition, written in results.written.items() if written.file.changed]
     return changed
@@ -107,25 +108,29 @@ def all_results(lake: Lake) -> list[Any]:
     ]
 
 
-def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(
-    store: ObjectStore, lake: Lake, sandbox: str
+def test_a_new_or_changed_file_takes_two_requests_and_an_unchanged_one_takes_one(
+    store: ObjectStore, lake: Lake, sandbox: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, tables = len(PARTITIONS) * len(RAW_TABLES), len(RAW_TABLES)
     store.proxy.take()
     assert len(fetch(lake, sandbox)) == files
-    first = store.proxy.take()
+    new = store.proxy.take()
     assert fetch(lake, sandbox) == []
-    second = store.proxy.take()
+    unchanged = store.proxy.take()
+    monkeypatch.setattr(sandbox, "transform", with_impressions(12))
+    restated = len(fetch(lake, sandbox))
+    assert restated >= files - 1  # one file has no posts
+    changed = store.proxy.take()
     # And the records of the fetch of each table, which a slow run writes again after each query.
     queries = len(DAYS) + 1
-    assert tables <= first["PUT"] - files <= queries
-    assert tables <= second["PUT"] <= queries
-    assert (first["GET"], second["GET"], second["DELETE"]) == (files, files, 0)
     # Of each table, the quarantine and the records; then the records once for each query. If nothing is listed, some
     # filesystems look whether it is a file.
     listings = 2 * (2 * tables + queries)
-    assert first.total() <= 2 * files + queries + listings
-    assert second.total() <= files + queries + listings
+    for requests, files_written in ((new, files), (unchanged, 0), (changed, restated)):
+        assert tables <= requests["PUT"] - files_written <= queries
+        assert requests["GET"] == files
+        assert requests.total() <= files + files_written + queries + listings
+    assert unchanged["DELETE"] == 0
 
 
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
@@ -133,7 +138,9 @@ def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_l
         assert result == expected
 
 
-def test_compacted_months_read_the_same_until_a_day_is_replaced(store: ObjectStore, lake: Lake, sandbox: str) -> None:
+def test_compacted_months_read_the_same_until_a_day_is_replaced(
+    store: ObjectStore, lake: Lake, sandbox: Service
+) -> None:
     fetch(lake, sandbox)
     expected = queried(lake)
     compacted = lake.compact(POSTS_PUBLISHED.name, restate_days=0, now=datetime.now(UTC))
