@@ -20,7 +20,6 @@ from importlib.metadata import version
 from benchmarks.compaction import compaction
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table
-from benchmarks.object_stores import objects
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
@@ -37,7 +36,6 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "serving": serving,
     "loading": loading,
     "compaction": compaction,
-    "objects": objects,
 }
 
 

@@ -1,4 +1,4 @@
-"""Real servers of object stores for tests and benchmarks, each behind a proxy that counts its requests.
+"""Real servers of object stores for tests, each behind a proxy that counts its requests.
 
 moto and the emulator of Google Cloud Storage are from PyPI, Azurite is from npm.
 """

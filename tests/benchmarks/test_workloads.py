@@ -8,7 +8,6 @@ import pytest
 from benchmarks.__main__ import WORKLOADS
 from benchmarks.compaction import compaction
 from benchmarks.markdown_table import Table
-from benchmarks.object_stores import objects
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
@@ -24,7 +23,7 @@ PROCESSES: dict[str, Callable[[], Table]] = {
     "loading": partial(loading, loads=1),
     "compaction": partial(compaction, days=31, rounds=1),
 }
-SERVICES: dict[str, Callable[[], Table]] = {"backfill": partial(backfill, days=2), "objects": partial(objects, days=2)}
+SERVICES: dict[str, Callable[[], Table]] = {"backfill": partial(backfill, days=2)}
 
 
 @pytest.mark.parametrize("workload", PROCESSES.values(), ids=PROCESSES)
