@@ -16,7 +16,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
-from tests.services import postgres_storage, running_postgres
 
 UNLIMITED = 1_000_000
 DEFAULT_REQUESTS_PER_MINUTE = 120
@@ -62,17 +61,6 @@ def backfill(partitions: PartitionRange, *, base_url: str, date_basis: str, root
     The time is from the start of the daemon to the end of the last run.
     """
     prepare(base_url=base_url, root=root, start=partitions.start)
-    return _run_backfill(partitions, date_basis=date_basis, root=root)
-
-
-def backfill_on_postgres(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
-    """Do the same as `backfill` on a Dagster instance whose storage is a new PostgreSQL server."""
-    with running_postgres() as url:
-        prepare(base_url=base_url, root=root, start=partitions.start, storage=postgres_storage(url))
-        return _run_backfill(partitions, date_basis=date_basis, root=root)
-
-
-def _run_backfill(partitions: PartitionRange, *, date_basis: str, root: Path) -> Measurement:
     import dagster as dg
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
@@ -117,11 +105,11 @@ def _count_rows(root: Path, date_basis: str) -> int:
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def prepare(*, base_url: str, root: Path, start: date, requests_per_minute: int = UNLIMITED, storage: str = "") -> None:
+def prepare(*, base_url: str, root: Path, start: date, requests_per_minute: int = UNLIMITED) -> None:
     """Create a Dagster home, and set the environment variables for the sandbox."""
     home = root / "dagster-home"
     home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{storage}")
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     os.environ |= {
         "DAGSTER_HOME": str(home),
         "LATER_BASE_URL": base_url,

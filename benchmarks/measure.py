@@ -24,7 +24,6 @@ METHODS = {
     "Dagster": "benchmarks.in_dagster:run",
     "Dagster, paced": "benchmarks.in_dagster:paced_run",
     "Dagster backfill": "benchmarks.in_dagster:backfill",
-    "Dagster backfill on Postgres": "benchmarks.in_dagster:backfill_on_postgres",
     "home": "benchmarks.automation:make_home",
     "ticks": "benchmarks.automation:ticks",
 }

@@ -12,8 +12,9 @@ from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
 
-PROCESSES: dict[str, Callable[[], Table]] = {
+TINY: dict[str, Callable[[], Table]] = {
     "year": partial(year, days=2, latencies=(0.0,), rounds=1),
+    "backfill": partial(backfill, days=2),
     "automation": partial(automation, instances=2, days=20, written_days=3),
     "large": partial(large, sizes=((2, 1, 120),)),
     "cursor": partial(cursor, sizes=((0.0, 2),)),
@@ -23,21 +24,14 @@ PROCESSES: dict[str, Callable[[], Table]] = {
     "loading": partial(loading, loads=1),
     "compaction": partial(compaction, days=31, rounds=1),
 }
-SERVICES: dict[str, Callable[[], Table]] = {"backfill": partial(backfill, days=2)}
 
 
-@pytest.mark.parametrize("workload", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("workload", TINY.values(), ids=TINY)
 @pytest.mark.e2e
-def test_workload_in_processes(workload: Callable[[], Table]) -> None:
-    assert workload().rows
-
-
-@pytest.mark.parametrize("workload", SERVICES.values(), ids=SERVICES)
-@pytest.mark.services
-def test_workload_with_services(workload: Callable[[], Table]) -> None:
+def test_workload_runs(workload: Callable[[], Table]) -> None:
     assert workload().rows
 
 
 def test_each_workload_is_tested() -> None:
     # tests/e2e/test_machines.py runs `machines`.
-    assert PROCESSES.keys() | SERVICES.keys() | {"machines"} == WORKLOADS.keys()
+    assert TINY.keys() | {"machines"} == WORKLOADS.keys()
