@@ -1,6 +1,5 @@
 """The sensor that reads the lake: what a run has not rolled up is requested again, without a person."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,11 +10,11 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.defs import sensors
-from later_reporting_dagster.defs.assets import posts, rollups
+from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.partitions import MAX_BLOCKS, runs_of, selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.quality.attempts import Cursor, parse_cursor
+from later_reporting_dagster.quality.attempts import parse_cursor
 from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Outdated
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
@@ -134,19 +133,6 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
     assert sensor.run()[1] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
 
 
-def test_killed_rollup_is_requested_again(sensor: Sensor, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    restate(sensor, service)
-    with monkeypatch.context() as killed:
-        killed.setattr(rollups, "partition_materialization", kill)
-        assert not sensor.project.roll_up(ROLLUP).success
-    sensor.run()
-    shutil.rmtree(sensor.project.root / ROLLUP)
-    assert sensor.run()[1] == {ROLLUP: ALL_DAYS}
-
-
 def test_rollup_is_requested_five_times_from_the_same_files_with_growing_waits(
     sensor: Sensor, service: Service
 ) -> None:
@@ -179,12 +165,6 @@ def test_metric_that_is_requested_now_makes_rollups_outdated(sensor: Sensor, mon
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements")
     sensor.project = sensor.project.reloaded()
     assert sensor.run() == [{}]
-
-
-def test_unreadable_cursor_is_an_empty_one(sensor: Sensor) -> None:
-    sensor.cursor = "edited"
-    assert sensor.tick() == {}
-    assert parse_cursor(sensor.cursor) == Cursor()
 
 
 @pytest.mark.parametrize(
