@@ -1,8 +1,9 @@
 """Raw tables, their checks and everything downstream in one run: all of it is executed, and no event is doubled."""
 
 import dagster as dg
+import pytest
 
-from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
     DAYS,
@@ -57,12 +58,19 @@ def test_restated_post_changes_only_the_versions_of_its_day(project: Project, se
         assert changes == (restated if day == DAYS[2] else {})
 
 
-def test_checks_look_at_the_partitions_of_their_run_only(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("tags", "days"),
+    [(range_tags(DAYS[1], DAYS[2]), 2), ({PARTITION_TAG: str(DAYS[1])}, 1)],
+    ids=["range", "partition"],
+)
+def test_checks_look_at_the_partitions_of_their_run_only(tags: dict[str, str], days: int, project: Project) -> None:
     project.run(*BOTH, tags=THREE_DAYS)
-    of_run = project.evaluations(project.run(*BOTH, tags=range_tags(DAYS[1], DAYS[2])))
+    result = project.run(*BOTH, tags=tags)
+    assert len(project.logged(result)) == len(BOTH) * days
+    of_run = project.evaluations(result)
     checks = {(BOTH[0], "rows_unique_by_key"): "files", (BOTH[1], "reconciles_with_raw_rows"): "days"}
     of_job = project.check(*checks)
     for key, looked_at in checks.items():
         per_day = len(INSTANCE_IDS) if looked_at == "files" else 1
-        assert of_run[key].metadata[looked_at].value == 2 * per_day
+        assert of_run[key].metadata[looked_at].value == days * per_day
         assert of_job[key].metadata[looked_at].value == 3 * per_day

@@ -1,4 +1,4 @@
-"""The component in a project of a user: the commands of docs/using.md, beside the user's own definitions."""
+"""The commands of docs/using.md in a project of a user, beside the user's own definitions, and in a clone."""
 
 import re
 import sys
@@ -58,6 +58,11 @@ def acme(tmp_path: Path) -> Shell:
     own.parent.mkdir()
     own.write_text(OWN_DEFINITIONS)
     return Shell(root, environment)
+
+
+def test_dg_checks_the_definitions_of_a_clone(tmp_path: Path) -> None:
+    no_settings = {**clean_environment(), "HOME": str(tmp_path), "COLUMNS": "300"}
+    assert "All definitions loaded successfully" in run(Shell(ROOT, no_settings), "dg check defs")
 
 
 def test_documented_commands_add_the_component_beside_others(acme: Shell) -> None:
