@@ -1,10 +1,8 @@
 """Workload: machines under one rate limit, as processes with their own home and cache."""
 
-import asyncio
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,7 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -23,8 +20,6 @@ import httpx
 from benchmarks.markdown_table import Table
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES
 from benchmarks.sandbox_server import Request, Sandbox, running_sandbox_process
-from later_reporting_dagster.client import RateLimiter
-from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
 from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import Truth, partition_file, stored_rows
 from tests.services import running_postgres
@@ -56,16 +51,12 @@ class Result:
         limit: Rate limit of the sandbox.
         machines: Numbers of the machines that were not killed.
         requests: All requests to the sandbox.
-        started_at: When the machines were started.
-        ended_at: When the last one had written its last file.
     """
 
     days: int
     limit: Limit
     machines: Sequence[int]
     requests: Sequence[Request]
-    started_at: float
-    ended_at: float
 
     @property
     def refused_percent(self) -> float:
@@ -83,19 +74,17 @@ class Result:
         """From the first request to the last response."""
         return max(request.at for request in self.requests) - min(request.at for request in self.requests)
 
-    def fairness(self) -> tuple[float, float]:
-        """Return the smallest share in percent of a machine, and the longest time in seconds between two of its pages.
+    @property
+    def smallest_share_percent(self) -> float:
+        """The smallest share of a machine in the pages of the time in which all machines have work.
 
-        Both are of the time in which all machines have work: from the first page of the last one to begin to the last
-        page of the first one to end.
+        This is from the first page of the last one to begin to the last page of the first one to end.
         """
         pages = {machine: self._admitted_pages(machine) for machine in self.machines}
         first, last = max(min(times) for times in pages.values()), min(max(times) for times in pages.values())
-        within = {machine: [at for at in times if first <= at <= last] for machine, times in pages.items()}
-        total = sum(len(times) for times in within.values())
         assert first < last, "no time in which all machines have work: fetch more days"
-        gaps = [later - earlier for times in within.values() for earlier, later in pairwise([first, *times, last])]
-        return min(100 * len(times) / total for times in within.values()), max(gaps)
+        counts = [sum(first <= at <= last for at in times) for times in pages.values()]
+        return 100 * min(counts) / sum(counts)
 
     def _admitted_pages(self, machine: int) -> list[float]:
         first, last = days_of(machine, days=self.days)
@@ -122,31 +111,24 @@ def machines(*, cases: Sequence[Case] = CASES, days: int = 24, limit: Limit = LI
             print(f"  {name} machines", file=sys.stderr, flush=True)
             result = run_machines(postgres, machines=number, days=days, limit=limit, kill=kill)
             survivors = number - kill
-            share, gap = result.fairness()
+            share = result.smallest_share_percent
             ratio = result.fetching_seconds / result.least_seconds
             rows.append(
                 (
                     *(name, len(result.requests), result.refused_percent, result.least_seconds),
-                    *(result.fetching_seconds, ratio, result.ended_at - result.started_at),
-                    *(f"{share:.0f} of {100 / survivors:.0f}", gap),
+                    *(result.fetching_seconds, ratio, f"{share:.0f} of {100 / survivors:.0f}"),
                 )
             )
             failures += _failures(f"{name} machines", result, ratio=ratio, share=share * survivors / 100)
-        latency = _reservation(postgres)
     return Table(
         title=f"Machines under one limit of {limit[0]} requests in {limit[1]:g} s, through Dagster",
-        columns=(
-            *("machines", "requests", "refused %", "least s", "fetching s", "/ least", "wall s"),
-            *("smallest share %", "longest gap s"),
-        ),
+        columns=("machines", "requests", "refused %", "least s", "fetching s", "/ least", "smallest share %"),
         rows=rows,
         note="A machine is a Dagster run by the command, in a process with its own home, cache and working folder. Each"
         f" fetches both raw tables for {days} days of its own, × {INSTANCES} instances × {POSTS_PER_DAY} posts a"
         " day; all files have the rows of the sandbox, except those of the killed machine. Fetching is from the first"
-        " request to the last; wall includes the start of all processes. The share and the gap between two pages of a"
-        " machine are those of the time in which all machines have work."
-        f" One reservation in PostgreSQL takes {latency}. Goals: refused ≤ {MAX_REFUSED_PERCENT:g} %,"
-        f" / least ≤ {MAX_TIME_RATIO}, share ≥ half of an equal one.",
+        " request to the last. The share is that of the time in which all machines have work."
+        f" Goals: refused ≤ {MAX_REFUSED_PERCENT:g} %, / least ≤ {MAX_TIME_RATIO}, share ≥ half of an equal one.",
         failures=failures,
     )
 
@@ -187,7 +169,6 @@ def run_machines(store: str, *, machines: int, days: int, limit: Limit = LIMIT, 
     ):
         folder = Path(root)
         settings = _settings(sandbox, store=store, lake=folder / "lake")
-        started_at = time.time()
         jobs = []
         for machine in range(machines):
             jobs.append(_start_job(machine, folder, settings=settings, days=days))
@@ -196,14 +177,7 @@ def run_machines(store: str, *, machines: int, days: int, limit: Limit = LIMIT, 
             _kill_after_pages(jobs.pop(), sandbox=sandbox, days=days_of(machines - 1, days=days))
         for job in jobs:
             assert job.wait(TIMEOUT_SECONDS) == 0, _logs(folder)
-        result = Result(
-            days=days,
-            limit=limit,
-            machines=survivors,
-            requests=sandbox.requests(),
-            started_at=started_at,
-            ended_at=time.time(),
-        )
+        result = Result(days=days, limit=limit, machines=survivors, requests=sandbox.requests())
         with running_sandbox() as unlimited:
             differences = _differences(folder / "lake", base_url=unlimited.base_url, machines=survivors, days=days)
         assert not differences, differences
@@ -286,24 +260,3 @@ def _differences(lake: Path, *, base_url: str, machines: Iterable[int], days: in
                         if not is_written or stored_rows(lake, table, day, instance_id) != expected:
                             differences.append(f"{table} {day} {instance_id}")
     return differences
-
-
-def _reservation(store: str) -> str:
-    """Return how long a reservation takes, alone and with eight at once, as text."""
-
-    async def measure() -> tuple[float, float]:
-        limiter = RateLimiter(requests=10**6, store=rate_limit_store(store, base_url="https://benchmark.example.com"))
-        alone, together = [], []
-        for _ in range(200):
-            started = time.perf_counter()
-            await limiter.acquire()
-            alone.append(time.perf_counter() - started)
-        for _ in range(50):
-            started = time.perf_counter()
-            await asyncio.gather(*(limiter.acquire() for _ in range(8)))
-            together.append(time.perf_counter() - started)
-        limiter.close()
-        return statistics.median(alone), statistics.median(together)
-
-    alone, together = asyncio.run(measure())
-    return f"{1000 * alone:.1f} ms, eight at once {1000 * together:.1f} ms"

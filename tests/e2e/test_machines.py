@@ -16,5 +16,4 @@ def test_machines_share_one_limit_write_the_truth_and_none_starves_although_one_
     with running_postgres("limits") as postgres:
         result = run_machines(postgres, machines=4, days=12, kill=True)
     assert result.refused_percent <= MAX_REFUSED_PERCENT
-    smallest_share, _ = result.fairness()
-    assert smallest_share >= 100 / len(result.machines) / 2
+    assert result.smallest_share_percent >= 100 / len(result.machines) / 2
