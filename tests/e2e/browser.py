@@ -46,7 +46,7 @@ class Ui:
         dialog = self.page.get_by_role("dialog").last
         if days:
             partitions = dialog.get_by_role("textbox").first
-            partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
+            partitions.fill(f"[{days[0]}...{days[-1]}]")
             partitions.press("Enter")
         else:
             dialog.get_by_text("All", exact=True).click()
