@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.contract import CURSOR, ApiVersion
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -25,6 +25,7 @@ from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
+from tests.ingest.conftest import with_performance_of
 
 LIST_PATH, PERFORMANCE_PATH = "/v2/campaigns", "/v2/campaigns/performance"
 
@@ -139,39 +140,6 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
 WINDOW_LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 
 
-def page_of(rows: list[dict[str, Any]], request: Request, *, api_version: ApiVersion) -> Response:
-    """Return a page of campaigns with their metrics, of at most 100 campaigns."""
-    values = parameters(request)
-    if api_version is CURSOR:
-        start = int(values.get("nextCursor", ["0"])[0])
-        data = [{"campaignId": row.pop("campaignId"), "metrics": row} for row in rows[start : start + 100]]
-        following = str(start + 100) if start + 100 < len(rows) else None
-        return JSONResponse({"data": data, "nextCursor": following})
-    number = int(values.get("pageNumber", ["1"])[0])
-    pagination = {"page": number, "pageSize": 100, "totalItems": len(rows), "totalPages": -(-len(rows) // 100)}
-    return JSONResponse({"data": rows[100 * (number - 1) : 100 * number], "pagination": pagination})
-
-
-@both_api_versions
-def test_periods_take_one_request_per_100_campaigns_each(
-    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def respond(request: Request) -> Response | None:
-        if request.url.path != PERFORMANCE_PATH:
-            return None
-        rows = [{"campaignId": number, "paidAdSpend": 1.5} for number in range(160)]
-        return page_of(rows, request, api_version=service.api_version)
-
-    monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
-    service.override = respond
-    of_years = project.configured(start_date=date(2023, 3, 1))
-    assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
-    assert service.request_count(PERFORMANCE_PATH) == (9 + 13) * 2
-    service.requests.clear()
-    assert_success(of_years.run(CAMPAIGN_PERIODS_TABLE))
-    assert service.request_count(PERFORMANCE_PATH) == (9 + 3) * 2
-
-
 @both_api_versions
 def test_campaign_results_equal_what_the_api_returns_for_each_window(project: Project, service: Service) -> None:
     def metrics_of(first: date, last: date) -> dict[str, float]:
@@ -184,7 +152,9 @@ def test_campaign_results_equal_what_the_api_returns_for_each_window(project: Pr
             return None
         values = parameters(request)
         metrics = metrics_of(*(date.fromisoformat(values[name][0]) for name in ("startDate", "endDate")))
-        return page_of([{"campaignId": 1, **metrics}], request, api_version=service.api_version)
+        if service.api_version is CURSOR:
+            return JSONResponse({"data": [{"campaignId": 1, "metrics": metrics}], "nextCursor": None})
+        return with_performance_of({"campaignId": 1, **metrics})(request)
 
     service.override = respond
     assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
