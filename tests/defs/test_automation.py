@@ -58,7 +58,8 @@ class Automation:
         assert result.total_requested == sum(result.get_num_requested(asset_key(asset)) for asset in derived)
         return found if assets else found[0]
 
-    def tick_unpartitioned(self, *assets: str) -> set[str]:
+    def tick_assets(self, *assets: str) -> set[str]:
+        """Return which of some assets are requested."""
         result = self._evaluate()
         return {asset for asset in assets if result.get_num_requested(asset_key(asset))}
 
@@ -225,43 +226,43 @@ def test_windows_instances_and_coverage_are_requested_once_for_any_number_of_day
             project.fetch(raw)
 
     downstream = (*WINDOWS, INSTANCES, COVERAGE)
-    assert automation.tick_unpartitioned(*downstream) == set()
+    assert automation.tick_assets(*downstream) == set()
     fetch_posts()
-    assert automation.tick_unpartitioned(*downstream) == set(downstream)
+    assert automation.tick_assets(*downstream) == set(downstream)
     project.roll_up_windows(*WINDOWS)
     project.run(INSTANCES, COVERAGE)
-    assert automation.tick_unpartitioned(*downstream) == set()
+    assert automation.tick_assets(*downstream) == set()
     fetch_posts()  # unchanged
-    assert automation.tick_unpartitioned(*downstream) == set()
+    assert automation.tick_assets(*downstream) == set()
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     fetch_posts()
-    assert automation.tick_unpartitioned(*downstream) == set(downstream)
+    assert automation.tick_assets(*downstream) == set(downstream)
 
 
 def test_coverage_is_requested_at_the_due_hour(automation: Automation, project: Project) -> None:
-    assert automation.tick_unpartitioned(COVERAGE) == set()
+    assert automation.tick_assets(COVERAGE) == set()
     with freeze_time(datetime(2024, 3, 6, 12, 1, tzinfo=UTC)):
-        assert automation.tick_unpartitioned(COVERAGE) == {COVERAGE}
-        assert automation.tick_unpartitioned(COVERAGE) == set()
+        assert automation.tick_assets(COVERAGE) == {COVERAGE}
+        assert automation.tick_assets(COVERAGE) == set()
 
 
 def test_windows_wait_until_no_fetch_is_in_progress(automation: Automation, project: Project) -> None:
     """A backfill can be several runs: the tables are requested after the last one."""
-    automation.tick_unpartitioned(*WINDOWS)
+    automation.tick_assets(*WINDOWS)
     runs = [project.start(asset) for asset in RAW_ASSETS]
     for raw in RAW_ASSETS:
         project.fetch(raw, days=DAYS[:1])
-    assert automation.tick_unpartitioned(*WINDOWS) == set()
+    assert automation.tick_assets(*WINDOWS) == set()
     project.instance.report_run_canceled(runs[0])
-    assert automation.tick_unpartitioned(*WINDOWS) == {OF_METRICS}
+    assert automation.tick_assets(*WINDOWS) == {OF_METRICS}
     project.instance.report_run_canceled(runs[1])
-    assert automation.tick_unpartitioned(*WINDOWS) == {OF_BOTH}
-    assert automation.tick_unpartitioned(*WINDOWS) == set()
+    assert automation.tick_assets(*WINDOWS) == {OF_BOTH}
+    assert automation.tick_assets(*WINDOWS) == set()
 
 
 def test_report_is_requested_once_after_its_rollups(automation: Automation, project: Project, service: Service) -> None:
     def ticks(count: int) -> list[bool]:
-        return [bool(automation.tick_unpartitioned(REPORT)) for _ in range(count)]
+        return [bool(automation.tick_assets(REPORT)) for _ in range(count)]
 
     assert ticks(1) == [False]
     project.fetch(METRICS)
@@ -291,7 +292,7 @@ def test_nothing_is_requested_after_a_run_of_raw_tables_and_rollups(
     automation.tick()
     for _ in range(2):
         assert_success(project.run(*assets, tags=range_tags(DAYS[0], DAYS[-1])))
-        assert [automation.tick_unpartitioned(*WINDOWS, INSTANCES) for _ in range(2)] == [set(), set()]
+        assert [automation.tick_assets(DAILY, *WINDOWS, INSTANCES) for _ in range(2)] == [set(), set()]
         service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
 
 
