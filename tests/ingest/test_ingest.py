@@ -192,7 +192,6 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
 ) -> None:
     # One query at a time, so that the time of the run is the sum of the waits for retries.
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
-    failed: list[set[str]] = []
 
     def fail(request: Request) -> Response | None:
         query = parameters(request)
@@ -200,7 +199,6 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
             return None
         if not any(query["startDate"][0] <= str(day) <= query["endDate"][0] for day in failing_days):
             return None
-        failed.append({*query["instanceIds"]})
         return problem(500)
 
     service.override = fail
