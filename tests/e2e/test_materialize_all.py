@@ -34,9 +34,6 @@ STATE = """{
     repositoryLocationName: "later_reporting_dagster.definitions"
   }) { ... on Sensor { sensorState { ticks(limit: 20) { status timestamp } } } }
 }"""
-EVENTS = """query($run: ID!) {
-  logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events { __typename } } }
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -89,23 +86,6 @@ def test_rollups_follow_a_range_with_a_rejected_instance(ui: Ui, dagster: Dagste
         return all(_is_of_automation(_last_run(dagster, asset, days)) for asset in ROLLUPS)
 
     wait_until("automation updates the rollups", automation_rolled_up)
-
-
-def test_range_is_complete_in_one_run(ui: Ui, dagster: DagsterDev) -> None:
-    days = dagster.days[2:5]
-
-    _launch(ui, *RAW, *ROLLUPS, days=days)
-    ui.open_only_run(status="Success")
-
-    # Automation updates other tables, but not these rollups again.
-    _wait_until_idle(dagster)
-    (run_id,) = {_last_run(dagster, asset, days)["runId"] for asset in (*RAW, *ROLLUPS)}
-    assert run_id == ui.page.url.rpartition("/")[-1]
-    events = Counter(event["__typename"] for event in dagster.graphql(EVENTS, run=run_id)["logsForRun"]["events"])
-    assert events["MaterializationEvent"] == 4 * len(days)
-    # One check of posts_published compares both raw tables, and one looks for late posts.
-    assert events["AssetCheckEvaluationEvent"] == 2 * (7 + 2) + 2
-    assert not events["ExecutionStepSkippedEvent"]
 
 
 def _launch(ui: Ui, *assets: str, days: Sequence[date] = ()) -> None:
