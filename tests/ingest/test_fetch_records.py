@@ -75,20 +75,6 @@ def test_records_are_saved_while_a_run_goes_on(
     assert 0 < max(seen) < len(PARTITIONS)
 
 
-def test_a_run_that_continues_another_fetches_only_what_that_and_those_before_did_not(
-    service: Service, tmp_path: Path
-) -> None:
-    lake = Lake(str(tmp_path))
-    run(service, lake, run_id="first", pairs=frozenset(PARTITIONS[:4]))
-    second = frozenset(PARTITIONS[:8])
-    assert {each.day for each in run(service, lake, run_id="second", continued_run="first", pairs=second)} == {
-        *DAYS[:2]
-    }
-    fetched = run(service, lake, run_id="third", continued_run="second")
-    assert {Partition(day.day, name) for day in fetched for name in day.written} == set(PARTITIONS[8:])
-    assert records_of(lake, "third").keys() == set(PARTITIONS)
-
-
 # An older response never replaces a newer one
 
 
