@@ -1,4 +1,4 @@
-"""The compaction job: closed months become one file per instance, and readers get the same rows."""
+"""The compaction job: closed months become one file per instance."""
 
 import os
 from datetime import UTC, datetime
@@ -9,9 +9,8 @@ from dagster import ExecuteInProcessResult
 
 from tests.conftest import DAYS, INSTANCE_IDS, files
 from tests.defs.conftest import Project, failure, freeze_clock
-from tests.lake.conftest import unreadable
 
-RAW, ROLLUP = "post_metrics_daily", "organic_paid_daily"
+RAW = "post_metrics_daily"
 
 
 def age_files(root: Path) -> None:
@@ -53,20 +52,6 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
         filled, filled.run_job("later_compaction")
     )
     assert files(filled.root) == after
-
-
-def test_rollups_and_checks_give_the_same_results_from_compacted_months(filled: Project) -> None:
-    check = (ROLLUP, "reconciles_with_raw_rows")
-    versions = filled.data_versions(filled.roll_up(ROLLUP, days=DAYS))
-    checked = {key: evaluation.description for key, evaluation in filled.check(check).items()}
-    rolled_up = files(filled.root / ROLLUP)
-    assert len(rolled_up) == len(DAYS)
-    filled.run_job("later_compaction")
-
-    with unreadable((filled.root / RAW).rglob("*.parquet")):
-        assert filled.data_versions(filled.roll_up(ROLLUP, days=DAYS)) == versions
-        assert {key: evaluation.description for key, evaluation in filled.check(check).items()} == checked
-    assert files(filled.root / ROLLUP) == rolled_up
 
 
 def test_job_fails_with_advice_when_the_lake_is_no_directory(project: Project) -> None:
