@@ -59,10 +59,10 @@ def _environment(process: Path) -> bytes:
 
 
 @contextmanager
-def running_demo_ui(directory: Path, *, days: int = 1, ignored: tuple[signal.Signals, ...] = ()) -> Iterator[DemoUi]:
+def running_demo_ui(directory: Path, *, ignored: tuple[signal.Signals, ...] = ()) -> Iterator[DemoUi]:
     """Run `demo --ui` in a session of its own, with some signals ignored at its start, while the block runs."""
     port = free_port()
-    command = ["demo", "--directory", str(directory), "--days", str(days), "--ui", "--ui-port", str(port)]
+    command = ["demo", "--directory", str(directory), "--days", "1", "--ui", "--ui-port", str(port)]
     folder = directory / "current"
     folder.mkdir()
     (folder / "dagster.py").write_text("raise SystemExit('code of the current folder')")
@@ -104,14 +104,3 @@ def test_demo_ui_ends_with_all_its_processes(
         demo.process.communicate(timeout=WAIT_SECONDS)
         assert demo.process.returncode == 0
         wait_until("no process is left", lambda: not demo.descendants())
-
-
-def test_demo_ends_during_its_fetch(tmp_path: Path) -> None:
-    with running_demo_ui(tmp_path, days=365, ignored=BACKGROUND) as demo:
-        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")))
-        os.kill(demo.process.pid, signal.SIGTERM)
-        output, _ = demo.process.communicate(timeout=WAIT_SECONDS)
-        assert demo.process.returncode == 1
-        assert "The Dagster UI" not in output
-        last_line = (tmp_path / "errors.log").read_text().splitlines()[-1]
-        assert last_line == "Error: Interrupted. Files written so far are kept; run the command again for the rest."
