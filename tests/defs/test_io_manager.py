@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pytest
 
 from later_reporting_dagster.contract.days import due_day
@@ -28,7 +26,6 @@ from tests.lake.conftest import post
 FIRST, LAST = DAYS[0], DAYS[-1]
 KEY = ("date", "instance_id", "campaign_id", "post_id")
 
-KINDS = (pd.DataFrame, pa.Table, ds.Dataset, pl.DataFrame, pl.LazyFrame, duckdb.DuckDBPyRelation)
 DAILY = dg.DailyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
@@ -101,13 +98,6 @@ def expected(truth: Truth, days: Sequence[date], instances: Sequence[str] = INST
 def filled(project: Project, module_lake: Path) -> Project:
     """The project with posts in its lake, without their Dagster events, which loading does not need."""
     return fill_once(project, module_lake, lambda project: project.fetch("posts_published").success)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_io_manager_loads_each_type(kind: type, filled: Project) -> None:
-    downstream = Downstream(kind, partitions_def=DAILY)
-    assert downstream.run(filled, partition=str(DAYS[1])).success
-    assert isinstance(downstream.inputs[0], kind)
 
 
 def test_io_manager_loads_the_days_of_the_run(filled: Project, truth: Truth) -> None:
