@@ -1,4 +1,4 @@
-"""Tests of the store of the rate limit that machines share, on a real PostgreSQL server."""
+"""The store of the rate limit that machines share. Tests with a real PostgreSQL server are marked `services`."""
 
 import asyncio
 import logging
@@ -24,8 +24,6 @@ from later_reporting_dagster.client.rate_limit_stores import (
 from later_reporting_dagster.client.rate_limiter import Ledger, Rate, RateLimitStore, StoreUnavailable
 from tests.client.scripted_api import FakeTime
 from tests.services import free_port, running_postgres
-
-pytestmark = pytest.mark.services
 
 API = "https://reporting.api.later.com"
 ROOT = Path(__file__).parents[2]
@@ -62,6 +60,7 @@ def stored_ledger(url: str) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.services
 def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +95,7 @@ def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(
     assert len(stored_ledger(store_url)) <= 9 * (5 + 2 * LIMIT)
 
 
+@pytest.mark.services
 def test_machines_that_create_the_table_at_once_all_share_it(store_url: str) -> None:
     async def acquire(store: RateLimitStore) -> None:
         await RateLimiter(requests=8, store=store).acquire()
@@ -123,6 +123,7 @@ asyncio.run(shared_rate_limit_store(sys.argv[1], base_url="https://reporting.api
 """
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGSTOP])
 def test_machine_that_dies_or_freezes_during_an_update_does_not_stop_others(
     store_url: str, stop_signal: signal.Signals
@@ -141,6 +142,7 @@ def test_machine_that_dies_or_freezes_during_an_update_does_not_stop_others(
     assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
 
 
+@pytest.mark.services
 def test_connection_that_the_server_closed_is_opened_again(store_url: str) -> None:
     async def scenario() -> None:
         store = shared_rate_limit_store(store_url, base_url=API)
@@ -257,6 +259,7 @@ def test_invalid_url_is_rejected_without_quoting_it(url: str) -> None:
     assert "hid" not in str(raised.value)
 
 
+@pytest.mark.services
 def test_errors_of_the_server_contain_no_secrets(postgres_url: str) -> None:
     for url, message in (
         (postgres_url.replace("//dagster@", "//absent:Zq7-hidden@"), 'role "absent" does not exist'),
