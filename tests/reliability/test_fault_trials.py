@@ -1,7 +1,7 @@
-"""No fault loses, doubles, invents or changes a row: one trial of each fault, and one of all malformations.
+"""No fault loses, doubles, invents or changes a row: trials of each fault, and one of all malformations."""
 
-`python -m tests.reliability` runs more trials and prints a table.
-"""
+import os
+from collections import Counter
 
 import pytest
 
@@ -12,8 +12,10 @@ from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
 
 pytestmark = pytest.mark.faults
 
-# Higher than in the command, because there are fewer requests.
+# Of each fault.
+TRIALS = int(os.environ.get("TRIALS", "1"))
 SHARE = 0.2
+# Token requests are rare, a revoked token affects all requests, and slow or huge responses take long.
 SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
 
 # Response faults do not depend on the API version: a few suffice in the cursor version.
@@ -34,14 +36,22 @@ def cursor_trials() -> Trials:
     return Trials(posts_per_day=60, api_version=CURSOR)
 
 
+def assert_no_row_is_lost(trials: Trials, name: str) -> None:
+    seeds = range(1, TRIALS + 1)
+    runs = [trials.run_fault(name, share=SHARES.get(name, SHARE), seed=seed) for seed in seeds]
+    counts = sum(runs, Counter[str]())
+    print(name, dict(counts))
+    assert counts["injected"]
+
+
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if PAGED in fault.api_versions])
 def test_fault_loses_no_row_in_the_paged_version(paged_trials: Trials, name: str) -> None:
-    assert paged_trials.run_fault(name, share=SHARES.get(name, SHARE), seed=1)["injected"]
+    assert_no_row_is_lost(paged_trials, name)
 
 
 @pytest.mark.parametrize("name", CURSOR_FAULTS)
 def test_fault_loses_no_row_in_the_cursor_version(cursor_trials: Trials, name: str) -> None:
-    assert cursor_trials.run_fault(name, share=SHARES.get(name, SHARE), seed=1)["injected"]
+    assert_no_row_is_lost(cursor_trials, name)
 
 
 def test_unverified_exchange_of_posts_is_missed_only_until_the_next_fetch(paged_trials: Trials) -> None:
@@ -56,4 +66,5 @@ def test_malformed_rows_are_stored_unchanged_or_quarantined(
     trials = paged_trials if api_version is PAGED else cursor_trials
     shares = {name: 0.003 if name == "megabyte-text" else 0.03 for name in MALFORMATIONS}
     counts = trials.run_malformed_rows(shares, seed=2)  # with this seed, every malformation occurs
+    print("malformed rows", dict(counts))
     assert 0 < counts["quarantined"] < counts["injected"]
