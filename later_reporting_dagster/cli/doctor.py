@@ -25,7 +25,13 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable, Partition
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    LakeUnavailable,
+    Partition,
+)
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -91,8 +97,11 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     if results[-1].mark == "ok":
+        names = {*project.settings.tables}
+        if any(each.subject == "campaigns" and each.mark != "ok" for each in results):
+            names -= {CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE}  # no backfill can fetch them
         try:
-            results += _check_tables(project, now(), accessible=accessible)
+            results += _check_tables(project, names, now(), accessible=accessible)
         except user_errors() as error:
             results.append(CheckResult("files", str(error), "WARN"))
         results.append(_evaluate("rollups", lambda: _check_rollups(project, now()), otherwise="WARN"))
@@ -265,10 +274,12 @@ def _check_lake(later: LaterReportingResource) -> str:
     return f"{lake.root} is writable"
 
 
-def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str]) -> Iterator[CheckResult]:
-    """Yield of each table that is fetched what it lacks, and for which instances."""
+def _check_tables(
+    project: Project, names: Collection[str], now: datetime, *, accessible: Sequence[str]
+) -> Iterator[CheckResult]:
+    """Yield of each of these tables, if it is fetched, what it lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
-    files = intact_files(lake, [name for name in FETCHED_NAMES if name in settings.tables])
+    files = intact_files(lake, [name for name in FETCHED_NAMES if name in names])
     if lost := _days_without_files(files, settings):
         advice = (
             "see that LATER_LAKE_ROOT is the right lake, and is mounted; if files were lost, fetch these days again"
@@ -301,7 +312,7 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):
-        if name in settings.tables:
+        if name in names:
             key = settings.asset_key(name).to_user_string()
             if (metadata := lake.table_metadata(name)) is None:
                 yield CheckResult(key, "missing: run `later-reporting backfill`", "WARN")

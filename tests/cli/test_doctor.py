@@ -217,6 +217,13 @@ def test_doctor_names_instances_of_which_nothing_was_fetched(user: User, monkeyp
     assert " days): Zoë 😀 %2F, a/b|c,d [e], instance_000; " in message
 
 
+def test_doctor_asks_for_no_campaigns_that_the_api_refuses(user: User, service: Service) -> None:
+    service.override = respond_to("/v2/campaigns", 404)
+    user.run("backfill", "--asset", "posts_published", "--start", "2024-03-01", "--end", "2024-03-01")
+    results = check_results(user, exit_code=0)
+    assert [subject for subject in results if "campaign" in subject] == ["campaigns"]
+
+
 def test_doctor_needs_no_access_to_a_retired_instance(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007,gone")
     assert "names gone, which the credentials cannot access" in check_results(user, exit_code=1)["scope"][1]
