@@ -254,7 +254,8 @@ def describe_arrivals(lake: Lake, coverage: pa.Table) -> str:
             connection.register(name, table)
         rows = connection.sql(_ARRIVALS).fetchall()
     return "; ".join(
-        f"{platform or 'unknown'}: of {count} posts, half within {half} days, 90 % within {most}, all within {latest}"
+        f"{platform or 'unknown'}: of {count} post{'s' * (count != 1)}, half within {half} day{'s' * (half != 1)},"
+        f" 90 % within {most}, all within {latest}"
         for platform, count, half, most, latest in rows
     )
 
