@@ -15,6 +15,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,9 +30,13 @@ _NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status", "oldest_a
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
+# In HTML, `<` may begin the end tag of the script or a comment; `>` and `&` have meanings in markup, too. U+2028 and
+# U+2029 end a line in older versions of JavaScript. In JSON, all of them can be escaped.
+_ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 6
+REPORT_DEFINITION = 5
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -57,7 +62,7 @@ def report_page(data: ReportData) -> bytes:
         script=script,
         data=json_for_html(page_data(data)),
     )
-    return page.encode(errors="replace")  # lone surrogates cannot be encoded
+    return page.encode()
 
 
 def empty_report_page(message: str) -> bytes:
@@ -128,7 +133,7 @@ def _shown(rows: pa.Table, windows: Sequence[str]) -> pa.Table:
 
 
 def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str, list[Any]]:
-    """Return a table as columns, with indexes instead of ids."""
+    """Return a table as columns, with indexes instead of ids, and only web links."""
     columns: dict[str, list[Any]] = rows.to_pydict()
     instances = columns["instance_id"]
     if "campaign_id" in columns:
@@ -139,6 +144,8 @@ def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str
         found = [[index["campaign_id"].get((name, campaign_id)) for campaign_id in ids] for name, ids in lists]
         columns["campaigns"] = [[position for position in of_post if position is not None] for of_post in found]
     columns["instance"] = [index["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
+    if "link" in columns:
+        columns["link"] = [web_link(link) for link in columns["link"]]
     return {name: [_number(value) for value in values] for name, values in columns.items()}
 
 
@@ -159,9 +166,24 @@ def _number(value: Any) -> Any:
     return value
 
 
+def web_link(link: str | None) -> str | None:
+    """Return the link if it is an http or https address, else None. Other links can run code (`javascript:`)."""
+    if link is None or re.search(r"[\x00-\x20\x7f\\]", link):
+        return None
+    try:
+        parts = urlsplit(link)
+        is_web = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return None
+    return link if is_web else None
+
+
 def json_for_html(value: Any) -> str:
-    """Return JSON for a script element. Only `<` can end the element or begin a comment there; JSON can escape it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    """Return JSON that is safe inside a script element, even if a text contains `</script>`."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Lone surrogates cannot be encoded.
+    text = text.encode("utf-8", errors="replace").decode("utf-8")
+    return re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPED[found[0]], text)
 
 
 def _ranges(days: Iterable[date], as_of: date) -> list[tuple[int, int]]:

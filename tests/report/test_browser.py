@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
-from later_reporting_dagster.report.report_page import json_for_html, report_page
+from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
 from tests.report.conftest import INSTANCES, report_of
 from tests.report.report_browser import open_report
 from tests.rollups.conftest import row
@@ -351,7 +351,7 @@ def test_names_are_text_of_two_lines_at_most(browser: Browser, tmp_path: Path) -
         post
         | dict.fromkeys(("creator_full_name", "creator_handle_name", "content_type"), name)
         | dict.fromkeys(("campaign_id", "creator_id", "post_id"), number)
-        | {"creator_profile_link": "javascript:window.pwned=1//https://a.example"}
+        | {"creator_profile_link": "javascript:window.pwned=1"}
         for number, name in enumerate(NAMES, 1)
     ]
     files = {**world.recorded, (NEWEST, "a"): posts}
@@ -397,10 +397,31 @@ def test_page_works_by_keyboard_and_announces_changes(
 
 
 @given(st.recursive(st.text(), lambda inner: st.dictionaries(st.text(), inner, max_size=3), max_leaves=5))
-def test_json_for_html_ends_no_element_and_round_trips(value: object) -> None:
+def test_json_for_html_has_no_markup_and_round_trips(value: object) -> None:
     text = json_for_html(value)
-    assert "<" not in text
+    assert not re.search("[<>&\u2028\u2029]", text)
     assert json.loads(text) == value
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *(
+            None,
+            "",
+            "javascript:alert(1)",
+            " https://a.example",
+            "java\tscript:alert(1)",
+            "data:text/html,<p>",
+            "//a.example",
+        ),
+        *("/relative", "https:", "https:\\\\a.example", "http://[", "ftp://a.example"),
+    ],
+)
+def test_web_link_rejects_other_addresses(link: str | None) -> None:
+    assert web_link(link) is None
+    for web in ("https://a.example", "HTTP://a.example/ü?q=<b>", "https://u@a.example:8080/#x"):
+        assert web_link(web) == web
 
 
 def test_report_page_policy_allows_only_its_own_scripts_and_style(report_of_world: ReportData) -> None:
