@@ -9,6 +9,7 @@ ads AS (
         CAST(date_trunc('month', date) AS DATE) AS month, campaign_id,
         sum(CAST(paid_ad_spend AS DECIMAL(18, 6))) AS ad_spend
     FROM campaign_performance_daily
+    WHERE coalesce(abs(paid_ad_spend) <= 1e9, true)
     GROUP BY ALL
 ),
 days AS (

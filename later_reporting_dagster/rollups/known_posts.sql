@@ -9,7 +9,8 @@ SELECT
     {%- endfor %}
     cost_low(cpe, engagements, cpm, impressions) AS low,
     cost_high(cpe, engagements, cpm, impressions) AS high
-FROM posts_published;
+FROM posts_published
+WHERE {{ within_limits }};
 
 CREATE OR REPLACE TABLE known_posts AS
 WITH several AS (
@@ -44,6 +45,7 @@ only_recorded AS (
         {%- endfor %}
         list_sort(list(DISTINCT campaign_id)) AS campaign_ids
     FROM post_metrics_daily SEMI JOIN recorded_ids USING (instance_id, post_id)
+    WHERE {{ within_limits }}
     GROUP BY ALL
 )
 SELECT

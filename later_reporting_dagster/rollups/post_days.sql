@@ -1,4 +1,4 @@
--- What posts recorded on each day. Negative counts correct those of an earlier day.
+-- What posts recorded on each day. Rows with an absurd value are left out. Negative counts correct those of an earlier day.
 --
 --   campaign_post_days   a post of a campaign on a day
 --   post_days            a post on a day, once: of a post in several campaigns, the row with the lowest campaign id of that day
@@ -13,7 +13,8 @@ SELECT
     cost_high(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS high,
     bounded(low, low, high) AS ad_spend_low,
     bounded(high, low, high) AS ad_spend_high
-FROM post_metrics_daily;
+FROM post_metrics_daily
+WHERE {{ within_limits }};
 
 -- Grouping by one integer is fast. Posts of two instances with the same id are among them; it changes nothing.
 CREATE OR REPLACE TABLE several_campaigns AS

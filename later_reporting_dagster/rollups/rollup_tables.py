@@ -17,7 +17,7 @@ from later_reporting_dagster.lake.tables import (
     Column,
     Table,
 )
-from later_reporting_dagster.rollups.templates import CREATOR_LABELS, metric_variables, read_columns
+from later_reporting_dagster.rollups.templates import CREATOR_LABELS, metric_variables, read_columns, within_limits
 
 
 class Cadence(StrEnum):
@@ -76,6 +76,7 @@ class RollupTable:
         is_shared = "campaign_id" in self.grain and self.cadence is not Cadence.ALL
         metrics = [metric for metric in self.metrics if not (is_shared and metric.kind is Kind.MONEY)]
         return metric_variables(metrics) | {
+            "within_limits": within_limits(self.metrics),
             "cadence": str(self.cadence),
             "grain": self.grain,
             "group": "".join(f"{name}, " for name in self.grain),

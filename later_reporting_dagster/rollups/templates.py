@@ -114,6 +114,15 @@ def metric_variables(metrics: Iterable[Metric]) -> dict[str, Any]:
     }
 
 
+def within_limits(metrics: Iterable[Metric]) -> str:
+    """Return the condition that no value of a raw row is absurd: the parser rejects others, but one may be stored."""
+    return " AND ".join(
+        f"coalesce(abs({metric.column}) <= {metric.kind.maximum}, true)"
+        for metric in metrics
+        if metric.kind.adds_up_over_days
+    )
+
+
 def _sum(metric: Metric) -> _Sum:
     # The metrics of the API reference are in every file, so their numbers of posts are never null.
     return _Sum(

@@ -33,6 +33,7 @@ COUNTS = {
 SUMS = {**COUNTS, "estimated_value_generated": "organic_estimated_value"} | {
     "video_view_total_time": "organic_video_view_total_time"
 }
+LIMITS = dict.fromkeys(COUNTS, 10**11) | {"estimated_value_generated": 10**9, "video_view_total_time": 10**15}
 DEFAULT_SUMS = ("engagements", "impressions", "estimated_value_generated", "paid_engagements", "paid_impressions")
 KIND = ("platform", "content_type")
 OVER_TIME: Mapping[str, tuple[tuple[str, ...], Callable[[date], date]]] = {
@@ -175,7 +176,12 @@ def grouped(things: Iterable[Any], key: Callable[[Any], Any]) -> list[tuple[Any,
 
 
 def dated(files: Files) -> list[Row]:
-    return [{"date": day, **row} for (day, _), rows in files.items() for row in rows]
+    return [{"date": day, **row} for (day, _), rows in files.items() for row in rows if within_limits(row)]
+
+
+def within_limits(row: Row) -> bool:
+    """Return whether no value that is summed is absurdly large; rollups leave other rows out."""
+    return all(abs(row.get(name) or 0) <= limit for name, limit in LIMITS.items())
 
 
 def posts_of(rows: Iterable[Row], key: Sequence[str]) -> list[Post]:

@@ -1,9 +1,11 @@
 """Rollups equal the slow reference in hand-made and random worlds, and have the same bytes in any order."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import cycle
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +20,8 @@ from later_reporting_dagster.rollups import templates
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_tables
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import World
-from tests.rollups.worlds import NEWEST, Shape, differences, metrics_of, open_world, rolled_up, world_of
+from tests.rollups.reference import Files, World
+from tests.rollups.worlds import NEWEST, Shape, differences, metrics_of, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
 SELECTIONS = [
@@ -237,6 +239,32 @@ def test_costs_are_the_middle_of_both_unit_costs_and_contradictions_are_unknown(
     paid = {f"paid_{name}": value for name, value in bounded.items()}
     (day,) = checked(published_of(paid, {"paid_impressions": 0}))["organic_paid_daily"].to_pylist()
     assert (day["ad_spend"], day["ad_spend_posts"], day["posts"]) == (pytest.approx(299.965), 1, 2)
+
+
+def test_absurd_rows_are_left_out() -> None:
+    """A stored row with a value above the limit of its metric, as the parser once accepted it, changes nothing."""
+    world = world_of(Shape(days=20, posts=60, metrics=METRICS), seed=11)
+    absurd: dict[str, list[float]] = {
+        "count": [10**11 + 1, 2**63 - 1],
+        "money": [2e12, -2e12, math.inf, math.nan],
+        "time": [1e16],
+    }
+    summed = [metric for metric in METRICS if metric.kind.adds_up_over_days]
+    fields = cycle({metric.column: value} for metric in summed for value in absurd[metric.kind])
+
+    def with_absurd(files: Files) -> Files:
+        return {
+            (day, name): [*rows, row(post_id=1000, instance_id=name, post_date=at(day), **next(fields))]
+            for (day, name), rows in files.items()
+        }
+
+    days = {
+        day: [*rows, performance(campaign_id=77, paid_ad_spend=2e12), performance(campaign_id=1, paid_clicks=2**62)]
+        for day, rows in world.performance.items()
+    }
+    absurd_files = {"recorded": with_absurd(world.recorded), "published": with_absurd(world.published)}
+    stored = replace(world, **absurd_files, performance=days)
+    assert differences(rolled_up(stored), world) == []
 
 
 @pytest.fixture(scope="module")
