@@ -138,7 +138,13 @@ class MonthCopies:
         return [copy for copy in copies if copy.is_current(versions)]
 
     def compact(
-        self, table_name: str, daily_files: Mapping[Partition, FileVersion], *, closed_before: date, now: datetime
+        self,
+        table_name: str,
+        daily_files: Mapping[Partition, FileVersion],
+        *,
+        closed_before: date,
+        now: datetime,
+        only_missing: bool = False,
     ) -> CompactionSummary:
         """Update the copies of months that end before `closed_before`, given the versions of all daily files."""
         directory = compacted_directory(table_name)
@@ -147,6 +153,7 @@ class MonthCopies:
             parent = path.removeprefix(f"{directory}/").removesuffix(f"/{FILE_NAME}")
             if (month := parse_directory(parent, unit="month")) is not None:
                 months[month] = {}  # if the month has no daily files, its copy has to be removed
+        copied = {*months}
         for partition, version in daily_files.items():
             if version.identity is None:
                 raise LakeUnavailable(
@@ -155,7 +162,7 @@ class MonthCopies:
                 )
             months.setdefault(partition.month, {})[partition] = version
         summary = CompactionSummary()
-        for month in sorted(months, key=partition_sort_key):
+        for month in sorted(months.keys() - copied if only_missing else months, key=partition_sort_key):
             if month.day.replace(day=monthrange(month.day.year, month.day.month)[1]) < closed_before:
                 self._compact_month(table_name, month, months[month], now=now, summary=summary)
         return summary

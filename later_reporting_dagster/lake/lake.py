@@ -307,7 +307,9 @@ class Lake:
                 raise rows
             yield rows
 
-    def compact(self, table_name: str, *, restate_days: int, now: datetime) -> CompactionSummary:
+    def compact(
+        self, table_name: str, *, restate_days: int, now: datetime, only_missing: bool = False
+    ) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
 
         A copy that is current is not written again. A month with a partition that is replaced later is read from its
@@ -317,12 +319,14 @@ class Lake:
             restate_days: the number of latest days that are still fetched again. A month is closed if it ended before
                 the first of these days.
             now: the current time; files that are only a few seconds old are left for the next run.
+            only_missing: leave copies as they are, and write those that do not exist.
 
         Raises:
             LakeUnavailable: the lake's object store reports no ETags.
         """
         closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
-        return self._copies.compact(table_name, self.file_versions(table_name), closed_before=closed_before, now=now)
+        files = self.file_versions(table_name)
+        return self._copies.compact(table_name, files, closed_before=closed_before, now=now, only_missing=only_missing)
 
     def partitions(
         self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True

@@ -60,9 +60,12 @@ def later(seconds: float = MIN_AGE_SECONDS + 60) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def compact(lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None) -> CompactionSummary:
+def compact(
+    lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None, only_missing: bool = False
+) -> CompactionSummary:
     now = now or later()
-    return lake.compact("posts", restate_days=(now.date() - closed_before).days, now=now)
+    restate_days = (now.date() - closed_before).days
+    return lake.compact("posts", restate_days=restate_days, now=now, only_missing=only_missing)
 
 
 def read_daily_files(
@@ -102,6 +105,20 @@ def test_current_copies_save_requests_of_reads_and_of_the_next_compaction() -> N
     requested = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
     months = {compacted_path("posts", partition) for partition in PARTITIONS}
     assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
+
+
+def test_compaction_of_missing_copies_only_leaves_the_others_as_they_are() -> None:
+    lake = filled(remote_lake("bucket"))
+    compact(lake)
+    lake.write("posts", ONE_MONTH[0], rows(7, instance_id="a/b"))  # its copy is outdated
+    missing = PARTITIONS[0].month
+    lake.storage.remove(compacted_path("posts", missing))
+    BucketFileSystem.requests.clear()
+    found = compact(lake, only_missing=True)
+    assert (found.written, found.unchanged) == (1, 0)
+    read = [each for each in BucketFileSystem.requests if each.startswith("get") and "date=" in each]
+    assert len(read) == len([each for each in PARTITIONS if each.month == missing])
+    assert ONE_MONTH[0] not in held(lake)
 
 
 def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
