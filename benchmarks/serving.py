@@ -275,10 +275,14 @@ def measure_clients(server: ServerProcess, bare: ServerProcess) -> Result:
     ]
     later_pages = range(2, PAGES_PER_CLIENT + 1)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Connection(server.base_url)) for _ in queries]
-        bare_clients = [stack.enter_context(Connection(bare.base_url)) for _ in queries]
-        for client in clients:
-            client.log_in()
+        # Connected when it is used: the server closes a connection whose first request is late.
+        def connect(process: ServerProcess) -> Connection:
+            return stack.enter_context(Connection(process.base_url))
+
+        clients: list[Connection] = []
+        for _ in queries:
+            clients.append(connect(server))
+            clients[-1].log_in()
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
 
         def read(connections: Sequence[Connection], pages: Sequence[int]) -> tuple[float, list[list[bytes]]]:
@@ -291,9 +295,11 @@ def measure_clients(server: ServerProcess, bare: ServerProcess) -> Result:
 
         read(clients, [1])
         seconds, later = read(clients, later_pages)
-        for connection, query, bodies in zip(bare_clients, queries, later, strict=True):
+        bare_clients: list[Connection] = []
+        for query, bodies in zip(queries, later, strict=True):
+            bare_clients.append(connect(bare))
             for page, body in zip(later_pages, bodies, strict=True):
-                connection.request("POST", query.target(page), body)
+                bare_clients[-1].request("POST", query.target(page), body)
         bare_seconds, bare_bodies = read(bare_clients, later_pages)
     assert bare_bodies == later
     count = CLIENTS * len(later_pages)
