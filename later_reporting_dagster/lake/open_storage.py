@@ -157,7 +157,9 @@ class _LocalStorage(Storage):
         return failed
 
     def _read(self, path: str) -> bytes:
-        return (self._root / path).read_bytes()
+        # Opening a `Path` takes 1.5 times as long.
+        with open(f"{self._root}/{path}", "rb") as file:  # noqa: PTH123
+            return file.read()
 
     def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None:
         target = self._root / path

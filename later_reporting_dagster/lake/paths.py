@@ -59,6 +59,7 @@ def days_by_instance(partitions: Iterable[Partition]) -> dict[str | None, set[da
     return days
 
 
+@lru_cache(maxsize=16_384)  # A table has the same few instances on every day.
 def encode_instance_id(instance_id: str) -> str:
     """Return the id percent-encoded: it has only ASCII letters, digits and `_.-~%`.
 
@@ -81,7 +82,7 @@ def encode_instance_id(instance_id: str) -> str:
     return encoded if encoded != _HIVE_NULL else encoded.replace("_", "%5F", 1)
 
 
-@lru_cache(maxsize=16_384)  # A listing has the same few instances on every day.
+@lru_cache(maxsize=16_384)
 def decode_instance_id(encoded: str) -> str:
     instance_id = unquote(encoded, errors="strict")
     if encode_instance_id(instance_id) != encoded:
