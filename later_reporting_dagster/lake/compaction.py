@@ -7,7 +7,7 @@ invalidates the copy, without locks, and no row is ever missing or read twice.
 """
 
 from calendar import monthrange
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import accumulate, groupby
@@ -56,7 +56,7 @@ class CompactionSummary:
         removed: the number of months whose copy was removed, because the month cannot be copied now.
         daily_files: the number of copied daily files; readers read the copies instead.
         skipped: the number of days of closed months that were not copied, because the month has fewer than `MIN_DAYS`,
-            or too large files, or one of them is too young, damaged, or has other columns.
+            or too large files, or one of them is too young, damaged, or has other columns than nullable ones less.
     """
 
     written: int = 0
@@ -122,17 +122,14 @@ class MonthCopies:
         for partition in partitions:
             requested.setdefault(partition.month, set()).add(partition)
 
-        def read(month: Partition) -> MonthCopy | None:
-            path = compacted_path(table_name, month)
-            try:
-                data = self._storage.read(path)
-            except LakeUnavailable:
-                return None
-            copy = None if data is None else _parse_copy(path, month, data)
-            return copy if copy is not None and set() < copy.days.keys() <= requested[month] else None
-
-        months = [month for month, members in requested.items() if len(members) >= MIN_DAYS]
-        copies = [copy for copy in self._storage.map(read, months) if copy is not None]
+        months = {
+            compacted_path(table_name, month): month for month, members in requested.items() if len(members) >= MIN_DAYS
+        }
+        copies: list[MonthCopy] = []
+        for (path, month), data in zip(months.items(), self._storage.read_all([*months]), strict=True):
+            copy = _parse_copy(path, month, data) if isinstance(data, bytes) else None
+            if copy is not None and set() < copy.days.keys() <= requested[month]:
+                copies.append(copy)
         # Looked up after the copies were read: a daily file that still has the copied version has not changed since.
         versions = self._versions(table_name, [partition for copy in copies for partition in copy.days])
         return [copy for copy in copies if copy.is_current(versions)]
@@ -164,7 +161,9 @@ class MonthCopies:
         summary = CompactionSummary()
         for month in sorted(months.keys() - copied if only_missing else months, key=partition_sort_key):
             if month.day.replace(day=monthrange(month.day.year, month.day.month)[1]) < closed_before:
-                self._compact_month(table_name, month, months[month], now=now, summary=summary)
+                self._compact_month(
+                    table_name, month, months[month], has_copy=month in copied, now=now, summary=summary
+                )
         return summary
 
     def _compact_month(
@@ -173,11 +172,12 @@ class MonthCopies:
         month: Partition,
         versions: Mapping[Partition, FileVersion],
         *,
+        has_copy: bool,
         now: datetime,
         summary: CompactionSummary,
     ) -> None:
         path = compacted_path(table_name, month)
-        stored = data = self._storage.read(path)
+        stored = data = self._storage.read(path) if has_copy else None
         copy = None if stored is None else _parse_copy(path, month, stored)
         if copy is None or not copy.is_current(versions) or copy.read().keys() != versions.keys():
             data = self._encoded_copy(table_name, versions, now=now)
@@ -202,24 +202,26 @@ class MonthCopies:
             or last_modified > now.timestamp() - MIN_AGE_SECONDS
         ):
             return None
-
-        def read(partition: Partition) -> tuple[pa.Table, str] | None:
-            data = self._storage.read(partition_path(table_name, partition))
+        files: list[pa.Table] = []
+        days: dict[date, _CopiedDay] = {}
+        paths = [partition_path(table_name, partition) for partition in versions]
+        for (partition, version), data in zip(versions.items(), self._storage.read_all(paths), strict=True):
+            if isinstance(data, LakeUnavailable):
+                raise data
+            if data is None:  # it was removed
+                return None
             try:
-                return None if data is None else (read_stored_rows(data), parse_metadata(data).content_hash)
+                content_hash, rows = parse_metadata(data).content_hash, read_stored_rows(data)
             except FileDamaged:
                 return None
-
-        files = [file for file in self._storage.map(read, versions) if file is not None]
+            if not content_hash:  # something else wrote it
+                return None
+            files.append(rows)
+            days[partition.day] = _CopiedDay(rows.num_rows, content_hash, str(version.identity))
         # Looked up after the files were read: a file that still has the same version has not changed since.
-        is_complete = len(files) == len(versions) and self._versions(table_name, versions) == versions
-        if not is_complete or any(rows.schema != files[0][0].schema for rows, _ in files):
+        together = _concatenated(files) if self._versions(table_name, versions) == versions else None
+        if together is None:
             return None
-        days = {
-            partition.day: _CopiedDay(rows.num_rows, content_hash, str(version.identity))
-            for (partition, version), (rows, content_hash) in zip(versions.items(), files, strict=True)
-        }
-        together = pa.concat_tables(rows for rows, _ in files)
         return to_parquet(
             with_date_column(together, ((day, copied.rows) for day, copied in days.items())),
             content_hash=content_hash_of(together),
@@ -233,6 +235,20 @@ class MonthCopies:
         months = [list(paths) for _, paths in groupby(by_path, key=lambda path: by_path[path].month.day)]
         found = self._storage.map(self._storage.versions, months)
         return {by_path[path]: version for versions in found for path, version in versions.items()}
+
+
+def _concatenated(files: Sequence[pa.Table]) -> pa.Table | None:
+    """Return the rows of all files; None if one lacks a column that is never null, or has one of another type.
+
+    A nullable column that a file lacks, because it was added later, is null in its rows, as readers of the file see it.
+    """
+    required = {field.name for rows in files for field in rows.schema if not field.nullable}
+    if not all(required <= {*rows.column_names} for rows in files):
+        return None
+    try:
+        return pa.concat_tables(files, promote_options="default")
+    except pa.ArrowTypeError:
+        return None
 
 
 def _parse_copy(path: str, month: Partition, data: bytes) -> MonthCopy | None:

@@ -100,11 +100,14 @@ def read_stored_rows(data: bytes) -> pa.Table:
 def parse_metadata(data: bytes) -> FileMetadata:
     """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded."""
     footer = _open(data).metadata
-    key_values = {
-        name.decode().removeprefix(_PREFIX): value.decode()
-        for name, value in (footer.metadata or {}).items()
-        if name.startswith(_PREFIX.encode())
-    }
+    try:
+        key_values = {
+            name.decode().removeprefix(_PREFIX): value.decode()
+            for name, value in (footer.metadata or {}).items()
+            if name.startswith(_PREFIX.encode())
+        }
+    except UnicodeDecodeError as error:
+        raise FileDamaged(f"its metadata is not text: {error}") from error
     content_hash = key_values.pop(_CONTENT_HASH, "")
     return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.to_arrow_schema().names))
 

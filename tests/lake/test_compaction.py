@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,18 +195,44 @@ def test_month_of_large_files_is_not_copied(local: Lake, monkeypatch: pytest.Mon
         assert compact(local).files == copies
 
 
-def test_month_with_a_damaged_day_or_other_columns_is_not_copied(local: Lake) -> None:
+def test_month_with_a_damaged_day_or_without_a_key_is_not_copied(local: Lake) -> None:
     filled(local)
     Path(local.url("posts", ONE_MONTH[3])).write_bytes(b"no Parquet")
     other = next(partition for partition in PARTITIONS if partition.instance_id != "a/b")
-    local.write("posts", other, posts(5).drop_columns(["cpm"]))
+    local.write("posts", other, posts(5).drop_columns(["post_id"]))
     assert compact(local).skipped == 2 * len(ONE_MONTH)
     assert {partition.day.month for partition in held(local)} == {2}
     with pytest.raises(FileDamaged, match=str(ONE_MONTH[3].day)):
-        local.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
+        local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA)
     local.write("posts", ONE_MONTH[3], posts(3))
     local.write("posts", other, posts(5))
     assert (compact(local).written, held(local)) == (2, set(PARTITIONS))
+
+
+def test_month_whose_days_differ_in_nullable_columns_is_copied(local: Lake) -> None:
+    filled(local, ONE_MONTH)
+    local.write("posts", ONE_MONTH[0], posts(5).drop_columns(["cpm"]))
+    local.write("posts", ONE_MONTH[2], posts(5).drop_columns(["impressions", "extra"]))
+    expected = read_daily_files(local, ONE_MONTH)
+    assert compact(local).written == 1
+    assert held(local) == set(ONE_MONTH)
+    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
+
+
+def test_month_with_a_day_of_other_types_is_not_copied(local: Lake) -> None:
+    filled(local, ONE_MONTH)
+    stored = posts(5)
+    other = stored["impressions"].cast(pa.float64())
+    number = stored.column_names.index("impressions")
+    local.write("posts", ONE_MONTH[2], stored.set_column(number, "impressions", other))
+    assert compact(local).skipped == len(ONE_MONTH)
+
+
+def test_month_of_files_that_something_else_wrote_is_not_copied(local: Lake) -> None:
+    filled(local, ONE_MONTH)
+    for partition in ONE_MONTH:
+        pq.write_table(posts(1), local.url("posts", partition))
+    assert compact(local).skipped == len(ONE_MONTH)
 
 
 @pytest.mark.parametrize("change", ["replaced", "removed"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Platform, Post
 from later_reporting_dagster.contract.rows import CreatorProfile, post_parser
-from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, posts_table
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, rows_by_group
 from tests.contract.test_post import rows as json_rows
@@ -101,6 +101,13 @@ def test_content_hash_is_stable_across_versions() -> None:
 )
 def test_content_hash_distinguishes(left: pa.Table, right: pa.Table) -> None:
     assert content_hash_of(left) != content_hash_of(right)
+
+
+def test_metadata_with_a_flipped_bit_that_is_no_text_is_damaged() -> None:
+    data = to_parquet(rows(3), content_hash="abcdef", key_values={})
+    at = data.index(b"abcdef")
+    with pytest.raises(FileDamaged, match="metadata is not text"):
+        parse_metadata(data[:at] + b"\xff" + data[at + 1 :])
 
 
 def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
