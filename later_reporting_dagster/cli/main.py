@@ -301,7 +301,7 @@ def compact() -> None:
 
     One file is faster to read than thirty. A month is closed once the daily schedule
     no longer fetches any of its days. The daily files stay as they are. Months whose copy
-    is up to date are skipped. backfill and refresh copy months that have no copy.
+    is up to date are skipped. An update of coverage writes copies that are missing.
     """
     project = current_project()
     lake, restate_days = project.later.lake(), project.settings.restate_days

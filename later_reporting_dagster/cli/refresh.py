@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -16,7 +15,6 @@ from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.partitions import range_tags, runs_of
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT
@@ -68,14 +66,6 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
             yield materialize(project, listed, instance=instance)
     if COVERAGE_TABLE in settings.tables:
         yield materialize(project, [COVERAGE_TABLE], instance=instance)
-    # Rollups and their checks then read one file in place of thirty. An object store without ETags has no copies.
-    with suppress(LakeUnavailable):
-        for name in RAW_NAMES:
-            copies = lake.compact(name, restate_days=settings.restate_days, now=utc_now(), only_missing=True)
-            if copies.written:
-                click.echo(
-                    f"Copied {copies.daily_files:,} daily files of {name} to {copies.written:,} monthly files", err=True
-                )
     newest, footers = newest_day(utc_now()), Footers()
     rollups = settings.rollups(TABLES)
     files = outdated(lake, rollups, start_date=settings.start_date, newest_day=newest, footers=footers)

@@ -79,7 +79,10 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
             f"{component.name}_coverage",
             selection=dg.AssetSelection.assets(component.asset_key(COVERAGE_TABLE)),
             executor_def=dg.in_process_executor,
-            description="Lists all files of the fetched tables, and reads the footers of those that have changed.",
+            description=(
+                "Lists all files of the fetched tables, reads the footers of those that have changed, and copies closed"
+                " months that have no copy."
+            ),
         )
     compaction_job = _compaction_job(component)
     compaction_schedule = dg.ScheduleDefinition(

@@ -308,7 +308,13 @@ class Lake:
             yield rows
 
     def compact(
-        self, table_name: str, *, restate_days: int, now: datetime, only_missing: bool = False
+        self,
+        table_name: str,
+        *,
+        restate_days: int,
+        now: datetime,
+        only_missing: bool = False,
+        files: Mapping[Partition, FileVersion] | None = None,
     ) -> CompactionSummary:
         """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
 
@@ -320,12 +326,13 @@ class Lake:
                 the first of these days.
             now: the current time; files that are only a few seconds old are left for the next run.
             only_missing: leave copies as they are, and write those that do not exist.
+            files: the versions of all daily files, if they have just been listed.
 
         Raises:
             LakeUnavailable: the lake's object store reports no ETags.
         """
         closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
-        files = self.file_versions(table_name)
+        files = self.file_versions(table_name) if files is None else files
         return self._copies.compact(table_name, files, closed_before=closed_before, now=now, only_missing=only_missing)
 
     def partitions(

@@ -124,16 +124,12 @@ def months(user: User) -> list[str]:
     return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
 
 
-def write_month(user: User, instance_id: str) -> None:
-    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), instance_id) for number in range(1, 7)]
+def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME")
+    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), "a/b") for number in range(1, 7)]
     for asset, partition in product(("posts_published", "post_metrics_daily"), partitions):
         lake.write(asset, partition, posts_table([]))
         os.utime(lake.url(asset, partition), (0, 0))
-
-
-def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DAGSTER_HOME")
-    write_month(user, "a/b")
     result = user.run("compact")
     assert [line.partition(";")[0] for line in result.stdout.splitlines()] == [
         "post_metrics_daily: 1 months written, 0 unchanged",
@@ -145,18 +141,6 @@ def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.
         for asset in ("post_metrics_daily", "posts_published")
     ]
     assert "posts_published: 0 months written, 1 unchanged" in user.run("compact").stdout
-
-
-def test_refresh_copies_closed_months_that_have_no_copy(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_TABLES", "post_metrics_daily,posts_published,organic_paid_overall")
-    write_month(user, "a")
-    copied = "Copied 6 daily files of {} to 1 monthly files\n"
-    both = copied.format("post_metrics_daily") + copied.format("posts_published")
-    assert user.run("refresh").stderr == both
-    assert user.run("refresh").stderr == ""
-    write_month(user, "b")
-    assert user.run("refresh").stderr == both
-    assert len(months(user)) == 4
 
 
 def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

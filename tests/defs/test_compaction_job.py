@@ -1,7 +1,7 @@
-"""The compaction job: closed months become one file per instance."""
+"""Closed months become one file per instance: missing copies with the asset `coverage`, all with the job."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -57,3 +57,37 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
 def test_job_fails_with_advice_when_the_lake_is_no_directory(project: Project) -> None:
     project.root.write_text("")
     assert "Not a directory" in failure(project.run_job("later_compaction"))[0]
+
+
+def copies(project: Project, asset: str = RAW) -> list[str]:
+    """Return the instances of the copied months of a table."""
+    return sorted(path.parent.name for path in (project.root / "_compacted" / asset).rglob("part-0.parquet"))
+
+
+def test_coverage_copies_closed_months_that_have_no_copy(filled: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = f"Copied {len(DAYS) * len(INSTANCE_IDS)} daily files of {RAW} to {len(INSTANCE_IDS)} monthly files"
+    for path in (filled.root / RAW).rglob("*.parquet"):
+        os.utime(path, (0, 0))
+    last_restated = datetime.combine(DAYS[-1].replace(day=31), time(12), UTC) + timedelta(days=28)
+    freeze_clock(monkeypatch, last_restated)
+    assert copied not in logged(filled, filled.run("coverage"))
+    assert copies(filled) == []
+    freeze_clock(monkeypatch, last_restated + timedelta(days=1))
+    assert copied in logged(filled, filled.run("coverage"))
+    assert (len(copies(filled)), copies(filled, "posts_published")) == (len(INSTANCE_IDS), [])
+
+    before = files(filled.root / "_compacted")
+    for path in (filled.root / RAW).rglob("*.parquet"):
+        os.utime(path, (1, 1))  # so the copies are outdated
+    assert filled.run("coverage").success
+    assert files(filled.root / "_compacted") == before
+
+
+def test_coverage_is_updated_if_no_month_can_be_copied(filled: Project) -> None:
+    (filled.root / "_compacted").write_text("")
+    result = filled.run("coverage")
+    assert result.success
+    assert any(
+        line.startswith(f"Not all closed months of {RAW} are copied: cannot list ") for line in logged(filled, result)
+    )
+    assert filled.lake.table_exists("coverage")

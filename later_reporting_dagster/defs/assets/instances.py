@@ -1,7 +1,7 @@
 """The tables `instances` and `coverage`: what is in the lake, what is missing, and when each file was fetched."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import pyarrow.compute as pc
@@ -14,6 +14,7 @@ from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_p
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
+from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -25,6 +26,7 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.quality.coverage import (
     COVERAGE_COLUMNS,
     HASH_WITHOUT_REQUESTS,
+    Files,
     intact_files,
     recorded_fetches,
     refreshed_coverage,
@@ -105,7 +107,8 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 deps=component.dependencies(*FETCHED_NAMES, INSTANCES_TABLE),
                 description=(
                     "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
-                    f" and whether it is stale; and each file that is missing since {component.start_date}."
+                    f" and whether it is stale; and each file that is missing since {component.start_date}. An update"
+                    " also copies closed months that have no copy."
                 ),
                 group_name="posts",
                 tags={"later/layer": "dimension"},
@@ -121,7 +124,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
 
 
 def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> Iterator[AssetEvent]:
-    """List all files of the tables that are fetched, and update the table."""
+    """List all files of the tables that are fetched, update the table, and copy months."""
     later = component.later(context)
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
@@ -155,3 +158,18 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
             yield to_evaluation(evaluate_late_posts(late, files=len(files[POSTS_PUBLISHED.name])), key)
         metadata = {"missing_files": missing, "stale_files": len(late.stale)}
         yield table_result(written, metadata, data_version=version)
+        _copy_months(context, lake, files, restate_days=component.restate_days, now=component.now())
+
+
+def _copy_months(
+    context: dg.AssetExecutionContext, lake: Lake, files: Files, *, restate_days: int, now: datetime
+) -> None:
+    """Copy closed months that have no copy: what reads their posts then opens one file in place of thirty."""
+    for name in RAW_NAMES:
+        try:
+            copies = lake.compact(name, restate_days=restate_days, now=now, only_missing=True, files=files[name])
+        except LakeUnavailable as error:  # such as an object store without ETags; everything works without copies
+            context.log.info(f"Not all closed months of {name} are copied: {error}")
+        else:
+            if copies.written:
+                context.log.info(f"Copied {copies.daily_files} daily files of {name} to {copies.written} monthly files")
