@@ -128,7 +128,7 @@ def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
 def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_day(
     automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kill(*_: Any) -> None:
+    def kill(*_: Any, **__: Any) -> None:
         wait_until("all files", lambda: len(project.lake.partitions(METRICS)) == len(DAYS) * len(INSTANCE_IDS))
         raise KeyboardInterrupt
 

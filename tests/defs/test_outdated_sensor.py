@@ -19,6 +19,7 @@ from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Outdated
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, Project, assert_success, fill_once, freeze_clock, restate_one_post
+from tests.services import wait_until
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
 ALL_DAYS = (DAYS[0], DAYS[-1])
@@ -123,7 +124,11 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
 ) -> None:
     """It was killed between writing files and logging their days, so no event tells that they changed."""
 
-    def kill(*_: Any) -> None:
+    restated, lake = Partition(DAYS[-1], INSTANCE_IDS[0]), sensor.project.lake
+    before = lake.file_versions(RAW)[restated]
+
+    def kill(*_: Any, **__: Any) -> None:
+        wait_until("the restated file", lambda: lake.file_versions(RAW)[restated] != before)
         raise KeyboardInterrupt
 
     service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
