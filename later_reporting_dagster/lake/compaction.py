@@ -56,7 +56,8 @@ class CompactionSummary:
         removed: the number of months whose copy was removed, because the month cannot be copied now.
         daily_files: the number of copied daily files; readers read the copies instead.
         skipped: the number of days of closed months that were not copied, because the month has fewer than `MIN_DAYS`,
-            or too large files, or one of them is too young, damaged, or has other columns than nullable ones less.
+            or too large files, or one of them is too young, damaged, lacks a column that is never null, or has one of
+            another type.
     """
 
     written: int = 0
