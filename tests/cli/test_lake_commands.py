@@ -124,12 +124,16 @@ def months(user: User) -> list[str]:
     return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
 
 
-def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DAGSTER_HOME")
-    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), "a/b") for number in range(1, 7)]
+def write_month(user: User, instance_id: str) -> None:
+    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), instance_id) for number in range(1, 7)]
     for asset, partition in product(("posts_published", "post_metrics_daily"), partitions):
         lake.write(asset, partition, posts_table([]))
         os.utime(lake.url(asset, partition), (0, 0))
+
+
+def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME")
+    write_month(user, "a/b")
     result = user.run("compact")
     assert [line.partition(";")[0] for line in result.stdout.splitlines()] == [
         "post_metrics_daily: 1 months written, 0 unchanged",
@@ -141,6 +145,14 @@ def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.
         for asset in ("post_metrics_daily", "posts_published")
     ]
     assert "posts_published: 0 months written, 1 unchanged" in user.run("compact").stdout
+
+
+def test_refresh_copies_closed_months_that_have_no_copy(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_TABLES", "post_metrics_daily,posts_published,coverage,organic_paid_overall")
+    for number, name in enumerate("ab", start=1):
+        write_month(user, name)
+        user.run("refresh")
+        assert len(months(user)) == 2 * number
 
 
 def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
