@@ -232,9 +232,9 @@ class MonthCopies:
     def _versions(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileVersion]:
         by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
         # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
-        # little else.
+        # little else. A disk answers one thread faster than several.
         months = [list(paths) for _, paths in groupby(by_path, key=lambda path: by_path[path].month.day)]
-        found = self._storage.map(self._storage.versions, months)
+        found = self._storage.map(self._storage.versions, months if self._storage.is_remote else [[*by_path]])
         return {by_path[path]: version for versions in found for path, version in versions.items()}
 
 
