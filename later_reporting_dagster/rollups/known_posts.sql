@@ -14,12 +14,12 @@ WHERE {{ within_limits }};
 
 CREATE OR REPLACE TABLE known_posts AS
 WITH several AS (
-    SELECT post_id FROM published_rows GROUP BY post_id HAVING count(*) > 1
+    SELECT instance_id, post_id FROM published_rows GROUP BY ALL HAVING count(*) > 1
 ),
 -- A post that was re-dated stands in two days: the newest one counts. Of its rows in several campaigns, the one with the lowest
 -- campaign id counts, and the cost is within the bounds of all of them. If these disagree, the cost is unknown.
 newest AS (
-    SELECT *, [campaign_id] AS campaign_ids FROM published_rows ANTI JOIN several USING (post_id)
+    SELECT *, [campaign_id] AS campaign_ids FROM published_rows ANTI JOIN several USING (instance_id, post_id)
     UNION ALL BY NAME
     SELECT
         * EXCLUDE (low, high),
@@ -27,7 +27,7 @@ newest AS (
         min(high) OVER same_post AS high,
         list_sort(list(campaign_id) OVER same_post) AS campaign_ids
     FROM (
-        FROM published_rows SEMI JOIN several USING (post_id)
+        FROM published_rows SEMI JOIN several USING (instance_id, post_id)
         QUALIFY date = max(date) OVER (PARTITION BY instance_id, post_id)
     )
     WINDOW same_post AS (PARTITION BY instance_id, post_id)

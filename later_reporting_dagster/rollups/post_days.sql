@@ -5,24 +5,27 @@
 
 CREATE OR REPLACE TABLE campaign_post_days AS
 SELECT
-    date, instance_id, campaign_id, post_id, creator_id, platform, content_type,
+    date, instance_id, campaign_id, post_id,
     {%- for metric in metrics %}
     CAST({{ metric.column }} AS {{ metric.type }}) AS {{ metric.name }},
     {%- endfor %}
+    {%- if not is_compared %}
+    creator_id, platform, content_type,
     cost_low(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS low,
     cost_high(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS high,
     bounded(low, low, high) AS ad_spend_low,
     bounded(high, low, high) AS ad_spend_high
+    {%- endif %}
 FROM post_metrics_daily
 WHERE {{ within_limits }};
 
--- Grouping by one integer is fast. Posts of two instances with the same id are among them; it changes nothing.
+-- Few posts are in several campaigns, and only of these each day has to be looked at.
 CREATE OR REPLACE TABLE several_campaigns AS
-SELECT post_id FROM campaign_post_days GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id);
+SELECT instance_id, post_id FROM campaign_post_days GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id);
 
 CREATE OR REPLACE TABLE other_copies AS
 SELECT date, instance_id, post_id, campaign_id
-FROM campaign_post_days SEMI JOIN several_campaigns USING (post_id)
+FROM campaign_post_days SEMI JOIN several_campaigns USING (instance_id, post_id)
 QUALIFY campaign_id <> min(campaign_id) OVER (PARTITION BY date, instance_id, post_id);
 
 CREATE OR REPLACE VIEW post_days AS

@@ -19,7 +19,7 @@ SELECT
     {%- endfor %}
     CAST(sum(ad_spend_low) AS DECIMAL(18, 6)) AS ad_spend_low,
     CAST(sum(ad_spend_high) AS DECIMAL(18, 6)) AS ad_spend_high
-FROM {{ "campaign_post_days SEMI JOIN several_campaigns USING (post_id)" if by_campaign else "post_days" }}
+FROM {{ "campaign_post_days SEMI JOIN several_campaigns USING (instance_id, post_id)" if by_campaign else "post_days" }}
 JOIN periods ON date BETWEEN first_day AND last_day
 GROUP BY ALL;
 
@@ -38,7 +38,7 @@ SELECT
     END AS same_post_organic
 {%- if by_campaign %}
 FROM (
-    FROM period_sums ANTI JOIN several_campaigns USING (post_id)
+    FROM period_sums ANTI JOIN several_campaigns USING (instance_id, post_id)
     UNION ALL BY NAME FROM several_period_sums
 );
 {%- else %}

@@ -16,7 +16,7 @@ settled AS (
 ),
 posts AS (
     SELECT posts_published.*, CAST(requested_at AS DATE) AS requested_on
-    FROM posts_published JOIN settled USING (instance_id) 
+    FROM posts_published JOIN settled USING (instance_id)
     LEFT JOIN (FROM requests WHERE table_name = 'posts_published') AS requests USING (instance_id, date)
     WHERE date BETWEEN first_day AND last_day
 ),

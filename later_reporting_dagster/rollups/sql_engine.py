@@ -1,6 +1,6 @@
 """Run the rollups' SQL in DuckDB, over views of the raw tables."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
-# The relations that the queries of tables read, in the order in which they are created: name -> SQL file.
+# The relations that queries read, in the order in which they are created: name -> SQL file.
 FACTS: Mapping[str, str] = {
     "macros": "macros.sql",
     "post_days": "post_days.sql",
@@ -27,6 +27,8 @@ FACTS: Mapping[str, str] = {
     "known_posts": "known_posts.sql",
     "post_ages": "post_ages.sql",
     "named_campaigns": "named_campaigns.sql",
+    "day_totals": "day_totals.sql",
+    "campaign_day_totals": "day_totals.sql",
 }
 
 
@@ -61,24 +63,30 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
 
 
 def create_facts(
-    connection: "duckdb.DuckDBPyConnection",
-    table: RollupTable,
-    created: set[str],
-    *,
-    only: Collection[str] = tuple(FACTS),
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, created: set[str], *, is_compared: bool = False
 ) -> None:
     """Create the macros and relations of `facts_sql` that are not in `created`, and add their names to it."""
-    for name, sql in facts_sql(table).items():
-        if name in only and name not in created:
+    for name, sql in facts_sql(table, is_compared=is_compared).items():
+        if name not in created:
             connection.execute(sql).fetchall()
             created.add(name)
 
 
-def facts_sql(table: RollupTable) -> dict[str, str]:
-    """Return the SQL that creates the macros and the relations that the query of a table reads, by name, in order."""
+def facts_sql(table: RollupTable, *, is_compared: bool = False) -> dict[str, str]:
+    """Return the SQL that creates the macros and the relations that the query of a table reads, by name, in order.
+
+    If it `is_compared`, they are those that `totals.sql` reads.
+    """
     is_calendar = table.cadence is not Cadence.ALL
-    variables = table.variables | {"period": "first_day" if is_calendar else "time_window, is_previous"}
-    needed = ("macros", "calendar_periods" if is_calendar else "", *table.facts)
+    facts = table.facts
+    if is_compared:
+        totals = "campaign_day_totals" if "campaign_id" in table.grain else "day_totals"
+        facts = ("post_days", "" if is_calendar else "window_periods", totals)
+    needed = ("macros", "calendar_periods" if is_calendar else "", *facts)
+    variables = table.variables | {
+        "period": "first_day" if is_calendar else "time_window, is_previous",
+        "is_compared": is_compared,
+    }
     return {name: render(template, variables | {"fact": name}) for name, template in FACTS.items() if name in needed}
 
 

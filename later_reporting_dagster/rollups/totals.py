@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Money is stored as a float. Counts are exact.
 _RELATIVE_TOLERANCE = Decimal("1e-9")
-# What is created to compare a table; not what only its query reads.
-_COMPARED_FACTS = ("macros", "post_days", "calendar_periods", "window_periods")
 _PUBLISHED_POSTS = "SELECT count(DISTINCT (instance_id, post_id)) AS posts FROM posts_published"
 
 
@@ -46,7 +44,7 @@ def check_period_totals(
             for errors in contents.unreadable.values():
                 for partition, error in errors.items():
                     sentences.setdefault(first_day_of(table.cadence, partition.day), []).append(str(error))
-            create_facts(database.connection, table, set(), only=_COMPARED_FACTS)
+            create_facts(database.connection, table, set(), is_compared=True)
             for first_day, sentence in _differences(database.connection, table, table.name):
                 sentences.setdefault(first_day, []).append(sentence)
             return sentences
@@ -77,7 +75,7 @@ def check_window_totals(
                 if table.name == POSTS.name:
                     differing = _posts_that_differ(database.connection, rows)
                 else:
-                    create_facts(database.connection, table, created, only=_COMPARED_FACTS)
+                    create_facts(database.connection, table, created, is_compared=True)
                     database.connection.register("stored_rows", rows)
                     sentences = _differences(database.connection, table, "stored_rows")
                     differing = [f"{window}: {sentence}" for window, sentence in sentences]

@@ -1,4 +1,4 @@
--- The sums of a stored table beside those of its facts, by period and instance.
+-- The sums of a stored table beside those of its facts, by period and instance, where they are not the same.
 {%- set is_window = cadence == "all" %}
 WITH facts AS (
     SELECT
@@ -6,7 +6,7 @@ WITH facts AS (
         {%- for metric in metrics %}
         sum({{ metric.name }}) AS {{ metric.name }},
         {%- endfor %}
-    FROM {{ "campaign_post_days" if "campaign_id" in grain else "post_days" }} JOIN periods ON date BETWEEN first_day AND last_day
+    FROM {{ "campaign_day_totals" if "campaign_id" in grain else "day_totals" }} JOIN periods ON date BETWEEN first_day AND last_day
     {%- if is_window %}
     WHERE NOT is_previous
     {%- endif %}
@@ -28,4 +28,5 @@ SELECT
     facts.{{ metric.name }} AS {{ metric.name }}_of_facts, stored.{{ metric.name }} AS {{ metric.name }}_stored,
     {%- endfor %}
 FROM facts FULL JOIN stored ON stored.period = facts.period AND stored.instance_id = facts.instance_id
+WHERE {% for metric in metrics %}facts.{{ metric.name }} IS DISTINCT FROM stored.{{ metric.name }}{{ " OR " if not loop.last }}{% endfor %}
 ORDER BY ALL

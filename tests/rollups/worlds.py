@@ -3,6 +3,7 @@
 import math
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -206,6 +207,7 @@ class _WorldBuilder:
         self.days = sorted(days)
         self.recorded: dict[tuple[date, str], list[Row]] = {}
         self.published: dict[tuple[date, str], list[Row]] = {}
+        self.posts = Counter[str]()
 
     def world(self) -> World:
         shape = self.shape
@@ -216,8 +218,8 @@ class _WorldBuilder:
                     self.recorded[day, instance_id] = []
                 if number < len(self.days) + min(0, shape.recorded_lags) and not self.happens(shape.missing):
                     self.published[day, instance_id] = []
-        for post_id in range(shape.posts):
-            self.add_post(post_id)
+        for _ in range(shape.posts):
+            self.add_post()
         world = World(self.recorded, self.published, [metric.column for metric in shape.metrics])
         return self.with_campaigns(world) if shape.campaign_tables else world
 
@@ -261,18 +263,21 @@ class _WorldBuilder:
     def happens(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    def add_post(self, post_id: int) -> None:
+    def add_post(self) -> None:
         rng, shape = self.rng, self.shape
         day = rng.choice(self.days)
         creator = rng.choice([None, *range(1, shape.creators + 1)])
+        instance_id = rng.choice(shape.instances)
+        self.posts[instance_id] += 1
         identity = {
-            "instance_id": rng.choice(shape.instances),
-            "post_id": post_id + 1,
+            "instance_id": instance_id,
+            # Posts of other instances have the same ids.
+            "post_id": self.posts[instance_id],
             "post_date": datetime.combine(day, time(rng.randint(0, 23)), UTC),
             "creator_id": creator,
             **self.attributes(),
         }
-        campaigns = rng.sample(self.campaign_ids(identity["instance_id"]), 2 if self.happens(shape.several) else 1)
+        campaigns = rng.sample(self.campaign_ids(instance_id), 2 if self.happens(shape.several) else 1)
         sides = [rng.choice(["", "paid_"])] if self.happens(shape.one_sided) else ["", "paid_"]
         self.add(self.published, day, identity, campaigns, sides)
         for later in self.days:
@@ -280,7 +285,7 @@ class _WorldBuilder:
                 continue
             if self.happens(shape.moved):
                 identity |= self.attributes() | {"creator_id": rng.choice([None, creator, 1])}
-                campaigns = [rng.choice(self.campaign_ids(identity["instance_id"]))]
+                campaigns = [rng.choice(self.campaign_ids(instance_id))]
             self.add(self.recorded, later, identity, campaigns, sides)
 
     def campaign_ids(self, instance_id: str) -> list[int]:
