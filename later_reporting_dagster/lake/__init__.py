@@ -9,6 +9,7 @@ from later_reporting_dagster.lake.parquet_file import FileDamaged as FileDamaged
 from later_reporting_dagster.lake.paths import Partition as Partition
 from later_reporting_dagster.lake.paths import encode_instance_id as encode_instance_id
 from later_reporting_dagster.lake.paths import partition_path as partition_path
+from later_reporting_dagster.lake.storage import FileVersion as FileVersion
 from later_reporting_dagster.lake.storage import LakeUnavailable as LakeUnavailable
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS as CAMPAIGN_COLUMNS
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE as CAMPAIGN_PERFORMANCE_TABLE

@@ -117,8 +117,13 @@ class MonthCopies:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def current(self, table_name: str, partitions: Iterable[Partition]) -> list[MonthCopy]:
-        """Return the copies whose days are all among the partitions and have not changed since."""
+    def current(
+        self, table_name: str, partitions: Iterable[Partition], versions: Mapping[Partition, FileVersion] | None = None
+    ) -> list[MonthCopy]:
+        """Return the copies whose days are all among the partitions and have not changed since.
+
+        With the `versions` of the partitions, as just listed, they had not changed until then.
+        """
         requested: dict[Partition, set[Partition]] = {}
         for partition in partitions:
             requested.setdefault(partition.month, set()).add(partition)
@@ -131,8 +136,10 @@ class MonthCopies:
             copy = _parse_copy(path, month, data) if isinstance(data, bytes) else None
             if copy is not None and set() < copy.days.keys() <= requested[month]:
                 copies.append(copy)
-        # Looked up after the copies were read: a daily file that still has the copied version has not changed since.
-        versions = self._versions(table_name, [partition for copy in copies for partition in copy.days])
+        if versions is None:
+            # Looked up after the copies were read: a daily file that still has the copied version has not changed
+            # since.
+            versions = self._versions(table_name, [partition for copy in copies for partition in copy.days])
         return [copy for copy in copies if copy.is_current(versions)]
 
     def compact(

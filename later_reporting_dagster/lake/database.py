@@ -96,7 +96,8 @@ class LakeDatabase:
         not nullable and is missing or null.
 
         Args:
-            partitions: the partitions in the view, which have to exist; by default all that exist.
+            partitions: the partitions in the view, which have to exist; by default all that exist. With the versions
+                of their files, as `Lake.file_versions` has just listed them, it is faster.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.
@@ -136,20 +137,20 @@ class LakeDatabase:
         If `compute` fails because files cannot be read, exclude these files and call it again.
 
         Args:
-            tables: each table with its partitions, which have to exist; None for all that exist.
+            tables: each table with its partitions, as for `add_view`; None for all that exist.
             compute: computes the result from the views, which have the names of the tables. If a file cannot be read,
                 it must let the `duckdb.Error` through: only then is it called again.
         """
         import duckdb
 
         requested = [
-            (table, self.lake.partitions(table.name) if partitions is None else partitions)
+            (table, self.lake.file_versions(table.name) if partitions is None else partitions)
             for table, partitions in tables
         ]
         unreadable: dict[str, dict[Partition, _ReadError]] = {table.name: {} for table, _ in tables}
         while True:
             partitions = {
-                table.name: self.add_view(table, [each for each in members if each not in unreadable[table.name]])
+                table.name: self.add_view(table, _without(members, unreadable[table.name]))
                 for table, members in requested
             }
             try:
@@ -283,6 +284,10 @@ def glob_select(table: Table, root: str) -> str:
     folders = "".join(f"/{name}=*" for name in in_path)
     files = _read_parquet(table, literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")
     return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
+
+
+def _without(partitions: Collection[Partition], excluded: Collection[Partition]) -> Collection[Partition]:
+    return [each for each in partitions if each not in excluded] if excluded else partitions
 
 
 def _by_layout(files: _Files) -> Iterator[tuple[list[str], list[str]]]:

@@ -376,11 +376,16 @@ class Lake:
         return [name for name in self.storage.directories() if not name.startswith(("_", "."))]
 
     def files(self, table_name: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
-        """Return the files that `read` reads, by path, with the partitions in each. Given ones have to exist."""
-        found = self.partitions(table_name) if partitions is None else sorted(partitions, key=partition_sort_key)
-        files = {copy.path: [*copy.days] for copy in self._copies.current(table_name, found)}
+        """Return the files that `read` reads, by path, with the partitions in each. Given ones have to exist.
+
+        If they are given as `file_versions` has just listed them, they are not looked up again.
+        """
+        found = self.file_versions(table_name) if partitions is None else partitions
+        versions = found if isinstance(found, Mapping) else None
+        ordered = sorted(found, key=partition_sort_key)
+        files = {copy.path: [*copy.days] for copy in self._copies.current(table_name, ordered, versions)}
         compacted = set(chain.from_iterable(files.values()))
-        return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
+        return files | {partition_path(table_name, each): [each] for each in ordered if each not in compacted}
 
     def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
         """Read the metadata of a partition's file; None if the file does not exist."""

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from later_reporting_dagster.lake import (
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
+    FileVersion,
     Lake,
     LakeUnavailable,
     Partition,
@@ -110,7 +112,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     campaigns = read_campaigns(lake)
     # Facts may read a table from which none of the results is made.
     views = [
-        (source.table, inputs.raw[source.name].partitions if source.name in inputs.raw else ())
+        (source.table, inputs.raw[source.name].versions if source.name in inputs.raw else ())
         for source in FETCHED_BY_DAY
     ]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
@@ -146,9 +148,9 @@ def roll_up_lake_periods(
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, [table], days=days)
-    by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
-    for partition in inputs.raw[POST_METRICS_DAILY.name].partitions:
-        by_first_day[first_day_of(table.cadence, partition.day)].append(partition)
+    by_first_day: dict[date, dict[Partition, FileVersion]] = {first_day: {} for first_day in first_days}
+    for partition, version in inputs.raw[POST_METRICS_DAILY.name].versions.items():
+        by_first_day[first_day_of(table.cadence, partition.day)][partition] = version
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_rollup_database(lake, memory_gb=memory_gb) as database:
@@ -156,7 +158,10 @@ def roll_up_lake_periods(
 
 
 def _roll_up_batch(
-    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]], inputs: Inputs
+    database: LakeDatabase,
+    table: RollupTable,
+    by_first_day: Mapping[date, Mapping[Partition, FileVersion]],
+    inputs: Inputs,
 ) -> Iterator[PeriodRollup]:
     raw_table = POST_METRICS_DAILY.table
 
@@ -164,8 +169,8 @@ def _roll_up_batch(
         sql_engine.register_stored_files(database.connection, contents.partitions)
         return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
 
-    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
-    rows, unreadable = database.read([(raw_table, raw_partitions)], roll_up)
+    raw_files = dict(chain.from_iterable(files.items() for files in by_first_day.values()))
+    rows, unreadable = database.read([(raw_table, raw_files)], roll_up)
     days_with_files = inputs.raw[POST_METRICS_DAILY.name].days.keys()  # also if their instances are all retired
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]

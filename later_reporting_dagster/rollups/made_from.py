@@ -4,14 +4,14 @@ A rollup file has it in its Parquet metadata, so the lake itself says which roll
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 
 import msgspec
 
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake, Partition
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, FileVersion, Lake, Partition
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 
@@ -51,11 +51,11 @@ class RawFiles:
     """The files of a raw table as listed.
 
     Attributes:
-        partitions: those of instances that are not retired.
+        versions: of the files of instances that are not retired.
         days: a digest of these files by day; empty if all instances of the day's files are retired.
     """
 
-    partitions: Sequence[Partition]
+    versions: Mapping[Partition, FileVersion]
     days: Mapping[date, str]
 
 
@@ -111,14 +111,14 @@ def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[d
 
 
 def _list_raw_files(lake: Lake, name: str, retired: Collection[str], days: Collection[date] | None) -> RawFiles:
-    partitions: list[Partition] = []
+    versions: dict[Partition, FileVersion] = {}
     by_day: dict[date, str] = {}
     for day, of_day in groupby(lake.file_versions(name, days=days).items(), key=lambda item: item[0].day):
         files = [(file, version) for file, version in of_day if file.instance_id not in retired]
         lines = [f"{file.instance_id!a} {version.identity or version.bytes}" for file, version in files]
-        partitions += [file for file, _ in files]
+        versions |= files
         by_day[day] = digest_of(lines) if lines else ""
-    return RawFiles(partitions, by_day)
+    return RawFiles(versions, by_day)
 
 
 def digest_of(lines: Iterable[str]) -> str:

@@ -68,8 +68,7 @@ def reconcile_campaigns(
     campaigns = read_campaigns(lake)
     first, last = days or (date.min, date.max)
     campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE) if first <= each.day <= last]
-    compared = {partition.day for partition in campaign_days}
-    posts = [each for each in lake.partitions(_POSTS.name, with_retired=False) if each.day in compared]
+    posts = lake.file_versions(_POSTS.name, days={partition.day for partition in campaign_days}, with_retired=False)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
@@ -140,10 +139,13 @@ def sum_settled_posts(
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
     """
     first, last = published or (date.min, date.max)
-    stored = {table: lake.partitions(table.name, with_retired=False) for table in (POST_METRICS_DAILY, POSTS_PUBLISHED)}
     tables = {
-        POST_METRICS_DAILY: [each for each in stored[POST_METRICS_DAILY] if first <= each.day],
-        POSTS_PUBLISHED: [each for each in stored[POSTS_PUBLISHED] if first <= each.day <= last],
+        table: {
+            partition: version
+            for partition, version in lake.file_versions(table.name, with_retired=False).items()
+            if first <= partition.day <= last_day
+        }
+        for table, last_day in ((POST_METRICS_DAILY, date.max), (POSTS_PUBLISHED, last))
     }
     variables = {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS}
     sql = render("settled_posts.sql", variables | {"tolerance_percent": TOLERANCE_PERCENT})

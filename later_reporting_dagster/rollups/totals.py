@@ -49,8 +49,8 @@ def check_period_totals(
                 sentences.setdefault(first_day, []).append(sentence)
             return sentences
 
-        raw_partitions = lake.partitions(POST_METRICS_DAILY.name, days=days, with_retired=False)
-        tables = [(POST_METRICS_DAILY.table, raw_partitions), (table.table, [*map(Partition, first_days)])]
+        raw_files = lake.file_versions(POST_METRICS_DAILY.name, days=days, with_retired=False)
+        tables = [(POST_METRICS_DAILY.table, raw_files), (table.table, [*map(Partition, first_days)])]
         return database.read(tables, check)
 
 
@@ -82,7 +82,7 @@ def check_window_totals(
                 found[table.name] = [*unreadable, *differing]
             return found
 
-        views = [(raw.table, lake.partitions(raw.name, with_retired=False)) for raw in dict.fromkeys(compared)]
+        views = [(raw.table, lake.file_versions(raw.name, with_retired=False)) for raw in dict.fromkeys(compared)]
         return database.read(views, check)
 
 

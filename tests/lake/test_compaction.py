@@ -108,6 +108,18 @@ def test_current_copies_save_requests_of_reads_and_of_the_next_compaction() -> N
     assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
 
 
+def test_listed_files_are_not_listed_again() -> None:
+    lake = filled(remote_lake("bucket"))
+    compact(lake)
+    lake.write("posts", ONE_MONTH[0], rows(7, instance_id="a/b"))  # its copy is outdated
+    versions = lake.file_versions("posts")
+    BucketFileSystem.requests.clear()
+    files = lake.files("posts", versions)
+    assert {request.partition(" ")[0] for request in BucketFileSystem.requests} == {"get"}
+    assert files == lake.files("posts", [*versions])
+    assert len(files) == 2 * len(INSTANCES) - 1 + len(ONE_MONTH)
+
+
 def test_compaction_of_missing_copies_only_leaves_the_others_as_they_are() -> None:
     lake = filled(remote_lake("bucket"))
     compact(lake)
