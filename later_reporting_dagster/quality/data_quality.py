@@ -73,12 +73,11 @@ def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *,
     rows = [posts.num_rows for _, posts in files]
     columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])
     post_date = columns["post_date"]
-    instance_id = np.repeat([str(partition.instance_id) for partition, _ in files], rows)
-    midnight = pa.array(np.repeat([np.datetime64(partition.day, "us") for partition, _ in files], rows))
-    midnight = midnight.cast(post_date.type)
+    file_number = np.repeat(np.arange(len(files)), rows)
+    instance_id = pa.array([partition.instance_id for partition, _ in files], pa.string()).take(file_number)
+    midnight = pa.array([partition.day for partition, _ in files]).cast(post_date.type).take(file_number)
     inside = pc.and_(
-        pc.equal(columns["instance_id"], pa.array(instance_id, pa.string())),
-        pc.less(post_date, pc.add(midnight, timedelta(days=1))),
+        pc.equal(columns["instance_id"], instance_id), pc.less(post_date, pc.add(midnight, timedelta(days=1)))
     )
     if date_basis is DateBasis.POST_DATE:
         inside = pc.and_(inside, pc.greater_equal(post_date, midnight))
