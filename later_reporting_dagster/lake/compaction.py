@@ -1,9 +1,10 @@
 """Copies of closed months, one file for each instance: opening thirty small files costs more than reading one.
 
 A compacted month, `{root}/_compacted/{table}/month=YYYY-MM/instance_id=…/part-0.parquet`, is a copy: the daily files
-stay authoritative. Its Parquet metadata contain the version of each copied daily file. A reader uses the copy if all of
-its days are requested and still have these versions; otherwise it reads the daily files. So replacing a daily file
-invalidates the copy, without locks, and no row is ever missing or read twice.
+stay authoritative. Its Parquet metadata contain the version of each copied daily file. A reader uses the copy if these
+days of the month, and no others, are requested and still have these versions; otherwise it reads the daily files. So
+replacing a daily file invalidates the copy, without locks. And no row is ever missing or read twice: a reader that used
+both the copy and files of further days would read these twice if the copy were written again meanwhile, with them.
 """
 
 from calendar import monthrange
@@ -120,9 +121,9 @@ class MonthCopies:
     def current(
         self, table_name: str, partitions: Iterable[Partition], versions: Mapping[Partition, FileVersion] | None = None
     ) -> list[MonthCopy]:
-        """Return the copies whose days are all among the partitions and have not changed since.
+        """Return the copies of months with exactly these partitions, whose files have not changed since.
 
-        With the `versions` of the partitions, as just listed, they had not changed until then.
+        With the `versions` of the partitions, as listed before, they had not changed until then.
         """
         requested: dict[Partition, set[Partition]] = {}
         for partition in partitions:
@@ -134,7 +135,7 @@ class MonthCopies:
         copies: list[MonthCopy] = []
         for (path, month), data in zip(months.items(), self._storage.read_all([*months]), strict=True):
             copy = _parse_copy(path, month, data) if isinstance(data, bytes) else None
-            if copy is not None and set() < copy.days.keys() <= requested[month]:
+            if copy is not None and copy.days.keys() == requested[month]:
                 copies.append(copy)
         if versions is None:
             # Looked up after the copies were read: a daily file that still has the copied version has not changed

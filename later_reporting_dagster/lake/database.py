@@ -67,7 +67,7 @@ class ViewContents:
 class LakeDatabase:
     """An in-memory DuckDB database with views over tables of a lake. Use `open_database` to create one.
 
-    A view reads the files that existed when `add_view` listed them. If a partition is replaced later, the view reads
+    A view reads the files that existed when they were listed. If a partition is replaced later, the view reads
     the old or the new file; on a local disk, a replacement during a query may make the query fail.
 
     Attributes:
@@ -96,8 +96,8 @@ class LakeDatabase:
         not nullable and is missing or null.
 
         Args:
-            partitions: the partitions in the view, which have to exist; by default all that exist. With the versions
-                of their files, as `Lake.file_versions` has just listed them, it is faster.
+            partitions: the partitions in the view, which have to exist; by default all that exist. Those of
+                `Lake.file_versions` are not looked up again, as by `Lake.files`.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.
@@ -287,6 +287,7 @@ def glob_select(table: Table, root: str) -> str:
 
 
 def _without(partitions: Collection[Partition], excluded: Collection[Partition]) -> Collection[Partition]:
+    # What is left is looked up again: a file that cannot be read may have been replaced.
     return [each for each in partitions if each not in excluded] if excluded else partitions
 
 

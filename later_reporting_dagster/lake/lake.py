@@ -273,8 +273,8 @@ class Lake:
     ) -> pa.Table:
         """Read the partitions that exist, in the order given, as exactly `schema`.
 
-        Days are read from the compacted copy of their month if all days of the copy are requested and have not changed
-        since; otherwise from their daily files. The rows are the same. If a file lacks a nullable column, the column is
+        Days are read from the compacted copy of their month if exactly these are requested and have not changed since;
+        otherwise from their daily files. The rows are the same. If a file lacks a nullable column, the column is
         null in its rows. With `with_date`, a first column `date` has the day of the row's partition.
         """
         requested = list(partitions)
@@ -375,10 +375,13 @@ class Lake:
         """List the directories of the tables, and of the report."""
         return [name for name in self.storage.directories() if not name.startswith(("_", "."))]
 
-    def files(self, table_name: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
+    def files(
+        self, table_name: str, partitions: Iterable[Partition] | Mapping[Partition, FileVersion] | None = None
+    ) -> dict[str, list[Partition]]:
         """Return the files that `read` reads, by path, with the partitions in each. Given ones have to exist.
 
-        If they are given as `file_versions` has just listed them, they are not looked up again.
+        With versions, as `file_versions` listed them, they are not looked up again: a day that was replaced since may
+        be read as it was.
         """
         found = self.file_versions(table_name) if partitions is None else partitions
         versions = found if isinstance(found, Mapping) else None

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -169,7 +168,7 @@ def _roll_up_batch(
         sql_engine.register_stored_files(database.connection, contents.partitions)
         return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
 
-    raw_files = dict(chain.from_iterable(files.items() for files in by_first_day.values()))
+    raw_files = {each: version for files in by_first_day.values() for each, version in files.items()}
     rows, unreadable = database.read([(raw_table, raw_files)], roll_up)
     days_with_files = inputs.raw[POST_METRICS_DAILY.name].days.keys()  # also if their instances are all retired
     for first_day, partitions in by_first_day.items():

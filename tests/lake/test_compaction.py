@@ -26,6 +26,7 @@ from later_reporting_dagster.lake import (
     partition_path,
 )
 from later_reporting_dagster.lake.compaction import MIN_AGE_SECONDS, MIN_DAYS, CompactionSummary, MonthCopies
+from later_reporting_dagster.lake.database import open_database
 from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, remote_lake, rows
@@ -118,6 +119,22 @@ def test_listed_files_are_not_listed_again() -> None:
     assert {request.partition(" ")[0] for request in BucketFileSystem.requests} == {"get"}
     assert files == lake.files("posts", [*versions])
     assert len(files) == 2 * len(INSTANCES) - 1 + len(ONE_MONTH)
+    replaced = PARTITIONS[0]
+    lake.write("posts", replaced, rows(7, instance_id=replaced.instance_id))
+    assert lake.files("posts", versions) == files  # as it was
+    compact(lake)
+    assert [replaced] in lake.files("posts", versions).values()
+
+
+def test_copy_that_is_written_again_after_it_was_chosen_repeats_no_row(local: Lake) -> None:
+    filled(local, ONE_MONTH[1:])
+    compact(local)
+    filled(local, ONE_MONTH[:1])  # late
+    with open_database(local) as database:
+        database.add_view(POSTS)
+        assert compact(local).daily_files == len(ONE_MONTH)
+        (found,) = database.connection.sql("SELECT count(*) FROM posts").fetchall()
+    assert found == (3 * len(ONE_MONTH),)
 
 
 def test_compaction_of_missing_copies_only_leaves_the_others_as_they_are() -> None:
@@ -352,6 +369,7 @@ class LakeModel:
         assert set(existing) == self.expected.keys()
         found = self.lake.read("posts", existing, schema=SMALL)
         assert found.equals(pa.concat_tables([SMALL.empty_table(), *(self.expected[each] for each in existing)]))
+        assert self.lake.files("posts", self.lake.file_versions("posts")) == self.lake.files("posts", existing)
 
 
 ANY_PARTITION = st.sampled_from(PARTITIONS)
