@@ -33,7 +33,8 @@ def check_period_totals(
     """Compare stored days, weeks or months, which begin on `first_days`, with the raw rows.
 
     Returns:
-        By first day, one sentence for each file that cannot be read and each total that differs, if there are any.
+        By first day, one sentence for each file of which no totals can be read and each total that differs, if there
+        are any.
     """
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
@@ -60,7 +61,7 @@ def check_window_totals(
     """Compare the rows of tables over windows, and of `posts`, with the raw tables of the lake.
 
     Returns:
-        By table name, one sentence for each raw file that cannot be read and each total that differs.
+        By table name, one sentence for each raw file of which no totals can be read and each total that differs.
     """
     # `posts` is compared with the posts of one table.
     compared = [POSTS_PUBLISHED if table.name == POSTS.name else POST_METRICS_DAILY for table, _ in tables]
@@ -70,7 +71,7 @@ def check_window_totals(
             register_stored_files(database.connection, contents.partitions)
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             found: dict[str, list[str]] = {}
-            created = set[str]()  # all tables have the same facts
+            created = set[str]()  # what has the same name is the same for all tables
             for table, rows in tables:
                 if table.name == POSTS.name:
                     differing = _posts_that_differ(database.connection, rows)

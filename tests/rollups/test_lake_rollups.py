@@ -58,6 +58,14 @@ def test_check_finds_a_null_that_became_zero(lake: Lake) -> None:
     }
 
 
+def test_check_finds_a_group_that_the_rollup_lacks(lake: Lake) -> None:
+    rows = lake.read(WEEKLY.name, [Partition(WEEK)], schema=schema_of(WEEKLY.columns))
+    lake.write(WEEKLY.name, Partition(WEEK), rows.slice(0, 0))
+    assert check_period_totals(lake, WEEKLY, [WEEK], memory_gb=1) == {
+        WEEK: ["organic_impressions of a is 3 in the raw rows and not available in the rollup"]
+    }
+
+
 def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any, **__: Any) -> Any:
         raise duckdb.OutOfMemoryException("no memory left")
