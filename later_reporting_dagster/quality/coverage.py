@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -118,11 +118,20 @@ def stored_states(lake: Lake) -> States:
     """Return the table as last written, by table and partition."""
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     names = COVERAGE_SCHEMA.names[: -len(_LATE_COLUMNS)]
-    columns = [] if stored is None else [stored[name].to_pylist() for name in names]
+    columns = [] if stored is None else [_values(stored[name]) for name in names]
     return {
         (name, Partition(day, instance_id)): FileState(*values)
         for name, day, instance_id, *values in zip(*columns, strict=True)
     }
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values, as `to_pylist` does. A run has written many files at one instant, which is converted once."""
+    if not pa.types.is_temporal(column.type):
+        return [*column.to_pylist()]
+    encoded = column.combine_chunks().dictionary_encode()
+    values = [*encoded.dictionary.to_pylist(), None]  # of index -1
+    return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
 
 
 def newest_requests(lake: Lake) -> pa.Table:
