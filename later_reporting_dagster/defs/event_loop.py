@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from anyio import CancelScope
 from anyio.from_thread import start_blocking_portal
 
 _Item = TypeVar("_Item")
@@ -18,24 +19,28 @@ _END = object()
 def iterate(items: AsyncGenerator[_Item]) -> Generator[_Item]:
     """Yield what an async generator yields."""
     lock = asyncio.Lock()
+    scope: CancelScope | None = None
 
     async def following() -> Any:
+        nonlocal scope
         async with lock:
-            return await anext(items, _END)
+            with CancelScope() as scope:
+                return await anext(items, _END)
+        return _END
 
     async def close() -> None:
+        # Before the loop ends: that would cancel every task at once, also one that waits for a thread. By its scope,
+        # because an interrupt may come after the task has begun and before its future is known.
+        if scope is not None:
+            scope.cancel()
         async with lock:  # until a cancelled `following` has ended
             await items.aclose()
 
     with start_blocking_portal() as portal:
-        item = portal.start_task_soon(following)
         try:
-            while (result := item.result()) is not _END:
+            while (result := portal.call(following)) is not _END:
                 yield result
-                item = portal.start_task_soon(following)
         except BaseException:
-            # Before the loop ends: that would cancel every task at once, also one that waits for a thread.
-            item.cancel()
             portal.call(close)
             raise
 

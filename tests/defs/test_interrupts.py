@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from datetime import date
 from typing import Any
@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import dagster as dg
 import pytest
+from anyio.from_thread import BlockingPortal
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -106,6 +107,32 @@ def test_interrupt_while_a_response_is_awaited(
     assert str(DAYS[1]) not in project.materializations(run)
     assert project.materializations(run)
     assert "Task was destroyed" not in caplog.text
+
+
+def test_interrupt_before_the_future_of_a_task_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, closed = BlockingPortal.start_task_soon, threading.Event()
+    calls: list[object] = []
+
+    async def items() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(WAIT_SECONDS)
+        finally:
+            closed.set()
+
+    def start_and_interrupt(self: BlockingPortal, *arguments: Any, **options: Any) -> Any:
+        future = start(self, *arguments, **options)
+        calls.append(future)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return future
+
+    monkeypatch.setattr(BlockingPortal, "start_task_soon", start_and_interrupt)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(iterate(items()))
+    assert closed.is_set()
+    assert time.monotonic() - begun < WAIT_SECONDS
 
 
 def test_interrupt_while_a_worker_computes(
