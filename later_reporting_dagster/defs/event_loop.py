@@ -29,8 +29,8 @@ def iterate(items: AsyncGenerator[_Item]) -> Generator[_Item]:
         return _END
 
     async def close() -> None:
-        # Before the loop ends: that would cancel every task at once, also one that waits for a thread. By its scope,
-        # because an interrupt may come after the task has begun and before its future is known.
+        # `following` is cancelled here: the end of the loop would cancel every task at once, also one that waits for a
+        # thread. By its scope, because an interrupt may come before its future is known.
         if scope is not None:
             scope.cancel()
         async with lock:  # until a cancelled `following` has ended

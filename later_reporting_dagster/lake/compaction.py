@@ -123,7 +123,8 @@ class MonthCopies:
     ) -> list[MonthCopy]:
         """Return the copies of months with exactly these partitions, whose files have not changed since.
 
-        With the `versions` of the partitions, as listed before, they had not changed until then.
+        Args:
+            versions: those of the partitions' files, if they have been listed; otherwise they are looked up.
         """
         requested: dict[Partition, set[Partition]] = {}
         for partition in partitions:
