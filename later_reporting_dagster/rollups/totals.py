@@ -1,6 +1,6 @@
 """Compare the totals of stored rollups with those of the facts that they are made from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -28,31 +28,42 @@ _PUBLISHED_POSTS = "SELECT count(DISTINCT (instance_id, post_id)) AS posts FROM 
 
 
 def check_period_totals(
-    lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
-) -> dict[date, list[str]]:
-    """Compare stored days, weeks or months, which begin on `first_days`, with the raw rows.
+    lake: Lake, tables: Sequence[tuple[RollupTable, Collection[date]]], *, memory_gb: float
+) -> dict[str, dict[date, list[str]]]:
+    """Compare stored days, weeks or months, given by their first days, with the raw rows, which are read once.
 
     Returns:
-        By first day, one sentence for each file of which no totals can be read and each total that differs, if there
-        are any.
+        By table name and first day, one sentence for each file of which no totals can be read and each total that
+        differs, if there are any.
     """
-    days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
+    days = {
+        day for table, first_days in tables for first_day in first_days for day in days_of(table.cadence, first_day)
+    }
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
 
-        def check(contents: ViewContents) -> dict[date, list[str]]:
+        def check(contents: ViewContents) -> dict[str, dict[date, list[str]]]:
             register_stored_files(database.connection, contents.partitions)
-            sentences: dict[date, list[str]] = {}
-            for errors in contents.unreadable.values():
-                for partition, error in errors.items():
-                    sentences.setdefault(first_day_of(table.cadence, partition.day), []).append(str(error))
-            create_facts(database.connection, table, set(), is_compared=True)
-            for first_day, sentence in _differences(database.connection, table, table.name):
-                sentences.setdefault(first_day, []).append(sentence)
-            return sentences
+            found: dict[str, dict[date, list[str]]] = {}
+            created = set[str]()
+            for table, first_days in tables:
+                unreadable = (contents.unreadable[name] for name in (POST_METRICS_DAILY.name, table.name))
+                sentences = [
+                    (first_day_of(table.cadence, partition.day), str(error))
+                    for errors in unreadable
+                    for partition, error in errors.items()
+                ]
+                created.discard("calendar_periods")  # those of another table
+                create_facts(database.connection, table, created, is_compared=True)
+                sentences += _differences(database.connection, table, table.name)
+                found[table.name] = {}
+                for first_day, sentence in sentences:
+                    if first_day in first_days:  # else it is about days that only another table has
+                        found[table.name].setdefault(first_day, []).append(sentence)
+            return found
 
+        stored = [(table.table, [*map(Partition, first_days)]) for table, first_days in tables]
         raw_files = lake.file_versions(POST_METRICS_DAILY.name, days=days, with_retired=False)
-        tables = [(POST_METRICS_DAILY.table, raw_files), (table.table, [*map(Partition, first_days)])]
-        return database.read(tables, check)
+        return database.read([(POST_METRICS_DAILY.table, raw_files), *stored], check)
 
 
 def check_window_totals(

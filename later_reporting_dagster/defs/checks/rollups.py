@@ -12,9 +12,10 @@ from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, C
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, schema_of
-from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated
+from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
+    DAILY_BY_CAMPAIGN,
     PERIOD_TABLES,
     POSTS,
     SINGLE_TABLES,
@@ -44,69 +45,77 @@ UNLIKELY = 0.001
 
 
 def rollup_checks(component: ComponentBase) -> list[CheckStep]:
-    """Return the checks of the rollups that are defined: a step for each by period, and one for all others."""
-    periods = component.rollups(PERIOD_TABLES)
-    windows = component.rollups(SINGLE_TABLES)
+    """Return the checks of the rollups that are defined, in steps that read the raw rows once for all their tables.
+
+    The table by campaign has a step of its own: a run writes it beside the other one by day, and if one of them fails,
+    Dagster skips all checks of a step that reads it.
+    """
+    periods, windows = component.rollups(PERIOD_TABLES), component.rollups(SINGLE_TABLES)
+    by_campaign = [table for table in periods if table.name == DAILY_BY_CAMPAIGN.name]
+    others = [table for table in periods if table not in by_campaign]
     return [
-        *(_period_checks(table, component) for table in periods),
+        *([_period_checks("organic_paid_over_time", others, component)] if others else []),
+        *(_period_checks(table.name, [table], component) for table in by_campaign),
         *([_windows_checks(windows, component)] if windows else []),
     ]
 
 
-def _period_checks(table: RollupTable, component: ComponentBase) -> CheckStep:
+def _period_checks(name: str, tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
-        if scope.has(TOTALS_RECONCILE):
-            days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
-            differences = check_period_totals(lake, table, days, memory_gb=later.memory_gb)
-            yield _evaluate_periods(differences, partitions=len(days), period=str(table.cadence))
-        if scope.has(IS_CURRENT):
-            first, last = scope.partitions or (None, None)
-            of_scope = days_between(first, days_of(table.cadence, last)[-1]) if first and last else None
-            yield _evaluate_outdated(_outdated(component, later, [table], days=of_scope))
+        compared = [
+            (table, {partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)})
+            for table in _selected(tables, TOTALS_RECONCILE, scope, component)
+        ]
+        differences = check_period_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
+        for table, days in compared:
+            result = _evaluate_periods(differences[table.name], partitions=len(days), period=str(table.cadence))
+            yield result._replace(asset_key=component.asset_key(table.name))
+        examined = _selected(tables, IS_CURRENT, scope, component)
+        days_of_scope = None
+        if examined and scope.partitions:
+            first, last = scope.partitions
+            days_of_scope = days_between(first, max(days_of(table.cadence, last)[-1] for table in examined))
+        yield from _evaluate_outdated(examined, component, later, days=days_of_scope)
 
-    name = f"{component.op_name(table.name)}_checks"
-    return CheckStep(name=name, checks={table.name: [TOTALS_RECONCILE, IS_CURRENT]}, evaluate=evaluate)
+    checks = {table.name: [TOTALS_RECONCILE, IS_CURRENT] for table in tables}
+    return CheckStep(name=f"{component.op_name(name)}_checks", checks=checks, evaluate=evaluate)
 
 
 def _windows_checks(tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
-    """Return one step for the checks of all window tables, because they read the same posts."""
-
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
-
-        def is_selected(table: RollupTable, check: Check) -> bool:
-            return dg.AssetCheckKey(component.asset_key(table.name), check.name) in scope.selected
-
+        compared = _selected(tables, WINDOWS_RECONCILE, scope, component)
+        of_platforms = _selected(tables, IMPRESSIONS_REPORTED, scope, component)
         stored, damaged = dict[str, pa.Table](), dict[str, str]()
-        checked = [table for table in tables if any(is_selected(table, check) for check in windows_checks(table))]
-        for table in checked:
+        for table in dict.fromkeys([*compared, *of_platforms]):
             try:
                 rows = lake.read_table(table.name, schema=schema_of(table.columns))
             except FileDamaged as error:
                 rows, damaged[table.name] = None, str(error)
             if rows is not None:
                 stored[table.name] = rows
-        compared = [
-            (table, stored[table.name])
-            for table in checked
-            if is_selected(table, WINDOWS_RECONCILE) and table.name in stored
-        ]
-        differences = check_window_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
-        examined = [table for table in checked if is_selected(table, IS_CURRENT)]
-        files = _outdated(component, later, examined) if examined else []
-        for table in checked:
-            name = table.name
-            rows = stored.get(name, schema_of(table.columns).empty_table())
-            results = [
-                _evaluate_windows(differences.get(name, ()), rows=rows.num_rows, damage=damaged.get(name, "")),
-                _evaluate_outdated([file for file in files if file.table == name]),
-                *([evaluate_impressions(rows)] if name == BY_PLATFORM.name else []),
-            ]
-            yield from (result._replace(asset_key=component.asset_key(name)) for result in results)
+        with_rows = [(table, stored[table.name]) for table in compared if table.name in stored]
+        differences = check_window_totals(lake, with_rows, memory_gb=later.memory_gb) if with_rows else {}
+        for table in compared:
+            count = stored[table.name].num_rows if table.name in stored else 0
+            result = _evaluate_windows(differences.get(table.name, ()), rows=count, damage=damaged.get(table.name, ""))
+            yield result._replace(asset_key=component.asset_key(table.name))
+        for table in of_platforms:
+            rows = stored.get(table.name, schema_of(table.columns).empty_table())
+            yield evaluate_impressions(rows)._replace(asset_key=component.asset_key(table.name))
+        yield from _evaluate_outdated(_selected(tables, IS_CURRENT, scope, component), component, later)
 
-    name = f"{component.op_name('organic_paid_by_window')}_checks"
-    return CheckStep(name=name, checks={table.name: windows_checks(table) for table in tables}, evaluate=evaluate)
+    checks = {table.name: windows_checks(table) for table in tables}
+    return CheckStep(name=f"{component.op_name('organic_paid_by_window')}_checks", checks=checks, evaluate=evaluate)
+
+
+def _selected(
+    tables: Sequence[RollupTable], check: Check, scope: CheckScope, component: ComponentBase
+) -> list[RollupTable]:
+    return [
+        table for table in tables if dg.AssetCheckKey(component.asset_key(table.name), check.name) in scope.selected
+    ]
 
 
 def windows_checks(table: RollupTable) -> list[Check]:
@@ -132,24 +141,26 @@ def _evaluate_periods(
     )
 
 
-def _outdated(
+def _evaluate_outdated(
+    tables: Sequence[RollupTable],
     component: ComponentBase,
     later: LaterReportingResource,
-    tables: Sequence[RollupTable],
     *,
     days: Collection[date] | None = None,
-) -> list[Outdated]:
+) -> Iterator[dg.AssetCheckResult]:
+    if not tables:
+        return
     newest = newest_day(component.now())
-    return outdated(later.lake(), tables, start_date=component.start_date, newest_day=newest, days=days)
-
-
-def _evaluate_outdated(files: Sequence[Outdated]) -> dg.AssetCheckResult:
-    return IS_CURRENT.result(
-        not files,
-        f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
-        otherwise="Made from the raw files in the lake, and unchanged since",
-        outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
-    )
+    found = outdated(later.lake(), tables, start_date=component.start_date, newest_day=newest, days=days)
+    for table in tables:
+        files = [file for file in found if file.table == table.name]
+        result = IS_CURRENT.result(
+            not files,
+            f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
+            otherwise="Made from the raw files in the lake, and unchanged since",
+            outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
+        )
+        yield result._replace(asset_key=component.asset_key(table.name))
 
 
 def _evaluate_windows(differences: Sequence[str], *, rows: int, damage: str) -> dg.AssetCheckResult:
