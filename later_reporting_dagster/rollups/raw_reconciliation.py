@@ -1,6 +1,6 @@
 """Compare the fetched tables: the totals of campaigns with their posts and days, and posts with their days."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -62,12 +62,11 @@ class CampaignReconciliation:
 
 
 def reconcile_campaigns(
-    lake: Lake, *, memory_gb: float, days: tuple[date, date] | None = None
+    lake: Lake, *, memory_gb: float, days: Collection[date] | None = None
 ) -> CampaignReconciliation:
-    """Compare the days that both tables have, from the first to the last of `days`. Skip files that cannot be read."""
+    """Compare the days that both tables have, of `days` or of all. Skip files that cannot be read."""
     campaigns = read_campaigns(lake)
-    first, last = days or (date.min, date.max)
-    campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE) if first <= each.day <= last]
+    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=days)
     posts = lake.file_versions(_POSTS.name, days={partition.day for partition in campaign_days}, with_retired=False)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
 
@@ -127,25 +126,23 @@ def sum_settled_posts(
     settled_after_days: int,
     memory_gb: float,
     requests: pa.Table,
-    published: tuple[date, date] | None = None,
+    published: Collection[date] | None = None,
 ) -> dict[str, Any]:
     """Sum the days of settled posts, and their metrics to date. Files that cannot be read are skipped.
 
     A post is settled once `settled_after_days` days have been recorded after the day on which it was published.
-    `published` are the first and the last publish day of the posts to compare; default: all. `requests` has when the
-    files were last requested, as far as that is known: table_name, date, instance_id, requested_at.
+    `published` are the publish days of the posts to compare; default: all. `requests` has when the files were last
+    requested, as far as that is known: table_name, date, instance_id, requested_at.
 
     Returns:
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
     """
-    first, last = published or (date.min, date.max)
+    posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
+    first = min((partition.day for partition in posts), default=date.max)
+    days = lake.file_versions(POST_METRICS_DAILY.name, with_retired=False) if posts else {}
     tables = {
-        table: {
-            partition: version
-            for partition, version in lake.file_versions(table.name, with_retired=False).items()
-            if first <= partition.day <= last_day
-        }
-        for table, last_day in ((POST_METRICS_DAILY, date.max), (POSTS_PUBLISHED, last))
+        POSTS_PUBLISHED: posts,
+        POST_METRICS_DAILY: {partition: version for partition, version in days.items() if partition.day >= first},
     }
     variables = {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS}
     sql = render("settled_posts.sql", variables | {"tolerance_percent": TOLERANCE_PERCENT})

@@ -70,7 +70,7 @@ def _checks_of(name: str, checks: list[Check], component: ComponentBase) -> Chec
 
 def _campaign_totals_check(component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.partitions)
+        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.days)
         yield evaluate_campaign_totals(found)
 
     return CheckStep(

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
@@ -67,9 +68,10 @@ class CheckScope:
         """Return whether one of these checks is selected."""
         return not {check.name for check in checks}.isdisjoint(key.name for key in self.selected)
 
-    def includes(self, day: date) -> bool:
-        """Return whether to look at the partition that starts with `day`."""
-        return self.partitions is None or self.partitions[0] <= day <= self.partitions[1] or day in self.old_days
+    @property
+    def days(self) -> Set[date] | None:
+        """The first days of the partitions to look at; None for all."""
+        return None if self.partitions is None else {*days_between(*self.partitions), *self.old_days}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from later_reporting_dagster.contract.days import day_ranges
+from later_reporting_dagster.contract.days import day_ranges, days_between
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -114,8 +114,7 @@ def _raw_checks(raw_table: RawTable, component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if scope.has(*_CHECKS_OF_FILES):
-            partitions = [each for each in lake.partitions(raw_table.name) if scope.includes(each.day)]
-            yield from evaluate_rows(lake, raw_table, partitions)
+            yield from evaluate_rows(lake, raw_table, lake.partitions(raw_table.name, days=scope.days))
         if scope.has(QUARANTINE_EMPTY):
             yield evaluate_quarantine(raw_table.name, lake=lake)
         if scope.has(EVERY_INSTANCE, DUE_DAY):
@@ -135,7 +134,8 @@ def _settled_posts_check(component: ComponentBase) -> CheckStep:
             settled_after_days=component.restate_days,
             memory_gb=later.memory_gb,
             requests=newest_requests(lake),
-            published=scope.partitions,
+            # Not the old days: the days of their posts are years, which the daily run of checks reads.
+            published=days_between(*scope.partitions) if scope.partitions else None,
         )
         yield evaluate_settled_posts(sums)
 

@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 import pyarrow as pa
 
-from later_reporting_dagster.contract.days import days_between, newest_day
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -64,7 +64,7 @@ def _period_checks(name: str, tables: Sequence[RollupTable], component: Componen
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         compared = [
-            (table, {partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)})
+            (table, {partition.day for partition in lake.partitions(table.name, days=scope.days)})
             for table in _selected(tables, TOTALS_RECONCILE, scope, component)
         ]
         differences = check_period_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
@@ -73,9 +73,8 @@ def _period_checks(name: str, tables: Sequence[RollupTable], component: Componen
             yield result._replace(asset_key=component.asset_key(table.name))
         examined = _selected(tables, IS_CURRENT, scope, component)
         days_of_scope = None
-        if examined and scope.partitions:
-            first, last = scope.partitions
-            days_of_scope = days_between(first, max(days_of(table.cadence, last)[-1] for table in examined))
+        if scope.days is not None:
+            days_of_scope = {day for table in examined for first in scope.days for day in days_of(table.cadence, first)}
         yield from _evaluate_outdated(examined, component, later, days=days_of_scope)
 
     checks = {table.name: [TOTALS_RECONCILE, IS_CURRENT] for table in tables}
