@@ -138,7 +138,7 @@ def sum_settled_posts(
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
     """
     posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
-    first = min((partition.day for partition in posts), default=date.max)
+    first = date.min if published is None else min(published, default=date.max)
     days = lake.file_versions(POST_METRICS_DAILY.name, with_retired=False) if posts else {}
     tables = {
         POSTS_PUBLISHED: posts,

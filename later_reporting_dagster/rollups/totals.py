@@ -32,6 +32,8 @@ def check_period_totals(
 ) -> dict[str, dict[date, list[str]]]:
     """Compare stored days, weeks or months, given by their first days, with the raw rows, which are read once.
 
+    All tables have sums of the same metrics.
+
     Returns:
         By table name and first day, one sentence for each file of which no totals can be read and each total that
         differs, if there are any.
@@ -46,24 +48,23 @@ def check_period_totals(
             found: dict[str, dict[date, list[str]]] = {}
             created = set[str]()
             for table, first_days in tables:
-                unreadable = (contents.unreadable[name] for name in (POST_METRICS_DAILY.name, table.name))
-                sentences = [
-                    (first_day_of(table.cadence, partition.day), str(error))
-                    for errors in unreadable
-                    for partition, error in errors.items()
-                ]
                 created.discard("calendar_periods")  # those of another table
                 create_facts(database.connection, table, created, is_compared=True)
-                sentences += _differences(database.connection, table, table.name)
+                raw, stored = contents.unreadable[POST_METRICS_DAILY.name], contents.unreadable[table.name]
+                sentences = [
+                    *((first_day_of(table.cadence, each.day), str(error)) for each, error in raw.items()),
+                    *((each.day, str(error)) for each, error in stored.items()),
+                    *_differences(database.connection, table, table.name),
+                ]
                 found[table.name] = {}
                 for first_day, sentence in sentences:
                     if first_day in first_days:  # else it is about days that only another table has
                         found[table.name].setdefault(first_day, []).append(sentence)
             return found
 
-        stored = [(table.table, [*map(Partition, first_days)]) for table, first_days in tables]
+        views = [(table.table, [*map(Partition, first_days)]) for table, first_days in tables]
         raw_files = lake.file_versions(POST_METRICS_DAILY.name, days=days, with_retired=False)
-        return database.read([(POST_METRICS_DAILY.table, raw_files), *stored], check)
+        return database.read([(POST_METRICS_DAILY.table, raw_files), *views], check)
 
 
 def check_window_totals(

@@ -71,6 +71,9 @@ def test_daily_run_fetches_old_days_whose_turn_it_is_and_requests_them_once(proj
     # The checks of files look at the old days as well.
     rows = project.evaluations(result)["posts_published", "rows_belong_to_partition"]
     assert rows.metadata["files"].value == len(DAYS) * len(INSTANCE_IDS)
+    totals = ("campaign_performance_daily", "totals_agree_with_posts")
+    compared = project.evaluations(result)[totals].metadata["compared"].value
+    assert compared == project.check(totals)[totals].metadata["compared"].value
     assert old_days(scheduled(project)) == []
     update_coverage(project)
     assert old_days(scheduled(project)) == []

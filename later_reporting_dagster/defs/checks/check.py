@@ -70,7 +70,7 @@ class CheckScope:
 
     @property
     def days(self) -> Set[date] | None:
-        """The first days of the partitions to look at; None for all."""
+        """Days that have the first day of each partition to look at; None for all."""
         return None if self.partitions is None else {*days_between(*self.partitions), *self.old_days}
 
 

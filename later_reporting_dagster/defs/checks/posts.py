@@ -134,7 +134,7 @@ def _settled_posts_check(component: ComponentBase) -> CheckStep:
             settled_after_days=component.restate_days,
             memory_gb=later.memory_gb,
             requests=newest_requests(lake),
-            # Not the old days: the days of their posts are years, which the daily run of checks reads.
+            # Not the old days: a post is compared with all days since. The daily run of checks does that.
             published=days_between(*scope.partitions) if scope.partitions else None,
         )
         yield evaluate_settled_posts(sums)

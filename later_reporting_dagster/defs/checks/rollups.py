@@ -11,7 +11,7 @@ from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import FileDamaged, schema_of
+from later_reporting_dagster.lake import FileDamaged, LakeUnavailable, schema_of
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_PLATFORM,
@@ -48,7 +48,8 @@ def rollup_checks(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of the rollups that are defined, in steps that read the raw rows once for all their tables.
 
     The table by campaign has a step of its own: a run writes it beside the other one by day, and if one of them fails,
-    Dagster skips all checks of a step that reads it.
+    Dagster skips all checks of a step that reads it. Tables by day, week and month have other partitions, so nothing
+    here writes two of them in one run.
     """
     periods, windows = component.rollups(PERIOD_TABLES), component.rollups(SINGLE_TABLES)
     by_campaign = [table for table in periods if table.name == DAILY_BY_CAMPAIGN.name]
@@ -63,19 +64,26 @@ def rollup_checks(component: ComponentBase) -> list[CheckStep]:
 def _period_checks(name: str, tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
-        compared = [
-            (table, {partition.day for partition in lake.partitions(table.name, days=scope.days)})
-            for table in _selected(tables, TOTALS_RECONCILE, scope, component)
-        ]
+        compared: list[tuple[RollupTable, set[date]]] = []
+        not_listed: list[LakeUnavailable] = []
+        for table in _selected(tables, TOTALS_RECONCILE, scope, component):
+            try:
+                partitions = lake.partitions(table.name, days=scope.days)
+            except LakeUnavailable as error:
+                not_listed.append(error)
+            else:
+                compared.append((table, {partition.day for partition in partitions}))
         differences = check_period_totals(lake, compared, memory_gb=later.memory_gb) if compared else {}
         for table, days in compared:
             result = _evaluate_periods(differences[table.name], partitions=len(days), period=str(table.cadence))
             yield result._replace(asset_key=component.asset_key(table.name))
-        examined = _selected(tables, IS_CURRENT, scope, component)
-        days_of_scope = None
-        if scope.days is not None:
-            days_of_scope = {day for table in examined for first in scope.days for day in days_of(table.cadence, first)}
-        yield from _evaluate_outdated(examined, component, later, days=days_of_scope)
+        for table in _selected(tables, IS_CURRENT, scope, component):
+            days_of_scope = None
+            if scope.days is not None:
+                days_of_scope = {day for first_day in scope.days for day in days_of(table.cadence, first_day)}
+            yield from _evaluate_outdated([table], component, later, days=days_of_scope)
+        if not_listed:  # the other tables have their results
+            raise not_listed[0]
 
     checks = {table.name: [TOTALS_RECONCILE, IS_CURRENT] for table in tables}
     return CheckStep(name=f"{component.op_name(name)}_checks", checks=checks, evaluate=evaluate)

@@ -167,6 +167,22 @@ def test_check_fails_on_a_tampered_lake(check: str, tamper: Callable[[Lake], obj
     assert description in (result.description or "")
 
 
+def test_table_that_cannot_be_listed_leaves_the_other_checks_their_results(filled: Project) -> None:
+    (filled.root / PERIOD_ROLLUPS[0]).write_bytes(b"not a directory")
+    result = filled.run_job("later_checks")
+    assert not result.success
+    assert filled.evaluations(result).keys() == ALL_CHECKS - {(PERIOD_ROLLUPS[0], "reconciles_with_raw_rows")}
+
+
+def test_run_of_tables_by_day_and_month_looks_at_the_partitions_of_each(filled: Project) -> None:
+    file_of(filled.lake, ROLLUP, Partition(DAYS[1])).unlink()  # a day of the month that the run does not select
+    result = filled.run(ROLLUP, "organic_paid_monthly", tags=range_tags(DAYS[0], DAYS[0]))
+    assert_success(result)
+    passed = {key: each.passed for key, each in filled.evaluations(result).items()}
+    checks = ("reconciles_with_raw_rows", "is_current")
+    assert passed == {(name, check): True for name in (ROLLUP, "organic_paid_monthly") for check in checks}
+
+
 def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) -> None:
     for instance_id in INSTANCE_IDS[1:]:
         project.lake.write(RAW, Partition(DAYS[-1], instance_id), posts_table([]))
@@ -266,14 +282,15 @@ def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(fille
     assert not [key for key in graph.asset_check_keys if graph.get(key).automation_condition]
 
 
-def test_file_of_a_day_on_which_no_week_begins_is_named(filled: Project) -> None:
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_file_of_a_day_on_which_no_week_begins_is_named(is_damaged: bool, filled: Project) -> None:
     weekly = PERIOD_ROLLUPS[0]
     assert_success(filled.roll_up(weekly))
     (stored_week, *_) = filled.lake.partitions(weekly)
     stray = stored_week.day + timedelta(days=1)
     path = file_of(filled.lake, weekly, Partition(stray))
     path.parent.mkdir()
-    path.write_bytes(file_of(filled.lake, weekly, stored_week).read_bytes())
+    path.write_bytes(b"no Parquet" if is_damaged else file_of(filled.lake, weekly, stored_week).read_bytes())
     result = filled.check((weekly, "reconciles_with_raw_rows"))[weekly, "reconciles_with_raw_rows"]
     assert (result.passed, result.description) == (
         False,
