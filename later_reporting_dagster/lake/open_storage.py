@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import fsspec
@@ -138,6 +139,8 @@ class _LocalStorage(Storage):
         try:
             status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
         except FileNotFoundError:
+            return None
+        if not S_ISREG(status.st_mode):  # a directory in the place of a file: the file is missing
             return None
         return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime)
 

@@ -116,7 +116,7 @@ def alter(path: Path) -> None:
 @pytest.mark.parametrize("way", [*SPOIL, "alter"])
 def test_missing_and_damaged_rollups_are_named(way: str, lake: Lake) -> None:
     spoil = SPOIL.get(way, alter)
-    reason = "missing" if way == "lose" else "damaged"
+    reason = "missing" if way in ("lose", "obstruct") else "damaged"
     footers = Footers()
     assert found(lake, footers=footers) == {}
     spoil(Path(lake.url(DAILY.name, Partition(DAYS[1]))))

@@ -28,6 +28,7 @@ from tests.defs.conftest import (
     fill_once,
     plain_metadata,
 )
+from tests.lake.conftest import SPOIL
 
 RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign_performance_daily"
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
@@ -172,6 +173,15 @@ def test_table_that_cannot_be_listed_leaves_the_other_checks_their_results(fille
     result = filled.run_job("later_checks")
     assert not result.success
     assert filled.evaluations(result).keys() == ALL_CHECKS - {(PERIOD_ROLLUPS[0], "reconciles_with_raw_rows")}
+
+
+def test_directory_in_place_of_a_file_is_a_missing_file(filled: Project) -> None:
+    for path in (file_of(filled.lake), file_of(filled.lake, ROLLUP), file_of(filled.lake, PERFORMANCE)):
+        SPOIL["obstruct"](path)
+    results = filled.check()
+    assert results.keys() == ALL_CHECKS
+    assert EXPECTED["every_instance_is_present"][2] in (results[RAW, "every_instance_is_present"].description or "")
+    assert "1 day of organic_paid_daily (missing)" in (results[ROLLUP, "is_current"].description or "")
 
 
 def test_run_of_tables_by_day_and_month_looks_at_the_partitions_of_each(filled: Project) -> None:
