@@ -159,15 +159,30 @@ def newest_requests(lake: Lake) -> pa.Table:
     return files.rename_columns(schema.names)
 
 
-def versions_to_replace(lake: Lake, table_name: str) -> dict[Partition, str]:
-    """Return the versions of files that are stale or count as missing, as far as `coverage` knows."""
+def versions_to_replace(lake: Lake, table_name: str, *, days: Collection[date]) -> dict[Partition, str]:
+    """Return the versions of files of these days that are stale or count as missing.
+
+    The footers of files that `coverage` does not know are read, if it exists.
+    """
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     if stored is None:
         return {}
-    is_replaced = ~pc.field("has_file") | pc.coalesce(pc.field("is_stale"), pc.scalar(False))  # noqa: FBT003
-    is_wanted = (pc.field("table_name") == table_name) & is_replaced & pc.field("file_version").is_valid()
-    rows = stored.filter(is_wanted).select(["date", "instance_id", "file_version"]).to_pylist()
-    return {Partition(row["date"], row["instance_id"]): row["file_version"] for row in rows}
+    rows = stored.filter(pc.field("table_name") == table_name)
+    names = ("date", "instance_id", "file_version", "has_file", "is_stale")
+    known: dict[Partition, str] = {}
+    replaced: dict[Partition, str] = {}
+    for day, instance_id, version, has_file, is_stale in zip(*(_values(rows[name]) for name in names), strict=True):
+        known[Partition(day, instance_id)] = version
+        if version and (is_stale or not has_file):
+            replaced[Partition(day, instance_id)] = version
+    listed = {
+        partition: version.identity
+        for partition, version in lake.file_versions(table_name, days=days).items()
+        if version.bytes and version.identity
+    }
+    unknown = [partition for partition, version in listed.items() if known.get(partition) != version]
+    footers = lake.read_all_metadata(table_name, unknown)
+    return replaced | {partition: listed[partition] for partition, each in footers.items() if not each.content_hash}
 
 
 def intact_files(lake: Lake, table_names: Iterable[str], *, states: States | None = None) -> Files:

@@ -200,6 +200,14 @@ def test_sensor_reports_some_of_many_days_in_a_tick(project: Project, monkeypatc
     assert reported_days(first) | reported_days(second) == {*product(RAW_ASSETS, map(str, DAYS))}
 
 
+def test_only_missing_replaces_a_damaged_file_that_coverage_does_not_know(project: Project, truth: Truth) -> None:
+    assert_success(project.fetch(PUBLISHED))
+    update_coverage(project)
+    (project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007"))).write_bytes(b"PAR1")
+    assert_success(project.fetch(PUBLISHED, only_missing=True))
+    assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
+
+
 @pytest.mark.parametrize("content", [b"PAR1", b""], ids=["truncated", "empty"])
 def test_sensor_requests_damaged_files_and_only_missing_replaces_them(
     content: bytes, project: Project, truth: Truth

@@ -106,13 +106,16 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     (tmp_path / partition_path("posts_published", A)).write_bytes(content)
     # Before an update, the footer of the changed file is read, unless that is not wanted.
     assert [*intact_files(lake, TABLES[:1])[TABLES[0]]] == [B]
+    replaced = {A: lake.file_versions(TABLES[0])[A].identity} if content else {}
+    assert versions_to_replace(lake, TABLES[0], days=DAYS) == replaced
+    assert versions_to_replace(lake, TABLES[0], days=[]) == {}
     known = stored_states(lake)
     assert [*intact_files(lake, TABLES[:1], states=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
     assert footers_read == 1
     assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
     assert [*intact_files(lake, TABLES[:1], states=stored_states(lake))[TABLES[0]]] == [B]
-    assert versions_to_replace(lake, TABLES[0]) == {A: lake.file_versions(TABLES[0])[A].identity}
+    assert versions_to_replace(lake, TABLES[0], days=DAYS) == {A: lake.file_versions(TABLES[0])[A].identity}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
@@ -157,7 +160,7 @@ def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) ->
     record(lake, at=NEXT_FETCH + timedelta(hours=1), content_hash="of a restatement")
     for _ in range(3):  # the first one removes the records, which are old
         assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
-        assert versions_to_replace(lake, TABLES[0]).keys() == {A}
+        assert versions_to_replace(lake, TABLES[0], days=DAYS).keys() == {A}
     assert not lake.fetch_records.files(TABLES[0])
     fetch(lake, A, 1, 2, at=NEXT_FETCH + timedelta(days=1))
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]

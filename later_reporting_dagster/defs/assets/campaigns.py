@@ -143,12 +143,14 @@ def fetch_campaign_performance(
     later = component.later(context)
     with failures():
         lake = later.lake()
+        days = selected_days(context, config, component)
+        to_replace = versions_to_replace(lake, CAMPAIGN_PERFORMANCE_TABLE, days=days) if config.only_missing else {}
         fetch = DayFetch(
             table=CAMPAIGN_PERFORMANCE,
-            days=selected_days(context, config, component),
+            days=days,
             instance_ids=later.configured_instances(),
             only_missing=config.only_missing,
-            to_replace=versions_to_replace(lake, CAMPAIGN_PERFORMANCE_TABLE) if config.only_missing else {},
+            to_replace=to_replace,
             metrics=component.daily_campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
             run_id=context.run.run_id,
@@ -156,9 +158,9 @@ def fetch_campaign_performance(
         )
         log = FetchLog(context, component, fetch)
         client = later.client(on_event=event_log(context, log.progress))
-        days = fetch_days(fetch, client=client, lake=lake, progress=log.progress, now=component.now)
+        days_fetched = fetch_days(fetch, client=client, lake=lake, progress=log.progress, now=component.now)
         try:
-            with closing(later.until_end_of_run(iterate(days))) as fetched:
+            with closing(later.until_end_of_run(iterate(days_fetched))) as fetched:
                 for day in fetched:
                     log.add(day)
                     if day.written:

@@ -103,7 +103,7 @@ def fetch_posts(
             instance_ids=named or configured,
             pairs=pairs,
             only_missing=config.only_missing,
-            to_replace=versions_to_replace(lake, table.name) if config.only_missing else {},
+            to_replace=versions_to_replace(lake, table.name, days=days) if config.only_missing else {},
             # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
             known_instances=known_instances(lake, configured=configured),
             metrics=component.metrics,
