@@ -62,8 +62,8 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
             description="Updates rollups, instances, coverage and the report when their upstream changes.",
         )
         sensors.append(sensor)
-        if component.rollups(TABLES):
-            sensors.append(outdated_sensor(component))
+    if component.rollups(TABLES):
+        sensors.append(outdated_sensor(component))
     if not component.fetched_tables:
         return {"jobs": [checks_job], "schedules": schedules, "sensors": sensors}
     # In process: its steps wait for the network or take a moment, and a process per step would only cost time.

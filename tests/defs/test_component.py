@@ -274,7 +274,7 @@ def test_each_table_can_be_defined_alone(table: str) -> None:
 def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_NAME", "later_eu")
     monkeypatch.setenv("LATER_KEY_PREFIX", "marketing, later")
-    monkeypatch.setenv("LATER_TABLES", "instances,posts_published,campaigns,-campaigns")
+    monkeypatch.setenv("LATER_TABLES", "instances,posts_published,posts,campaigns,-campaigns")
     monkeypatch.setenv("LATER_AUTOMATION_SENSOR", "false")
     monkeypatch.setenv("LATER_METRICS", "likes,reach")
     monkeypatch.setenv("LATER_START_DATE", "")  # counts as unset
@@ -283,10 +283,12 @@ def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
         name="later_eu",
         automation_sensor=False,
         key_prefix=("marketing", "later"),
-        tables=("posts_published", "instances"),
+        tables=("posts_published", "instances", "posts"),
         metrics=["likes", "reach"],
     )
-    assert [sensor.name for sensor in component.build_definitions().sensors or []] == ["later_eu_instances"]
+    # Another automation sensor does not look for what is outdated.
+    sensors = component.build_definitions().sensors or []
+    assert [sensor.name for sensor in sensors] == ["later_eu_instances", "later_eu_outdated"]
 
 
 def test_rollup_backfills_can_be_divided_into_runs() -> None:
