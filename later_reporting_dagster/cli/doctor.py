@@ -44,6 +44,7 @@ from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_arrivals, describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
+from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
@@ -322,11 +323,18 @@ def _check_tables(
 
 def _check_rollups(project: Project, now: datetime) -> str:
     settings, lake = project.settings, project.later.lake()
-    files = outdated(lake, settings.rollups(TABLES), start_date=settings.start_date, newest_day=newest_day(now))
+    files = outdated(
+        lake,
+        settings.rollups(TABLES),
+        start_date=settings.start_date,
+        newest_day=newest_day(now),
+        # Without posts, there is nothing to report.
+        with_report=REPORT in settings.tables and any(lake.partitions(name) for name in RAW_NAMES),
+    )
     if files:
         raise click.ClickException(
-            f"outdated are {describe_outdated(files)}: turn on the sensor {settings.name}_outdated, which rolls them up"
-            " again, or run `later-reporting refresh`"
+            f"outdated are {describe_outdated(files)}: turn on the sensor {settings.name}_outdated, which makes them"
+            " again, except those with altered rows, or run `later-reporting refresh`"
         )
     return "made from the files in the lake"
 

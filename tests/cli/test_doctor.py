@@ -250,3 +250,5 @@ def test_doctor_warns_of_outdated_rollups(user: User, monkeypatch: pytest.Monkey
     assert mark == "WARN"
     assert message.startswith("outdated are 1 day of organic_paid_daily (missing): ")
     assert message.endswith("run `later-reporting refresh`")
+    monkeypatch.setenv("LATER_TABLES", "post_metrics_daily,organic_paid_report")
+    assert check_results(user, exit_code=0)["rollups"][1].startswith("outdated are organic_paid_report (missing): ")
