@@ -97,7 +97,10 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
 
     automation_sensor: bool = Field(
         default=True,
-        description="Whether to define the sensor that updates rollups. If not, another automation sensor has to.",
+        description=(
+            "Whether to define the sensor that evaluates the automation conditions. If not, another automation sensor"
+            " has to."
+        ),
     )
 
     @model_validator(mode="wrap")

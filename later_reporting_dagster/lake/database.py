@@ -96,8 +96,8 @@ class LakeDatabase:
         not nullable and is missing or null.
 
         Args:
-            partitions: the partitions in the view, which have to exist; by default all that exist. The
-                versions that `Lake.file_versions` returns are not looked up again; see `Lake.files`.
+            partitions: the partitions in the view, which have to exist; by default all that exist. The versions that
+                `Lake.file_versions` returns are not looked up again; see `Lake.files`.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.

@@ -70,7 +70,7 @@ class CheckScope:
 
     @property
     def days(self) -> Set[date] | None:
-        """Days that have the first day of each partition to look at; None for all."""
+        """Days, among them the first day of each partition to look at; None for all partitions."""
         return None if self.partitions is None else {*days_between(*self.partitions), *self.old_days}
 
 
