@@ -33,20 +33,28 @@ class CredentialsRejected(LaterError):
     """The client id and secret, or the access token, are rejected: every query will fail."""
 
 
-class InstanceForbidden(LaterError):
-    """At least one instance of the query, or the route, is not readable with the credentials.
-
-    The response does not say which instance.
-    """
-
-
 class QueryRejected(LaterError):
-    """The API rejects the query: a parameter of the user is wrong, or this client has a bug."""
+    """The API refuses this query, and may accept others: split it by instances and days.
+
+    Attributes:
+        status: of the response: a 4xx that is not retried, or a 5xx whose title is *Forbidden*.
+        detail: the text of the response.
+    """
 
     def __init__(self, message: str, *, status: int = 400, detail: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.detail = detail
+
+
+class InstanceForbidden(QueryRejected):
+    """At least one instance of the query, or the route, is not readable with the credentials.
+
+    The response does not say which instance.
+    """
+
+    def __init__(self, message: str, *, status: int = 403, detail: str = "") -> None:
+        super().__init__(message, status=status, detail=detail)
 
 
 class MetricsRejected(QueryRejected):

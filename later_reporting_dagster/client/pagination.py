@@ -248,7 +248,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             if missing := len({*route.row_keys(last)} - keys):
                 raise Inconsistency(f"{missing} rows are missing after the last page, which was full")
     except QueryRejected as error:
-        if request.cursor is None:
+        if request.cursor is None or error.status == 403:
             raise
         raise Inconsistency(f"the cursor of {request} was rejected: {error}") from None
     except TooManyPosts as error:

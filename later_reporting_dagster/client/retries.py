@@ -22,6 +22,8 @@ from later_reporting_dagster.client.errors import (
 from later_reporting_dagster.contract.safe_line import safe_line
 
 MAX_PROBLEM_LENGTH = 2000  # it may name every metric, and `ingest.post_fetch` looks for these names in it
+# Beside 5xx. A conflict, a lock and a replay pass, as a timeout and the rate limit do.
+RETRIED = frozenset({408, 409, 423, 425, 429})
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
@@ -142,7 +144,9 @@ def classify_failure(
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
     summary = f"{request.description}: HTTP {status} {safe_line(detail)}"
-    if status in (408, 429) or status >= 500:
+    is_forbidden = status >= 500 and (problem.title or "").casefold() == "forbidden"
+    is_temporary = status in RETRIED or status >= 500 or (status >= 400 and "retry-after" in response.headers)
+    if is_temporary and not is_forbidden:
         wait = retry_after_seconds(response.headers, now=now)
         if wait is None and status == 429:
             wait = default_wait_seconds
@@ -159,7 +163,7 @@ def classify_failure(
             f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
             " ask your account manager for access."
         )
-    if status in (400, 404, 414, 422) and not request.is_for_token:
+    if status >= 400 and not request.is_for_token:
         return QueryRejected(
             f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
         )

@@ -1,6 +1,7 @@
 """The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -50,21 +51,42 @@ FIRST_PAGE = PageRequest(1)
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """The complete rows of a list, in the order of the API; `requested_at` is when its first page was requested."""
+    """The complete rows of a list, in the order of the API.
+
+    Attributes:
+        requested_at: when its first page was requested.
+        oddities: harmless deviations of the responses from the documentation, with how often each occurred, such as
+            `total count as text` or `equal row twice`.
+        unreadable: by the key of a row, the columns whose value could not be read, with an excerpt of what was sent.
+        outside: the posts and bad rows, among those above, that are up to a day outside of the query's range by
+            `post_date`.
+        is_surely_empty: whether there are no rows, and the response says so: by a total of 0, or by cursor with a list
+            that has ended. Not by an empty response, or one that is null or states no total.
+    """
 
     items: list[Any] = field(repr=False)
     bad_rows: list[BadRow] = field(repr=False)
     pages: int
     requested_at: datetime = NEVER
+    oddities: Counter[str] = field(default_factory=Counter)
+    unreadable: Mapping[Hashable, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    outside: list[Any] = field(default_factory=list, repr=False)
+    is_surely_empty: bool = False
 
     @classmethod
     def of(cls, parts: Sequence["Page | ListResult"]) -> "ListResult":
         """Return the rows of pages, or of lists, as one list."""
-        items = [item for part in parts for item in part.items]
         lists = [part for part in parts if isinstance(part, ListResult)]
-        pages = len(parts) - len(lists) + sum(part.pages for part in lists)
-        requested_at = min((part.requested_at for part in lists), default=NEVER)
-        return cls(items, [row for part in parts for row in part.bad_rows], pages, requested_at)
+        return cls(
+            [item for part in parts for item in part.items],
+            [row for part in parts for row in part.bad_rows],
+            pages=len(parts) - len(lists) + sum(part.pages for part in lists),
+            requested_at=min((part.requested_at for part in lists), default=NEVER),
+            oddities=sum((part.oddities for part in parts), Counter()),
+            unreadable={key: columns for part in parts for key, columns in part.unreadable.items()},
+            outside=[row for part in lists for row in part.outside],
+            is_surely_empty=all(part.is_surely_empty for part in parts),
+        )
 
     @property
     def total_items(self) -> int:

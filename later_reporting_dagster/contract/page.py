@@ -6,7 +6,8 @@ version").
 """
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import Annotated, Any
 
 import msgspec
@@ -33,17 +34,27 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a list, with its `pagination` in the paged version, or the `next_cursor`, if any, in the other one."""
+    """A page of a list, with its `pagination` in the paged version, or the `next_cursor`, if any, in the other one.
+
+    For the other attributes, see `ListResult`.
+    """
 
     items: list[Any]
     bad_rows: list[BadRow] = []
     pagination: Pagination | None = None
     next_cursor: str | None = None
+    oddities: Counter[str] = msgspec.field(default_factory=Counter)
+    unreadable: dict[Hashable, dict[str, str]] = {}
 
     @property
     def rows(self) -> int:
         """Number of rows in the response, good and bad."""
         return len(self.items) + len(self.bad_rows)
+
+    @property
+    def is_surely_empty(self) -> bool:
+        is_last = self.next_cursor is None if self.pagination is None else self.pagination.total_items == 0
+        return is_last and not self.rows
 
 
 # It has to fit into the request line of the next page, and a URL cannot encode a lone surrogate.

@@ -32,6 +32,7 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row with invalid values, for the quarantine, with what could be parsed of its partition.
 
     `received_hash`: of the row as it was received. Two rows may differ only in personal data, which `raw` may lack.
+    `row_key`: if other rows of the response have the same key, with other values; the stored row stays.
     """
 
     reason: str
@@ -39,6 +40,7 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str | None = None
     post_date: datetime | None = None
     received_hash: int = 0
+    row_key: tuple[str | int, ...] | None = None
 
     @property
     def key(self) -> tuple[str, int]:

@@ -44,12 +44,12 @@ def message_of(failure):
         (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (403, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (404, TOKEN, UnexpectedResponse, "check the base URL"),
-        (408, POSTS, TemporaryFailure, ""),
+        *((status, POSTS, TemporaryFailure, "") for status in (408, 409, 423, 425)),
+        *((status, POSTS, QueryRejected, "Check the parameters") for status in (402, 404, 405, 410, 422, 451, 499)),
         (429, TOKEN, TemporaryFailure, ""),
         (500, POSTS, TemporaryFailure, ""),
         (299, POSTS, UnexpectedResponse, "check the base URL"),
         (399, TOKEN, UnexpectedResponse, "a redirect, which is not followed"),
-        (499, POSTS, UnexpectedResponse, "check the base URL"),
     ],
 )
 def test_status_determines_the_failure_and_its_next_step(status, context, kind, next_step):
@@ -59,6 +59,18 @@ def test_status_determines_the_failure_and_its_next_step(status, context, kind, 
     assert message.startswith(f"{context.description}: HTTP {status}")
     assert next_step in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("title", ["Forbidden", "forbidden"])
+def test_server_error_with_the_title_forbidden_is_about_the_query(title):
+    failure = classify(500, body=json.dumps({"type": "INTERNAL_ERROR", "title": title}).encode())
+    assert (type(failure), failure.status) == (QueryRejected, 500)
+    assert isinstance(classify(500, body=b'{"title": "Forbidden fruit"}'), TemporaryFailure)
+
+
+def test_any_failure_that_states_when_to_retry_is_retried():
+    assert classify(403, headers={"retry-after": "3"}).wait_seconds == 3.0
+    assert isinstance(classify(302, headers={"retry-after": "3"}), UnexpectedResponse)
 
 
 @pytest.mark.parametrize(("status", "wait_seconds"), [(429, 60.0), (503, None)])
