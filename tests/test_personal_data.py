@@ -25,8 +25,9 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
-from later_reporting_dagster.server.sandbox import FaultMiddleware, World, running_server
+from later_reporting_dagster.server.sandbox import World, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
+from tests.faulty_sandbox import FaultySandbox
 from tests.test_secrets import contents_of
 
 pytestmark = pytest.mark.e2e
@@ -152,7 +153,7 @@ def creators() -> Creators:
 def service(creators: Creators) -> Iterator[Service]:
     world = World(first_day=date(2024, 1, 1), last_day=LAST_DAY, seed=5, instances=2, posts_per_day=12)
     rates = dict.fromkeys(MALFORMED_ROWS, 0.04)
-    app = FaultMiddleware(world, malformed_rows=rates, options=NO_RATE_LIMIT)
+    app = FaultySandbox(world, malformed_rows=rates, options=NO_RATE_LIMIT)
     service = Service(app=app, override=creators.fail_some, transform=creators.add_texts)
     with running_server(service) as service.base_url:
         yield service

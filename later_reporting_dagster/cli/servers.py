@@ -63,23 +63,6 @@ def _serve(
     serve_app(app, listener, on_ready=print_settings)
 
 
-def _rates_option(name: str, known: Mapping[str, Any], *, kind: str, help: str) -> Callable[[_Command], _Command]:
-    """Return an option with probabilities by name, such as `http-500:0.03`; `list` prints the known names."""
-
-    def parse(context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
-        if "list" in texts:
-            for each, described in known.items():
-                click.echo(f"{each:<25} {described.description}")
-            context.exit()
-        try:
-            return sandbox_package.parse_rates(texts, known=known, kind=kind)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    help = f"{help}; repeatable. `{name} list` lists all."
-    return click.option(name, multiple=True, metavar="NAME:PROBABILITY", callback=parse, help=help)
-
-
 def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, int]:
     share, _, days = text.partition(":")
     with suppress(ValueError):
@@ -90,7 +73,7 @@ def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str)
 
 @click.command()
 @_address_options
-@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data and of the faults.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data.")
 @click.option(
     "--instances", default=8, type=click.IntRange(1, 10_000), help="Instances, besides two from the API reference."
 )
@@ -110,30 +93,14 @@ def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str)
     "--late-posts", default="0:0", metavar="SHARE:DAYS", callback=_late_posts,
     help="Return a share of the posts only some days after their publication, such as 0.02:60.",
 )  # fmt: skip
-@_rates_option("--fault", sandbox_package.FAULTS, kind="fault", help="Inject a fault into a share of the requests")
-@_rates_option("--malformed-row", sandbox_package.MALFORMATIONS, kind="malformed row", help="Alter a share of the rows")
 def sandbox(
-    *,
-    host: str,
-    port: int,
-    seed: int,
-    requests_per_window: int,
-    api_version: str,
-    fault: dict[str, float],
-    malformed_row: dict[str, float],
-    **world_options: Any,
+    *, host: str, port: int, seed: int, requests_per_window: int, api_version: str, **world_options: Any
 ) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
 
     Prints the days that have posts, and the environment variables that point the
-    client at it. To try how a fetch copes with a bad server, inject faults; their
-    counts are printed at the end:
-
-    \b
-      later-reporting sandbox --fault http-500:0.03 --malformed-row nan:0.01
-
-    A request with the header `X-Sandbox-Faults: off` gets no fault.
-    """  # noqa: D301 - click reads the character
+    client at it.
+    """
     world = sandbox_package.World(
         first_day=sandbox_package.two_years_before(yesterday()),
         last_day=yesterday(),
@@ -144,13 +111,10 @@ def sandbox(
     options = sandbox_package.SandboxOptions(
         requests_per_window=requests_per_window, api_version=API_VERSIONS[api_version]
     )
-    app = sandbox_package.FaultMiddleware(world, faults=fault, malformed_rows=malformed_row, seed=seed, options=options)
     comments = sandbox_package.BANNER, f"Posts from {world.first_day} to {world.last_day} (UTC); other days are empty."
     credentials = {"LATER_CLIENT_ID": options.client_id, "LATER_CLIENT_SECRET": options.client_secret}
+    app = sandbox_package.create_app(world, options=options)
     _serve(app, host=host, port=port, comments=comments, credentials=credentials)
-    malformed_counts = {name: len(keys) for name, keys in app.altered.items()}
-    for name, count in [*app.injected.items(), *malformed_counts.items()]:
-        click.echo(f"{name:<25} {count}")
 
 
 def _read_clients(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> tuple[Client, ...]:

@@ -108,16 +108,10 @@ def _digest(position: bytes, cursor_query: bytes) -> bytes:
     return hashlib.blake2b(position + cursor_query, digest_size=_DIGEST_BYTES).digest()
 
 
-def page_body(data: object, *, page: PageQuery, total: int, next_offset: int | None = None) -> JsonObject:
-    """Return the response body of a page. A page number past the end has no data and the true totals.
-
-    Args:
-        total: Number of rows on all pages.
-        next_offset: Offset of the next page, for its cursor; None: the offset after a full page.
-    """
+def page_body(data: object, *, page: PageQuery, total: int) -> JsonObject:
+    """Return the body of a page of `total` rows. A page number past the end has no data and the true totals."""
     if page.api_version.uses_cursors:
-        offset = page.offset + page.size if next_offset is None else next_offset
-        return {"data": data, "nextCursor": page.cursor_to(offset) if offset < total else None}
+        return {"data": data, "nextCursor": page.cursor_to(page.rows.stop) if page.rows.stop < total else None}
     return {
         "data": data,
         "pagination": {

@@ -15,8 +15,8 @@ import httpx
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.server import Client
-from later_reporting_dagster.server.sandbox import FAULTS_HEADER
 from tests.conftest import NO_RATE_LIMIT, expected_stored_row, partition_file, stored_rows
+from tests.faulty_sandbox import FAULTS_HEADER
 from tests.server.lake_store.clients import authenticate, days_query, fetch_rows
 
 Row = dict[str, Any]

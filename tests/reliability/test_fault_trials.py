@@ -6,8 +6,7 @@ from collections import Counter
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.server.sandbox import FAULTS, MALFORMATIONS
-from later_reporting_dagster.server.sandbox.faults import PAGE_FAULTS
+from tests.faulty_sandbox import FAULTS, MALFORMATIONS, PAGE_FAULTS
 from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
 
 pytestmark = pytest.mark.faults
@@ -21,7 +20,7 @@ SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slo
 # Response faults do not depend on the API version: a few suffice in the cursor version.
 CURSOR_FAULTS = [
     *("http-429", "http-503", "body-cut", "json-truncated", "token-revoked", "switch-api-version"),
-    *(fault.name for fault in PAGE_FAULTS if CURSOR in fault.api_versions),
+    *(name for name, fault in PAGE_FAULTS.items() if CURSOR in fault.api_versions),
 ]
 
 

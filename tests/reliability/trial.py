@@ -15,8 +15,9 @@ from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasi
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.server.sandbox import FaultMiddleware, FaultSettings, SandboxOptions, World, running_server
+from later_reporting_dagster.server.sandbox import SandboxOptions, World, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service
+from tests.faulty_sandbox import POST_CHANGING_FAULTS, FaultSettings, FaultySandbox
 from tests.ingest.conftest import run_ingest
 from tests.reliability.lake_comparison import (
     DATE_BASES,
@@ -35,7 +36,6 @@ DAYS = [date(2024, 2, 27), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1
 PARTITIONS: list[TablePartition] = [
     (table_name, Partition(day, name)) for table_name in DATE_BASES for day in DAYS for name in INSTANCE_IDS
 ]
-POST_CHANGING_FAULTS = ("post-inserted", "post-removed", "post-exchanged")
 FOUND_BY_VERIFICATION = "post-exchanged"
 """The fault that totals cannot show: between two numbered pages, a post is removed and another one added."""
 
@@ -114,7 +114,7 @@ class Trials:
             storable = {each: [row for row in rows if is_storable(row, each[0])] for each, rows in served.items()}
             counts = _check_lake(outcomes, root, required=storable, allowed=storable)
             assert not counts["failed"], outcomes
-            assert all(app.altered.values()), f"a malformation did not occur: {app.altered}"
+            assert all(app.posts.altered.values()), f"a malformation did not occur: {app.posts.altered}"
             for table_name in DATE_BASES:
                 bad_rows = Lake(str(root)).quarantine.rows(table_name)
                 found = count_by_json(flatten_metrics(json.loads(row.raw)) for row in bad_rows)
@@ -132,8 +132,8 @@ class Trials:
     @contextmanager
     def _sandbox(
         self, faults: Mapping[str, float], malformed_rows: Mapping[str, float], *, seed: int
-    ) -> Iterator[tuple[FaultMiddleware, str]]:
-        app = FaultMiddleware(
+    ) -> Iterator[tuple[FaultySandbox, str]]:
+        app = FaultySandbox(
             self._world,
             faults=faults,
             malformed_rows=malformed_rows,

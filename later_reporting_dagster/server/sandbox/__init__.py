@@ -1,12 +1,6 @@
 """Local server of the API with synthetic data, for the demo and for tests over HTTP."""
 
 from later_reporting_dagster.server.http_server import running_server as running_server
-from later_reporting_dagster.server.sandbox.faults import FAULTS as FAULTS
-from later_reporting_dagster.server.sandbox.faults import FaultSettings as FaultSettings
-from later_reporting_dagster.server.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
-from later_reporting_dagster.server.sandbox.malformed_rows import parse_rates as parse_rates
-from later_reporting_dagster.server.sandbox.sandbox_app import FAULTS_HEADER as FAULTS_HEADER
-from later_reporting_dagster.server.sandbox.sandbox_app import FaultMiddleware as FaultMiddleware
 from later_reporting_dagster.server.sandbox.sandbox_app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.server.sandbox.sandbox_app import create_app as create_app
 from later_reporting_dagster.server.sandbox.sandbox_app import demo_sandbox as demo_sandbox

@@ -1,15 +1,11 @@
 """The posts that the sandbox serves at the moment: filtered, sorted, and rendered as JSON, a page at a time.
 
-Filters and sorting work on columns; only the rows of the page are rendered. Faults add and remove posts and alter rows.
+Filters and sorting work on columns; only the rows of the page are rendered.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable
 from datetime import date
-from functools import lru_cache
-from random import Random
-from typing import Any
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +23,6 @@ from later_reporting_dagster.server.sandbox.synthetic_world import (
     json_times,
 )
 
-_PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
 
@@ -35,68 +30,34 @@ _PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
 _WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
-# States of a post. Faults add pending posts, and remove served ones.
-PENDING, SERVED, REMOVED = range(3)
-
-
 class ServedPosts:
-    """The posts of a world that are served now: some are pending, some removed, some altered.
+    """The posts of a world that are served now.
 
     The sorted rows of the latest queries are cached, so that a query is sorted once for all its pages. Rows are
     positions in `world.posts`.
 
-    Args:
-        alter: Return the row to serve for a row; None: serve all rows unchanged.
-        pending_seed: Selects the posts that are pending at first; None: serve all posts.
+    Attributes:
+        is_served: Whether a post is served, by row.
+        matching: Return the rows that match a query, in its order, whether they are served or not.
     """
 
-    def __init__(
-        self, world: World, *, alter: Callable[[JsonObject], JsonObject] | None = None, pending_seed: int | None = None
-    ) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._alter = alter
-        self._all_rows = lru_cache(maxsize=256)(lambda query: matching_rows(world, query))
-        self._states = np.full(len(world.posts), SERVED, dtype=np.int64)
-        if pending_seed is not None:
-            is_pending = np.random.default_rng(pending_seed).random(len(world.posts)) < _PENDING_SHARE
-            self._states[is_pending] = PENDING
-        self._states[world.not_returned_yet()] = REMOVED
-        self._changes = Counter[int]()
+        self.is_served = ~world.not_returned_yet()
+        self.matching = lru_cache(maxsize=256)(partial(matching_rows, world))
 
     def rows(self, query: PostsQuery | None = None) -> IntArray:
         """Return the rows that are served and match a query, in its order; None: all of the world."""
-        rows: IntArray = np.arange(len(self._states)) if query is None else self._all_rows(query)
-        served: IntArray = rows[self._states[rows] == SERVED]
+        rows: IntArray = np.arange(len(self.is_served)) if query is None else self.matching(query)
+        served: IntArray = rows[self.is_served[rows]]
         return served
 
     def page(self, query: PostsQuery, page: PageQuery) -> JsonObject:
-        """Return the body of a page.
+        rows = self.rows(query)
+        return page_body(self.render(query, rows[page.rows]), page=page, total=len(rows))
 
-        A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.
-        """
-        if not page.api_version.uses_cursors:
-            rows = self.rows(query)
-            return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
-        rows = self._all_rows(query)
-        offsets = np.flatnonzero(self._states[rows] == SERVED)
-        offsets = offsets[offsets >= page.offset]
-        current, following = offsets[: page.size], offsets[page.size :]
-        next_offset = int(following[0]) if len(following) else len(rows)
-        return page_body(self._render(query, rows[current]), page=page, total=len(rows), next_offset=next_offset)
-
-    def change_state(self, query: PostsQuery, before: int, after: int, *, random: Random, limit: int) -> bool:
-        """Change the state of a post that matches a query; return False if none has it, or after `limit` changes."""
-        rows = self._all_rows(query)
-        candidates = rows[self._states[rows] == before]
-        if not len(candidates) or self._changes[after] >= limit:
-            return False
-        self._states[random.choice(candidates.tolist())] = after
-        self._changes[after] += 1
-        return True
-
-    def _render(self, query: PostsQuery, rows: IntArray) -> list[Any]:
-        posts = render_posts(self._world, query, rows=rows)
-        return [nest_metrics(row if self._alter is None else self._alter(row), query) for row in posts]
+    def render(self, query: PostsQuery, rows: IntArray) -> list[JsonObject]:
+        return [nest_metrics(row, query) for row in render_posts(self._world, query, rows=rows)]
 
 
 def matching_rows(world: World, query: PostsQuery) -> IntArray:

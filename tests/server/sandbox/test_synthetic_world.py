@@ -194,7 +194,7 @@ def test_late_posts_are_returned_some_days_after_their_publication(api_version: 
     def posts_of(world: World) -> dict[str, set[int]]:
         page = [("metrics", "impressions"), ("limit", 100)] if api_version is CURSOR else [("pageSize", 100)]
         query = days_query(world.first_day, SERVED.last_day, *page)
-        with sandbox(api_version=api_version, world=world) as (api, _):
+        with sandbox(api_version=api_version, world=world) as api:
             rows = rows_of(fetch_pages(api, query))
         found: dict[str, set[int]] = {}
         for row in rows:
