@@ -31,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
-.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services lock helm clean
+.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services lock helm clean link
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -105,7 +105,10 @@ clean: ## Remove the virtual environments and the demo
 		echo "This Python cannot create a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; \
 		rm -rf .venv; exit 1; }
 
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+# `pip install .` replaces the link to this folder by a copy of the package.
+EDITABLE := $(shell grep -ls '"editable": true' .venv/lib/*/site-packages/later_reporting_dagster-*/direct_url.json)
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt $(if $(EDITABLE),,link)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 

@@ -178,7 +178,10 @@ def serve(
     lake = project.later.lake()
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("later_reporting_dagster.server.lake_store").setLevel(logging.INFO)
-    _serve(lake_app(lake, options), host=host, port=port, comments=[f"Serves {lake.root}"])
+    comments = [f"Serves {lake.root}"]
+    if no_auth:
+        comments.append("Numbered pages show the same rows only if one client of an address reads a query at a time")
+    _serve(lake_app(lake, options), host=host, port=port, comments=comments)
 
 
 def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, ...]:

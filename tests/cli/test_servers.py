@@ -268,6 +268,7 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
             assert "X-Later-Missing-Days" not in response.headers
         with authenticated(base_url, Client("any", "thing")) as api:
             assert api.get("/v2/instances").json()["data"]["instanceIds"] == [*INSTANCE_IDS]
+        assert "only if one client of an address" in command.output
         assert command.stop(signal.SIGINT) == 0
         assert [*command.snapshots.rglob("*")] == []
         assert "Traceback" not in command.errors
