@@ -42,12 +42,7 @@ def refusal(error: LaterError) -> RouteRefused | None:
 
 
 async def ingest_campaign_performance(
-    days: Collection[date],
-    writer: PartitionWriter,
-    *,
-    instance_ids: tuple[str, ...],
-    client: LaterClient,
-    warnings: list[str],
+    days: Collection[date], writer: PartitionWriter, *, instance_ids: tuple[str, ...], client: LaterClient
 ) -> None:
     """Fetch and write days of `campaign_performance_daily`, with one query per day; the writer sends each exactly once.
 
@@ -55,9 +50,8 @@ async def ingest_campaign_performance(
 
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
-        warnings: gets what is left out: metrics that the API refuses, or instances that it does not list.
     """
-    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=warnings)
+    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=writer.warnings)
 
     async def process(day: date) -> None:
         try:
@@ -103,7 +97,10 @@ def instances_of_campaigns(lake: Lake) -> dict[int, set[str]]:
 
 @dataclass(eq=False, slots=True)
 class CampaignFetch:
-    """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list."""
+    """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list.
+
+    `warnings` gets what is left out.
+    """
 
     client: LaterClient
     metrics: tuple[Metric, ...]

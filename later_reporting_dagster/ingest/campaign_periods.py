@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient, LaterError, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import is_overdue
+from later_reporting_dagster.contract.days import is_overdue, utc_now
 from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
-from later_reporting_dagster.ingest.partition_writer import reason_of
+from later_reporting_dagster.ingest.partition_writer import MAX_CLOCK_ERROR, known_times, reason_of
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions
@@ -41,9 +41,8 @@ from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PE
 MONTH = "month"
 # The current month and those before it, which each run fetches again; older months are fetched like old days.
 MONTHS_FETCHED_AGAIN = 3
-# Metadata of the file: when each month was last fetched since it ended, by its first day. Rows show only when they
-# changed.
-FETCHED_MONTHS = "fetched_months"
+# Metadata of the file: what was last fetched of each month since it ended. Rows show only when they changed.
+FETCHED_MONTHS = "months"
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
 
@@ -75,11 +74,19 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedMonth:
+    """A fetch of a month that had ended: its day, and the instances whose campaigns were in reach of it."""
+
+    day: date
+    instances: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredPeriods:
-    """The table as last written, and on which day each month was last fetched since it ended, by its first day."""
+    """The table as last written, and the last fetch of each month since it ended, by its first day."""
 
     rows: pa.Table
-    fetched_months: Mapping[date, date] = field(default_factory=dict)
+    fetched_months: Mapping[date, FetchedMonth] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +125,25 @@ def months(start_date: date, newest: date) -> Iterator[Period]:
 
 
 def periods_to_fetch(
-    stored: StoredPeriods, *, start_date: date, newest: date, ages: Sequence[int], all_months: bool = False
+    stored: StoredPeriods,
+    *,
+    start_date: date,
+    newest: date,
+    ages: Sequence[int],
+    instances: Collection[str] = (),
+    all_months: bool = False,
 ) -> list[Period]:
-    """Return the windows, the newest months, and the older months whose turn it is, by `ages` since their end."""
+    """Return the windows, the newest months, and the older months that are due.
+
+    These have reached one of the `ages` since their end, or were fetched without one of the `instances`.
+    """
+    latest = (utc_now() + MAX_CLOCK_ERROR).date()  # a later day is that of a clock that was wrong
 
     def is_due(month: Period) -> bool:
         fetched = stored.fetched_months.get(month.first_day)
-        today = newest + timedelta(days=1)
-        return fetched is None or is_overdue(month.last_day, fetched=fetched, today=today, ages=ages)
+        if fetched is None or fetched.day > latest or not {*instances} <= {*fetched.instances}:
+            return True
+        return is_overdue(month.last_day, fetched=fetched.day, today=newest + timedelta(days=1), ages=ages)
 
     found = [*months(start_date, newest)]
     older = [month for month in found[MONTHS_FETCHED_AGAIN:] if all_months or is_due(month)]
@@ -139,7 +157,7 @@ def read_periods(lake: Lake) -> StoredPeriods:
         metadata = lake.table_metadata(CAMPAIGN_PERIODS_TABLE)
         if rows is not None and metadata is not None:
             text = metadata.key_values.get(FETCHED_MONTHS, "{}")
-            return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, date]))
+            return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, FetchedMonth]))
     return StoredPeriods(CAMPAIGN_PERIODS.schema.empty_table())
 
 
@@ -156,6 +174,7 @@ async def ingest_campaign_periods(
     metrics: tuple[Metric, ...],
     guard: WriteGuard,
     progress: Progress,
+    listed: Collection[str] = (),
 ) -> PeriodsResult:
     """Fetch periods, each with one query, and replace their rows in the table.
 
@@ -165,6 +184,7 @@ async def ingest_campaign_periods(
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         progress: counts what has been done, and gets warnings of what is left out.
+        listed: the instances that the API lists, as far as they are known.
     """
     progress.partitions = len(periods)
     fetch = CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=progress.warnings)
@@ -172,13 +192,13 @@ async def ingest_campaign_periods(
     quarantined = await anyio.to_thread.run_sync(_quarantine, lake, responses)
     for _ in range(MAX_MERGES):
         stored = await anyio.to_thread.run_sync(read_periods, lake)
-        merge = _Merge(stored, metrics=metrics, guard=guard)
+        merge = _Merge(stored, metrics=metrics, guard=guard, warnings=progress.warnings)
         instances = await anyio.to_thread.run_sync(instances_of_campaigns, lake)
         for period, (query, result) in responses.items():
             try:
                 old = merge.old.get(period.slot, {})
                 kept = await fetch.campaigns_of_other_instances(old, instances, query, result)
-                merge.add(period, result, kept=kept)
+                merge.add(period, result, kept=kept, instances=query.instance_ids or listed)
             except (LaterError, ReplacementRejected) as error:
                 merge.failed[period] = reason_of(error)
         failures = {str(period): reason for period, reason in (failed | merge.failed).items()}
@@ -216,7 +236,9 @@ async def _fetch_all(
 class _Merge:
     """The stored rows, with those of responses in place of the rows of their periods."""
 
-    def __init__(self, stored: StoredPeriods, *, metrics: tuple[Metric, ...], guard: WriteGuard) -> None:
+    def __init__(
+        self, stored: StoredPeriods, *, metrics: tuple[Metric, ...], guard: WriteGuard, warnings: list[str]
+    ) -> None:
         self.stored = stored
         self.failed: dict[Period, str] = {}
         self.fetched_months = {**stored.fetched_months}
@@ -226,12 +248,13 @@ class _Merge:
         for row in stored.rows.to_pylist():
             self.old.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
         self._rows = {**self.old}
-        self._metrics, self._guard = metrics, guard
+        self._metrics, self._guard, self._warnings = metrics, guard, warnings
 
-    def add(self, period: Period, result: ListResult, *, kept: Collection[int]) -> None:
-        """Replace the rows of a period, except those of the campaigns `kept`."""
+    def add(self, period: Period, result: ListResult, *, kept: Collection[int], instances: Collection[str]) -> None:
+        """Replace the rows of a period, except those of the campaigns `kept`; `instances` were in reach."""
         old = self.old.get(period.slot, {})
-        if any(row["fetched_at"] > result.requested_at for row in old.values()):
+        stored = known_times((row["fetched_at"] for row in old.values()), self._warnings)
+        if any(time > result.requested_at for time in stored):
             return
         new = {campaign_id: old[campaign_id] for campaign_id in kept}
         of_period = {
@@ -247,7 +270,7 @@ class _Merge:
         self._check(old, new, result)
         self._rows[period.slot] = new
         if period.name == MONTH and period.ends_a_month:
-            self.fetched_months[period.first_day] = result.requested_at.date()
+            self.fetched_months[period.first_day] = FetchedMonth(result.requested_at.date(), sorted(instances))
 
     def _check(self, old: Mapping[int, _Row], new: Mapping[int, _Row], result: ListResult) -> None:
         bad_rows = len(result.bad_rows)

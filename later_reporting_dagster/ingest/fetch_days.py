@@ -45,8 +45,8 @@ class DayFetch:
         known_instances: other instances that a complete day has.
         to_replace: the versions of files that count as missing.
         run_id: of the run, in its records.
-        continued_run: the id of a run that this one repeats; what that run, and those that it repeated, have fetched is
-            left out.
+        continued_run: the id of a run that this one continues; what that run, and those that it continued, have fetched
+            is left out.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
     """
 
@@ -141,14 +141,18 @@ async def fetch_days(
         progress.partitions = len(partitions)
         records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
         writer = await open_writer(
-            fetch.table, lake, guard=fetch.guard, metrics=fetch.metrics, results=sender, records=records
+            fetch.table,
+            lake,
+            guard=fetch.guard,
+            metrics=fetch.metrics,
+            results=sender,
+            records=records,
+            warnings=progress.warnings,
         )
         try:
             if fetch.table is CAMPAIGN_PERFORMANCE:
                 days_to_fetch = [partition.day for partition in partitions]
-                await ingest_campaign_performance(
-                    days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client, warnings=progress.warnings
-                )
+                await ingest_campaign_performance(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
             else:
                 await ingest(partitions, writer, client=client)
         finally:

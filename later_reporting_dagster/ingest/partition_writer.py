@@ -1,9 +1,9 @@
 """Split verified results of queries into partitions, and write them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,8 +29,9 @@ from later_reporting_dagster.lake.tables import RawTable, rows_by_group
 BATCH_SIZE = 16
 WRITER_THREADS = 4
 
-# The time of a file that has none.
-BEFORE_ALL = "0001-01-01T00:00:00+00:00"
+# A stored time that is further in the future is that of a clock that was wrong: it says nothing.
+MAX_CLOCK_ERROR = timedelta(hours=1)
+WRONG_CLOCK = "Some results were stored by a clock that was over an hour fast: they count as older than this run's"
 
 _Result = TypeVar("_Result")
 
@@ -128,6 +129,7 @@ class PartitionWriter:
 
     Attributes:
         results: receives each result once. While it is full, nothing more is written.
+        warnings: gets what users should know although everything was written.
         records: gets the result of each partition; whoever began them saves them at the end.
         quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
     """
@@ -140,6 +142,7 @@ class PartitionWriter:
     records: RunRecords
     newest_requests: NewestRequests
     quarantined: Set[str]
+    warnings: list[str]
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
     async def write(
@@ -225,9 +228,9 @@ class PartitionWriter:
             self.guard.check_diff(diffs[partition], bad_rows=len(bad_rows[partition]), rows=self.table.rows)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
-            stored = datetime.fromisoformat(key_values.get(FETCHED_AT) or BEFORE_ALL)
-            unchanged = self.newest_requests.of(partition)
-            return requested_at < (stored if unchanged is None else max(stored, unchanged))
+            stored, unchanged = key_values.get(FETCHED_AT), self.newest_requests.of(partition)
+            times = [*([datetime.fromisoformat(stored)] if stored else []), *([unchanged] if unchanged else [])]
+            return any(requested_at < time for time in known_times(times, self.warnings))
 
         for partition in partitions:
             try:
@@ -283,6 +286,7 @@ async def open_writer(
     metrics: tuple[Metric, ...],
     results: MemoryObjectSendStream[PartitionResult],
     records: RunRecords,
+    warnings: list[str],
 ) -> PartitionWriter:
     """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
     quarantined: Set[str] = set()
@@ -298,7 +302,18 @@ async def open_writer(
         records=records,
         newest_requests=await anyio.to_thread.run_sync(newest_requests),
         quarantined=quarantined,
+        warnings=warnings,
     )
+
+
+def known_times(times: Iterable[datetime], warnings: list[str]) -> list[datetime]:
+    """Return stored times without those of a clock that was wrong, of which it warns."""
+    latest = utc_now() + MAX_CLOCK_ERROR
+    found = [*times]
+    known = [time for time in found if time <= latest]
+    if len(known) < len(found) and WRONG_CLOCK not in warnings:
+        warnings.append(WRONG_CLOCK)
+    return known
 
 
 def _record(result: PartitionResult, requested_at: datetime) -> FetchRecord:

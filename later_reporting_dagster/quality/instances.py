@@ -118,6 +118,13 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
     return tuple(name for name in known if name not in retired)
 
 
+def listed_instances(lake: Lake, *, configured: Sequence[str] = ()) -> list[str]:
+    """Return the instances that the API listed last, as far as the lake knows; of configured ones only these."""
+    stored = stored_instances(lake)
+    listed = [] if stored is None else stored.filter(pc.field("listed_now"))["instance_id"].to_pylist()
+    return [name for name in listed if not configured or name in configured]
+
+
 def instances_with_files(lake: Lake) -> set[str]:
     return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
 

@@ -140,7 +140,7 @@ async def new_writer(
     metrics: tuple[Metric, ...],
 ) -> PartitionWriter:
     records = lake.fetch_records.begin(table.name, now=datetime.now(UTC))
-    return await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records)
+    return await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records, warnings=[])
 
 
 def run_ingest(

@@ -59,7 +59,8 @@ def fetch(
 
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         writer = await new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
-        await ingest_campaign_performance(days, writer, instance_ids=instance_ids, client=client, warnings=warnings)
+        writer.warnings = warnings
+        await ingest_campaign_performance(days, writer, instance_ids=instance_ids, client=client)
 
     fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)
     return replace(fetched, warnings=warnings)

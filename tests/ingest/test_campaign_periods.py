@@ -17,6 +17,7 @@ from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.campaign_periods import (
+    FetchedMonth,
     Period,
     PeriodsResult,
     StoredPeriods,
@@ -57,6 +58,7 @@ async def ingest_periods(
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
     guard: WriteGuard = DEFAULT_GUARD,
+    listed: Sequence[str] = (),
     **options: Any,
 ) -> tuple[PeriodsResult, list[str]]:
     """Fetch periods; return the result and the warnings."""
@@ -70,6 +72,7 @@ async def ingest_periods(
             metrics=metrics,
             guard=guard,
             progress=progress,
+            listed=listed,
         )
     return result, progress.warnings
 
@@ -159,7 +162,7 @@ def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Servic
     fetch(service, tmp_path, newest=date(2024, 2, 20))
     stored, ages = read_periods(Lake(str(tmp_path))), refetch_ages(28, 1.5, oldest=1_100)
     # As if it had been fetched on the day after its end, when it was last seen to change.
-    fetched = {**stored.fetched_months, date(2023, 11, 1): date(2023, 12, 1)}
+    fetched = {**stored.fetched_months, date(2023, 11, 1): FetchedMonth(date(2023, 12, 1), [])}
 
     def older_months(today: date) -> list[date]:
         found = periods_to_fetch(
@@ -168,10 +171,25 @@ def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Servic
         return [each.first_day for each in found if each.name == "month"][3:]
 
     assert older_months(date(2024, 2, 21)) == [date(2023, 11, 1)]
-    fetched[date(2023, 11, 1)] = date(2024, 2, 21)  # at the age of 83 days
+    fetched[date(2023, 11, 1)] = FetchedMonth(date(2024, 2, 21), [])  # at the age of 83 days
     assert older_months(date(2024, 2, 22)) == []
     assert older_months(date(2024, 3, 2)) == []
     assert date(2023, 11, 1) in older_months(date(2024, 3, 3))  # of 94 days
+
+
+def test_months_are_fetched_again_for_an_instance_that_came_into_reach(service: Service, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    everything = [*months(START, NEWEST)]
+    asyncio.run(ingest_periods(service, lake, everything, instance_ids=INSTANCE_IDS[:2]))
+
+    def older_months(*instances: str) -> int:
+        due = periods_to_fetch(read_periods(lake), start_date=START, newest=NEWEST, ages=[28], instances=instances)
+        return sum(period.name == "month" for period in due) - 3
+
+    assert older_months(*INSTANCE_IDS[:2]) == 0
+    assert older_months(*INSTANCE_IDS[1:3]) == 3
+    asyncio.run(ingest_periods(service, lake, everything, listed=INSTANCE_IDS))
+    assert older_months(*INSTANCE_IDS) == 0
 
 
 def test_months_add_up_and_windows_end_with_the_newest_day() -> None:
@@ -286,6 +304,19 @@ def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path
         service.override = with_performance_of({"campaignId": 1, "paidAdSpend": spend})
         fetch(service, tmp_path, clock=requested_at.timestamp)
     assert {(row["paid_ad_spend"], row["fetched_at"]) for row in stored(tmp_path)} == {(2, now)}
+
+
+def test_a_clock_that_was_wrong_once_freezes_no_period(service: Service, tmp_path: Path) -> None:
+    future = datetime.now(UTC) + timedelta(days=400)
+    service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 1})
+    fetch(service, tmp_path, clock=future.timestamp)
+    older = [*months(START, NEWEST)][3:]
+    due = periods_to_fetch(read_periods(Lake(str(tmp_path))), start_date=START, newest=NEWEST, ages=[28])
+    assert {*older} <= {*due}
+    service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 2})
+    _, warnings = fetch(service, tmp_path)
+    assert {row["paid_ad_spend"] for row in stored(tmp_path)} == {2}
+    assert len(warnings) == 1
 
 
 def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) -> None:

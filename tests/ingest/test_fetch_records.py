@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_a_response_does_not_replace_a_file_that_a_later_response_confirmed(
     interrupted_by(confirm, monkeypatch)
     assert ingest_one_query(service, tmp_path).changes == {False}
     assert files(tmp_path) == before
+
+
+def test_a_clock_that_was_wrong_once_freezes_no_file(service: Service, tmp_path: Path) -> None:
+    future = datetime.now(UTC) + timedelta(days=400)
+    client = client_of(service, clock=future.timestamp)
+    run_ingest(PARTITIONS[:4], table=PUBLISHED, service=service, root=tmp_path, client=client)
+    service.transform = with_impressions(5)
+    assert ingest_one_query(service, tmp_path).changes == {True}
 
 
 def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(

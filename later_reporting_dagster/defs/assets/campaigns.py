@@ -12,6 +12,7 @@ from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.assets.fetched_days import (
     FetchConfig,
     FetchLog,
+    continued_run,
     event_log,
     refusal_warning,
     selected_days,
@@ -49,6 +50,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.quality.coverage import versions_to_replace
+from later_reporting_dagster.quality.instances import listed_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 
@@ -154,7 +156,7 @@ def fetch_campaign_performance(
             metrics=component.daily_campaign_metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
             run_id=context.run.run_id,
-            continued_run=context.run.get_parent_run_id(),
+            continued_run=continued_run(context, config, component.daily_campaign_metrics),
         )
         log = FetchLog(context, component, fetch)
         client = later.client(on_event=event_log(context, log.progress))
@@ -228,12 +230,14 @@ def fetch_campaign_periods(
     later, progress = component.later(context), Progress(CAMPAIGN_PERIODS_TABLE)
     later.fetches.append(progress)
     with failures():
-        lake, newest = later.lake(), newest_day(component.now())
+        lake, newest, configured = later.lake(), newest_day(component.now()), later.configured_instances()
+        listed = listed_instances(lake, configured=configured)
         periods = periods_to_fetch(
             read_periods(lake),
             start_date=component.start_date,
             newest=newest,
             ages=component.refetch_ages(newest + timedelta(days=1)),
+            instances=listed,
             all_months=config.all_months,
         )
 
@@ -241,7 +245,8 @@ def fetch_campaign_periods(
             async with later.client(on_event=event_log(context, progress)) as client:
                 return await ingest_campaign_periods(
                     periods,
-                    instance_ids=later.configured_instances(),
+                    instance_ids=configured,
+                    listed=listed,
                     client=client,
                     lake=lake,
                     metrics=component.campaign_metrics,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from hashlib import sha256
 
 import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.client import ClientEvent
+from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.days import newest_day, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.events import combined_failure
@@ -91,6 +93,25 @@ class FetchLog:
 
     def failure(self) -> dg.Failure:
         return combined_failure(self.failed, what="file", written=self.progress.written)
+
+
+def continued_run(context: dg.AssetExecutionContext, config: FetchConfig, metrics: tuple[Metric, ...]) -> str | None:
+    """Return the run that a re-execution continues: the failed one before it, if it fetched the same metrics.
+
+    Of a run that succeeded, or that had another config, everything is fetched again.
+    """
+    op_name = context.op_execution_context.op_handle.name
+    tag = f"{op_name}/metrics"
+    names = ",".join(sorted(metric.api_name for metric in metrics))
+    fetched = sha256(names.encode()).hexdigest()[:16]
+    context.instance.add_run_tags(context.run.run_id, {tag: fetched})
+    parent_id = context.run.get_parent_run_id()
+    parent = context.instance.get_run_by_id(parent_id) if parent_id else None
+    if parent is None or parent.is_success or parent.tags.get(tag) != fetched:
+        return None
+    ops = parent.run_config.get("ops", {})
+    before = type(config)(**ops.get(op_name, {}).get("config", {}))
+    return parent_id if before == config else None
 
 
 def event_log(context: dg.AssetExecutionContext, progress: Progress) -> Callable[[ClientEvent], None]:

@@ -12,7 +12,13 @@ from pydantic import Field
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.defs.assets.fetched_days import FetchConfig, FetchLog, event_log, selected_days
+from later_reporting_dagster.defs.assets.fetched_days import (
+    FetchConfig,
+    FetchLog,
+    continued_run,
+    event_log,
+    selected_days,
+)
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import iterate
@@ -109,7 +115,7 @@ def fetch_posts(
             metrics=component.metrics,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
             run_id=context.run.run_id,
-            continued_run=context.run.get_parent_run_id(),  # a re-execution leaves out what its parent has fetched
+            continued_run=continued_run(context, config, component.metrics),
         )
         log = FetchLog(context, component, fetch)
         client = later.client(on_event=event_log(context, log.progress))

@@ -234,8 +234,24 @@ def test_reexecution_fetches_only_what_its_parent_did_not(project: Project, serv
     assert requested_pairs(service) == Counter((day, REJECTED) for day in DAYS)
     assert_stored(project, asset, truth)
     service.requests.clear()
+    # One of a run that succeeded fetches all, for example because metrics were added.
     assert_success(project.run(asset, tags={**tags, "dagster/parent_run_id": again.run_id}))
-    assert service.data_requests == 0
+    assert requested_pairs(service) == Counter(PAIRS)
+
+
+def test_reexecution_with_other_metrics_or_config_fetches_all(project: Project, service: Service) -> None:
+    asset = "posts_published"
+    service.override = reject_instance(REJECTED)
+    parent = project.fetch(asset)
+    service.override = lambda request: None
+    tags = {**range_tags(DAYS[0], DAYS[-1]), "dagster/parent_run_id": parent.run_id}
+    service.requests.clear()
+    assert_success(project.run(asset, tags=tags, config={"accept_shrinking": True}))
+    assert requested_pairs(service) == Counter(PAIRS)
+    service.requests.clear()
+    project.instance.add_run_tags(parent.run_id, {f"later__{asset}/metrics": "others"})
+    assert_success(project.run(asset, tags=tags))
+    assert requested_pairs(service) == Counter(PAIRS)
 
 
 @pytest.mark.parametrize(("limit", "extended"), [(100, "124"), (0, None)])
