@@ -57,7 +57,7 @@ lint: .venv/installed-test .venv/installed-lint ## Check style, types and import
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-bench .venv/installed-test $(if $(filter machines,$(or $(WORKLOADS),machines)),services) ## Measure requests and time; WORKLOADS=… selects some
+bench: .venv/installed-bench .venv/installed-test ## Measure requests and time; WORKLOADS=… selects some
 	$(BIN)/python -m benchmarks $(WORKLOADS)
 
 compatibility: $(COMPATIBILITY) ## Run the demo and the tests of the layers on each Python in PATH, with pinned, oldest and newest dependencies

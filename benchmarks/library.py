@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
+from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
 from later_reporting_dagster.lake import Lake
@@ -28,7 +28,7 @@ def fetch_by_cursor(partitions: PartitionRange, *, base_url: str, date_basis: st
 
 def fetch_paced(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
     """Fetch partitions under the rate limit of the API, shared with other processes on this machine."""
-    client = _client(base_url, RateLimiter(requests=10**6, store=rate_limit_store("", base_url=base_url)))
+    client = _client(base_url, RateLimiter(requests=10**6, path=rate_limit_path(base_url)))
     return asyncio.run(_ingest(partitions, client=client, date_basis=date_basis, root=root))
 
 

@@ -16,8 +16,6 @@ from later_reporting_dagster.cli.options import user_errors
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
-from later_reporting_dagster.client.rate_limit_stores import StoreUrl, shared_rate_limit_store
-from later_reporting_dagster.client.rate_limiter import StoreUnavailable
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
@@ -49,8 +47,6 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
-LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
-EXECUTORS_ON_ONE_MACHINE = {"in_process", "multiprocess", "multi_or_in_process_executor"}
 
 
 Mark = Literal["ok", "WARN", "FAIL"]
@@ -95,7 +91,6 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     else:
         async with client:
             results += await _check_api(client, project=project, accessible=accessible, now=now)
-        results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     if results[-1].mark == "ok":
         names = {*project.settings.tables}
@@ -146,41 +141,6 @@ def _check_variables(project: Project) -> list[CheckResult]:
         nearest = get_close_matches(name[6:], [each[6:] for each in read], n=1)
         unknown.append(f"{name} (the nearest name is LATER_{nearest[0]})" if nearest else name)
     return [CheckResult("variables", f"nothing reads {', '.join(unknown)}", "WARN")] if unknown else []
-
-
-async def _check_machines(project: Project) -> list[CheckResult]:
-    """Check that machines share the rate limit if there can be several: the API counts requests per IP address."""
-    subject, later = "machines", project.later
-    if not later.rate_limit_store:
-        try:
-            with dagster_instance() as instance:
-                execution = multi_machine_execution(instance, project.definitions)
-        except click.ClickException:
-            return []  # the check of the settings reports it
-        message = (
-            f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
-            " the API refuses many requests; set LATER_RATE_LIMIT_STORE to postgresql://…"
-        )
-        return [CheckResult(subject, message, "WARN")] if execution else []
-    store = shared_rate_limit_store(later.rate_limit_store, base_url=later.base_url)
-    try:
-        await store.update(lambda ledger, now: None)
-    except StoreUnavailable as error:
-        return [CheckResult(subject, f"LATER_RATE_LIMIT_STORE cannot be used: {error}", "FAIL")]
-    finally:
-        store.close()
-    return [CheckResult(subject, f"the rate limit is shared through {StoreUrl(later.rate_limit_store)}")]
-
-
-def multi_machine_execution(instance: dg.DagsterInstance, definitions: dg.Definitions) -> str | None:
-    """Return the run launcher, or else an executor, that can run steps on several machines; None if there is none."""
-    # Not `instance.run_launcher`, which would connect to Kubernetes or Docker.
-    launcher = instance.get_ref().run_launcher_data
-    if launcher and launcher.class_name != LAUNCHER_ON_ONE_MACHINE:
-        return f"the run launcher {launcher.class_name}"
-    jobs = definitions.get_repository_def().get_all_jobs()
-    executors = {job.executor_def.name for job in jobs} - EXECUTORS_ON_ONE_MACHINE
-    return f"the executor {min(executors)}" if executors else None
 
 
 async def _check_api(

@@ -24,7 +24,7 @@ from later_reporting_dagster.report.report_data import REPORT_PATH
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
 # The full retry policy would keep a user waiting for minutes.
-RETRY_ONCE = RetryPolicy(max_attempts=2)
+RETRY_ONCE = RetryPolicy(max_attempts=2, max_refused_seconds=60.0)
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,50 @@
-"""Rate limiter that processes and machines share.
+"""Rate limiter that the processes of a user on a machine share through a file.
 
 They share it because the API counts requests per IP address (docs/api.md, "Rate limit"). Requests are counted in a
-sliding window. Each request reserves a slot in a ledger, which a store (`rate_limit_stores.py`) keeps: the earliest
-time that is within the limit and not before the last reserved slot. A process that dies wastes only its own slots.
+sliding window. Each request reserves a slot in a ledger: the earliest time that is within the limit and not before the
+last reserved slot. A process that dies wastes only its own slots.
 """
 
 import asyncio
+import fcntl
+import hashlib
 import logging
-import math
+import os
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
 
 import msgspec
 
+from later_reporting_dagster.client.auth import validate_base_url
+
 logger = logging.getLogger(__name__)
 
-# A stated limit with more seconds per request than this is applied with a warning.
-SLOW_SECONDS_PER_REQUEST = 10
-# A header may hold any number; the ledger stores integers of 64 bits.
-MAX_STATED_LIMIT = 2**53
+MAX_STATED_LIMIT = 2**53  # a header may hold any number; the ledger stores integers of 64 bits
 MAX_WINDOW_SECONDS = 3600.0
-MAX_PAUSE_SECONDS = 3600.0
-# A reservation further ahead than this many windows is taken as a sign that the clock was set back; all reservations
-# are then dropped.
-MAX_QUEUE_WINDOWS = 20
+MAX_PAUSE_SECONDS = 1800.0
 # From the reserved slot to the arrival of a request. A retransmission on an open connection takes 0.2 s and more; four
 # processes on two busy cores were measured at up to 0.54 s.
 MAX_JITTER_SECONDS = 0.5
 # The API states its limit in each response, so a limit that was last stated longer ago belongs to no running process.
 STATED_RATE_SECONDS = 86_400.0
+LOCK_TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A limit of `limit` requests in any window of `window_seconds`."""
+class Rate(msgspec.Struct, array_like=True, frozen=True):
+    """A limit of `limit` requests in any window of `window_seconds`; `stated_at` is when the API stated it."""
 
     limit: int
     window_seconds: float
+    stated_at: float = 0.0
 
     @property
     def is_valid(self) -> bool:
-        return self.limit >= 1 and math.isfinite(self.window_seconds) and 0 < self.window_seconds <= MAX_WINDOW_SECONDS
+        return self.limit >= 1 and 0 < self.window_seconds <= MAX_WINDOW_SECONDS
 
     @property
     def padded_window_seconds(self) -> float:
@@ -55,127 +56,38 @@ class Rate:
         return self.window_seconds + min(0.1 + 0.08 * self.window_seconds, MAX_JITTER_SECONDS)
 
 
-def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
-    """Return the earliest time, not before `now` or the last reserved slot, at which one more request is allowed.
-
-    `reserved`: the reserved slots, ascending; slots older than a window may be omitted.
-    """
-    slot = max(now, reserved[-1]) if reserved else now
-    return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
-
-
 class Ledger(msgspec.Struct, array_like=True):
-    """What all processes know of the rate limit.
+    """What all processes know of the rate limit."""
 
-    Attributes:
-        reserved: the reserved slots, ascending.
-        not_before: the time before which no request may start.
-        stated_rate: the limit that the API stated last, so that a new process keeps it from its first request on.
-        stated_at: when the API stated it.
-    """
+    reserved: list[float] = []  # slots, ascending
+    not_before: float = 0.0  # the end of the last pause
+    updated_at: float = 0.0  # when the last slot was reserved
+    stated: Rate | None = None  # by the API: a new process keeps it from its first request on
 
-    reserved: list[float] = []
-    not_before: float = 0.0
-    stated_rate: Rate | None = None
-    stated_at: float = 0.0
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Ledger":
-        """Return a stored ledger; an empty one if the data is damaged or of another version of this package."""
-        try:
-            return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.MsgspecError:
-            return cls()
-
-    def __post_init__(self) -> None:
-        if self.reserved != sorted(self.reserved) or (self.stated_rate and not self.stated_rate.is_valid):
-            raise ValueError("a damaged ledger")  # in decoding, msgspec raises it as a MsgspecError
-
-    def to_bytes(self) -> bytes:
-        return msgspec.msgpack.encode(self)
-
-    def is_plausible(self, now: float, *, window_seconds: float) -> bool:
-        """Return whether the stored times are plausible; they are not if the clock has been set back."""
-        horizon = max(now, self.not_before) + MAX_QUEUE_WINDOWS * window_seconds
-        return self.not_before <= now + MAX_PAUSE_SECONDS and (not self.reserved or self.reserved[-1] <= horizon)
-
-    def reserve(self, now: float, *, user_rate: Rate) -> float:
-        """Reserve and return the next slot within the limits of the user and of the API.
-
-        Slots that no longer count are dropped.
-        """
+    def reserve(self, now: float, user_rate: Rate) -> float:
+        """Reserve and return the next slot within the limits of the user and of the API."""
         rates = [user_rate]
-        if self.stated_rate is not None and abs(now - self.stated_at) <= STATED_RATE_SECONDS:
-            rates.append(self.stated_rate)
+        if self.stated is not None and now - self.stated.stated_at <= STATED_RATE_SECONDS:
+            rates.append(self.stated)
         longest = max(rate.padded_window_seconds for rate in rates)
-        if not self.is_plausible(now, window_seconds=longest):
+        if self.updated_at > now + longest:  # the clock was set back
             self.reserved, self.not_before = [], 0.0
         del self.reserved[: bisect_left(self.reserved, now - longest)]
-        earliest = max(now, self.not_before)
-        slot = max(
-            next_slot(self.reserved, earliest, limit=rate.limit, window_seconds=rate.padded_window_seconds)
-            for rate in rates
-        )
+        slot = max(now, self.not_before, *self.reserved[-1:])
+        for rate in rates:
+            if len(self.reserved) >= rate.limit:
+                slot = max(slot, self.reserved[-rate.limit] + rate.padded_window_seconds)
         self.reserved.append(slot)
+        self.updated_at = now
         return slot
 
 
-LedgerChange = Callable[[Ledger, float], None]
-
-
-class StoreUnavailable(Exception):  # noqa: N818 - a state of the store, not a bug
-    """A store of the rate limit cannot be used. The message names the store and the reason, without secrets."""
-
-
-class RateLimitStore(Protocol):
-    """Stores the ledger that several processes or machines share.
-
-    Calls do not block the event loop, and raise `StoreUnavailable` if the store cannot be used.
-    """
-
-    async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger; changes of all processes happen one after the other.
-
-        Args:
-            change: called with the ledger and the current time, both on the clock of the store. It may be called again
-                with a newer ledger, perhaps in another thread; only its last call counts.
-        """
-
-    def close(self) -> None:
-        """Close connections, if any. The next update opens them again."""
-
-
-class MemoryRateLimitStore:
-    """Stores the ledger of one process in memory."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._ledger = Ledger()
-        self._clock = clock
-
-    async def update(self, change: LedgerChange) -> None:
-        change(self._ledger, self._clock())
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A reserved slot, on the clock of the store and on that of the limiter."""
-
-    store_time: float
-    local_time: float
-
-
 class RateLimiter:
-    """Rate limit of `requests` in any `window_seconds`, over all processes that share `store`.
+    """Rate limit of `requests` in any `window_seconds`, over all processes that share the file `path`.
 
     Args:
         requests: the user's limit. The limit that the API states in a response to any of the processes applies too.
-        store: where reservations are stored; None to count the requests of this limiter only.
-
-    Raises:
-        ValueError: the limit is below 1, or the window is not between 0 and an hour.
+        path: the file of the ledger. Without one, and with a warning once it cannot be used, the limiter counts alone.
     """
 
     def __init__(
@@ -183,107 +95,106 @@ class RateLimiter:
         *,
         requests: int,
         window_seconds: float = 60.0,
-        store: RateLimitStore | None = None,
+        path: Path | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._user_rate = Rate(requests, window_seconds)
         if not self._user_rate.is_valid:
-            raise ValueError(
-                f"a rate limit must be at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s"
-            )
-        # The limit that the API stated last in a response to this process, and whether it is to be stored.
-        self._stated: Rate | None = None
-        self._unstored: Rate | None = None
-        self._store = store or MemoryRateLimitStore(clock=clock)
-        self._clock = clock
-        self._sleep = sleep
-        # The end of the last pause that an update has seen, on the clock of the store.
-        self._not_before = 0.0
-        # Requests without a slot, in the order of the calls. One update reserves slots for all of them, so that a slow
-        # store does not make them wait for each other.
-        self._waiting: dict[asyncio.Future[_Slot], None] = {}
-        self._updating = asyncio.Lock()
+            raise ValueError(f"a rate limit must be at least 1 request in 0 to 3600 s: {requests} in {window_seconds}")
+        self._path, self._clock, self._sleep = path, clock, sleep
+        self._stated: Rate | None = None  # what the API stated last in a response to this process
+        self._own = Ledger()  # without a file
+        self._not_before = 0.0  # the end of the last pause that an update has seen
+        self._turn = asyncio.Lock()
 
     @property
     def window_seconds(self) -> float:
         """The window of the limit that the API states; until it states one, the window of the user's limit."""
         return (self._stated or self._user_rate).window_seconds
 
-    def close(self) -> None:
-        self._store.close()
-
     async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> None:
-        """Wait until a request may start, in the order of the calls.
-
-        `on_wait` is called before each wait, with its length in seconds.
-        """
+        """Wait until a request may start, in the order of the calls; `on_wait` gets the seconds of each wait."""
         while True:
-            slot = await self._reserve()
-            wait = slot.local_time - self._clock()
-            if on_wait is not None and wait > 0:
-                on_wait(wait)
-            while wait > 0:
+            async with self._turn:
+                slot = await self._update(pause=None)
+            if (wait := slot - self._clock()) > 0:
+                if on_wait is not None:
+                    on_wait(wait)
                 await self._sleep(wait)
-                left = slot.local_time - self._clock()
-                if left >= wait:
-                    break  # the clock was set back during the sleep; the sleep itself took the whole wait
-                wait = left
             # If a pause began during the wait and lasts beyond this slot, the loop reserves another slot.
-            if self._not_before <= slot.store_time:
+            if self._not_before <= slot:
                 return
 
     def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
-        """Apply the limit that a response states, in addition to the limit of the user.
-
-        The next reservation stores it for all processes.
-        """
-        stated = Rate(min(limit, MAX_STATED_LIMIT), window_seconds)
-        if not stated.is_valid:
-            return
-        before, self._stated = self._stated, stated
-        self._unstored = stated
-        if stated != before and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
-            text = f"{limit} requests in {window_seconds:g} s"
-            logger.warning("the API states a rate limit of %s, which is applied: fetching will be very slow", text)
+        """Apply the limit that a response states, too. The next reservation stores it for all processes."""
+        stated = Rate(min(limit, MAX_STATED_LIMIT), window_seconds, self._clock())
+        if stated.is_valid:
+            self._stated = stated
 
     async def pause(self, seconds: float) -> None:
-        """Postpone the requests of all processes by `seconds`, after a 429.
+        """Postpone the requests of all processes, by half an hour at most, after a 429; those with a slot may start."""
+        await self._update(pause=min(max(seconds, 0.0), MAX_PAUSE_SECONDS))
 
-        Requests of other processes that have reserved a slot already may still start.
-        """
-        until = self._clock() + min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
+    async def _update(self, *, pause: float | None) -> float:
+        if self._path is not None:
+            try:
+                # In a thread, because another process may have locked the file.
+                return await asyncio.to_thread(self._update_file, self._path, pause)
+            except OSError as error:
+                logger.warning("the rate limit is not shared with other processes: %s: %s", self._path, error)
+                self._path = None
+        return self._change(self._own, pause)
 
-        def postpone(ledger: Ledger, now: float) -> None:
-            self._not_before = ledger.not_before = max(ledger.not_before, until + (now - self._clock()))
+    def _change(self, ledger: Ledger, pause: float | None) -> float:
+        """Begin a pause, or reserve a slot; return its time."""
+        now = self._clock()
+        if pause is not None:
+            slot = ledger.not_before = max(ledger.not_before, now + pause)
+        else:
+            if self._stated and not (ledger.stated and self._stated.stated_at <= ledger.stated.stated_at <= now):
+                ledger.stated = self._stated
+            slot = ledger.reserve(now, self._user_rate)
+        self._not_before = ledger.not_before
+        return slot
 
-        await self._store.update(postpone)
+    def _update_file(self, path: Path, pause: float | None) -> float:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.parent.lstat()  # the mode of a link is 0777
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PermissionError("its folder must belong to this user and not be writable by others")
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as stream:
+            _lock(stream)
+            checksum, data, ledger = stream.read(4), stream.read(), Ledger()
+            if checksum == crc32(data).to_bytes(4):  # else the file is new or damaged
+                with suppress(msgspec.MsgspecError):  # of another version of this package
+                    ledger = msgspec.msgpack.decode(data, type=Ledger)
+            result = self._change(ledger, pause)
+            data = msgspec.msgpack.encode(ledger)
+            stream.seek(0)
+            stream.write(crc32(data).to_bytes(4) + data)
+            stream.truncate()
+            return result
 
-    async def _reserve(self) -> _Slot:
-        waiting: asyncio.Future[_Slot] = asyncio.get_running_loop().create_future()
-        self._waiting[waiting] = None
+
+def _lock(stream: BinaryIO) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
         try:
-            async with self._updating:
-                if not waiting.done():
-                    await self._reserve_for_all_waiting()
-        finally:
-            self._waiting.pop(waiting, None)
-        return waiting.result()
+            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("stays locked") from None
+        time.sleep(0.002)
 
-    async def _reserve_for_all_waiting(self) -> None:
-        all_waiting, unstored = list(self._waiting), self._unstored
-        slots: list[_Slot] = []
 
-        def reserve(ledger: Ledger, now: float) -> None:
-            ahead_seconds = now - self._clock()
-            if unstored is not None:
-                ledger.stated_rate, ledger.stated_at = unstored, now
-            times = [ledger.reserve(now, user_rate=self._user_rate) for _ in all_waiting]
-            slots[:] = [_Slot(time, time - ahead_seconds) for time in times]
-            self._not_before = ledger.not_before
-
-        await self._store.update(reserve)
-        if self._unstored is unstored:  # else a response has stated it during the update
-            self._unstored = None
-        for waiting, slot in zip(all_waiting, slots, strict=True):
-            waiting.set_result(slot)
+def rate_limit_path(base_url: str) -> Path | None:
+    """Return the file that a user's processes share for a host; None, with a warning, if the user has no folder."""
+    host = hashlib.sha256(validate_base_url(base_url).encode()).hexdigest()[:16]
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        # The folder for temporary files is not a substitute: another user could have created the file there.
+        logger.warning("the rate limit is not shared with other processes: no cache folder; set HOME or XDG_CACHE_HOME")
+        return None
+    return folder / "later-reporting" / f"rate-{host}"

@@ -21,6 +21,7 @@ from later_reporting_dagster.client.errors import (
 )
 from later_reporting_dagster.contract.safe_line import safe_line
 
+FRACTIONS_OF_A_WINDOW = 7  # the first wait after a 429 is 1/64 of the window
 MAX_PROBLEM_LENGTH = 2000  # it may name every metric, and `ingest.post_fetch` looks for these names in it
 # Beside 5xx. A conflict, a lock and a replay pass, as a timeout and the rate limit do.
 RETRIED = frozenset({408, 409, 423, 425, 429})
@@ -59,14 +60,16 @@ class RetryPolicy:
     Attributes:
         max_attempts: including the first one.
         max_backoff_seconds: upper limit of the backoff, before jitter.
-        max_wait_seconds: the longest wait that a response may ask for; if it asks for a longer one, retries end at
-            once. Also the upper limit of `default_rate_limit_wait`.
+        max_wait_seconds: the longest wait that a response other than 429 may ask for; if it asks for a longer one,
+            retries end at once. Also the longest wait after a 429 without `Retry-After`.
+        max_refused_seconds: how long a request is sent again that gets nothing but 429, which costs no attempt.
     """
 
     max_attempts: int = 8
     initial_backoff_seconds: float = 0.5
     max_backoff_seconds: float = 30.0
     max_wait_seconds: float = 300.0
+    max_refused_seconds: float = 1800.0
 
     def limited_to(self, max_attempts: int | None) -> "RetryPolicy":
         return replace(self, max_attempts=min(self.max_attempts, max_attempts or self.max_attempts))
@@ -78,19 +81,25 @@ class RetryPolicy:
         """
         if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
             return None
-        # The exponent is bounded so that no policy can overflow a float.
-        backoff = min(self.max_backoff_seconds, self.initial_backoff_seconds * 2.0 ** min(attempt - 1, 60))
-        return max(requested_wait or 0.0, backoff * (1 + jitter / 2))
+        return max(requested_wait or 0.0, self._backoff(attempt, jitter))
 
-    def default_rate_limit_wait(self, attempt: int, *, window_seconds: float) -> float:
-        """Return the seconds to wait after a 429 without `Retry-After`.
+    def wait_after_429(
+        self, refusals: int, *, requested_wait: float | None, window_seconds: float, jitter: float
+    ) -> float:
+        """Return the seconds to wait after that many 429 in a row.
 
-        The window slides, so a short wait usually suffices. The wait is a fraction of the window and doubles with each
-        attempt. Before the last attempt it is the whole window, after which no earlier request counts. It is never
-        longer than `max_wait_seconds`.
+        The window slides, so a short wait usually suffices without `Retry-After`: a fraction of the window, which
+        doubles up to the whole window, after which no earlier request counts.
         """
-        wait = window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)
-        return min(wait, self.max_wait_seconds)
+        if requested_wait is None:
+            fraction = 2.0 ** max(FRACTIONS_OF_A_WINDOW - refusals, 0)
+            requested_wait = min(window_seconds / fraction, self.max_wait_seconds)
+        return max(requested_wait, self._backoff(refusals, jitter))
+
+    def _backoff(self, attempt: int, jitter: float) -> float:
+        # The exponent is bounded so that no policy can overflow a float.
+        seconds = self.initial_backoff_seconds * 2.0 ** min(attempt - 1, 60)
+        return min(self.max_backoff_seconds, seconds) * (1 + jitter / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +137,11 @@ class TemporaryFailure:
 
     message: str
     wait_seconds: float | None = None
+    is_429: bool = False
 
 
 def classify_failure(
-    response: Response, request: Request, *, secrets: Collection[str], now: float, default_wait_seconds: float
+    response: Response, request: Request, *, secrets: Collection[str], now: float
 ) -> TemporaryFailure | LaterError:
     """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
 
@@ -139,7 +149,6 @@ def classify_failure(
 
     Args:
         secrets: what messages must not quote, because the server may echo the request.
-        default_wait_seconds: the wait after a 429 without `Retry-After`.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
@@ -147,10 +156,7 @@ def classify_failure(
     is_forbidden = status >= 500 and (problem.title or "").casefold() == "forbidden"
     is_temporary = status in RETRIED or status >= 500 or (status >= 400 and "retry-after" in response.headers)
     if is_temporary and not is_forbidden:
-        wait = retry_after_seconds(response.headers, now=now)
-        if wait is None and status == 429:
-            wait = default_wait_seconds
-        return TemporaryFailure(summary, wait_seconds=wait)
+        return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
     # Whatever is wrong with a token request, no other query would succeed.
     if request.is_for_token and status in (400, 401, 403):
         problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent

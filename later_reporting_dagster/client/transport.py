@@ -114,6 +114,9 @@ class Transport:
     def __post_init__(self) -> None:
         self.base_url = validate_base_url(self.base_url)
         self.requests = 0
+        # Since when every response is a 429, and why no more requests are sent.
+        self._refused_since = math.inf
+        self._refusal = ""
         self._in_flight = asyncio.Semaphore(self.concurrency)
         # None before the first token is fetched, and after it was rejected.
         given = self.credentials
@@ -130,16 +133,18 @@ class Transport:
 
     async def close(self) -> None:
         await self._http.aclose()
-        self.limiter.close()
 
     async def request(self, request: Request, *, parse: Callable[[Response], _Result]) -> _Result:
         """Send a request, with a token and retries, and parse its response with status 200.
 
         The request is retried if `parse` raises `UnreadableBody`.
         """
-        attempt, rejected_tokens = 1, 0
+        retry = self.retry.limited_to(request.max_attempts)
+        attempt, rejected_tokens, refusals, refused_since = 1, 0, 0, math.inf
         method, url = "GET" if request.content is None else "POST", f"{self.base_url}{request.path}"
         while True:
+            if self._refusal:
+                raise RetriesExhausted(f"{request.description}: not sent. {self._refusal}")
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
             async with nullcontext() if request.is_for_token else self._in_flight:
@@ -160,7 +165,7 @@ class Transport:
                     received = error
                 # Not in an `except` block: the handled error would become the context of what is raised here, and would
                 # expose the request and the response.
-                result = await self._result_of(received, request, token, attempt=attempt, parse=parse)
+                result = self._result_of(received, request, token, parse=parse)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -171,24 +176,55 @@ class Transport:
                 continue
             if not isinstance(result, TemporaryFailure):
                 return result
-            retry = self.retry.limited_to(request.max_attempts)
-            wait = retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
-            if wait is None:
-                raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
+            wait: float | None
+            if result.is_429:
+                refusals, refused_since = refusals + 1, min(refused_since, self.clock())
+                wait = await self._pause(result, refusals=refusals, refused_since=refused_since)
+            else:
+                refusals, refused_since = 0, math.inf
+                wait = retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
+                if wait is None:
+                    raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
+                attempt += 1
             self.on_event(RequestRetried(result.message, wait))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait
             if request.is_for_token:  # its first attempt uses the slot of the data request that waits for it
                 await self._acquire_slot()
-            attempt += 1
 
-    async def _result_of(
+    async def _pause(self, failure: TemporaryFailure, *, refusals: int, refused_since: float) -> float:
+        """Pause all requests after a 429, and return the seconds until this one is sent again.
+
+        Raises:
+            RetriesExhausted: it got nothing but 429 for too long. If all requests did, none is sent any more.
+        """
+        wait = self.retry.wait_after_429(
+            refusals,
+            requested_wait=failure.wait_seconds,
+            window_seconds=self.limiter.window_seconds,
+            jitter=self.random(),
+        )
+        since = min(refused_since, self._refused_since)
+        seconds = self.clock() - since
+        if seconds + wait <= self.retry.max_refused_seconds:
+            await self.limiter.pause(wait)
+            return wait
+        # Shorter, so that this run and those that begin now learn soon that they are refused.
+        await self.limiter.pause(min(wait, self.retry.max_wait_seconds))
+        refusal = (
+            f"Nothing but 429 for {seconds / 60:.0f} minutes, and the next try would be in {wait:.0f} s: run again"
+            " later, and see what else sends requests from this IP address."
+        )
+        if self._refused_since == since:
+            self._refusal = refusal
+        raise RetriesExhausted(f"{failure.message}. {refusal}")
+
+    def _result_of(
         self,
         received: Response | Exception,
         request: Request,
         token: Token | None,
         *,
-        attempt: int,
         parse: Callable[[Response], _Result],
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Return the parsed response or a temporary failure; raise a permanent failure."""
@@ -198,15 +234,12 @@ class Transport:
         else:
             if limit := stated_rate_limit(received.headers):
                 self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
+            self._refused_since = min(self._refused_since, self.clock()) if received.status == 429 else math.inf
             if received.status == 200:
                 return self._parse_success(received, token, request, parse)
             if received.status == 401 and token is not None:
                 return self._reject(token, request)
-            retry = self.retry.limited_to(request.max_attempts)
-            wait = retry.default_rate_limit_wait(attempt, window_seconds=self.limiter.window_seconds)
-            failure = classify_failure(received, request, secrets=secrets, now=self.clock(), default_wait_seconds=wait)
-            if received.status == 429 and isinstance(failure, TemporaryFailure) and failure.wait_seconds is not None:
-                await self.limiter.pause(min(failure.wait_seconds, self.retry.max_wait_seconds))
+            failure = classify_failure(received, request, secrets=secrets, now=self.clock())
         if isinstance(failure, LaterError):
             raise failure
         return failure

@@ -22,7 +22,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
 )
 from later_reporting_dagster.client.auth import validate_base_url
-from later_reporting_dagster.client.rate_limit_stores import rate_limit_store
+from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component_settings import (
@@ -109,11 +109,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         default=120,  # docs/api.md, "Rate limit"
         ge=1,
         le=1_000_000,
-        description="Maximum requests per minute, shared by all processes that use the same rate_limit_store.",
-    )
-    rate_limit_store: str = _secret(
-        "Where machines behind one IP address share the rate limit: postgresql://…. Empty: only the processes of a user"
-        " on this machine share it."
+        description="Maximum requests per minute, of all processes of this user on this machine.",
     )
     api_version: str = Field(
         default="auto",
@@ -279,19 +275,18 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         retry: RetryPolicy | None = None,
         max_requests: int | None = None,
     ) -> LaterClient:
-        """Return a client that shares its rate limit with all processes that use the same `rate_limit_store`."""
+        """Return a client that shares its rate limit with all processes of this user on this machine."""
         with _invalid_setting("base_url"):
             base_url = validate_base_url(self.api_url())
-        with _invalid_setting("rate_limit_store"):
-            # The sandbox of the demo mode has another port in every process, and no limit to share.
-            store = None if self.demo_mode else rate_limit_store(self.rate_limit_store, base_url=base_url)
+        # The sandbox of the demo mode has another port in every process, and no limit to share.
+        path = None if self.demo_mode else rate_limit_path(base_url)
         percents = _DEFAULT_VERIFY_PERCENT
         if self.verify_percent is not None:
             percents = dict.fromkeys(percents, self.verify_percent)
         return LaterClient(
             base_url=base_url,
             credentials=self.credentials(),
-            limiter=RateLimiter(requests=1_000_000 if self.demo_mode else self.requests_per_minute, store=store),
+            limiter=RateLimiter(requests=1_000_000 if self.demo_mode else self.requests_per_minute, path=path),
             api_version=self.selected_api_version(),
             verification_rates={version: percent / 100 for version, percent in percents.items()},
             personal_data=self.store_creator_profiles,

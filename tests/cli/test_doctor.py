@@ -7,13 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.cli.doctor import check_setup, multi_machine_execution
+from later_reporting_dagster.cli.doctor import check_setup
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
@@ -22,7 +21,6 @@ from later_reporting_dagster.lake.tables import FETCHED_NAMES
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
-from tests.services import running_postgres
 
 Override = Callable[[Request], Response | None]
 # The tables that are made from lists of the API, or from all files, and are one file.
@@ -119,50 +117,6 @@ def test_doctor_fails_if_another_api_version_is_configured(
     monkeypatch.setenv("LATER_API_VERSION", other)
     message = f"the API responds in version {service.api_version}, but LATER_API_VERSION is {other}: set it to auto"
     assert check_results(user, exit_code=1)["API version"] == ("FAIL", message)
-
-
-@pytest.mark.parametrize(
-    ("launcher", "class_name"), [("dagster_k8s", "K8sRunLauncher"), ("my_launchers", "MyRunLauncher")]
-)
-def test_doctor_warns_if_several_machines_do_not_share_the_rate_limit(
-    user: User, launcher: str, class_name: str
-) -> None:
-    (user.home / "dagster.yaml").write_text(f"run_launcher: {{module: {launcher}, class: {class_name}}}\n")
-    mark, message = check_results(user, exit_code=0)["machines"]
-    assert mark == "WARN"
-    assert f"the run launcher {class_name} can run on several machines" in message
-    assert "set LATER_RATE_LIMIT_STORE to postgresql://" in message
-
-
-def test_executor_for_several_machines_is_found(user: User) -> None:
-    @dg.executor(name="celery-k8s")
-    def celery_like_executor(init_context: dg.InitExecutorContext) -> dg.Executor:
-        raise AssertionError
-
-    @dg.job(executor_def=celery_like_executor)
-    def remote() -> None: ...
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def local() -> None: ...
-
-    with dg.DagsterInstance.get() as instance:
-        both = dg.Definitions(jobs=[remote, local])
-        assert multi_machine_execution(instance, both) == "the executor celery-k8s"
-        assert multi_machine_execution(instance, dg.Definitions(jobs=[local])) is None
-        assert multi_machine_execution(instance, dg.Definitions(executor=dg.multiprocess_executor)) is None
-
-
-@pytest.mark.services
-def test_doctor_checks_that_the_rate_limit_store_is_reachable(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_postgres() as url:
-        shown = url.replace("dagster@", "")
-        monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url)
-        assert check_results(user, exit_code=0)["machines"] == ("ok", f"the rate limit is shared through {shown}")
-    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url.replace("dagster@", "dagster:hidden@"))
-    mark, message = check_results(user, exit_code=1)["machines"]
-    assert mark == "FAIL"
-    assert message.startswith(f"LATER_RATE_LIMIT_STORE cannot be used: {shown}: ")
-    assert "hidden" not in message
 
 
 @pytest.mark.parametrize(("seconds", "passed"), [(25, True), (-25, True), (45, False), (-45, False)])

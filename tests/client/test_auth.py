@@ -8,7 +8,7 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.client.auth import Token, token_expiry, validate_base_url
-from later_reporting_dagster.client.rate_limit_stores import rate_limit_state_path
+from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from tests.client.scripted_api import jwt
 
 
@@ -107,7 +107,7 @@ def test_base_url_with_other_parts_is_rejected_without_being_quoted(base_url):
         "the base URL must be a scheme, host and port only, like https://reporting.api.later.com"
     )
     with pytest.raises(ValueError, match="the base URL"):
-        rate_limit_state_path(base_url)
+        rate_limit_path(base_url)
     with pytest.raises(ValueError, match="the base URL"):
         LaterClient(base_url=base_url, credentials=AccessToken("t"), limiter=RateLimiter(requests=1))
 

@@ -23,7 +23,7 @@ def test_messages_about_a_failure_show_instance_ids_whole_and_no_secret(service,
         sent = f"{request.headers['authorization']}, {CLIENT_ID}, {CLIENT_SECRET}"
         return problem(status, "ANL_00", detail=f"{sent} sent unknown instanceIds: {', '.join(INSTANCE_IDS)}")
 
-    service.faults.extend([echo] * 8)
+    service.faults.extend([echo] * 100)
     with pytest.raises(LaterError) as raised:
         fetch_posts(new_client(), replace(july, instance_ids=tuple(INSTANCE_IDS)))
     # The text of the server is quoted except for a redirect and a rejected token.

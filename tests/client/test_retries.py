@@ -28,7 +28,7 @@ TOKEN = Request("/oauth/token", "token", b"{}")
 
 def classify(status, *, headers=None, context=POSTS, body=b""):
     response = Response(status, headers or {}, body, datetime.now(UTC))
-    return classify_failure(response, context, secrets=(), now=NOW, default_wait_seconds=60.0)
+    return classify_failure(response, context, secrets=(), now=NOW)
 
 
 def message_of(failure):
@@ -73,11 +73,11 @@ def test_any_failure_that_states_when_to_retry_is_retried():
     assert isinstance(classify(302, headers={"retry-after": "3"}), UnexpectedResponse)
 
 
-@pytest.mark.parametrize(("status", "wait_seconds"), [(429, 60.0), (503, None)])
-def test_wait_without_retry_after_has_a_default_for_429_only(status, wait_seconds):
-    assert classify(status).wait_seconds == classify(status, headers={"retry-after": "garbage"}).wait_seconds
-    assert classify(status).wait_seconds == wait_seconds
-    assert classify(status, headers={"retry-after": "7"}).wait_seconds == 7.0
+@pytest.mark.parametrize("status", [429, 503])
+def test_temporary_failure_has_the_wait_that_the_response_asks_for(status):
+    assert classify(status).wait_seconds is classify(status, headers={"retry-after": "garbage"}).wait_seconds is None
+    failure = classify(status, headers={"retry-after": "7"})
+    assert (failure.wait_seconds, failure.is_429) == (7.0, status == 429)
 
 
 @pytest.mark.parametrize(("length", "shown"), [(98, "x " * 97 + "x"), (99, "x " * 98 + "…")])
@@ -132,10 +132,16 @@ def test_requested_wait_lengthens_but_never_shortens_the_backoff_and_ends_retrie
     assert [policy.wait_after(1, requested_wait=wait, jitter=0.0) for wait in (300.0, 301.0)] == [300, None]
 
 
-def test_no_default_rate_limit_wait_is_long_enough_to_give_up():
-    policy = RetryPolicy()
-    waits = [policy.default_rate_limit_wait(attempt, window_seconds=3600) for attempt in range(1, policy.max_attempts)]
-    assert waits == [3600 / 64, 3600 / 32, 3600 / 16, 300, 300, 300, 300]
-    assert None not in [
-        policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in enumerate(waits, start=1)
-    ]
+def test_wait_after_429_is_the_requested_one_or_a_growing_share_of_the_window():
+    def waits(requested_wait, window_seconds):
+        return [
+            RetryPolicy().wait_after_429(
+                refusals, requested_wait=requested_wait, window_seconds=window_seconds, jitter=0.0
+            )
+            for refusals in (1, 2, 3, 4, 7, 100, 2000)
+        ]
+
+    assert waits(None, 3600) == [3600 / 64, 3600 / 32, 3600 / 16, 300, 300, 300, 300]
+    assert waits(None, 5) == [0.5, 1, 2, 4, 30, 30, 30]
+    assert waits(40.0, 60) == [40] * 7
+    assert waits(900.0, 60) == [900] * 7

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -103,13 +104,79 @@ def test_429_delays_all_requests(service, new_client, july, time):
 
     async def scenario():
         started = time.now
-        async with new_client(limiter=limiter, concurrency=1, retry=RetryPolicy(max_attempts=1)) as client:
+        retry = RetryPolicy(max_refused_seconds=10)
+        async with new_client(limiter=limiter, concurrency=1, retry=retry) as client:
             with pytest.raises(RetriesExhausted, match="HTTP 429"):
                 await client.fetch_posts(july)
         await limiter.acquire()
         return time.now - started
 
     assert asyncio.run(scenario()) == 20
+
+
+REFUSED = problem(429, "Too Many Requests")
+
+
+def test_429_costs_no_attempt(service, new_client, july):
+    service.faults.extend([*[REFUSED] * 20, problem(500, "ANL_00500"), *[REFUSED] * 20])
+    assert fetch_posts(new_client(retry=RetryPolicy(max_attempts=2)), july).items == []
+    assert len(service.requests_to()) == 42
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "7"}, {"Retry-After": "899"}])
+def test_nothing_but_429_for_half_an_hour_fails_all_queries_and_no_more_are_sent(
+    service, new_client, july, time, headers
+):
+    service.faults.extend([None, *[Response(status_code=429, headers=headers)] * 10_000])
+    failures = []
+
+    async def scenario():
+        async with new_client() as client:
+            await client.fetch_instances()
+            for _ in range(100):
+                with pytest.raises(RetriesExhausted) as failed:
+                    await client.fetch_posts(july)
+                failures.append(str(failed.value))
+
+    started = time.now
+    asyncio.run(scenario())
+    assert 900 <= time.now - started <= 1800
+    assert ": HTTP 429" in failures[0]
+    assert {failure.partition("page 1: ")[2] for failure in failures[1:]} == {
+        f"not sent. {failures[0][failures[0].index('Nothing but') :]}"
+    }
+    assert re.search(
+        "Nothing but 429 for 30 minutes, and the next try would be in .* s: run again later, and see what", failures[0]
+    )
+
+
+def test_query_that_alone_gets_nothing_but_429_fails_after_half_an_hour_and_others_go_on(
+    service, new_client, july, time
+):
+    async def refuse_posts(request):
+        return REFUSED if request.url.path.startswith("/v2/posts") else None
+
+    async def sleep(seconds):
+        await time.sleep(seconds)
+        await client.fetch_instances()
+
+    async def scenario():
+        async with client:
+            with pytest.raises(RetriesExhausted, match="page 1: HTTP 429 .* Nothing but 429 for 30 minutes"):
+                await client.fetch_posts(july)
+            return await client.fetch_instances()
+
+    service.faults.extend([refuse_posts] * 10_000)
+    client, started = new_client(sleep=sleep), time.now
+    assert asyncio.run(scenario()) == ("a", "b")
+    assert 1700 < time.now - started <= 1800 + 60  # the last request waits for the pause after the last 429
+
+
+def test_429_that_asks_for_more_than_half_an_hour_fails_at_once(service, new_client, july, time):
+    service.faults.append(Response(status_code=429, headers={"Retry-After": "7200"}))
+    with pytest.raises(RetriesExhausted, match=r"HTTP 429 .* the next try would be in 7200 s: run again later"):
+        fetch_posts(new_client(), july)
+    assert (len(service.requests_to()), time.sleeps) == (1, [])
 
 
 def test_exhausted_retries_name_the_query_and_the_failure(service, new_client, july, time, events):

@@ -115,10 +115,6 @@ HOW_TO_WRITE_IT = (
             for written in (SECRET, "{{ env.A_SECRET | trim }}", "{{ env('A_SECRET', 'x') }}", "{{ 'x' }}")
         ),
         (
-            {"resource": {"rate_limit_store": f"postgresql://later:{SECRET}@db/later"}},
-            f"LATER_RATE_LIMIT_STORE (rate_limit_store): {HOW_TO_WRITE_IT}",
-        ),
-        (
             {"resource": {"storage_options": {"client_kwargs": {"aws_secret_access_key": SECRET}}}},
             "LATER_STORAGE_OPTIONS.CLIENT_KWARGS.AWS_SECRET_ACCESS_KEY"
             f" (storage_options.client_kwargs.aws_secret_access_key): {HOW_TO_WRITE_IT}",
@@ -142,7 +138,7 @@ def test_secrets_reach_no_job_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("OPTIONS", json.dumps({"key": SECRET}))
     resources = [
         {"client_id": "{{ env.A_SECRET }}", "client_secret": "{{ env('A_SECRET') }}"},
-        {"access_token": "{{env.A_SECRET}}", "rate_limit_store": "postgresql://later:{{ env.A_SECRET }}@db/later"},
+        {"access_token": "{{env.A_SECRET}}"},
         {"lake_root": "s3://{{ env.A_SECRET }}/lake", "storage_options": {"secret": "a{{ env.A_SECRET }}"}},
         {"storage_options": "{{ env.OPTIONS }}"},
     ]

@@ -50,7 +50,6 @@ CLIENT_SETTINGS = [
         "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"
     ),
 ]
-STORE = InvalidValue("rate_limit_store", "somewhere", r"LATER_RATE_LIMIT_STORE \(rate_limit_store\): must be empty, or")
 LAKE_SETTINGS = [
     InvalidValue("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
     InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
@@ -74,7 +73,7 @@ LOAD_SETTINGS = [
     InvalidValue("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
     InvalidValue("memory_gb", "0.25", r"Input should be greater than 0.25"),
 ]
-SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, STORE, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
+SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
 
 
 @pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS, ids=str)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
@@ -21,7 +22,6 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "instance_ids": "a,b",
         "lake_root": "memory://lake",
         "requests_per_minute": 60,
-        "rate_limit_store": "postgresql://user:some-password@host/db",
         "api_version": "cursor",
         "verify_percent": 7,
         "shrink_limit_percent": 5,
@@ -77,8 +77,9 @@ def test_clients_share_the_rate_limit(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         asyncio.run(later.listed_instances())
-    (state,) = [path for path in (tmp_path / "later-reporting").glob("rate-*") if path.suffix != ".lock"]
-    assert len(Ledger.from_bytes(state.read_bytes()).reserved) == len(service.requests) > 2
+    (file,) = (tmp_path / "later-reporting").glob("rate-*")
+    ledger = msgspec.msgpack.decode(file.read_bytes()[4:], type=Ledger)
+    assert len(ledger.reserved) == len(service.requests) > 2
 
 
 def test_storage_options_are_read_from_variables_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
