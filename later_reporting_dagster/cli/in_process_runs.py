@@ -13,6 +13,7 @@ from rich import progress as rich_progress
 from rich.console import Console, RenderableType
 from sqlalchemy.exc import SQLAlchemyError
 
+from later_reporting_dagster.cli.options import Interrupted
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component_settings import ComponentSettings
@@ -174,8 +175,9 @@ def _outcome(
             if cause and cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 # Connections of Dagster stay open. On Python 3.13, SQLAlchemy logs an error for each at exit.
                 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-                message = "Interrupted. Files written so far are kept; run the command again for the rest."
-                raise click.ClickException(message)
+                raise Interrupted(
+                    "interrupted: what was written is kept, and `backfill --only-missing` fetches the rest"
+                )
             partition_failures = _partition_failures(event, settings)
             failed |= partition_failures
             if not partition_failures:

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -82,7 +83,7 @@ def instances(*, format_: str) -> None:
     Also shows when the API first and last listed each instance, and which are retired.
     Fetches the list of instances from the API, and writes nothing.
     """
-    from later_reporting_dagster.cli.query_output import to_format
+    from later_reporting_dagster.cli.query_output import to_table
     from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
     from later_reporting_dagster.quality.instances import instances_table, stored_instances
 
@@ -102,8 +103,10 @@ def instances(*, format_: str) -> None:
         days=days,
         today=now.date(),
     )
-    format_ = "table" if format_ == "text" else format_
-    click.echo(to_format(rows, format_, width=_terminal_width()), nl=False)
+    if format_ == "json":
+        _print_json(rows.to_pylist())
+    else:
+        click.echo(to_table(rows, width=None), nl=False)
 
 
 @main.command()
@@ -389,7 +392,7 @@ def _origin(row: "QuarantinedRow") -> str:
     help="Output format. A table truncates long texts and many rows; all others are complete.",
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
-@click.option("--rows", default=100, type=click.IntRange(1, sys.maxsize), help="Maximum number of rows in a table.")
+@click.option("--rows", default=100, type=click.IntRange(1, 10_000), help="Maximum number of rows in a table.")
 @click.option("--memory-gb", default=2, type=click.IntRange(1, 1_000_000), help="Memory limit, in GB.")
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.
@@ -404,9 +407,9 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
       later-reporting query "select platform, rate_ratio, same_post_rate_ratio
         from organic_paid_by_platform where time_window = '28d'"
 
-    Queries only read. A table shows null as `null` and an empty text as `""`.
+    Queries only read.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import for_terminal, limited_memory, to_format
+    from later_reporting_dagster.cli.query_output import for_terminal, limited_memory, write_rows
     from later_reporting_dagster.defs.io_manager import all_tables
     from later_reporting_dagster.lake.sql_query import run_query
 
@@ -417,20 +420,25 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
         sql = sys.stdin.read() if sql == "-" else sql
         sql.encode()  # fails where the shell passed bytes that are not UTF-8
     project = current_project()
-    with limited_memory(memory_gb):
-        result = run_query(
-            sql,
-            project.later.lake(),
-            all_tables(project.definitions, project.settings),
-            memory_gb=memory_gb,
-            on_note=lambda text: click.echo(one_line(text), err=True),
-        )
-        data = to_format(result.slice(0, rows) if format_ == "table" else result, format_, width=width)
-    if output is None:
-        click.echo(data if width is None else for_terminal(data), nl=False)
-    else:
-        with prefix_errors_with(f"--output {output}"):
-            Path(output).write_bytes(data)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "result")
+        with limited_memory(memory_gb):
+            result = run_query(
+                sql,
+                project.later.lake(),
+                all_tables(project.definitions, project.settings),
+                memory_gb=memory_gb,
+                on_note=lambda text: click.echo(one_line(text), err=True),
+            )
+            write_rows(result.slice(0, rows) if format_ == "table" else result, file, format_=format_, width=width)
+        if width is not None:
+            click.echo(for_terminal(file.read_text("utf-8")), nl=False)
+        elif output is None:
+            with file.open("rb") as written:
+                shutil.copyfileobj(written, sys.stdout.buffer)
+        else:
+            with prefix_errors_with(f"--output {output}"):
+                shutil.copyfile(file, output)
     if format_ == "table" and result.num_rows > rows:
         click.echo(f"… {result.num_rows - rows:,} more rows: use --rows, or another --format for all", err=True)
 

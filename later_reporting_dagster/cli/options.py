@@ -2,6 +2,7 @@
 
 import errno
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -61,6 +62,12 @@ def user_errors() -> tuple[type[Exception], ...]:
     return click.ClickException, FileDamaged, InvalidSetting, LakeUnavailable, LaterError, QueryError
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C ended a command, which then exits as a shell expects it."""
+
+    exit_code = 128 + signal.SIGINT
+
+
 class Commands(click.Group):
     """Commands that print errors for users as one line without a traceback."""
 
@@ -70,6 +77,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
         except Exception as error:
             if isinstance(error, user_errors()):
                 raise click.ClickException(one_line(str(error))) from error

@@ -5,7 +5,8 @@ DuckDB can only read the files of the views: it cannot read other files, write f
 
 import re
 from collections.abc import Callable, Collection
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,10 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.storage import LakeUnavailable
 from later_reporting_dagster.lake.tables import Table
 
+if TYPE_CHECKING:
+    import duckdb
+
+_Result = TypeVar("_Result")
 # DuckDB's sums of int64 have this type. Users of Parquet files and pandas expect int64.
 _HUGEINT = pa.decimal128(38, 0)
 # Kinds of errors that are usually caused by the SQL. After one of these, the files are not verified, unless the message
@@ -71,12 +76,27 @@ def run_query(
                     on_note(f"{table.name}: {describe_older(older)}")
                 elif on_note is not None and database.is_empty(table.name):
                     on_note(f"{table.name} has no files in {lake.root}")
-            return _narrow_sums(_read(database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
+            connection = database.connection
+            return _narrow_sums(
+                interruptible(connection, lambda: _read(connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
+            )
         # Errors while rows are fetched are raised by Arrow.
         except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
             raise _translated(error, database, [table.name for table in tables], memory_gb) from error
+
+
+def interruptible(connection: "duckdb.DuckDBPyConnection", compute: Callable[[], _Result]) -> _Result:
+    """Compute something with DuckDB in a thread: it does not hear Ctrl-C itself until a result is complete."""
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(compute)
+        try:
+            return future.result()
+        finally:
+            while not future.done():
+                connection.interrupt()  # does nothing between two of its tasks
+                wait([future], timeout=0.05)
 
 
 def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:

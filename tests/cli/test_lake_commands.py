@@ -17,7 +17,7 @@ from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service, files, parameters
 
 
 def columns(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+    return [cell.strip() for cell in line.strip("│").split("│")]
 
 
 def test_instances_prints_newest_and_missing_days_and_writes_nothing(
@@ -30,7 +30,7 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
     result = user.run("instances")
     assert result.exit_code == 0, result.output
     assert files(user.lake) == before
-    head, _, *lines = result.stdout.splitlines()
+    _, head, _, _, *lines, _ = result.stdout.splitlines()
     rows = {columns(line)[0]: dict(zip(columns(head), columns(line), strict=True)) for line in lines}
     assert list(rows) == sorted(INSTANCE_IDS)
     expected = len(expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc))
@@ -41,13 +41,13 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
         "listed_now": "true",
         "expected_now": "true",
         "retired": "false",
-        "post_metrics_daily_newest_day": "null",
+        "post_metrics_daily_newest_day": "NULL",
         "post_metrics_daily_missing_days": str(expected),
         "posts_published_newest_day": "2024-03-02",
         "posts_published_missing_days": str(expected - 2),
         "stale_days": "0",
     }
-    assert rows["instance_000"]["posts_published_newest_day"] == "null"
+    assert rows["instance_000"]["posts_published_newest_day"] == "NULL"
     printed = json.loads(user.run("instances", "--format", "json").stdout)
     assert {row["instance_id"]: row["posts_published_missing_days"] for row in printed} == {
         name: expected - 2 * (name == "007") for name in INSTANCE_IDS

@@ -27,10 +27,9 @@ def test_interrupted_backfill_fails_its_run_and_can_be_repeated(signal_sent: sig
                 output, _ = process.communicate(timeout=WAIT_SECONDS)
             finally:
                 process.kill()
-        assert process.returncode == 1
-        assert (
-            output.splitlines()[-1]
-            == "Error: Interrupted. Files written so far are kept; run the command again for the rest."
+        assert process.returncode == 130
+        assert output.splitlines()[-1] == (
+            "Error: interrupted: what was written is kept, and `backfill --only-missing` fetches the rest"
         )
         assert lake_writers.staged_files(root) == []
         with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
