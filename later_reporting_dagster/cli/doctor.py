@@ -1,7 +1,7 @@
 """The checks of `later-reporting doctor`."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,27 +9,19 @@ from difflib import get_close_matches
 from typing import Literal
 
 import click
-import dagster as dg
 
 from later_reporting_dagster.cli.in_process_runs import dagster_instance
 from later_reporting_dagster.cli.options import user_errors
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
-from later_reporting_dagster.contract import ApiVersion
+from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    CAMPAIGN_PERIODS_TABLE,
-    CAMPAIGNS_TABLE,
-    LakeUnavailable,
-    Partition,
-)
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -37,13 +29,10 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA, intact_files, stored_late_posts
+from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.late_posts import describe_arrivals, describe_stale
+from later_reporting_dagster.quality.late_posts import describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
-from later_reporting_dagster.quality.outdated import describe_outdated, outdated
-from later_reporting_dagster.report.report_data import REPORT
-from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -77,9 +66,9 @@ def result_lines(results: Sequence[CheckResult]) -> list[str]:
 
 
 async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now) -> list[CheckResult]:
-    """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
+    """Check what a run needs, with three requests, and one more for each further 100 instances.
 
-    Checks that depend on a failed one are left out, and so are those that have nothing to look at.
+    Checks that depend on a failed one are left out.
     """
     later = project.later
     accessible: list[str] = []
@@ -87,31 +76,25 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
-        results.append(CheckResult("API", str(error), "FAIL"))
+        results.append(CheckResult("token", str(error), "FAIL"))
     else:
         async with client:
-            results += await _check_api(client, project=project, accessible=accessible, now=now)
+            results += await _check_api(client, later=later, accessible=accessible, now=now)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     if results[-1].mark == "ok":
-        names = {*project.settings.tables}
-        if any(each.subject == "campaigns" and each.mark != "ok" for each in results):
-            names -= {CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE}  # no backfill can fetch them
         try:
-            results += _check_tables(project, names, now(), accessible=accessible)
+            results += _check_tables(project, now(), accessible=accessible)
         except user_errors() as error:
-            results.append(CheckResult("files", str(error), "WARN"))
-        results.append(_evaluate("rollups", lambda: _check_rollups(project, now()), otherwise="WARN"))
-        arrivals = _evaluate("arrivals", lambda: _arrivals(later), otherwise="WARN")
-        results += [arrivals] if arrivals.message else []
+            results.append(CheckResult("tables", str(error), "WARN"))
     return results
 
 
-def _evaluate(subject: str, check: Callable[[], str], *, otherwise: Literal["WARN", "FAIL"] = "FAIL") -> CheckResult:
+def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
     """Run a check. If it returns, it passed, and the value is the message; if it raises, the error is the message."""
     try:
         return CheckResult(subject, check())
     except user_errors() as error:
-        return CheckResult(subject, str(error), otherwise)
+        return CheckResult(subject, str(error), "FAIL")
 
 
 def _check_settings(settings: ComponentSettings, now: datetime) -> str:
@@ -144,10 +127,9 @@ def _check_variables(project: Project) -> list[CheckResult]:
 
 
 async def _check_api(
-    client: LaterClient, *, project: Project, accessible: list[str], now: Callable[[], datetime]
+    client: LaterClient, *, later: LaterReportingResource, accessible: list[str], now: Callable[[], datetime]
 ) -> list[CheckResult]:
     """Check the API, and add the instances that it lists to `accessible`."""
-    later = project.later
     try:
         observed = await client.probe()
     except CredentialsRejected as error:
@@ -155,11 +137,7 @@ async def _check_api(
     except LaterError as error:
         message = f"{error} Check LATER_BASE_URL, which is {later.api_url()}."
         return [CheckResult("token", message, "FAIL")]
-    expected = later.selected_api_version()
-    results = [
-        CheckResult("token", f"accepted by {later.api_url()}"),
-        _evaluate("API version", lambda: _check_api_version(observed.api_version, expected=expected)),
-    ]
+    results = [_evaluate("token", lambda: _check_response(observed, later, now()))]
     try:
         accessible += await client.fetch_instances()
     except LaterError as error:
@@ -168,28 +146,22 @@ async def _check_api(
     with suppress(*user_errors()):  # those of the lake, which has a check of its own
         retired = later.lake().retired.ids()
         instances = tuple(each for each in instances if each not in retired)
-    results.append(_evaluate("scope", lambda: _check_scope(accessible, instances)))
-    if results[-1].mark == "ok" and CAMPAIGNS_TABLE in project.settings.tables:
-        results.append(await _check_campaigns(client, instances))
-    api_limit = (
-        "the API states no limit"
-        if observed.limit is None
-        else f"{observed.limit} requests in {observed.window_seconds:g} s"
-    )
-    own_limit = f"the client sends at most {later.requests_per_minute} a minute"
-    results.append(CheckResult("rate limit", f"{api_limit}; {own_limit}"))
-    if observed.server_time is not None:
-        skew_seconds = (now() - observed.server_time).total_seconds()
-        results.append(_evaluate("clock", lambda: _check_clock(skew_seconds)))
-    return results
+    return [*results, _evaluate("scope", lambda: _check_scope(accessible, instances))]
 
 
-def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> str:
+def _check_response(observed: Probe, later: LaterReportingResource, now: datetime) -> str:
+    expected, detected = later.selected_api_version(), observed.api_version
     if expected not in (None, detected):
         raise click.ClickException(
             f"the API responds in version {detected}, but LATER_API_VERSION is {expected}: set it to auto"
         )
-    return f"{detected}: {'cursors without totals' if detected.uses_cursors else 'numbered pages with totals'}"
+    skew_seconds = (now - observed.server_time).total_seconds() if observed.server_time else 0
+    if abs(skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
+        raise click.ClickException(
+            f"{skew_seconds:+.0f} s from the server's clock: set this machine's clock, which decides when tokens expire"
+            " and days are due"
+        )
+    return f"accepted by {later.api_url()}, which responds in version {detected}"
 
 
 def _check_scope(accessible: Sequence[str], required: Sequence[str]) -> str:
@@ -206,26 +178,6 @@ def _check_scope(accessible: Sequence[str], required: Sequence[str]) -> str:
     return f"{len(accessible)} instances accessible"
 
 
-def _check_clock(skew_seconds: float) -> str:
-    message = f"{skew_seconds:+.0f} s from the server's clock"
-    if abs(skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
-        raise click.ClickException(
-            f"{message}: set this machine's clock, which decides when tokens expire and days are due"
-        )
-    return message
-
-
-async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -> CheckResult:
-    try:
-        campaigns = await client.fetch_campaigns(instance_ids)
-    except LaterError as error:
-        message = str(error)
-        if refusal(error):
-            message += " Runs work without campaigns; to request them no more, set LATER_TABLES (docs/operations.md)"
-        return CheckResult("campaigns", message, "WARN")
-    return CheckResult("campaigns", f"{len(campaigns.items)} campaigns listed")
-
-
 def _check_lake(later: LaterReportingResource) -> str:
     try:
         lake = later.lake()
@@ -235,20 +187,12 @@ def _check_lake(later: LaterReportingResource) -> str:
     return f"{lake.root} is writable"
 
 
-def _check_tables(
-    project: Project, names: Collection[str], now: datetime, *, accessible: Sequence[str]
-) -> Iterator[CheckResult]:
-    """Yield of each of these tables, if it is fetched, what it lacks, and for which instances."""
+def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str]) -> Iterator[CheckResult]:
+    """Yield what each table lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
-    files = intact_files(lake, [name for name in FETCHED_NAMES if name in names])
-    if lost := _days_without_files(files, settings):
-        advice = (
-            "see that LATER_LAKE_ROOT is the right lake, and is mounted; if files were lost, fetch these days again"
-        )
-        yield CheckResult("files", f"Dagster has materialized {lost} that are not in {lake.root}: {advice}", "WARN")
-    elif not any(files.values()):
-        yield CheckResult("files", "none yet: fetch some with `later-reporting backfill`")
+    files = intact_files(lake, [name for name in FETCHED_NAMES if name in settings.tables])
     if not any(files.values()):
+        yield CheckResult("tables", "no files yet: fetch some with `later-reporting backfill`")
         return
     configured = project.later.configured_instances()
     known = {*known_instances(lake, configured=configured), *(accessible if not configured else [])}
@@ -273,45 +217,9 @@ def _check_tables(
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):
-        if name in names:
+        if name in settings.tables:
             key = settings.asset_key(name).to_user_string()
             if (metadata := lake.table_metadata(name)) is None:
                 yield CheckResult(key, "missing: run `later-reporting backfill`", "WARN")
             else:
                 yield CheckResult(key, f"{metadata.rows:,} rows")
-
-
-def _check_rollups(project: Project, now: datetime) -> str:
-    settings, lake = project.settings, project.later.lake()
-    files = outdated(
-        lake,
-        settings.rollups(TABLES),
-        start_date=settings.start_date,
-        newest_day=newest_day(now),
-        # Without posts, there is nothing to report.
-        with_report=REPORT in settings.tables and any(lake.partitions(name) for name in RAW_NAMES),
-    )
-    if files:
-        raise click.ClickException(
-            f"outdated are {describe_outdated(files)}: turn on the sensor {settings.name}_outdated, which makes them"
-            " again, except those with altered rows, or run `later-reporting refresh`"
-        )
-    return "made from the files in the lake"
-
-
-def _arrivals(later: LaterReportingResource) -> str:
-    """Return when posts were first seen after their publication; an empty text if that is unknown."""
-    coverage = later.lake().read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    return "" if coverage is None else describe_arrivals(later.lake(), coverage)
-
-
-def _days_without_files(files: Mapping[str, Collection[Partition]], settings: ComponentSettings) -> str:
-    """Return how many days of each table Dagster has materialized that have no file; an empty text if there is none."""
-    lost = {}
-    # If the instance cannot be opened, the check of the settings reports it.
-    with suppress(click.ClickException), dagster_instance() as instance:
-        for name, present in files.items():
-            key, kind = settings.asset_key(name), dg.DagsterEventType.ASSET_MATERIALIZATION
-            materialized = instance.get_latest_storage_id_by_partition(key, kind).keys()
-            lost[name] = len(materialized - {str(partition.day) for partition in present})
-    return " and ".join(f"{count} days of {name}" for name, count in lost.items() if count)

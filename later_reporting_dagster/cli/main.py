@@ -464,8 +464,8 @@ def dbt_sources() -> None:
 def doctor(*, format_: str) -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, lake and
-    rollups, and says of each table what it lacks, with a few requests. Exits with 1 if a check failed.
+    Checks settings, variables, token, scope and lake, and says of each table what it
+    lacks, with a few requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup, result_lines
 
