@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TypeVar
 
@@ -11,21 +11,26 @@ import anyio
 import anyio.to_thread
 
 from later_reporting_dagster.client import (
+    ApiVersionChanged,
+    CredentialsRejected,
     InstanceForbidden,
     LaterClient,
     LaterError,
     ListResult,
     MetricsRejected,
     QueryRejected,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
-from later_reporting_dagster.ingest.ingest import FailureTracker
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
+
+# A fetch ends once so many days or periods have failed in a row.
+OUTAGE_DAYS = 5
 
 _Item = TypeVar("_Item")
 
@@ -57,7 +62,6 @@ async def ingest_campaign_performance(
         try:
             query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, day, day)
         except LaterError as error:
-            fetch.failures.record_failure([str(day)], error)
             await writer.fail([Partition(day)], error)
             return
         try:
@@ -69,7 +73,7 @@ async def ingest_campaign_performance(
         items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
         await writer.write(query, replace(result, items=items), [Partition(day)])
 
-    await fetch.process_all(sorted(days), process)
+    await fetch.process_all(sorted(days, reverse=True), process)
 
 
 def _stored_campaigns(
@@ -99,14 +103,19 @@ def instances_of_campaigns(lake: Lake) -> dict[int, set[str]]:
 class CampaignFetch:
     """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list.
 
-    `warnings` gets what is left out.
+    Attributes:
+        warnings: gets what is left out.
+        stopped_by: the error that ended the fetch: every query would fail, or so many have failed in a row.
+        has_succeeded: whether the API has returned anything, so that it does not refuse the route.
     """
 
     client: LaterClient
     metrics: tuple[Metric, ...]
     instance_ids: tuple[str, ...]
     warnings: list[str]
-    failures: FailureTracker = field(default_factory=FailureTracker)
+    stopped_by: LaterError | None = None
+    has_succeeded: bool = False
+    _failed_in_a_row: int = 0
 
     async def process_all(self, items: Sequence[_Item], process: Callable[[_Item], Awaitable[None]]) -> None:
         """Process days or periods: the first one alone, which shows whether the API refuses the route or some metrics.
@@ -132,8 +141,24 @@ class CampaignFetch:
         self, date_basis: DateBasis, first_day: date, last_day: date
     ) -> tuple[PerformanceQuery, ListResult]:
         """Fetch all campaigns of a period, which may be one day."""
-        if self.failures.stopped_by is not None:
-            raise self.failures.stopped_by
+        if self.stopped_by is not None:
+            raise self.stopped_by
+        try:
+            found = await self._fetch(date_basis, first_day, last_day)
+        except LaterError as error:
+            self._failed_in_a_row += 1
+            is_for_all = isinstance(error, CredentialsRejected | ApiVersionChanged) or (
+                isinstance(error, UnexpectedResponse) and not self.has_succeeded
+            )
+            if is_for_all or self._failed_in_a_row >= OUTAGE_DAYS:
+                self.stopped_by = error
+            raise
+        self.has_succeeded, self._failed_in_a_row = True, 0
+        return found
+
+    async def _fetch(
+        self, date_basis: DateBasis, first_day: date, last_day: date
+    ) -> tuple[PerformanceQuery, ListResult]:
         query = PerformanceQuery(
             start_date=first_day,
             end_date=last_day,
@@ -142,16 +167,13 @@ class CampaignFetch:
             instance_ids=self.instance_ids,
         )
         try:
-            result = await self.client.fetch_campaign_performance(query)
+            return query, await self.client.fetch_campaign_performance(query)
         except MetricsRejected as error:
             await self._drop_refused_metrics(query, error)
         except (InstanceForbidden, QueryRejected) as error:
             if not (isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)):
-                raise refusal(error) or error from None
-        else:
-            self.failures.record_success()
-            return query, result
-        return await self.period(date_basis, first_day, last_day)
+                raise (None if self.has_succeeded else refusal(error)) or error from None
+        return await self._fetch(date_basis, first_day, last_day)
 
     async def campaigns_of_other_instances(
         self, stored: Collection[int], instances: Mapping[int, Set[str]], query: PerformanceQuery, result: ListResult
@@ -178,7 +200,7 @@ class CampaignFetch:
             return  # another period has found them
         accepted = await find_accepted_metrics(query.metrics, request)
         if not accepted:
-            self.failures.stopped_by = error
+            self.stopped_by = error
         if accepted in ((), query.metrics):
             raise error
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]

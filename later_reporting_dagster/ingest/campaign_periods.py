@@ -226,7 +226,6 @@ async def _fetch_all(
         try:
             responses[period] = await fetch.period(period.date_basis, period.first_day, period.last_day)
         except LaterError as error:
-            fetch.failures.record_failure([str(period)], error)
             failed[period] = reason_of(error)
 
     await fetch.process_all(periods, request)

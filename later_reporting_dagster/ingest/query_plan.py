@@ -1,4 +1,4 @@
-"""Plan the queries for a set of partitions with as few requests as possible. No I/O.
+"""Plan the queries for a set of partitions with as few requests as possible, and what is asked after failures. No I/O.
 
 A partition is one UTC day of one instance. A `post_date` response can be split into days by the `postDate` of each
 post, so contiguous days of the same instances become one range query. Scattered days are merged too if that costs fewer
@@ -8,13 +8,21 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
+from operator import itemgetter
 from typing import TypeVar
 from urllib.parse import urlencode
 
+from later_reporting_dagster.client import (
+    ApiVersionChanged,
+    CredentialsRejected,
+    InconsistentPages,
+    LaterError,
+    TooManyPosts,
+)
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import (
@@ -41,6 +49,12 @@ MAX_DAYS = 730
 PAGES_PER_CURSOR_QUERY = 25
 # While the number of posts is not known.
 FIRST_DAYS_PER_CURSOR_QUERY = 7
+# The run stops once so many instances have failed on three days, without a success in between. Once so many have failed
+# on one day, the others are queried together.
+OUTAGE_INSTANCES = 5
+# Once so many days of an instance have failed in a row, going back, its older days are not requested. Once so many of
+# its queries have succeeded in a row, it is queried together with others again.
+RESULTS_IN_A_ROW = 3
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -102,11 +116,11 @@ def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQ
 
 
 def split_by_days(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
-    """Split a `post_date` query into at most `parts` ranges of days; empty for a single day."""
+    """Split a `post_date` query into at most `parts` ranges of days, newest first; empty for a single day."""
     days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
-    return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
+    return [replace(query, start_date=part[0], end_date=part[-1]) for part in reversed(_even_parts(days, parts))]
 
 
 def split_by_instances(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
@@ -144,12 +158,118 @@ def days_per_cursor_query(*, rows_per_day: float | None) -> int:
     return max(1, int(PAGES_PER_CURSOR_QUERY * MAX_PAGE_SIZE / max(rows_per_day, 1)))
 
 
-def split_after(query: PerformanceQuery, *, days: int) -> tuple[PerformanceQuery, PerformanceQuery | None]:
-    """Split a query after its first days; the second part is None if there are no more days, or by performance date."""
-    last = query.start_date + timedelta(days=days - 1)
-    if query.date_basis is not DateBasis.POST_DATE or last >= query.end_date:
+def split_newest(query: PerformanceQuery, *, days: int) -> tuple[PerformanceQuery, PerformanceQuery | None]:
+    """Return the query of the newest days, and that of the others; None if there are none, or by performance date."""
+    first = query.end_date - timedelta(days=days - 1)
+    if query.date_basis is not DateBasis.POST_DATE or first <= query.start_date:
         return query, None
-    return replace(query, end_date=last), replace(query, start_date=last + _DAY)
+    return replace(query, start_date=first), replace(query, end_date=first - _DAY)
+
+
+@dataclass(eq=False, slots=True)
+class History:
+    """What the queries of a run have returned so far.
+
+    A failed query is split until its parts are single partitions, so that a failure costs as little as its cause: an
+    instance, a day, or both. What fails again and again is then left alone.
+
+    Attributes:
+        days: the number of days of the run.
+        stopped_by: the error that ends the run: every query would fail.
+        unlisted: instances that the API does not list, each with the error.
+    """
+
+    days: int
+    stopped_by: LaterError | None = None
+    unlisted: dict[str, LaterError] = field(default_factory=dict)
+    # By instance that has failed alone: the days of its results in the order in which they came, and their errors. Of a
+    # range, the first day.
+    _results: dict[str, list[tuple[date, LaterError | None]]] = field(default_factory=dict)
+    _failed_on: dict[date, set[str]] = field(default_factory=dict)  # since a query for the day has succeeded
+    _failed: set[Partition] = field(default_factory=set)  # since any query has succeeded
+
+    def add_success(self, query: PerformanceQuery) -> None:
+        self._failed.clear()
+        for day in self._failed_on.keys() & {*days_between(query.start_date, query.end_date)}:
+            del self._failed_on[day]
+        for instance_id in self._results.keys() & query.instance_ids:
+            self._results[instance_id].append((query.start_date, None))
+
+    def add_failure(self, query: PerformanceQuery, error: LaterError) -> None:
+        if isinstance(error, CredentialsRejected | ApiVersionChanged):
+            self.stopped_by = error
+        partitions = partitions_of(query)
+        # Posts that change between pages say nothing about others.
+        if len(partitions) > 1 or isinstance(error, InconsistentPages | TooManyPosts):
+            return
+        (partition,) = partitions
+        instance_id = str(partition.instance_id)
+        self._results.setdefault(instance_id, []).append((partition.day, error))
+        self._failed_on.setdefault(partition.day, set()).add(instance_id)
+        self._failed.add(partition)
+        instances, days = {each.instance_id for each in self._failed}, {each.day for each in self._failed}
+        if len(instances) >= OUTAGE_INSTANCES and len(days) >= min(RESULTS_IN_A_ROW, self.days):
+            self.stopped_by = error
+
+    def is_suspect(self, instance_id: str) -> bool:
+        """Return whether an instance is queried alone: one of its last three results was a failure."""
+        return any(error for _, error in self._results.get(instance_id, ())[-RESULTS_IN_A_ROW:])
+
+    def left_alone(self, instance_id: str) -> tuple[date, LaterError] | None:
+        """Return the day before which an instance is not requested, and why.
+
+        Days are fetched from the newest back, and a contract may have begun late: then its three oldest results are
+        failures. A post that the API cannot return fails a day or two.
+        """
+        if instance_id in self.unlisted:
+            return date.max, self.unlisted[instance_id]
+        oldest = sorted(self._results.get(instance_id, ()), key=itemgetter(0))[:RESULTS_IN_A_ROW]
+        failed = [(day, error) for day, error in oldest if error is not None]
+        return failed[0] if len(failed) == RESULTS_IN_A_ROW else None
+
+    def is_failing(self, day: date) -> bool:
+        """Return whether a day fails for every instance: five have failed, and no query for it has succeeded since."""
+        return len(self._failed_on.get(day, ())) >= OUTAGE_INSTANCES
+
+
+def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[PerformanceQuery, LaterError | None]]:
+    """Return the parts in which to ask a query, in this order, and those that fail without a request, with the error.
+
+    An instance that has failed before is queried alone.
+    """
+    if history.stopped_by is not None:
+        return [(query, history.stopped_by)]
+    together: list[str] = []
+    parts: list[tuple[PerformanceQuery, LaterError | None]] = []
+    for instance_id in query.instance_ids:
+        alone = replace(query, instance_ids=(instance_id,))
+        first_day, error = history.left_alone(instance_id) or (query.start_date, None)
+        if query.start_date < first_day:
+            parts.append((replace(alone, end_date=min(query.end_date, first_day - _DAY)), error))
+            if first_day <= query.end_date:
+                parts.append((replace(alone, start_date=first_day), None))
+        elif history.is_suspect(instance_id):
+            parts.append((alone, None))
+        else:
+            together.append(instance_id)
+    return [*([(replace(query, instance_ids=tuple(together)), None)] if together else []), *parts]
+
+
+def queries_after(
+    query: PerformanceQuery, error: LaterError, history: History, *, posts_each: int = MAX_POSTS_PER_PART
+) -> list[PerformanceQuery]:
+    """Return the queries to ask in place of one that failed, in this order; none if its partitions fail.
+
+    `posts_each`: of the parts, if a query has too many posts.
+    """
+    if isinstance(error, TooManyPosts):
+        return split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_each))
+    if history.unlisted.keys() & query.instance_ids:
+        return [query] if len(query.instance_ids) > 1 else []  # `queries_to_ask` leaves them out
+    is_day = query.start_date == query.end_date
+    if history.stopped_by is not None or (is_day and history.is_failing(query.start_date)):
+        return []
+    return split_query(query)
 
 
 def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_days: int) -> list[_PartitionRange]:

@@ -190,7 +190,7 @@ def test_listing_of_instances_that_failed_is_requested_again(
 
     restrict_scope(service, small_world, INSTANCE_IDS[:2])
     service.override = fail_twice
-    assert errors(fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])) == {DAYS[0]: RetriesExhausted}
+    assert errors(fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])) == {DAYS[-1]: RetriesExhausted}
     assert stored(tmp_path, DAYS[1]) == expected(api, DAYS[1], INSTANCE_IDS[1])
     assert service.request_count("/v2/instances") == 3
 

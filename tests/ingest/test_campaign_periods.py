@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
-from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.campaign_periods import (
     FetchedMonth,
     Period,
@@ -230,11 +229,11 @@ def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> Non
     assert service.request_count(PERFORMANCE_PATH) <= 2 * (1 + 8 + 4)
 
 
-def test_route_that_is_refused_later_ends_the_fetch(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(404) if service.request_count(PERFORMANCE_PATH) > 3 else None
-    with pytest.raises(RouteRefused):
-        fetch(service, tmp_path)
-    assert files(tmp_path) == {}
+def test_a_period_that_is_refused_after_others_fails_alone(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: problem(404) if "endDate=2024-02-29" in str(request.url) else None
+    result, _ = fetch(service, tmp_path)
+    assert [*result.failed] == ["month 2024-02-01 to 2024-02-29"]
+    assert {key[1] for key in by_period(tmp_path)} >= {"month", *LENGTHS}
 
 
 @both_api_versions

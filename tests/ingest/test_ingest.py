@@ -29,7 +29,7 @@ from later_reporting_dagster.client import (
     TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, FailureTracker
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
 from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -213,7 +213,7 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
 @both_api_versions
 @each_raw_table
 @pytest.mark.parametrize("instance_ids", [INSTANCE_IDS, [BROKEN]], ids=["among others", "alone"])
-def test_later_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_wait(
+def test_older_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_wait(
     instance_ids: Sequence[str], table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest_module = sys.modules["later_reporting_dagster.ingest.ingest"]
@@ -241,7 +241,7 @@ def test_later_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_
     is_range = table is PUBLISHED and not service.api_version.uses_cursors
     is_patient = len(instance_ids) == 1 and not is_range
     attempts = RetryPolicy().max_attempts if is_patient else MAX_ATTEMPTS_AFTER_FAILURE
-    assert failed.count((str(DAYS[2]), str(DAYS[2]))) == attempts
+    assert failed.count((str(DAYS[0]), str(DAYS[0]))) == attempts
 
 
 @both_api_versions
@@ -263,37 +263,6 @@ def test_a_day_that_the_api_cannot_return_fails_alone_also_for_two_instances(
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
     assert result.errors() == {Partition(day, name): RetriesExhausted for name in broken}
     assert_lake_matches(tmp_path, table, list(result.written), truth)
-
-
-def test_an_instance_is_abandoned_once_three_of_its_days_have_failed_in_a_row() -> None:
-    failures, error = FailureTracker(), RetriesExhausted("HTTP 503")
-    failures.record_failure(["a"], error, is_range=True)
-    for _ in range(2):
-        failures.record_failure(["a"], error)
-    failures.record_success(["a", "b"])
-    for _ in range(2):
-        failures.record_failure(["a"], error)
-    assert failures.abandoned == {}
-    failures.record_failure(["a"], error)
-    failures.record_failure(["b"], error)
-    assert failures.abandoned == {"a": error}
-
-
-def test_an_instance_that_has_failed_is_queried_with_others_again_after_three_successes() -> None:
-    failures = FailureTracker()
-    failures.record_failure(["a"], RetriesExhausted("HTTP 503"))
-    for _ in range(2):
-        failures.record_success(["a", "b"])
-    assert failures.suspects.keys() == {"a"}
-    failures.record_success(["a"])
-    assert not failures.suspects
-
-
-def test_failures_of_queries_for_several_instances_count_for_none_of_them() -> None:
-    failures = FailureTracker()
-    failures.record_failure(["a", "b"], RetriesExhausted("HTTP 503"))
-    failures.record_failure(["a", "b"], QueryRejected("HTTP 400"))
-    assert (failures.abandoned, failures.stopped_by) == ({}, None)
 
 
 ERRORS = {403: InstanceForbidden, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}

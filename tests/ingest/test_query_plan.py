@@ -9,19 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from later_reporting_dagster.client import (
+    ApiVersionChanged,
+    CredentialsRejected,
+    InconsistentPages,
+    InstanceForbidden,
+    LaterError,
+    QueryRejected,
+    RetriesExhausted,
+    TooManyPosts,
+    UnexpectedResponse,
+)
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.query import MAX_INSTANCE_CHARACTERS
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_POSTS_PER_PART,
+    RESULTS_IN_A_ROW,
+    History,
     days_per_cursor_query,
     number_of_parts,
     partitions_of,
     plan_queries,
-    split_after,
+    queries_after,
+    queries_to_ask,
     split_by_content,
     split_by_days,
     split_by_instances,
+    split_newest,
     split_query,
 )
 from later_reporting_dagster.lake import Partition
@@ -123,17 +138,154 @@ JULY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31),
 
 
 @given(st.integers(0, 700), st.integers(1, 800), st.sampled_from(list(DateBasis)))
-def test_split_after_covers_the_whole_query(length: int, days: int, basis: DateBasis) -> None:
+def test_split_newest_covers_the_whole_query(length: int, days: int, basis: DateBasis) -> None:
     query = replace(JULY, end_date=JULY.start_date + timedelta(days=length), date_basis=basis)
-    first, rest = split_after(query, days=days)
-    parts = [first] if rest is None else [first, rest]
+    newest, rest = split_newest(query, days=days)
+    parts = [newest] if rest is None else [rest, newest]
     assert [each for part in parts for each in partitions_of(part)] == partitions_of(query)
     if basis is DateBasis.PERFORMANCE_DATE:
         assert rest is None
     elif rest is not None:
-        assert len(partitions_of(first)) == days
+        assert len(partitions_of(newest)) == days
 
 
 @pytest.mark.parametrize(("rows_per_day", "days"), [(None, 7), (0, 2500), (160, 15), (2500, 1), (10**6, 1)])
 def test_cursor_query_covers_days_of_some_25_pages(rows_per_day: float | None, days: int) -> None:
     assert days_per_cursor_query(rows_per_day=rows_per_day) == days
+
+
+# What is asked after failures
+
+REFUSED, FAILED = QueryRejected("HTTP 400"), RetriesExhausted("HTTP 503")
+Asked = tuple[str, str]  # the days of March and the instances, such as ("1-6", "abc")
+
+
+def march(days: str, instances: str, basis: DateBasis = DateBasis.POST_DATE) -> PerformanceQuery:
+    first, _, last = days.partition("-")
+    start, end = (date(2024, 3, int(day)) for day in (first, last or first))
+    return PerformanceQuery(start_date=start, end_date=end, instance_ids=tuple(instances), date_basis=basis)
+
+
+def shown(query: PerformanceQuery) -> Asked:
+    first, last = query.start_date.day, query.end_date.day
+    return f"{first}-{last}" if last > first else f"{first}", "".join(query.instance_ids)
+
+
+def history_of(*results: tuple[str, str, LaterError | None], days: int = 31) -> History:
+    history = History(days=days)
+    for when, instances, error in results:
+        if error is None:
+            history.add_success(march(when, instances))
+        else:
+            history.add_failure(march(when, instances), error)
+    return history
+
+
+def all_fail(day: str, instances: str) -> list[tuple[str, str, LaterError | None]]:
+    return [(day, name, REFUSED) for name in instances]
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "history", "asked"),
+    [
+        # By days first, the newest ones first; then by instances.
+        (("1-6", "ab"), REFUSED, (), [("4-6", "ab"), ("1-3", "ab")]),
+        (("1-3", "ab"), FAILED, (), [("2-3", "ab"), ("1", "ab")]),
+        (("1-2", "a"), InconsistentPages("others"), (), [("2", "a"), ("1", "a")]),
+        (("1-2", "a"), UnexpectedResponse("no page"), (), [("2", "a"), ("1", "a")]),
+        (("4", "abcd"), REFUSED, (), [("4", "ab"), ("4", "cd")]),
+        (("4", "a"), REFUSED, (), []),
+        (("1-9", "a"), TooManyPosts("", total_items=90), (), [("7-9", "a"), ("4-6", "a"), ("1-3", "a")]),
+        # Every query would fail.
+        (("1-6", "ab"), CredentialsRejected("no"), [("1-6", "ab", CredentialsRejected("no"))], []),
+        (("1-6", "ab"), ApiVersionChanged("1", "2"), [("1-6", "ab", ApiVersionChanged("1", "2"))], []),
+        # Five instances have failed on the day: the others are asked together, unless one has succeeded since.
+        (("4", "fghi"), REFUSED, all_fail("4", "abcd"), [("4", "fg"), ("4", "hi")]),
+        (("4", "fghi"), REFUSED, all_fail("4", "abcde"), []),
+        (("4", "fghi"), REFUSED, [*all_fail("4", "abcde"), ("4", "j", None)], [("4", "fg"), ("4", "hi")]),
+        (("3", "fghi"), REFUSED, all_fail("4", "abcde"), [("3", "fg"), ("3", "hi")]),
+    ],
+)
+def test_queries_after_a_failure(
+    query: Asked, error: LaterError, history: list[tuple[str, str, LaterError | None]], asked: list[Asked]
+) -> None:
+    found = queries_after(march(*query), error, history_of(*history), posts_each=30)
+    assert [*map(shown, found)] == asked
+
+
+def test_a_query_is_asked_again_without_the_instances_that_are_not_listed() -> None:
+    history = History(days=6, unlisted={"b": InstanceForbidden("b")})
+    assert queries_after(march("1-6", "abc"), InstanceForbidden(""), history) == [march("1-6", "abc")]
+    parts = [(shown(part), error is None) for part, error in queries_to_ask(march("1-6", "abc"), history)]
+    assert parts == [(("1-6", "ac"), True), (("1-6", "b"), False)]
+
+
+@pytest.mark.parametrize(
+    ("history", "asked", "failed"),
+    [
+        ([], [("1-6", "abc")], []),
+        # An instance that has failed is asked alone, until three of its queries have succeeded in a row.
+        ([("9", "b", REFUSED)], [("1-6", "ac"), ("1-6", "b")], []),
+        ([("9", "b", FAILED), ("8", "b", None), ("7", "b", None)], [("1-6", "ac"), ("1-6", "b")], []),
+        ([("9", "b", FAILED), ("8", "b", None), ("7", "b", None), ("7", "ab", None)], [("1-6", "abc")], []),
+        ([("8-9", "b", REFUSED), ("7", "bc", REFUSED)], [("1-6", "abc")], []),  # the cause may be any of these
+        ([("9", "b", InconsistentPages(""))], [("1-6", "abc")], []),
+        # Of one whose three oldest results are failures, the older days are left alone.
+        ([(day, "b", REFUSED) for day in ("9", "8", "7")], [("1-6", "ac")], [("1-6", "b")]),
+        ([(day, "b", FAILED) for day in ("6", "5", "3")], [("1-6", "ac"), ("3-6", "b")], [("1-2", "b")]),
+        ([*((day, "b", REFUSED) for day in ("9", "8", "7")), ("6", "b", None)], [("1-6", "ac"), ("1-6", "b")], []),
+        # The run ends once five instances have failed on three days, without a success in between.
+        ([*all_fail("9", "abcde"), *all_fail("8", "ab")], [("1-6", "a"), ("1-6", "b"), ("1-6", "c")], []),
+        ([*all_fail("9", "abcde"), *all_fail("8", "a"), *all_fail("7", "a")], [], [("1-6", "abc")]),
+        (
+            [*all_fail("9", "bdefg"), ("9", "h", None), *all_fail("8", "b"), *all_fail("7", "b")],
+            [("1-6", "ac")],
+            [("1-6", "b")],
+        ),
+    ],
+)
+def test_queries_to_ask(
+    history: list[tuple[str, str, LaterError | None]], asked: list[Asked], failed: list[Asked]
+) -> None:
+    parts = queries_to_ask(march("1-6", "abc"), history_of(*history))
+    assert [shown(part) for part, error in parts if error is None] == asked
+    assert [shown(part) for part, error in parts if error is not None] == failed
+
+
+def test_a_run_of_one_day_ends_once_five_instances_have_failed() -> None:
+    assert history_of(*all_fail("4", "abcd"), days=1).stopped_by is None
+    assert history_of(*all_fail("4", "abcde"), days=1).stopped_by is REFUSED
+
+
+@given(
+    days=st.integers(1, 400),
+    first_day=st.integers(0, 400),
+    instances=st.integers(1, 6),
+    refused=st.sets(st.sampled_from("abcdef")),
+    basis=date_bases,
+)
+def test_a_contract_that_began_late_costs_the_days_before_it_and_few_queries(
+    days: int, first_day: int, instances: int, refused: set[str], basis: DateBasis
+) -> None:
+    names = "abcdef"[:instances]
+    wanted = {Partition(FIRST + timedelta(days=day), name) for day in range(days) for name in names}
+    begins = FIRST + timedelta(days=first_day)
+    history, stored, failed, refusals = History(days=days), set[Partition](), set[Partition](), 0
+    queue = plan_queries(wanted, date_basis=basis)
+    while queue:
+        query = queue.pop()
+        parts = queries_to_ask(query, history)
+        failed.update(each for part, error in parts if error for each in partitions_of(part))
+        if parts != [(query, None)]:
+            queue += [part for part, error in reversed(parts) if error is None]
+        elif query.start_date < begins and refused.intersection(query.instance_ids):
+            refusals += 1
+            history.add_failure(query, REFUSED)
+            queue += reversed(after := queries_after(query, REFUSED, history))
+            failed.update(() if after else partitions_of(query))
+        else:
+            history.add_success(query)
+            stored.update(partitions_of(query))
+    before = {each for each in wanted if each.day < begins and each.instance_id in refused}
+    assert (stored, failed) == (wanted - before, before)
+    assert refusals <= 2 * (days.bit_length() + 1) + 2 * len(refused) * (RESULTS_IN_A_ROW + instances.bit_length() + 2)
