@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,14 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import (
-    CURSOR,
-    METRICS_MEMBER,
-    PAGED,
-    ApiVersion,
-    SortDirection,
-    SortProperty,
-)
+from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.server.app import Caller, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
@@ -42,18 +35,10 @@ from later_reporting_dagster.server.lake_store.rows import (
     Rows,
     refused_instances,
     served_instances,
+    snapshot_name,
     write_snapshot,
 )
-from later_reporting_dagster.server.lake_store.snapshots import (
-    BLOCK_ROWS,
-    TIE,
-    DiskFull,
-    LimitReached,
-    Tables,
-    digest,
-    private_folder,
-    table_name,
-)
+from later_reporting_dagster.server.lake_store.snapshots import DiskFull, OutOfSpace, Snapshots, digest, private_folder
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import (
     PageQuery,
@@ -71,8 +56,6 @@ MAX_READS = 5
 
 WRITES_AT_ONCE = 2
 """More would need more memory and be no faster; with one, a short query would wait for the longest one."""
-
-LIMIT_CHECK_SECONDS = 0.1
 
 MAX_PAGINATIONS = 10_000
 
@@ -169,11 +152,12 @@ class AccessLogMiddleware:
 class LakeStore:
     """The `PostStore` of a lake. All methods have to be called in one event loop, while `running`."""
 
-    _tables: Tables
+    _snapshots: Snapshots
 
     def __init__(self, lake: Lake, options: ServeOptions) -> None:
         self._lake = lake
         self._options = options
+        self._memory_gb = options.memory_gb / WRITES_AT_ONCE
         self._metrics = frozenset(metric.api_name for metric in options.metrics)
         self._paginations: OrderedDict[str, str] = OrderedDict()  # the snapshot of each
         self._writes: dict[str, asyncio.Task[str]] = {}
@@ -181,10 +165,9 @@ class LakeStore:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        max_bytes, memory_gb = self._options.snapshot_gb * 1e9, self._options.memory_gb / (WRITES_AT_ONCE + 1)
         with (
             private_folder() as folder,
-            closing(Tables(folder, max_bytes=max_bytes, memory_gb=memory_gb)) as self._tables,
+            closing(Snapshots(folder, max_bytes=self._options.snapshot_gb * 1e9)) as self._snapshots,
         ):
             yield
 
@@ -195,52 +178,38 @@ class LakeStore:
         """Return a page of posts, of the lake as it was when the pagination started."""
         if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
             raise unsupported_metrics(unsupported)
-        unsorted = replace(query, sort_property=None, sort_direction=SortDirection.DESC)
-        order = f'"{query.sort_property or SortProperty.POST_DATE}" {query.sort_direction} NULLS LAST, {TIE}'
-        return await self._page(PostRows(unsorted), page, caller, order=order)
+        return await self._page(PostRows(query), page, caller)
 
     async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
-        return await self._page(CampaignRows(instance_ids), page, caller, order=TIE)
+        return await self._page(CampaignRows(instance_ids), page, caller)
 
     async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
         raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
 
-    async def _page(self, rows: Rows, page: PageQuery, caller: Caller, *, order: str) -> Response:
-        number, start = divmod(page.offset, BLOCK_ROWS)
-        key, part = digest(rows), digest(order, number)
-        snapshot = await self._snapshot(rows, key, page, caller, pagination=digest(key, order, caller.session))
-        block, data = f"{snapshot}_{part}", b"[]"
-        with self._tables.pinned(snapshot, block):
-            if (total := self._tables.rows.get(snapshot)) is None:
-                raise LimitReached  # it had to make room for another one at once
-            if page.offset < total:
-                write_block = partial(self._tables.write_block, block, of=snapshot, order=order, number=number)
-                await self._write_once(block, write_block)
-                data = self._tables.read(block, slice(start, start + page.size))
-            # The least recently used tables are removed first: a block before the rows that it can be written from.
-            for name in (block, snapshot):
-                if name in self._tables.rows:
-                    self._tables.rows.move_to_end(name)
-            headers = self._tables.headers.get(snapshot, {})
-        page = replace(page, snapshot=bytes.fromhex(snapshot.rpartition("_")[2]))
-        return json_response(page_body(msgspec.Raw(data), page=page, total=total), headers)
+    async def _page(self, rows: Rows, page: PageQuery, caller: Caller) -> Response:
+        name = await self._snapshot(rows, page, caller)
+        if (snapshot := self._snapshots.get(name)) is None:
+            raise OutOfSpace("it was dropped at once for others")
+        data = self._snapshots.read(name, page.rows)
+        page = replace(page, snapshot=bytes.fromhex(name.rpartition("_")[2]))
+        return json_response(page_body(msgspec.Raw(data), page=page, total=snapshot.total), snapshot.headers)
 
-    async def _snapshot(self, rows: Rows, key: str, page: PageQuery, caller: Caller, *, pagination: str) -> str:
-        """Return the snapshot that a page belongs to: for a first page, that of the lake as it is now.
+    async def _snapshot(self, rows: Rows, page: PageQuery, caller: Caller) -> str:
+        """Return the name of the snapshot that a page belongs to: for a first page, that of the lake as it is now.
 
         A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
         """
-        uses_cursors = page.api_version.uses_cursors
-        name = table_name(key, page.snapshot) if page.snapshot else None
+        uses_cursors, pagination = page.api_version.uses_cursors, digest(rows, caller.session)
+        name = snapshot_name(rows, page.snapshot) if page.snapshot else None
         if page.offset and not uses_cursors:
             name = self._paginations.get(pagination)
         if name is None:
-            name = await self._current_snapshot(rows, key, caller)
+            name = await self._current_snapshot(rows, caller)
             if not uses_cursors:
                 self._paginations[pagination] = name
-        # If it is not kept any more, it is the same if the lake is: rows are read in a reproducible order.
-        elif name not in self._tables.rows and await self._current_snapshot(rows, key, caller) != name:
+        # If it is not kept any more, it is the same if the lake is: rows have a reproducible order.
+        elif self._snapshots.get(name) is None and await self._current_snapshot(rows, caller) != name:
             if uses_cursors:
                 raise expired_cursor()
             detail = "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
@@ -251,15 +220,15 @@ class LakeStore:
             self._paginations.popitem(last=False)
         return name
 
-    async def _current_snapshot(self, rows: Rows, key: str, caller: Caller) -> str:
+    async def _current_snapshot(self, rows: Rows, caller: Caller) -> str:
         for _ in range(MAX_READS):
             state = await run_in_threadpool(self._inspect, rows, caller)
-            name = table_name(key, state.version)
             try:
-                name = await self._write_once(name, partial(write_snapshot, rows, self._lake, state, self._tables, key))
+                name = await self._written(rows, state)
             except LakeChanged:
                 continue
-            self._tables.headers[name] = state.missing
+            if snapshot := self._snapshots.get(name):
+                snapshot.headers = state.missing
             return name
         detail = "files of the lake are replaced faster than they can be read: try again later"
         raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
@@ -279,35 +248,27 @@ class LakeStore:
             raise ProblemError(HTTPStatus.CONFLICT, detail)
         return state
 
-    async def _write_once(self, name: str, write: Callable[[], str]) -> str:
-        """Write a table unless it is there, and return its name. Requests that need the same one share it.
+    async def _written(self, rows: Rows, state: LakeState) -> str:
+        """Write a snapshot unless it is kept, and return its name. Requests that need the same one share the write.
 
         It goes on if the request that began it is aborted.
         """
-        if name in self._tables.rows:
+        name = snapshot_name(rows, state.version)
+        if self._snapshots.get(name):
             return name
         if name not in self._writes:
-            task = self._writes[name] = asyncio.create_task(self._write(write))
+            task = self._writes[name] = asyncio.create_task(self._write(rows, state))
             task.add_done_callback(lambda _: self._writes.pop(name))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
         return await asyncio.shield(self._writes[name])
 
-    async def _write(self, write: Callable[[], str]) -> str:
+    async def _write(self, rows: Rows, state: LakeState) -> str:
         async with self._writing:
+            write = partial(write_snapshot, rows, self._lake, state, self._snapshots, memory_gb=self._memory_gb)
             try:
-                written = await self._write_within_limit(write)
+                name = await run_in_threadpool(write)
             except DiskFull:
-                self._tables.make_room(0)  # the disk may be full of older ones
-                written = await self._write_within_limit(write)
-        self._tables.add(written)
-        return written
-
-    async def _write_within_limit(self, write: Callable[[], str]) -> str:
-        """Write a table in a thread. While all files together need more than the limit, others are removed."""
-        if not self._tables.make_room():
-            raise LimitReached
-        writing = asyncio.ensure_future(run_in_threadpool(write))
-        while not (await asyncio.wait([writing], timeout=LIMIT_CHECK_SECONDS))[0]:
-            if not self._tables.make_room():
-                self._tables.interrupt_longest_write()
-        return await writing
+                self._snapshots.clear()  # the disk may be full of them
+                raise
+            self._snapshots.add(name)
+            return name

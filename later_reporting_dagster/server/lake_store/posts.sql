@@ -1,13 +1,12 @@
-{#- The posts of a query: each as JSON, with a number that orders equal posts and the values that posts can be sorted by.
+{#- The posts of a query in its order, each as JSON.
 
       table             posts_published or post_metrics_daily, a view of the files of the query's days and instances
       sums_days         whether a post may have several rows, of which the sums are served
-      in_one_scan       whether the table may be scanned only once
       row_conditions    conditions on a row, all of which have to be true
       post_conditions   conditions on a post, such as its platform
       fields            (name in the response, SQL expression), in the order of the response
       merged            fields that may be in `extra`, too
-      sort_values       (name, SQL expression)
+      sort_column, sort_direction
       channels          (channel, prefix of its columns)
       unit_costs        (unit cost, its measure, number of them)
       counts, amounts   metrics that add up: integers, decimals
@@ -20,8 +19,8 @@
 {%- endmacro -%}
 
 WITH
--- A range of days is scanned twice. If a file may change in between, its rows have to be kept.
-source AS {{ "MATERIALIZED" if in_one_scan else "NOT MATERIALIZED" }} (FROM {{ table }}{{ all_of(row_conditions) }}),
+-- The days of a post are read twice. A file may be replaced in between, so their rows are kept.
+source AS {{ "MATERIALIZED" if sums_days else "NOT MATERIALIZED" }} (FROM {{ table }}{{ all_of(row_conditions) }}),
 {%- if sums_days %}
 daily AS (
     SELECT
@@ -102,9 +101,6 @@ SELECT
         WHEN extra IS NULL THEN json
         WHEN is_merged THEN extend(json, extra)
         ELSE json[:-2] || ',' || extra[2:]
-    END AS "row",
-    hash(instance_id, campaign_id, post_id) AS tie
-    {%- for name, expression in sort_values %},
-    {{ expression }} AS "{{ name }}"
-    {%- endfor %}
+    END AS "row"
 FROM rendered
+ORDER BY {{ sort_column }} {{ sort_direction }} NULLS LAST, post_id, campaign_id, instance_id

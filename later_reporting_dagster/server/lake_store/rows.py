@@ -5,7 +5,6 @@ import json
 import logging
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from http import HTTPStatus
@@ -18,14 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Kind, Metric
-from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortProperty
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
 from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
-from later_reporting_dagster.server.lake_store.snapshots import ROW, TIE, Tables, table_name
+from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots, digest
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
 
@@ -136,38 +135,37 @@ def _listed_instances(lake: Lake) -> list[str]:
 # Rows
 
 
-def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, key: str) -> str:
-    """Write the rows of a query to a table, and return its name.
+def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, snapshots: Snapshots, *, memory_gb: float) -> str:
+    """Write the rows of a query, and return their name.
 
-    DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
-    file has changed at the end, all are read again, each by one access, which is slower.
+    Each file is read by one access: DuckDB would open a local file twice, and a file that is replaced in between could
+    be read as a mixture of two. If files are replaced before they are read, the rows have a name that no others have.
     """
-    name = table_name(key, state.version)
-    with suppress(duckdb.Error, OSError):
-        _write(rows, lake, state, tables, name, in_one_access=False)
-        if version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version:
-            return name
-        tables.remove_file(name)
-    name = table_name(key, random_version())
-    _write(rows, lake, state, tables, name, in_one_access=True)
-    return name
-
-
-def _write(rows: "Rows", lake: Lake, state: LakeState, tables: Tables, name: str, *, in_one_access: bool) -> None:
-    with open_database(lake, memory_gb=tables.memory_gb, spill_directory=str(tables.folder)) as database:
-        if in_one_access and lake.storage.native_path("") is not None:
+    name = snapshot_name(rows, state.version)
+    with open_database(lake, memory_gb=memory_gb, spill_directory=str(snapshots.folder)) as database:
+        if lake.storage.native_path("") is not None:
             database = LakeDatabase(lake, database.connection, is_confined=True)
         try:
             database.add_view(rows.table, state.partitions)
             database.connection.execute(render("macros.sql", {}))
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
-            tables.write_rows(name, rows.sql(state, in_one_scan=in_one_access), database.connection)
+            snapshots.write(name, rows.sql(state), database.connection)
         except (duckdb.Error, OSError) as error:
-            if not in_one_access:
-                raise
+            if "Out of Memory" in str(error):
+                detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
+                raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail) from error
             if version_of_files(lake, rows.table, state.partitions, retired=state.retired) != state.version:
                 raise LakeChanged from None
             raise _unreadable(error, database) from error
+    if version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version:
+        return name
+    renamed = snapshot_name(rows, random_version())
+    (snapshots.folder / name).rename(snapshots.folder / renamed)
+    return renamed
+
+
+def snapshot_name(rows: "Rows", version: bytes) -> str:
+    return f"{digest(rows)}_{version.hex()}"
 
 
 def _unreadable(error: Exception, database: LakeDatabase) -> ProblemError:
@@ -213,7 +211,7 @@ _PROFILE_FIELDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PostRows:
-    """The posts that a query selects. Its sorting is not used: queries that differ only in this have the same rows."""
+    """The posts that a query selects, in its order."""
 
     query: PostsQuery
 
@@ -243,12 +241,11 @@ class PostRows:
             missing=missing_headers(over, expected, found),
         )
 
-    def sql(self, state: LakeState, *, in_one_scan: bool) -> str:  # noqa: ARG002
+    def sql(self, state: LakeState) -> str:  # noqa: ARG002
         query, metrics = self.query, _metrics_to_read(self.query)
         return _TEMPLATES.get_template("posts.sql").render(
             table=self.table.name,
             sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
-            in_one_scan=in_one_scan,
             row_conditions=_conditions("campaign_id", query.campaign_ids),
             post_conditions=[
                 *_conditions("platform", query.platforms),
@@ -256,7 +253,8 @@ class PostRows:
             ],
             fields=_fields(query),
             merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
-            sort_values=[(each.value, _COLUMNS.get(each.value, "post_date")) for each in SortProperty],
+            sort_column=_COLUMNS.get(query.sort_property or "", "post_date"),
+            sort_direction=query.sort_direction,
             channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
             unit_costs=_UNIT_COSTS,
             counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
@@ -324,8 +322,7 @@ _CAMPAIGN_FIELDS: Mapping[str, str] = {
 }
 _CAMPAIGNS_SQL = f"""
 SELECT
-    CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}",
-    row_number() OVER (ORDER BY instance_id, campaign_id) AS {TIE}
+    CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}"
 FROM (SELECT *, CAST(to_json({_object(_CAMPAIGN_FIELDS)}) AS VARCHAR) AS json FROM {CAMPAIGNS_TABLE})
 WHERE listed_now
 """
@@ -347,9 +344,10 @@ class CampaignRows:
         retired = lake.retired.ids()
         return LakeState(version=version_of_files(lake, self.table, None, retired=retired), retired=retired)
 
-    def sql(self, state: LakeState, *, in_one_scan: bool) -> str:  # noqa: ARG002
+    def sql(self, state: LakeState) -> str:
         left_out = [f"instance_id <> {literal(name)}" for name in state.retired]
-        return " AND ".join([_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids), *left_out])
+        conditions = [_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids), *left_out]
+        return f"{' AND '.join(conditions)} ORDER BY instance_id, campaign_id"
 
 
 Rows = PostRows | CampaignRows

@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import cycle, islice, product, zip_longest
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -17,9 +16,8 @@ import pytest
 
 from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.server.lake_store import app
 from later_reporting_dagster.server.lake_store.rows import PostRows
-from later_reporting_dagster.server.lake_store.snapshots import BLOCK_ROWS, DiskFull, Tables, private_folder
+from later_reporting_dagster.server.lake_store.snapshots import private_folder
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,
@@ -41,7 +39,7 @@ from tests.server.lake_store.versioned_lake import (
     write_version,
     write_versions,
 )
-from tests.services import WAIT_SECONDS, wait_until
+from tests.services import wait_until
 
 Query = list[tuple[str, object]]
 
@@ -178,7 +176,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def size_of_query(root: Path, directory: Path) -> int:
-    """Return the size of the two files of a query."""
+    """Return the size of the file of a query."""
     with served(root) as api:
         page_of(get(api, query_of(PAGED)))
         return size_of_snapshots(directory)
@@ -208,9 +206,7 @@ def test_pagination_of_an_evicted_snapshot_is_valid_until_the_lake_changes(root:
 
 
 @needs_proc
-def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_files(
-    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snapshots_are_private_and_together_within_the_limit(root: Path, directory: Path) -> None:
     size = size_of_query(root, directory)
     limit = 4.5 * size
     with served(root, snapshot_gb=limit / 1e9) as api:
@@ -221,13 +217,6 @@ def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_fi
         assert size_of_snapshots(directory) > 2 * size > 0
         (folder,) = directory.iterdir()
         assert folder.stat().st_mode & 0o077 == 0
-        (folder / "spilled").write_bytes(b"x" * int(limit + 1))
-        with monkeypatch.context() as patch:
-            patch.setattr(Tables, "write_rows", None)  # it is refused before that
-            assert_problem(get(api, query_of(PAGED, sorting=OTHER_ROWS)), 503, "ANL_00503")
-        assert size_of_snapshots(directory) == 0
-        (folder / "spilled").unlink()
-        page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
     assert [*directory.iterdir()] == []
     # A response is complete before the server drops what it was made from.
     wait_until("all files are closed", lambda: gc.collect() >= 0 and not open_files(directory))
@@ -235,30 +224,21 @@ def test_snapshots_and_orders_are_private_and_within_the_limit_with_all_other_fi
 
 @needs_proc
 def test_one_query_is_refused_if_it_needs_more_than_the_limit(root: Path, directory: Path) -> None:
-    limit = 0.8 * size_of_query(root, directory)  # of the rows, and those in their order
+    limit = 0.8 * size_of_query(root, directory)
     with served(root, snapshot_gb=limit / 1e9) as api:
         for _ in range(2):
             detail = assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
             assert "query fewer days or instances, or try again later" in detail
             assert str(directory) not in detail
-            assert 0 < size_of_snapshots(directory) < limit
+            assert size_of_snapshots(directory) == 0
         page_of(get(api, query_of(CURSOR, sorting=[("campaignIds", "8")])))
 
 
-@pytest.mark.parametrize(
-    ("rows", "seconds"),
-    [
-        ("range(1_000_000_000_000)", app.LIMIT_CHECK_SECONDS),
-        # DuckDB itself limits what it spills between two checks.
-        ("(FROM range(10_000_000) ORDER BY random() OFFSET 9_999_990)", WAIT_SECONDS),
-    ],
-)
-def test_query_is_refused_while_it_is_written(
-    rows: str, seconds: float, root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_query_is_refused_that_spills_more_than_the_limit(
+    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "LIMIT_CHECK_SECONDS", seconds)
-    sql = f'SELECT hash(range)::VARCHAR || random() AS "row", range AS tie FROM {rows}'
-    monkeypatch.setattr(PostRows, "sql", lambda *_, **__: sql)
+    sql = 'SELECT hash(range)::VARCHAR || random() AS "row" FROM range(10_000_000) ORDER BY random()'
+    monkeypatch.setattr(PostRows, "sql", lambda *_: sql)
     with served(root, snapshot_gb=0.02, memory_gb=0.25) as api:
         assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
         (folder,) = directory.iterdir()
@@ -290,33 +270,8 @@ def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(root: Path, dir
         page_of(get(api, query_of(PAGED, sorting=OTHER_ROWS)))
 
 
-@needs_proc
-def test_query_is_written_again_after_older_snapshots_have_made_room(
-    root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_rows, refused = Tables.write_rows, []
-
-    def write_unless_full(tables: Tables, name: str, sql: str, connection: Any) -> None:
-        # A disk that has no room beside the two files of an earlier query.
-        if len(tables.rows) >= 2:
-            refused.append(name)
-            raise DiskFull("No space left on device")
-        write_rows(tables, name, sql, connection)
-
-    monkeypatch.setattr(Tables, "write_rows", write_unless_full)
-    with served(root) as api:
-        expected = fetch_rows(api, query_of(PAGED))
-        size = size_of_snapshots(directory)
-        assert fetch_rows(api, query_of(PAGED, sorting=OTHER_ROWS)) == expected
-        assert len(refused) == 1
-        assert size_of_snapshots(directory) == size
-
-
-# Blocks
-
-
-def test_pages_across_blocks_have_each_row_once_and_in_order(tmp_path: Path) -> None:
-    rows_stored = BLOCK_ROWS + 250
+def test_pages_of_many_rows_have_each_row_once_and_in_order(tmp_path: Path) -> None:
+    rows_stored = 50_250
     columns = {
         "instance_id": pa.repeat("north", rows_stored),
         "campaign_id": pa.repeat(7, rows_stored),
