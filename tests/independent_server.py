@@ -1,9 +1,9 @@
 """A server of the API in both versions that shares no code with the package: it uses the standard library only.
 
-Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, and can fail at random. It expects
-valid parameters. Costs, reach and numbers of people and posts follow their documented definitions, and do not add up
-over days (docs/api.md, "Metrics, null and units"). All other metrics are random, and those of a campaign do not follow
-from its posts.
+Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, can fail at random, and can deviate
+from the reference (tests/deviations.py). It expects valid parameters. Costs, reach and numbers of people and posts
+follow their documented definitions, and do not add up over days (docs/api.md, "Metrics, null and units"). All other
+metrics are random, and those of a campaign do not follow from its posts.
 """
 
 import base64
@@ -94,13 +94,14 @@ class Posts:
     Attributes:
         hidden: Ids of posts that are not returned, because they are not bound yet, or were deleted.
         active: By id of a post, days with metrics besides those after its publication.
+        hours_from_utc: Offset of the time zone whose days it selects by; the documented ones are those of UTC.
 
     Args:
         first_day: First day with posts.
         days: Number of days.
         instance_ids: Instances.
         seed: Selects the posts.
-        most: Largest number of posts of an instance on a day.
+        least, most: Smallest and largest number of posts of an instance on a day.
         campaign_ids: Campaigns. An instance has posts in all of them.
     """
 
@@ -111,6 +112,7 @@ class Posts:
         days: int,
         instance_ids: tuple[str, ...],
         seed: int,
+        least: int = 0,
         most: int = 10,
         campaign_ids: Sequence[int] = CAMPAIGN_IDS,
     ) -> None:
@@ -120,7 +122,7 @@ class Posts:
         self._costs: dict[int, float | None] = {}  # content cost by the post's id
         for offset in range(days):
             for instance_id in instance_ids:
-                for _ in range(random.randrange(0, most + 1)):
+                for _ in range(random.randrange(least, most + 1)):
                     post = _post(random, len(self._posts), first_day + timedelta(days=offset), instance_id)
                     cost = self._costs[post["postId"]] = random.choice((None, 0, 25, round(10**4 * random.random(), 2)))
                     campaigns = random.sample(campaign_ids, random.choice((1, 1, 1, 2, 3)))
@@ -131,6 +133,7 @@ class Posts:
         self._seed = seed
         self.hidden: set[int] = set()
         self.active: dict[int, set[date]] = {}
+        self.hours_from_utc = 0
         self._restatements: Counter[int] = Counter()
 
     def ids(self, day: date, instance_id: str) -> list[int]:
@@ -157,13 +160,18 @@ class Posts:
 
     def published(self, first: date, last: date) -> list[Row]:
         """Return the posts published in a range of days, with their metrics to date."""
-        return [post for post in self._visible() if first <= _day(post) <= last]
+        return [post for post in self._visible() if first <= self._account_day(post) <= last]
+
+    def _account_day(self, post: Row) -> date:
+        if not self.hours_from_utc:
+            return _day(post)
+        return (datetime.fromisoformat(post["postDate"]) + timedelta(hours=self.hours_from_utc)).date()
 
     def reported(self, first: date, last: date) -> list[Row]:
         """Return all posts with metrics in a range of days, with these metrics."""
         found = []
         for post in self._visible():
-            reported = {*_days(_day(post), REPORTED_DAYS)} | self.active.get(post["postId"], set())
+            reported = {*_days(self._account_day(post), REPORTED_DAYS)} | self.active.get(post["postId"], set())
             days = sorted(day for day in reported if first <= day <= last)
             key = f"{post['postId']} {post['campaignId']}{' restated' * self._restatements[post['postId']]}"
             metrics = [_day_metrics(Random(f"{self._seed} {day} {key}"), withdrawn=True) for day in days]
@@ -329,16 +337,31 @@ def _metrics_of_days(days: Sequence[Row], cost: float | None) -> Row:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A response: its status and its JSON document."""
+class Asked:
+    """A request: its path, all parameters, and how often it was sent so far, counted from 1."""
 
-    status: int
+    path: str
+    values: Mapping[str, Sequence[str]]
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response: its status, its JSON document, further headers, and bytes to send in place of the document.
+
+    Without a status, there is no response: the connection stays open until the server ends, or is closed if the
+    document is None.
+    """
+
+    status: int | None
     document: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
 
     @property
     def media_type(self) -> str:
         """The content type."""
-        return "application/json" if self.status == 200 else "application/problem+json"
+        return "application/json" if self.status and self.status < 300 else "application/problem+json"
 
 
 def _problem(status: int, kind: str = "") -> Reply:
@@ -358,6 +381,10 @@ class IndependentServer:
             response.
         injected: Number of injected faults, by fault. The number of a request selects its fault.
         issued: Number of issued tokens.
+        read: Changes the target of a request before it is read.
+        rows: Changes the posts of a query, with all of their metrics, before they are divided into pages.
+        change: Changes the response to a request.
+        asked: Number of requests, by method and target.
     """
 
     posts: Posts
@@ -366,11 +393,16 @@ class IndependentServer:
     faults: Mapping[str, float] = field(default_factory=dict)
     injected: Counter[str] = field(default_factory=Counter)
     issued: int = 0
+    read: Callable[[str], str] = lambda target: target
+    rows: Callable[[list[Row]], list[Row]] = lambda rows: rows
+    change: Callable[[Asked, Reply], Reply] = lambda asked, reply: reply
+    asked: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._valid_until: dict[str, float] = {}
         self._requests = 0
         self._lock = threading.Lock()
+        self.is_ending = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -386,8 +418,18 @@ class IndependentServer:
             try:
                 yield f"http://127.0.0.1:{server.server_address[1]}"
             finally:
+                self.is_ending.set()
                 server.shutdown()
                 thread.join()
+
+    def deviate(self, method: str, target: str, *, authorization: str, body: bytes) -> Reply:
+        """Return the response to a request as the deviations of this server change it."""
+        with self._lock:
+            self.asked[f"{method} {target}"] += 1
+            times = self.asked[f"{method} {target}"]
+        url = urlsplit(target)
+        reply = self.respond(method, self.read(target), authorization=authorization, body=body)
+        return self.change(Asked(url.path, _parameters(url.query), times), reply)
 
     def respond(self, method: str, target: str, *, authorization: str = "", body: bytes = b"") -> Reply:
         """Return the response to a request, without faults."""
@@ -455,7 +497,7 @@ class IndependentServer:
         return query.page([*self.posts.instance_ids], wrap=lambda ids: {"instanceIds": ids})
 
     def _posts(self, query: "_Query") -> Reply:
-        return query.page_of_metrics(self.select(query.values), METRICS, PAGED_METRICS)
+        return query.page_of_metrics(self.rows(self.select(query.values)), METRICS, PAGED_METRICS)
 
     def _campaigns(self, query: "_Query") -> Reply:
         instance_ids = query.values.get("instanceIds", self.posts.instance_ids)
@@ -468,13 +510,18 @@ class IndependentServer:
         return query.page_of_metrics(rows, CAMPAIGN_METRICS, PAGED_CAMPAIGN_METRICS)
 
 
+def _parameters(text: str) -> Parameters:
+    given: Parameters = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        given.setdefault(name, []).append(value)
+    return given
+
+
 class _Query:
     """A path with the query string of a request; `by_cursor` is None if the parameters are of both versions."""
 
     def __init__(self, path: str, text: str) -> None:
-        given: Parameters = {}
-        for name, value in parse_qsl(text, keep_blank_values=True):
-            given.setdefault(name, []).append(value)
+        given = _parameters(text)
         self.values = {name: values for name, values in given.items() if not name.endswith("[]")}
         for name in ("instanceIds", "campaignIds", "platform", "contentType", "metrics"):
             values = given.get(name, [])
@@ -498,7 +545,7 @@ class _Query:
 
     def _render(self, row: Row, names: Sequence[str], metrics: Collection[str]) -> Row:
         others = {name: value for name, value in row.items() if name not in metrics}
-        requested = {name: row[name] for name in names}
+        requested = {name: row[name] for name in names if name in row}
         return dict(sorted((others | ({"metrics": requested} if self.by_cursor else requested)).items()))
 
     def page(self, rows: Sequence[Any], *, wrap: Callable[[Sequence[Any]], Any] = lambda rows: rows) -> Reply:
@@ -538,20 +585,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        reply = self.api.respond(method, self.path, authorization=self.headers.get("Authorization", ""), body=body)
+        reply = self.api.deviate(method, self.path, authorization=self.headers.get("Authorization", ""), body=body)
         fault, random = self.api.draw_fault()
-        if fault == "dropped":
+        if fault == "dropped" or reply.status is None:
+            if reply.status is None and reply.document is not None:
+                self.api.is_ending.wait()
             self.close_connection = True
             return
         if fault == "500":
             reply = _problem(500)
-        content, media_type = json.dumps(reply.document, ensure_ascii=False).encode(), reply.media_type
-        status = reply.status
+        content, media_type, status = reply.content, reply.media_type, reply.status
+        if content is None:
+            content = json.dumps(reply.document, ensure_ascii=False).encode(errors="surrogatepass")
         if fault in ("429", "503"):
             status, content, media_type = int(fault), b"Too Many Requests or no upstream", "text/plain"
         self.send_response(status)
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(content)))
+        for name, value in {"Content-Type": media_type, "Content-Length": str(len(content)), **reply.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         if fault == "cut":
             content = content[: random.randrange(len(content))]
