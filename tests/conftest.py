@@ -257,12 +257,12 @@ def stored_rows(lake: Path, asset: str, day: date, instance_id: str) -> list[Row
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     """Return the content and modification time in nanoseconds of each file below a directory, by relative path.
 
-    Without records of fetches, which each run writes, and without what is known of late posts.
+    Without records of fetches, which each run writes.
     """
     return {
         str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not {"_fetches", "_late_posts"}.intersection(path.parts)
+        if path.is_file() and "_fetches" not in path.parts
     }
 
 

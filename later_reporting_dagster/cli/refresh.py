@@ -13,9 +13,18 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.partitions import range_tags, runs_of
+from later_reporting_dagster.defs.events import data_versions, version_tags
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.defs.runs import runs_of
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGNS_TABLE,
+    COVERAGE_TABLE,
+    FETCHED_NAMES,
+    INSTANCES_TABLE,
+    RAW_NAMES,
+)
+from later_reporting_dagster.quality.coverage import covered_days, intact_files, stored_states
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -66,12 +75,13 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
             yield materialize(project, listed, instance=instance)
     if COVERAGE_TABLE in settings.tables:
         yield materialize(project, [COVERAGE_TABLE], instance=instance)
+        _report_unknown_days(project, instance)
     newest, footers = newest_day(utc_now()), Footers()
     rollups = settings.rollups(TABLES)
     files = outdated(lake, rollups, start_date=settings.start_date, newest_day=newest, footers=footers)
     if files and lists_outdated:
         click.echo(f"Outdated: {describe_outdated(files)}")
-    for tables, tags in runs_of(files, settings.start_date):
+    for tables, tags in runs_of(files, settings):
         yield materialize(project, tables, instance=instance, tags=tags)
     with_report = REPORT in settings.tables
     # After the rollups that it shows.
@@ -79,6 +89,31 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
         lake, (), start_date=settings.start_date, newest_day=newest, with_report=with_report, footers=footers
     ):
         yield materialize(project, [file.table], instance=instance)
+
+
+def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None:
+    """Report days to Dagster whose version it does not know, such as those that a killed run has written."""
+    settings, lake = project.settings, project.later.lake()
+    names = [name for name in FETCHED_NAMES if name in settings.tables]
+    states = stored_states(lake)
+    covered, _ = covered_days(intact_files(lake, names, states=states), states)
+    graph = project.definitions.resolve_asset_graph()
+    known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
+    for day in covered:
+        if day.day < settings.start_date or known[day.table_name].get(str(day.day)) == day.version:
+            continue
+        key = settings.asset_key(day.table_name)
+        event = dg.AssetMaterialization(
+            key,
+            partition=str(day.day),
+            metadata={
+                "dagster/partition_row_count": day.rows,
+                "dagster/uri": lake.day_url(day.table_name, day.day),
+                **({"instances": day.files} if day.table_name in RAW_NAMES else {}),
+            },
+            tags=version_tags(day.version, code_version=graph.get(key).code_version),
+        )
+        instance.report_runless_asset_event(event)
 
 
 async def _probe(later: LaterReportingResource) -> None:

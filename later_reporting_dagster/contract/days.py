@@ -1,6 +1,5 @@
 """Which UTC days can be fetched, are restated, and are due (docs/api.md, "Freshness")."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
@@ -37,10 +36,15 @@ def refetch_ages(restate_days: int, factor: float, *, oldest: int) -> list[int]:
     return ages[:-1]
 
 
+def due_since(day: date, *, today: date, ages: Sequence[int]) -> date | None:
+    """Return when a day has reached the newest of the ages that it has reached; None if it has reached none."""
+    return max((day + timedelta(days=age) for age in ages if day + timedelta(days=age) <= today), default=None)
+
+
 def is_overdue(day: date, *, fetched: date, today: date, ages: Sequence[int]) -> bool:
     """Return whether a day has reached one of the ages since it was last fetched."""
-    reached = bisect_right(ages, (today - day).days)
-    return reached > 0 and (fetched - day).days < ages[reached - 1]
+    since = due_since(day, today=today, ages=ages)
+    return since is not None and fetched < since
 
 
 def days_between(first: date, last: date) -> list[date]:

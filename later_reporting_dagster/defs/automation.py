@@ -6,16 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import day_ranges, newest_day, restated_days
+from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, restated_days
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import recorded_failures
+from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, last_fetches, overdue_days
+from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 
@@ -114,13 +114,17 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         later, today = component.later(context), restated[-1] + timedelta(days=1)
         try:
             lake = later.lake()
-            fetched = last_fetches(lake, instances=known_instances(lake, configured=later.configured_instances()))
-            failed = {partition.day for partition in recorded_failures(lake)}
+            coverage = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+            return due_old_days(
+                COVERAGE_SCHEMA.empty_table() if coverage is None else coverage,
+                days_between(component.start_date, restated[0] - timedelta(days=1)),
+                instances=known_instances(lake, configured=later.configured_instances()),
+                today=today,
+                ages=component.refetch_ages(today),
+            )
         except (LakeUnavailable, ValueError) as error:
             context.log.warning(f"No old days are requested, because the lake cannot be read: {error}")
             return []
-        expected = {day: last for day, last in fetched.items() if component.start_date <= day < restated[0]}
-        return overdue_days(expected, failed=failed, today=today, ages=component.refetch_ages(today))
 
     @dg.schedule(
         name=f"{component.name}_posts_daily",

@@ -1,23 +1,18 @@
 """Partitions: UTC days, and the ISO weeks and calendar months of the rollups."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from itertools import groupby
 
 import dagster as dg
 from dagster import AssetExecutionContext
 from dagster_shared.check import CheckError
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.quality.outdated import Outdated
-from later_reporting_dagster.report.report_data import REPORT
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, Cadence, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import Cadence, first_day_of
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
-# Above this number of gaps, one run of everything between costs less than a run for each block.
-MAX_BLOCKS = 10
 
 
 def build_partitions_def(period: Cadence, start_date: date) -> dg.TimeWindowPartitionsDefinition:
@@ -37,24 +32,6 @@ def range_tags(start: date, end: date, *, period: Cadence = Cadence.DAY) -> dict
     """Return the run tags that select the days `start` to `end`, inclusive, or their weeks or months."""
     first, last = first_day_of(period, start), first_day_of(period, end)
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
-
-
-def runs_of(files: Sequence[Outdated], start_date: date) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Yield the tables, and the tags, of the runs that make files again; the report, which shows the others, last."""
-    for table in PERIOD_TABLES:
-        first_days = {str(file.first_day) for file in files if file.table == table.name}
-        keys = build_partitions_def(table.cadence, start_date).get_partition_keys()
-        # A run materializes a range.
-        blocks = [[*block] for is_selected, block in groupby(keys, key=first_days.__contains__) if is_selected]
-        if len(blocks) > MAX_BLOCKS:
-            blocks = [[blocks[0][0], blocks[-1][-1]]]
-        for block in blocks:
-            yield [table.name], {RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]}
-    single = [file.table for file in files if file.first_day is None]
-    if tables := [name for name in single if name != REPORT]:
-        yield tables, {}
-    if REPORT in single:
-        yield [REPORT], {}
 
 
 def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:

@@ -1,29 +1,38 @@
 """The sensors: what is missing from the lake, and what is outdated in it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day, parse_day_ranges
+from later_reporting_dagster.contract.days import day_ranges, newest_day
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
-from later_reporting_dagster.defs.events import data_versions, preview, table_result, version_tags
-from later_reporting_dagster.defs.partitions import range_tags, runs_of, selected_range
+from later_reporting_dagster.defs.events import preview, table_result, version_tags
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.runs import (
+    MAX_REQUESTS_A_DAY,
+    days_in_progress,
+    may_request_now,
+    request_tag,
+    requests_left,
+    runs_of,
+    tables_in_progress,
+)
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
     Lake,
     LakeUnavailable,
+    Partition,
     WriteResult,
 )
 from later_reporting_dagster.lake.tables import (
@@ -33,9 +42,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.attempts import cursor_text, parse_cursor
 from later_reporting_dagster.quality.coverage import (
-    CoveredDay,
     Files,
     States,
     covered_days,
@@ -45,24 +52,15 @@ from later_reporting_dagster.quality.coverage import (
     stored_states,
 )
 from later_reporting_dagster.quality.instances import instances_table, stored_instances
-from later_reporting_dagster.quality.missing_files import missing_days, plan_fetches
-from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Footers, outdated, plan_rollups
+from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
+from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
-# A run that has not logged an event for so long no longer exists.
-DEAD_AFTER_SECONDS = 3600
-# Each takes some 10 ms, and rollups of all of them are requested at once.
-MAX_REPORTED_DAYS = 200
-_NOT_FINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+# What a run writes to an empty lake although it fetches no posts.
+_MADE_WITHOUT_POSTS = {INSTANCES_TABLE, COVERAGE_TABLE, REPORT}
 
 
 def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
@@ -83,7 +81,7 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
         required_resource_keys={component.resource_key},
         description=(
             "Rolls up again what is missing, damaged, or made from other files or by an older definition, also if the"
-            f" run that should have done so failed: at most {MAX_REQUESTS} times from the same files."
+            f" run that should have done so failed: from the same files at most {MAX_REQUESTS_A_DAY} times a day."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -100,14 +98,19 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
         except LakeUnavailable as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Looking for outdated rollups failed: {error}") from None
-        running = _tables_in_progress(context, component)
-        in_progress = [name for name, others in waits_for.items() if not running.isdisjoint(others)]
-        requested, cursor = plan_rollups(files, parse_cursor(context.cursor), in_progress=in_progress, now=now)
-        runs = [
-            dg.RunRequest(asset_selection=[*map(component.asset_key, run_tables)], tags=tags)
-            for run_tables, tags in runs_of(requested, component.start_date)
-        ]
-        return dg.SensorResult(run_requests=runs, cursor=cursor_text(cursor))
+        # The condition comes first: it has a chance to request what follows a run.
+        busy = tables_in_progress(context, component, or_just_ended=True)
+        requests: list[dg.RunRequest] = []
+        report_waits = False
+        for names, tags in runs_of([file for file in files if busy.isdisjoint(waits_for[file.table])], component):
+            if names == [REPORT] and report_waits:
+                continue
+            # Not for what cannot be made today.
+            report_waits = report_waits or requests_left(context.instance, tags) > 0
+            if may_request_now(context.instance, tags):
+                selection = [*map(component.asset_key, names)]
+                requests.append(dg.RunRequest(asset_selection=selection, tags=tags))
+        return dg.SensorResult(run_requests=requests)
 
     return sensor
 
@@ -115,9 +118,8 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
 def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any) -> dg.SensorDefinition:
     """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due.
 
-    It reads no file of posts. It knows from `coverage` which are damaged, and which versions days have; if there are
-    files that `coverage` does not describe, as those of a killed run, it requests an update of that. Days whose version
-    Dagster does not know are reported as runless materializations, so that rollups follow.
+    It reads no file of posts. It knows from `coverage` which are damaged or stale; if there are files that `coverage`
+    does not describe, as those of a killed run, it requests an update of that.
     """
     key = component.asset_key(INSTANCES_TABLE)
 
@@ -129,54 +131,51 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         required_resource_keys={component.resource_key},
         description=(
             f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
-            " every missing or stale file since the start date in one run: once a day, and less and less often while it"
-            " fails. Reports days that were written and not recorded."
+            " every missing or stale file since the start date in one run: those of an instance that has failed, once a"
+            " day."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        later, now, cursor = component.later(context), component.now(), parse_cursor(context.cursor)
-        # Before the files are listed, so that no version is older than what Dagster knows.
-        in_progress = _days_in_progress(context.instance, component)
-        tables = [name for name in FETCHED_NAMES if name in component.tables]
-        logged = {name: data_versions(context.instance, component.asset_key(name)) for name in tables}
+        later, now = component.later(context), component.now()
+        # Before the files are listed: a run that ends meanwhile has written its files by then.
+        in_progress = days_in_progress(context.instance, component)
         try:
+            _check_lake(context, component, later.lake())
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             seen = _look_at_lake(component, later, listed, now)
             written = seen.lake.write_table(INSTANCES_TABLE, seen.rows)
-            failures = recorded_failures(seen.lake) if cursor.attempts else {}
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
-        requested, after = plan_fetches(
-            seen.missing, cursor, instances=seen.expected, days_in_progress=in_progress, failures=failures, now=now
-        )
-        # The campaigns of all days and months are fetched again if an instance is new among others, because their
-        # files have the rows of all instances.
-        is_new = bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
-        runs = [_missing_files_request(component, requested, with_campaigns=is_new)] if requested else []
-        covered, not_covered = covered_days(seen.files, seen.states)
-        may_update = coverage_job and not_covered - in_progress
-        if may_update and COVERAGE_TABLE not in _tables_in_progress(context, component):
-            runs.append(dg.RunRequest(job_name=coverage_job.name))
-        not_logged = [
-            file_day
-            for file_day in covered
-            if file_day.table_name in logged
-            and file_day.day >= component.start_date
-            and file_day.day not in in_progress
-            and logged[file_day.table_name].get(str(file_day.day)) != file_day.version
-        ]
-        versions = _code_versions(context, component)
-        events = [
-            _runless_materialization(file_day, component, seen.lake, versions)
-            for file_day in not_logged[:MAX_REPORTED_DAYS]
-        ]
-        listing = _listing_events(seen, written, key, versions) if INSTANCES_TABLE in component.tables else []
-        return dg.SensorResult(run_requests=runs, cursor=cursor_text(after), asset_events=[*events, *listing])
+        failed_today = {pair for pair, at in seen.failures.items() if at.date() >= now.date()}
+        requested = days_to_fetch(seen.missing, days_in_progress=in_progress, failed=failed_today)
+        requests: list[dg.RunRequest] = []
+        if requested:
+            requests.append(_missing_files_request(component, requested, with_campaigns=seen.has_new(requested)))
+        _, not_covered = covered_days(seen.files, seen.states)
+        not_covered -= in_progress
+        if coverage_job and not_covered and COVERAGE_TABLE not in tables_in_progress(context, component):
+            tags = request_tag(component, COVERAGE_TABLE, *day_ranges(not_covered))
+            requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
+        requests = [request for request in requests if may_request_now(context.instance, request.tags)]
+        events = _listing_events(context, component, seen, written) if INSTANCES_TABLE in component.tables else []
+        return dg.SensorResult(run_requests=requests, asset_events=events)
 
     return sensor
+
+
+def _check_lake(context: dg.SensorEvaluationContext, component: ComponentBase, lake: Lake) -> None:
+    """Refuse a lake that has lost everything: the history would be fetched to a disk in whose place none is mounted."""
+    if {*lake.storage.directories()} - _MADE_WITHOUT_POSTS:
+        return
+    for key in (component.asset_key(name) for name in RAW_NAMES if name in component.tables):
+        if context.instance.get_latest_materialization_event(key):
+            raise LakeUnavailable(
+                f"{lake.root} is empty, although {key.to_user_string()} was materialized: is the disk mounted, and"
+                " LATER_LAKE_ROOT right? If the lake is to be filled anew, materialize a day"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +184,8 @@ class _Seen:
 
     Attributes:
         rows: those of the dimension as of now.
-        expected: the instances whose days are expected.
-        missing: the days of each that are missing in at least one of the raw tables, or stale.
+        missing: the days of each expected instance that are missing in at least one of the raw tables, or stale.
+        failures: when pairs failed whose last fetch has failed.
         files: those that are not damaged, as far as `coverage` knows, whose rows are `states`.
     """
 
@@ -194,10 +193,16 @@ class _Seen:
     rows: pa.Table
     configured: Sequence[str]
     retired: frozenset[str]
-    expected: Sequence[str]
     missing: Mapping[str, Sequence[date]]
+    failures: Mapping[Partition, datetime]
     files: Files
     states: States
+
+    def has_new(self, requested: Iterable[str]) -> bool:
+        """Return whether an instance is new among others: it has no file, and no fetch of it has failed."""
+        stored = {partition.instance_id for name in RAW_NAMES for partition in self.files[name]}
+        failed = {partition.instance_id for partition in self.failures}
+        return bool(stored) and not stored.union(failed).issuperset(requested)
 
 
 def _look_at_lake(
@@ -231,43 +236,24 @@ def _look_at_lake(
         rows=rows,
         configured=configured,
         retired=retired,
-        expected=expected,
         missing={name: sorted(lacking) for name, lacking in missing.items()},
+        failures=recorded_failures(lake),
         files=files,
         states=states,
     )
 
 
 def _listing_events(
-    seen: _Seen, written: WriteResult, key: dg.AssetKey, code_versions: Mapping[dg.AssetKey, str | None]
+    context: dg.SensorEvaluationContext, component: ComponentBase, seen: _Seen, written: WriteResult
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    assert context.repository_def is not None
+    key = component.asset_key(INSTANCES_TABLE)
+    # That of the definitions, which a translation may have changed, as runs log it.
+    code_version = context.repository_def.asset_graph.get(key).code_version
     result = table_result(written, {"instances": preview(seen.rows, limit=seen.rows.num_rows)})
-    tags = version_tags(written.content_hash, code_version=code_versions[key])
+    tags = version_tags(written.content_hash, code_version=code_version)
     check = evaluate_listing(seen.rows, configured=seen.configured, retired=seen.retired)
     return [dg.AssetMaterialization(key, metadata=result.metadata, tags=tags), to_evaluation(check, key)]
-
-
-def _runless_materialization(
-    day: CoveredDay, component: ComponentBase, lake: Lake, code_versions: Mapping[dg.AssetKey, str | None]
-) -> dg.AssetMaterialization:
-    key = component.asset_key(day.table_name)
-    return dg.AssetMaterialization(
-        key,
-        partition=str(day.day),
-        metadata={
-            "dagster/partition_row_count": day.rows,
-            "dagster/uri": lake.day_url(day.table_name, day.day),
-            **({"instances": day.files} if day.table_name in RAW_NAMES else {}),
-        },
-        tags=version_tags(day.version, code_version=code_versions[key]),
-    )
-
-
-def _code_versions(context: dg.SensorEvaluationContext, component: ComponentBase) -> dict[dg.AssetKey, str | None]:
-    """Return the code versions of the definitions, which a translation may have changed, as runs log them."""
-    assert context.repository_def is not None
-    graph = context.repository_def.asset_graph
-    return {key: graph.get(key).code_version for key in map(component.asset_key, component.tables)}
 
 
 def _missing_files_request(
@@ -275,7 +261,9 @@ def _missing_files_request(
 ) -> dg.RunRequest:
     """Return the request of a run of the posts job that fetches these days of each instance.
 
-    It has no run key: Dagster runs each key once, so a file that is lost twice would not be fetched.
+    Args:
+        with_campaigns: whether to fetch the campaigns of all days and months again, whose files have the rows of all
+            instances.
     """
     pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
     configs: dict[str, dict[str, Any]] = {
@@ -285,43 +273,7 @@ def _missing_files_request(
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     all_days = [day for of_instance in days.values() for day in of_instance]
-    return dg.RunRequest(
-        job_name=component.posts_job_name, tags=range_tags(min(all_days), max(all_days)), run_config={"ops": ops}
+    tags = range_tags(min(all_days), max(all_days)) | request_tag(
+        component, *(f"{each} {pairs[each]}" for each in pairs)
     )
-
-
-def _runs_in_progress(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
-    """Yield the runs that go on, or will start."""
-    silent_since = datetime.now(UTC).timestamp() - DEAD_AFTER_SECONDS
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
-        # Without run monitoring, a killed run stays in progress for ever.
-        if run.status is dg.DagsterRunStatus.QUEUED or not newest or newest[0].timestamp >= silent_since:
-            yield run
-
-
-def _days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> set[date]:
-    """Return the days that runs of a raw table are fetching, or will when they start."""
-    keys = {component.asset_key(name) for name in RAW_NAMES}
-    days: set[date] = set()
-    for run in _runs_in_progress(instance):
-        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == component.posts_job_name
-        if fetches and (selected := selected_range(run.tags)):
-            days.update(days_between(*selected))
-            ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
-            with suppress(ValueError):  # the run will fail, and name what is wrong
-                days.update(*(parse_day_ranges(op.get("config", {}).get("old_days", [])) for op in ops.values()))
-    return days
-
-
-def _tables_in_progress(context: dg.SensorEvaluationContext, component: ComponentBase) -> set[str]:
-    """Return the names of the assets that runs are materializing, or will when they start."""
-    assert context.repository_def is not None
-    all_names = {component.asset_key(name): name for name in component.tables}
-    found: set[str] = set()
-    for run in _runs_in_progress(context.instance):
-        keys = set(run.asset_selection or ())
-        if not keys and context.repository_def.has_job(run.job_name):
-            keys = set(context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys)
-        found.update(all_names[key] for key in keys & all_names.keys())
-    return found
+    return dg.RunRequest(job_name=component.posts_job_name, tags=tags, run_config={"ops": ops})

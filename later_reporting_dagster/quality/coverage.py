@@ -5,8 +5,8 @@ counts as missing.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,9 +20,16 @@ from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.paths import partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, POSTS_PUBLISHED, RAW_NAMES, RAW_TABLES
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    FETCHED_BY_DAY,
+    POST_METRICS_DAILY,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+    RAW_TABLES,
+)
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.late_posts import LatePosts
+from later_reporting_dagster.quality.late_posts import AbsentPosts, look_for_late_posts
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -54,25 +61,31 @@ COVERAGE_COLUMNS = (
         "is_stale",
         "bool",
         True,
-        "Whether the lake contradicts a file of posts_published, which is then fetched again; null for other tables",
+        "Whether a file of posts_published has stale posts, so that it is fetched again; null for other tables, and for"
+        " days that are still restated, which are fetched daily",
     ),
-    Column("stale_because", "string", True, "What contradicts the file; null if it is not stale"),
+    Column(
+        "stale_posts",
+        "list<item: int64>",
+        True,
+        "Posts with results that were requested after the file, which lacks them; null for other tables",
+    ),
+    Column("stale_since", "timestamp[us, tz=UTC]", True, "When these results were requested; null without stale posts"),
     Column(
         "withdrawn_posts",
         "list<item: int64>",
         True,
-        "Posts with results that the API did not return for the day when it was last fetched; null if there is none",
+        "Posts with results that the API did not return for the day when it was last requested; null for other tables",
     ),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
-_LATE_COLUMNS = ("is_stale", "stale_because", "withdrawn_posts")
 # The records of a run are kept as files for this long, so that it can be executed again.
 RECORD_DAYS = 2
 Files = Mapping[str, Mapping[Partition, FileVersion]]
 
 
 class FileState(NamedTuple):
-    """A row of the table, without its key and what contradicts the file."""
+    """A row of the table, without its key, and without `is_stale`, which follows from it."""
 
     has_file: bool
     rows: int | None = None
@@ -81,6 +94,9 @@ class FileState(NamedTuple):
     requested_at: datetime | None = None
     content_hash: str | None = None
     file_version: str | None = None
+    stale_posts: Sequence[int] | None = None
+    stale_since: datetime | None = None
+    withdrawn_posts: Sequence[int] | None = None
 
     @property
     def content_requested_at(self) -> datetime | None:
@@ -92,6 +108,27 @@ class FileState(NamedTuple):
         # Before 1.0, the table had no content hashes.
         is_known = not self.has_file or self.content_hash is not None
         return is_known and version.identity is not None and self.file_version == version.identity
+
+    def after_look(self, absent: AbsentPosts | None) -> "FileState":
+        """Return the state of a file of `posts_published` that lacks these posts; None if it was not looked at.
+
+        A file is stale if results that name an absent post were requested after it, and is then requested again. A post
+        that is still absent from that response is withdrawn, and the file is not requested for it again.
+        """
+        stale, withdrawn, since = {*(self.stale_posts or ())}, {*(self.withdrawn_posts or ())}, self.stale_since
+        if stale and self._was_requested_since(since):
+            stale, withdrawn = set[int](), stale | withdrawn
+        if absent is not None:
+            new = {post: named for post, named in absent.items() if named and post not in stale | withdrawn}
+            late = {post for post, named in new.items() if not self._was_requested_since(named)}
+            stale, withdrawn = (stale & absent.keys()) | late, (withdrawn & absent.keys()) | (new.keys() - late)
+            since = max([*(new[post] for post in late), *([since] if since else [])], default=None)
+        return self._replace(
+            stale_posts=sorted(stale), stale_since=since if stale else None, withdrawn_posts=sorted(withdrawn)
+        )
+
+    def _was_requested_since(self, instant: datetime | None) -> bool:
+        return instant is None or (self.requested_at is not None and self.requested_at >= instant)
 
 
 States = Mapping[tuple[str, Partition], FileState]
@@ -117,7 +154,7 @@ def stored_and_expected_files(
 def stored_states(lake: Lake) -> States:
     """Return the table as last written, by table and partition."""
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    names = COVERAGE_SCHEMA.names[: -len(_LATE_COLUMNS)]
+    names = [name for name in COVERAGE_SCHEMA.names if name != "is_stale"]
     columns = [] if stored is None else [_values(stored[name]) for name in names]
     return {
         (name, Partition(day, instance_id)): FileState(*values)
@@ -205,13 +242,24 @@ def intact_files(lake: Lake, table_names: Iterable[str], *, states: States | Non
     return intact
 
 
-def refreshed_coverage(
-    lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]], records: Mapping[str, Iterable[FetchRecord]]
-) -> tuple[pa.Table, int]:
-    """Return the table as of now, sorted, and how many footers were read. Does not write it, nor look for late posts.
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The table as of now, before a look for late posts.
 
-    Read are those of new and changed files, and of damaged ones, because the disk may have failed for a moment.
+    Attributes:
+        changed: by table, the files whose footers were read: new and changed ones, and damaged ones, because the disk
+            may have failed for a moment.
     """
+
+    before: States
+    states: dict[tuple[str, Partition], FileState]
+    changed: Mapping[str, Sequence[Partition]]
+
+
+def update_states(
+    lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]], records: Mapping[str, Iterable[FetchRecord]]
+) -> Update:
+    """Return what is known now of these files, and of those that are expected and missing."""
     known = stored_states(lake)
     newest = {
         name: newest_by_partition(each for each in of_table if not each.error) for name, of_table in records.items()
@@ -225,7 +273,7 @@ def refreshed_coverage(
         for name, versions in files.items()
     }
     read = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
-    rows: list[tuple[object, ...]] = []
+    states: dict[tuple[str, Partition], FileState] = {}
     for name in sorted({*files, *expected}):
         versions, footers = files.get(name, {}), read.get(name, {})
         for partition in sorted({*versions, *expected.get(name, ())}, key=partition_sort_key):
@@ -233,48 +281,87 @@ def refreshed_coverage(
             if (version := versions.get(partition)) is None:
                 state = _MISSING
             elif partition in footers:
-                state = _footer_state(footers[partition])._replace(file_version=version.identity)
+                state = _footer_state(footers[partition], before, version)
             else:
                 state = before
             requested = [before.requested_at, record and record.requested_at, state.content_requested_at]
             state = state._replace(requested_at=max((each for each in requested if each), default=None))
             if state.has_file and (_contradicts(record, state) if record else _was_contradicted(before, state)):
                 state = _MISSING._replace(requested_at=state.requested_at, file_version=state.file_version)
-            rows.append((name, partition.day, partition.instance_id, *state, None, None, None))
+            states[name, partition] = state
+    return Update(known, states, changed)
+
+
+def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> States:
+    """Return the states after a look at the files that have changed, for posts that `posts_published` lacks."""
+    states = dict(update.states)
+    metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
+    compared = {each: state for (name, each), state in states.items() if name == published and state.has_file}
+    known = {each: {*(state.stale_posts or ()), *(state.withdrawn_posts or ())} for each, state in compared.items()}
+    before = [state for (name, _), state in update.before.items() if name == published and state.has_file]
+    # Before 1.0, the table did not know which posts are absent.
+    looks_at_all = any(state.stale_posts is None for state in before)
+    changed = [each for name, each in states if name == metrics] if looks_at_all else update.changed.get(metrics, ())
+    replaced = {*update.changed.get(published, ())}
+    look = look_for_late_posts(
+        lake,
+        changed={each: state.content_requested_at for each in changed if (state := states[metrics, each]).has_file},
+        published=compared,
+        known={each: posts for each, posts in known.items() if posts and each in replaced},
+        memory_gb=memory_gb,
+    )
+    for partition, state in compared.items():
+        absent = look.absent.get(partition)
+        if absent is not None and partition not in replaced:
+            absent = {**dict.fromkeys(known[partition]), **absent}
+        states[published, partition] = state.after_look(absent)
+    for partition in look.unread:
+        # As of no version, so that it is looked at again.
+        states[metrics, partition] = states[metrics, partition]._replace(file_version=None)
+    return states
+
+
+def coverage_table(states: States, *, compared: Container[date] = ()) -> pa.Table:
+    """Return the table. `compared`: days whose files are stale if they have stale posts; the others are not judged."""
+    rows: list[tuple[object, ...]] = []
+    for (name, partition), state in states.items():
+        is_judged = name == POSTS_PUBLISHED.name and state.has_file and partition.day in compared
+        is_stale = bool(state.stale_posts) if is_judged else None
+        *of_file, stale_posts, stale_since, withdrawn_posts = state
+        late = (is_stale, stale_posts, stale_since, withdrawn_posts)
+        rows.append((name, partition.day, partition.instance_id, *of_file, *late))
     columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, COVERAGE_SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA), sum(map(len, changed.values()))
+    return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA)
 
 
-def with_late_posts(rows: pa.Table, late: LatePosts) -> pa.Table:
-    """Return the table with what contradicts the files of `posts_published`."""
-    columns = (rows[name].to_pylist() for name in ("table_name", "date", "instance_id", "has_file"))
-    values: list[tuple[object, ...]] = []
-    for name, day, instance_id, has_file in zip(*columns, strict=True):
-        partition, may_be_stale = Partition(day, instance_id), name == POSTS_PUBLISHED.name and has_file
-        reasons = late.stale.get(partition) if may_be_stale else None
-        withdrawn = late.withdrawn.get(partition) if may_be_stale else None
-        values.append((bool(reasons) if may_be_stale else None, reasons and "; ".join(reasons), withdrawn))
-    for name, of_column in zip(_LATE_COLUMNS, [*zip(*values, strict=True)] or [()] * 3, strict=True):
-        field = COVERAGE_SCHEMA.field(name)
-        rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(of_column, field.type))
-    return rows
+@dataclass(frozen=True, slots=True)
+class LatePosts:
+    """What the files of `posts_published` lack, as far as `coverage` knows.
+
+    Attributes:
+        stale: posts of the files that are fetched again.
+        withdrawn: posts that the API did not return for their day, although it was requested later.
+    """
+
+    stale: dict[Partition, list[int]] = field(default_factory=dict)
+    withdrawn: dict[Partition, list[int]] = field(default_factory=dict)
 
 
 def stored_late_posts(lake: Lake, *, days: Collection[date]) -> LatePosts:
-    """Return what contradicts the files of these days, as far as `coverage` knows; not those of retired instances."""
+    """Return what files of these days lack; not those of retired instances."""
     late = LatePosts()
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     if stored is None:
         return late
-    is_late = pc.field("stale_because").is_valid() | pc.field("withdrawn_posts").is_valid()
+    is_late = pc.field("is_stale") | (pc.list_value_length(pc.field("withdrawn_posts")) > 0)
     retired = lake.retired.ids()
     for row in stored.filter(is_late).to_pylist():
         partition = Partition(row["date"], row["instance_id"])
         if partition.day not in days or partition.instance_id in retired:
             continue
         if row["is_stale"]:
-            late.stale[partition] = [row["stale_because"]]
+            late.stale[partition] = row["stale_posts"]
         if row["withdrawn_posts"]:
             late.withdrawn[partition] = row["withdrawn_posts"]
     return late
@@ -364,16 +451,19 @@ def _state(states: States, table_name: str, partition: Partition) -> FileState:
     return states.get((table_name, partition), _MISSING)
 
 
-def _footer_state(footer: FileMetadata) -> FileState:
+def _footer_state(footer: FileMetadata, before: FileState, version: FileVersion) -> FileState:
+    """Return the state of a file that was read. Which posts it lacks is known of the one before."""
     if not footer.content_hash:
-        return _MISSING
+        return _MISSING._replace(file_version=version.identity)
     fetched_at, first = (footer.key_values.get(name) for name in (FETCHED_AT, FIRST_FETCHED_AT))
-    return FileState(
+    return before._replace(
         has_file=True,
         rows=footer.rows,
         fetched_at=_instant(first or fetched_at),
         restated_at=_instant(fetched_at if first else None),
+        requested_at=None,
         content_hash=footer.content_hash,
+        file_version=version.identity,
     )
 
 

@@ -1,47 +1,42 @@
 """Which old days to fetch again: posts may be added to them, restated or deleted at any time, but ever more rarely."""
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, date, timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime, time
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract.days import is_overdue
-from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.quality.coverage import newest_requests
+from later_reporting_dagster.contract.days import due_since
+from later_reporting_dagster.lake.tables import RAW_NAMES
 
-# After an upgrade or an outage, hundreds may be overdue.
+# After an upgrade or an outage, hundreds may be due.
 MAX_DAYS_PER_RUN = 20
-# Instances that were not fetched for longer than others cannot be, and would be overdue for ever.
-_MAX_LAG = timedelta(days=2)
 
 
-def overdue_days(
-    fetched: Mapping[date, date], *, failed: Collection[date] = (), today: date, ages: Sequence[int]
+def due_old_days(
+    coverage: pa.Table, days: Collection[date], *, instances: Collection[str], today: date, ages: Sequence[int]
 ) -> list[date]:
-    """Return the days to fetch again now, newest first.
+    """Return those of the days to fetch again now, newest first.
 
-    Args:
-        fetched: when each day was last fetched, in UTC.
-        failed: days that failed lately: they come last, so that they do not keep others from being fetched.
-        ages: those of `refetch_ages`.
+    A day is due if most of its files were last requested before it reached the newest of the ages, in days. Most,
+    because those of an instance that always fails would be due for ever.
     """
-    overdue = [day for day, last in fetched.items() if is_overdue(day, fetched=last, today=today, ages=ages)]
-    overdue.sort(key=lambda day: (day not in failed, day), reverse=True)
-    return overdue[:MAX_DAYS_PER_RUN]
-
-
-def last_fetches(lake: Lake, *, instances: Collection[str]) -> dict[date, date]:
-    """Return when each day of the raw tables that `coverage` lists was last fetched: its earliest file counts."""
-    files = newest_requests(lake).filter(pc.field("instance_id").isin(pa.array(instances, pa.string())))
-    # A file without a time was never fetched, as far as is known.
-    times = files["requested_at"].fill_null(pa.scalar(0, files["requested_at"].type))
-    files = files.set_column(files.schema.get_field_index("requested_at"), "requested_at", times)
-    by_instance = files.group_by("instance_id").aggregate([("requested_at", "max")])
-    if not by_instance.num_rows:
-        return {}
-    limit = pc.max(by_instance["requested_at_max"]).as_py() - _MAX_LAG
-    reached = by_instance.filter(pc.field("requested_at_max") >= limit)["instance_id"]
-    files = files.filter(pc.field("instance_id").isin(reached))
-    days = files.group_by("date").aggregate([("requested_at", "min")]).to_pylist()
-    return {row["date"]: row["requested_at_min"].astimezone(UTC).date() for row in days}
+    since = {day: reached for day in days if (reached := due_since(day, today=today, ages=ages))}
+    limits = pa.table(
+        {"date": [*since], "due_since": [datetime.combine(reached, time(), UTC) for reached in since.values()]},
+        pa.schema({"date": pa.date32(), "due_since": pa.timestamp("us", tz="UTC")}),
+    )
+    is_wanted = (
+        pc.field("has_file")
+        & pc.field("table_name").isin(RAW_NAMES)
+        & pc.field("instance_id").isin(pa.array(instances, pa.string()))
+    )
+    columns = ["date", "requested_at", "restated_at", "fetched_at"]
+    files = coverage.filter(is_wanted).select(columns).join(limits, "date", join_type="inner")
+    # Of a file that was fetched before fetches were recorded, the time is when its content was requested.
+    requested = pc.coalesce(files["requested_at"], files["restated_at"], files["fetched_at"])
+    is_due = pc.fill_null(pc.less(requested, files["due_since"]), True)
+    shares = pa.table({"date": files["date"], "is_due": pc.cast(is_due, pa.float64())})
+    shares = shares.group_by("date").aggregate([("is_due", "mean")])
+    due = shares.filter(pc.field("is_due_mean") > 0.5)["date"].to_pylist()
+    return sorted(due, reverse=True)[:MAX_DAYS_PER_RUN]

@@ -4,24 +4,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
-
-import msgspec
+from datetime import date
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.parquet_file import FileMetadata, has_rows, parse_metadata
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.attempts import Attempt, Cursor
 from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, PERIOD_TABLES, RollupTable, first_day_of
-
-# Requests of a file from the same inputs.
-MAX_REQUESTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +66,6 @@ class Footers:
             elif made_from := made_from_of_page(data):
                 return FileMetadata(0, made_from.inputs, made_from.key_values)
         return FileMetadata(0, "", {})
-
-
-def plan_rollups(
-    files: Sequence[Outdated], cursor: Cursor, *, in_progress: Collection[str], now: datetime
-) -> tuple[list[Outdated], Cursor]:
-    """Return the files to request at this tick, and the next cursor. The report waits for everything else.
-
-    A file is not requested when it is found, and after `MAX_REQUESTS` it waits for other inputs.
-    """
-    known = {(attempt.name, attempt.first, attempt.inputs): attempt for attempt in cursor.attempts}
-    requested: list[Outdated] = []
-    attempts: list[Attempt] = []
-    for file in sorted(files, key=lambda file: file.table == REPORT):
-        attempt = known.get((file.table, file.first_day, file.inputs))
-        waits = file.table == REPORT and any(other.requests < MAX_REQUESTS for other in attempts)
-        if attempt is None:
-            attempt = Attempt(file.table, file.first_day, file.first_day, requests=0, since=now, inputs=file.inputs)
-        elif attempt.requests < MAX_REQUESTS and attempt.is_due(now) and file.table not in in_progress and not waits:
-            requested.append(file)
-            attempt = msgspec.structs.replace(attempt, requests=attempt.requests + 1, since=now)
-        attempts.append(attempt)
-    return requested, Cursor(attempts)
 
 
 def describe_outdated(files: Iterable[Outdated]) -> str:

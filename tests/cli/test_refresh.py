@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from later_reporting_dagster.defs.events import data_versions
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
 from tests.cli.conftest import User, failed_lines
@@ -138,6 +139,21 @@ def test_first_refresh_of_a_lake_of_an_earlier_release_computes_each_rollup_once
     assert written.keys() >= {*BY_DAY_AND_WEEK}
     assert not [request for request in service.requests if request.url.path.endswith("/performance")]
     assert refresh(refreshed).keys() == {*ALWAYS}
+
+
+def test_refresh_reports_days_that_dagster_does_not_know(refreshed: User) -> None:
+    """As after a run that was killed between writing files and logging their days."""
+
+    def known() -> dict[str, dict[str | None, str | None]]:
+        with dg.DagsterInstance.get() as instance:
+            return {name: data_versions(instance, dg.AssetKey(["later", name])) for name in FETCHED}
+
+    before = known()
+    assert all(set(versions) == set(map(str, DAYS)) for versions in before.values())
+    with dg.DagsterInstance.get() as instance:
+        instance.wipe_assets([dg.AssetKey(["later", name]) for name in FETCHED])
+    refresh(refreshed)
+    assert known() == before
 
 
 def test_refresh_names_tables_that_are_no_more_and_keeps_them(refreshed: User) -> None:

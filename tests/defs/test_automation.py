@@ -12,7 +12,6 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, OVERALL
@@ -28,8 +27,6 @@ from tests.defs.conftest import (
     reject_instance,
     restate_one_post,
 )
-from tests.defs.test_missing_files import report, tick, update_coverage
-from tests.services import wait_until
 
 METRICS, PUBLISHED = RAW_ASSETS
 DAILY, WEEKLY, MONTHLY = "organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly"
@@ -123,27 +120,6 @@ def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
     # An unchanged day with all its files triggers nothing.
     assert_success(project.fetch(METRICS))
     assert automation.tick() == set()
-
-
-def test_rollup_follows_files_of_a_run_that_was_killed_before_it_logged_their_day(
-    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(*_: Any, **__: Any) -> None:
-        wait_until("all files", lambda: len(project.lake.partitions(METRICS)) == len(DAYS) * len(INSTANCE_IDS))
-        raise KeyboardInterrupt
-
-    project.run(INSTANCES)
-    project.fetch(METRICS, instances=[*INSTANCE_IDS[1:]])
-    assert automation.tick() == EVERY_DAY
-    project.roll_up(DAILY)
-    automation.tick()
-    with monkeypatch.context() as killed:
-        killed.setattr(posts, "day_materialization", kill)
-        assert not project.fetch(METRICS, only_missing=True).success
-    assert automation.tick() == set()
-    update_coverage(project)
-    report(project, tick(project))
-    assert automation.tick() == EVERY_DAY
 
 
 def test_failed_rollup_is_requested_again_only_when_posts_change(

@@ -187,7 +187,6 @@ class Ticks:
     clock: Clock
     launch: Callable[[Run], object] = lambda run: run()
     automation: Any = None
-    cursors: Mapping[str, str | None] = field(default_factory=dict)
 
     def all(self) -> list[str]:
         return [*self.sensor("later_instances"), *self.conditions(), *self.sensor("later_outdated")]
@@ -217,21 +216,17 @@ class Ticks:
         return requested
 
     def sensor(self, name: str) -> list[str]:
-        """Return what is requested, and which days are reported."""
+        """Return what is requested."""
         project = self.project
         with dg.build_sensor_context(
             instance=project.instance,
             definitions=project.defs,
             resources={"later_reporting": LaterReportingResource.from_environment()},
-            cursor=self.cursors.get(name),
         ) as context:
             data = project.defs.resolve_sensor_def(name).evaluate_tick(context)
-        self.cursors = {**self.cursors, name: data.cursor}
         requested = []
         for event in data.asset_events:
             project.instance.report_runless_asset_event(event)
-            if isinstance(event, dg.AssetMaterialization) and event.partition:
-                requested.append(f"{event.asset_key.path[-1]} {event.partition} reported by {name}")
         for request in data.run_requests or []:
             assets = [key.path[-1] for key in request.asset_selection or ()]
             what = ", ".join(assets) or str(request.job_name)
@@ -279,7 +274,6 @@ class LakeWithFaults(RuleBasedStateMachine):
         held: which restatement the file of a raw partition is of, if it was not lost since.
         recorded: the newest restatement of a raw partition that a run has recorded.
         obstacles: directories in place of files.
-        failures_left: of runs that the sensor of outdated files has requested: after five, it gives up.
     """
 
     def __init__(self, environment: Environment, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -300,7 +294,6 @@ class LakeWithFaults(RuleBasedStateMachine):
         self.held: dict[tuple[str, Partition], int] = {}
         self.recorded: dict[tuple[str, Partition], int] = {}
         self.obstacles: list[Path] = []
-        self.failures_left = 4
 
     # Runs
 
@@ -366,11 +359,6 @@ class LakeWithFaults(RuleBasedStateMachine):
         fault=faults(*FETCH_POINTS, *FOLLOWING_POINTS),
     )
     def tick(self, sensor: str, fault: Fault | None) -> None:
-        if self.obstacles or (sensor == "later_outdated" and fault and fault.kills):
-            self.failures_left -= 1
-            if self.failures_left < 0:
-                self.remove_obstacles()
-                fault = None
         self.fault = fault
         try:
             note(f"requested: {self.ticks.sensor(sensor) if sensor else self.ticks.conditions()}")
@@ -563,7 +551,7 @@ def environment(
     clock.set(NOW)
     monkeypatch.setattr("dagster._time._mockable_get_current_datetime", clock.now)
     monkeypatch.setattr("dagster._time._mockable_get_current_timestamp", clock.timestamp)
-    for module in ("defs.component_base", "ingest.partition_writer"):
+    for module in ("defs.component_base", "defs.runs", "ingest.partition_writer"):
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", clock.now)
     monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", clock.timestamp)
     install_points(monkeypatch)

@@ -1,7 +1,7 @@
 """The sensor that fetches missing files of any age: what it requests, and how often."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -9,15 +9,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
-from hypothesis import given
-from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
-from later_reporting_dagster.quality.attempts import MAX_WAIT, Cursor, cursor_text, parse_cursor
-from later_reporting_dagster.quality.missing_files import MAX_RANGES, plan_fetches
+from later_reporting_dagster.quality.missing_files import MAX_RANGES, days_to_fetch
 from tests.conftest import INSTANCE_IDS, Service, Truth, problem, stored_rows
 from tests.defs.assets.test_instances import stored
 from tests.defs.conftest import (
@@ -29,18 +26,16 @@ from tests.defs.conftest import (
     fill_once,
     freeze_clock,
     list_instances,
+    reject_instance,
 )
 
 PUBLISHED = "posts_published"
-ALL_INSTANCES = json.dumps({"instances": sorted(INSTANCE_IDS)})
 
 
-def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
+def tick(project: Project) -> SensorExecutionData:
     """Evaluate the sensor as the daemon does."""
     resources = {"later_reporting": LaterReportingResource.from_environment()}
-    with dg.build_sensor_context(
-        instance=project.instance, definitions=project.defs, resources=resources, cursor=cursor
-    ) as context:
+    with dg.build_sensor_context(instance=project.instance, definitions=project.defs, resources=resources) as context:
         return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
 
 
@@ -88,18 +83,6 @@ def update_coverage(project: Project) -> None:
     assert_success(project.run_job("later_coverage"))
 
 
-def reported_days(data: SensorExecutionData) -> set[tuple[str, str | None]]:
-    """Return the raw days that a tick reports as materialized."""
-    events = [event for event in data.asset_events if isinstance(event, dg.AssetMaterialization) and event.partition]
-    return {(event.asset_key.path[-1], event.partition) for event in events}
-
-
-def report(project: Project, data: SensorExecutionData) -> None:
-    """Store what a tick reports, as the daemon does."""
-    for event in data.asset_events:
-        project.instance.report_runless_asset_event(event)
-
-
 def remove(project: Project, days: Sequence[date], instances: Sequence[str]) -> None:
     for asset, day, name in product(RAW_ASSETS, days, instances):
         (project.root / partition_path(asset, Partition(day, name))).unlink()
@@ -108,22 +91,24 @@ def remove(project: Project, days: Sequence[date], instances: Sequence[str]) -> 
 ALL_DAYS = [f"{DAYS[0]} to {DAYS[-1]}"]
 
 
-def test_sensor_requests_the_history_of_new_instances_once_a_day(project: Project, service: Service) -> None:
+def test_sensor_requests_the_history_of_new_instances(project: Project, service: Service) -> None:
     first = tick(project)
     assert requested_days(first) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
-    assert not requested_days(tick(project, cursor=first.cursor))
+    assert_success(execute(project, first))
+    assert not requested_days(tick(project))
     service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
-    more = tick(project, cursor=first.cursor)
+    more = tick(project)
     assert requested_days(more) == dict.fromkeys(["new/one", "new two"], ALL_DAYS)
     # A day of campaign performance is one file, so for new instances among others it is fetched again.
     assert [refetches_campaigns(data) for data in (first, more)] == [False, True]
-    assert not requested_days(tick(project, cursor=more.cursor))
-    # An instance that returns is requested, so that the days in between are fetched.
-    service.override = list_instances(*INSTANCE_IDS, "new two")
-    fewer = tick(project, cursor=more.cursor)
-    assert not requested_days(fewer)
-    service.override = list_instances(*INSTANCE_IDS, "new/one")
-    assert requested_days(tick(project, cursor=fewer.cursor)) == {"new/one": ALL_DAYS}
+    # Not each day for one that always fails.
+    service.override = lambda request: (
+        reject_instance("new two")(request) or list_instances(*INSTANCE_IDS, "new two")(request)
+    )
+    assert not execute(project, more).success
+    write_empty(project, DAYS[:1])
+    remove(project, DAYS[:1], ["007"])
+    assert not refetches_campaigns(tick(project))
 
 
 def test_sensor_fetches_missing_files_of_configured_instances_without_the_asset_instances(
@@ -138,7 +123,7 @@ def test_sensor_fetches_missing_files_of_configured_instances_without_the_asset_
     assert not data.asset_events
     assert_success(execute(selected, data))
     assert len(project.lake.partitions(PUBLISHED)) == len(DAYS) * 2
-    assert not requested_days(tick(selected, cursor=data.cursor))
+    assert not requested_days(tick(selected))
 
 
 def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,53 +136,29 @@ def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypa
 def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
     write_empty(project)
     update_coverage(project)
-    report(project, tick(project))
-    for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
-        data = tick(project, cursor=cursor)
-        assert (data.run_requests, reported_days(data)) == ([], set())
-        assert json.loads(data.cursor or "") == {"attempts": [], "instances": list(INSTANCE_IDS)}
+    data = tick(project)
+    assert (data.run_requests, data.cursor) == ([], None)
 
 
-def test_sensor_reports_days_that_a_killed_run_has_written_and_not_logged(project: Project) -> None:
+def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project: Project) -> None:
     assert_success(project.fetch(PUBLISHED))
     update_coverage(project)
-    assert not reported_days(tick(project))
-    # What a run writes is found by the next tick, and read by the step of `coverage`.
     for number, day in enumerate(DAYS[:2]):
         restated = project.lake.read_daily_file(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
         assert restated is not None
-        metadata = {"fetched_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1), metadata=metadata)
+        project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1))
         assert number == 0 or project.start(PUBLISHED, days=[day])
-    (coverage,) = [each for each in tick(project).run_requests or [] if each.job_name == "later_coverage"]
-    assert coverage.run_key is None
+
+    def requests() -> list[dg.RunRequest]:
+        return [each for each in tick(project).run_requests or [] if each.job_name == "later_coverage"]
+
+    (request,) = requests()
+    assert request.run_key is None
     queued = project.start("coverage")
-    assert "later_coverage" not in [each.job_name for each in tick(project).run_requests or []]
+    assert not requests()
     project.instance.report_run_canceled(queued)
-    update_coverage(project)
-    data = tick(project)
-    # A run in progress logs the other day itself.
-    assert reported_days(data) == {(PUBLISHED, str(DAYS[0]))}
-    assert "later_coverage" not in [each.job_name for each in data.run_requests or []]
-    report(project, data)
-    assert not reported_days(tick(project))
-    # The version is the one that a run logs.
-    (event,) = [each for each in data.asset_events if isinstance(each, dg.AssetMaterialization) and each.partition]
-    with dg.DagsterInstance.ephemeral() as instance:
-        elsewhere = Project(project.defs, instance, project.root)
-        logged = elsewhere.fetch(PUBLISHED, days=DAYS[:1], instances=["instance_000"])
-        assert elsewhere.data_versions(logged) == {str(DAYS[0]): (event.tags or {})["dagster/data_version"]}
-
-
-def test_sensor_reports_some_of_many_days_in_a_tick(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("later_reporting_dagster.defs.sensors.MAX_REPORTED_DAYS", 4)
-    write_empty(project)
-    update_coverage(project)
-    first = tick(project)
-    report(project, first)
-    second = tick(project)
-    assert (len(reported_days(first)), len(reported_days(second))) == (4, 2)
-    assert reported_days(first) | reported_days(second) == {*product(RAW_ASSETS, map(str, DAYS))}
+    assert_success(project.run_job("later_coverage", tags=request.tags))
+    assert not requests()
 
 
 def test_only_missing_replaces_a_damaged_file_that_coverage_does_not_know(project: Project, truth: Truth) -> None:
@@ -218,28 +179,28 @@ def test_sensor_requests_damaged_files_and_only_missing_replaces_them(
     path = project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007"))
     path.write_bytes(content)
     update_coverage(project)
-    data = tick(project, cursor=ALL_INSTANCES)
+    data = tick(project)
     assert requested_days(data) == {"007": [str(DAYS[1])]}
     assert not project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY].passed
     assert stored(project)["007"]["posts_published_missing_days"] == 1
     assert_success(execute(project, data))
     assert project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY].passed
     assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
-    assert not requested_days(tick(project, cursor=data.cursor))
+    assert not requested_days(tick(project))
 
 
 def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
     write_empty(project)
     remove(project, DAYS[:2], ["007"])
     running = project.start("posts_published", days=DAYS[1:])
-    first = tick(project, cursor=ALL_INSTANCES)
+    first = tick(project)
     assert requested_days(first) == {"007": [str(DAYS[0])]}
     project.instance.report_run_canceled(running)
-    assert requested_days(tick(project, cursor=first.cursor)) == {"007": [str(DAYS[1])]}
+    assert requested_days(tick(project)) == {"007": [f"{DAYS[0]} to {DAYS[1]}"]}
 
 
 def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:
-    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    updated, check = tick(project).asset_events
     assert isinstance(updated, dg.AssetMaterialization)
     assert isinstance(check, dg.AssetCheckEvaluation)
     assert updated.asset_key == check.asset_key == asset_key("instances")
@@ -248,7 +209,7 @@ def test_sensor_updates_the_dimension_and_its_check(project: Project, service: S
     by_asset = project.run("instances")
     assert project.data_versions(by_asset) == {"None": updated.tags["dagster/data_version"]}
     service.override = list_instances(*INSTANCE_IDS[:1])
-    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    updated, check = tick(project).asset_events
     assert isinstance(check, dg.AssetCheckEvaluation)
     assert not check.passed
     assert updated.metadata["dagster/row_count"].value == 4
@@ -258,8 +219,7 @@ def test_sensor_requests_no_run_without_instances_or_days(project: Project, serv
     future = project.configured(start_date=DAYS[-1] + timedelta(days=1))
     assert not requested_days(tick(future))
     service.override = list_instances()
-    data = tick(project)
-    assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"attempts": [], "instances": []})
+    assert tick(project).run_requests == []
 
 
 def test_sensor_skips_when_the_api_times_out(
@@ -267,7 +227,7 @@ def test_sensor_skips_when_the_api_times_out(
 ) -> None:
     monkeypatch.setattr("later_reporting_dagster.defs.sensors.API_TIMEOUT_SECONDS", 0.1)
     service.override = lambda request: problem(503)  # is retried after a wait
-    data = tick(project, cursor=ALL_INSTANCES)
+    data = tick(project)
     assert data.skip_message == "Timed out listing instances; retrying at the next tick."
     assert not data.run_requests
     assert not data.asset_events
@@ -292,79 +252,88 @@ def test_sensor_error_is_one_line_without_secrets(
     assert "no-such-secret" not in str(caught.value)
 
 
-# When a pair is requested again
+# What is requested, and how often
 
-OLDEST, TODAY = date(2024, 1, 1), datetime(2024, 6, 1, 12, tzinfo=UTC)
-NINE_DAYS = days_between(OLDEST, OLDEST + timedelta(days=8))
-
-
-def plan(
-    missing: Mapping[str, Collection[date]], cursor: Cursor, now: datetime, *, failed_at: datetime | None = None
-) -> tuple[dict[str, list[date]], Cursor]:
-    """Return what a tick requests, and the cursor for the next one, as it is stored."""
-    failures = {Partition(day, name): failed_at for name, days in missing.items() for day in days if failed_at}
-    requested, after = plan_fetches(missing, cursor, instances=missing, days_in_progress=(), failures=failures, now=now)
-    return requested, parse_cursor(cursor_text(after))
+OLDEST = date(2024, 1, 1)
+THREE_DAYS = days_between(OLDEST, OLDEST + timedelta(days=2))
 
 
-def waits(ticks: Sequence[datetime], *, fails: bool) -> list[timedelta]:
-    """Return the times between the requests of a pair that stays missing; a failure is recorded a minute later."""
-    cursor, requests = Cursor(), list[datetime]()
-    for now in ticks:
-        failed_at = requests[-1] + timedelta(minutes=1) if fails and requests else None
-        requested, cursor = plan({"a": [OLDEST]}, cursor, now, failed_at=failed_at)
-        requests += [now] if requested else []
-    return [after - before for before, after in zip(requests, requests[1:], strict=False)]
-
-
-def test_pairs_that_failed_are_requested_after_1_2_4_8_days_and_so_on() -> None:
-    by_day = [TODAY + timedelta(days=number) for number in range(130)]
-    assert waits(by_day, fails=True) == [*(timedelta(days=days) for days in (1, 2, 4, 8, 16)), *[MAX_WAIT] * 3]
-
-
-def test_pairs_of_a_killed_run_are_requested_within_the_hour_and_then_after_growing_waits() -> None:
-    by_hour = [TODAY + timedelta(hours=number) for number in range(24 * 130)]
-    found = waits(by_hour, fails=False)
-    assert found[:5] == [timedelta(hours=hours) for hours in (1, 1, 2, 4, 8)]
-    assert found[-2:] == [MAX_WAIT] * 2
-
-
-@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sets(st.sampled_from(NINE_DAYS), min_size=1)), max_size=12))
-def test_each_pair_waits_for_its_own_requests(missing_by_day: list[dict[str, set[date]]]) -> None:
-    """Compare with a count for each pair. A pair that was not missing in between starts anew."""
-    cursor = Cursor()
-    counts: dict[tuple[str, date], tuple[int, datetime]] = {}
-    for number, missing in enumerate(missing_by_day):
-        now = TODAY + timedelta(days=number)
-        pairs = {(name, day) for name, days in missing.items() for day in days}
-        counts = {pair: count for pair, count in counts.items() if pair in pairs}
-        due = {
-            pair for pair in pairs if pair not in counts or (now - counts[pair][1]).days >= 2 ** (counts[pair][0] - 1)
-        }
-        counts |= {pair: (counts.get(pair, (0, now))[0] + 1, now) for pair in due}
-        requested, cursor = plan(missing, cursor, now, failed_at=now)
-        assert {(name, day) for name, days in requested.items() for day in days} == due
+def test_days_in_progress_and_pairs_that_failed_today_are_not_requested() -> None:
+    missing = {"a": THREE_DAYS, "b": THREE_DAYS[:2]}
+    failed = {Partition(THREE_DAYS[0], "b"), Partition(THREE_DAYS[2], "a")}
+    requested = days_to_fetch(missing, days_in_progress={THREE_DAYS[1]}, failed=failed)
+    assert requested == {"a": [THREE_DAYS[0]]}
 
 
 def test_request_stays_small_if_every_other_day_is_missing() -> None:
     every_other = days_between(OLDEST, OLDEST + timedelta(days=1059))[::2]
     missing = {f"instance_{number:03}": every_other for number in range(200)}
-    cursor, requested_before = Cursor(), set[tuple[str, date]]()
+    failed: set[Partition] = set()
     for _ in range(4):
-        requested, cursor = plan(missing, cursor, TODAY, failed_at=TODAY)
-        pairs = {(name, day) for name, days in requested.items() for day in days}
+        requested = days_to_fetch(missing, days_in_progress=(), failed=failed)
+        pairs = {Partition(day, name) for name, days in requested.items() for day in days}
         assert len(pairs) == MAX_RANGES
-        assert not pairs & requested_before
-        requested_before |= pairs
+        assert not pairs & failed
+        failed |= pairs
 
 
-def test_new_instances_are_known_once_their_days_are_requested() -> None:
-    missing, instances = {"a": [OLDEST], "b": [NINE_DAYS[1]]}, ["a", "b", "complete"]
-    requested, cursor = plan_fetches(
-        missing, Cursor(), instances=instances, days_in_progress={OLDEST}, failures={}, now=TODAY
-    )
-    assert requested == {"b": [NINE_DAYS[1]]}
-    assert cursor.instances == ["b", "complete"]
+def test_files_that_no_run_fetches_are_requested_once_an_hour_and_three_times_a_day(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_empty(project)
+    remove(project, DAYS[:1], ["007"])
+    requested = []
+    for half_hours in (*range(8), 49):
+        now = datetime.now(UTC) + timedelta(hours=half_hours / 2)
+        monkeypatch.setattr("later_reporting_dagster.defs.runs.utc_now", lambda now=now: now)
+        requests = posts_requests(tick(project))
+        requested.append(len(requests))
+        for request in requests:
+            start_and_fail(project, request, created=now)
+    assert requested == [1, 0, 1, 0, 1, 0, 0, 0, 1]
+    # With another file, it is another request.
+    remove(project, DAYS[1:2], ["007"])
+    assert requested_days(tick(project)) == {"007": [f"{DAYS[0]} to {DAYS[1]}"]}
+
+
+def start_and_fail(project: Project, request: dg.RunRequest, *, created: datetime) -> None:
+    """Record a run that was killed before it did anything."""
+    run = project.instance.create_run_for_job(project.defs.resolve_job_def("later_posts"), tags=dict(request.tags))
+    project.instance.delete_run(run.run_id)
+    project.instance.run_storage.add_historical_run(run.with_status(dg.DagsterRunStatus.FAILURE), created)
+
+
+def test_a_pair_that_failed_is_requested_again_on_the_next_day(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_empty(project)
+    remove(project, DAYS[:1], ["007"])
+    service.override = reject_instance("007")
+    assert not execute(project, tick(project)).success
+    # Beside another gap, which is requested by itself.
+    remove(project, DAYS[1:2], [INSTANCE_IDS[0]])
+    assert requested_days(tick(project)) == {INSTANCE_IDS[0]: [str(DAYS[1])]}
+    freeze_clock(monkeypatch, datetime.now(UTC) + timedelta(days=1))
+    with_next_day = project.configured(start_date=DAYS[0], due_hour_utc=23)
+    assert str(DAYS[0]) in requested_days(tick(with_next_day))["007"][0]
+
+
+def test_sensor_refuses_a_lake_that_was_filled_and_is_empty(project: Project) -> None:
+    assert_success(project.fetch(PUBLISHED))
+    assert_success(project.run("instances"))
+    for path in project.root.iterdir():
+        shutil.rmtree(path)
+    update_coverage(project)  # as at the due hour
+    with pytest.raises(dg.DagsterError, match="is empty, although later/posts_published was materialized: is the disk"):
+        tick(project)
+    project.root.rename(project.root.with_name("away"))
+    with pytest.raises(dg.DagsterError, match="is the disk mounted, and LATER_LAKE_ROOT right"):
+        tick(project)
+    assert not project.root.exists()
+    # Of one that has lost only its posts, they are fetched.
+    project.root.with_name("away").rename(project.root)
+    project.lake.write_table("organic_paid_overall", POSTS_SCHEMA.empty_table())
+    assert requested_days(tick(project)) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
 
 
 # Files of seven months
@@ -407,7 +376,7 @@ def test_missing_files_are_red_by_name_and_fetched_by_one_run(complete: Project)
         assert (passed, missing) == (False, 1)
         assert "missing: 2023-08-16 (1 day): 007" in description
 
-    data = tick(complete, cursor=json.dumps({"instances": INSTANCE_IDS}))
+    data = tick(complete)
     assert requested_days(data).keys() == {"007"}
     assert sum(row["posts_published_missing_days"] for row in stored(complete).values()) == 1
     run = execute(complete, data)
@@ -415,4 +384,4 @@ def test_missing_files_are_red_by_name_and_fetched_by_one_run(complete: Project)
     assert {each for each in complete.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, [str(day)])}
 
     assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
-    assert not requested_days(tick(complete, cursor=data.cursor))
+    assert not requested_days(tick(complete))

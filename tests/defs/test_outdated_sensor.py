@@ -1,7 +1,7 @@
 """The sensor that reads the lake: what a run has not rolled up is requested again, without a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.defs import sensors
 from later_reporting_dagster.defs.assets import posts
-from later_reporting_dagster.defs.partitions import MAX_BLOCKS, runs_of, selected_range
+from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.quality.attempts import parse_cursor
-from later_reporting_dagster.quality.outdated import MAX_REQUESTS, Outdated
+from later_reporting_dagster.quality.outdated import Outdated
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import DAYS, Project, assert_success, fill_once, freeze_clock, restate_one_post
+from tests.defs.conftest import DAYS, Project, assert_success, fill_once, restate_one_post
 from tests.services import wait_until
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
@@ -28,27 +28,26 @@ Requests = dict[str, tuple[date, date] | None]
 
 @dataclass
 class Sensor:
-    """Evaluates the sensor every five minutes, as the daemon does."""
+    """Evaluates the sensor some minutes after the last run, as the daemon does."""
 
     project: Project
     clock: pytest.MonkeyPatch
-    now: datetime
-    cursor: str | None = None
+    launched: list[dg.RunRequest] = field(default_factory=list)
 
-    def tick(self) -> Requests:
+    def tick(self, *, minutes: float = 6) -> Requests:
         """Return the range of partitions that is requested of each asset, None for an asset without partitions."""
-        self.now += timedelta(minutes=5)
-        freeze_clock(self.clock, self.now)
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        self.clock.setattr("later_reporting_dagster.defs.runs.utc_now", lambda: now)
         with dg.build_sensor_context(
             instance=self.project.instance,
             definitions=self.project.defs,
             resources={"later_reporting": LaterReportingResource.from_environment()},
-            cursor=self.cursor,
         ) as context:
             data = self.project.defs.resolve_sensor_def("later_outdated").evaluate_tick(context)
-        self.cursor = data.cursor
+        assert data.cursor is None
+        self.launched = [*(data.run_requests or [])]
         requests: Requests = {}
-        for request in data.run_requests or []:
+        for request in self.launched:
             assert request.run_key is None
             for key in request.asset_selection or ():
                 requests[key.path[-1]] = selected_range(request.tags)
@@ -57,15 +56,12 @@ class Sensor:
     def run(self) -> list[Requests]:
         """Tick, and run what is requested, until nothing is left; return what each tick has requested."""
         requested = []
-        for _ in range(10):
-            requests = self.tick()
+        while requests := self.tick():
             requested.append(requests)
-            for asset, days in requests.items():
-                result = self.project.roll_up(asset, days=days) if days else self.project.run(asset)
-                assert_success(result)
-            if not parse_cursor(self.cursor).attempts:
-                return requested
-        raise AssertionError(requested)
+            for request in self.launched:
+                keys = [key.path[-1] for key in request.asset_selection or ()]
+                assert_success(self.project.run(*keys, tags=request.tags))
+        return requested
 
 
 @pytest.fixture
@@ -82,8 +78,8 @@ def sensor(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch)
         made = [project.fetch(RAW), project.roll_up(ROLLUP), project.run(WINDOW), project.run(REPORT)]
         return all(result.success for result in made)
 
-    sensor = Sensor(fill_once(project, module_lake, fill), monkeypatch, now=datetime(2024, 3, 4, 13, tzinfo=UTC))
-    assert [sensor.tick() for _ in range(2)] == [{}, {}]
+    sensor = Sensor(fill_once(project, module_lake, fill), monkeypatch)
+    assert sensor.tick() == {}
     return sensor
 
 
@@ -92,17 +88,17 @@ def restate(sensor: Sensor, service: Service) -> None:
     assert_success(sensor.project.fetch(RAW))
 
 
-def test_restated_day_is_left_to_the_condition_for_one_tick_and_the_report_comes_last(
+def test_restated_day_is_left_to_the_condition_for_five_minutes_and_the_report_comes_last(
     sensor: Sensor, service: Service
 ) -> None:
     restate(sensor, service)
+    assert sensor.tick(minutes=4) == {}
     of_day = {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
-    assert sensor.run() == [{}, of_day, {}, {REPORT: None}, {}]
+    assert sensor.run() == [of_day, {REPORT: None}]
     restate(sensor, service)
-    assert sensor.tick() == {}
     for made in (sensor.project.roll_up(ROLLUP), sensor.project.run(WINDOW), sensor.project.run(REPORT)):
         assert_success(made)
-    assert [sensor.tick() for _ in range(2)] == [{}, {}]
+    assert sensor.tick() == {}
 
 
 def test_rollup_that_cannot_be_written_is_repeated_and_heals_once_it_can(sensor: Sensor, service: Service) -> None:
@@ -110,11 +106,8 @@ def test_rollup_that_cannot_be_written_is_repeated_and_heals_once_it_can(sensor:
     path.unlink()
     path.mkdir()
     restate(sensor, service)
-    assert sensor.tick() == {}
-    for _ in range(2):
-        assert ROLLUP in sensor.tick()
-        assert not sensor.project.roll_up(ROLLUP).success
-        assert ROLLUP not in sensor.tick()
+    assert ROLLUP in sensor.tick()
+    assert not sensor.project.roll_up(ROLLUP).success
     path.rmdir()
     assert (DAYS[-1], DAYS[-1]) in [requests.get(ROLLUP) for requests in sensor.run()]
 
@@ -135,41 +128,64 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
     with monkeypatch.context() as killed:
         killed.setattr(posts, "day_materialization", kill)
         assert not sensor.project.fetch(RAW).success
-    assert sensor.run()[1] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
+    assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
 
 
-def test_rollup_is_requested_five_times_from_the_same_files_with_growing_waits(
+def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_day(
     sensor: Sensor, service: Service
 ) -> None:
     restate(sensor, service)
-    requested = [ROLLUP in sensor.tick() for _ in range(50)]
-    assert [tick for tick, is_requested in enumerate(requested) if is_requested] == [1, 3, 7, 14, 27]
-    assert requested.count(True) == MAX_REQUESTS
+    requested = []
+    for hour in range(29):
+        requested.append({*sensor.tick(minutes=60 * hour + 6)})
+        for request in sensor.launched:
+            keys = [key.path[-1] for key in request.asset_selection or ()]
+            if keys == [ROLLUP]:
+                fail(sensor, request, created=datetime.now(UTC) + timedelta(hours=hour, minutes=6))
+            else:
+                assert_success(sensor.project.run(*keys))
+    assert {hour: names for hour, names in enumerate(requested) if names} == {
+        0: {ROLLUP, WINDOW},
+        **dict.fromkeys([1, 2], {ROLLUP}),
+        3: {REPORT},  # which does not wait for what cannot be made today
+        **dict.fromkeys([24, 25, 26], {ROLLUP}),
+    }
+    # From other files, it is another request.
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     assert_success(sensor.project.fetch(RAW))
-    assert [ROLLUP in sensor.tick() for _ in range(2)] == [False, True]
+    assert sensor.tick(minutes=60 * 29.5)[ROLLUP] == ALL_DAYS
+
+
+def fail(sensor: Sensor, request: dg.RunRequest, *, created: datetime) -> None:
+    """Record a run that has failed."""
+    instance = sensor.project.instance
+    job = sensor.project.defs.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(
+        job, asset_selection=frozenset(request.asset_selection or ()), tags=dict(request.tags)
+    )
+    instance.delete_run(run.run_id)
+    instance.run_storage.add_historical_run(run.with_status(dg.DagsterRunStatus.FAILURE), created)
 
 
 @pytest.mark.parametrize("asset", [ROLLUP, RAW])
 def test_nothing_is_requested_while_a_run_is_in_progress_unless_it_is_dead(
-    asset: str, sensor: Sensor, service: Service, monkeypatch: pytest.MonkeyPatch
+    asset: str, sensor: Sensor, service: Service
 ) -> None:
     restate(sensor, service)
     run = sensor.project.start(asset)
     sensor.project.instance.report_engine_event("it works", run)
-    assert ROLLUP not in [*sensor.tick(), *sensor.tick(), *sensor.tick()]
-    monkeypatch.setattr(sensors, "DEAD_AFTER_SECONDS", -60)
-    assert ROLLUP in sensor.tick()
-    monkeypatch.undo()
+    assert ROLLUP not in sensor.tick()
+    assert ROLLUP not in sensor.tick(minutes=59)
+    assert ROLLUP in sensor.tick(minutes=61)
 
 
 def test_metric_that_is_requested_now_makes_rollups_outdated(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
     sensor.project = sensor.project.reloaded()
-    assert sensor.run()[1] == {ROLLUP: ALL_DAYS, WINDOW: None}
+    assert sensor.run()[0] == {ROLLUP: ALL_DAYS, WINDOW: None}
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements")
     sensor.project = sensor.project.reloaded()
-    assert sensor.run() == [{}]
+    assert sensor.run() == []
 
 
 @pytest.mark.parametrize(
@@ -179,5 +195,6 @@ def test_run_has_neighbouring_partitions_or_all_between_if_there_are_many_gaps(
     days: Sequence[int], runs: list[tuple[int, int]]
 ) -> None:
     files = [Outdated(ROLLUP, date(2024, 1, day), "missing", "") for day in days]
-    requested = [selected_range(tags) for _, tags in runs_of(files, date(2024, 1, 1))]
+    settings = ComponentSettings(start_date=date(2024, 1, 1))
+    requested = [selected_range(tags) for _, tags in runs_of(files, settings)]
     assert requested == [(date(2024, 1, first), date(2024, 1, last)) for first, last in runs]

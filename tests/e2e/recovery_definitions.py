@@ -17,8 +17,8 @@ from pathlib import Path
 import dagster as dg
 
 from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.defs import runs
 from later_reporting_dagster.defs.component_base import AssetEvent
-from later_reporting_dagster.quality import attempts
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 FOLDER = Path(os.environ["RECOVERY_FOLDER"])
@@ -45,8 +45,9 @@ class RecoveryComponent(LaterReportingComponent):
 
 
 # In proportion to the intervals.
-attempts.WAIT_FOR_ROLLUP = timedelta(seconds=3)
-attempts.WAIT_FOR_FETCH = attempts.WAIT_AFTER_FAILED_FETCH = timedelta(seconds=0.5)
+runs.SETTLING_TIME, runs.TIME_BETWEEN_REQUESTS = timedelta(seconds=3), timedelta(seconds=4)
+# A day passes faster, too.
+runs.MAX_REQUESTS_A_DAY = 100
 if (versions := FOLDER / "definitions.json").exists():
     for table in TABLES:
         object.__setattr__(table, "definition", json.loads(versions.read_text()).get(table.name, table.definition))

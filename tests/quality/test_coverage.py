@@ -12,13 +12,14 @@ from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.quality.coverage import (
     content_of,
+    coverage_table,
     covered_days,
     day_version,
     intact_files,
     recorded_fetches,
-    refreshed_coverage,
     stored_and_expected_files,
     stored_states,
+    update_states,
     versions_to_replace,
 )
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
@@ -39,7 +40,8 @@ def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[t
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
     files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
     records, old_records = recorded_fetches(lake, today=TODAY)
-    table, footers_read = refreshed_coverage(lake, files, expected, records)
+    update = update_states(lake, files, expected, records)
+    table, footers_read = coverage_table(update.states), sum(map(len, update.changed.values()))
     lake.write_table(COVERAGE_TABLE, table)
     lake.fetch_records.remove(old_records)
     rows = table.select(table.column_names[:7]).to_pylist()

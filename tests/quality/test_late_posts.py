@@ -9,18 +9,22 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.database import LakeDatabase
 from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
 from later_reporting_dagster.quality.coverage import (
+    COVERAGE_SCHEMA,
+    LatePosts,
+    coverage_table,
     recorded_fetches,
-    refreshed_coverage,
     stored_and_expected_files,
     stored_late_posts,
+    update_states,
     with_late_posts,
 )
-from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, find_late_posts
+from later_reporting_dagster.quality.late_posts import describe_stale
 
 METRICS, PUBLISHED = RAW_NAMES
 START, OLD, OTHER, NEW = date(2024, 1, 1), date(2024, 1, 10), date(2024, 1, 20), date(2024, 4, 1)
@@ -69,24 +73,21 @@ class LateLake:
     def report(self, day: date, posts: Mapping[int, date], *, requested: datetime, name: str = A) -> None:
         self.write(METRICS, day, posts, requested=requested, name=name)
 
-    def look(self, instances: Sequence[str] = (A, B)) -> LatePosts:
-        """Update `coverage`, as its asset does, and return what contradicts the files."""
-        files, expected = stored_and_expected_files(self.lake, [], configured=instances, tables=RAW_NAMES)
+    def look(self) -> LatePosts:
+        """Update `coverage`, as its asset does, and return what its files lack."""
+        files, expected = stored_and_expected_files(self.lake, [], configured=[A, B], tables=RAW_NAMES)
         records, _ = recorded_fetches(self.lake, today=NEW)
-        rows, _ = refreshed_coverage(self.lake, files, expected, records)
+        update = update_states(self.lake, files, expected, records)
         self.read.clear()
         if self.unavailable:
             self.unavailable.rename(self.unavailable.with_suffix(".away"))
             self.unavailable.symlink_to("/proc/self/mem")  # an input/output error, also for root
-        late = find_late_posts(self.lake, rows, instances=instances, first=START, before=self.before, memory_gb=0.5)
+        states = with_late_posts(self.lake, update, memory_gb=0.5)
         if self.unavailable:
             self.unavailable.with_suffix(".away").replace(self.unavailable)
-        self.lake.write_table(COVERAGE_TABLE, with_late_posts(rows, late))
-        days = {partition.day for partition in [*late.stale, *late.withdrawn]}
-        assert stored_late_posts(self.lake, days=days) == LatePosts(
-            {partition: ["; ".join(reasons)] for partition, reasons in late.stale.items()}, late.withdrawn
-        )
-        return late
+        days = days_between(START, self.before - DAY)
+        self.lake.write_table(COVERAGE_TABLE, coverage_table(states, compared=days))
+        return stored_late_posts(self.lake, days=days_between(START, NEW))
 
 
 @pytest.fixture
@@ -113,55 +114,32 @@ OF_A = Partition(OLD, A)
 
 def test_a_post_with_results_that_its_old_day_lacks_makes_the_file_stale_until_it_is_fetched(late: LateLake) -> None:
     late.report(NEW, {1: OLD, 5: OLD}, requested=at(NEW + DAY))
-    assert late.look().stale == {OF_A: ["post 5 has results of 2024-04-01 and is not in the file"]}
-    assert late.read == [Partition(NEW, A)]
+    assert late.look().stale == {OF_A: [5]}
+    assert late.read == [Partition(NEW, A), OF_A]
     late.publish(OLD, 1, 5, requested=at(NEW + DAY, 7))
     assert late.look() == LatePosts()
 
 
-def test_a_post_that_is_still_absent_is_withdrawn_until_the_api_sends_it_again(late: LateLake) -> None:
+def test_a_post_that_is_still_absent_is_withdrawn_and_asked_for_once(late: LateLake) -> None:
     late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
     assert late.look().stale
     late.publish(OLD, 1, requested=at(NEW + DAY, 7))  # unchanged
     assert late.look() == LatePosts(withdrawn={OF_A: [5]})
-    # It still has results, also on further days, which says nothing new.
-    late.report(NEW, {5: OLD, 1: OLD}, requested=at(NEW + 2 * DAY))
-    late.report(NEW + DAY, {5: OLD}, requested=at(NEW + 2 * DAY))
-    assert late.look() == LatePosts(withdrawn={OF_A: [5]})
-    # The API takes it back, and sends it again.
-    late.report(NEW + DAY, {1: OLD}, requested=at(NEW + 3 * DAY))
-    late.report(NEW, {1: OLD}, requested=at(NEW + 3 * DAY))
-    assert late.look() == LatePosts()
-    late.report(NEW + DAY, {5: OLD}, requested=at(NEW + 4 * DAY))
-    assert [*late.look().stale] == [OF_A]
-    late.publish(OLD, 1, 5, requested=at(NEW + 5 * DAY))
-    assert late.look() == LatePosts()
+    # It goes on to earn.
+    for offset in range(2, 5):
+        late.report(NEW + offset * DAY, {5: OLD, 1: OLD}, requested=at(NEW + offset * DAY))
+        assert late.look() == LatePosts(withdrawn={OF_A: [5]})
+    # A second one is asked for, and the first one with it.
+    late.report(NEW + 5 * DAY, {5: OLD, 6: OLD}, requested=at(NEW + 5 * DAY))
+    assert late.look() == LatePosts(stale={OF_A: [6]}, withdrawn={OF_A: [5]})
+    late.publish(OLD, 1, 5, requested=at(NEW + 5 * DAY, 7))
+    assert late.look() == LatePosts(withdrawn={OF_A: [6]})
 
 
-def test_a_post_in_two_days_makes_the_file_stale_that_was_requested_before_the_other_had_it(late: LateLake) -> None:
-    late.publish(NEW, 1, requested=at(NEW + DAY))
-    late.publish(NEW, 1, requested=at(NEW + DAY), name=B)
-    late.look([A])
-    assert late.look([A]).stale == {OF_A: ["post 1 is also in the file of 2024-04-01"]}
-    late.publish(OLD, requested=at(NEW + DAY, 7))
-    assert late.look([A]) == LatePosts()
-
-
-def test_a_post_that_the_api_returns_for_two_days_is_fetched_once(late: LateLake) -> None:
-    late.publish(OTHER, 1, 2, requested=at(NEW))
-    assert [*late.look().stale] == [OF_A]
-    late.publish(OLD, 1, requested=at(NEW, 7))
-    assert late.look() == LatePosts()
-    late.publish(OTHER, 1, 2, 3, requested=at(NEW, 8))  # with another post: it has had this one since before
-    assert late.look() == LatePosts()
-
-
-def test_a_post_that_moves_between_old_days_is_fetched_at_the_new_and_then_at_the_old_one(late: LateLake) -> None:
+def test_a_post_that_moves_between_old_days_is_fetched_at_the_new_day(late: LateLake) -> None:
     late.report(NEW, {1: OTHER}, requested=at(NEW + DAY))
-    assert [*late.look().stale] == [Partition(OTHER, A)]
+    assert late.look().stale == {Partition(OTHER, A): [1]}
     late.publish(OTHER, 1, 2, requested=at(NEW + DAY, 7))
-    assert late.look().stale == {OF_A: ["post 1 is also in the file of 2024-01-20"]}
-    late.publish(OLD, requested=at(NEW + DAY, 8))
     assert late.look() == LatePosts()
 
 
@@ -171,9 +149,10 @@ def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late:
     late.report(NEW, {7: recent, 8: START - DAY, 9: date(2024, 1, 2)}, requested=at(NEW + DAY))  # 9: no file
     late.lake.write(PUBLISHED, Partition(START - DAY, A), POSTS_SCHEMA.empty_table())
     assert late.look() == LatePosts()
-    # Once the day is old, its last response decides.
-    late.publish(recent, requested=at(NEW + 2 * DAY))
+    # What is absent is known, and asked for once the day is old, unless a daily response decided before.
     late.before += DAY
+    assert late.look() == LatePosts(stale={Partition(recent, A): [7]})
+    late.publish(recent, requested=at(NEW + 2 * DAY))
     assert late.look() == LatePosts(withdrawn={Partition(recent, A): [7]})
 
 
@@ -186,40 +165,48 @@ def test_a_post_that_is_quarantined_makes_no_file_stale(has_partition: bool, lat
     quarantine.write(quarantine.path_of(PUBLISHED, OF_A) if has_partition else of_query, bad_rows, query="")
     damaged = quarantine.write(quarantine.path_of(PUBLISHED, Partition(OTHER, A)), bad_rows, query="")
     Path(damaged).write_text("no JSON")
-    assert late.look().stale == {OF_A: ["post 6 has results of 2024-04-01 and is not in the file"]}
+    assert late.look().stale == {OF_A: [6]}
 
 
-def test_a_file_that_cannot_be_read_is_looked_at_again_although_nothing_has_changed(late: LateLake) -> None:
+@pytest.mark.parametrize(("table", "day"), [(METRICS, NEW), (PUBLISHED, OLD)])
+def test_a_file_that_cannot_be_read_is_looked_at_again_although_nothing_has_changed(
+    table: str, day: date, late: LateLake
+) -> None:
     late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
-    late.unavailable = Path(late.lake.url(METRICS, Partition(NEW, A)))
+    late.unavailable = Path(late.lake.url(table, Partition(day, A)))
     assert late.look() == LatePosts()
     late.unavailable = None
     assert [*late.look().stale] == [OF_A]
-    assert late.read == [Partition(NEW, A)]
+    assert late.read == [Partition(NEW, A), OF_A]
     assert ([*late.look().stale], late.read) == ([OF_A], [])
 
 
-def test_a_deleted_post_makes_no_file_stale(late: LateLake) -> None:
-    # Its results are in a file of a day that is no longer restated.
+def test_a_response_that_lacks_a_known_post_makes_no_file_stale(late: LateLake) -> None:
     late.publish(OLD, requested=at(OLD + 42 * DAY))
-    assert late.look() == LatePosts(withdrawn={OF_A: [1]})
-    late.report(OLD, {}, requested=at(OLD + 42 * DAY, 7))
     assert late.look() == LatePosts()
+    late.report(OLD, {1: OLD, 3: OLD}, requested=at(OLD + 40 * DAY))
+    assert late.look() == LatePosts(withdrawn={OF_A: [1, 3]})
 
 
-def test_a_look_reads_only_changed_files_and_survives_the_loss_of_what_it_knows(late: LateLake) -> None:
+def test_a_look_reads_only_changed_files_and_those_of_the_days_that_they_name(late: LateLake) -> None:
     late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
     found = late.look()
     assert (found, late.read) == (late.look(), [])
     late.publish(OLD, 1, requested=at(NEW), name=B)  # unchanged
     assert (found, late.read) == (late.look(), [])
-    directory = Path(late.lake.root) / "_late_posts"
-    (directory / "contradictions.parquet").write_bytes(b"PAR1")
-    assert (found, late.read) == (late.look(), [])
-    for path in directory.rglob("*.parquet"):
-        path.unlink()
+    # Without `coverage`, all files are looked at.
+    Path(late.lake.root, COVERAGE_TABLE, "part-0.parquet").unlink()
     assert found == late.look()
-    assert len(late.read) == 7
+    assert len(late.read) == 5
+
+
+def test_the_first_look_at_a_lake_of_an_older_version_is_at_all_files(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    late.look()
+    stored = late.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert stored is not None
+    late.lake.write_table(COVERAGE_TABLE, stored.drop_columns(["stale_posts", "stale_since", "withdrawn_posts"]))
+    assert late.look().stale == {OF_A: [5]}
 
 
 def test_a_damaged_file_is_left_out_until_it_can_be_read(late: LateLake) -> None:
@@ -231,9 +218,10 @@ def test_a_damaged_file_is_left_out_until_it_can_be_read(late: LateLake) -> None
     assert late.look() == LatePosts()
 
 
-def test_stale_files_are_described_with_their_reasons() -> None:
+def test_stale_files_are_described_with_their_posts() -> None:
     assert describe_stale({}) == ""
-    assert describe_stale({OF_A: ["x", "y"]}) == "1 file is stale: 2024-01-10 a: x; y"
-    many = {Partition(OLD + number * DAY, A): ["x"] for number in range(22)}
-    assert describe_stale(many).startswith("22 files are stale: 2024-01-10 a: x; 2024-01-11 a: x")
-    assert describe_stale(many).endswith("2024-01-29 a: x; 2 more")
+    assert describe_stale({OF_A: [5, 6]}) == "1 file is stale: 2024-01-10 a lacks posts 5, 6, with results"
+    many = {Partition(OLD + number * DAY, A): [5] for number in range(22)}
+    first = "2024-01-10 a lacks post 5, with results; 2024-01-11 a lacks post 5, with results; "
+    assert describe_stale(many).startswith(f"22 files are stale: {first}")
+    assert describe_stale(many).endswith("2024-01-29 a lacks post 5, with results; 2 more")

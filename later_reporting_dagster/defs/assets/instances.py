@@ -1,12 +1,12 @@
 """The tables `instances` and `coverage`: what is in the lake, what is missing, and when each file was fetched."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks.all_checks import planned_checks
 from later_reporting_dagster.defs.checks.check import to_evaluation
@@ -14,7 +14,6 @@ from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_p
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
-from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -26,21 +25,15 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.quality.coverage import (
     COVERAGE_COLUMNS,
     HASH_WITHOUT_REQUESTS,
-    Files,
+    coverage_table,
     intact_files,
     recorded_fetches,
-    refreshed_coverage,
     stored_and_expected_files,
     stored_late_posts,
+    update_states,
     with_late_posts,
 )
-from later_reporting_dagster.quality.instances import (
-    INSTANCE_COLUMNS,
-    instances_table,
-    known_instances,
-    stored_instances,
-)
-from later_reporting_dagster.quality.late_posts import LatePosts, find_late_posts
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, stored_instances
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -107,8 +100,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 deps=component.dependencies(*FETCHED_NAMES, INSTANCES_TABLE),
                 description=(
                     "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
-                    f" and whether it is stale; and each file that is missing since {component.start_date}. An update"
-                    " also copies closed months that have no copy."
+                    f" and whether it is stale; and each file that is missing since {component.start_date}."
                 ),
                 group_name="posts",
                 tags={"later/layer": "dimension"},
@@ -124,52 +116,31 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
 
 
 def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> Iterator[AssetEvent]:
-    """List all files of the tables that are fetched, update the table, and copy months."""
+    """List all files of the tables that are fetched, look for late posts in those that have changed, and write it."""
     later = component.later(context)
     with failures():
-        lake, days = later.lake(), component.expected_days(component.now())
+        lake, now = later.lake(), component.now()
+        days = component.expected_days(now)
         files, expected = stored_and_expected_files(
             lake, days, configured=later.configured_instances(), tables=component.tables
         )
-        records, old_records = recorded_fetches(lake, today=component.now().date())
-        rows, footers_read = refreshed_coverage(lake, files, expected, records)
-        late = LatePosts()
-        if {*RAW_NAMES} <= {*component.tables} and days:
-            late = find_late_posts(
-                lake,
-                rows,
-                instances=known_instances(lake, configured=later.configured_instances()),
-                first=component.start_date,
-                before=newest_day(component.now()) - timedelta(days=component.restate_days - 1),
-                memory_gb=later.memory_gb,
-            )
-            rows = with_late_posts(rows, late)
+        records, old_records = recorded_fetches(lake, today=now.date())
+        update = update_states(lake, files, expected, records)
+        compares = late_posts_are_checked(component)
+        states = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.states
+        old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
+        rows = coverage_table(states, compared={*old_days} if compares else ())
         missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
         context.log.info(
-            f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of {footers_read} new or"
-            " changed files"
+            f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of"
+            f" {sum(map(len, update.changed.values()))} new or changed files"
         )
         # Without `requested_at`, which every response changes: the report would follow.
         version = content_hash_of(rows.drop_columns(["requested_at"]))
         written = lake.write_table(COVERAGE_TABLE, rows, metadata={HASH_WITHOUT_REQUESTS: version})
         lake.fetch_records.remove(old_records)
+        late = stored_late_posts(lake, days={*days})
         key = component.asset_key(POSTS_PUBLISHED.name)
-        if late_posts_are_checked(component) and dg.AssetCheckKey(key, NOT_STALE.name) not in planned_checks(context):
+        if compares and dg.AssetCheckKey(key, NOT_STALE.name) not in planned_checks(context):
             yield to_evaluation(evaluate_late_posts(late, files=len(files[POSTS_PUBLISHED.name])), key)
-        metadata = {"missing_files": missing, "stale_files": len(late.stale)}
-        yield table_result(written, metadata, data_version=version)
-        _copy_months(context, lake, files, restate_days=component.restate_days, now=component.now())
-
-
-def _copy_months(
-    context: dg.AssetExecutionContext, lake: Lake, files: Files, *, restate_days: int, now: datetime
-) -> None:
-    """Copy closed months that have no copy: what reads their posts then opens one file in place of thirty."""
-    for name in RAW_NAMES:
-        try:
-            copies = lake.compact(name, restate_days=restate_days, now=now, only_missing=True, files=files[name])
-        except LakeUnavailable as error:  # such as an object store without ETags; everything works without copies
-            context.log.info(f"Not all closed months of {name} are copied: {error}")
-        else:
-            if copies.written:
-                context.log.info(f"Copied {copies.daily_files} daily files of {name} to {copies.written} monthly files")
+        yield table_result(written, {"missing_files": missing, "stale_files": len(late.stale)}, data_version=version)

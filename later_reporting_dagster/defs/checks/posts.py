@@ -23,7 +23,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
     RawTable,
 )
-from later_reporting_dagster.quality.coverage import intact_files, newest_requests, stored_late_posts
+from later_reporting_dagster.quality.coverage import LatePosts, intact_files, newest_requests, stored_late_posts
 from later_reporting_dagster.quality.data_quality import (
     CONTRADICTORY,
     OF_OTHER_FILES,
@@ -32,7 +32,7 @@ from later_reporting_dagster.quality.data_quality import (
     find_problems,
 )
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
-from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale
+from later_reporting_dagster.quality.late_posts import describe_stale
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
@@ -62,9 +62,9 @@ DUE_DAY = Check(
 )
 NOT_STALE = Check(
     "no_file_is_stale",
-    "The file of each old day has every post with results that was published on it, and none that has moved to another"
-    " day since, as far as the API has sent them. A stale file is fetched again. A post that is then still absent is"
-    " withdrawn, and no longer looked for.",
+    "The file of each day that is no longer restated has every post with results that was published on it, as far as"
+    " the API has sent them. A stale file is fetched again. A post that is then still absent is withdrawn, and asked"
+    " for no more.",
     nothing="No file of coverage was looked at yet",
     is_daily=True,
 )

@@ -6,9 +6,8 @@ from typing import Any
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA, with_late_posts
-from later_reporting_dagster.quality.late_posts import LatePosts
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_PUBLISHED
+from later_reporting_dagster.quality.coverage import coverage_table, stored_states
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
@@ -105,11 +104,10 @@ def test_report_names_stale_files(project: Project) -> None:
     for asset in RAW_ASSETS:
         project.fetch(asset)
     project.run(COVERAGE_TABLE)
-    coverage = project.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    assert coverage is not None
     stale = Partition(DAYS[0], INSTANCE_IDS[0])
-    late = with_late_posts(coverage, LatePosts(stale={stale: ["post 7 is also in the file of 2024-01-09"]}))
-    project.lake.write_table(COVERAGE_TABLE, late)
+    states = {**stored_states(project.lake)}
+    states[POSTS_PUBLISHED.name, stale] = states[POSTS_PUBLISHED.name, stale]._replace(stale_posts=[7])
+    project.lake.write_table(COVERAGE_TABLE, coverage_table(states, compared=DAYS))
     write_report(project)
-    sentence = f"Published posts: 1 file is stale: {stale}: post 7 is also in the file of 2024-01-09."
+    sentence = f"Published posts: 1 file is stale: {stale} lacks post 7, with results."
     assert sentence in page_data(project)["outdated"]
