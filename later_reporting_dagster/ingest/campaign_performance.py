@@ -24,7 +24,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.partition_writer import NOT_SURE, NOTHING_LEFT, PartitionWriter, WouldEmpty
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
@@ -56,7 +56,7 @@ async def ingest_campaign_performance(
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
     """
-    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=writer.warnings)
+    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=writer.progress.warnings)
 
     async def process(day: date) -> None:
         try:
@@ -71,9 +71,22 @@ async def ingest_campaign_performance(
             await writer.fail([Partition(day)], error)
             return
         items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
-        await writer.write(query, replace(result, items=items), [Partition(day)])
+        in_doubt.extend(await writer.write(query, replace(result, items=items), [Partition(day)]))
 
+    in_doubt: list[Partition] = []
     await fetch.process_all(sorted(days, reverse=True), process)
+    for partition in in_doubt:
+        if None not in writer.keeping:
+            await writer.fail([partition], WouldEmpty(NOTHING_LEFT))
+            continue
+        try:
+            query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, partition.day, partition.day)
+        except LaterError as error:
+            await writer.fail([partition], error)
+        else:
+            is_sure = bool(result.total_items) or result.is_surely_empty
+            if await writer.write(query, result, [partition], is_confirmed=is_sure):
+                await writer.fail([partition], WouldEmpty(NOT_SURE))
 
 
 def _stored_campaigns(

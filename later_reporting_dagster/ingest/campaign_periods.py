@@ -22,7 +22,8 @@ from later_reporting_dagster.client import LaterClient, LaterError, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import is_overdue, utc_now
 from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
-from later_reporting_dagster.ingest.partition_writer import MAX_CLOCK_ERROR, known_times, reason_of
+from later_reporting_dagster.ingest.partition_results import reason_of
+from later_reporting_dagster.ingest.partition_writer import MAX_CLOCK_ERROR, known_times
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions

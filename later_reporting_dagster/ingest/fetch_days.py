@@ -19,7 +19,8 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition, open_writer
+from later_reporting_dagster.ingest.partition_results import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.partition_writer import open_writer
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
@@ -47,6 +48,8 @@ class DayFetch:
         run_id: of the run, in its records.
         continued_run: the id of a run that this one continues; what that run, and those that it continued, have fetched
             is left out.
+        widen_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
+            are not those of UTC: 0 or 1.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
     """
 
@@ -54,6 +57,7 @@ class DayFetch:
     days: Sequence[date]
     instance_ids: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    widen_days: int = 0
     guard: WriteGuard = field(default_factory=WriteGuard)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
@@ -147,14 +151,14 @@ async def fetch_days(
             metrics=fetch.metrics,
             results=sender,
             records=records,
-            warnings=progress.warnings,
+            progress=progress,
         )
         try:
             if fetch.table is CAMPAIGN_PERFORMANCE:
                 days_to_fetch = [partition.day for partition in partitions]
                 await ingest_campaign_performance(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
             else:
-                await ingest(partitions, writer, client=client)
+                await ingest(partitions, writer, client=client, widen_days=fetch.widen_days)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)

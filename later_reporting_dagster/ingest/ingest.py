@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from random import Random
 from statistics import mean
@@ -18,9 +19,17 @@ import anyio.to_thread
 from later_reporting_dagster.client import InstanceForbidden, LaterClient, LaterError, ListResult, RetriesExhausted
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionWriter
+from later_reporting_dagster.ingest.partition_results import PartitionError
+from later_reporting_dagster.ingest.partition_writer import (
+    NOT_LISTED,
+    NOT_SURE,
+    NOTHING_LEFT,
+    PartitionWriter,
+    WouldEmpty,
+)
 from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
 from later_reporting_dagster.ingest.query_plan import (
+    MAX_DAYS,
     MAX_POSTS_PER_PART,
     History,
     days_per_cursor_query,
@@ -48,7 +57,9 @@ TARGET_POSTS_PER_QUERY = 12_000
 SAMPLED_FILES = 32
 
 
-async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient) -> None:
+async def ingest(
+    partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient, widen_days: int = 0
+) -> None:
     """Fetch and write partitions of posts; the writer sends the result of each exactly once, as soon as it is known.
 
     Failures of the API or the lake, rejections by the write guard and invalid instance ids are sent as
@@ -63,7 +74,8 @@ async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, 
     except LaterError as error:
         await writer.fail(partitions, error)
         return
-    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics)
+    max_days = MAX_DAYS - 2 * widen_days
+    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics, max_days=max_days)
     queries, mean_rows = plan(), None
     if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or version.uses_cursors):
         mean_rows = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
@@ -75,6 +87,7 @@ async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, 
         posts=PostFetch(client, metrics=metrics, by_cursor=version.uses_cursors),
         uses_cursors=version.uses_cursors,
         mean_rows=mean_rows,
+        widen_days=widen_days if table.date_basis is DateBasis.POST_DATE else 0,
         history=History(days=len({partition.day for partition in partitions})),
     )
     for query in queries:  # the newest days are fetched first
@@ -84,6 +97,7 @@ async def ingest(partitions: Collection[Partition], writer: PartitionWriter, *, 
             workers.start_soon(run.work)
         await run.queue.join()
         workers.cancel_scope.cancel()
+    await run.confirm_empty()
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
@@ -139,6 +153,7 @@ class _IngestRun:
 
     Attributes:
         mean_rows: mean rows per file so far; before the first query succeeds, those of stored files.
+        in_doubt: the partitions whose stored rows would be replaced by none, each with its query of the plan.
         queue: the queries to fetch. Last in, first out: the parts of a query are fetched before the next query, which
             can then leave out what has failed.
     """
@@ -149,7 +164,9 @@ class _IngestRun:
     posts: PostFetch
     uses_cursors: bool
     mean_rows: float | None
+    widen_days: int
     history: History
+    in_doubt: dict[Partition, PerformanceQuery] = field(default_factory=dict)
     _fetched_rows: int = 0
     _fetched_pairs: int = 0
     queue: asyncio.LifoQueue[_QueuedQuery] = field(default_factory=asyncio.LifoQueue)
@@ -185,7 +202,9 @@ class _IngestRun:
         is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(queued.query))
         limit = TARGET_POSTS_PER_QUERY if is_limited else None
         try:
-            result = await self.posts.fetch(queued.query, max_posts=limit, max_attempts=queued.max_attempts)
+            result = await self.posts.fetch(
+                self._widened(queued.query), max_posts=limit, max_attempts=queued.max_attempts
+            )
         except LaterError as error:
             await self._recover(queued, error, posts_each=limit or MAX_POSTS_PER_PART)
         else:
@@ -224,7 +243,34 @@ class _IngestRun:
         self._fetched_pairs += len(partitions_of(query))
         self.mean_rows = self._fetched_rows / self._fetched_pairs
         async with self._write_slots:
-            await self.writer.write(query, result, self._wanted(query), planned=queued.planned)
+            wanted = self._wanted(query)
+            in_doubt = await self.writer.write(self._widened(query), result, wanted, planned=queued.planned)
+            self.in_doubt |= dict.fromkeys(in_doubt, queued.planned)
+
+    async def confirm_empty(self) -> None:
+        """Ask again for the partitions that would lose all rows, and replace those that are surely without any.
+
+        If all stored rows of an instance in this run would go, none go.
+        """
+        for partition, planned in self.in_doubt.items():
+            instance_id = str(partition.instance_id)
+            query = replace(planned, start_date=partition.day, end_date=partition.day, instance_ids=(instance_id,))
+            try:
+                if instance_id not in self.writer.keeping:
+                    error: PartitionError = WouldEmpty(NOTHING_LEFT)
+                elif not await self.client.accessible((instance_id,)):
+                    error = WouldEmpty(NOT_LISTED)
+                else:
+                    result = await self.posts.fetch(self._widened(query))
+                    is_sure = bool(result.total_items) or result.is_surely_empty
+                    if not await self.writer.write(
+                        self._widened(query), result, [partition], planned=planned, is_confirmed=is_sure
+                    ):
+                        continue
+                    error = WouldEmpty(NOT_SURE)
+            except LaterError as failure:
+                error = failure
+            await self.writer.fail([partition], error)
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
         await self.writer.fail(self._wanted(query), error)
@@ -233,10 +279,16 @@ class _IngestRun:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
         return [partition for partition in partitions_of(query) if partition in self.partitions]
 
+    def _widened(self, query: PerformanceQuery) -> PerformanceQuery:
+        days = timedelta(days=self.widen_days)
+        return replace(query, start_date=query.start_date - days, end_date=query.end_date + days)
+
     def _newest_days(self, queued: _QueuedQuery) -> _QueuedQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days before them."""
         query = queued.query
-        days = days_per_cursor_query(rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids))
+        days = days_per_cursor_query(
+            rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids), is_wider=bool(self.widen_days)
+        )
         newest, rest = split_newest(query, days=days)
         if rest is not None:
             self.queue.put_nowait(replace(queued, query=rest))

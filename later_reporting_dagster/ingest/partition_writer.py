@@ -1,9 +1,10 @@
-"""Split verified results of queries into partitions, and write them."""
+"""Write the partitions of verified responses."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,11 +15,20 @@ import pyarrow as pa
 from anyio import CapacityLimiter
 from anyio.streams.memory import MemoryObjectSendStream
 
-from later_reporting_dagster.client import LaterError, ListResult
-from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
+from later_reporting_dagster.client import ListResult
+from later_reporting_dagster.contract import Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.ingest.query_plan import partitions_of, query_text
+from later_reporting_dagster.ingest.partition_results import (
+    FailedPartition,
+    PartitionError,
+    PartitionResult,
+    WrittenPartition,
+)
+from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.query_plan import query_text
+from later_reporting_dagster.ingest.received_rows import PartitionRows, ReceivedRows, assign_rows
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
+from later_reporting_dagster.lake import FileDamaged
 from later_reporting_dagster.lake.fetch_records import FetchRecord, NewestRequests, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.paths import Partition
@@ -33,92 +43,23 @@ WRITER_THREADS = 4
 MAX_CLOCK_ERROR = timedelta(hours=1)
 WRONG_CLOCK = "Some results were stored by a clock that was over an hour fast: they count as older than this run's"
 
+# Why stored rows are not replaced by none.
+NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
+NOT_LISTED = "the API does not list the instance"
+NOT_SURE = "a second response does not say that there are none"
+
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenPartition:
-    """A partition that is stored in the lake, complete and verified.
+class WouldEmpty(ReplacementRejected):
+    """The stored rows of a partition would be replaced by none, and it is not sure that there are none."""
 
-    `bad_rows`: number of its rows in quarantine. `diff`: None if nothing changed, or if there was no readable file.
-    """
-
-    partition: Partition
-    file: WriteResult
-    rows: pa.Table
-    bad_rows: int
-    diff: PartitionDiff | None = None
-
-
-# The API, the lake or the write guard failed, or the instance id cannot be part of a path.
-PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
-
-
-def reason_of(error: Exception) -> str:
-    """Return the message of an error, without its query."""
-    return error.reason if isinstance(error, LaterError) else str(error)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedPartition:
-    """A partition that was not replaced, and the reason."""
-
-    partition: Partition
-    error: PartitionError
-
-    def __post_init__(self) -> None:
-        # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
-        self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
-
-    @property
-    def reason(self) -> str:
-        """The error without its query, which may be that of other days or instances, whose failure decided this one."""
-        return reason_of(self.error)
-
-
-PartitionResult = WrittenPartition | FailedPartition
-
-
-def _items_by_partition(
-    query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
-) -> Mapping[Partition, list[Any]]:
-    """Return the valid rows of each partition; the list of one without rows is empty."""
-    if any(partition.instance_id is None for partition in partitions):  # a day of all instances
-        (day,) = partitions
-        return {day: result.items}
-    posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
-    # Looked up by a plain tuple, because creating a Partition for each post is slow.
-    posts_of = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
-    only_day = query.start_date if query.date_basis is DateBasis.PERFORMANCE_DATE else None
-    for post in result.items:
-        post_day = only_day or post.post_date.astimezone(UTC).date()
-        if (members := posts_of.get((post_day, post.instance_id))) is not None:
-            members.append(post)
-    return posts
-
-
-def _bad_rows_by_partition(
-    query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
-) -> dict[Partition | None, list[BadRow]]:
-    """Return the bad rows of each partition that has any; of None, those whose partition the query does not cover."""
-    if any(partition.instance_id is None for partition in partitions):
-        return {partitions[0]: result.bad_rows}
-    covered = set(partitions_of(query))
-    bad_rows: dict[Partition | None, list[BadRow]] = {}
-    for row in result.bad_rows:
-        partition = _partition_of_bad_row(row, query)
-        bad_rows.setdefault(partition if partition in covered else None, []).append(row)
-    return bad_rows
-
-
-def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | None:
-    """Return the partition of a bad row; None if its instance or day cannot be read or inferred from the query."""
-    instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
-    if instance_id is None:
-        return None
-    if query.start_date == query.end_date:
-        return Partition(day=query.start_date, instance_id=instance_id)
-    return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"rows are stored, and the response has none: nothing was replaced, because {why}. If they were really"
+            " deleted, accept it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in"
+            " the run config"
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -129,9 +70,10 @@ class PartitionWriter:
 
     Attributes:
         results: receives each result once. While it is full, nothing more is written.
-        warnings: gets what users should know although everything was written.
+        progress: gets what is odd about the responses, and counts their rows.
         records: gets the result of each partition; whoever began them saves them at the end.
         quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
+        keeping: the instances of which a stored row is left; None for campaigns.
     """
 
     table: RawTable
@@ -139,10 +81,11 @@ class PartitionWriter:
     guard: WriteGuard
     metrics: tuple[Metric, ...]
     results: MemoryObjectSendStream[PartitionResult]
+    progress: Progress
     records: RunRecords
     newest_requests: NewestRequests
     quarantined: Set[str]
-    warnings: list[str]
+    keeping: set[str | None] = field(default_factory=set, init=False)
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
     async def write(
@@ -152,30 +95,53 @@ class PartitionWriter:
         partitions: Sequence[Partition],
         *,
         planned: PerformanceQuery | None = None,
-    ) -> None:
+        is_confirmed: bool = False,
+    ) -> list[Partition]:
         """Write partitions of a query and its bad rows. A partition without rows becomes a file without rows.
+
+        Returns the partitions whose stored rows would be replaced by none, which have no result yet.
 
         Args:
             partitions: those of its partitions to write; of campaigns, its only day.
             planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
                 therefore does not depend on how the query was split.
+            is_confirmed: whether stored rows may be replaced by none.
         """
+        self.progress.oddities.update(result.oddities)
+        received = await self._in_thread(assign_rows, query, result, partitions)
+        counts = Counter(received=result.total_items, others=received.others, quarantined=len(received.unassigned))
+        in_doubt: list[Partition] = []
         try:
-            items, bad_rows = await self._in_thread(self._split, query, result, partitions)
+            await self._in_thread(self._quarantine_unassigned, query, received, result.total_items)
         except (LakeUnavailable, TooManyBadRows) as error:
             await self.fail(partitions, error)
-            return
+            counts["failed"] = sum(rows.total for rows in received.by_partition.values())
+            self.progress.rows_by_fate.update(counts)
+            return in_doubt
         # As it is stored, so that an equal time is not a later one.
         requested_at = result.requested_at.replace(microsecond=result.requested_at.microsecond // 1000 * 1000)
-        write = partial(self._write_batch, query=query, planned=planned or query, requested_at=requested_at)
+        write = partial(
+            self._write_batch,
+            query=query,
+            planned=planned or query,
+            requested_at=requested_at,
+            is_confirmed=is_confirmed,
+        )
 
         async def write_batch(batch: Sequence[Partition]) -> None:
-            for outcome in await self._in_thread(write, batch, items, bad_rows):
-                await self.results.send(outcome)
+            outcomes, fates = await self._in_thread(write, {each: received.by_partition[each] for each in batch})
+            counts.update(fates)
+            for outcome in outcomes:
+                if _is_in_doubt(outcome):
+                    in_doubt.append(outcome.partition)
+                else:
+                    await self.results.send(outcome)
 
         async with anyio.create_task_group() as batches:
             for start in range(0, len(partitions), BATCH_SIZE):
                 batches.start_soon(write_batch, partitions[start : start + BATCH_SIZE])
+        self.progress.rows_by_fate.update(counts)
+        return in_doubt
 
     async def fail(self, partitions: Collection[Partition], error: PartitionError) -> None:
         failed = [FailedPartition(partition=partition, error=error) for partition in partitions]
@@ -188,88 +154,110 @@ class PartitionWriter:
         # AnyIO's task groups do not cancel it: a write that has begun ends before the run does. asyncio's would.
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
-    def _split(
-        self, query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]
-    ) -> tuple[Mapping[Partition, list[Any]], Mapping[Partition | None, list[BadRow]]]:
-        """Return the valid and the bad rows by partition. Quarantine the bad rows that belong to none."""
-        bad_rows = _bad_rows_by_partition(query, result, partitions)
+    def _quarantine_unassigned(self, query: PerformanceQuery, received: ReceivedRows, total: int) -> None:
+        """Quarantine the bad rows that belong to no partition."""
         text, day_range = query_text(query), (query.start_date, query.end_date)
         path = self.lake.quarantine.path_of_query(self.table.name, text, day_range)
-        if unassigned := bad_rows.pop(None, []):
-            self.lake.quarantine.write(path, unassigned, query=text)
+        if received.unassigned:
+            self.lake.quarantine.write(path, received.unassigned, query=text)
             subject = "rows of the query are bad and name no partition"
-            self.guard.check_bad_rows(len(unassigned), total=result.total_items, subject=subject)
+            self.guard.check_bad_rows(len(received.unassigned), total=total, subject=subject)
         else:
             self._remove_quarantined(path)
-        return _items_by_partition(query, result, partitions), bad_rows
 
     def _write_batch(
         self,
-        partitions: Sequence[Partition],
-        items: Mapping[Partition, list[Any]],
-        bad_rows_of_query: Mapping[Partition | None, list[BadRow]],
+        received: Mapping[Partition, PartitionRows],
         *,
         query: PerformanceQuery,
         planned: PerformanceQuery,
         requested_at: datetime,
-    ) -> list[PartitionResult]:
-        """For each partition, quarantine its bad rows and write the others; return its result, in the same order."""
+        is_confirmed: bool,
+    ) -> tuple[list[PartitionResult], Counter[str]]:
+        """For each partition, quarantine its bad rows and write the others; return the results, in the same order.
+
+        Also returns how many of the rows were written, are in quarantine, or are those of partitions that failed.
+        """
         metadata = {
             FETCHED_AT: requested_at.isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
         }
-        bad_rows = {partition: bad_rows_of_query.get(partition, []) for partition in partitions}
         failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
         diffs: dict[Partition, PartitionDiff] = {}
 
         def check_replacement(partition: Partition, old: pa.Table, new: pa.Table) -> None:
             diffs[partition] = diff_partitions(old, new, key=self.table.key, known_metrics=self.table.known_metrics)
-            self.guard.check_diff(diffs[partition], bad_rows=len(bad_rows[partition]), rows=self.table.rows)
+            bad_rows = len(received[partition].bad_rows)
+            self.guard.check_diff(diffs[partition], bad_rows=bad_rows, rows=self.table.rows)
+            if old.num_rows and not new.num_rows and not (is_confirmed or self.guard.accepts_shrinking):
+                raise WouldEmpty(NOT_SURE)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
             stored, unchanged = key_values.get(FETCHED_AT), self.newest_requests.of(partition)
             times = [*([datetime.fromisoformat(stored)] if stored else []), *([unchanged] if unchanged else [])]
-            return any(requested_at < time for time in known_times(times, self.warnings))
+            return any(requested_at < time for time in known_times(times, self.progress.warnings))
 
-        for partition in partitions:
+        for partition, rows in received.items():
             try:
-                self._quarantine(
-                    partition, bad_rows[partition], query=query_text(query), good_rows=len(items[partition])
-                )
-            except (LakeUnavailable, TooManyBadRows) as error:
+                self._quarantine(partition, rows, query=query_text(query))
+            except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
         self.newest_requests.refresh()
-        accepted = {partition: items[partition] for partition in partitions if partition not in failed}
+        accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
+        fates = Counter(written=sum(table.num_rows for table in tables.values()))
+        for partition in [*tables]:
+            if contradictory := received[partition].contradictory:
+                try:
+                    tables[partition] = self._with_stored_rows(partition, tables[partition], contradictory)
+                except LakeUnavailable as error:
+                    failed[partition] = error
+                    fates["written"] -= tables.pop(partition).num_rows
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
         results: list[PartitionResult] = []
-        for partition in partitions:
+        for partition, rows in received.items():
+            fates["quarantined"] += len(rows.bad_rows)
             if not isinstance(outcome := outcomes[partition], WriteResult):
                 results.append(FailedPartition(partition=partition, error=outcome))
+                fates["failed"] += len(rows.items)
+                fates["written"] -= len(rows.items) if partition in tables else 0
                 continue
-            if not bad_rows[partition]:
+            if not rows.bad_rows:
                 self._remove_quarantined(self.lake.quarantine.path_of(self.table.name, partition))
+            diff = diffs.get(partition) if outcome.changed else None
+            if diff.removed < diff.rows_before if diff else outcome.rows and not outcome.changed:
+                self.keeping.add(partition.instance_id)
             results.append(
                 WrittenPartition(
-                    partition=partition,
-                    file=outcome,
-                    rows=tables[partition],
-                    bad_rows=len(bad_rows[partition]),
-                    diff=diffs.get(partition) if outcome.changed else None,
+                    partition=partition, file=outcome, rows=tables[partition], bad_rows=len(rows.bad_rows), diff=diff
                 )
             )
-        self.records.add([_record(result, requested_at) for result in results])
-        return results
+        self.records.add([_record(result, requested_at) for result in results if not _is_in_doubt(result)])
+        return results, fates
 
-    def _quarantine(self, partition: Partition, bad_rows: Sequence[BadRow], *, query: str, good_rows: int) -> None:
+    def _quarantine(self, partition: Partition, rows: PartitionRows, *, query: str) -> None:
+        """Write the bad rows of a partition to the quarantine; raise if its other rows must not be written."""
+        bad_rows = rows.bad_rows
         if bad_rows:
             self.lake.quarantine.write(self.lake.quarantine.path_of(self.table.name, partition), bad_rows, query=query)
-        total = good_rows + len(bad_rows)
-        self.guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
+        self.guard.check_bad_rows(len(bad_rows), total=rows.total, subject="rows of this partition are bad")
+        if rows.problem is not None:
+            raise rows.problem
+
+    def _with_stored_rows(self, partition: Partition, new: pa.Table, keys: Set[Hashable]) -> pa.Table:
+        """Add the stored rows of keys that the response has with several values."""
+        with suppress(FileDamaged):
+            stored = self.lake.read_daily_file(self.table.name, partition, schema=new.schema)
+            if stored is not None:
+                columns = [stored[name].to_pylist() for name in self.table.key]
+                is_kept = [key in keys for key in (zip(*columns, strict=True) if len(columns) > 1 else columns[0])]
+                rows = pa.concat_tables([new, stored.filter(pa.array(is_kept, pa.bool_()))])
+                return rows.sort_by([(name, "ascending") for name in self.table.key])
+        return new
 
     def _remove_quarantined(self, path: str) -> None:
         """Remove a quarantine file. If that fails, the check `quarantine_is_empty` reports it until the next fetch."""
@@ -286,7 +274,7 @@ async def open_writer(
     metrics: tuple[Metric, ...],
     results: MemoryObjectSendStream[PartitionResult],
     records: RunRecords,
-    warnings: list[str],
+    progress: Progress,
 ) -> PartitionWriter:
     """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
     quarantined: Set[str] = set()
@@ -302,7 +290,7 @@ async def open_writer(
         records=records,
         newest_requests=await anyio.to_thread.run_sync(newest_requests),
         quarantined=quarantined,
-        warnings=warnings,
+        progress=progress,
     )
 
 
@@ -314,6 +302,10 @@ def known_times(times: Iterable[datetime], warnings: list[str]) -> list[datetime
     if len(known) < len(found) and WRONG_CLOCK not in warnings:
         warnings.append(WRONG_CLOCK)
     return known
+
+
+def _is_in_doubt(result: PartitionResult) -> bool:
+    return isinstance(result, FailedPartition) and isinstance(result.error, WouldEmpty)
 
 
 def _record(result: PartitionResult, requested_at: datetime) -> FetchRecord:

@@ -1,9 +1,10 @@
 """What a fetch has done so far, for its log and for whoever shows it."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from later_reporting_dagster.client import ClientEvent, PageFetched, PagesRefetched, RateLimitWait, RequestRetried
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.partition_results import PartitionResult, WrittenPartition
 
 # Shorter waits are normal under the rate limit and are not logged.
 MIN_LOGGED_WAIT_SECONDS = 5.0
@@ -15,6 +16,9 @@ class Progress:
 
     Attributes:
         warnings: what the caller should know although the run succeeds.
+        oddities: deviations of the responses from the documentation, by kind.
+        rows_by_fate: rows that were received, and of these the rows that were written, are in quarantine, belong to
+            files that failed, and are others: of days and instances that were not asked for.
         status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 
@@ -27,7 +31,15 @@ class Progress:
     retries: int = 0
     rate_limit_waits: int = 0
     warnings: list[str] = field(default_factory=list)
+    oddities: Counter[str] = field(default_factory=Counter)
+    rows_by_fate: Counter[str] = field(default_factory=Counter)
     status: str = ""
+
+    @property
+    def unaccounted_rows(self) -> int:
+        """The number of received rows that are neither written nor accounted for otherwise: 0, or a defect."""
+        fates = self.rows_by_fate
+        return fates["received"] - sum(fates[name] for name in ("written", "quarantined", "failed", "others"))
 
     def add(self, result: PartitionResult) -> None:
         """Count a file that was written or failed."""

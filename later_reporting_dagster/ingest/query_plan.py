@@ -75,6 +75,7 @@ def plan_queries(
     date_basis: DateBasis,
     rows_per_file: float | None = None,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    max_days: int = MAX_DAYS,
 ) -> list[PerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
@@ -85,9 +86,9 @@ def plan_queries(
     for partition in partitions:
         instances_of_day[partition.day].add(str(partition.instance_id))
     if date_basis is DateBasis.POST_DATE:
-        ranges = _contiguous_ranges(instances_of_day, max_days=MAX_DAYS)
+        ranges = _contiguous_ranges(instances_of_day, max_days=max_days)
         if rows_per_file is not None:
-            ranges = _merge_ranges(ranges, rows_per_file=rows_per_file)
+            ranges = _merge_ranges(ranges, rows_per_file=rows_per_file, max_days=max_days)
     else:
         ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
@@ -151,11 +152,15 @@ def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
     return 2 if total_items is None else max(2, ceil(total_items / posts_each))
 
 
-def days_per_cursor_query(*, rows_per_day: float | None) -> int:
-    """Return how many days one cursor query covers, given the posts of a day as far as they are known."""
+def days_per_cursor_query(*, rows_per_day: float | None, is_wider: bool = False) -> int:
+    """Return how many days one cursor query covers, given the posts of a day as far as they are known.
+
+    `is_wider`: whether each query also asks for the days around these, which are fetched twice then.
+    """
     if rows_per_day is None:
         return FIRST_DAYS_PER_CURSOR_QUERY
-    return max(1, int(PAGES_PER_CURSOR_QUERY * MAX_PAGE_SIZE / max(rows_per_day, 1)))
+    pages = PAGES_PER_CURSOR_QUERY * (3 if is_wider else 1)
+    return max(1, int(pages * MAX_PAGE_SIZE / max(rows_per_day, 1)))
 
 
 def split_newest(query: PerformanceQuery, *, days: int) -> tuple[PerformanceQuery, PerformanceQuery | None]:
@@ -285,7 +290,7 @@ def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_
     return ranges
 
 
-def _merge_ranges(ranges: Sequence[_PartitionRange], *, rows_per_file: float) -> list[_PartitionRange]:
+def _merge_ranges(ranges: Sequence[_PartitionRange], *, rows_per_file: float, max_days: int) -> list[_PartitionRange]:
     """Merge neighbouring ranges wherever one query costs fewer requests than two.
 
     A merged range has all days from the first to the last × all instances of both.
@@ -300,7 +305,7 @@ def _merge_ranges(ranges: Sequence[_PartitionRange], *, rows_per_file: float) ->
         while merged:
             last = merged[-1]
             union = _PartitionRange(last.start, current.end, last.instances | current.instances)
-            if (union.end - union.start).days >= MAX_DAYS or pages(union) >= pages(last) + pages(current):
+            if (union.end - union.start).days >= max_days or pages(union) >= pages(last) + pages(current):
                 break
             merged.pop()
             current = union

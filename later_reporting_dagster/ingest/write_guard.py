@@ -100,13 +100,17 @@ class WriteGuard:
     shrink_limit_percent: int = 50
     bad_rows_limit_percent: int = 100
 
+    @property
+    def accepts_shrinking(self) -> bool:
+        return self.shrink_limit_percent == 100
+
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0, rows: str = "posts") -> None:
         """Raise `ShrankTooMuch` if a partition would lose too many rows, or all of its metric values but not its rows.
 
         Rows and metric values are checked if at least `MIN_ROWS_TO_JUDGE` of them are stored.
         """
         before, after = diff.rows_before, diff.rows_after
-        if self.shrink_limit_percent == 100:
+        if self.accepts_shrinking:
             return
         if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * self.shrink_limit_percent:
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)

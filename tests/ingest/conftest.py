@@ -19,13 +19,9 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import (
-    FailedPartition,
-    PartitionResult,
-    PartitionWriter,
-    WrittenPartition,
-    open_writer,
-)
+from later_reporting_dagster.ingest.partition_results import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, open_writer
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -140,7 +136,9 @@ async def new_writer(
     metrics: tuple[Metric, ...],
 ) -> PartitionWriter:
     records = lake.fetch_records.begin(table.name, now=datetime.now(UTC))
-    return await open_writer(table, lake, guard=guard, metrics=metrics, results=results, records=records, warnings=[])
+    return await open_writer(
+        table, lake, guard=guard, metrics=metrics, results=results, records=records, progress=Progress(table.name)
+    )
 
 
 def run_ingest(

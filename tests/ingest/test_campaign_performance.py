@@ -24,7 +24,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.partition_writer import PartitionResult
+from later_reporting_dagster.ingest.partition_results import PartitionResult
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
@@ -59,7 +59,7 @@ def fetch(
 
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         writer = await new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
-        writer.warnings = warnings
+        writer.progress.warnings = warnings
         await ingest_campaign_performance(days, writer, instance_ids=instance_ids, client=client)
 
     fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,14 @@ def test_error_of_a_worker_is_raised_as_it_is_after_the_days_before_it(
 ) -> None:
     write, seen = partition_writer.PartitionWriter._write_batch, list[FetchedDay]()
 
-    def fail_on_last_day(
-        self: partition_writer.PartitionWriter, partitions: list[Partition], *arguments: Any, **options: Any
+    def fail_on_first_day(
+        self: partition_writer.PartitionWriter, partitions: Iterable[Partition], *arguments: Any, **options: Any
     ) -> object:
-        if partitions[0].day == DAYS[-1]:
+        if next(iter(partitions)).day == DAYS[0]:
             raise error
         return write(self, partitions, *arguments, **options)
 
-    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", fail_on_last_day)
+    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", fail_on_first_day)
 
     async def run() -> None:
         async for day in fetch_days(FETCH, client=client_of(service), lake=Lake(str(tmp_path))):
@@ -83,7 +83,7 @@ def test_error_of_a_worker_is_raised_as_it_is_after_the_days_before_it(
 
     with pytest.raises(type(error), match=str(error)):
         asyncio.run(run())
-    assert DAYS[-1] not in [day.day for day in seen]
+    assert DAYS[0] not in [day.day for day in seen]
 
 
 def test_closing_ends_requests_and_writes_and_the_client(

@@ -218,7 +218,7 @@ def test_older_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_
 ) -> None:
     ingest_module = sys.modules["later_reporting_dagster.ingest.ingest"]
     monkeypatch.setattr(ingest_module, "PAGED_WORKERS", 1)
-    monkeypatch.setattr(ingest_module, "days_per_cursor_query", lambda rows_per_day: 1)  # noqa: ARG005
+    monkeypatch.setattr(ingest_module, "days_per_cursor_query", lambda **_: 1)
     failing_days, failed = {str(DAYS[0]), str(DAYS[2])}, list[tuple[str, str]]()
 
     def fail(request: Request) -> Response | None:

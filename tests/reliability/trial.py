@@ -12,7 +12,7 @@ from pathlib import Path
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
+from later_reporting_dagster.ingest.partition_results import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, running_server
