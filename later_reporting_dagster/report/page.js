@@ -1,6 +1,12 @@
 "use strict";
 // Shows the numbers for the chosen filters as tables and, with charts.js, as charts. All results are looked up in the embedded JSON. Data is
 // inserted only as text, never as markup: do not use innerHTML.
+addEventListener("error", ({ message }) => {
+  const failed = document.getElementById("failed");
+  failed.textContent = `This page has failed, and some of it may be missing or wrong. Please report: ${message}`;
+  failed.hidden = false;
+});
+
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
   const [METRICS_TABLE] = Object.keys(report.tables);
@@ -366,8 +372,9 @@
   }
 
   function showReceived() {
+    // Not the days after the period, whose age is negative: `Days expected` does not count them either.
     const missing = (table, instance) => gaps().filter((gap) => gap.tables.includes(table) && gap.instances.includes(instance))
-      .flatMap((gap) => gap.ranges).reduce((days, [from, to]) => days + to - from + 1, 0);
+      .flatMap((gap) => gap.ranges).reduce((days, [from, to]) => days + Math.max(0, to - Math.max(0, from) + 1), 0);
     fillTable(
       "received",
       [

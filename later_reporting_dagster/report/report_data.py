@@ -14,19 +14,23 @@ from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import (
-    BY_AGE,
-    CAMPAIGN_COSTS_MONTHLY,
+    BY_CAMPAIGN,
+    BY_CONTENT_TYPE,
+    BY_CREATOR,
+    BY_PLATFORM,
+    CAMPAIGN_RESULTS,
     DAILY,
     DAILY_BY_CAMPAIGN,
-    SINGLE_TABLES,
+    OVERALL,
+    POSTS,
 )
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
 REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
-# The rollup tables that it shows.
-_SINGLE_TABLES = [table for table in SINGLE_TABLES if table not in (BY_AGE, CAMPAIGN_COSTS_MONTHLY)]
+# The rollup tables that report.sql reads.
+_SINGLE_TABLES = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL, POSTS, CAMPAIGN_RESULTS)
 _DAILY_TABLES = (DAILY, DAILY_BY_CAMPAIGN)
 SHOWN_TABLES = tuple(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES))
 # The fetched tables whose missing days a report lists: name -> label.
@@ -82,9 +86,11 @@ class ReportData:
 
     @property
     def windows(self) -> list[str]:
-        """The windows of the key figures, shortest first, up to the first one that begins before the results do."""
-        oldest = MAX_DAYS if self.oldest_age is None else self.oldest_age
-        return [name for name, shorter in zip(WINDOWS, (0, *WINDOWS.values()), strict=False) if oldest >= shorter]
+        """The windows of the key figures, shortest first, up to the first one that has all days of files."""
+        rows = self.tables["figures"].select(["time_window", "instance_id", "days"]).to_pylist()
+        files = {row["time_window"]: row["days"] or 0 for row in rows if row["instance_id"] is None}
+        days = [files.get(name, 0) for name in WINDOWS]
+        return [*WINDOWS][: days.index(max(days)) + 1]
 
     @property
     def oldest_age(self) -> int | None:
@@ -93,10 +99,8 @@ class ReportData:
 
     @property
     def initial_window(self) -> str:
-        """The window that the page opens with: 28 days, or 7 if there are no results of more days."""
-        rows = self.tables["figures"].select(["time_window", "instance_id", "days"]).to_pylist()
-        days = {row["time_window"]: row["days"] or 0 for row in rows if row["instance_id"] is None}
-        return "28d" if days.get("28d", 0) > days.get("7d", 0) else "7d"
+        """The window that the page opens with: 28 days, or 7 if there are no more."""
+        return "28d" if "28d" in self.windows else "7d"
 
     @property
     def key_figures(self) -> dict[str, Any]:

@@ -245,6 +245,56 @@ def test_bars_are_drawn_to_scale_beside_their_numbers(
             assert label.startswith("–" if rate is None else f"{float(rate):.2f}\u00a0% · ")
 
 
+# Days of files, and how old the oldest and the newest day with posts are.
+FEW_DAYS = [
+    *((files, files - 1, 0) for files in (1, 3, 5, 7, 8, 29, 30)),
+    *((30, oldest, newest) for oldest, newest in ((0, 0), (4, 0), (29, 7), (29, 28))),
+]
+
+
+@pytest.mark.parametrize(("files", "oldest", "newest"), FEW_DAYS)
+def test_any_few_days_of_files_and_posts_are_shown(
+    files: int, oldest: int, newest: int, browser: Browser, tmp_path: Path
+) -> None:
+    posts_of = {age: [row(impressions=10, engagements=1)] for age in range(newest, oldest + 1)}
+    days = {(NEWEST - timedelta(days=age), "a"): posts_of.get(age, []) for age in range(files)}
+    with open_report(browser, report_of(World(days, days)), tmp_path) as report:
+        periods = report.page.locator("#period option").all_inner_texts()
+        assert periods == [f"Last {days} days" for days in (7, 28, 90) if days == 7 or files > (7, 28)[days > 28]]
+        assert report.page.locator("#period").input_value() == ("28d" if files > 7 else "7d")
+        for period in reversed(periods):
+            report.choose("period", period)
+            shown = len(posts_of.keys() & {*range(int(period.split()[1]))})
+            assert report.figure("organic_impressions") == (10 * shown or None)
+            report.open_all()
+
+
+def test_page_that_throws_says_so(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    page = browser.new_page()
+    html = report_page(report_of(one_post(impressions=5, engagements=1))).decode()
+    for text, failed in ((html, False), (html.replace('"window":"7d"', '"window":"28d"'), True)):
+        file.write_text(text)
+        page.goto(file.as_uri())
+        assert page.locator("#failed").is_visible() is failed
+    expect(page.locator("#failed")).to_contain_text("This page has failed, ")
+    page.close()
+
+
+def test_days_after_the_period_do_not_count_as_missing_in_it(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    missing = {**report_of_world.missing, "posts_published": {INSTANCES[1]: {NEWEST + timedelta(days=1), NEWEST}}}
+    with open_report(browser, replace(report_of_world, missing=missing), tmp_path) as report:
+        report.open_all()
+        places = report.columns("received")
+        counts = {
+            each[0]: [each[places[f"Missing {label}"]][0] for label in ("daily metrics", "published posts")]
+            for each in report.rows("received")
+        }
+        assert counts == {INSTANCES[0]: [0, 0], INSTANCES[1]: [0, 1]}
+
+
 def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=5, engagements=1)
     with open_report(browser, report_of(world), tmp_path) as report:
