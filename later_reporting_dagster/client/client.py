@@ -4,9 +4,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Self
 
@@ -18,8 +18,11 @@ from later_reporting_dagster.client.errors import (
     LaterError,
     MetricsRejected,
     QueryRejected,
+    RetriesExhausted,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.client.pagination import (
+    FetchedList,
     Inconsistency,
     PageReader,
     fetch_cursor_pages,
@@ -39,10 +42,13 @@ from later_reporting_dagster.client.route import (
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract.page import Page, UnreadableBody, instances_page_from_body
-from later_reporting_dagster.contract.parameters import INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
+INVALID_PARAMETERS = frozenset({400, 422})
+# Of the page of posts that shows the API version.
+PROBED_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +157,19 @@ class LaterClient:
 
     async def api_version(self) -> ApiVersion:
         """Return the API version of the service; the first call detects it with one request, unless it is set."""
-        return self._version or (await self.probe()).api_version
+        if self._version is None:
+            with suppress(QueryRejected):
+                await self.probe()
+            self._version = self._version or await self._version_of_posts()
+        return self._version
 
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read, in the order of the API."""
-        return tuple((await self._fetch(INSTANCES)).items)
+        try:
+            return tuple((await self._fetch(INSTANCES)).items)
+        except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
+            error.args = (f"{error} To do without this list, set LATER_INSTANCE_IDS.",)
+            raise
 
     async def accessible(self, instance_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Return the instances that the API lists. A 403 does not say which is forbidden.
@@ -214,7 +228,7 @@ class LaterClient:
         with _naming_query(route):
             version = await self.api_version()
             try:
-                return await PageReader(self._transport, route, version).fetch(page, verify=False)
+                return await PageReader(self._transport, route, version).fetch_unverified(page)
             except QueryRejected as error:
                 raise await self._explained(error, route, version) from None
 
@@ -237,25 +251,36 @@ class LaterClient:
         return result
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
-        """Fetch a list; if its pages are inconsistent, fetch all of them again."""
+        """Fetch a list; if its pages are inconsistent, fetch all of them again.
+
+        If rows repeat, or differ from the total in number, the second fetch is in reverse order, if that can be
+        requested, and may show that no row is missing.
+        """
         with _naming_query(route):
             version = await self.api_version()
             fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages
+            doubtful: FetchedList | None = None
             problem: str | None = None
             for _ in range(MAX_FETCHES):
                 if problem is not None:
                     self._transport.on_event(PagesRefetched(problem))
+                from_end = doubtful is not None and route.is_sorted
                 try:
-                    reader = PageReader(self._transport, route, version)
-                    result = replace(await fetch_pages(reader, max_rows=max_rows), requested_at=reader.requested_at)
+                    reader = PageReader(self._transport, route, version, from_end=from_end)
+                    fetched = await fetch_pages(reader, max_rows=max_rows)
+                    if (problem := fetched.problem) is not None:
+                        if doubtful is not None and fetched.proves(doubtful, is_sorted=route.is_sorted):
+                            return doubtful.result
+                        doubtful = fetched
+                        continue
                     # One numbered page is a snapshot: no row can move to another page.
-                    can_differ = version.uses_cursors or result.pages > 1
+                    can_differ = version.uses_cursors or fetched.result.pages > 1
                     if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
-                        return result
+                        return fetched.result
                     again = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
-                    differences = {*route.row_keys(result)} ^ {*route.row_keys(again)}
+                    differences = {*fetched.keys} ^ {*again.keys}
                     if not differences:
-                        return result
+                        return fetched.result
                     problem = f"{len(differences)} rows differ in a verification fetch"
                 except Inconsistency as error:
                     problem = str(error)
@@ -267,10 +292,10 @@ class LaterClient:
             )
 
     async def _explained(self, error: QueryRejected, route: Route, version: ApiVersion) -> LaterError:
-        """Return what a rejection means: another API version, rejected metrics, or a wrong parameter."""
-        if error.status != 400:
-            return error
+        """Return what a rejection means: another API version, rejected metrics, or a query that is refused."""
         # The parameters of one version are invalid in the other.
+        if error.status not in INVALID_PARAMETERS:
+            return error
         if not self._is_version_set and (now := (await self.probe()).api_version) is not version:
             return ApiVersionChanged(version.name, now.name)
         # Only the text shows whether the metrics are the reason. A wrong guess costs requests, and the caller may count
@@ -282,9 +307,27 @@ class LaterClient:
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
-        probe = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
-        self._version = self._version or probe.api_version
-        return probe
+        headers, version = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
+        version = version or self._version or await self._version_of_posts()
+        self._version = self._version or version
+        limit, window_seconds = stated_rate_limit(headers) or (None, None)
+        return Probe(version, limit, window_seconds, server_time(headers))
+
+    async def _version_of_posts(self) -> ApiVersion:
+        """Return the API version that a page of posts shows, where the list of instances does not."""
+        today = datetime.fromtimestamp(self._transport.clock(), UTC).date()
+        route = posts_route(PerformanceQuery(start_date=today - timedelta(days=PROBED_DAYS), end_date=today))
+        try:
+            page = await PageReader(self._transport, route, PAGED).fetch_unverified(FIRST_PAGE)
+        except ApiVersionChanged:
+            return CURSOR
+        except QueryRejected as error:
+            if error.status not in INVALID_PARAMETERS:
+                raise
+            return CURSOR
+        if page.total_items is None:
+            raise UnexpectedResponse("The responses do not show the API version: set LATER_API_VERSION.")
+        return PAGED
 
 
 @contextmanager
@@ -297,17 +340,14 @@ def _naming_query(route: Route) -> Iterator[None]:
         raise
 
 
-def _parse_probe(response: Response) -> Probe:
-    limit, window_seconds = stated_rate_limit(response.headers) or (None, None)
-    return Probe(_version_of(response.body), limit, window_seconds, server_time(response.headers))
-
-
-def _version_of(body: bytes) -> ApiVersion:
+def _parse_probe(response: Response) -> tuple[Mapping[str, str], ApiVersion | None]:
+    """Return the headers, and the API version that a list of instances shows; None if it may be of both."""
+    page, version = None, PAGED
     try:
-        instances_page_from_body(body, PAGED)
+        page = instances_page_from_body(response.body, PAGED)
     except UnreadableBody as error:
         if error.api_version is None:
             raise
-        instances_page_from_body(body, error.api_version)
-        return error.api_version
-    return PAGED
+        version = error.api_version
+        instances_page_from_body(response.body, version)
+    return response.headers, None if page is not None and page.total_items is None else version

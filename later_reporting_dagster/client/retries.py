@@ -19,6 +19,7 @@ from later_reporting_dagster.client.errors import (
     QueryRejected,
     UnexpectedResponse,
 )
+from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.safe_line import safe_line
 
 FRACTIONS_OF_A_WINDOW = 7  # the first wait after a 429 is 1/64 of the window
@@ -38,6 +39,11 @@ class ProblemDetails(msgspec.Struct, frozen=True):
     type: str | None = None
     title: str | None = None
     detail: str | None = None
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether this is about the query: some forbidden paths are an internal error with this title."""
+        return (self.title or "").casefold() == "forbidden"
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
@@ -141,44 +147,59 @@ class TemporaryFailure:
 
 
 def classify_failure(
-    response: Response, request: Request, *, secrets: Collection[str], now: float
+    response: Response, request: Request, *, secrets: Collection[str], now: float, is_first_attempt: bool = False
 ) -> TemporaryFailure | LaterError:
-    """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
+    """Return what a response other than a success means: a failure to retry, or an error to raise.
 
-    See docs/api.md, "Errors" and "Rate limit".
+    See docs/api.md, "Errors", "Rate limit" and "What is accepted".
 
     Args:
         secrets: what messages must not quote, because the server may echo the request.
+        is_first_attempt: whether the request is sent again if its credentials are rejected.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
     summary = f"{request.description}: HTTP {status} {safe_line(detail)}"
-    is_forbidden = status >= 500 and (problem.title or "").casefold() == "forbidden"
-    is_temporary = status in RETRIED or status >= 500 or (status >= 400 and "retry-after" in response.headers)
-    if is_temporary and not is_forbidden:
-        return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
-    # Whatever is wrong with a token request, no other query would succeed.
-    if request.is_for_token and status in (400, 401, 403):
-        problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
-        return CredentialsRejected(
-            f"{request.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
-            " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
-        )
-    if status == 403:
-        return InstanceForbidden(
-            f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
-            " ask your account manager for access."
-        )
-    if status >= 400 and not request.is_for_token:
-        return QueryRejected(
-            f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
-        )
     if 300 <= status < 400:
         return UnexpectedResponse(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
             "token. Check the base URL."
         )
-    return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
+    is_retried = status in RETRIED or status >= 500 or "retry-after" in response.headers
+    is_rejected = request.is_for_token and status in (400, 401, 403)
+    if (is_retried and not (status >= 500 and problem.is_forbidden)) or (is_rejected and is_first_attempt):
+        return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
+    # Whatever is wrong with a token request, no other query would succeed.
+    if is_rejected:
+        problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
+        return CredentialsRejected(
+            f"{request.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
+            " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
+        )
+    if request.is_for_token:
+        return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
+    if status == 403:
+        return InstanceForbidden(
+            f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
+            " ask your account manager for access."
+        )
+    return QueryRejected(
+        f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
+    )
+
+
+def classify_unreadable_body(
+    error: UnreadableBody, response: Response, request: Request, *, secrets: Collection[str]
+) -> TemporaryFailure | LaterError:
+    """Return what a success without a valid body means; it may be a problem, or a page of another form."""
+    problem = ProblemDetails.from_body(response.body)
+    text = safe_line(str(problem) if problem != ProblemDetails() else str(error), secrets)
+    summary = f"{request.description}: HTTP {response.status}, but {text}"
+    if problem.is_forbidden:
+        return QueryRejected(f"{summary}. Check the parameters.", status=response.status, detail=text)
+    if error.is_envelope:
+        return UnexpectedResponse(f"{summary}. The API has changed, or the base URL is wrong.")
+    return TemporaryFailure(summary)
 
 
 def classify_error(

@@ -121,7 +121,7 @@ class Route:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether the order of the rows is requested, so that the list can be fetched from its end, too."""
+        """Whether the order of the rows is requested, so that the list can be fetched from its end."""
         return self.posts_query is not None
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
@@ -152,7 +152,11 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_atte
         path=POSTS_PERFORMANCE_PATH,
         description=_describe("posts", query),
         parse_page=partial(
-            posts_page_from_body, metrics=query.metrics, of_days=_is_of_days(query), personal_data=personal_data
+            posts_page_from_body,
+            metrics=query.metrics,
+            of_days=_is_of_days(query),
+            personal_data=personal_data,
+            instance_id=_only(query.instance_ids),
         ),
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
@@ -168,7 +172,12 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
         path=CAMPAIGNS_PATH,
         description=f"campaigns of instances {describe_instances(instance_ids)}",
         parse_page=partial(
-            list_page_from_body, parse_row=campaign_from_json, rows="campaigns", personal_data=personal_data
+            list_page_from_body,
+            parse_row=campaign_from_json,
+            rows="campaigns",
+            personal_data=personal_data,
+            instance_id=_only(instance_ids),
+            needs_total=False,
         ),
         filters=tuple(instance_parameters(instance_ids)),
     )
@@ -194,6 +203,10 @@ def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool =
 
 def _is_of_days(query: PerformanceQuery) -> bool:
     return query.date_basis is DateBasis.PERFORMANCE_DATE
+
+
+def _only(instance_ids: tuple[str, ...]) -> str | None:
+    return instance_ids[0] if len(instance_ids) == 1 else None
 
 
 def _describe(rows: str, query: PerformanceQuery) -> str:

@@ -30,11 +30,11 @@ from later_reporting_dagster.client.retries import (
     TemporaryFailure,
     classify_error,
     classify_failure,
+    classify_unreadable_body,
     stated_rate_limit,
 )
 from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.parameters import TOKEN_PATH
-from later_reporting_dagster.contract.safe_line import safe_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,6 @@ MAX_RENEWALS = 3  # maximum number of renewals in a row before one request is se
 MAX_TOKENS = 3
 
 _Result = TypeVar("_Result")
-
-
-class _TokenBody(msgspec.Struct):
-    jwt: str
 
 
 class _TokenRejected:
@@ -135,7 +131,7 @@ class Transport:
         await self._http.aclose()
 
     async def request(self, request: Request, *, parse: Callable[[Response], _Result]) -> _Result:
-        """Send a request, with a token and retries, and parse its response with status 200.
+        """Send a request, with a token and retries, and parse its response with a status of 200 to 299.
 
         The request is retried if `parse` raises `UnreadableBody`.
         """
@@ -165,7 +161,8 @@ class Transport:
                     received = error
                 # Not in an `except` block: the handled error would become the context of what is raised here, and would
                 # expose the request and the response.
-                result = self._result_of(received, request, token, parse=parse)
+                is_first_attempt = attempt == 1 < retry.max_attempts
+                result = self._result_of(received, request, token, parse=parse, is_first_attempt=is_first_attempt)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -226,6 +223,7 @@ class Transport:
         token: Token | None,
         *,
         parse: Callable[[Response], _Result],
+        is_first_attempt: bool,
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Return the parsed response or a temporary failure; raise a permanent failure."""
         secrets = self._secrets(token)
@@ -235,11 +233,13 @@ class Transport:
             if limit := stated_rate_limit(received.headers):
                 self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
             self._refused_since = min(self._refused_since, self.clock()) if received.status == 429 else math.inf
-            if received.status == 200:
+            if 200 <= received.status < 300:
                 return self._parse_success(received, token, request, parse)
             if received.status == 401 and token is not None:
                 return self._reject(token, request)
-            failure = classify_failure(received, request, secrets=secrets, now=self.clock())
+            failure = classify_failure(
+                received, request, secrets=secrets, now=self.clock(), is_first_attempt=is_first_attempt
+            )
         if isinstance(failure, LaterError):
             raise failure
         return failure
@@ -250,14 +250,16 @@ class Transport:
         """Return the parsed response; a temporary failure if it is unreadable or contains the token of its request."""
         if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in response.body:
             return TemporaryFailure(
-                f"{request.description}: HTTP 200, but the response contains the token, which must not be stored"
+                f"{request.description}: HTTP {response.status}, but the response contains the token, which must not"
+                " be stored"
             )
         try:
             return parse(response)
         except UnreadableBody as error:
-            return TemporaryFailure(
-                f"{request.description}: HTTP 200, but {safe_line(str(error), self._secrets(token))}"
-            )
+            failure = classify_unreadable_body(error, response, request, secrets=self._secrets(token))
+        if isinstance(failure, LaterError):
+            raise failure
+        return failure
 
     @property
     def token_seconds(self) -> float | None:
@@ -334,9 +336,12 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 def _parse_token(response: Response) -> str:
     try:
-        token = msgspec.json.decode(response.body, type=_TokenBody).jwt
+        members = msgspec.json.decode(response.body, type=dict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        token = ""
-    if not is_header_safe(token):
-        raise UnreadableBody("not a token")  # without the body, which may contain a token
+        members = {"jwt": None}
+    token = members.get("jwt")
+    if not isinstance(token, str) or not is_header_safe(token):
+        # Without the body, which may contain a token.
+        names = "" if "jwt" in members else f", but an object with {', '.join(members) or 'nothing'}"
+        raise UnreadableBody(f"not a token{names}", is_envelope="jwt" not in members)
     return token

@@ -2,49 +2,59 @@
 
 Pages of both versions yield the same posts. In the paged version, a page states the totals of the list; in the
 cursor version, it states only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor
-version").
+version"). Of a page, its rows and the total count; the rest of its pagination may be absent (docs/api.md, "What is
+accepted").
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable
-from typing import Annotated, Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import msgspec
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
+from later_reporting_dagster.contract.parameters import CURSOR, MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.personal_data import without_personal_data
-from later_reporting_dagster.contract.rows import BadRow, json_type, parse_text, post_parser, to_json
+from later_reporting_dagster.contract.rows import (
+    BadRow,
+    FieldError,
+    Notes,
+    instance_id_respelled,
+    json_type,
+    number_respelled,
+    parse_instance_id,
+    parse_integer,
+    parse_text,
+    post_parser,
+    to_json,
+)
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
-
-_LIMITED_LENGTH = msgspec.Meta(max_length=MAX_ROWS)
-_Number = Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)]
-
-
-class Pagination(msgspec.Struct, frozen=True, rename="camel"):
-    """The `pagination` member of a paged envelope. Pages count from 1."""
-
-    page: _Number
-    page_size: _Number
-    total_items: _Number
-    total_pages: _Number
+MAX_CURSOR_LENGTH = 8192  # it has to fit into the request line of the next page
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a list, with its `pagination` in the paged version, or the `next_cursor`, if any, in the other one.
+    """A page of a list.
 
-    For the other attributes, see `ListResult`.
+    For the attributes without a description, see `ListResult`.
+
+    Attributes:
+        total_items: the number of rows of the list, in the paged version.
+        number: of the page, if the response states it; from 1.
+        next_cursor: in the cursor version, unless this is the last page.
+        is_unsure: whether the page has no rows, and does not say that the list has none.
     """
 
     items: list[Any]
     bad_rows: list[BadRow] = []
-    pagination: Pagination | None = None
+    total_items: int | None = None
+    number: int | None = None
     next_cursor: str | None = None
     oddities: Counter[str] = msgspec.field(default_factory=Counter)
-    unreadable: dict[Hashable, dict[str, str]] = {}
+    unreadable: Mapping[Hashable, Mapping[str, str]] = {}
+    is_unsure: bool = False
 
     @property
     def rows(self) -> int:
@@ -53,12 +63,7 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def is_surely_empty(self) -> bool:
-        is_last = self.next_cursor is None if self.pagination is None else self.pagination.total_items == 0
-        return is_last and not self.rows
-
-
-# It has to fit into the request line of the next page, and a URL cannot encode a lone surrogate.
-Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=8192, pattern=r"\A[^\ud800-\udfff]*\Z")]
+        return not (self.rows or self.is_unsure or self.total_items or self.next_cursor)
 
 
 class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
@@ -66,11 +71,13 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
 
     Attributes:
         api_version: the version of the body, if it is a page of the other API version.
+        is_envelope: whether it is JSON of another form, which it will have again.
     """
 
-    def __init__(self, message: str, *, api_version: ApiVersion | None = None) -> None:
+    def __init__(self, message: str, *, api_version: ApiVersion | None = None, is_envelope: bool = False) -> None:
         super().__init__(message)
         self.api_version = api_version
+        self.is_envelope = is_envelope
 
 
 def posts_page_from_body(
@@ -80,67 +87,150 @@ def posts_page_from_body(
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     of_days: bool = False,
     personal_data: bool = True,
+    instance_id: str | None = None,
 ) -> Page:
     parse_row = post_parser(metrics, nested=api_version.uses_cursors, of_days=of_days)
-    return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data)
+    return list_page_from_body(
+        body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data, instance_id=instance_id
+    )
 
 
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
-    return _page(body, api_version, rows="instances", member="instanceIds", parse=parse_text)
+    """Parse a page of instance ids: texts, numbers, or objects with an id."""
+
+    def parse(listed: Any, notes: Notes) -> str:
+        if isinstance(listed, str):
+            return parse_instance_id(listed)
+        notes.oddities["instance id spelled otherwise"] += 1
+        is_object = isinstance(listed, dict)
+        return parse_instance_id(
+            instance_id_respelled(listed.get("instanceId", listed.get("id")) if is_object else listed)
+        )
+
+    return _page(body, api_version, rows="instances", parse=parse, needs_total=False)
 
 
 def list_page_from_body(
-    body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str, personal_data: bool = True
+    body: bytes,
+    api_version: ApiVersion,
+    *,
+    parse_row: Callable[[Any, Notes], Any],
+    rows: str,
+    personal_data: bool = True,
+    instance_id: str | None = None,
+    needs_total: bool = True,
 ) -> Page:
     """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
         personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
+        instance_id: the instance of rows that do not state theirs.
+        needs_total: whether a page with rows that states no total, in the paged version, is none.
     """
 
-    def parse(received: object) -> Any:
+    def parse(received: Any, notes: Notes) -> Any:
         row = received if personal_data else without_personal_data(received, rows=rows)
-        parsed = (
-            parse_row(row)
-            if isinstance(row, dict)
-            else BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
-        )
+        if isinstance(row, dict):
+            if instance_id is not None and row.get("instanceId") in (None, ""):
+                row = row | {"instanceId": instance_id}
+                notes.oddities["instanceId missing"] += 1
+            parsed = parse_row(row, notes)
+        else:
+            parsed = BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
         is_bad = isinstance(parsed, BadRow)
         return msgspec.structs.replace(parsed, received_hash=hash(to_json(received))) if is_bad else parsed
 
-    return _page(body, api_version, rows=rows, member=None, parse=parse)
+    return _page(body, api_version, rows=rows, parse=parse, needs_total=needs_total)
 
 
 def _page(
-    body: bytes, api_version: ApiVersion, *, rows: str, member: str | None, parse: Callable[[object], Any]
+    body: bytes, api_version: ApiVersion, *, rows: str, parse: Callable[[Any, Notes], Any], needs_total: bool
 ) -> Page:
-    """Parse the rows in `data`, or in this member of it."""
+    """Parse the rows in `data`, or in its member `instanceIds`, and the position of the page."""
     envelope = _envelope(body, api_version, rows=rows)
+    data, notes = envelope["data"], Notes()
+    if rows == "instances" and isinstance(data, dict):
+        data = data.get("instanceIds", data)
+    if data is None:
+        notes.oddities["data is null"] += 1
+    elif not isinstance(data, list):
+        raise _other_envelope(f"not a page of {rows}: data is", data)
+    elif len(data) > MAX_ROWS:
+        raise UnreadableBody(f"not a page of {rows}: {len(data)} rows")
     try:
-        data = envelope["data"] if member is None else envelope["data"][member]
-        parsed = [parse(row) for row in msgspec.convert(data, Annotated[list[Any], _LIMITED_LENGTH])]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        parsed = [parse(row, notes) for row in data or ()]
+    except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
-    bad_rows = [row for row in parsed if isinstance(row, BadRow)]
-    items = [row for row in parsed if not isinstance(row, BadRow)]
-    position = api_version.pagination_member
-    try:
-        if api_version.uses_cursors:
-            return Page(items, bad_rows, next_cursor=msgspec.convert(envelope[position], Cursor | None))
-        return Page(items, bad_rows, pagination=msgspec.convert(envelope[position], Pagination))
-    except (ValueError, KeyError) as error:
-        raise UnreadableBody(f"not a page of {rows}: no valid {position}: {error}") from None
+    total_items, number = _numbers(envelope.get(PAGED.pagination_member), notes)
+    next_cursor = _next_cursor(envelope, notes, rows=rows) if api_version.uses_cursors else None
+    if not api_version.uses_cursors and total_items is None:
+        if parsed and needs_total:
+            raise _other_envelope(f"not a page of {rows}: no valid totalItems in", envelope)
+        notes.oddities["no total"] += 1
+    return Page(
+        [row for row in parsed if not isinstance(row, BadRow)],
+        [row for row in parsed if isinstance(row, BadRow)],
+        total_items=None if api_version.uses_cursors else total_items,
+        number=number,
+        next_cursor=next_cursor,
+        oddities=notes.oddities,
+        unreadable=notes.unreadable,
+        is_unsure=not parsed and (data is None or not (api_version.uses_cursors or total_items is not None)),
+    )
 
 
 def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
     try:
-        members = msgspec.convert(json.loads(body, parse_int=_parse_integer), dict)
+        members = json.loads(body, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
+    if not isinstance(members, dict) or "data" not in members:
+        raise _other_envelope(f"not a page of {rows}:", members)
     found = version_of_envelope(members)
-    if "data" in members and found not in (None, api_version):
+    if found not in (None, api_version):
         raise UnreadableBody(f"not a page of {rows} in API version {api_version}, but in {found}", api_version=found)
     return members
+
+
+def _other_envelope(message: str, value: object) -> UnreadableBody:
+    """Return the error of JSON of another form; it is a page of something else if it has a list or an object."""
+    if isinstance(value, dict):
+        is_envelope = any(isinstance(member, list | dict) for member in value.values())
+        return UnreadableBody(f"{message} an object with {', '.join(value) or 'nothing'}", is_envelope=is_envelope)
+    return UnreadableBody(f"{message} {json_type(value)}", is_envelope=isinstance(value, list))
+
+
+def _numbers(pagination: object, notes: Notes) -> tuple[int | None, int | None]:
+    """Return the total count and the page number of a pagination, in any spelling; None if it states none."""
+    numbers: list[int | None] = []
+    for name in ("totalItems", "page"):
+        value = pagination.get(name) if isinstance(pagination, dict) else None
+        try:
+            number = parse_integer(number_respelled(value))
+        except FieldError:
+            number = None
+        if not isinstance(value, int | None):
+            notes.oddities[f"{name} spelled otherwise"] += 1
+        numbers.append(number if number is not None and number >= 0 else None)
+    return numbers[0], numbers[1]
+
+
+def _next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | None:
+    """Return the cursor of the next page; None after the last page."""
+    name = CURSOR.pagination_member
+    cursor = envelope.get(name)
+    if cursor is None and name in envelope:
+        return None
+    if cursor in (None, ""):
+        notes.oddities[f"no {name}" if cursor is None else f"{name} is empty"] += 1
+        return None
+    try:
+        cursor = parse_text(cursor)
+    except FieldError as error:
+        raise UnreadableBody(f"not a page of {rows}: no valid {name}: {error}") from None
+    if len(cursor) > MAX_CURSOR_LENGTH:
+        raise UnreadableBody(f"not a page of {rows}: no valid {name}: {len(cursor)} characters")
+    return cursor
 
 
 def _parse_integer(digits: str) -> int | float:

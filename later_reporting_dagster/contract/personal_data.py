@@ -14,15 +14,18 @@ from later_reporting_dagster.contract.rows import (
     POST_FIELDS,
     PROFILE_FIELDS,
     CreatorProfile,
+    Field,
     FieldError,
-    Fields,
     PersonalText,
     PostWithoutMetrics,
     metric_fields,
     parse_instant,
     parse_text,
+    read_otherwise,
     to_json,
 )
+
+HIDDEN_TEXT = "…"
 
 
 def personal_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
@@ -31,65 +34,54 @@ def personal_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {field.encode_name: field.name for field in fields if field.type == PersonalText}
 
 
-def _parsers(fields: Fields) -> dict[str, Any]:
-    return {name: parse for name, (_, parse, _) in fields.items()}
-
-
 _PERSONAL = {*personal_fields(PostWithoutMetrics), *personal_fields(CreatorProfile)}
-_POST_METRICS, _CAMPAIGN_METRICS = (_parsers(metric_fields(metrics)) for metrics in (METRICS, CAMPAIGN_METRICS))
-# The parsers of the known fields, by what the rows are; of an object, those of its members.
+_POST_METRICS, _CAMPAIGN_METRICS = metric_fields(METRICS), metric_fields(CAMPAIGN_METRICS)
+# The known fields, by what the rows are; of an object, those of its members.
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "posts": {
-        **_parsers(POST_FIELDS),
-        **_POST_METRICS,
-        METRICS_MEMBER: _POST_METRICS,
-        "creatorProfile": _parsers(PROFILE_FIELDS),
-    },
-    "campaigns": {**_parsers(CAMPAIGN_FIELDS), **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
+    "posts": {**POST_FIELDS, **_POST_METRICS, METRICS_MEMBER: _POST_METRICS, "creatorProfile": PROFILE_FIELDS},
+    "campaigns": {**CAMPAIGN_FIELDS, **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
 }
 
 
 def without_personal_data(row: object, *, rows: str) -> Any:
     """Return a row, as decoded JSON, without personal data. `rows` says what it is one of: posts or campaigns.
 
-    Fields with personal data are null. Fields that the API reference does not name are left out: their names and values
-    may be anything. So may a value that is not of its field's type: it becomes an empty one of its own type, which
-    keeps the row a bad row. Numbers stay in fields of numbers.
+    Fields with personal data are left out, and those that the API reference does not name: their names and values may
+    be anything. So may a value that its field does not accept: it becomes an empty one of its own type, or a text
+    without meaning, which cannot be read either. Numbers stay in fields of numbers.
     """
     return _value(row, _KNOWN[rows])
 
 
 def _value(value: object, known: Any) -> Any:
-    """`known`: the parser of the value, or, of an object, the known fields."""
+    """`known`: the field, or, of an object, the known fields of its members."""
     if isinstance(known, Mapping):
-        return _members(value, known) if isinstance(value, Mapping) else _empty(value)
+        return _members(value, known) if isinstance(value, Mapping) else _hidden(value)
     match value:
         case str():
-            is_kept = known is parse_text or _is_valid(value, known)
+            is_kept = known.parse is parse_text or _is_readable(value, known)
         case int() | float():
-            is_kept = known not in (parse_text, parse_instant)
+            is_kept = known.parse not in (parse_text, parse_instant)
         case _:
             is_kept = False
-    return value if is_kept else _empty(value)
+    return value if is_kept else _hidden(value)
 
 
 def _members(values: Mapping[str, object], known: Mapping[str, Any]) -> dict[str, Any]:
     members = {
-        name: None if name in _PERSONAL else _value(value, known[name])
-        for name, value in values.items()
-        if name in known
+        name: _value(value, known[name]) for name, value in values.items() if name in known and name not in _PERSONAL
     }
     # An object that has lost all of its fields is left out, too.
     return {name: value for name, value in members.items() if value != {} or not isinstance(known[name], Mapping)}
 
 
-def _empty(value: object) -> Any:
-    return None if value is None else type(value)()
+def _hidden(value: object) -> Any:
+    return None if value is None else HIDDEN_TEXT if isinstance(value, str) else type(value)()
 
 
-def _is_valid(value: object, parse: Any) -> bool:
+def _is_readable(value: object, field: Field) -> bool:
     try:
-        parse(value)
+        read_otherwise(field, value)
     except FieldError:
         return False
     return True

@@ -1,15 +1,18 @@
 """Rows of the list responses: posts, campaigns and their performance, and lossless parsers of each.
 
-A row is parsed field by field. Floats without a fraction become integers, fields without a column are kept as JSON in
-`extra`, and a row with an invalid value becomes a `BadRow` (docs/api.md, "Posts performance" and "Campaigns").
+A row is stored if its key can be read. Any other value that cannot be read is null in its column, and kept in `extra`
+as it was sent, beside the fields without a column. A row without a key, or with a value that cannot be true, becomes a
+`BadRow` (docs/api.md, "What is accepted").
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from functools import lru_cache, partial
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,14 +25,11 @@ EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
 _Struct = TypeVar("_Struct")
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-
-# API name -> (attribute, parser, is_required)
-Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
 Metrics = tuple[Metric, ...]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with invalid values, for the quarantine, with what could be parsed of its partition.
+    """A row without a key, or that cannot be true, for the quarantine, with what could be parsed of its partition.
 
     `received_hash`: of the row as it was received. Two rows may differ only in personal data, which `raw` may lack.
     `row_key`: if other rows of the response have the same key, with other values; the stored row stays.
@@ -40,7 +40,7 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str | None = None
     post_date: datetime | None = None
     received_hash: int = 0
-    row_key: tuple[str | int, ...] | None = None
+    row_key: Hashable = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -48,59 +48,123 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FieldError(ValueError):
-    """A field has an invalid value."""
+    """The value of a field cannot be read."""
+
+
+class ImpossibleValueError(FieldError):
+    """The value of a field can be read, but cannot be true."""
+
+
+class Field(NamedTuple):
+    """How a field is read.
+
+    Attributes:
+        parse: returns the value from its documented spelling.
+        respell: returns the documented spelling of another one, or null; the value itself if there is none.
+    """
+
+    attribute: str
+    parse: Callable[[object], Any]
+    respell: Callable[[object], object]
+    is_required: bool = False
+
+
+Fields = Mapping[str, Field]  # by API name
+
+
+def read_otherwise(known: Field, value: object) -> Any:
+    """Return a value that is not spelled as documented; None for null."""
+    respelled = known.respell(value)
+    return None if respelled is None else known.parse(respelled)
+
+
+@dataclass
+class Notes:
+    """What is odd about the rows of a page (see `ListResult`)."""
+
+    oddities: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[Hashable, dict[str, str]] = field(default_factory=dict)
 
 
 class RowParser:
     """Takes the known fields out of a row.
 
     Attributes:
-        values: the valid values by attribute; null and absent fields are left out.
+        values: the values by attribute; null, absent and unreadable fields are left out.
         unknown: the fields that were not taken, by API name.
-        problems: a description of each invalid field.
+        unreadable: an excerpt of each value that cannot be read, by attribute.
+        problems: why the row is a bad one.
     """
 
-    def __init__(self, row: Mapping[str, Any], fields: Fields) -> None:
-        self._row, self._fields = row, fields
+    def __init__(self, row: Mapping[str, Any], fields: Fields, notes: Notes) -> None:
+        self._row, self._fields, self._notes = row, fields, notes
         self.unknown = {**row}
+        self.unreadable: dict[str, str] = {}
         self.problems: list[str] = []
         self.values = self.take(fields, self.unknown)
 
     def take(self, fields: Fields, holder: dict[str, Any], *, path: str = "") -> dict[str, Any]:
-        """Remove fields from `holder`; return their values."""
+        """Remove fields from `holder`, but for values that cannot be read; return the others."""
         values: dict[str, Any] = {}
-        for name, (attribute, parse, is_required) in fields.items():
-            value = holder.pop(name, None)
-            if value is None:
-                if is_required:
-                    self.problems.append(f"{path}{name} is missing")
-                continue
+        for name, known in fields.items():
+            sent = holder.pop(name, None)
             try:
-                values[attribute] = parse(value)
-            except FieldError as error:
-                self.problems.append(f"{path}{name} {error}")
+                value = None if sent is None else known.parse(sent)
+            except FieldError:
+                value = self._read_otherwise(known, sent, path + name)
+                if known.attribute in self.unreadable:
+                    holder[name] = sent
+            if value is not None:
+                values[known.attribute] = value
+            elif known.is_required and sent in (None, ""):
+                self.problems.append(f"{path}{name} is missing")
         return values
 
-    def take_object(self, name: str) -> dict[str, Any] | None:
-        """Remove a field that is an object, and return its fields; None if it is null or absent."""
+    def _read_otherwise(self, known: Field, sent: object, name: str) -> Any:
+        """Return a value that is not spelled as documented; None if it is null, or cannot be read or be true."""
+        try:
+            value = read_otherwise(known, sent)
+        except FieldError as error:
+            if known.is_required or isinstance(error, ImpossibleValueError):
+                self.problems.append(f"{name} {error}")
+            else:
+                self._cannot_read(known.attribute, name, sent)
+            return None
+        self._notes.oddities[f"{name} spelled otherwise"] += 1
+        return value
+
+    def _cannot_read(self, attribute: str, name: str, value: object) -> None:
+        self.unreadable[attribute] = _excerpt(value)
+        self._notes.oddities[f"{name} cannot be read"] += 1
+
+    def take_object(self, name: str, *attributes: str) -> dict[str, Any]:
+        """Remove a field that is an object, and return its fields; if it is none, these attributes cannot be read."""
         value = self.unknown.pop(name, None)
-        if value is None or isinstance(value, Mapping):
-            return None if value is None else {**value}
-        self.problems.append(f"{name} must be an object, not {json_type(value)}")
-        return None
+        if isinstance(value, Mapping):
+            return {**value}
+        if value is not None:
+            self.unknown[name] = value
+            for attribute in attributes:
+                self._cannot_read(attribute, name, value)
+        return {}
 
     def take_metrics(self, metrics: Fields, *, nested: bool) -> None:
-        """Take the requested metrics of a row.
+        """Take the requested metrics of a row: from the place that is documented, or else from the other one.
 
-        Others are kept as if they were not nested, so that both API versions yield the same row. They stay nested if
-        one has the name of a field of the row.
+        In the cursor version, others are kept as if they were not nested, so that both versions yield the same row.
+        They stay nested if one has the name of a field of the row.
         """
-        holder = (self.take_object(METRICS_MEMBER) or {}) if nested else self.unknown
-        self.values |= self.take(metrics, holder)
-        if nested and holder.keys() & (self._row.keys() | self._fields.keys()):
-            self.unknown[METRICS_MEMBER] = holder
-        elif nested:
-            self.unknown |= holder
+        expected = [field.attribute for field in metrics.values()] if nested else []
+        inner = self.take_object(METRICS_MEMBER, *expected)
+        documented, other = (inner, self.unknown) if nested else (self.unknown, inner)
+        if misplaced := (metrics.keys() & other.keys()) - documented.keys():
+            documented |= {name: other.pop(name) for name in misplaced}
+            self._notes.oddities["metrics at the other place"] += 1
+        self.values |= self.take(metrics, documented)
+        if inner and (not nested or inner.keys() & (self._row.keys() | self._fields.keys())):
+            self.unknown[METRICS_MEMBER] = inner
+        else:
+            self.unknown |= inner
 
     def finish(self, struct: Callable[..., _Struct]) -> _Struct | BadRow:
         """Return the row with its other fields as JSON; a bad row if there are problems."""
@@ -111,18 +175,28 @@ class RowParser:
         except ValueError:
             self.problems.append("a field without a column holds a number that is not finite")
         if not self.problems:
-            return struct(**self.values, extra=extra)
+            row = struct(**self.values, extra=extra)
+            if self.unreadable:
+                self._notes.unreadable[row.key] = self.unreadable  # type: ignore[attr-defined]
+            return row
         instance_id, post_date = self.values.get("instance_id"), self.values.get("post_date")
         reason = "; ".join(self.problems)
         return BadRow(reason=reason, raw=to_json(self._row), instance_id=instance_id, post_date=post_date)
 
 
 def metric_fields(metrics: Metrics, *, of_days: bool = False) -> Fields:
-    return {metric.api_name: (metric.column, metric_parser(metric.kind, of_days=of_days), False) for metric in metrics}
+    return {
+        metric.api_name: Field(
+            metric.column,
+            metric_parser(metric.kind, of_days=of_days),
+            percentage_respelled if metric.unit == "percent" else number_respelled,
+        )
+        for metric in metrics
+    }
 
 
 def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], int | float]:
-    """Return a parser of whole numbers or finite decimals, of a magnitude of at most `kind.maximum`.
+    """Return a parser of whole numbers or decimals, of a magnitude of at most `kind.maximum`.
 
     Whole numbers are not negative, except for counts `of_days`, from which unlikes are subtracted (docs/api.md, "Date
     basis").
@@ -132,11 +206,10 @@ def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], in
     minimum = -maximum if is_signed else 0
 
     def parse_metric(value: object) -> int | float:
-        number = parse(value)
-        if not minimum <= number <= maximum:
+        if isinstance(value, int | float) and not minimum <= value <= maximum:  # nor is NaN
             limit = f"is below {minimum:,}" if is_signed else "must not be negative"
-            raise FieldError(f"{limit if number < 0 else f'is above {maximum:,}'}: {_excerpt(value)}")
-        return number
+            raise ImpossibleValueError(f"{limit if value < 0 else f'is not at most {maximum:,}'}: {_excerpt(value)}")
+        return parse(value)
 
     return parse_metric
 
@@ -155,13 +228,20 @@ def parse_integer(value: object) -> int:
 def parse_decimal(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise FieldError(f"must be a number, not {_excerpt(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise FieldError(f"is not finite: {_excerpt(value)}")
-    return number
+    return float(value)
+
+
+_NUMBER = r"(-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?)"
+
+
+def number_respelled(value: object, *, pattern: str = _NUMBER) -> object:
+    """Return a number that was sent as text; null for an empty text."""
+    if not isinstance(value, str) or not (number := re.fullmatch(pattern, value)):
+        return None if value == "" else value
+    return float(number[1]) if "." in number[1] else int(number[1])
+
+
+percentage_respelled = partial(number_respelled, pattern=f"{_NUMBER} ?%?")
 
 
 def parse_text(value: object) -> str:
@@ -175,12 +255,35 @@ def parse_text(value: object) -> str:
     return value
 
 
+def parse_instance_id(value: object) -> str:
+    if value == "":
+        raise FieldError("is empty")
+    return parse_text(value)
+
+
+def instance_id_respelled(value: object) -> object:
+    """Return the digits of a number; null for an empty text."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number else None if value == "" else value
+
+
 def parse_instant(value: object) -> datetime:
     """Return an ISO 8601 time with its zone, in UTC."""
     try:
         return msgspec.convert(parse_text(value), Instant).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise FieldError(f"must be an ISO 8601 time with its zone, not {_excerpt(value)}") from None
+
+
+def instant_respelled(value: object) -> object:
+    """Return a time of any ISO 8601 format, that of midnight for a day, in UTC if it has no zone; null if empty."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        instant = None
+    if instant is None:
+        return None if value == "" else value
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
 
 
 def json_type(value: object) -> str:
@@ -215,7 +318,7 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
     instance_id: str
     campaign_id: int
     post_id: int
-    post_date: datetime
+    post_date: datetime | None = None  # by post date, always known
     creator_id: int | None = None
     content_type: str | None = None
     content_url: PersonalText = None
@@ -240,23 +343,31 @@ def post_type(metrics: Metrics, /) -> Any:
 Post = PostWithoutMetrics
 
 
-_PARSERS: dict[Any, Callable[[object], Any]] = {
-    **dict.fromkeys((str, str | None, PersonalText), parse_text),
-    **dict.fromkeys((int, int | None), parse_integer),
-    **dict.fromkeys((datetime, datetime | None), parse_instant),
+def _unchanged(value: object) -> object:
+    return value
+
+
+_READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] = {
+    **dict.fromkeys((str, str | None, PersonalText), (parse_text, _unchanged)),
+    **dict.fromkeys((int, int | None), (parse_integer, number_respelled)),
+    datetime | None: (parse_instant, instant_respelled),
 }
 
 
 def fields_of(struct: type[msgspec.Struct]) -> Fields:
     """Return the texts, whole numbers and times among the fields of a struct."""
-    return {
-        field.encode_name: (field.name, _PARSERS[field.type], field.required)
+    fields = {
+        field.encode_name: Field(field.name, *_READERS[field.type], is_required=field.required)
         for field in msgspec.structs.fields(struct)
-        if field.type in _PARSERS and field.name != "extra"
+        if field.type in _READERS and field.name != "extra"
     }
+    if (instance_id := fields.get("instanceId")) is not None:
+        fields["instanceId"] = instance_id._replace(parse=parse_instance_id, respell=instance_id_respelled)
+    return fields
 
 
 POST_FIELDS = fields_of(PostWithoutMetrics)
+DATED_POST_FIELDS = {**POST_FIELDS, "postDate": POST_FIELDS["postDate"]._replace(is_required=True)}
 PROFILE_FIELDS = fields_of(CreatorProfile)
 
 # The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
@@ -264,15 +375,17 @@ PROFILE_FIELDS = fields_of(CreatorProfile)
 
 def post_parser(
     metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False, of_days: bool = False
-) -> Callable[[Mapping[str, Any]], Post | BadRow]:
-    """Return a parser of posts with these metrics, those of a day or to date."""
+) -> Callable[..., Post | BadRow]:
+    """Return a parser of posts with these metrics, those of a day or to date. Only the latter need a date."""
     post, wanted = post_type(metrics), metric_fields(metrics, of_days=of_days)
+    fields = POST_FIELDS if of_days else DATED_POST_FIELDS
 
-    def parse(row: Mapping[str, Any]) -> Post | BadRow:
-        parser = RowParser(row, POST_FIELDS)
-        profile = parser.take_object("creatorProfile")  # before the metrics, one of which may have the same name
+    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> Post | BadRow:
+        parser = RowParser(row, fields, notes or Notes())
+        # Before the metrics, one of which may have the same name.
+        profile = parser.take_object("creatorProfile", "creator_profile")
         parser.take_metrics(wanted, nested=nested)
-        if profile is not None:
+        if profile:
             values = parser.take(PROFILE_FIELDS, profile, path="creatorProfile.")
             parser.values["creator_profile"] = CreatorProfile(**values)
             if profile:
@@ -304,8 +417,8 @@ class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
 CAMPAIGN_FIELDS = fields_of(Campaign)
 
 
-def campaign_from_json(row: Mapping[str, Any]) -> Campaign | BadRow:
-    return RowParser(row, CAMPAIGN_FIELDS).finish(Campaign)
+def campaign_from_json(row: Mapping[str, Any], notes: Notes | None = None) -> Campaign | BadRow:
+    return RowParser(row, CAMPAIGN_FIELDS, notes or Notes()).finish(Campaign)
 
 
 class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
@@ -324,20 +437,20 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
         return self.campaign_id
 
 
-_PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
+_PERFORMANCE_FIELDS: Fields = {"campaignId": Field("campaign_id", parse_integer, number_respelled, is_required=True)}
 
 
 def campaign_performance_parser(
     metrics: Metrics, *, nested: bool = False, of_days: bool = False
-) -> Callable[[Mapping[str, Any]], CampaignPerformance | BadRow]:
+) -> Callable[..., CampaignPerformance | BadRow]:
     """Return a parser of the performance of campaigns with these metrics, those of a day or to date."""
     wanted = metric_fields(metrics, of_days=of_days)
 
     def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
         return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)
 
-    def parse(row: Mapping[str, Any]) -> CampaignPerformance | BadRow:
-        parser = RowParser(row, _PERFORMANCE_FIELDS)
+    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> CampaignPerformance | BadRow:
+        parser = RowParser(row, _PERFORMANCE_FIELDS, notes or Notes())
         parser.take_metrics(wanted, nested=nested)
         return parser.finish(performance)
 

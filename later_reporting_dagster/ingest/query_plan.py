@@ -36,11 +36,9 @@ from later_reporting_dagster.contract.parameters import (
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 from later_reporting_dagster.lake import Partition
 
-# The client fetches as many pages in descending order as in ascending order.
-MAX_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+MAX_POSTS_PER_QUERY = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 # Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
-# spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
-# 50 MB that it accepts.
+# spread evenly.
 MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
 # The API allows two years. 730 days are within two years whether or not there is a leap year.
 MAX_DAYS = 730

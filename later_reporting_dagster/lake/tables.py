@@ -140,7 +140,12 @@ _POST_ATTRIBUTES = (
     Column("creator_handle_name", "string", True, "Handle of the creator on the network"),
     Column("creator_profile_image", "string", True, "URL of the creator's profile image"),
     Column("creator_profile_link", "string", True, "URL of the creator's profile"),
-    Column("post_date", "timestamp[us, tz=UTC]", False, "When the post was published"),
+    Column(
+        "post_date",
+        "timestamp[us, tz=UTC]",
+        True,
+        "When the post was published; null in post_metrics_daily if the API sends no time that can be read",
+    ),
 )
 # Those with personal data of creators, here and in rollups.
 PERSONAL_COLUMNS = {*personal_fields(PostWithoutMetrics).values()} | {

@@ -70,7 +70,7 @@ class Fetched:
     @property
     def total(self) -> int | None:
         """The number of rows of the query, where the page states it."""
-        return self._page.pagination.total_items if self._page.pagination else None
+        return self._page.total_items
 
     @property
     def is_complete(self) -> bool:

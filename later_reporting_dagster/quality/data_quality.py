@@ -68,19 +68,18 @@ def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawT
 def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
     """Return the number of rows whose instance or `post_date` does not match the partition of their file.
 
-    By `performance_date` a post of any age may be in a partition, but not a post that was published after its day.
+    By `performance_date` a post of any date may be in a partition.
     """
     rows = [posts.num_rows for _, posts in files]
     columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])
     post_date = columns["post_date"]
     file_number = np.repeat(np.arange(len(files)), rows)
     instance_id = pa.array([partition.instance_id for partition, _ in files], pa.string()).take(file_number)
-    midnight = pa.array([partition.day for partition, _ in files]).cast(post_date.type).take(file_number)
-    inside = pc.and_(
-        pc.equal(columns["instance_id"], instance_id), pc.less(post_date, pc.add(midnight, timedelta(days=1)))
-    )
+    inside = pc.equal(columns["instance_id"], instance_id)
     if date_basis is DateBasis.POST_DATE:
+        midnight = pa.array([partition.day for partition, _ in files]).cast(post_date.type).take(file_number)
         inside = pc.and_(inside, pc.greater_equal(post_date, midnight))
+        inside = pc.and_(inside, pc.less(post_date, pc.add(midnight, timedelta(days=1))))
     return int(columns.num_rows) - int(pc.sum(inside).as_py() or 0)
 
 

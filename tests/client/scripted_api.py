@@ -95,6 +95,7 @@ class ScriptedApi:
 
     Attributes:
         by_cursor: whether it is of the cursor version; parameters of the other version are rejected.
+        max_page_size: of a page that asks for more.
         faults: responses to the next data requests, or functions that return one; None for a regular response.
         token_faults: responses to the next token requests.
         change_body: changes the body of each data response, given the page number.
@@ -105,6 +106,7 @@ class ScriptedApi:
 
     by_cursor: bool = False
     posts: list[dict] = field(default_factory=list)
+    max_page_size: int = 100
     instance_ids: list[str] = field(default_factory=lambda: ["a", "b"])
     faults: deque[Fault | None] = field(default_factory=deque)
     token_faults: deque[Response] = field(default_factory=deque)
@@ -151,7 +153,7 @@ class ScriptedApi:
 
     def _page(self, request: Request, *, all_rows: list) -> Response:
         given, is_instances = request.query_params, request.url.path == "/v2/instances"
-        size = int(given.get("limit" if self.by_cursor else "pageSize", 50))
+        size = min(int(given.get("limit" if self.by_cursor else "pageSize", 50)), self.max_page_size)
         start = (
             int(given.get("nextCursor", "c0")[1:]) if self.by_cursor else (int(given.get("pageNumber", 1)) - 1) * size
         )

@@ -13,6 +13,7 @@ from later_reporting_dagster.client import (
     InconsistentPages,
     QueryRejected,
     RequestsUsedUp,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.client.route import PageRequest, posts_route
@@ -41,10 +42,49 @@ def test_fetch_instances_returns_ids_of_all_pages(service, new_client_of_each_ve
     assert len(service.requests_to("/v2/instances")) == 3
 
 
-def test_fetch_instances_with_duplicates_raises(service, new_client_of_each_version):
+def test_instance_that_is_listed_twice_is_one(service, new_client_of_each_version):
     service.instance_ids = ["a", "b", "a"]
-    with pytest.raises(InconsistentPages, match="instances: inconsistent pages in 2 fetches: 1 of 3 rows are dupl"):
-        fetch_instances(new_client_of_each_version())
+    assert fetch_instances(new_client_of_each_version()) == ("a", "b")
+
+
+def test_instances_that_differ_in_two_lists_raise_with_the_way_around(service, new_client):
+    service.instance_ids = ["a", "b"]
+    service.change_body = lambda number, body: body | {"pagination": {"totalItems": 3}}
+    with pytest.raises(InconsistentPages, match="received 2 rows of 3.* set LATER_INSTANCE_IDS"):
+        fetch_instances(new_client())
+
+
+@pytest.mark.parametrize(
+    "listed", [{"instanceIds": [7, "b"]}, {"instanceIds": [{"id": 7}, {"instanceId": "b", "name": "B"}]}, [7, "b"]]
+)
+@pytest.mark.parametrize("has_pagination", [True, False])
+def test_instances_may_be_numbers_or_objects_on_a_page_of_any_form(
+    service, new_client_of_each_version, listed, has_pagination
+):
+    service.change_body = lambda number, body: {**(body if has_pagination else {}), "data": listed}
+    assert fetch_instances(new_client_of_each_version()) == ("7", "b")
+
+
+@pytest.mark.parametrize("by_cursor", [False, True])
+@pytest.mark.parametrize("listing", ["without pagination", "refused"])
+def test_page_of_posts_shows_the_version_if_the_list_of_instances_does_not(
+    service, new_detecting_client, july, by_cursor, listing
+):
+    service.by_cursor, service.posts = by_cursor, THREE_PAGES
+    if listing == "refused":
+        service.faults.append(problem(403, "ANL_00403"))
+    else:
+        service.faults.append(JSONResponse({"data": {"instanceIds": ["a", "b"]}}))
+    client = new_detecting_client()
+    assert len(fetch_posts(client, july).items) == 250
+    assert len(service.requests_to(INSTANCES)) == 1
+    assert len(service.requests_to()) == 1 + 3
+
+
+def test_version_that_nothing_shows_raises_with_the_way_around(service, new_detecting_client, july):
+    service.change_body = lambda number, body: {"data": []}
+    with pytest.raises(UnexpectedResponse, match="set LATER_API_VERSION"):
+        fetch_posts(new_detecting_client(), july)
 
 
 def probe(client):
@@ -85,7 +125,7 @@ def test_fetch_page_returns_one_page_of_a_size_even_if_its_totals_are_wrong(serv
     route = replace(posts_route(july), page_size=30)
     page = run_with(new_client(), lambda client: client.fetch_page(route, PageRequest(2)))
     assert [each.post_id for each in page.items] == [*range(30, 60)]
-    assert (page.pagination.total_items, len(service.requests_to())) == (7, 1)
+    assert (page.total_items, len(service.requests_to())) == (7, 1)
 
 
 @pytest.mark.parametrize(("lifetime", "seconds"), [(3600.0, 3600.0), (None, None)])

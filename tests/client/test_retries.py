@@ -48,7 +48,6 @@ def message_of(failure):
         *((status, POSTS, QueryRejected, "Check the parameters") for status in (402, 404, 405, 410, 422, 451, 499)),
         (429, TOKEN, TemporaryFailure, ""),
         (500, POSTS, TemporaryFailure, ""),
-        (299, POSTS, UnexpectedResponse, "check the base URL"),
         (399, TOKEN, UnexpectedResponse, "a redirect, which is not followed"),
     ],
 )

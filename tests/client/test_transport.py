@@ -45,6 +45,10 @@ TEMPORARY_FAULTS = {
     "HTML with 200": HTMLResponse("<html>maintenance</html>"),
     "truncated JSON": Response(json.dumps(page_body(THREE_PAGES[:100], page=1, page_size=100, total_items=250))[:5000]),
     "an empty body": Response(b""),
+    "a problem with 200": JSONResponse({"type": "ANL_00500", "title": "Internal Server Error"}),
+    "an error with 200": JSONResponse({"message": "Service unavailable"}),
+    "409": problem(409, "ANL_00409"),
+    "403 with a time to retry": Response(status_code=403, headers={"Retry-After": "1"}),
     "neither pagination nor cursor": JSONResponse({"data": []}),
     "truncated gzip": Response(gzip.compress(b"x" * 10**5)[:50], headers={"Content-Encoding": "gzip"}),
 }  # fmt: skip
@@ -241,7 +245,6 @@ def test_any_error_that_httpx_raises_for_a_request_is_one_of_the_client(service,
     [
         (problem(400, "ANL_00400", "startDate is invalid"), QueryRejected),
         (problem(403, "ANL_00403"), InstanceForbidden),
-        (Response(status_code=204), UnexpectedResponse),
     ],
 )
 def test_rejected_request_is_not_retried_and_is_named(service, new_client, july, events, response, kind):
@@ -251,6 +254,42 @@ def test_rejected_request_is_not_retried_and_is_named(service, new_client, july,
         fetch_posts(new_client(concurrency=1), july)
     assert len(service.requests_to()) == 3
     assert of_type(events, RequestRetried) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ({"items": [], "total": 3}, UnexpectedResponse, "not a page of posts: an object with items, total"),
+        ({"data": {"posts": []}}, UnexpectedResponse, "not a page of posts: data is an object with posts"),
+        (
+            {"data": [post(1)], "meta": {}},
+            UnexpectedResponse,
+            "not a page of posts: no valid totalItems in an object with data, meta",
+        ),
+        ([post(1)], UnexpectedResponse, "not a page of posts: an array"),
+        ({"type": "INTERNAL_ERROR", "title": "Forbidden"}, QueryRejected, "INTERNAL_ERROR Forbidden"),
+    ],
+)
+def test_success_of_another_form_is_not_retried_and_names_its_members(
+    service, new_client, july, events, body, kind, message
+):
+    service.faults.append(JSONResponse(body))
+    with pytest.raises(kind, match=f"page 1: HTTP 200, but {message}"):
+        fetch_posts(new_client(), july)
+    assert of_type(events, RequestRetried) == []
+
+
+def test_token_under_another_name_is_not_retried_or_quoted(service, new_client, july, events):
+    service.token_faults.append(JSONResponse({"access_token": "s3cret-token", "expires_in": 9}))
+    with pytest.raises(UnexpectedResponse, match="not a token, but an object with access_token, expires_in") as raised:
+        fetch_posts(new_client(), july)
+    assert "s3cret-token" not in str(raised.value)
+    assert of_type(events, RequestRetried) == []
+
+
+def test_token_of_any_success_is_accepted(service, new_client, july):
+    service.token_faults.append(JSONResponse({"jwt": service.new_token(), "expiresIn": 3600}, 201))
+    assert fetch_posts(new_client(), july).total_items == 0
 
 
 def test_redirect_is_not_followed(service, new_client, july):
@@ -276,7 +315,13 @@ def test_wrong_credentials_raise_with_the_next_step(service, new_client, july):
     ) as raised:
         fetch_posts(new_client(credentials=wrong), july)
     assert "wr0ng-secret" not in str(raised.value)
-    assert len(service.requests) == 1
+    assert len(service.requests) == 2
+
+
+def test_credentials_that_are_rejected_once_are_sent_again(service, new_client, july):
+    service.posts = THREE_PAGES
+    service.token_faults.append(problem(401, "INVALID_CLIENT_CREDENTIALS"))
+    assert len(fetch_posts(new_client(), july).items) == 250
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,43 @@ def test_next_cursor_is_returned_unchanged(cursor):
     assert instances_page_from_body(instances, CURSOR).next_cursor == cursor
 
 
-@pytest.mark.parametrize(
-    "envelope", [{}, {"next": None}, *({"nextCursor": cursor} for cursor in ("", 5, "\ud800", "a\udfff\n", "x" * 8193))]
-)
-def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope):
+@pytest.mark.parametrize("cursor", [5, ["on"], "\ud800", "a\udfff\n", "x" * 8193])
+def test_cursor_page_without_valid_next_cursor_is_unreadable(cursor):
     with pytest.raises(UnreadableBody, match="not a page of posts: no valid nextCursor"):
-        cursor_page_from_body(json.dumps({"data": []} | envelope).encode())
+        cursor_page_from_body(cursor_body([], cursor))
     with pytest.raises(UnreadableBody, match="not a page of instances: no valid nextCursor"):
-        instances_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode(), CURSOR)
+        instances_page_from_body(json.dumps({"data": {"instanceIds": []}, "nextCursor": cursor}).encode(), CURSOR)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "oddity"),
+    [({}, "no nextCursor"), ({"next": None}, "no nextCursor"), ({"nextCursor": ""}, "nextCursor is empty")],
+)
+def test_cursor_page_without_a_cursor_is_the_last_one(envelope, oddity):
+    page = cursor_page_from_body(json.dumps({"data": []} | envelope).encode())
+    assert (page.next_cursor, page.is_surely_empty, page.oddities) == (None, True, {oddity: 1})
+
+
+@pytest.mark.parametrize(
+    ("pagination", "total_items", "oddities"),
+    [
+        ({"totalItems": 1}, 1, {}),
+        ({"totalItems": "1", "page": "2"}, 1, {"totalItems spelled otherwise": 1, "page spelled otherwise": 1}),
+        ({"totalItems": 1.0, "page": None}, 1, {"totalItems spelled otherwise": 1}),
+    ],
+)
+def test_total_count_is_a_number_in_any_spelling(pagination, total_items, oddities):
+    page = posts_page_from_body(json.dumps({"data": [ROW], "pagination": pagination}).encode())
+    assert (page.total_items, page.rows, page.oddities) == (total_items, 1, oddities)
+
+
+@pytest.mark.parametrize("pagination", [None, {}, {"totalItems": None}, {"totalItems": "many"}, {"totalItems": -1}, 5])
+@pytest.mark.parametrize("rows", [[], None])
+def test_page_without_rows_and_total_is_not_surely_empty(pagination, rows):
+    page = posts_page_from_body(json.dumps({"data": rows, "pagination": pagination}).encode())
+    assert (page.rows, page.is_unsure, page.is_surely_empty) == (0, True, False)
+    with pytest.raises(UnreadableBody, match="no valid totalItems in an object with data, pagination"):
+        posts_page_from_body(json.dumps({"data": [ROW], "pagination": pagination}).encode())
 
 
 @pytest.mark.parametrize(
@@ -49,10 +78,8 @@ def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope):
         b"<html>502</html>",
         paged_body([ROW])[:-20],
         b"[]",
-        b'{"data": []}',
         b'{"pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0}}',
         b'{"data": 5, "pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0}}',
-        b'{"data": [], "pagination": {"page": 1, "pageSize": 1, "totalItems": "0", "totalPages": 0}}',
         b'{"data": 5, "nextCursor": null}',
         b"[" * 10**5,
     ],

@@ -218,7 +218,7 @@ def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_pa
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [({"paidAdSpend": "much"}, "paidAdSpend must be a number"), ({"campaignId": None}, "campaignId is missing")],
+    [({"paidAdSpend": 10**12}, "paidAdSpend is not at most"), ({"campaignId": None}, "campaignId is missing")],
 )
 def test_bad_row_is_quarantined_until_the_api_corrects_it(
     row: dict[str, Any], reason: str, service: Service, tmp_path: Path

@@ -256,12 +256,12 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
 
 
 def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
-    lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": "much"}
+    lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": 10**12}
     service.override = with_performance_of(good, bad)
     assert fetch(service, tmp_path)[0].failed == {}
     assert {row["campaign_id"] for row in stored(tmp_path)} == {1}
     quarantined = lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)
-    assert {row.reason for row in quarantined} == {'paidAdSpend must be a number, not "much"'}
+    assert {row.reason for row in quarantined} == {"paidAdSpend is not at most 1,000,000,000: 1000000000000"}
     assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
     strict, _ = fetch(service, tmp_path, newest=NEXT, guard=WriteGuard(bad_rows_limit_percent=10))
     assert len(strict.failed) == 12

@@ -150,7 +150,7 @@ def test_posts_removed_between_the_queries_of_a_day_fail_it(service: Service, tm
 def test_bad_row_in_a_query_for_some_metrics_leaves_them_null(service: Service, tmp_path: Path) -> None:
     def corrupt(request: Request, document: Any) -> Any:
         if platforms_of(request) == ["instagram"] and document["data"]:
-            document["data"][0]["metrics"]["reach"] = "many"
+            document["data"][0]["metrics"]["reach"] = -1
         return document
 
     lake = Lake(str(tmp_path))

@@ -54,7 +54,7 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
         is_of_day = table is PUBLISHED or parameters(request)["startDate"] == [str(day)]
         return is_of_day and key.items() <= row.items()
 
-    service.transform = with_impressions("many", is_bad)
+    service.transform = with_impressions(10**12, is_bad)
     lake = Lake(str(tmp_path))
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert not result.failed
@@ -64,7 +64,7 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
     assert "startDate=2024-" in quarantined.query
     assert "impressions" in quarantined.reason
     raw = json.loads(quarantined.raw)
-    assert raw | raw.pop("metrics", {}) == {**bad, "impressions": "many"}
+    assert raw | raw.pop("metrics", {}) == {**bad, "impressions": 10**12}
     expected = truth.partition(table.date_basis.value, day, instance_id)
     others = [row for row in expected if (row["campaign_id"], row["post_id"]) != (bad["campaignId"], bad["postId"])]
     assert stored_rows(tmp_path, table.name, day, instance_id) == others
@@ -79,7 +79,7 @@ def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query
     service: Service, tmp_path: Path
 ) -> None:
     def remove_instance_id(request: Request, document: Any) -> Any:
-        del document["data"][0]["instanceId"]
+        del document["data"][0]["instanceId"], document["data"][0]["campaignId"]
         return document
 
     service.transform = remove_instance_id
@@ -120,7 +120,7 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
 
     run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
     before = files(tmp_path)
-    service.transform = with_impressions(0.5, is_bad)
+    service.transform = with_impressions(10**12, is_bad)
     guard = WriteGuard(bad_rows_limit_percent=99)
     result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, guard=guard)
     assert result.errors() == {bad: TooManyBadRows}
@@ -202,7 +202,7 @@ def test_bad_row_that_cannot_be_quarantined_fails_only_its_partition(
 ) -> None:
     def corrupt(request: Request, document: Any) -> Any:
         if parameters(request)["startDate"] == [str(DAYS[1])]:
-            metrics_of(document["data"][0])["impressions"] = "many"
+            metrics_of(document["data"][0])["impressions"] = 10**12
             corrupted.add(Partition(DAYS[1], document["data"][0]["instanceId"]))
         return document
 
