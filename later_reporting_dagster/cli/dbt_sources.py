@@ -7,7 +7,7 @@ import dagster as dg
 import yaml  # type: ignore[import-untyped]
 
 from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.io_manager import all_tables, table_specs
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
 from later_reporting_dagster.lake.database import SQL_TYPES, glob_select

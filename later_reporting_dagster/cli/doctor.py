@@ -19,8 +19,8 @@ from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_settings import ComponentSettings, variable_name
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from later_reporting_dagster.cli.options import Interrupted
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.progress import Progress

@@ -279,7 +279,7 @@ def refresh() -> None:
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
     from later_reporting_dagster.cli.run_report import report_failures
-    from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+    from later_reporting_dagster.defs.component_base import ASSET_NAMES
     from later_reporting_dagster.report.report_data import REPORT
 
     project = current_project()

@@ -12,7 +12,7 @@ import dagster as dg
 
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_settings import METADATA_PREFIX, ComponentSettings
+from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentSettings
 from later_reporting_dagster.defs.dagster_private import (
     CodeLocation,
     code_location_of,

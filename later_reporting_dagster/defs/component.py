@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Self, cast
 
 import dagster as dg
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.defs.assets.campaigns import (
@@ -22,17 +22,16 @@ from later_reporting_dagster.defs.assets.rollups import period_asset, windows_as
 from later_reporting_dagster.defs.automation import build_automation
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.checks.check import build_asset_checks
-from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.component_settings import (
-    METADATA_PREFIX,
-    ComponentSettings,
+from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentBase, ComponentSettings
+from later_reporting_dagster.defs.io_manager import LaterLake
+from later_reporting_dagster.defs.resource import (
+    InvalidSetting,
+    LaterReportingResource,
     default_lake_root,
     describe_invalid,
     environment_texts,
-    without_bounds,
+    yaml_model,
 )
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.report.report_data import REPORT
@@ -115,9 +114,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
         hidden: Any = model_validator(mode="wrap")(cast(Any, _hide_values))  # pydantic passes no class
-        return create_model(
-            cls.__name__, __base__=without_bounds(super().model(), cls), __validators__={"hidden": hidden}
-        )
+        return yaml_model(cls, __validators__={"hidden": hidden})
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:

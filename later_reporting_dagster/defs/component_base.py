@@ -1,18 +1,182 @@
-"""What asset files need of the component: the specs of its assets, its resource, its clock, and the hooks of users."""
+"""The settings of a component, and what asset files need of it: specs, its resource, its clock, and the hooks of users.
+
+The settings of the API and the lake, which a run needs, are in `resource`.
+"""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence, Set
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
-from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.defs.component_settings import ComponentSettings
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import Column
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
+from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
+from later_reporting_dagster.contract.metrics import parse_campaign_metrics
+from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.report.report_data import REPORT
+from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
+
+# The key of the metadata of `Definitions` with the settings of a component; its name follows.
+METADATA_PREFIX = "later_reporting/"
+# All assets of this project, in the order of their lineage.
+ASSET_NAMES = (
+    *RAW_NAMES,
+    INSTANCES_TABLE,
+    CAMPAIGNS_TABLE,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    COVERAGE_TABLE,
+    *(table.name for table in TABLES),
+    REPORT,
+)
+
+
+def _selected_assets(names: str | Iterable[object]) -> tuple[str, ...]:
+    """Return the assets that are named, or all; without those that are named with a minus sign before them."""
+    left_out = [name.removeprefix("-") for name in split_names(names) if name.startswith("-")]
+    named = [name for name in split_names(names) if not name.startswith("-")]
+    if unknown := [name for name in (*named, *left_out) if name not in ASSET_NAMES]:
+        raise ValueError(f"there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}")
+    return tuple(name for name in ASSET_NAMES if name in (named or ASSET_NAMES) and name not in left_out)
+
+
+def _parsed_by(parse: Callable[[str], tuple[Metric, ...]]) -> BeforeValidator:
+    return BeforeValidator(lambda names: parse(",".join(split_names(names))))
+
+
+_Metrics = Annotated[tuple[Metric, ...], PlainSerializer(lambda metrics: [metric.api_name for metric in metrics])]
+
+
+class ComponentSettings(dg.Model):
+    """The settings that the definitions of one component depend on, and the names derived from them."""
+
+    name: str = Field(
+        default=DEFAULT_NAME,
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        description="Prefix of the names of jobs, schedules, sensors, resources, groups and the pool.",
+    )
+    key_prefix: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
+        default=(), description="Prefix of all asset keys. Default: the name."
+    )
+    tables: Annotated[tuple[str, ...], BeforeValidator(_selected_assets), NAMES_IN_YAML] = Field(
+        default=ASSET_NAMES, description="Assets to define, or -name to leave one out. Default: all."
+    )
+    owners: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
+        default=(), description="Owners of all assets: e-mail addresses, or `team:` and a name."
+    )
+    # An earlier start is a typo, and would make more partitions than a browser can show.
+    start_date: Annotated[date, dg.Resolver.default(model_field_type=str)] = Field(
+        default=date(2024, 1, 1), ge=date(2000, 1, 1), description="The first partition."
+    )
+    restate_days: int = Field(default=28, ge=1, le=730, description="Days that the daily schedule fetches again.")
+    refetch_factor: float = Field(
+        default=1.5,
+        ge=1.1,
+        description="An older day is fetched again whenever its age has grown by this factor: with the default at 42,"
+        " 63, 94, 141 … days.",
+    )
+    due_hour_utc: int = Field(
+        default=12, ge=0, le=23, description="Hour of the day, in UTC, at which the previous day is due."
+    )
+    metrics: Annotated[_Metrics, _parsed_by(parse_metrics), NAMES_IN_YAML] = Field(
+        default=DEFAULT_METRICS,
+        description="Metrics to request, by API or column name; `all` for every known metric. Default: the eleven that"
+        " the paged API version returns.",
+    )
+    campaign_metrics: Annotated[_Metrics, _parsed_by(parse_campaign_metrics), NAMES_IN_YAML] = Field(
+        default=DEFAULT_CAMPAIGN_METRICS,
+        description="Metrics of campaigns to request for whole periods, by name or `all`; days have those that add up."
+        " Default: spend, return, links, reach and content cost.",
+    )
+    automation: str = Field(
+        default="",
+        pattern=r"^(running|stopped)?$",
+        description="Initial state of all schedules and sensors: running or stopped. Default: those that fetch posts"
+        " are stopped, and the others run.",
+    )
+    rollup_partitions_per_run: int | None = Field(
+        default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
+    )
+
+    @property
+    def resource_key(self) -> str:
+        """The key of the `LaterReportingResource`."""
+        return f"{self.name}_reporting"
+
+    @property
+    def pool(self) -> str:
+        """The pool of the steps that fetch posts and campaigns."""
+        return f"{self.name}_api"
+
+    @property
+    def due_cron(self) -> str:
+        """The schedule of what is evaluated when a day is due."""
+        return f"0 {self.due_hour_utc} * * *"
+
+    @property
+    def daily_campaign_metrics(self) -> tuple[Metric, ...]:
+        """The selected metrics of campaigns that add up over days, which are requested by day."""
+        return tuple(metric for metric in self.campaign_metrics if metric.kind.adds_up_over_days)
+
+    def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:
+        """Return the initial state of a schedule. Later, its state is what was last set in the UI."""
+        return dg.DefaultScheduleStatus(self.automation.upper() or ("RUNNING" if runs_by_default else "STOPPED"))
+
+    def sensor_status(self, *, runs_by_default: bool) -> dg.DefaultSensorStatus:
+        """Return the initial state of a sensor, as `schedule_status` does that of a schedule."""
+        return dg.DefaultSensorStatus(self.schedule_status(runs_by_default=runs_by_default).value)
+
+    # Cached, because Dagster computes a thousand ticks of the schedule to check a policy.
+    @cached_property
+    def freshness(self) -> dg.FreshnessPolicy:
+        """For the UI's health badge, which knows only when an asset was last materialized.
+
+        The asset checks look at the newest day of each instance.
+        """
+        return dg.FreshnessPolicy.cron(self.due_cron, lower_bound_delta=timedelta(hours=23))
+
+    @property
+    def fetched_tables(self) -> tuple[str, ...]:
+        """The tables that the daily run fetches from the API."""
+        fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
+        return tuple(name for name in self.tables if name in fetched)
+
+    def refetch_ages(self, today: date) -> list[int]:
+        """Return the ages, in days, at which old days are fetched again."""
+        return refetch_ages(self.restate_days, self.refetch_factor, oldest=(today - self.start_date).days)
+
+    def expected_days(self, now: datetime) -> list[date]:
+        """Return the days that have to be in the lake: every day from the start date to the newest due day."""
+        return expected_days(now, start_date=self.start_date, due_hour_utc=self.due_hour_utc)
+
+    def asset_key(self, table_name: str) -> dg.AssetKey:
+        """Return the key of the asset of a table, or of the report."""
+        return dg.AssetKey([*(self.key_prefix or (self.name,)), table_name])
+
+    def op_name(self, table_name: str) -> str:
+        """Return the name of the step that materializes an asset: its key, joined by two underscores."""
+        return "__".join(self.asset_key(table_name).path)
+
+    @property
+    def posts_job_name(self) -> str:
+        """The name of the job that fetches the raw tables."""
+        return f"{self.name}_posts"
+
+    def rollups(self, tables: Iterable[RollupTable]) -> list[RollupTable]:
+        """Return those of the rollups that are defined, with the selected metrics."""
+        return [table.with_metrics(self.metrics) for table in tables if table.name in self.tables]
+
+    def dependencies(self, *table_names: str) -> list[dg.AssetKey]:
+        """Return the keys of the tables that are defined; of all if none is: another code location may define them."""
+        names = dict.fromkeys(table_names)
+        return [self.asset_key(name) for name in [name for name in names if name in self.tables] or names]
+
 
 # What an asset yields.
 AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]
@@ -21,12 +185,13 @@ AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeR
 class ComponentBase(ComponentSettings):
     """The settings of a component with its resource and hooks."""
 
-    translation: Annotated[TranslationFn[dg.AssetSpec], TranslationFnResolver[dg.AssetSpec](lambda spec: {})] | None = (
-        Field(default=None, description="Changes the specs of all assets; `spec` is the default one.")
+    translation: Annotated[TranslationFn[dg.AssetSpec] | None, TranslationFnResolver(lambda spec: {})] = Field(
+        default=None, description="Changes the specs of all assets; `spec` is the default one."
     )
-    resource: LaterReportingResource = Field(
-        default_factory=LaterReportingResource, description="The API and the lake: what a run needs."
-    )
+    resource: Annotated[
+        LaterReportingResource,
+        dg.Resolver(LaterReportingResource.resolve_from_model, model_field_type=LaterReportingResource.model()),
+    ] = Field(default_factory=LaterReportingResource, description="The API and the lake: what a run needs.")
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""

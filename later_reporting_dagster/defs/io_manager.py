@@ -11,8 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.component_settings import ComponentSettings, environment_texts
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.resource import LaterReportingResource, environment_texts
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
 from later_reporting_dagster.lake.database import files_of_older_definitions
 from later_reporting_dagster.lake.paths import table_path

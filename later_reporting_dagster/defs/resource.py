@@ -1,16 +1,30 @@
-"""The resource: settings for the API client and the lake."""
+"""The resource: settings for the API client and the lake; and how settings are read from variables and YAML.
+
+A reference to an environment variable is an `EnvVar`; a text with `{{ env.NAME }}` or `{{ env('NAME') }}` in it; or
+`{"env": "NAME"}`, which is how Dagster stores an `EnvVar`. References become values when a run starts.
+"""
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, Any, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, Union
 
 import dagster as dg
+import msgspec
 from dagster.components.resolved.errors import ResolutionException
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    create_model,
+    field_validator,
+)
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -25,26 +39,17 @@ from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.component_settings import (
-    ENVIRONMENT_VARIABLES,
-    NAMES_IN_YAML,
-    default_lake_root,
-    describe_invalid,
-    environment_texts,
-    from_yaml,
-    is_reference,
-    resolved,
-    resolved_options,
-    setting_name,
-    split_names,
-    variable_name,
-    without_bounds,
-)
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
 
+DEFAULT_NAME = "later"
+# The classes of `dg.EnvVar("X")` and `dg.EnvVar.int("X")`.
+_ENVIRONMENT_VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("X")))
+_REFERENCE = re.compile(r"""\{\{\s*env(?:\.(\w+)|\(\s*["'](\w+)["']\s*\))\s*\}\}""")
+_TEMPLATE = re.compile(r"\{\{|\{%")
+NAMES_IN_YAML = dg.Resolver.default(model_field_type=list[str] | str)
 # Dagster's mark of a secret.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 _SECRET_OPTION = re.compile(
@@ -168,7 +173,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
         `EnvVar` itself is the name of the variable, and `EnvVar.int` is 0.
         """
-        if not (isinstance(value, ENVIRONMENT_VARIABLES) or is_reference(value)):
+        if not (isinstance(value, _ENVIRONMENT_VARIABLES) or _is_reference(value)):
             return check(value)
         if text := os.environ.get(variable_name(value) or ""):
             check(text)
@@ -191,7 +196,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
-        return without_bounds(super().model(), cls)
+        return yaml_model(cls)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
@@ -203,7 +208,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                     _check_secret(name, value)
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
                 inner = context.at_path(name)
-                values[name] = inner.resolve_value(value) if _is_read_early(cls, name) else from_yaml(value, inner)
+                values[name] = inner.resolve_value(value) if _is_read_early(cls, name) else _from_yaml(value, inner)
             return cls(**values)
         except InvalidSetting as error:
             raise ResolutionException(str(error)) from None
@@ -239,10 +244,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         values: dict[str, Any] = {}
         problems: list[str] = []
         for name in sorted(self.model_fields_set - unused):
-            value = getattr(self, name)
             try:
                 with _invalid_setting(name):
-                    values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+                    values[name] = _resolved(getattr(self, name))
+                    if name == "storage_options" and isinstance(values[name], str):  # one variable has all of them
+                        values[name] = _resolved(_json_object(values[name]))
             except InvalidSetting as error:
                 problems.append(str(error))
         if problems:
@@ -354,8 +360,109 @@ def parse_instance_ids(text: str) -> tuple[str, ...]:
     return instance_ids
 
 
+def split_names(names: str | Iterable[object]) -> tuple[str, ...]:
+    """Return comma-separated names, or those of a list in YAML, without spaces around them."""
+    items = names.split(",") if isinstance(names, str) else map(str, names)
+    return tuple(name for item in items if (name := item.strip()))
+
+
+def default_lake_root(name: str = DEFAULT_NAME) -> str:
+    """Return the lake's root of the demo mode if none is set: `<name>-lake` in the working directory."""
+    return str(Path.cwd() / f"{name}-lake")
+
+
+# Settings in variables and YAML
+
+
+def environment_texts(fields: Iterable[str]) -> dict[str, str]:
+    """Return the values of those settings whose environment variable is set and not empty."""
+    return {field: text for field in fields if (text := os.environ.get(f"LATER_{field.upper()}"))}
+
+
+def variable_name(value: object) -> str | None:
+    """Return the name of the environment variable that a value stands for; None if it does not stand for one."""
+    if isinstance(value, _ENVIRONMENT_VARIABLES):
+        return value.env_var_name
+    if isinstance(value, Mapping) and value.keys() == {"env"} and isinstance(value["env"], str):
+        return value["env"]
+    return None
+
+
 def _is_read_early(resource: type[BaseModel], name: str) -> bool:
     return resource.model_fields[name].annotation in (float, bool)
+
+
+def _is_reference(value: object) -> bool:
+    """Return whether a text of YAML has references to environment variables, and no other templates."""
+    without = _REFERENCE.sub("", value) if isinstance(value, str) else value
+    return without != value and not _TEMPLATE.search(str(without))
+
+
+def _from_yaml(value: Any, context: dg.ResolutionContext) -> Any:
+    """Return a value of YAML: references to environment variables stay what they are, other templates are resolved."""
+    if isinstance(value, dict):
+        return {key: _from_yaml(each, context.at_path(key)) for key, each in value.items()}
+    if not _is_reference(value):
+        # Dagster would make a number of a text with digits, such as a client id.
+        return context.resolve_value(value) if _TEMPLATE.search(str(value)) else value
+    match = _REFERENCE.fullmatch(value)
+    return dg.EnvVar(match[1] or match[2]) if match else value
+
+
+def _resolved(value: Any) -> Any:
+    """Return a value with those of environment variables in place of the references to them."""
+    if (name := variable_name(value)) is not None:
+        return _value_of(name)
+    if isinstance(value, str):
+        return _REFERENCE.sub(lambda match: _value_of(match[1] or match[2]), value)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each) for key, each in value.items()}
+    return [_resolved(each) for each in value] if isinstance(value, list) else value
+
+
+def _json_object(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:  # whose message has the value
+        raise ValueError('it must be a JSON object, such as {"endpoint_url": "https://example.com"}') from None
+
+
+def _value_of(name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise ValueError(f"the environment variable {name} is not set")
+    return value
+
+
+def setting_name(field: str) -> str:
+    """Return how messages name a setting: by its environment variable and its field or attribute."""
+    return f"LATER_{field.upper()} ({field})"
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Return one line that names each invalid setting. It does not contain their values, which may be secrets."""
+    lines = []
+    for each in error.errors():
+        raised = each.get("ctx", {}).get("error")
+        reason = str(raised) if isinstance(raised, ValueError) else each["msg"]
+        lines.append(f"{setting_name(str(each['loc'][-1]))}: {reason}" if each["loc"] else reason)
+    return "; ".join(lines)
+
+
+def yaml_model(described: type[BaseModel], **options: Any) -> type[BaseModel]:
+    """Return the model of attributes in YAML: any can be a template.
+
+    Unlike Dagster's it has descriptions, and no bounds, which apply to the value of a template and not to its text.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in described.model_fields.items():
+        resolver = next((each for each in field.metadata if isinstance(each, dg.Resolver)), None)
+        default = field.default if isinstance(field.default, str | int | float) else None
+        fields[name] = (
+            resolver.model_field_type if resolver else Union[field.annotation, str],  # noqa: UP007 - computed
+            Field(default=default, description=field.description),
+        )
+    return create_model(f"{described.__name__}Model", __base__=dg.Model, **fields, **options)
 
 
 @contextmanager
@@ -372,7 +479,7 @@ def _check_secret(name: str, value: Any) -> None:
         for option, each in value.items():
             if isinstance(each, dict) or (_SECRET_OPTION.search(option.lower()) and each not in _TOKEN_WORDS):
                 _check_secret(f"{name}.{option}", each)
-    elif not is_reference(value):
+    elif not _is_reference(value):
         raise InvalidSetting(
             f'{setting_name(name)}: write it as "{{{{ env.NAME }}}}", or as a text with that in it, so that it is read'
             " from the environment when a run starts, and stored nowhere"

@@ -10,8 +10,7 @@ from typing import Any
 import dagster as dg
 
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges, utc_now
-from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase, ComponentSettings
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
 from later_reporting_dagster.lake.tables import RAW_NAMES
 from later_reporting_dagster.quality.outdated import Outdated

@@ -14,7 +14,7 @@ import pytest
 
 from later_reporting_dagster.cli.run_report import check_summary
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from tests.cli.conftest import environment
 from tests.conftest import files
 from tests.services import WAIT_SECONDS

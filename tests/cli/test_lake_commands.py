@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import expected_days
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.cli.conftest import User, error_line
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service, files, parameters

@@ -14,8 +14,7 @@ from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.defs.component import ScaffoldParameters
-from later_reporting_dagster.defs.component_base import AssetEvent
-from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_base import ASSET_NAMES, AssetEvent
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_NAMES

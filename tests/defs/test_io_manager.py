@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of

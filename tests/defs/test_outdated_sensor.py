@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.defs.assets import posts
-from later_reporting_dagster.defs.component_settings import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of

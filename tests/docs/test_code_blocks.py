@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before

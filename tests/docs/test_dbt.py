@@ -11,7 +11,7 @@ import duckdb
 import pytest
 import yaml
 
-from later_reporting_dagster.defs.component_settings import ASSET_NAMES
+from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from later_reporting_dagster.report.report_data import REPORT
 from tests.docs.conftest import ROOT, Shell, code_blocks
 
