@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Literal
 
@@ -16,8 +16,11 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
 from later_reporting_dagster.client.client import Probe
+from later_reporting_dagster.client.route import posts_route
+from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.days import newest_day, utc_now
-from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.contract.query import group_by_url_length
+from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
@@ -29,6 +32,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
+from later_reporting_dagster.probe.assumptions import unreadable_rows
 from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_stale
@@ -66,7 +70,7 @@ def result_lines(results: Sequence[CheckResult]) -> list[str]:
 
 
 async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now) -> list[CheckResult]:
-    """Check what a run needs, with three requests, and one more for each further 100 instances.
+    """Check what a run needs, with four requests, and one more for each further 100 instances.
 
     Checks that depend on a failed one are left out.
     """
@@ -146,7 +150,23 @@ async def _check_api(
     with suppress(*user_errors()):  # those of the lake, which has a check of its own
         retired = later.lake().retired.ids()
         instances = tuple(each for each in instances if each not in retired)
-    return [*results, _evaluate("scope", lambda: _check_scope(accessible, instances))]
+    results.append(_evaluate("scope", lambda: _check_scope(accessible, instances)))
+    return [*results, await _check_posts(client, instances, newest_day(now()))] if results[-1].mark == "ok" else results
+
+
+async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: date) -> CheckResult:
+    """Fetch a page of the posts of 30 days, and read it."""
+    instance_ids = group_by_url_length(instances)[0]
+    query = PerformanceQuery(start_date=newest - timedelta(days=29), end_date=newest, instance_ids=instance_ids)
+    try:
+        page = await client.fetch_page(posts_route(query))
+    except LaterError as error:
+        return CheckResult("posts", str(error), "FAIL")
+    unreadable, reasons = unreadable_rows([page])
+    if unreadable:
+        problem = safe_line("; ".join(reasons))
+        return CheckResult("posts", f"{unreadable} of {page.rows} rows cannot be read: {problem}", "FAIL")
+    return CheckResult("posts", f"{page.rows} rows of the last 30 days can be read")
 
 
 def _check_response(observed: Probe, later: LaterReportingResource, now: datetime) -> str:

@@ -14,10 +14,16 @@ from typing import Any
 from later_reporting_dagster.client.rate_limiter import MAX_STATED_LIMIT
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.contract.page import Page
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, platform_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    POST_METRICS_DAILY,
+    RAW_NAMES,
+)
 from later_reporting_dagster.probe.sample import HOURS_FROM_MIDNIGHT, Fetched, NotTestable, Sample, has_results
-from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, POST_TABLES, WINDOW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, WINDOW_TABLES
 
 # Posts of this age should no longer change.
 SETTLED_DAYS = 60
@@ -43,6 +49,71 @@ class Answer:
     text: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     details: Sequence[str] = ()
+
+
+def rows_can_be_read(sample: Sample) -> Answer:
+    """Can all rows of posts be read?"""
+    rows = sum(page.rows for page in sample.pages_of_posts)
+    if not rows:
+        raise NotTestable("the account has no posts")
+    unreadable, reasons = unreadable_rows(sample.pages_of_posts)
+    text = f"{unreadable} of {rows} rows cannot be read" if unreadable else "rows"
+    return Answer(not unreadable, text, {"rows": rows, "can be read": rows - unreadable}, details=reasons)
+
+
+def unreadable_rows(pages: Sequence[Page]) -> tuple[int, list[str]]:
+    """Return how many rows would not be stored, and why, the most frequent reason first.
+
+    A row is a bad one, or has a value of a metric most of whose values cannot be read.
+    """
+    reasons = Counter(row.reason for page in pages for row in page.bad_rows)
+    count = reasons.total()
+    excerpts = [columns for page in pages for columns in page.unreadable.values()]  # by column, of each row
+    failing = set()
+    for column in {metric.column for metric in METRICS}:
+        values = [columns[column] for columns in excerpts if column in columns]
+        sent = len(values) + sum(_value(row, column) is not None for page in pages for row in page.items)
+        if 2 * len(values) > sent:
+            failing.add(column)
+            reasons[f"{len(values)} of {sent} values of {column}, such as {values[0]}"] = len(values)
+    count += sum(not failing.isdisjoint(columns) for columns in excerpts)
+    return count, [reason for reason, _ in reasons.most_common()]
+
+
+def instances_add_up(sample: Sample) -> Answer:
+    """Has a query for two instances the posts of both, and no others?"""
+    expected = {post.key for post in sample.of_two_instances}
+    found = {post.key: post.instance_id for post in sample.together.rows}
+    others = sum(name not in {post.instance_id for post in sample.of_two_instances} for name in found.values())
+    if others:
+        return Answer(False, "posts of one day", {"of other instances": others, "possible": 0})
+    numbers = {"of each of both": len(expected), "of these, by a query for both": len(expected & found.keys())}
+    return Answer(expected <= found.keys(), "posts of one day", numbers)
+
+
+def range_has_its_last_day(sample: Sample) -> Answer:
+    """Has a range the posts of its last day?"""
+    first, last, both = ({post.key for post in page.all_rows} for page in sample.posts_of_days)
+    if both and not first and not last:
+        return Answer(False, "posts by performance date", {"of two days": len(both), "of each day alone": 0})
+    if not last:
+        raise NotTestable("the campaign has no results on the last day")
+    numbers = {"of the last day": len(last), "of these in a range that ends with it": len(last & both)}
+    return Answer(last <= both, "posts by performance date", numbers)
+
+
+def older_posts_come_by_performance_date(sample: Sample) -> Answer:
+    """Does a post that is older than the range come by performance date?"""
+    if sample.days is None:
+        raise NotTestable(sample.published.problem)
+    first, rows = sample.days[0], sample.posts_of_days[2].all_rows
+    found = sum(post.post_date is not None and post.post_date.date() < first for post in rows)
+    campaigns = _campaign(sample, sample.of_days[2]) if sample.of_days[2].page else []
+    expected = sum(int(_value(campaign, "posts_count") or 0) for campaign in campaigns) - (len(rows) - found)
+    if not found and expected <= 0:
+        raise NotTestable("the campaign has no results of older posts")
+    numbers = {"of the campaign's count": expected, "by performance date": found}
+    return Answer(found > 0, "posts older than two days, with results on them", numbers)
 
 
 def days_of_posts_add_up(sample: Sample) -> Answer:
@@ -189,7 +260,8 @@ def post_days_are_utc(sample: Sample) -> Answer:
     found = {post.key for post in sample.posts_of_midnight.all_rows}
     count = len(found & expected) if len(found) == len(expected) else len(found)
     numbers = {"posts of the day by postDate": len(expected), "posts of a query for the day": count}
-    return Answer(found == expected, "posts of one day", numbers)
+    text = "posts of one day" if found == expected else "posts of one day; set LATER_WIDEN_DAYS to 1"
+    return Answer(found == expected, text, numbers)
 
 
 def pages_have_all_rows(sample: Sample) -> Answer:
@@ -310,10 +382,14 @@ def _unknown(names: Iterable[str], text: str) -> Answer:
 
 
 _ORGANIC_PAID = tuple(table.name for table in (*PERIOD_TABLES, *WINDOW_TABLES))
-_POSTS, _AGES = (table.name for table in POST_TABLES)
+_POSTS, _AGES = "posts", "organic_by_age"
 _COSTS, _RESULTS, _PUBLISHED = "campaign_costs_monthly", "campaign_results", "posts_published"
 
 ASSUMPTIONS: Mapping[Callable[[Sample], Answer], tuple[str, ...]] = {
+    rows_can_be_read: RAW_NAMES,
+    instances_add_up: RAW_NAMES,
+    range_has_its_last_day: RAW_NAMES,
+    older_posts_come_by_performance_date: (POST_METRICS_DAILY.name, *_ORGANIC_PAID, _POSTS, _AGES),
     days_of_posts_add_up: (*_ORGANIC_PAID, _POSTS, _AGES),
     days_of_campaigns_add_up: (CAMPAIGN_PERFORMANCE_TABLE, _COSTS),
     campaign_costs_of_months_add_up: (_COSTS,),

@@ -121,6 +121,9 @@ class Sample:
     recent: Fetched = _NOTHING
     views: list[Fetched] = field(default_factory=list)
     newest_days: list[Fetched] = field(default_factory=list)
+    # Of the recent posts, those of a day and of two instances; and the posts that a query for both has on this day.
+    of_two_instances: list[Any] = field(default_factory=list)
+    together: Fetched = Fetched(problem="no day with posts of two instances was found")
 
     @property
     def to_date(self) -> list[Any]:
@@ -129,6 +132,13 @@ class Sample:
         if not any(page.rows for page in pages):
             raise NotTestable(self.recent.problem)
         return [*{post.key: post for page in pages for post in page.rows}.values()]
+
+    @property
+    def pages_of_posts(self) -> list[Page]:
+        """All pages of posts."""
+        of_campaign = (*self.posts_of_days, *self.again, self.published, self.lifetime, self.posts_of_midnight)
+        found = (*of_campaign, self.recent, *self.views, *self.newest_days, self.together)
+        return [each.page for each in found if each.page is not None]
 
 
 async def fetch_sample(
@@ -157,10 +167,16 @@ async def fetch_sample(
     await _fetch_campaign(sample, fetch, first)
     if sample.recent.page is None:
         sample.recent = await fetch(posts_route, *recent_days)
-    for content_type in (ContentType.INSTAGRAM_REEL, ContentType.TIKTOK) if fetch.uses_cursors else ():
-        views = await fetch(posts_route, *recent_days, content_types=(content_type,), metrics=VIEWS)
-        sample.views.append(views)
+    if fetch.uses_cursors:
+        content_types = (ContentType.INSTAGRAM_REEL, ContentType.TIKTOK)
+        sample.views.append(await fetch(posts_route, *recent_days, content_types=content_types, metrics=VIEWS))
+    if of_two := posts_of_two_instances(sample.recent):
+        sample.of_two_instances, day = of_two, of_two[0].post_date.date()
+        instance_ids = tuple(sorted({post.instance_id for post in of_two}))
+        sample.together = await fetch(posts_route, day, day, instance_ids=instance_ids)
     for day in (newest - days_ago * DAY for days_ago in range(3)):
+        if client.requests == MAX_REQUESTS:
+            break
         posts = await fetch(posts_route, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
         sample.newest_days.append(posts)
         if posts.page is None or any(map(has_results, posts.rows)):
@@ -235,7 +251,7 @@ class _Fetch:
     ) -> Fetched:
         wanted = metrics or self.metrics[route_of]
         query = PerformanceQuery(
-            start_date=first, end_date=last, instance_ids=self._instance_ids, metrics=wanted, **filters
+            start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self._instance_ids} | filters)
         )
         try:
             return Fetched(await self._client.fetch_page(replace(route_of(query), page_size=size), page))
@@ -250,8 +266,20 @@ class _Fetch:
 
 def in_order(posts: Fetched, first: date, last: date) -> list[Any]:
     """Return the posts that were published in a range of days, by the time of their publication."""
-    found = [post for post in (posts.page.items if posts.page else ()) if first <= post.post_date.date() <= last]
+    all_posts = posts.page.items if posts.page else ()
+    found = [post for post in all_posts if post.post_date and first <= post.post_date.date() <= last]
     return sorted(found, key=lambda post: post.post_date)
+
+
+def posts_of_two_instances(posts: Fetched) -> list[Any]:
+    """Return the posts of two instances on a day on which both have some; the day with the fewest."""
+    of_days: dict[date, list[Any]] = {}
+    for post in posts.page.items if posts.page else ():
+        of_days.setdefault(post.post_date.date(), []).append(post)
+    days = [of_day for of_day in of_days.values() if len({post.instance_id for post in of_day}) > 1]
+    found = min(days, key=len, default=[])
+    two = sorted({post.instance_id for post in found})[:2]
+    return [post for post in found if post.instance_id in two]
 
 
 def suitable_campaign(campaigns: Sequence[Any]) -> int | None:

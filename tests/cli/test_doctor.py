@@ -11,13 +11,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from later_reporting_dagster.cli.doctor import check_setup
+from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import FETCHED_NAMES
 from tests.cli.conftest import User
+from tests.cli.test_probe import without_ids
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
 
@@ -45,7 +46,7 @@ def check_results(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
 def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
     results = check_results(user, exit_code=0)
     assert {subject: mark for subject, (mark, _) in results.items()} == dict.fromkeys(
-        ("settings", "token", "scope", "lake", "tables"), "ok"
+        ("settings", "token", "scope", "posts", "lake", "tables"), "ok"
     )
     assert results["scope"][1] == "4 instances accessible"
     assert results["lake"][1] == f"{user.lake} is writable"
@@ -171,3 +172,16 @@ def test_doctor_needs_no_access_to_a_retired_instance(user: User, monkeypatch: p
     assert "names gone, which the credentials cannot access" in check_results(user, exit_code=1)["scope"][1]
     Lake(str(user.lake)).retired.add("gone")
     assert check_results(user, exit_code=0)["scope"][0] == "ok"
+
+
+@both_api_versions
+def test_rows_that_cannot_be_read_are_counted(user: User, service: Service) -> None:
+    day = datetime(2024, 3, 11, 12, tzinfo=UTC)
+
+    def result_of_posts() -> CheckResult:
+        results = asyncio.run(check_setup(load_project(ENVIRONMENT_MODULE, name=None), now=lambda: day))
+        return next(result for result in results if result.subject == "posts")
+
+    assert result_of_posts() == CheckResult("posts", "100 rows of the last 30 days can be read")
+    service.transform = without_ids
+    assert result_of_posts() == CheckResult("posts", "3 of 100 rows cannot be read: postId is missing", "FAIL")

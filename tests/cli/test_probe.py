@@ -1,6 +1,7 @@
 """`later-reporting probe`: what it prints and writes, and when it exits with 1."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def test_probe_prints_and_writes_the_same_verdicts(user: User, service: Service,
     assert result.exit_code == 0, result.output
     written = json.loads(output.read_text())
     assert written["api_version"] == str(service.api_version)
-    assert written["requests"] == len(service.requests) <= 22
+    assert written["requests"] == len(service.requests) <= 25
     for each in written["assumptions"]:
         assert f"{each['verdict']:<13}  {each['question']}" in result.stdout.splitlines()
         assert each["affected_tables"] == []
@@ -84,3 +85,29 @@ def test_probe_requests_configured_instances_only(
     assert user.run("probe").exit_code == 0
     asked = [parameters(request) for request in service.requests if "performance" in request.url.path]
     assert {*map(str, (each["instanceIds"] for each in asked))} == {"['007']"}
+
+
+def without_ids(_request: Request, body: Any) -> Any:
+    for row in body["data"][:3]:
+        del row["postId"]
+    return body
+
+
+def test_probe_cuts_long_texts_of_the_server(user: User, service: Service) -> None:
+    def with_long_name(_request: Request, body: Any) -> Any:
+        for row in body["data"][:1]:
+            row["x" * 100_000] = 1
+        return body
+
+    service.transform = with_long_name
+    result = user.run("probe")
+    assert "xxxx…; unknown: 1" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 400
+
+
+@both_api_versions
+def test_rows_that_cannot_be_read_are_counted(user: User, service: Service) -> None:
+    service.transform = without_ids
+    result = user.run("probe")
+    assert result.exit_code == 1
+    assert re.search(r"\d+ of \d+ rows cannot be read: postId is missing", result.stdout)

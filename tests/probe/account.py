@@ -33,12 +33,14 @@ class Asked:
     last: date
     basis: str
     size: int
+    instance_ids: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, request: Request) -> "Asked":
         values = request.query_params
         first, last = (date.fromisoformat(values[name]) for name in ("startDate", "endDate"))
-        return cls(request.url.path, first, last, values["dateBasis"], int(values.get("pageSize") or values["limit"]))
+        size = int(values.get("pageSize") or values["limit"])
+        return cls(request.url.path, first, last, values["dateBasis"], size, (*values.getlist("instanceIds"),))
 
     @property
     def days(self) -> int:

@@ -101,6 +101,38 @@ class Break:
 
 BREAKS = [
     Break(
+        "rows_can_be_read",
+        lambda honest, numbers, _: {"can be read": numbers["rows"] - len(honest.together.rows)},
+        change_if(lambda asked: len(asked.instance_ids) == 2, lambda row: {"postId": None}),
+        also=("instances_add_up",),
+        text=" rows cannot be read",
+    ),
+    Break(
+        "instances_add_up",
+        lambda honest, *_: {"of each of both": len(honest.together.rows)},
+        lambda asked, rows: (
+            [row for row in rows if row["instanceId"] == asked.instance_ids[0]]
+            if len(asked.instance_ids) == 2
+            else rows
+        ),
+    ),
+    Break(
+        "range_has_its_last_day",
+        lambda honest, *_: {"of the last day": len(honest.posts_of_days[1].rows)},
+        server={"days_more": lambda asked: -int(posts(BY_PERFORMANCE, days=2)(asked))},
+        also=("days_of_posts_add_up", "campaign_is_the_sum_of_its_posts"),
+    ),
+    Break(
+        "older_posts_come_by_performance_date",
+        lambda _, honest, __: {"by performance date": 0, "of the campaign's count": honest["by performance date"]},
+        lambda asked, rows: [
+            row
+            for row in rows
+            if not posts(BY_PERFORMANCE)(asked) or asked.days > 2 or row["postDate"] >= str(asked.first)
+        ],
+        also=("campaign_is_the_sum_of_its_posts", "content_cost_of_a_range_is_whole", "pages_have_all_rows"),
+    ),
+    Break(
         "days_of_posts_add_up",
         lambda honest, *_: {
             "sum of two days": sum(total(page, "engagements") for page in honest.posts_of_days[:2]),
@@ -224,6 +256,7 @@ BREAKS = [
             posts(BY_POST_DATE),
             lambda row: {"impressions": -5} if row["campaignId"] != CAMPAIGN and row["postId"] % 3 == 0 else {},
         ),
+        also=("rows_can_be_read",),
     ),
     Break(
         "rate_limit_is_as_documented",
@@ -258,8 +291,8 @@ def of_midnight_in_new_york(sample: Sample) -> list[Any]:
 def test_all_assumptions_hold_on_the_sandbox(account: Account, stage: Service) -> None:
     sample, results = run_probe(stage.base_url)
     assert {result.verdict for result in results.values()} == {"holds"}
-    assert len(results) == 20
-    assert len(account.requests) == sample.requests <= 22
+    assert len(results) == 24
+    assert len(account.requests) == sample.requests <= MAX_REQUESTS
     assert all(len(set(result.answer.numbers.values())) in (1, 2) for result in results.values())
 
 
