@@ -12,13 +12,12 @@ from later_reporting_dagster.cli.in_process_runs import RunOutcome
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.check import WARN
 from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
-from later_reporting_dagster.defs.checks.rollups import TOTALS_RECONCILE
 from later_reporting_dagster.defs.events import describe_failures
 from later_reporting_dagster.lake.tables import RAW_NAMES
 
 MAX_LISTED_FAILURES = 50
-# Rollups leave damaged files out, and their runs succeed. Other checks are about missing days, or warn.
-_CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE, TOTALS_RECONCILE)}
+# Other checks are about missing days, or warn.
+_CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE)}
 
 
 class Failure(NamedTuple):

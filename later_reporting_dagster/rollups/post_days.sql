@@ -9,13 +9,11 @@ SELECT
     {%- for metric in metrics %}
     CAST({{ metric.column }} AS {{ metric.type }}) AS {{ metric.name }},
     {%- endfor %}
-    {%- if not is_compared %}
     creator_id, platform, content_type,
     cost_low(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS low,
     cost_high(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS high,
     bounded(low, low, high) AS ad_spend_low,
     bounded(high, low, high) AS ad_spend_high
-    {%- endif %}
 FROM post_metrics_daily
 WHERE {{ within_limits }};
 

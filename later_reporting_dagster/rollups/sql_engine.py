@@ -27,8 +27,6 @@ FACTS: Mapping[str, str] = {
     "known_posts": "known_posts.sql",
     "post_ages": "post_ages.sql",
     "named_campaigns": "named_campaigns.sql",
-    "day_totals": "day_totals.sql",
-    "campaign_day_totals": "day_totals.sql",
 }
 
 
@@ -62,31 +60,19 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     return found
 
 
-def create_facts(
-    connection: "duckdb.DuckDBPyConnection", table: RollupTable, created: set[str], *, is_compared: bool = False
-) -> None:
+def create_facts(connection: "duckdb.DuckDBPyConnection", table: RollupTable, created: set[str]) -> None:
     """Create the macros and relations of `facts_sql` that are not in `created`, and add their names to it."""
-    for name, sql in facts_sql(table, is_compared=is_compared).items():
+    for name, sql in facts_sql(table).items():
         if name not in created:
             connection.execute(sql).fetchall()
             created.add(name)
 
 
-def facts_sql(table: RollupTable, *, is_compared: bool = False) -> dict[str, str]:
-    """Return the SQL that creates the macros and the relations that the query of a table reads, by name, in order.
-
-    If it `is_compared`, they are those that `totals.sql` reads.
-    """
+def facts_sql(table: RollupTable) -> dict[str, str]:
+    """Return the SQL that creates the macros and the relations that the query of a table reads, by name, in order."""
     is_calendar = table.cadence is not Cadence.ALL
-    facts = table.facts
-    if is_compared:
-        totals = "campaign_day_totals" if "campaign_id" in table.grain else "day_totals"
-        facts = ("post_days", "" if is_calendar else "window_periods", totals)
-    needed = ("macros", "calendar_periods" if is_calendar else "", *facts)
-    variables = table.variables | {
-        "period": "first_day" if is_calendar else "time_window, is_previous",
-        "is_compared": is_compared,
-    }
+    needed = ("macros", "calendar_periods" if is_calendar else "", *table.facts)
+    variables = table.variables | {"period": "first_day" if is_calendar else "time_window, is_previous"}
     return {name: render(template, variables | {"fact": name}) for name, template in FACTS.items() if name in needed}
 
 

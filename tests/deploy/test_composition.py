@@ -111,7 +111,7 @@ def test_composition_rolls_up_a_backfill_and_evaluates_its_checks(
             for asset, node in deployment.dagster.assets().items()
             for check in node["assetChecksOrError"].get("checks", [])
         }
-        names = (("post_metrics_daily", "rows_unique_by_key"), ("organic_paid_daily", "reconciles_with_raw_rows"))
+        names = (("post_metrics_daily", "rows_unique_by_key"), ("organic_paid_daily", "is_current"))
         return all(executions[name].get("status") == "SUCCEEDED" for name in names)
 
     wait_until("the rollups follow", are_rolled_up)

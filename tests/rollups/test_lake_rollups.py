@@ -1,20 +1,17 @@
-"""Rolling up and checking the tables of a lake: unreadable files, and errors while results are checked."""
+"""Rolling up the tables of a lake: unreadable files, and too little memory."""
 
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.tables import schema_of
-from later_reporting_dagster.rollups import sql_engine, totals
+from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.lake_rollups import WindowRollups, roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, DAILY, WEEKLY
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
-from later_reporting_dagster.rollups.totals import check_period_totals
 from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, campaign, period, write_campaigns
@@ -33,69 +30,16 @@ def lake(tmp_path: Path) -> Lake:
     (rollup,) = roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)
     assert rollup.rows is not None
     lake.write(WEEKLY.name, Partition(WEEK), rollup.rows)
-    assert differences_of_week(lake) == {}
     return lake
-
-
-def differences_of_week(lake: Lake) -> dict[date, list[str]]:
-    return check_period_totals(lake, [(WEEKLY, [WEEK])], memory_gb=1)[WEEKLY.name]
-
-
-def test_check_names_all_unreadable_files_and_differences_of_a_partition(lake: Lake) -> None:
-    locations = [lake.url("post_metrics_daily", Partition(day, "a")) for day in DAYS[:2]]
-    for location in locations:
-        Path(location).write_bytes(b"no Parquet")
-    sentences = differences_of_week(lake)[WEEK]
-    for location, sentence in zip(locations, sentences[:2], strict=True):
-        assert sentence.startswith(f"{location} is damaged")
-    assert sentences[2:] == ["organic_impressions of a is 1 in the raw rows and 3 in the rollup"]
-
-
-def test_check_finds_a_null_that_became_zero(lake: Lake) -> None:
-    rows = lake.read(WEEKLY.name, [Partition(WEEK)], schema=schema_of(WEEKLY.columns))
-    place = rows.column_names.index("organic_engagements")
-    assert rows["organic_engagements"].null_count == rows.num_rows == 1
-    zero = pa.array([0], rows.schema.types[place])
-    lake.write(WEEKLY.name, Partition(WEEK), rows.set_column(place, rows.schema.field(place), zero))
-    assert differences_of_week(lake) == {
-        WEEK: ["organic_engagements of a is not available in the raw rows and 0 in the rollup"]
-    }
-
-
-def test_check_finds_a_group_that_the_rollup_lacks(lake: Lake) -> None:
-    rows = lake.read(WEEKLY.name, [Partition(WEEK)], schema=schema_of(WEEKLY.columns))
-    lake.write(WEEKLY.name, Partition(WEEK), rows.slice(0, 0))
-    assert differences_of_week(lake) == {
-        WEEK: ["organic_impressions of a is 3 in the raw rows and not available in the rollup"]
-    }
-
-
-def test_tables_that_are_checked_together_have_their_own_differences(lake: Lake) -> None:
-    (rollup,) = roll_up_lake_periods(lake, DAILY, DAYS[:1], memory_gb=1)
-    assert rollup.rows is not None
-    lake.write(DAILY.name, Partition(DAYS[0]), rollup.rows)
-    # The days that only the week has are none of the other table.
-    tables = [(WEEKLY, {WEEK}), (DAILY, {DAYS[0]})]
-    assert check_period_totals(lake, tables, memory_gb=1) == {WEEKLY.name: {}, DAILY.name: {}}
-    Path(lake.url("post_metrics_daily", Partition(DAYS[1], "a"))).write_bytes(b"no Parquet")
-    lake.write(DAILY.name, Partition(DAYS[0]), rollup.rows.slice(0, 0))
-    found = check_period_totals(lake, tables, memory_gb=1)
-    assert found[WEEKLY.name].keys() == {WEEK}
-    assert found[DAILY.name] == {
-        DAYS[0]: ["organic_impressions of a is 1 in the raw rows and not available in the rollup"]
-    }
 
 
 def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any, **__: Any) -> Any:
         raise duckdb.OutOfMemoryException("no memory left")
 
-    monkeypatch.setattr(sql_engine, "query_rows", out_of_memory)
     monkeypatch.setattr(sql_engine, "_query", out_of_memory)
-    monkeypatch.setattr(totals, "query_rows", out_of_memory)
     for run in (
         lambda: list(roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)),
-        lambda: differences_of_week(lake),
         lambda: roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1),
     ):
         with pytest.raises(RollupFailed, match="LATER_MEMORY_GB.*Next step"):

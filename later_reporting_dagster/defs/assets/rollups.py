@@ -152,9 +152,13 @@ def roll_up_periods(
 def roll_up_windows(
     context: dg.AssetExecutionContext, component: ComponentBase, tables: Sequence[RollupTable]
 ) -> Iterator[AssetEvent]:
-    """Compute and write tables. If some cannot be written, it fails at its end, with the reason of each."""
+    """Compute and write tables.
+
+    It fails at its end, with the reasons, if some cannot be written, or damaged files are not in them.
+    """
     later = component.later(context)
     failed: dict[str, str] = {}
+    left_out: list[str] = []
     with failures():
         lake = later.lake()
         windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
@@ -164,6 +168,7 @@ def roll_up_windows(
                 if isinstance(reason, LakeUnavailable):
                     raise reason
                 context.log.warning(f"Skipped {partition} of {name}: {reason}")
+                left_out.append(str(reason))
         if windows.campaigns.error:
             context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
         needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
@@ -187,3 +192,6 @@ def roll_up_windows(
             yield table_result(written, {"preview": preview(rows)}, key=key)
     if failed:
         raise combined_failure(failed, what="table", written=len(tables) - len(failed))
+    if left_out:
+        files = f"{len(left_out)} damaged file{'s' * (len(left_out) > 1)}"
+        raise dg.Failure(f"The tables are written, without {files}, such as {left_out[0]}", allow_retries=False)

@@ -365,7 +365,7 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
     assert file is not None
     assert json.loads(file.key_values["metrics"]) == ["impressions", "likes", "reach"]
 
-    assert project.passed(project.roll_up(ROLLUP, days=[FIRST_DAY]))["reconciles_with_raw_rows"]
+    assert project.passed(project.roll_up(ROLLUP, days=[FIRST_DAY]))["is_current"]
     rollup = pq.ParquetFile(project.root / ROLLUP / f"date={FIRST_DAY}" / "part-0.parquet").read()
     assert rollup.column_names == [column.name for column in DAILY.with_metrics(chosen).columns]
     likes = dict(zip(posts["post_id"].to_pylist(), posts["likes"].to_pylist(), strict=True))

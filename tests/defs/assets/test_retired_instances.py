@@ -36,7 +36,7 @@ from tests.defs.conftest import (
     list_instances,
 )
 
-REPORT, RECONCILED = "organic_paid_report", "reconciles_with_raw_rows"
+REPORT = "organic_paid_report"
 FETCHED = (*RAW_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
 LISTED = (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, "instances")
 GONE = INSTANCE_IDS[2]
@@ -117,7 +117,7 @@ def test_retired_instance_leaves_every_table_and_the_report_and_returns(
     assert {name for name in before if before[name] != after[name]} == before.keys() - unchanged
     assert GONE not in json.dumps(page_data(complete), ensure_ascii=False)
     results = complete.check()
-    assert all(result.passed for (_, check), result in results.items() if check == RECONCILED)
+    assert all(result.passed for (_, check), result in results.items() if check == "is_current")
 
     with monkeypatch.context() as of_copy:
         of_copy.setenv("LATER_LAKE_ROOT", str(tmp_path / "never"))
@@ -147,5 +147,5 @@ def test_days_of_retired_instances_only_become_empty(complete: Project) -> None:
     for name in INSTANCE_IDS:
         complete.lake.retired.add(name)
     derive(complete)
-    assert complete.check((WINDOWS[0], RECONCILED))[WINDOWS[0], RECONCILED].passed
+    assert complete.check((WINDOWS[0], "is_current"))[WINDOWS[0], "is_current"].passed
     assert complete.lake.read(ROLLUPS[0], complete.lake.partitions(ROLLUPS[0]), schema=schema_of([])).num_rows == 0

@@ -1,7 +1,7 @@
 """Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -56,12 +56,7 @@ ALL_CHECKS = {
     *(("campaign_performance_periods", check) for check in ("quarantine_is_empty", "ad_spend_agrees_with_days")),
     *((PERFORMANCE, check) for check in ("quarantine_is_empty", "newest_due_day_is_present")),
     TOTALS,
-    *(
-        (asset, check)
-        for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
-        for check in ("reconciles_with_raw_rows", "is_current")
-        if check == "is_current" or asset not in {"organic_by_age", *MADE_FROM_PERIODS}
-    ),
+    *((asset, "is_current") for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
 DUE_DAY = "newest_due_day_is_present"
@@ -69,7 +64,7 @@ NOT_FETCHED = ("posts_published", "every_instance_is_present")
 # All others run daily: their result changes without a run of their asset.
 CHECKED_BY_RUNS_ONLY = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
-    *("quarantine_is_empty", "platforms_still_report_impressions", "reconciles_with_raw_rows"),
+    *("quarantine_is_empty", "platforms_still_report_impressions"),
 }
 
 
@@ -106,7 +101,6 @@ EXPECTED = {
     "no_unknown_fields": (RAW, WARN, IN_FILE),
     "every_instance_is_present": (RAW, ERROR, "1 file is missing: 2024-03-02 (1 day): instance_000."),
     "quarantine_is_empty": (RAW, WARN, "1 rows in quarantine: see `later-reporting quarantine`"),
-    "reconciles_with_raw_rows": (ROLLUP, ERROR, "materialize 2024-03-02"),
     "is_current": (ROLLUP, ERROR, "Outdated: 1 day of organic_paid_daily ("),
     "newest_due_day_is_present": (PERFORMANCE, WARN, "2024-03-03 is missing: materialize it"),
     "totals_agree_with_posts": (PERFORMANCE, WARN, " on 2024-03-02 (1000000000 and "),
@@ -130,7 +124,6 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         *((asset, "is_current") for asset in {*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS} - {ROLLUP, *MADE_FROM_PERIODS}),
     }
     assert (results[RAW, "rows_unique_by_key"].description or "").endswith(" rows of 12 files")
-    assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
     totals = plain_metadata(results[TOTALS])
     assert totals["compared"] > 0 == totals["unknown_campaigns"] == totals["days_without_posts"]
     assert totals["difference_percent/impressions"] == totals["difference_percent/engagements"] == 0.0
@@ -149,8 +142,8 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
             "quarantine_is_empty",
             lambda lake: lake.quarantine.write(lake.quarantine.path_of(RAW, TAMPERED), [BAD_ROW], query="startDate=…"),
         ),
-        ("reconciles_with_raw_rows", partial(set_values, paid_impressions=12345)),
-        ("reconciles_with_raw_rows", partial(set_values, table=ROLLUP, organic_engagements=None)),
+        ("is_current", partial(set_values, paid_impressions=12345)),
+        ("is_current", partial(set_values, table=ROLLUP, organic_engagements=None)),
         ("is_current", lambda lake: file_of(lake).unlink()),
         ("is_current", lambda lake: file_of(lake, ROLLUP).unlink()),
         ("is_current", lambda lake: alter(file_of(lake, ROLLUP))),
@@ -171,8 +164,7 @@ def test_check_fails_on_a_tampered_lake(check: str, tamper: Callable[[Lake], obj
 def test_table_that_cannot_be_listed_leaves_the_other_checks_their_results(filled: Project) -> None:
     (filled.root / PERIOD_ROLLUPS[0]).write_bytes(b"not a directory")
     result = filled.run_job("later_checks")
-    assert not result.success
-    assert filled.evaluations(result).keys() == ALL_CHECKS - {(PERIOD_ROLLUPS[0], "reconciles_with_raw_rows")}
+    assert filled.evaluations(result).keys() == ALL_CHECKS
 
 
 def test_directory_in_place_of_a_file_is_a_missing_file(filled: Project) -> None:
@@ -189,8 +181,7 @@ def test_run_of_tables_by_day_and_month_looks_at_the_partitions_of_each(filled: 
     result = filled.run(ROLLUP, "organic_paid_monthly", tags=range_tags(DAYS[0], DAYS[0]))
     assert_success(result)
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
-    checks = ("reconciles_with_raw_rows", "is_current")
-    assert passed == {(name, check): True for name in (ROLLUP, "organic_paid_monthly") for check in checks}
+    assert passed == {(name, "is_current"): True for name in (ROLLUP, "organic_paid_monthly")}
 
 
 def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) -> None:
@@ -290,19 +281,3 @@ def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(fille
     # Without keys of checks, the run has all of them.
     assert (request.asset_selection, request.asset_check_keys) == ([asset_key(name)], None)
     assert not [key for key in graph.asset_check_keys if graph.get(key).automation_condition]
-
-
-@pytest.mark.parametrize("is_damaged", [False, True])
-def test_file_of_a_day_on_which_no_week_begins_is_named(is_damaged: bool, filled: Project) -> None:
-    weekly = PERIOD_ROLLUPS[0]
-    assert_success(filled.roll_up(weekly))
-    (stored_week, *_) = filled.lake.partitions(weekly)
-    stray = stored_week.day + timedelta(days=1)
-    path = file_of(filled.lake, weekly, Partition(stray))
-    path.parent.mkdir()
-    path.write_bytes(b"no Parquet" if is_damaged else file_of(filled.lake, weekly, stored_week).read_bytes())
-    result = filled.check((weekly, "reconciles_with_raw_rows"))[weekly, "reconciles_with_raw_rows"]
-    assert (result.passed, result.description) == (
-        False,
-        f"1 of 2 weeks differ from their raw rows: materialize {stray}",
-    )
