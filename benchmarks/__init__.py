@@ -1,1 +1,1 @@
-"""Benchmarks of fetching, rollups, automation and compaction: see `python -m benchmarks --help`."""
+"""Benchmarks of fetching, rollups and automation: see `python -m benchmarks --help`."""

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
-from benchmarks.compaction import compaction
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table
 from benchmarks.serving import serving
@@ -35,7 +34,6 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "windows": windows_workload,
     "serving": serving,
     "loading": loading,
-    "compaction": compaction,
 }
 
 

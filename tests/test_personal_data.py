@@ -5,7 +5,6 @@ written and printed is then searched for all that it returned.
 """
 
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -123,9 +122,7 @@ class User:
         for table in FETCHED:
             days = ("--start", str(FIRST_DAY), "--end", str(LAST_DAY))
             self.run("backfill", "--asset", table, *days, "--verbose", **variables)
-        for path in self.lake.rglob("*.parquet"):
-            os.utime(path, (0, 0))  # younger files are not compacted
-        for command in (["compact"], ["refresh"], ["quarantine", "--raw"]):
+        for command in (["refresh"], ["quarantine", "--raw"]):
             self.run(*command, **variables)
         self.run("query", "FROM posts_published", "--format", "jsonl", **variables)
 
@@ -180,7 +177,6 @@ def test_search_finds_what_is_stored_by_default(stored: User, creators: Creators
     assert all(creators.texts.values())
     for place in ("lake/posts_published", "lake/post_metrics_daily", "lake/_quarantine", "*.printed"):
         assert stored.kinds_in(creators, place).keys() == kinds, place
-    assert stored.kinds_in(creators, "lake/_compacted").keys() == kinds
     assert {"name", "handle", "post"} <= stored.kinds_in(creators, "lake/posts").keys()
     assert {"name", "profile", "post"} <= stored.kinds_in(creators, "lake/organic_paid_report").keys()
     assert {"name", "handle"} <= stored.kinds_in(creators, "home").keys()
@@ -188,7 +184,7 @@ def test_search_finds_what_is_stored_by_default(stored: User, creators: Creators
 
 def test_nothing_is_found_where_profiles_are_not_stored(not_stored: User, creators: Creators) -> None:
     assert not_stored.kinds_in(creators, "*") == {}
-    for path in ("home/history", "lake/_compacted", "lake/_quarantine", "0 backfill.printed"):
+    for path in ("home/history", "lake/_quarantine", "0 backfill.printed"):
         assert (not_stored.directory / path).exists()
     rows = pq.read_table(not_stored.lake / "organic_paid_by_creator" / "part-0.parquet")
     assert rows["creator_id"].null_count < rows.num_rows

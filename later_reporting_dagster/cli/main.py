@@ -299,29 +299,14 @@ def refresh() -> None:
 
 
 @main.command()
-def compact() -> None:
-    """Copy closed months to one file per instance.
-
-    One file is faster to read than thirty. A month is closed once the daily schedule
-    no longer fetches any of its days. The daily files stay as they are. Months whose copy
-    is up to date are skipped. An update of coverage writes copies that are missing.
-    """
-    project = current_project()
-    lake, restate_days = project.later.lake(), project.settings.restate_days
-    for asset in RAW_NAMES:
-        compaction = lake.compact(asset, restate_days=restate_days, now=datetime.now(UTC))
-        click.echo(f"{asset}: {compaction}")
-
-
-@main.command()
 def redact() -> None:
     """Remove personal data of creators from the lake.
 
     Requires LATER_STORE_CREATOR_PROFILES=false. In every table and in the quarantine,
     names, handles, pictures and links of creators and URLs of posts become null or empty,
-    and fields that the API reference does not name are removed, as are compacted copies
-    and the report. Rows, ids and numbers in known fields stay. Run it while no run is in
-    progress; after an interrupt, run it again.
+    and fields that the API reference does not name are removed, as is the report. Rows,
+    ids and numbers in known fields stay. Run it while no run is in progress; after an
+    interrupt, run it again.
     """
     from later_reporting_dagster.lake.personal_data import remove_personal_data
     from later_reporting_dagster.report.report_data import REPORT_PATH
@@ -341,6 +326,7 @@ def redact() -> None:
             click.echo(f"Not rewritten: {one_line(problem)}", err=True)
         damaged += len(removal.damaged)
     lake.storage.remove(REPORT_PATH)
+    lake.remove_left_over_folders()
     # They have the hashes of what files had before, which these would contradict.
     for name in FETCHED_NAMES:
         lake.fetch_records.remove([file.path for file in lake.fetch_records.files(name)])

@@ -61,6 +61,8 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     lists stay as they are.
     """
     settings, lake = project.settings, project.later.lake()
+    if left_over := lake.remove_left_over_folders():
+        click.echo(f"Removed what only earlier versions used: {', '.join(left_over)}")
     if not any(lake.partitions(name) for name in RAW_NAMES):
         advice = "fetch some with `later-reporting backfill`"
         click.echo(f"{lake.root} has no posts, so there are no rollups: {advice}", err=True)

@@ -79,26 +79,14 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
             f"{component.name}_coverage",
             selection=dg.AssetSelection.assets(component.asset_key(COVERAGE_TABLE)),
             executor_def=dg.in_process_executor,
-            description=(
-                "Lists all files of the fetched tables, reads the footers of those that have changed, and copies closed"
-                " months that have no copy."
-            ),
+            description="Lists all files of the fetched tables, and reads the footers of those that have changed.",
         )
-    compaction_job = _compaction_job(component)
-    compaction_schedule = dg.ScheduleDefinition(
-        name=f"{component.name}_compaction_weekly",
-        job=compaction_job,
-        cron_schedule="0 4 * * 0",  # not monthly, because a backfill can change a closed month at any time
-        execution_timezone="UTC",
-        default_status=component.schedule_status(runs_by_default=True),
-        description="Compacts the months that were closed or restated since the last run.",
-    )
     # It fetches missing files, also without the asset `instances`.
     if {INSTANCES_TABLE, *RAW_NAMES} & {*component.tables}:
         sensors.insert(0, instances_sensor(component, posts_job, coverage_job))
     return {
-        "jobs": [posts_job, checks_job, compaction_job, *([coverage_job] if coverage_job else [])],
-        "schedules": [build_daily_schedule(component, posts_job), compaction_schedule, *schedules],
+        "jobs": [posts_job, checks_job, *([coverage_job] if coverage_job else [])],
+        "schedules": [build_daily_schedule(component, posts_job), *schedules],
         "sensors": sensors,
     }
 
@@ -177,30 +165,3 @@ def _daily_checks_schedule(component: ComponentBase, checks_job: Any) -> Iterato
 
     if daily:
         yield checks_daily
-
-
-def _compaction_job(component: ComponentBase) -> dg.JobDefinition:
-    names = [name for name in RAW_NAMES if name in component.tables]
-
-    @dg.op(name=f"{component.name}_compact", out=dg.Out(dg.Nothing), required_resource_keys={component.resource_key})
-    def compact(context: dg.OpExecutionContext) -> None:
-        later = component.later(context)
-        for name in names:
-            try:
-                result = later.lake().compact(name, restate_days=component.restate_days, now=component.now())
-            except LakeUnavailable as error:
-                raise dg.Failure(str(error)) from error
-            context.log.info(f"Compacted {component.asset_key(name).to_user_string()}: {result}")
-
-    @dg.job(
-        name=f"{component.name}_compaction",
-        executor_def=dg.in_process_executor,
-        description=(
-            f"Copies each month of the raw tables that ended more than {component.restate_days} days ago to one file"
-            " per instance. Rollups and queries read these copies; the daily files stay unchanged."
-        ),
-    )
-    def compaction() -> None:
-        compact()
-
-    return compaction

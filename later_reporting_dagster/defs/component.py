@@ -91,7 +91,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         >>> later = LaterReportingResource(lake_root="/data/later_eu", demo_mode=True)
         >>> component = LaterReportingComponent(name="later_eu", resource=later)
         >>> [job.name for job in component.build_definitions().jobs or []]
-        ['later_eu_posts', 'later_eu_checks', 'later_eu_compaction', 'later_eu_coverage']
+        ['later_eu_posts', 'later_eu_checks', 'later_eu_coverage']
     """
 
     automation_sensor: bool = Field(

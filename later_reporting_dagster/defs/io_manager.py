@@ -218,7 +218,7 @@ def _describe_missing(
 
 
 def _refuse_older_definitions(lake: Lake, table: Table, paths: Sequence[str]) -> None:
-    if older := files_of_older_definitions(lake, table, paths):
+    if older := files_of_older_definitions(lake.storage, table, paths):
         raise ValueError(
             f"{len(older)} of {len(paths)} files are of an older definition, whose rows may have another grain. Next"
             " step: `later-reporting refresh`"

@@ -4,7 +4,7 @@ Whole frames are read by `Lake.read`, which works while partitions are replaced.
 computed, they read only the selected columns and partitions.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -62,31 +62,26 @@ def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | N
         parquet.make_fragment(
             lake.storage.native_path(path) if is_local else path,
             filesystem=filesystem,
-            partition_expression=_partition_expression(held) if held else None,
+            partition_expression=_partition_expression(partition) if partition else None,
         )
-        for path, held in table_files(lake, table, partitions).items()
+        for path, partition in table_files(lake, table, partitions).items()
     ]
     return ds.FileSystemDataset(
         fragments, with_date_field(schema) if table.is_partitioned else schema, parquet, filesystem
     )
 
 
-def _partition_expression(partitions: Sequence[Partition]) -> "ds.Expression":
-    """Return the condition that holds for all rows of a file with these partitions, all of one instance.
+def _partition_expression(partition: Partition) -> "ds.Expression":
+    """Return the condition that holds for all rows of a file; from it, Arrow fills in the column `date`.
 
     So the instance id `007` stays a string: nothing is inferred from paths.
     """
     import pyarrow.dataset as ds
 
-    days = [partition.day for partition in partitions]
-    first, last = pa.scalar(min(days), DATE.type), pa.scalar(max(days), DATE.type)
-    # For a single day, use an equality: daily files have no column `date`, and Arrow fills in a missing column only
-    # from an equality.
-    condition = ds.field(DATE.name) == first
-    if first != last:
-        condition = (ds.field(DATE.name) >= first) & (ds.field(DATE.name) <= last)
-    instance_id = partitions[0].instance_id
-    return condition if instance_id is None else condition & (ds.field("instance_id") == instance_id)
+    condition = ds.field(DATE.name) == pa.scalar(partition.day, DATE.type)
+    if partition.instance_id is None:
+        return condition
+    return condition & (ds.field("instance_id") == partition.instance_id)
 
 
 def _type_name(kind: Any) -> str:

@@ -1,7 +1,8 @@
 """DuckDB views over the tables of a lake, with the column types that `Table.columns` declares; nothing is inferred.
 
-DuckDB reads files on a local disk by path, and other files through `LakeFileSystem`. It also reads local files through
-`LakeFileSystem` if the SQL is confined, or if the path of the root has a character that DuckDB reads as a pattern.
+DuckDB reads files on a local disk by path. Files of an object store are first copied to a temporary folder, many at a
+time, so that each is requested once, however often the SQL reads it. If the SQL is confined, or if the path of the root
+has a character that DuckDB reads as a pattern, it reads files through `LakeFileSystem`, only those that it needs.
 Unlike `Lake.read` it does not verify the checksums of Parquet pages, so a flipped bit on the disk may change a number.
 And if a column of a file has another type, it casts the values if possible.
 """
@@ -19,24 +20,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, removed_file_error
+from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error, from_parquet, parse_metadata
-from later_reporting_dagster.lake.paths import (
-    FILE_NAME,
-    Partition,
-    is_compacted,
-    partition_path,
-    partition_sort_key,
-    table_path,
-)
+from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import DATE, FETCHED_NAMES, RAW_NAMES, ColumnType, Table, with_date_field
+from later_reporting_dagster.lake.tables import DATE, FETCHED_NAMES, RAW_NAMES, ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 _Result = TypeVar("_Result")
-# The files of a table: by path relative to the root, the partitions in each; none for an unpartitioned table.
-_Files = Mapping[str, Sequence[Partition]]
+# The files of a table: by path relative to the root, the partition of each; None for an unpartitioned table.
+_Files = Mapping[str, Partition | None]
 _ReadError = LakeUnavailable | FileDamaged
 
 # DuckDB uses up to 250 MB more than its limit, and the interpreter with its libraries takes about 150 MB.
@@ -76,17 +71,22 @@ class LakeDatabase:
         older_files: by table, how many files are not in its view, because an older definition made them.
     """
 
-    def __init__(self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool) -> None:
+    def __init__(
+        self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool, copies: str = ""
+    ) -> None:
         self.connection = connection
         self.lake = lake
         self.older_files: dict[str, int] = {}
         self._views: dict[str, tuple[Table, _Files]] = {}
-        # Paths of compacted months that cannot be read: their days are read from daily files.
-        self._damaged_copies: set[str] = set()
         self._allowed: set[str] = set()
+        self._copies = copies
+        self._copied: set[str] = set()
+        # Files that could not be read. DuckDB replaces these errors by its own.
+        self._errors: dict[str, LakeUnavailable] = {}
+        self._storage = open_storage(copies, {}) if copies else lake.storage
         self._filesystem: LakeFileSystem | None = None
-        if is_confined or lake.storage.native_path("") is None:
-            self._filesystem = LakeFileSystem(lake.storage, allowed=self._allowed)
+        if is_confined or self._storage.native_path("") is None:
+            self._filesystem = LakeFileSystem(self._storage, allowed=self._allowed, errors=self._errors)
             connection.register_filesystem(self._filesystem)
 
     def add_view(self, table: Table, partitions: Collection[Partition] | None = None) -> list[Partition]:
@@ -96,21 +96,17 @@ class LakeDatabase:
         not nullable and is missing or null.
 
         Args:
-            partitions: the partitions in the view, which have to exist; by default all that exist. The versions that
-                `Lake.file_versions` returns are not looked up again; see `Lake.files`.
+            partitions: the partitions in the view, which have to exist; by default all that exist.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.
         """
-        files: dict[str, Sequence[Partition]] = {}
         listed = table_files(self.lake, table, partitions)
-        older = files_of_older_definitions(self.lake, table, listed)
+        if self._copies:
+            self.lake.storage.map(self._copy, [path for path in listed if path not in self._copied])
+        older = files_of_older_definitions(self._storage, table, listed)
         self.older_files[table.name] = len(older)
-        for path, held in listed.items():
-            if path in older:
-                continue
-            daily = {partition_path(table.name, each): [each] for each in held}
-            files |= daily if path in self._damaged_copies else {path: held}
+        files = {path: partition for path, partition in listed.items() if path not in older}
         self._allowed.update(files)
         self._views[table.name] = table, files
         scans: list[str] = []
@@ -118,13 +114,13 @@ class LakeDatabase:
             # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
             # itself.
             variable = f"{table.name}/{len(scans)}"
-            remote, native_path = self._filesystem, self.lake.storage.native_path
+            remote, native_path = self._filesystem, self._storage.native_path
             locations = [remote.url(path) if remote else native_path(path) for path in paths]
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
             scans.append(_scan_sql(table, f"getvariable({literal(variable)})", in_path))
         select = " UNION ALL ".join(scans) or empty_select(table)
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
-        return sorted((each for held in files.values() for each in held), key=partition_sort_key)
+        return sorted((partition for partition in files.values() if partition), key=partition_sort_key)
 
     def is_empty(self, name: str) -> bool:
         return not self._views[name][1]
@@ -150,7 +146,7 @@ class LakeDatabase:
         unreadable: dict[str, dict[Partition, _ReadError]] = {table.name: {} for table, _ in tables}
         while True:
             partitions = {
-                table.name: self.add_view(table, _without(members, unreadable[table.name]))
+                table.name: self.add_view(table, [each for each in members if each not in unreadable[table.name]])
                 for table, members in requested
             }
             try:
@@ -158,8 +154,8 @@ class LakeDatabase:
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
-                failed = [(name, path, cause) for name in unreadable for path, cause in self._failed_files(name)]
-                if not failed:
+                failed = {name: self._failed_files(name) for name in unreadable}
+                if not any(failed.values()):
                     # A file of a view that was added before, such as a table without partitions?
                     for by_partition in self.find_unreadable_files().values():
                         raise next(iter(by_partition.values())) from error
@@ -168,29 +164,64 @@ class LakeDatabase:
                         f"{self.lake.root} cannot be read by DuckDB: {reason}. Next step: run again; if it fails again,"
                         " report a bug"
                     ) from error
-                for name, path, cause in failed:
-                    if is_compacted(path):
-                        self._damaged_copies.add(path)
-                    else:
-                        unreadable[name] |= dict.fromkeys(self._views[name][1][path], cause)
+                for name, errors in failed.items():
+                    files = self._views[name][1]
+                    unreadable[name] |= {partition: cause for path, cause in errors if (partition := files[path])}
 
     def find_unreadable_files(self) -> dict[str, dict[Partition | None, _ReadError]]:
         """Read every file of every view as `Lake.read` does, and return the errors by view and partition.
 
-        The key of a compacted month is its first partition in the view; that of an unpartitioned table is None.
+        The partition of an unpartitioned table is None.
         """
         found = {
-            name: {next(iter(files[path]), None): error for path, error in self._failed_files(name)}
+            name: {files[path]: error for path, error in self._failed_files(name)}
             for name, (_, files) in self._views.items()
         }
         return {name: errors for name, errors in found.items() if errors}
 
     def _failed_files(self, name: str) -> list[tuple[str, _ReadError]]:
         table, files = self._views[name]
-        # A file that can be read now may have failed during the query.
-        earlier = {} if self._filesystem is None else self._filesystem.errors
-        errors = self.lake.storage.map(lambda path: _verify(self.lake.storage, path, table) or earlier.get(path), files)
+        errors = self._storage.map(lambda path: self._verify(path, table), files)
         return [(path, error) for path, error in zip(files, errors, strict=True) if error is not None]
+
+    def _verify(self, path: str, table: Table) -> _ReadError | None:
+        """Read a file as `Lake.read` does, and check that its required columns have no nulls; return the error."""
+        if self._copies and path in self._errors:
+            return self._errors[path]
+        location = self.lake.storage.location(path)
+        try:
+            data = self._storage.read(path)
+        except LakeUnavailable as error:
+            return error
+        if data is None:
+            return removed_file_error(location)
+        try:
+            rows = from_parquet(data, schema=table.schema)
+        except FileDamaged as error:
+            return damaged_file_error(location, error)
+        if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
+            return damaged_file_error(location, FileDamaged(f"it has rows without {', '.join(nulls)}"))
+        # A file that can be read now may have failed during the query.
+        return self._errors.get(path)
+
+    def _copy(self, path: str) -> None:
+        """Copy a file. If it cannot be read, its copy is empty, so that a query fails, and `_verify` returns why."""
+        try:
+            data = self.lake.storage.read(path)
+            if data is None:
+                self._errors[path] = removed_file_error(self.lake.storage.location(path))
+        except LakeUnavailable as error:
+            data, self._errors[path] = None, error
+        target = Path(self._copies, path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data or b"")
+        except OSError as error:
+            raise LakeUnavailable(
+                f"{self.lake.storage.location(path)} cannot be copied to {target}: {error.strerror}. Next step: free"
+                " disk space there, or set DAGSTER_HOME or TMPDIR to another folder"
+            ) from error
+        self._copied.add(path)
 
 
 @contextmanager
@@ -201,8 +232,8 @@ def open_database(
 
     Args:
         memory_gb: the memory limit in GB, of which DuckDB may use 75 %.
-        spill_directory: the directory in which DuckDB may create a private subdirectory for data that exceed the
-            memory; the subdirectory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
+        spill_directory: the directory in which a private subdirectory is created for data that exceed the memory, and
+            for copies of files; it is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
             of temporary files.
         confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
             Nothing is spilled, because DuckDB lets any query read and write spilled files: one that needs more memory
@@ -220,13 +251,15 @@ def open_database(
         # Otherwise SQL can read Python variables by name.
         "python_enable_replacements": False,
     }
-    if lake.storage.is_remote:
+    copies_files = lake.storage.is_remote and not confined
+    if lake.storage.is_remote and confined:
         config["threads"] = max(os.cpu_count() or 1, REMOTE_THREADS)
     spilled = nullcontext("") if confined else _spill_folder(spill_directory)
     with spilled as folder, duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute("SET TimeZone = 'UTC'")
-        database = LakeDatabase(lake, connection, is_confined=confined)
+        copies = str(Path(folder, "files")) if copies_files else ""
+        database = LakeDatabase(lake, connection, is_confined=confined, copies=copies)
         if confined:
             # Statements, because entries of the configuration take effect in no particular order.
             connection.execute("SET allowed_directories = ['later://']")
@@ -236,13 +269,14 @@ def open_database(
 
 
 def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> _Files:
-    """Return the files of any table as `Lake.files` does; an unpartitioned one has at most one file."""
-    if table.is_partitioned:
-        return lake.files(table.name, partitions)
-    return {table_path(table.name): ()} if lake.table_exists(table.name) else {}
+    """Return the files of a table, by default all that exist; an unpartitioned one has at most one file."""
+    if not table.is_partitioned:
+        return {table_path(table.name): None} if lake.table_exists(table.name) else {}
+    listed = lake.partitions(table.name) if partitions is None else sorted(partitions, key=partition_sort_key)
+    return {partition_path(table.name, partition): partition for partition in listed}
 
 
-def files_of_older_definitions(lake: Lake, table: Table, paths: Iterable[str]) -> set[str]:
+def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[str]) -> set[str]:
     """Return which files of a rollup lack a column that is never null: their rows may have another grain.
 
     Files that cannot be read are not among them.
@@ -252,7 +286,7 @@ def files_of_older_definitions(lake: Lake, table: Table, paths: Iterable[str]) -
     required = {column.name for column in table.columns if not column.nullable}
 
     listed, older = list(paths), set[str]()
-    for path, data in zip(listed, lake.storage.read_all(listed), strict=True):
+    for path, data in zip(listed, storage.read_all(listed), strict=True):
         with suppress(FileDamaged):
             if isinstance(data, bytes) and not required <= {*parse_metadata(data).columns}:
                 older.add(path)
@@ -275,8 +309,8 @@ def empty_select(table: Table, *, condition: str = "false") -> str:
 def glob_select(table: Table, root: str) -> str:
     """Return SQL that selects all rows of a table from the files below `root` that exist when it runs.
 
-    For programs that cannot list the files first. It reads daily files, never copies of months. Requires DuckDB 2.
-    Without files, DuckDB ignores the schema and returns a column `empty`; the `UNION` has the columns of the table.
+    For programs that cannot list the files first. Requires DuckDB 2. Without files, DuckDB ignores the schema and
+    returns a column `empty`; the `UNION` has the columns of the table.
     """
     in_path = [DATE.name] if table.is_partitioned else []
     if table.name in RAW_NAMES:
@@ -286,18 +320,14 @@ def glob_select(table: Table, root: str) -> str:
     return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
 
 
-def _without(partitions: Collection[Partition], excluded: Collection[Partition]) -> Collection[Partition]:
-    # What is left is looked up again: a file that cannot be read may have been replaced.
-    return [each for each in partitions if each not in excluded] if excluded else partitions
-
-
 def _by_layout(files: _Files) -> Iterator[tuple[list[str], list[str]]]:
     """Group paths by the columns in them, which follow: `date`, `instance_id`. One scan reads one group."""
 
     def in_path(path: str) -> list[str]:
-        partitions = files[path][:1]
-        of_day = [DATE.name] if partitions and not is_compacted(path) else []
-        return [*of_day, *(_INSTANCE for partition in partitions if partition.instance_id is not None)]
+        partition = files[path]
+        if partition is None:
+            return []
+        return [DATE.name] if partition.instance_id is None else [DATE.name, _INSTANCE]
 
     for names, paths in groupby(sorted(files, key=in_path), key=in_path):
         yield list(paths), names
@@ -336,28 +366,6 @@ def _read_parquet(table: Table, paths: str, in_path: Collection[str], options: s
         if name not in in_path
     )
     return f"read_parquet({paths}, {options}, {hive}, schema = MAP {{{schema}}})"
-
-
-def _verify(storage: Storage, path: str, table: Table) -> _ReadError | None:
-    """Read a file as `Lake.read` does, and check that its required columns have no nulls; return the error, if any."""
-    try:
-        data = storage.read(path)
-    except LakeUnavailable as error:
-        return error
-    if data is None:
-        return removed_file_error(storage, path)
-    schema = table.schema
-    try:
-        rows = from_parquet(data, schema=with_date_field(schema) if is_compacted(path) else schema)
-    except FileDamaged as error:
-        step = (
-            "run `later-reporting compact`, which writes this copy of daily files again" if is_compacted(path) else ""
-        )
-        return damaged_file_error(storage.location(path), error, step=step)
-    if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
-        reason = FileDamaged(f"it has rows without {', '.join(nulls)}")
-        return damaged_file_error(storage.location(path), reason)
-    return None
 
 
 @contextmanager

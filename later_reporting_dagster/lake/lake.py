@@ -5,14 +5,13 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake.compaction import CompactionSummary, MonthCopies
 from later_reporting_dagster.lake.fetch_records import FetchRecords
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
@@ -51,6 +50,8 @@ _Parsed = TypeVar("_Parsed")
 
 # Metadata of a fetched file: when its content was requested and, if it has replaced other content, the first such time.
 FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
+# Copies of months, and posts that came late: derived from the raw files.
+_LEFT_OVER = ("_compacted", "_late_posts")
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
 _MAX_DAY_LISTINGS = 32
 
@@ -139,7 +140,6 @@ class Lake:
         self.quarantine = Quarantine(self.storage)
         self.retired = RetiredInstances(self.storage)
         self.fetch_records = FetchRecords(self.storage)
-        self._copies = MonthCopies(self.storage)
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
@@ -273,17 +273,12 @@ class Lake:
     ) -> pa.Table:
         """Read the partitions that exist, in the order given, as exactly `schema`.
 
-        Days are read from the compacted copy of their month if exactly these are requested and have not changed since;
-        otherwise from their daily files. The rows are the same. If a file lacks a nullable column, the column is
-        null in its rows. With `with_date`, a first column `date` has the day of the row's partition.
+        If a file lacks a nullable column, the column is null in its rows. With `with_date`, a first column `date` has
+        the day of the row's partition.
         """
         requested = list(partitions)
-        copies = self.storage.map(lambda copy: copy.read(schema), self._copies.current(table_name, requested))
-        compacted = {partition: rows for of_copy in copies for partition, rows in of_copy.items()}
-        daily = self.read_daily_files(table_name, [each for each in requested if each not in compacted], schema=schema)
-        tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
         existing = list[tuple[Partition, pa.Table]]()
-        for partition, rows in zip(requested, tables, strict=True):
+        for partition, rows in zip(requested, self.read_daily_files(table_name, requested, schema=schema), strict=True):
             if isinstance(rows, FileDamaged):
                 raise rows
             if rows is not None:
@@ -294,7 +289,7 @@ class Lake:
         return with_date_column(together, ((partition.day, rows.num_rows) for partition, rows in existing))
 
     def read_daily_file(self, table_name: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
-        """Read a partition from its own file, never from a compacted copy; None if the file does not exist."""
+        """Read a partition; None if its file does not exist."""
         return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
 
     def read_daily_files(
@@ -306,34 +301,6 @@ class Lake:
             if isinstance(rows, LakeUnavailable):
                 raise rows
             yield rows
-
-    def compact(
-        self,
-        table_name: str,
-        *,
-        restate_days: int,
-        now: datetime,
-        only_missing: bool = False,
-        files: Mapping[Partition, FileVersion] | None = None,
-    ) -> CompactionSummary:
-        """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
-
-        A copy that is current is not written again. A month with a partition that is replaced later is read from its
-        own files until it is compacted again. Months that were compacted before an error stay so.
-
-        Args:
-            restate_days: the number of latest days that are still fetched again. A month is closed if it ended before
-                the first of these days.
-            now: the current time; files that are only a few seconds old are left for the next run.
-            only_missing: leave copies as they are, and write those that do not exist.
-            files: the versions of all daily files, if they have just been listed.
-
-        Raises:
-            LakeUnavailable: the lake's object store reports no ETags.
-        """
-        closed_before = now.astimezone(UTC).date() - timedelta(days=restate_days)
-        files = self.file_versions(table_name) if files is None else files
-        return self._copies.compact(table_name, files, closed_before=closed_before, now=now, only_missing=only_missing)
 
     def partitions(
         self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
@@ -375,20 +342,15 @@ class Lake:
         """List the directories of the tables, and of the report."""
         return [name for name in self.storage.directories() if not name.startswith(("_", "."))]
 
-    def files(
-        self, table_name: str, partitions: Iterable[Partition] | Mapping[Partition, FileVersion] | None = None
-    ) -> dict[str, list[Partition]]:
-        """Return the files that `read` reads, by path, with the partitions in each. Given ones have to exist.
+    def remove_left_over_folders(self) -> list[str]:
+        """Remove the folders of state that earlier versions kept, and return their names.
 
-        With versions, as `file_versions` listed them, they are not looked up again: a day that was replaced since may
-        be read as it was.
+        After an interrupt, the next call removes the rest.
         """
-        found = self.file_versions(table_name) if partitions is None else partitions
-        versions = found if isinstance(found, Mapping) else None
-        ordered = sorted(found, key=partition_sort_key)
-        files = {copy.path: [*copy.days] for copy in self._copies.current(table_name, ordered, versions)}
-        compacted = set(chain.from_iterable(files.values()))
-        return files | {partition_path(table_name, each): [each] for each in ordered if each not in compacted}
+        found = [name for name in self.storage.directories() if name in _LEFT_OVER]
+        for name in found:
+            self.storage.remove_directory(name)
+        return found
 
     def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
         """Read the metadata of a partition's file; None if the file does not exist."""

@@ -26,17 +26,19 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
     Attributes:
         protocol: the scheme of the URLs, for which DuckDB uses this filesystem.
         allowed: the paths that can be opened; None for all.
-        errors: for each path, why the file could not be read. DuckDB replaces these errors by its own.
+        errors: for each path, why the file could not be read.
     """
 
     protocol = "later"
     # fsspec would otherwise return the same instance for equal arguments.
     cachable = False
 
-    def __init__(self, storage: Storage, *, allowed: set[str] | None = None) -> None:
+    def __init__(
+        self, storage: Storage, *, allowed: set[str] | None = None, errors: dict[str, LakeUnavailable] | None = None
+    ) -> None:
         super().__init__()
         self.allowed = allowed
-        self.errors: dict[str, LakeUnavailable] = {}
+        self.errors = {} if errors is None else errors
         self._storage = storage
         self._open_files: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
         self._sizes: dict[str, int] = {}
@@ -82,7 +84,7 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         try:
             data = self._storage.read(path)
             if data is None:
-                raise removed_file_error(self._storage, path)
+                raise removed_file_error(self._storage.location(path))
         except LakeUnavailable as error:
             self.errors[path] = error
             raise
@@ -94,5 +96,5 @@ def _access_denied(path: str) -> PermissionError:
     return PermissionError(f"access to {path} is disabled: only files of the tables can be read")
 
 
-def removed_file_error(storage: Storage, path: str) -> LakeUnavailable:
-    return LakeUnavailable(f"cannot read {storage.location(path)}: it was removed meanwhile. Next step: run again")
+def removed_file_error(location: str) -> LakeUnavailable:
+    return LakeUnavailable(f"cannot read {location}: it was removed meanwhile. Next step: run again")

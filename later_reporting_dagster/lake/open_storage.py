@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ import fsspec
 
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import (
+    REMOTE_THREADS,
     FileVersion,
     LakeUnavailable,
     ReplacedMeanwhile,
@@ -65,6 +67,10 @@ def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         # gRPC. The lake needs only the JSON API, which this class uses.
         gcs = import_module("gcsfs.core").GCSFileSystem
         return gcs(**{**gcs._get_kwargs_from_urls(root), **options}), gcs._strip_protocol(root)
+    if _EXTRAS.get(root.partition("://")[0]) == "s3":
+        # By default, at most 10 requests are under way at once.
+        config = {"max_pool_connections": REMOTE_THREADS, **(options.get("config_kwargs") or {})}
+        options = {**options, "config_kwargs": config}
     filesystem, path = fsspec.core.url_to_fs(root, **options)
     if _PROTOCOLS.isdisjoint(_protocols(filesystem)):
         raise ValueError("it is neither on a local disk nor in an object store that the lake supports")
@@ -142,7 +148,7 @@ class _LocalStorage(Storage):
             return None
         if not S_ISREG(status.st_mode):  # a directory in the place of a file: the file is missing
             return None
-        return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime)
+        return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
     def write_all(
         self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
@@ -184,6 +190,10 @@ class _LocalStorage(Storage):
 
     def _remove(self, path: str) -> None:
         (self._root / path).unlink()
+
+    def remove_directory(self, directory: str) -> None:
+        with self._translated_errors("remove", directory), suppress(FileNotFoundError):
+            shutil.rmtree(self._root / directory)
 
     def _prepare_directory(self, directory: Path) -> None:
         """Create a directory below the root, and remove stale staged files from it.
@@ -244,6 +254,9 @@ class _ObjectStorage(Storage):
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found = self._find(paths)
         return {path: found[path] for path in paths if path in found}
+
+    def remove_directory(self, directory: str) -> None:
+        self.map(self.remove, self._find([f"{directory}/"]))
 
     def _full_path(self, path: str) -> str:
         return f"{self._path}/{path}"

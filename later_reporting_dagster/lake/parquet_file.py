@@ -28,8 +28,7 @@ class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a st
 
 
 def damaged_file_error(location: str, error: Exception, *, step: str = "") -> FileDamaged:
-    is_partition = "/date=" in location or "/month=" in location
-    step = step or f"materialize this {'partition' if is_partition else 'table'} again"
+    step = step or f"materialize this {'partition' if '/date=' in location else 'table'} again"
     return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
 
 

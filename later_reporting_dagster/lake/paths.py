@@ -14,13 +14,11 @@ FILE_NAME = "part-0.parquet"
 # The directory of one instance in a table: there are no partitions below it.
 INSTANCE_PREFIX = "instance_id="
 
-# Spark, Hive and other readers skip names that begin with an underscore.
-_COMPACTED = "_compacted"
 # Common file systems limit the name of a directory to 255 bytes.
 _MAX_ENCODED_LENGTH = 255 - len(INSTANCE_PREFIX)
 # Hive's encoding of null: readers would read an instance id with this text as null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_DIRECTORY = re.compile(r"(date|month)=([0-9]{4}-[0-9]{2}(?:-[0-9]{2})?)")
+_DAY_DIRECTORY = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -40,11 +38,6 @@ class Partition:
 
     def __str__(self) -> str:
         return str(self.day) if self.instance_id is None else f"{self.day} {self.instance_id}"
-
-    @property
-    def month(self) -> "Partition":
-        """The month that a copy of the partition is in, as its first day."""
-        return Partition(self.day.replace(day=1), self.instance_id)
 
 
 def partition_sort_key(partition: Partition) -> tuple[date, str]:
@@ -99,34 +92,21 @@ def partition_path(table_name: str, partition: Partition) -> str:
 
 
 def partition_directory(table_name: str, partition: Partition) -> str:
-    return _instance_directory(day_directory(table_name, partition.day), partition)
+    directory = day_directory(table_name, partition.day)
+    if partition.instance_id is None:
+        return directory
+    return f"{directory}/{INSTANCE_PREFIX}{encode_instance_id(partition.instance_id)}"
 
 
 def day_directory(table_name: str, day: date) -> str:
     return f"{table_name}/date={day.isoformat()}"
 
 
-def compacted_directory(table_name: str) -> str:
-    return f"{_COMPACTED}/{table_name}"
-
-
-def compacted_path(table_name: str, partition: Partition) -> str:
-    month = f"{compacted_directory(table_name)}/month={partition.day.isoformat()[: len('YYYY-MM')]}"
-    return f"{_instance_directory(month, partition)}/{FILE_NAME}"
-
-
-def is_compacted(path: str) -> bool:
-    return path.startswith(f"{_COMPACTED}/")
-
-
-def parse_directory(directory: str, *, unit: str = "date") -> Partition | None:
-    """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`, if it is one.
-
-    With the unit `month`, it is the directory of a compacted month, and the partition has its first day.
-    """
+def parse_directory(directory: str) -> Partition | None:
+    """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`."""
     first, separator, instance = directory.partition("/")
     try:
-        day = _parse_day(first, unit)
+        day = _parse_day(first)
         if not separator:
             return None if day is None else Partition(day)
         if day is None or not instance.startswith(INSTANCE_PREFIX):
@@ -137,14 +117,6 @@ def parse_directory(directory: str, *, unit: str = "date") -> Partition | None:
 
 
 @lru_cache(maxsize=16_384)  # A listing has the same day for each instance.
-def _parse_day(directory: str, unit: str) -> date | None:
-    match = _DIRECTORY.fullmatch(directory)
-    if match is None or match[1] != unit:
-        return None
-    return date.fromisoformat(match[2] if unit == "date" else f"{match[2]}-01")
-
-
-def _instance_directory(parent: str, partition: Partition) -> str:
-    if partition.instance_id is None:
-        return parent
-    return f"{parent}/{INSTANCE_PREFIX}{encode_instance_id(partition.instance_id)}"
+def _parse_day(directory: str) -> date | None:
+    match = _DAY_DIRECTORY.fullmatch(directory)
+    return None if match is None else date.fromisoformat(match[1])

@@ -9,7 +9,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract.personal_data import json_without_personal_data, reason_without_values
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
-from later_reporting_dagster.lake.paths import FILE_NAME, compacted_directory
+from later_reporting_dagster.lake.paths import FILE_NAME
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -40,7 +40,6 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
     """Rewrite all files of a table that have personal data, also of a table that this version does not know.
 
     Each file is replaced as a whole, and keeps its rows, ids and numbers. What is done stays done after an interrupt.
-    Copies of compacted months are removed, because they can be made again.
     """
     rows = "campaigns" if table_name in _OF_CAMPAIGNS else "posts"
     change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
@@ -52,8 +51,6 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
             *(partial(lake.quarantine.rewrite, file, change_bad_row) for file in lake.quarantine.files(table_name)),
         ],
     )
-    for path in lake.storage.named_files([compacted_directory(table_name)], FILE_NAME):
-        lake.storage.remove(path)
     return RemovalSummary(len(results), results.count(True), [each for each in results if isinstance(each, str)])
 
 

@@ -13,7 +13,7 @@ _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 # Enough to hide the latency of an object store, few enough for any limit on open files.
-REMOTE_THREADS = 16
+REMOTE_THREADS = 32
 # Enough to sync several files at once. More threads compete for Python's interpreter lock.
 LOCAL_THREADS = 4
 # Files that are read ahead, and so are in memory together.
@@ -40,15 +40,12 @@ class FileVersion(NamedTuple):
     """The version of a file, as a listing reports it, and its size.
 
     Attributes:
-        identity: identifies the version. Different versions have different identities, with one exception: if
-            `modified` is set, two versions with the same size and modification time have the same identity. None in
-            memory, and in stores without ETags.
-        modified: the modification time in seconds since the epoch; only on a local disk.
+        identity: identifies the version. Different versions have different identities, but for two of the same size
+            and modification time on a local disk. None in memory, and in stores without ETags.
     """
 
     bytes: int
     identity: str | None
-    modified: float | None = None
 
 
 class Storage(ABC):
@@ -125,6 +122,10 @@ class Storage(ABC):
         """Remove a file, if it exists."""
         with self._translated_errors("remove", path), suppress(FileNotFoundError):
             self._remove(path)
+
+    @abstractmethod
+    def remove_directory(self, directory: str) -> None:
+        """Remove a directory at the root with all that is below it, if it exists."""
 
     def native_path(self, path: str) -> str | None:  # noqa: ARG002
         """Return the path in the local file system; None if the file has to be read through this class."""

@@ -28,10 +28,7 @@ _FILES_TOGETHER = 64
 def find_problems(
     lake: Lake, raw_table: RawTable, partitions: Sequence[Partition]
 ) -> tuple[dict[str, Counter[Partition]], dict[str, int]]:
-    """Return how often a problem or an unknown field is in each file, and how many files and rows were read.
-
-    The daily files are read, never their compacted copies, so that a damaged file is found.
-    """
+    """Return how often a problem or an unknown field is in each file, and how many files and rows were read."""
     found: dict[str, Counter[Partition]] = defaultdict(Counter)
     looked_at = {"files": 0, "rows": 0}
     for start in range(0, len(partitions), _FILES_TOGETHER):

@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 
 from benchmarks.__main__ import WORKLOADS
-from benchmarks.compaction import compaction
 from benchmarks.markdown_table import Table
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
@@ -22,7 +21,6 @@ TINY: dict[str, Callable[[], Table]] = {
     "windows": partial(windows_workload, shapes=[(1_000, 1.5, 30, 1.4)], days=4, rounds=1),
     "serving": partial(serving, lakes=((2, 30),), rounds=1),
     "loading": partial(loading, loads=1),
-    "compaction": partial(compaction, days=31, rounds=1),
 }
 
 

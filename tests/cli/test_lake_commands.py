@@ -1,9 +1,8 @@
-"""`later-reporting instances`, `quarantine` and `compact`: what the lake has, and closed months as one file."""
+"""`later-reporting instances` and `quarantine`: what the lake has."""
 
 import json
-import os
 from datetime import UTC, date, datetime
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -118,48 +117,3 @@ def test_quarantine_raw_prints_the_json_of_each_row(user: User) -> None:
 def test_quarantine_without_rows_prints_that(user: User) -> None:
     result = user.run("quarantine")
     assert (result.exit_code, result.stdout) == (0, "No rows in quarantine.\n")
-
-
-def months(user: User) -> list[str]:
-    return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
-
-
-def write_month(user: User, instance_id: str) -> None:
-    lake, partitions = Lake(str(user.lake)), [Partition(date(2024, 3, number), instance_id) for number in range(1, 7)]
-    for asset, partition in product(("posts_published", "post_metrics_daily"), partitions):
-        lake.write(asset, partition, posts_table([]))
-        os.utime(lake.url(asset, partition), (0, 0))
-
-
-def test_compact_prints_one_line_for_each_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DAGSTER_HOME")
-    write_month(user, "a/b")
-    result = user.run("compact")
-    assert [line.partition(";")[0] for line in result.stdout.splitlines()] == [
-        "post_metrics_daily: 1 months written, 0 unchanged",
-        "posts_published: 1 months written, 0 unchanged",
-    ]
-    assert all(" read 1 monthly files instead of 6 daily files" in line for line in result.stdout.splitlines())
-    assert months(user) == [
-        f"_compacted/{asset}/month=2024-03/instance_id=a%2Fb/part-0.parquet"
-        for asset in ("post_metrics_daily", "posts_published")
-    ]
-    assert "posts_published: 0 months written, 1 unchanged" in user.run("compact").stdout
-
-
-def test_refresh_copies_closed_months_that_have_no_copy(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_TABLES", "post_metrics_daily,posts_published,coverage,organic_paid_overall")
-    for number, name in enumerate("ab", start=1):
-        write_month(user, name)
-        user.run("refresh")
-        assert len(months(user)) == 2 * number
-
-
-def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_RESTATE_DAYS", "730")
-    lake = Lake(str(user.lake))
-    today = date.today()  # noqa: DTZ011 - any recent day will do
-    for number in range(1, 7):
-        lake.write("posts_published", Partition(today.replace(day=number), "a"), posts_table([]))
-    assert "posts_published: 0 months written, 0 unchanged" in user.run("compact").stdout
-    assert months(user) == []

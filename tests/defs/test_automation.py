@@ -306,7 +306,6 @@ def test_schedules_run_their_jobs_in_utc() -> None:
     schedules = {each.name: (each.cron_schedule, each.job_name) for each in repository.schedule_defs}
     assert schedules == {
         "later_posts_daily": ("0 6 * * *", "later_posts"),
-        "later_compaction_weekly": ("0 4 * * 0", "later_compaction"),
         "later_checks_daily": ("0 12 * * *", "later_checks"),
     }
     assert {each.execution_timezone for each in repository.schedule_defs} == {"UTC"}

@@ -72,7 +72,7 @@ def test_component_is_built_from_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
             dg.EnvVar("LATER_CLIENT_ID"),
             dg.EnvVar("LATER_CLIENT_SECRET"),
         )
-        assert {job.name for job in defs.resolve_all_job_defs()} >= {"later_posts", "later_checks", "later_compaction"}
+        assert {job.name for job in defs.resolve_all_job_defs()} >= {"later_posts", "later_checks"}
 
 
 SECRET = "s3cr3t-Zq7"

@@ -111,7 +111,7 @@ def test_assets_are_due_at_the_due_hour_and_share_a_pool_if_they_fetch() -> None
 def test_runs_execute_in_one_process() -> None:
     assert defs.executor is dg.in_process_executor
     jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert jobs.keys() == {"later_posts", "later_checks", "later_compaction", "later_coverage"}
+    assert jobs.keys() == {"later_posts", "later_checks", "later_coverage"}
     assert {job.executor_def.name for job in jobs.values()} == {"in_process"}
     assert jobs["later_posts"].asset_layer.executable_asset_keys == {asset_key(asset) for asset in FETCHED}
     assert not jobs["later_checks"].asset_layer.executable_asset_keys

@@ -64,7 +64,7 @@ def test_page_names_existing_jobs_schedules_and_sensors(page: Path) -> None:
     repository = defs.get_repository_def()
     known = {each.name for each in repository.schedule_defs} | {each.name for each in repository.sensor_defs}
     known |= {each.name for each in repository.get_all_jobs()}
-    known |= {"later_compact", "later_lake", "later_api", "later_reporting", "later_tables", "later_reporting_dagster"}
+    known |= {"later_lake", "later_api", "later_reporting", "later_tables", "later_reporting_dagster"}
     assert set(re.findall(r"`(later_[a-z][a-z_]*)`", current_text(page))) <= known
 
 

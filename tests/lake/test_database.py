@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -27,10 +28,10 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents, glob_select, open_database
-from later_reporting_dagster.lake.paths import compacted_path, table_path
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
 from tests.conftest import files
-from tests.lake.conftest import BucketFileSystem, post, remote_lake, rows, unreadable
+from tests.lake.conftest import BucketFileSystem, post, remote_lake, rows
 
 FIRST = date(2024, 3, 1)
 DAYS = [FIRST + timedelta(days=number) for number in range(6)]
@@ -107,34 +108,6 @@ def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> Non
     )
 
 
-def test_view_reads_current_compacted_months(local: Lake) -> None:
-    filled(local)
-    local.compact("posts", restate_days=0, now=datetime.now(UTC) + timedelta(hours=1))
-    restated = Partition(DAYS[0], IDS[0])
-    local.write("posts", restated, rows(5, instance_id=IDS[0]))
-    copied = [each for each in PARTITIONS if each.instance_id != IDS[0]]
-    with unreadable(path_of(local, each) for each in copied), open_database(local) as database:
-        assert database.add_view(POSTS) == PARTITIONS
-        found = database.connection.sql("FROM posts").to_arrow_table().to_pylist()
-        day = fetch(database, f"SELECT count(*) FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '{IDS[0]}'")
-        assert database.find_unreadable_files() == {}
-    assert sorted(found, key=repr) == expected(local, PARTITIONS)
-    assert day == [(5,)]
-    copy = Path(local.storage.location(compacted_path("posts", copied[0])))
-    with open_database(local) as database:
-        database.add_view(POSTS)
-        data = bytearray(copy.read_bytes())
-        data[4:200] = bytes(196)
-        copy.write_bytes(data)
-        with pytest.raises(duckdb.Error):
-            fetch(database, "SELECT count(post_date), max(date), max(post_id), max(creator_id) FROM posts")
-        ((partition, failure),) = database.find_unreadable_files()["posts"].items()
-    assert partition == copied[0]
-    assert str(failure).endswith(
-        "Next step: run `later-reporting compact`, which writes this copy of daily files again"
-    )
-
-
 @pytest.mark.parametrize("name", ["a*lake", "a?lake", "[a]lake", "date=2000-01-01"])
 def test_root_with_characters_of_patterns_is_read_literally(name: str, tmp_path: Path) -> None:
     filled(Lake(str(tmp_path / "aXlake")))
@@ -147,7 +120,7 @@ def test_root_with_characters_of_patterns_is_read_literally(name: str, tmp_path:
 
 def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
     lake = filled(remote_lake("bucket"))
-    with open_database(lake) as database:
+    with open_database(lake, confined=True) as database:
         database.add_view(POSTS)
         for sql in ("SELECT sum(impressions), max(extra) FROM posts", "SELECT count(*) FROM posts"):
             BucketFileSystem.requests.clear()
@@ -158,14 +131,50 @@ def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
             )
 
 
+@pytest.mark.parametrize("home", ["home", "date=2024-01-01"])
+def test_run_requests_each_file_of_an_object_store_once(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / home))
+    (tmp_path / home).mkdir()
+    lake = filled(remote_lake("bucket"))
+    BucketFileSystem.requests.clear()
+    with open_database(lake) as database:
+        for _ in range(2):
+            database.add_view(POSTS, PARTITIONS)
+            assert fetch(database, "SELECT count(*), count(DISTINCT creator_id) FROM posts") == [(36, 12)]
+    root = BucketFileSystem._strip_protocol(lake.root)
+    paths = [f"get {root}/{partition_path('posts', each)}" for each in PARTITIONS]
+    assert sorted(BucketFileSystem.requests) == sorted(paths)
+    assert [*(tmp_path / home).iterdir()] == []
+
+
+def test_disk_that_is_too_full_for_copies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = filled(remote_lake("bucket"))
+
+    def write_bytes(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with (
+        open_database(lake, spill_directory=str(tmp_path)) as database,
+        pytest.raises(LakeUnavailable, match="cannot be copied to .*: No space left on device. Next step: free"),
+    ):
+        database.add_view(POSTS)
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1" + bytes(100) + b"PAR1", None], ids=["empty", "damaged", "removed"])
-def test_file_that_cannot_be_read_is_named(data: bytes | None, lake: Lake) -> None:
+@pytest.mark.parametrize("is_confined", [False, True])
+def test_file_that_cannot_be_read_is_named(is_confined: bool, data: bytes | None, lake: Lake) -> None:
     filled(lake)
     file = partition_path("posts", PARTITIONS[3])
-    with open_database(lake) as database:
-        database.add_view(POSTS)
-        assert database.find_unreadable_files() == {}
+    with open_database(lake, confined=is_confined) as database:
+        if not lake.storage.is_remote or is_confined:  # else its files are copied first
+            database.add_view(POSTS)
+            assert database.find_unreadable_files() == {}
         lake.storage.remove(file) if data is None else lake.storage.write(file, data)
+        if lake.storage.is_remote and not is_confined:
+            database.add_view(POSTS, PARTITIONS)
         with pytest.raises(duckdb.Error):
             fetch(database, "SELECT sum(impressions) FROM posts")
         ((view, failures),) = database.find_unreadable_files().items()
@@ -193,8 +202,8 @@ def test_read_excludes_and_reports_unreadable_files_of_its_own_tables(lake: Lake
     filled(lake)
     lake.write_table("other", rows(1))
     with open_database(lake) as database:
-        database.add_view(Table("other", POSTS.columns, is_partitioned=False))
         lake.storage.write(table_path("other"), b"no Parquet")
+        database.add_view(Table("other", POSTS.columns, is_partitioned=False))
         lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
         number, files = count_posts(database)
         with pytest.raises(FileDamaged, match="other/part-0.parquet is damaged"):
@@ -202,16 +211,6 @@ def test_read_excludes_and_reports_unreadable_files_of_its_own_tables(lake: Lake
     assert number == 3 * (len(PARTITIONS) - 1)
     assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
     assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
-
-
-def test_read_replaces_a_damaged_copy_by_the_daily_files(local: Lake) -> None:
-    filled(local)
-    local.compact("posts", restate_days=0, now=datetime.now(UTC) + timedelta(hours=1))
-    Path(local.storage.location(compacted_path("posts", PARTITIONS[0]))).write_bytes(b"no Parquet")
-    with open_database(local) as database:
-        number, files = count_posts(database)
-    assert number == 3 * len(PARTITIONS)
-    assert files.unreadable == {"posts": {}}
 
 
 FORBIDDEN = [
@@ -234,7 +233,7 @@ def test_confined_database_reads_its_views_and_nothing_else(lake: Lake, tmp_path
     filled(lake)
     lake.write_table("other", rows(1))
     local_table = rows(1)  # which DuckDB could find by its Python name
-    paths = [*lake.files("posts"), table_path("other"), "posts/other.parquet"]
+    paths = [*(partition_path("posts", each) for each in PARTITIONS), table_path("other"), "posts/other.parquet"]
     stored = {path: lake.storage.read(path) for path in paths}
     before = files(tmp_path)
     root, file = lake.storage.location("").rstrip("/"), partition_path("posts", PARTITIONS[0])
@@ -323,14 +322,12 @@ def test_definitions_import_neither_duckdb_nor_pandas() -> None:
     assert process.stdout == "set()\n"
 
 
-def test_glob_select_equals_the_view_of_daily_files_with_other_columns(tmp_path: Path) -> None:
+def test_glob_select_equals_the_view_of_files_with_other_columns(tmp_path: Path) -> None:
     lake, table = Lake(str(tmp_path)), POSTS_PUBLISHED.table
     for partition, metrics in zip(PARTITIONS, [METRICS, DEFAULT_METRICS] * len(DAYS), strict=True):
         same = {"metrics": metrics, "instance_id": partition.instance_id}
         posts = [post(number, impressions=number, **same) for number in range(3)]
         lake.write(table.name, partition, posts_table(posts, metrics=metrics))
-    copies = lake.compact(table.name, restate_days=1, now=datetime.now(UTC) + timedelta(minutes=1))
-    assert copies.written == len(IDS)
     sql = f"SELECT * FROM ({glob_select(table, str(tmp_path))}) ORDER BY date, instance_id, post_id"
     with open_database(lake) as database:
         database.add_view(table)

@@ -1,10 +1,10 @@
-"""The pipeline on each object store: fetch, rerun, rollups, compaction, query, report, and concurrent writers."""
+"""The pipeline on each object store: fetch, rerun, rollups, query, report, and concurrent writers."""
 
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from later_reporting_dagster.lake import (
     open_dataset,
 )
 from later_reporting_dagster.lake.sql_query import run_query
-from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RAW_TABLES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
@@ -136,21 +136,6 @@ def test_a_new_or_changed_file_takes_two_requests_and_an_unchanged_one_takes_one
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
     for result, expected in zip(all_results(filled), of_local_lake, strict=True):
         assert result == expected
-
-
-def test_compacted_months_read_the_same_until_a_day_is_replaced(
-    store: ObjectStore, lake: Lake, sandbox: Service
-) -> None:
-    fetch(lake, sandbox)
-    expected = queried(lake)
-    compacted = lake.compact(POSTS_PUBLISHED.name, restate_days=0, now=datetime.now(UTC))
-    assert (compacted.written, compacted.daily_files) == (len(INSTANCES), len(PARTITIONS))
-    store.proxy.take()
-    assert queried(lake).equals(expected)
-    # Each copy is read for the days that it holds, and again by DuckDB. No daily file is read.
-    assert store.proxy.take()["GET"] == 2 * len(INSTANCES)
-    lake.write(POSTS_PUBLISHED.name, PARTITIONS[0], POSTS_SCHEMA.empty_table())
-    assert queried(lake).num_rows == expected.num_rows - 1
 
 
 def test_a_missing_bucket_is_named_without_secrets(store: ObjectStore) -> None:

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import Partition, encode_instance_id, partition_path
-from later_reporting_dagster.lake.paths import compacted_path, parse_directory
+from later_reporting_dagster.lake.paths import parse_directory
 
 DAY = date(2024, 1, 3)
 
@@ -25,9 +25,6 @@ def test_instance_id_round_trips_through_its_paths(instance_id: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", encode_instance_id(instance_id))
     partition = Partition(DAY, instance_id)
     assert parse_directory(directory_of(partition_path("posts", partition))) == partition
-    month = directory_of(compacted_path("posts", partition))
-    assert parse_directory(month, unit="month") == Partition(date(2024, 1, 1), instance_id)
-    assert parse_directory(month) is None
 
 
 @pytest.mark.parametrize(
@@ -51,9 +48,6 @@ def test_encode_instance_id_rejects_unusable_ids(instance_id: str, reason: str) 
 def test_paths_are_as_documented_and_their_names_fit_a_file_system() -> None:
     assert partition_path("posts", Partition(DAY, "a/b")) == "posts/date=2024-01-03/instance_id=a%2Fb/part-0.parquet"
     assert partition_path("rollup", Partition(DAY)) == "rollup/date=2024-01-03/part-0.parquet"
-    # Other readers skip the underscore.
-    assert compacted_path("t", Partition(DAY, "a")) == "_compacted/t/month=2024-01/instance_id=a/part-0.parquet"
-    assert compacted_path("t", Partition(date(1, 12, 3))) == "_compacted/t/month=0001-12/part-0.parquet"
     assert max(len(part) for part in partition_path("posts", Partition(DAY, "a" * 243)).split("/")) == 255
     assert "__HIVE_DEFAULT_PARTITION__" not in partition_path("posts", Partition(DAY, "__HIVE_DEFAULT_PARTITION__"))
 
@@ -72,4 +66,3 @@ def test_paths_are_as_documented_and_their_names_fit_a_file_system() -> None:
 )
 def test_other_directories_are_not_partitions(directory: str) -> None:
     assert parse_directory(directory) is None
-    assert parse_directory(directory.replace("date=", "month="), unit="month") is None
