@@ -147,7 +147,7 @@ class TemporaryFailure:
 
 
 def classify_failure(
-    response: Response, request: Request, *, secrets: Collection[str], now: float, is_first_attempt: bool = False
+    response: Response, request: Request, *, secrets: Collection[str], now: float
 ) -> TemporaryFailure | LaterError:
     """Return what a response other than a success means: a failure to retry, or an error to raise.
 
@@ -155,7 +155,6 @@ def classify_failure(
 
     Args:
         secrets: what messages must not quote, because the server may echo the request.
-        is_first_attempt: whether the request is sent again if its credentials are rejected.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
@@ -165,12 +164,11 @@ def classify_failure(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
             "token. Check the base URL."
         )
-    is_retried = status in RETRIED or status >= 500 or "retry-after" in response.headers
-    is_rejected = request.is_for_token and status in (400, 401, 403)
-    if (is_retried and not (status >= 500 and problem.is_forbidden)) or (is_rejected and is_first_attempt):
+    is_temporary = status in RETRIED or status >= 500 or "retry-after" in response.headers
+    if is_temporary and not (status >= 500 and problem.is_forbidden):
         return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
     # Whatever is wrong with a token request, no other query would succeed.
-    if is_rejected:
+    if request.is_for_token and status in (400, 401, 403):
         problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
         return CredentialsRejected(
             f"{request.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -161,8 +161,7 @@ class Transport:
                     received = error
                 # Not in an `except` block: the handled error would become the context of what is raised here, and would
                 # expose the request and the response.
-                is_first_attempt = attempt == 1 < retry.max_attempts
-                result = self._result_of(received, request, token, parse=parse, is_first_attempt=is_first_attempt)
+                result = self._result_of(received, request, token, parse=parse)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -223,7 +222,6 @@ class Transport:
         token: Token | None,
         *,
         parse: Callable[[Response], _Result],
-        is_first_attempt: bool,
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Return the parsed response or a temporary failure; raise a permanent failure."""
         secrets = self._secrets(token)
@@ -237,9 +235,7 @@ class Transport:
                 return self._parse_success(received, token, request, parse)
             if received.status == 401 and token is not None:
                 return self._reject(token, request)
-            failure = classify_failure(
-                received, request, secrets=secrets, now=self.clock(), is_first_attempt=is_first_attempt
-            )
+            failure = classify_failure(received, request, secrets=secrets, now=self.clock())
         if isinstance(failure, LaterError):
             raise failure
         return failure
@@ -291,7 +287,12 @@ class Transport:
             content = json.dumps(
                 {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
             ).encode()
-            value = await self.request(Request(TOKEN_PATH, "token", content, max_attempts), parse=_parse_token)
+            request, value = Request(TOKEN_PATH, "token", content, max_attempts), None
+            with suppress(CredentialsRejected):  # a second refusal shows that it was no mistake
+                value = await self.request(request, parse=_parse_token)
+            if value is None:
+                await self._acquire_slot()
+                value = await self.request(request, parse=_parse_token)
             token = self._token = Token.received(value, now=self.clock())
         # The token request used the slot of this request.
         await self._acquire_slot()

@@ -327,7 +327,7 @@ def test_total_that_is_not_the_number_of_rows_is_named(account: Account, stage: 
 
 @pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
 def test_invalid_row_counts_as_a_row(account: Account, stage: Service) -> None:
-    invalid = {"impressions": 0.5}
+    invalid = {"impressions": 10**12}
     account.change = change_if(posts(BY_PERFORMANCE, days=2), lambda row: invalid if row["postId"] % 7 == 0 else {})
     sample, results = run_probe(stage.base_url)
     assert sample.posts_of_days[2].bad_rows
