@@ -5,7 +5,7 @@ listing of the API, on a setting or on a table. Other readers of the lake skip n
 """
 
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX, decode_instance_id, encode_instance_id
-from later_reporting_dagster.lake.storage import Storage
+from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 _DIRECTORY = "_retired"
 _FILE_NAME = "retired.json"
@@ -18,9 +18,21 @@ class RetiredInstances:
         self._storage = storage
 
     def ids(self) -> frozenset[str]:
-        """Return the ids of the retired instances. It takes one listing."""
-        directories = (path.split("/")[-2] for path in self._storage.named_files([_DIRECTORY], _FILE_NAME))
-        return frozenset(decode_instance_id(directory.removeprefix(INSTANCE_PREFIX)) for directory in directories)
+        """Return the ids of the retired instances. It takes one listing.
+
+        A folder with another name is an error: its instance would come back into the numbers.
+        """
+        return frozenset(map(self._instance_id, self._storage.named_files([_DIRECTORY], _FILE_NAME)))
+
+    def _instance_id(self, path: str) -> str:
+        folder = path.removesuffix(f"/{_FILE_NAME}")
+        try:
+            return decode_instance_id(folder.rpartition("/")[2].removeprefix(INSTANCE_PREFIX))
+        except ValueError:
+            raise LakeUnavailable(
+                f"{self._storage.location(folder)} does not name a retired instance. Next step: remove it, and run"
+                " `later-reporting retire` with the id of the instance"
+            ) from None
 
     def add(self, instance_id: str) -> None:
         """Retire an instance."""

@@ -114,7 +114,7 @@ async def _health(request: Request) -> Response:  # noqa: ARG001
 
 async def _lake_unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
     _logger.error("%s", error)
-    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the lake cannot be read: see the log of the server")
+    return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "the lake cannot be read: see the log of the server")
 
 
 class AccessLogMiddleware:

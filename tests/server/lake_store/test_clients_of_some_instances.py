@@ -146,6 +146,20 @@ def test_token_follows_its_client_after_a_restart(some: httpx.Client, landed: Pa
 # Retired instances
 
 
+@pytest.mark.parametrize("folder", ["Acme Co", "instance_id=Acme Co", "%zz"])
+def test_folder_that_names_no_retired_instance_is_named_in_the_log(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "_retired" / folder / "retired.json"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with serving(tmp_path) as url, authenticated(url) as api:
+        for response in (get(api, RANGE), get(api, [], "/v2/instances")):
+            assert folder not in assert_problem(response, 503, "ANL_00503")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert str(path.parent) in caplog.text
+
+
 def test_retired_instance_is_not_served_until_it_is_undone(landed: Path, tmp_path: Path) -> None:
     root = shutil.copytree(landed, tmp_path / "lake")
     lake, two = Lake(str(root)), Client("two", "s3cret of two", (RETIRED, "north"))
