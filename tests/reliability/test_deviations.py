@@ -2,14 +2,18 @@
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, LaterError, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import API_VERSIONS
@@ -18,6 +22,7 @@ from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from tests.conftest import expected_stored_row, partition_file
 from tests.deviations import (
+    BAD_DAY,
     DAYS,
     DEVIATIONS,
     INSTANCE_IDS,
@@ -74,8 +79,8 @@ class Trial:
     days: list[FetchedDay] = field(default_factory=list)
     error: LaterError | None = None
 
-    def fetch(self, days: Sequence[date] = DAYS, *, timeout_seconds: float = 10.0) -> None:
-        """Fetch days, with two attempts without a wait."""
+    def fetch(self, days: Sequence[date] = DAYS, *, timeout_seconds: float = 10.0) -> IndependentServer:
+        """Fetch days, with two attempts without a wait; return the server."""
         server = IndependentServer(
             self.posts,
             by_cursor=self.version == "cursor",
@@ -88,6 +93,7 @@ class Trial:
                 asyncio.run(self._fetch(base_url, days, timeout_seconds=timeout_seconds))
             except LaterError as error:
                 self.error = error
+        return server
 
     async def _fetch(self, base_url: str, days: Sequence[date], *, timeout_seconds: float) -> None:
         client = LaterClient(
@@ -215,19 +221,20 @@ def lake(before: Path, tmp_path: Path) -> Path:
 # What costs more than it must today. A name goes with the change that mends it.
 NOT_YET = {"a metric is a 400", "a metric is a 422", "an instance is listed twice"}
 
+CASES = [
+    (name, version, table_name)
+    for name, deviation in DEVIATIONS.items()
+    for version in deviation.versions
+    for table_name in deviation.tables
+]
+
 both_tables = pytest.mark.parametrize("table_name", TABLES)
 both_versions = pytest.mark.parametrize("version", API_VERSIONS)
 
 
 @pytest.mark.parametrize(
     ("name", "version", "table_name"),
-    [
-        pytest.param(name, version, table_name, id=f"{name}-{version}-{table_name}")
-        for name, deviation in DEVIATIONS.items()
-        if name not in NOT_YET
-        for version in deviation.versions
-        for table_name in deviation.tables
-    ],
+    [pytest.param(*case, id="-".join(case)) for case in CASES if case[0] not in NOT_YET],
 )
 def test_deviation_costs_what_it_must(name: str, version: str, table_name: str, before: Path, lake: Path) -> None:
     deviation = DEVIATIONS[name]
@@ -255,3 +262,35 @@ def test_failing_day_or_instance_costs_its_own_files(
     trial = Trial(deviation, PlainPosts.at(0), version, table_name, lake, before)
     trial.fetch(timeout_seconds=1.0 if failure == "time-out" else 10.0)
     assert not (problems := trial.problems()), problems
+
+
+@given(case=st.sampled_from(CASES), rows=st.integers(1, 30))
+@example(case=("counts have units", "paged", POSTS_PUBLISHED.name), rows=1)
+def test_no_deviation_replaces_stored_rows_by_none(case: tuple[str, str, str], rows: int) -> None:
+    name, version, table_name = case
+    deviation = DEVIATIONS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        root, hours = Path(folder), deviation.hours_from_utc
+        Trial(Deviation(), PlainPosts(rows=rows, restated=True), version, table_name, root).fetch([BAD_DAY])
+        posts = PlainPosts(rows=rows, hours_from_utc=hours)
+        Trial(deviation, posts, version, table_name, root).fetch([BAD_DAY])
+        stored = {name: read_partition(root, (table_name, Partition(BAD_DAY, name))) for name in INSTANCE_IDS}
+    assert {name: bool(of_instance) for name, of_instance in stored.items()} == dict.fromkeys(INSTANCE_IDS, True)
+
+
+@both_versions
+def test_wider_ranges_take_few_more_requests(version: str, tmp_path: Path) -> None:
+    days = [date(2023, 3, 1) + timedelta(days=offset) for offset in range(365)]
+    requests = []
+    for widen_days in (0, 1):
+        posts = Posts(first_day=days[0] - timedelta(days=2), days=369, instance_ids=INSTANCE_IDS, seed=1, most=8)
+        posts.published = cache(posts.published)  # type: ignore[method-assign]
+        posts.hours_from_utc = -5 * widen_days
+        trial = Trial(
+            Deviation(widen_days=widen_days), posts, version, POSTS_PUBLISHED.name, tmp_path / str(widen_days)
+        )
+        requests.append(trial.fetch(days).asked.total())
+        assert not any(day.failed for day in trial.days)
+        assert len(trial.days) == len(days)
+    assert requests[0] > 50
+    assert requests[1] <= 1.1 * requests[0]
