@@ -2,19 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import dagster as dg
-from rich import progress as rich_progress
-from rich.console import Console, RenderableType
 from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.options import Interrupted
 from later_reporting_dagster.cli.project import Project
+from later_reporting_dagster.cli.run_progress import progress_bars, progress_lines
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.component_base import ComponentSettings
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
@@ -87,7 +85,7 @@ def materialize(
     config: Mapping[str, Mapping[str, Any]] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Materialize and check assets in one run, with progress bars. Failures are part of the returned outcome.
+    """Materialize and check assets in one run, and show its progress. Failures are part of the returned outcome.
 
     All assets must have the same kind of partitions; `range_tags` selects some. `config` is the run config of
     assets, by name. An interrupted run raises a `ClickException`.
@@ -99,8 +97,9 @@ def materialize(
     earlier = len(project.later.fetches)
     set_origin_of_runs(instance, job, project.location)
     try:
-        has_bars = not {*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE}.isdisjoint(assets)
-        with progress_bars(project.later.fetches, earlier=earlier) if has_bars else nullcontext():
+        fetches, fetched = project.later.fetches, {*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE} & {*assets}
+        has_bars = fetched and os.isatty(2)
+        with progress_bars(fetches, earlier=earlier) if has_bars else progress_lines(assets, fetches, earlier=earlier):
             result = job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -115,48 +114,6 @@ def materialize(
             f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
         ) from failure
     return _outcome(result, settings, instance=instance, fetches=project.later.fetches[earlier:])
-
-
-class _FetchBars(rich_progress.Progress):
-    """A bar per fetch: files done, requests and rows or the reason of a wait, and the time left."""
-
-    def __init__(self, fetches: Sequence[Progress], *, earlier: int, console: Console) -> None:
-        self._fetches, self._earlier = fetches, earlier  # the parent's method asks for the bars already
-        super().__init__(
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(bar_width=12),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("{task.fields[status]}"),
-            rich_progress.TimeRemainingColumn(),
-            console=console,
-        )
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Return the bars as of now; called at each refresh."""
-        for index, fetch in enumerate(self._fetches[self._earlier :]):
-            task = rich_progress.TaskID(index)
-            if task not in self.task_ids:
-                self.add_task(fetch.table_name, total=None, status="")
-            self.update(
-                task,
-                total=fetch.partitions or None,
-                completed=fetch.written + fetch.failed,
-                status=fetch.status or f"{fetch.requests:,} requests, {fetch.rows:,} rows",
-            )
-        return super().get_renderables()
-
-
-@contextmanager
-def progress_bars(fetches: Sequence[Progress], *, earlier: int = 0) -> Iterator[None]:
-    """Show a bar on standard error for each fetch after the `earlier` ones that begins while the block runs."""
-    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
-    with os.fdopen(os.dup(2), "w") as stream:
-        bars = _FetchBars(fetches, earlier=earlier, console=Console(file=stream))
-        bars.start()
-        try:
-            yield
-        finally:
-            bars.stop()
 
 
 def _outcome(

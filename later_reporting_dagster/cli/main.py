@@ -177,7 +177,7 @@ def backfill(
     everything else is written.
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance, materialize
-    from later_reporting_dagster.cli.refresh import backfill_all
+    from later_reporting_dagster.cli.refresh import backfill_all, probe
     from later_reporting_dagster.cli.run_report import (
         as_json,
         check_summary,
@@ -196,7 +196,11 @@ def backfill(
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
     config = _run_config([name] if name else project.settings.fetched_tables, {"instances": instance_ids, **flags})
     requests_api = name is None or name in (*QUARANTINED_ASSETS, INSTANCES_TABLE)
-    check_all(dagster_home, project.later.lake, *([project.later.credentials] if requests_api else []))
+    later = project.later
+    check_all(dagster_home, later.lake, *([later.credentials] if requests_api else []))
+    # Before a run, which would show each day as failed.
+    check_all(*([lambda: asyncio.run(probe(later))] if requests_api else []))
+    later.lake().check_writable()
     outcomes: list[RunOutcome] = []
     with dagster_instance() as instance:
         if name:

@@ -69,7 +69,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     listed = [name for name in LISTED_TABLES if name in settings.tables]
     if listed:
         try:
-            asyncio.run(_probe(project.later))
+            asyncio.run(probe(project.later))
         except (InvalidSetting, LaterError) as error:
             names = " and ".join(listed)
             click.echo(f"Not updated: {names}, which need the API: {one_line(str(error))}", err=True)
@@ -118,6 +118,7 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
         instance.report_runless_asset_event(event)
 
 
-async def _probe(later: LaterReportingResource) -> None:
+async def probe(later: LaterReportingResource) -> None:
+    """Fetch a token, and a page of instances with it."""
     async with later.client(retry=RETRY_ONCE) as client:
         await client.probe()

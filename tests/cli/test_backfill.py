@@ -2,18 +2,20 @@
 
 import gc
 import json
+import re
 import resource
 import shutil
 import warnings
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from later_reporting_dagster.cli.in_process_runs import progress_bars
+from later_reporting_dagster.cli.run_progress import ProgressLines, progress_bars
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
@@ -223,9 +225,9 @@ def test_backfill_shows_its_progress_and_the_rows_that_it_keeps(
 ) -> None:
     monkeypatch.setenv("LATER_VERIFY_PERCENT", "100")  # fetches each query twice
     user.run(*PUBLISHED)
-    printed = capfd.readouterr().err
-    assert f" requests, {all_rows(truth):,} rows " in printed
-    assert "8/8" in printed
+    first, last = capfd.readouterr().err.splitlines()[-2:]
+    assert first == "posts_published: fetching"
+    assert re.fullmatch(rf"posts_published: 8 of 8 files, [0-9]+ requests, {all_rows(truth):,} rows", last)
 
 
 def test_progress_bar_shows_the_reason_of_a_wait(capfd: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +236,48 @@ def test_progress_bar_shows_the_reason_of_a_wait(capfd: pytest.CaptureFixture[st
     with progress_bars(fetches):
         fetches.append(Progress("posts_published", partitions=10, written=4, requests=120, status=waiting))
     assert f" 4/10 {waiting} " in " ".join(capfd.readouterr().err.split())
+
+
+def test_progress_without_a_terminal_is_a_line_per_table_at_its_start_each_minute_and_at_its_end() -> None:
+    lines, fetches = ProgressLines(["posts_published", "organic_paid_daily"]), list[Progress]()
+
+    def due(seconds: float, *, is_over: bool = False) -> list[str]:
+        return [*lines.due(fetches, 1_000 + seconds, is_over=is_over)]
+
+    assert due(0) == ["Making posts_published, organic_paid_daily"]
+    assert due(1) == []
+    assert due(60) == ["Making posts_published, organic_paid_daily: 1 min so far"]
+    fetch = Progress("posts_published", partitions=10)
+    fetches.append(fetch)
+    assert due(70) == ["posts_published: fetching"]
+    fetch.written, fetch.status = 4, "waiting 40 s for the rate limit"
+    assert due(129) == []
+    assert due(130) == ["posts_published: 4 of 10 files, waiting 40 s for the rate limit"]
+    fetch.written, fetch.failed, fetch.requests, fetch.rows, fetch.status = 9, 1, 1_200, 34_567, ""
+    assert due(140) == ["posts_published: 10 of 10 files, 1,200 requests, 34,567 rows"]
+    assert due(300) == due(301, is_over=True) == []
+    fetches.append(Progress("post_metrics_daily", partitions=3, written=1))
+    assert due(302, is_over=True) == [
+        "post_metrics_daily: fetching",
+        "post_metrics_daily: 1 of 3 files, 0 requests, 0 rows",
+    ]
+
+
+def test_backfill_with_a_wrong_secret_or_lake_fails_before_a_run(
+    user: User, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with monkeypatch.context() as patched:
+        patched.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
+        assert "cannot write" in error_line(user.run("backfill"))
+    monkeypatch.setenv("LATER_CLIENT_SECRET", "wrong")
+    for command in (("backfill",), PUBLISHED):
+        result = user.run(*command)
+        assert result.exit_code == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert "LATER_CLIENT_SECRET" in error_line(result)
+    assert runs() == []
+    assert not user.lake.exists()
 
 
 def test_backfill_whose_dagster_home_is_full_prints_one_line(user: User, service: Service) -> None:
@@ -272,7 +316,7 @@ def test_backfill_that_cannot_start_prints_the_reason(
     result = user.run(*PUBLISHED)
     assert result.exit_code == 1
     assert "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET" in error_line(result)
-    assert not user.lake.exists()
+    assert [path for path in user.lake.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
