@@ -1,6 +1,6 @@
 "use strict";
-// Shows the numbers for the chosen filters as tables and, with charts.js, as charts. All results are looked up in the embedded JSON. Data is
-// inserted only as text, never as markup: do not use innerHTML.
+// Shows the numbers for the chosen filters as tables and, with charts.js, as charts. All results are looked up in the
+// embedded JSON. Data is inserted only as text, never as markup: do not use innerHTML.
 addEventListener("error", ({ message }) => {
   const failed = document.getElementById("failed");
   failed.textContent = `This page has failed, and some of it may be missing or wrong. Please report: ${message}`;
@@ -23,8 +23,8 @@ addEventListener("error", ({ message }) => {
   const UNLIKELY = 0.001;
   const filters = { window: report.window, instance: null, campaign: null };
 
-  // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column, with the rows in
-  // the order in which they are shown.
+  // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column, with
+  // the rows in the order in which they are shown.
 
   function groupedBy(values, key) {
     const groups = new Map();
@@ -38,20 +38,24 @@ addEventListener("error", ({ message }) => {
 
   function rowsOf(name) {
     const columns = Object.entries(report[name]);
-    return columns[0][1].map((_, index) => Object.fromEntries(columns.map(([column, values]) => [column, values[index]])));
+    const rowAt = (index) => Object.fromEntries(columns.map(([column, values]) => [column, values[index]]));
+    return columns[0][1].map((_, index) => rowAt(index));
   }
 
   const scopeKey = (row) => `${row.time_window}/${row.instance}/${row.campaign}`;
-  const [figures, published] = ["figures", "published"].map((name) => new Map(rowsOf(name).map((row) => [scopeKey(row), row])));
+  const byScope = (name) => new Map(rowsOf(name).map((row) => [scopeKey(row), row]));
+  const [figures, published] = ["figures", "published"].map(byScope);
   const [parts, creators, posts, daily] = ["parts", "creators", "posts", "days"].map(rowsOf);
   const dailyByScope = groupedBy(daily, (row) => `${row.instance}/${row.campaign}`);
 
-  const lookUp = (table, instance, campaign) => table.get(scopeKey({ time_window: filters.window, instance, campaign })) ?? {};
+  const lookUp = (table, instance, campaign) =>
+    table.get(scopeKey({ time_window: filters.window, instance, campaign })) ?? {};
   const chosen = (table) => lookUp(table, chosenInstance(), filters.campaign);
   const instanceOf = (campaign) => report.campaigns[campaign][0];
   const chosenInstance = () => (filters.campaign !== null ? instanceOf(filters.campaign) : filters.instance);
   const isChosen = (instance) => [null, instance].includes(chosenInstance());
-  const inWindow = (rows) => rows.filter((row) => row.time_window === filters.window && row.instance !== null && isChosen(row.instance));
+  const inWindow = (rows) =>
+    rows.filter((row) => row.time_window === filters.window && row.instance !== null && isChosen(row.instance));
   const instances = () => report.instances.map((_, index) => index).filter(isChosen);
   const windowDays = () => report.windows[filters.window].days;
 
@@ -73,7 +77,10 @@ addEventListener("error", ({ message }) => {
 
   const formats = {
     count: (value) => whole.format(value),
-    headline: (value) => (Math.abs(value) >= 1e9 ? `${decimal.format(value / 1e9)}\u00a0bn` : Math.abs(value) >= 1e8 ? `${decimal.format(value / 1e6)}\u00a0m` : whole.format(value)),
+    headline: (value) => {
+      if (Math.abs(value) >= 1e9) return `${decimal.format(value / 1e9)}\u00a0bn`;
+      return Math.abs(value) >= 1e8 ? `${decimal.format(value / 1e6)}\u00a0m` : whole.format(value);
+    },
     share: (value) => `${Math.abs(value) < 10 && value !== 0 ? tenth.format(value) : whole.format(value)}\u00a0%`,
     rate: (value) => (Math.abs(value) >= 1 ? tenth.format(value) : twoDecimals(value)),
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
@@ -95,14 +102,17 @@ addEventListener("error", ({ message }) => {
     return `${names.slice(0, LISTED_FIRST).join(", ")} and ${withUnit(rest, `more ${one}`, `more ${more}`)}`;
   }
 
-  /** Returns untrusted text that cannot change the direction of the text around it: without controls, and isolated if needed. */
+  /** Returns untrusted text that cannot change the direction of the text around it: without controls, or isolated. */
   function isolated(text) {
     const plain = text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
-    return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\ud802\ud803\ud83a\ud83b]/.test(plain) ? `\u2068${plain}\u2069` : plain;
+    const isRightToLeft = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\ud802\ud803\ud83a\ud83b]/.test(plain);
+    return isRightToLeft ? `\u2068${plain}\u2069` : plain;
   }
 
-  const shortened = (text, length = 120) => (text.length > length ? `${[...text].slice(0, length - 1).join("")}…` : text);
-  const ofInstance = (instance) => (chosenInstance() === null && report.instances.length > 1 ? ` · ${isolated(report.instances[instance])}` : "");
+  const shortened = (text, length = 120) =>
+    text.length > length ? `${[...text].slice(0, length - 1).join("")}…` : text;
+  const ofInstance = (instance) =>
+    chosenInstance() === null && report.instances.length > 1 ? ` · ${isolated(report.instances[instance])}` : "";
 
   /** Returns a campaign's name and id, or only its id, with its instance if several instances are shown. */
   function campaignName(campaign, length = Infinity) {
@@ -117,11 +127,12 @@ addEventListener("error", ({ message }) => {
   /** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash. */
   function figure(value, format) {
     if (value != null) return make("data", { value: String(value) }, formats[format](value));
-    return make("span", { class: "null" }, make("span", { "aria-hidden": "true" }, "–"), make("span", { class: "unseen" }, NOT_AVAILABLE));
+    const dash = make("span", { "aria-hidden": "true" }, "–");
+    return make("span", { class: "null" }, dash, make("span", { class: "unseen" }, NOT_AVAILABLE));
   }
 
-  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. The columns of
-  // `more` are shown on demand. Another one without any value is not shown.
+  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. The
+  // columns of `more` are shown on demand. Another one without any value is not shown.
 
   const cell = (...children) => make("td", { class: "number" }, ...children);
 
@@ -131,51 +142,73 @@ addEventListener("error", ({ message }) => {
       cell: (row) => {
         const shown = make("bdi", { dir: "ltr", class: "name", title: text(row) }, shortened(text(row), NAME_LENGTH));
         const isLink = /^https?:\/\//i.test(link(row) ?? "");
-        return make("th", { scope: "row" }, isLink ? make("a", { href: link(row), rel: "noopener noreferrer", target: "_blank" }, shown) : shown);
+        const attributes = { href: link(row), rel: "noopener noreferrer", target: "_blank" };
+        return make("th", { scope: "row" }, isLink ? make("a", attributes, shown) : shown);
       },
     }),
-    text: (label, text, kind = "name") => ({ label, names: [label], values: (row) => [text(row)], cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, text(row))) }),
+    text: (label, text, kind = "name") => ({
+      label, names: [label], values: (row) => [text(row)],
+      cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, text(row))),
+    }),
     number: (label, name, format = "count") => ({
-      label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], cell: (row) => cell(figure(row[name], format)),
+      label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]],
+      cell: (row) => cell(figure(row[name], format)),
     }),
     // A number, and another one below it.
     pair: (label, name, format, below, belowText) => ({
       label, isNumber: true, sort: name, names: [name, below], values: (row) => [row[name], row[below]],
-      cell: (row) => cell(figure(row[name], format), ...(row[name] == null || row[below] == null ? [] : [make("span", { class: "detail" }, ...belowText(row[below]))])),
+      cell: (row) => {
+        const isPair = row[name] != null && row[below] != null;
+        const detail = isPair ? [make("span", { class: "detail" }, ...belowText(row[below]))] : [];
+        return cell(figure(row[name], format), ...detail);
+      },
     }),
   };
   const more = (...columns) => columns.map((each) => ({ ...each, isMore: true }));
   const RESULTS = [
     column.number("Posts", "posts"),
     column.number("Organic impressions", "organic_impressions"), column.number("Paid impressions", "paid_impressions"),
-    column.number("Organic rate", "organic_engagement_rate", "percent"), column.number("Paid rate", "paid_engagement_rate", "percent"),
+    column.number("Organic rate", "organic_engagement_rate", "percent"),
+    column.number("Paid rate", "paid_engagement_rate", "percent"),
     column.number("Rate ratio", "rate_ratio", "ratio"),
   ];
 
-  const tables = new Map();  // id -> its columns, rows and options, what it is sorted by, and whether all rows and columns are shown
+  // id -> its columns, rows and options, what it is sorted by, and whether all rows and columns are shown
+  const tables = new Map();
 
   /** Fills a table. `limit` is the number of rows until all are shown; the CSV file has all. */
-  function fillTable(id, columns, rows, { empty = "No data for this selection.", limit = SHOWN_ROWS, kind = () => "" } = {}) {
-    const shown = columns.filter((each, index) => !index || !rows.length || each.isMore || rows.some((row) => each.values(row).some((value) => value != null && value !== "")));
-    tables.set(id, { ...tables.get(id), columns: shown, rows, options: { empty, limit, kind } });
+  function fillTable(id, columns, rows, options = {}) {
+    const isFilled = (each) => rows.some((row) => each.values(row).some((value) => value != null && value !== ""));
+    const shown = columns.filter((each, index) => !index || !rows.length || each.isMore || isFilled(each));
+    const defaults = { empty: "No data for this selection.", limit: SHOWN_ROWS, kind: () => "" };
+    tables.set(id, { ...tables.get(id), columns: shown, rows, options: { ...defaults, ...options } });
     showTable(id);
+  }
+
+  /** Adds the elements of a table to its container: head, body, buttons and a hint. */
+  function addElements(container, id) {
+    const { title } = container.dataset;
+    const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
+    const [caption, body] = [make("caption", { class: "unseen" }, title), make("tbody", { id })];
+    scroll.append(make("table", {}, caption, make("thead", {}), body));
+    const button = (name, kind, attributes = {}, label = "") =>
+      make("button", { type: "button", class: kind, [`data-${name}`]: id, ...attributes }, label);
+    const buttons = [
+      button("all", "csv all"), button("more", "csv more"),
+      button("csv", "csv", { "aria-label": `Download ${title} as CSV` }, "Download CSV"),
+    ];
+    const hint = make("span", { class: "hint" }, "Scroll sideways to see all columns →");
+    container.append(scroll, make("p", { class: "below" }, ...buttons, hint));
+    const isWide = () => scroll.scrollWidth > scroll.clientWidth + 1;
+    const sizes = new ResizeObserver(() => container.classList.toggle("wide", isWide()));
+    for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
   }
 
   function showTable(id) {
     const { columns: all, rows, options, sort, ascending, isWhole, isWide } = tables.get(id);
     const columns = all.filter((each) => isWide || !each.isMore);
     const container = byId(`table-${id}`);
-    if (!container.firstChild) {
-      const { title } = container.dataset;
-      const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
-      scroll.append(make("table", {}, make("caption", { class: "unseen" }, title), make("thead", {}), make("tbody", { id })));
-      const csv = make("button", { type: "button", class: "csv", "data-csv": id, "aria-label": `Download ${title} as CSV` }, "Download CSV");
-      const allRows = make("button", { type: "button", class: "csv all", "data-all": id });
-      const allColumns = make("button", { type: "button", class: "csv more", "data-more": id });
-      container.append(scroll, make("p", { class: "below" }, allRows, allColumns, csv, make("span", { class: "hint" }, "Scroll sideways to see all columns →")));
-      const sizes = new ResizeObserver(() => container.classList.toggle("wide", scroll.scrollWidth > scroll.clientWidth + 1));
-      for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
-    }
+    if (!container.firstChild) addElements(container, id);
     const order = (left, right) => {
       const [one, other] = [left[sort], right[sort]];
       return ascending && one != null && other != null ? one - other : descending(one, other);
@@ -186,8 +219,10 @@ addEventListener("error", ({ message }) => {
       const attributes = { scope: "col", ...(each.isNumber ? { class: "number" } : {}) };
       if (!each.sort || rows.length < 2) return make("th", attributes, each.label);
       const isSorted = each.sort === sort;
-      const button = make("button", { type: "button", "data-sort": each.sort, "data-table": id }, isSorted ? `${each.label} ${ascending ? "↑" : "↓"}` : each.label);
-      return make("th", { ...attributes, ...(isSorted ? { "aria-sort": ascending ? "ascending" : "descending" } : {}) }, button);
+      const label = isSorted ? `${each.label} ${ascending ? "↑" : "↓"}` : each.label;
+      const button = make("button", { type: "button", "data-sort": each.sort, "data-table": id }, label);
+      if (isSorted) attributes["aria-sort"] = ascending ? "ascending" : "descending";
+      return make("th", attributes, button);
     };
     container.querySelector("thead").replaceChildren(make("tr", {}, ...columns.map(head)));
     byId(id).replaceChildren(
@@ -211,7 +246,10 @@ addEventListener("error", ({ message }) => {
 
   function download(id) {
     const { columns, rows } = tables.get(id) ?? {};
-    const lines = id === "kpis" ? keyFigures : [columns.flatMap((each) => each.names), ...rows.map((row) => columns.flatMap((each) => each.values(row)))];
+    const table = () => [
+      columns.flatMap((each) => each.names), ...rows.map((row) => columns.flatMap((each) => each.values(row))),
+    ];
+    const lines = id === "kpis" ? keyFigures : table();
     const text = lines.map((values) => `${values.map(csvValue).join(",")}\r\n`).join("");
     const url = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" }));
     make("a", { href: url, download: `organic-paid-${id}-${report.as_of}-${filters.window}.csv` }).click();
@@ -222,9 +260,12 @@ addEventListener("error", ({ message }) => {
 
   // Each row: label, its measures (organic, paid, both), their formats, and a text below the third.
   const KPIS = [
-    ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"], ["headline", "headline", "share"], "paid share"],
-    ["Engagements", ["organic_engagements", "paid_engagements", "paid_share_of_engagements"], ["headline", "headline", "share"], "paid share"],
-    ["Engagements per 100 impressions", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"], ["percent", "percent", "ratio"], "paid / organic"],
+    ["Impressions", ["organic_impressions", "paid_impressions", "paid_share_of_impressions"],
+      ["headline", "headline", "share"], "paid share"],
+    ["Engagements", ["organic_engagements", "paid_engagements", "paid_share_of_engagements"],
+      ["headline", "headline", "share"], "paid share"],
+    ["Engagements per 100 impressions", ["organic_engagement_rate", "paid_engagement_rate", "rate_ratio"],
+      ["percent", "percent", "ratio"], "paid / organic"],
     ["Ad spend", [null, "ad_spend", "ad_spend_per_engagement"], [null, "money", "money"], "per paid engagement"],
     ["Return on ad spend", [null, "return_on_ad_spend", null], [null, "ratio", null]],
   ];
@@ -234,16 +275,22 @@ addEventListener("error", ({ message }) => {
     const value = (name, format) => figure(row[name], format);
     const [organic, paid] = CHANNELS.map((channel) => row[`${channel}_engagement_rate`]);
     if (!row.paid_impressions && !row.paid_engagements) {
-      return ["No paid results in this period. Organic posts brought ", value("organic_impressions", "headline"), " impressions and ", value("organic_engagements", "headline"),
-        " engagements", ...(organic == null ? [] : [", ", value("organic_engagement_rate", "rate"), " per 100 impressions"]), "."];
+      const rate = organic == null ? [] : [", ", value("organic_engagement_rate", "rate"), " per 100 impressions"];
+      return ["No paid results in this period. Organic posts brought ", value("organic_impressions", "headline"),
+        " impressions and ", value("organic_engagements", "headline"), " engagements", ...rate, "."];
     }
-    const brought = row.paid_share_of_impressions == null && row.paid_share_of_engagements == null
-      ? ["Ads brought ", value("paid_impressions", "headline"), " impressions and ", value("paid_engagements", "headline"), " engagements"]
-      : ["Ads brought ", value("paid_share_of_impressions", "share"), " of impressions and ", value("paid_share_of_engagements", "share"), " of engagements"];
-    const price = row.ad_spend_per_engagement == null ? [] : [" (", value("ad_spend_per_engagement", "money"), " per engagement)"];
+    const hasNoShare = row.paid_share_of_impressions == null && row.paid_share_of_engagements == null;
+    const [kind, of, names] = hasNoShare
+      ? ["headline", " ", ["paid_impressions", "paid_engagements"]]
+      : ["share", " of ", ["paid_share_of_impressions", "paid_share_of_engagements"]];
+    const [impressions, engagements] = names.map((name) => value(name, kind));
+    const brought = ["Ads brought ", impressions, `${of}impressions and `, engagements, `${of}engagements`];
+    const cost = row.ad_spend_per_engagement;
+    const price = cost == null ? [] : [" (", value("ad_spend_per_engagement", "money"), " per engagement)"];
     const spend = row.ad_spend == null ? [] : [" for ", value("ad_spend", "money"), " of ad spend", ...price];
-    const rates = [["ads ", paid], ["organic ", organic]].filter(([, rate]) => rate != null)
-      .flatMap(([channel, rate], index) => [index ? ", " : " Per 100 impressions: ", channel, figure(rate, "rate"), index ? "" : " engagements"]);
+    const known = [["ads ", paid], ["organic ", organic]].filter(([, rate]) => rate != null);
+    const rates = known.flatMap(([channel, rate], index) =>
+      [index ? ", " : " Per 100 impressions: ", channel, figure(rate, "rate"), index ? "" : " engagements"]);
     return [...brought, ...spend, ".", ...rates, ...(rates.length ? ["."] : [])];
   }
 
@@ -257,22 +304,35 @@ addEventListener("error", ({ message }) => {
       make("span", { class: "change", id: `change-${name}` }, ...(isComparable ? change(row, name, format) : [])),
     ]));
     const shown = KPIS.filter(([, names], index) => index < 3 || names.some((name) => row[name] != null));
-    byId("kpis").replaceChildren(...shown.map(([label, names, kinds, what]) =>
-      make("tr", {}, make("th", { scope: "row" }, label), ...names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null)))));
-    const uncertainty = row.ad_spend_uncertainty == null ? [] : [", ±\u00a0", figure(row.ad_spend_uncertainty, "percent")];
-    byId("basis").replaceChildren("Rates are of posts that report both numbers.", ...(row.ad_spend == null ? [] : filters.campaign === null
-      ? [" Ad spend is that of posts, by rounded unit costs", ...uncertainty, "."]
-      : [" Ad spend and return are Later's own totals of the campaign in the period."]));
-    byId("compared").textContent = isComparable ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
-    const names = [...KPIS.flatMap(([, measures]) => measures).filter((name) => name !== null), "same_post_rate_ratio", "same_posts"];
+    byId("kpis").replaceChildren(...shown.map(([label, names, kinds, what]) => {
+      const cells = names.map((name, index) => kpi(name, kinds[index], index === 2 ? what : null));
+      return make("tr", {}, make("th", { scope: "row" }, label), ...cells);
+    }));
+    byId("basis").replaceChildren("Rates are of posts that report both numbers.", ...basisOfSpend(row));
+    const days = row.days_expected;
+    byId("compared").textContent = isComparable ? `Changes are against the ${days} days before.` : missingDays(row);
+    const measures = KPIS.flatMap(([, ofKpi]) => ofKpi).filter((name) => name !== null);
+    const names = [...measures, "same_post_rate_ratio", "same_posts"];
     keyFigures = [["measure", "value", "previous"], ...names.map((name) => [name, row[name], row[`previous_${name}`]])];
     return row;
+  }
+
+  /** Returns what the ad spend is, and how exact. */
+  function basisOfSpend(row) {
+    if (row.ad_spend == null) return [];
+    if (filters.campaign !== null) {
+      return [" Ad spend and return are Later's own totals of the campaign in the period."];
+    }
+    const uncertainty = row.ad_spend_uncertainty;
+    const range = uncertainty == null ? [] : [", ±\u00a0", figure(uncertainty, "percent")];
+    return [" Ad spend is that of posts, by rounded unit costs", ...range, "."];
   }
 
   /** Returns why no changes are shown. */
   function missingDays(row) {
     if (row.days == null) return "";
-    const lacking = [[row.days, "days"], [row.previous_days ?? 0, "days before"]].filter(([days]) => days < row.days_expected)
+    const lacking = [[row.days, "days"], [row.previous_days ?? 0, "days before"]]
+      .filter(([days]) => days < row.days_expected)
       .map(([days, which]) => `${days} of the ${row.days_expected} ${which}`);
     return `No changes are shown: there are only ${lacking.join(" and ")}.`;
   }
@@ -303,7 +363,9 @@ addEventListener("error", ({ message }) => {
     }
     const alike = groupedBy([...found], ([key, names]) => JSON.stringify([JSON.parse(key)[1], names]));
     return [...alike.values()].map((members) => ({
-      ranges: JSON.parse(members[0][0])[1], tables: members[0][1], instances: members.map(([key]) => JSON.parse(key)[0]),
+      ranges: JSON.parse(members[0][0])[1],
+      tables: members[0][1],
+      instances: members.map(([key]) => JSON.parse(key)[0]),
     }));
   }
 
@@ -311,12 +373,17 @@ addEventListener("error", ({ message }) => {
     const days = ranges.map(([from, to]) => (from === to ? dayOf(from) : `${dayOf(to)} to ${dayOf(from)}`)).reverse();
     const isOne = ranges.length === 1 && ranges[0][0] === ranges[0][1];
     const isAll = affected.length > 1 && affected.length === instances().length;
-    const who = affected[0] === null ? [] : [" for ", isAll ? bold(`all ${affected.length} instances`) : bold(listed(affected.map((index) => report.instances[index]), "instance", "instances"))];
-    return [make("b", {}, listed(days, "gap", "gaps")), ` ${isOne ? "is" : "are"} missing`, ...who, ` (${names.map((name) => report.tables[name]).join(", ")}).`];
+    const named = () => listed(affected.map((index) => report.instances[index]), "instance", "instances");
+    const who = affected[0] === null ? [] : [" for ", bold(isAll ? `all ${affected.length} instances` : named())];
+    const what = names.map((name) => report.tables[name]).join(", ");
+    return [make("b", {}, listed(days, "gap", "gaps")), ` ${isOne ? "is" : "are"} missing`, ...who, ` (${what}).`];
   }
 
-  const quarantined = () =>
-    report.quarantined.filter((part) => (part.age === null || part.age < windowDays()) && (part.instance === null || instances().some((index) => report.instances[index] === part.instance)));
+  function quarantined() {
+    const names = new Set(instances().map((index) => report.instances[index]));
+    return report.quarantined.filter(({ age, instance }) =>
+      (age === null || age < windowDays()) && (instance === null || names.has(instance)));
+  }
 
   function quarantineLines() {
     return [...groupedBy(quarantined(), (part) => part.instance)].map(([instance, members]) => {
@@ -333,60 +400,87 @@ addEventListener("error", ({ message }) => {
   /** Returns the networks of which no post reports impressions in the period, or none any more. */
   function networkLines() {
     const isNetwork = (row) => row.kind === "platform" && row.instance === chosenInstance();
-    const recent = new Map(parts.filter((row) => isNetwork(row) && row.time_window === SILENT_DAYS).map((row) => [row.platform, row]));
-    return parts.filter((row) => isNetwork(row) && row.time_window === filters.window).flatMap((row) => {
+    const ofWindow = (name) => parts.filter((row) => isNetwork(row) && row.time_window === name);
+    const recent = new Map(ofWindow(SILENT_DAYS).map((row) => [row.platform, row]));
+    return ofWindow(filters.window).flatMap((row) => {
       const network = bold(readable(row.platform));
-      if (!row.organic_impressions_posts) return [["No post of ", network, ` reports impressions (${withUnit(row.posts, "post")}), so it has no rate.`]];
+      const number = (of) => withUnit(of.posts, "post");
+      if (!row.organic_impressions_posts) {
+        return [["No post of ", network, ` reports impressions (${number(row)}), so it has no rate.`]];
+      }
       const last = recent.get(row.platform);
-      const isSilent = last && !last.organic_impressions_posts && (1 - row.organic_impressions_posts / row.posts) ** last.posts < UNLIKELY;
-      return isSilent ? [["No post of ", network, ` has reported impressions in the last 7 days (${withUnit(last.posts, "post")}).`]] : [];
+      if (!last || last.organic_impressions_posts) return [];
+      const chance = (1 - row.organic_impressions_posts / row.posts) ** last.posts;
+      const silence = ["No post of ", network, ` has reported impressions in the last 7 days (${number(last)}).`];
+      return chance < UNLIKELY ? [silence] : [];
     });
   }
 
   /** Returns what is known of Later's totals of campaigns if they are of another period. */
   function totalsLines() {
-    const others = inWindow([...figures.values()]).filter((row) => row.totals_age && [null, row.campaign].includes(filters.campaign));
+    const others = inWindow([...figures.values()])
+      .filter((row) => row.totals_age && [null, row.campaign].includes(filters.campaign));
     if (!others.length) return [];
     const days = [...new Set(others.map((row) => row.totals_age))].sort(descending).map(dayOf);
-    return [["Later's totals of ", make("b", {}, withUnit(others.length, "campaign")), ` end on ${listed(days, "day", "days")}, the posts on ${dayOf(0)}: their ad spend and return are left out.`]];
+    const ends = ` end on ${listed(days, "day", "days")}, the posts on ${dayOf(0)}:`;
+    const campaigns = make("b", {}, withUnit(others.length, "campaign"));
+    return [["Later's totals of ", campaigns, ends, " their ad spend and return are left out."]];
   }
 
   /** Returns when the data begin, if that is in the period. */
   function beginLines(row) {
     const isLonger = report.oldest_age !== null && row.days < windowDays() && report.oldest_age < windowDays() - 1;
-    return isLonger ? [["The data begin on ", make("b", {}, dayOf(report.oldest_age)), `: the period has ${row.days} of ${windowDays()} days.`]] : [];
+    const text = `: the period has ${row.days} of ${windowDays()} days.`;
+    return isLonger ? [["The data begin on ", make("b", {}, dayOf(report.oldest_age)), text]] : [];
   }
 
   function showMissing(row) {
-    const lines = [...gaps().map(gapLine), ...report.outdated.map((text) => [make("bdi", {}, text)]), ...totalsLines(), ...networkLines(), ...quarantineLines(), ...beginLines(row)];
+    const outdated = report.outdated.map((text) => [make("bdi", {}, text)]);
+    const lines = [
+      ...gaps().map(gapLine), ...outdated, ...totalsLines(), ...networkLines(),
+      ...quarantineLines(), ...beginLines(row),
+    ];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
     const shown = lines.slice(0, 2 * LISTED_FIRST).map((line) => item(line));
     const hidden = lines.slice(2 * LISTED_FIRST);
-    if (hidden.length) shown.push(item([make("a", { href: "#received-part" }, `${whole.format(hidden.length)} more`), ", in Data received."]));
+    if (hidden.length) {
+      const link = make("a", { href: "#received-part" }, `${whole.format(hidden.length)} more`);
+      shown.push(item([link, ", in Data received."]));
+    }
     if (!shown.length) shown.push(item(["Nothing."], "good"));
     const asides = [`Data as of ${report.as_of}.`];
-    if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones, some of them both.`);
+    if (row.posts) {
+      const [organic, paid] = CHANNELS.map((channel) => whole.format(row[`${channel}_impressions_posts`] ?? 0));
+      asides.push(
+        `Of ${withUnit(row.posts, "post")} with results, ${organic} report organic impressions and ${paid} paid ones,`
+          + " some of them both.",
+      );
+    }
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
-    byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
+    const others = [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))];
+    byId("all-missing").replaceChildren(...(hidden.length ? others : []));
     return lines.length;
   }
 
   function showReceived() {
+    const gapsOf = (table, instance) =>
+      gaps().filter((gap) => gap.tables.includes(table) && gap.instances.includes(instance));
     // Not the days after the period, whose age is negative: `Days expected` does not count them either.
-    const missing = (table, instance) => gaps().filter((gap) => gap.tables.includes(table) && gap.instances.includes(instance))
-      .flatMap((gap) => gap.ranges).reduce((days, [from, to]) => days + Math.max(0, to - Math.max(0, from) + 1), 0);
-    fillTable(
-      "received",
-      [
-        column.name("Instance", (row) => row.name), column.number("Days of results", "days"), column.number("Days expected", "days_expected"),
-        ...Object.entries(report.tables).slice(0, 2).map(([table, label]) => column.number(`Missing ${label}`, table)), column.number("Invalid rows", "rows"),
-      ],
-      instances().map((instance) => ({
-        name: report.instances[instance], days: 0, ...lookUp(figures, instance, null),
-        rows: quarantined().filter((part) => part.instance === report.instances[instance]).reduce((sum, part) => sum + part.rows, 0),
-        ...Object.fromEntries(Object.keys(report.tables).map((table) => [table, missing(table, instance)])),
-      })),
-    );
+    const length = ([from, to]) => Math.max(0, to - Math.max(0, from) + 1);
+    const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+    const missing = (table, instance) => sum(gapsOf(table, instance).flatMap((gap) => gap.ranges).map(length));
+    const invalid = (name) => sum(quarantined().filter((part) => part.instance === name).map((part) => part.rows));
+    const columns = [
+      column.name("Instance", (row) => row.name),
+      column.number("Days of results", "days"), column.number("Days expected", "days_expected"),
+      ...Object.entries(report.tables).slice(0, 2).map(([table, label]) => column.number(`Missing ${label}`, table)),
+      column.number("Invalid rows", "rows"),
+    ];
+    fillTable("received", columns, instances().map((instance) => ({
+      name: report.instances[instance], days: 0, ...lookUp(figures, instance, null),
+      rows: invalid(report.instances[instance]),
+      ...Object.fromEntries(Object.keys(report.tables).map((table) => [table, missing(table, instance)])),
+    })));
   }
 
   // Charts.
@@ -396,7 +490,8 @@ addEventListener("error", ({ message }) => {
 
   function drawIn(container) {
     const chart = charts.get(container);
-    if (chart && container.clientWidth) container.querySelector("[aria-hidden]").replaceChildren(chart(container.clientWidth));
+    if (!chart || !container.clientWidth) return;
+    container.querySelector("[aria-hidden]").replaceChildren(chart(container.clientWidth));
   }
 
   /** Draws a chart, or says that there is no data. Screen readers get `description` instead of its marks. */
@@ -410,22 +505,26 @@ addEventListener("error", ({ message }) => {
     widths.observe(container);
   }
 
-  /** Returns the days or weeks of the period, oldest first: their counts, their rates, and the instances that lack a file. */
+  /** Returns the days or weeks of the period, oldest first: counts, rates, and the instances that lack a file. */
   function points() {
     const rows = dailyByScope.get(`${chosenInstance()}/${filters.campaign}`) ?? [];
     const step = windowDays() > LONGEST_BY_DAY ? DAYS_PER_POINT : 1;
     const byPoint = groupedBy(rows.filter((row) => row.age < windowDays()), (row) => Math.floor(row.age / step));
     const length = Math.min(windowDays(), report.oldest_age + 1);
     const absent = report.missing.filter(({ table, instance }) => table === METRICS_TABLE && isChosen(instance));
-    const sum = (members, name) => members.reduce((total, row) => (row[name] == null ? total : (total ?? 0) + row[name]), null);
+    const add = (total, value) => (value == null ? total : (total ?? 0) + value);
+    const sum = (members, name) => members.map((row) => row[name]).reduce(add, null);
     return Array.from({ length: Math.max(1, Math.floor(length / step)) }, (_, index) => {
       const members = byPoint.get(index) ?? [];
       const age = index * step;
       const lacking = absent.filter(({ ages }) => ages.some(([from, to]) => from < age + step && age <= to));
       const point = { age, days: step, missing: lacking.map(({ instance }) => report.instances[instance]) };
       for (const channel of CHANNELS) {
-        for (const measure of ["impressions", "engagements"]) point[`${channel}_${measure}`] = sum(members, `${channel}_${measure}`);
-        const [engagements, impressions] = ["engagements", "impressions"].map((part) => sum(members, `${channel}_rate_${part}`));
+        for (const measure of ["impressions", "engagements"]) {
+          point[`${channel}_${measure}`] = sum(members, `${channel}_${measure}`);
+        }
+        const ofRates = (measure) => sum(members, `${channel}_rate_${measure}`);
+        const [engagements, impressions] = ["engagements", "impressions"].map(ofRates);
         point[`${channel}_engagement_rate`] = impressions > 0 ? (100 * engagements) / impressions : null;
       }
       return point;
@@ -435,21 +534,27 @@ addEventListener("error", ({ message }) => {
   function showTime() {
     const shown = points();
     const unit = shown[0].days === 1 ? "day" : "week";
-    for (const [name, measure, format, height] of [["impressions", "impressions", "count", 210], ["rates", "engagement_rate", "percent", 170]]) {
+    const CHARTS = [["impressions", "impressions", "count", 210], ["rates", "engagement_rate", "percent", 170]];
+    for (const [name, measure, format, height] of CHARTS) {
+      const number = (point, channel) => `${channel} ${formatted(point[`${channel}_${measure}`], format)}`;
+      const numbers = (point) => CHANNELS.map((channel) => number(point, channel)).join(", ");
       const values = shown.map((point) => ({
         time: NEWEST - point.age * DAY, isIncomplete: point.missing.length > 0,
         ...Object.fromEntries(CHANNELS.map((channel) => [channel, point[`${channel}_${measure}`]])),
-        tooltip: `${since(point.age, point.days)}: ${CHANNELS.map((channel) => `${channel} ${formatted(point[`${channel}_${measure}`], format)}`).join(", ")}`,
+        tooltip: `${since(point.age, point.days)}: ${numbers(point)}`,
       }));
       const what = name === "rates" ? "engagements per 100 impressions" : "impressions";
-      draw(name, values.some(({ organic, paid }) => organic !== null || paid !== null),
-        `Line chart of organic and paid ${what}, by ${unit}. The numbers are in the table over time.`, (width) => lineChart(values, width, height));
+      const hasData = values.some(({ organic, paid }) => organic !== null || paid !== null);
+      const description = `Line chart of organic and paid ${what}, by ${unit}. The numbers are in the table over time.`;
+      draw(name, hasData, description, (width) => lineChart(values, width, height));
     }
     document.querySelector(".each").textContent = `by ${unit}`;
     byId("incomplete-key").hidden = !shown.some((point) => point.missing.length);
     const label = { organic: "Organic", paid: "Paid" };
-    const columns = [["impressions", "count"], ["engagements", "count"], ["engagement_rate", "percent"]].flatMap(([measure, format]) =>
-      CHANNELS.map((channel) => column.number(`${label[channel]} ${measure === "engagement_rate" ? "rate" : measure}`, `${channel}_${measure}`, format)));
+    const measures = [["impressions", "count"], ["engagements", "count"], ["engagement_rate", "percent"]];
+    const heading = (channel, measure) => `${label[channel]} ${measure === "engagement_rate" ? "rate" : measure}`;
+    const columns = measures.flatMap(([measure, format]) => CHANNELS.map((channel) =>
+      column.number(heading(channel, measure), `${channel}_${measure}`, format)));
     fillTable("days", [
       column.name(unit === "day" ? "Day (UTC)" : "Week (UTC)", (point) => since(point.age, point.days)), ...columns,
       column.text("Missing", (point) => (point.missing.length ? listed(point.missing, "instance", "instances") : null)),
@@ -463,31 +568,40 @@ addEventListener("error", ({ message }) => {
     const name = (row) => readable(isNetwork(row) ? row.platform : row.content_type);
     const groups = networks.slice(0, DRAWN_NETWORKS).map((row) => ({ name: name(row), bars: CHANNELS.map((channel) => {
       const value = row[`${channel}_engagement_rate`];
-      const label = value === null ? "–" : `${formatted(value, "percent")} · ${withUnit(row[`${channel}_engagements_posts`] ?? 0, "post")}`;
+      const number = () => withUnit(row[`${channel}_engagements_posts`] ?? 0, "post");
+      const label = value === null ? "–" : `${formatted(value, "percent")} · ${number()}`;
       return { channel, value, label, tooltip: `${name(row)}, ${channel}: ${value === null ? NOT_AVAILABLE : label}` };
     }) }));
-    draw("network_rates", groups.length > 0, "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in the table below.",
-      () => barChart(groups));
-    byId("drawn").textContent = networks.length > DRAWN_NETWORKS ? `The ${DRAWN_NETWORKS} with the most impressions are drawn.` : "";
+    const description = "Bar chart of organic and paid engagements per 100 impressions by network. The numbers are in"
+      + " the table below.";
+    draw("network_rates", groups.length > 0, description, () => barChart(groups));
+    const isCut = networks.length > DRAWN_NETWORKS;
+    byId("drawn").textContent = isCut ? `The ${DRAWN_NETWORKS} with the most impressions are drawn.` : "";
     const ordered = networks.flatMap((row) => [row, ...types.filter((type) => type.platform === row.platform)]);
     fillTable("parts", [
       column.name("Network, content type", name), ...RESULTS,
-      ...more(column.number("Same-post rate ratio", "same_post_rate_ratio", "ratio"), column.number("Posts with both rates", "same_posts")),
+      ...more(
+        column.number("Same-post rate ratio", "same_post_rate_ratio", "ratio"),
+        column.number("Posts with both rates", "same_posts"),
+      ),
     ], ordered, { limit: Infinity, kind: (row) => (isNetwork(row) ? "of-platform" : "of-type") });
   }
 
   // Campaigns, posts and creators.
 
-  const ofCampaigns = (table) => inWindow([...table.values()]).filter(({ campaign }) => campaign !== null && [null, campaign].includes(filters.campaign));
+  const ofCampaigns = (table) => inWindow([...table.values()])
+    .filter(({ campaign }) => campaign !== null && [null, campaign].includes(filters.campaign));
 
   function showCampaigns() {
     const rows = ofCampaigns(figures).map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
     fillTable("campaigns", [
       column.name("Campaign", (row) => campaignName(row.campaign)),
-      column.number("Ad spend", "ad_spend", "money"), column.number("Return on ad spend", "return_on_ad_spend", "ratio"),
+      column.number("Ad spend", "ad_spend", "money"),
+      column.number("Return on ad spend", "return_on_ad_spend", "ratio"),
       ...RESULTS.slice(1, 5), column.number("Conversions by links", "tracking_links_conversions"),
       ...more(
-        column.text("Status", (row) => row.status), RESULTS[0], column.number("Ad spend per engagement", "ad_spend_per_engagement", "money"),
+        column.text("Status", (row) => row.status), RESULTS[0],
+        column.number("Ad spend per engagement", "ad_spend_per_engagement", "money"),
         column.number("Paid clicks", "paid_clicks"), RESULTS[5],
       ),
     ], rows.filter((row) => row.posts || row.ad_spend != null));
@@ -495,7 +609,10 @@ addEventListener("error", ({ message }) => {
 
   function showPublished() {
     const row = chosen(published);
-    const value = (name, format, ...details) => [make("span", { id: `figure-${name}` }, figure(row[name], format)), ...(details.length && row[name] != null ? [make("span", { class: "detail" }, ...details)] : [])];
+    const detail = (name, texts) =>
+      texts.length && row[name] != null ? [make("span", { class: "detail" }, ...texts)] : [];
+    const value = (name, format, ...details) =>
+      [make("span", { id: `figure-${name}` }, figure(row[name], format)), ...detail(name, details)];
     const shown = [
       ["Posts published", "published_posts", "count"],
       ["Content cost so far", "content_cost", "money", "±\u00a0", figure(row.content_cost_uncertainty, "percent")],
@@ -505,32 +622,48 @@ addEventListener("error", ({ message }) => {
     byId("published-figures").replaceChildren(...shown.map(([label, name, ...others]) =>
       make("div", {}, make("dt", {}, label), make("dd", {}, ...value(name, ...others)))));
     fillTable("published", [
-      column.name("Campaign", (each) => campaignName(each.campaign)), column.number("Posts published", "published_posts"),
-      column.number("Content cost so far", "content_cost", "money"), column.number("Posts of unknown cost", "posts_without_cost"),
+      column.name("Campaign", (each) => campaignName(each.campaign)),
+      column.number("Posts published", "published_posts"),
+      column.number("Content cost so far", "content_cost", "money"),
+      column.number("Posts of unknown cost", "posts_without_cost"),
       column.number("Content cost per organic engagement", "content_cost_per_engagement", "money"),
     ], ofCampaigns(published).sort((left, right) => descending(left.content_cost, right.content_cost)));
   }
 
   function showPosts() {
-    const name = (row) => [row.name ?? `Post ${row.post_id}`, readable(row.content_type ?? row.platform)].join(" · ") + ofInstance(row.instance);
-    const percentile = (label, measure, format) => column.pair(label, measure, format, `${measure}_percentile`, (value) => (value === 100 ? ["above\u00a0all\u00a0peers"] : ["above\u00a0", figure(value, "rank"), "\u00a0of\u00a0peers"]));
+    const kind = (row) => readable(row.content_type ?? row.platform);
+    const name = (row) => `${row.name ?? `Post ${row.post_id}`} · ${kind(row)}${ofInstance(row.instance)}`;
+    const rank = (value) =>
+      value === 100 ? ["above\u00a0all\u00a0peers"] : ["above\u00a0", figure(value, "rank"), "\u00a0of\u00a0peers"];
+    const percentile = (label, measure, format) =>
+      column.pair(label, measure, format, `${measure}_percentile`, rank);
+    const isShown = (row) =>
+      isChosen(row.instance) && (filters.campaign === null || row.campaigns.includes(filters.campaign));
     fillTable("boost", [
       column.name("Post", name, (row) => row.link), column.text("Published", (row) => dayOf(row.age), "date"),
-      percentile("Organic impressions", "organic_impressions", "count"), percentile("Organic rate", "organic_engagement_rate", "percent"), column.number("Peers", "peers"),
-    ], posts.filter((row) => isChosen(row.instance) && (filters.campaign === null || row.campaigns.includes(filters.campaign))), {
-      empty: "None, or fewer than 20 posts to compare with.", limit: 5,
-    });
+      percentile("Organic impressions", "organic_impressions", "count"),
+      percentile("Organic rate", "organic_engagement_rate", "percent"), column.number("Peers", "peers"),
+    ], posts.filter(isShown), { empty: "None, or fewer than 20 posts to compare with.", limit: 5 });
   }
 
   function showCreators() {
-    const name = (row) => (row.name ?? row.handle ?? (row.creator_id === null ? "Unknown creator" : `Creator ${row.creator_id}`)) + ofInstance(row.instance);
+    const unnamed = (id) => (id === null ? "Unknown creator" : `Creator ${id}`);
+    const name = (row) => (row.name ?? row.handle ?? unnamed(row.creator_id)) + ofInstance(row.instance);
     fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS], inWindow(creators));
   }
 
+  /** Returns the chosen campaign or instance in words. */
+  function selection() {
+    if (filters.campaign !== null) return `campaign ${campaignName(filters.campaign)}`;
+    return filters.instance !== null ? report.instances[filters.instance] : "all instances";
+  }
+
+  /** Shows everything for the chosen filters, and returns what a screen reader says. */
   function show() {
     const { days, label } = report.windows[filters.window];
     const row = showKpis();
-    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}${row.days < days ? `: data of ${row.days} of ${days} days` : ""}`;
+    const dataOf = row.days < days ? `: data of ${row.days} of ${days} days` : "";
+    byId("dates").textContent = `${dayOf(days - 1)} to ${dayOf(0)}${dataOf}`;
     byId("of-instance").hidden = filters.campaign === null;
     const missing = showMissing(row);
     showCampaigns();
@@ -540,8 +673,8 @@ addEventListener("error", ({ message }) => {
     showTime();
     showNetworks();
     showReceived();
-    const selection = filters.campaign !== null ? `campaign ${campaignName(filters.campaign)}` : filters.instance !== null ? report.instances[filters.instance] : "all instances";
-    return `${label}, ${selection}: ${byId("headline").textContent} What is missing: ${missing ? withUnit(missing, "entry", "entries") : "nothing"}.`;
+    const entries = missing ? withUnit(missing, "entry", "entries") : "nothing";
+    return `${label}, ${selection()}: ${byId("headline").textContent} What is missing: ${entries}.`;
   }
 
   function setOptions(id, options, chosen) {
@@ -556,9 +689,11 @@ addEventListener("error", ({ message }) => {
 
   /** Offers the campaigns of the chosen instance, or of all instances. */
   function setCampaignOptions() {
-    const options = report.campaigns.map((_, index) => index).filter((index) => [null, instanceOf(index)].includes(filters.instance));
+    const isOffered = (campaign) => [null, instanceOf(campaign)].includes(filters.instance);
+    const options = report.campaigns.map((_, index) => index).filter(isOffered);
     if (!options.includes(filters.campaign)) filters.campaign = null;
-    setOptions("campaign", [["", "All"], ...options.map((index) => [index, campaignName(index, OPTION_LENGTH)])], filters.campaign ?? "");
+    const labelled = options.map((index) => [index, campaignName(index, OPTION_LENGTH)]);
+    setOptions("campaign", [["", "All"], ...labelled], filters.campaign ?? "");
   }
 
   setOptions("period", Object.entries(report.windows).map(([name, { label }]) => [name, label]), filters.window);
