@@ -127,12 +127,11 @@ REFERENCES: Mapping[str, Callable[[World], Iterable[Row]]] = {
 
 def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
     """Return one line for each value that differs from the reference. Other tables than rollups are not compared."""
-    lines = []
+    lines, declared_tables = [], {table.name: table for table in TABLES}
     for name, table in found.items():
-        if (of_table := REFERENCES.get(name)) is None:
+        if (declared := declared_tables.get(name)) is None:
             continue
-        rows = [*of_table(world)]
-        (declared,) = (each for each in TABLES if each.name == name)
+        rows = [*REFERENCES[name](world)]
         wanted = {column.name for column in declared.with_metrics(metrics_of(world)).columns}
         lines += [f"{name}: {len(rows)} rows expected, {table.num_rows} found"] if len(rows) != table.num_rows else []
         for place, (mine, theirs) in enumerate(zip(rows, table.to_pylist(), strict=False)):
