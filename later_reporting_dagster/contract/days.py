@@ -72,16 +72,25 @@ def day_ranges(days: Iterable[date]) -> list[str]:
     return [str(first) if first == last else f"{first} to {last}" for first, last in contiguous_ranges(days)]
 
 
-def parse_day_ranges(ranges: Iterable[str]) -> list[date]:
-    """Return the days of ranges in the format of `day_ranges`."""
+def parse_day_ranges(ranges: Iterable[str], *, earliest: date, latest: date) -> list[date]:
+    """Return the days of ranges in the format of `day_ranges`, without days before `earliest` or after `latest`."""
     days: list[date] = []
     for text in ranges:
-        first, separator, last = text.partition(" to ")
+        first_day, separator, last_day = text.partition(" to ")
         try:
-            start, end = date.fromisoformat(first), date.fromisoformat(last if separator else first)
+            first, last = _parse_day(first_day), _parse_day(last_day if separator else first_day)
         except ValueError:
-            raise ValueError(f"{text!r} is neither a day, YYYY-MM-DD, nor a range, YYYY-MM-DD to YYYY-MM-DD") from None
-        if end < start:
+            raise ValueError(
+                f"{text[:30]!r} is neither a day, YYYY-MM-DD, nor a range, YYYY-MM-DD to YYYY-MM-DD"
+            ) from None
+        if last < first:
             raise ValueError(f"{text!r} ends before it starts")
-        days += days_between(start, end)
+        days += days_between(max(first, earliest), min(last, latest))
     return days
+
+
+def _parse_day(text: str) -> date:
+    day = date.fromisoformat(text)
+    if str(day) != text:  # such as 20240103, or 2024-W01-3
+        raise ValueError
+    return day

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import days_between, parse_day_ranges, utc_now
+from later_reporting_dagster.contract.days import days_between, newest_day, parse_day_ranges, utc_now
 from later_reporting_dagster.defs.component_base import ComponentBase, ComponentSettings
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
 from later_reporting_dagster.lake.tables import RAW_NAMES
@@ -97,7 +97,9 @@ def days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> 
             days.update(days_between(*selected))
             ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
             with suppress(ValueError):  # the run will fail, and name what is wrong
-                days.update(*(parse_day_ranges(op.get("config", {}).get("old_days", [])) for op in ops.values()))
+                for op in ops.values():
+                    old_days = op.get("config", {}).get("old_days", [])
+                    days.update(parse_day_ranges(old_days, earliest=component.start_date, latest=newest_day(utc_now())))
     return days
 
 

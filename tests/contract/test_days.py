@@ -33,16 +33,26 @@ def test_expected_days_end_with_the_newest_due_day(hour: int, newest: date) -> N
     ("text", "reason"),
     [
         *((text, "is neither a day, YYYY-MM-DD, nor a range") for text in ("", "2024-01-01 to ", "2024-02-30")),
+        *((text, "is neither a day, YYYY-MM-DD, nor a range") for text in ("2026-W01-1", "20240101", "٢٠٢٤-٠١-٠١")),
+        ("x" * 1_000_000, f"^'{'x' * 30}' is neither a day"),
         ("2024-01-09 to 2024-01-05", "'2024-01-09 to 2024-01-05' ends before it starts"),
     ],
 )
 def test_parse_day_ranges_names_what_is_no_range(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse_day_ranges(["2024-01-01", text])
+        parse_day_ranges(["2024-01-01", text], earliest=date.min, latest=date.max)
+
+
+def test_parse_day_ranges_leaves_out_days_that_are_no_partitions() -> None:
+    partitions = {"earliest": date(2024, 2, 28), "latest": date(2024, 3, 1)}
+    assert parse_day_ranges(["0001-01-01 to 9999-12-31"], **partitions) == days_between(*partitions.values())
+    assert parse_day_ranges(["2023-01-01", "2024-02-29", "2024-03-02 to 2024-03-05"], **partitions) == [
+        date(2024, 2, 29)
+    ]
 
 
 @given(st.sets(st.dates(date(2023, 12, 20), date(2024, 3, 5)), max_size=30))
 def test_day_ranges_name_each_day_once(days: set[date]) -> None:
     ranges = day_ranges(days)
-    assert parse_day_ranges(ranges) == sorted(days)
+    assert parse_day_ranges(ranges, earliest=date.min, latest=date.max) == sorted(days)
     assert len(ranges) == sum(day - timedelta(days=1) not in days for day in days)

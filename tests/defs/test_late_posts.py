@@ -165,7 +165,9 @@ def test_posts_published_sixty_days_ago_that_appear_are_named_and_fetched_by_a_c
     assert not world.pairs(world.tick())
     world.posts.hidden.clear()
     world.posts.active |= {each: {TODAY - DAY} for each in late.values()}
-    assert parse_day_ranges(world.fetch_daily(TODAY)) == [TODAY - age * DAY for age in (50, 33, 22, 15, 10)]
+    assert parse_day_ranges(world.fetch_daily(TODAY), earliest=START, latest=date.max) == [
+        TODAY - age * DAY for age in (50, 33, 22, 15, 10)
+    ]
     lacks = {name: f"{day} {name} lacks post {each}, with results" for name, each in late.items()}
     passed, description, _ = world.check()
     assert not passed
@@ -210,7 +212,7 @@ def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_
     assert world.days_of(moved) == [moved_day, new_day]
     assert len(world.rolled_up(moved)) == 1
     for offset, day in enumerate((moved_day, restated_day), start=1):
-        assert day in parse_day_ranges(world.fetch_daily(TODAY + offset * DAY))
+        assert day in parse_day_ranges(world.fetch_daily(TODAY + offset * DAY), earliest=START, latest=date.max)
     assert world.days_of(moved) == [new_day]
     assert world.days_of(deleted) == []
     assert all(world.is_stored(day, name) for day in (restated_day, moved_day) for name in (NORTH, SOUTH))

@@ -55,7 +55,7 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     assert ops.pop("later__campaign_performance_periods")["config"].keys() == {"all_months"}
     pairs: dict[str, list[str]] = ops["later__posts_published"]["config"]["pairs"]
     assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in RAW_ASSETS}
-    days = parse_day_ranges([each for ranges in pairs.values() for each in ranges])
+    days = parse_day_ranges([each for ranges in pairs.values() for each in ranges], earliest=date.min, latest=date.max)
     assert request.tags.items() >= range_tags(min(days), max(days)).items()
     return pairs
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import date
 from hashlib import sha256
+from itertools import chain
 
 import dagster as dg
 from pydantic import Field
@@ -43,12 +44,14 @@ def selected_days(context: dg.AssetExecutionContext, config: FetchConfig, compon
     """Return the days of a run: those of its partitions, and the old days in its config, which are partitions too."""
     days, newest = partition_first_days(context, now=component.now()), newest_day(component.now())
     try:
-        old_days = parse_day_ranges(config.old_days)
+        old_days = {
+            text: parse_day_ranges([text], earliest=component.start_date, latest=newest) for text in config.old_days
+        }
     except ValueError as error:
         raise dg.Failure(f"Run config old_days: {error}", allow_retries=False) from None
-    if unknown := [day for day in old_days if not component.start_date <= day <= newest]:
+    if unknown := [text for text, found in old_days.items() if not found]:
         raise dg.Failure(f"Run config old_days: there is no partition {unknown[0]}", allow_retries=False)
-    return sorted({*days, *old_days})
+    return sorted({*days, *chain(*old_days.values())})
 
 
 class FetchLog:

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.contract.days import parse_day_ranges
+from later_reporting_dagster.contract.days import newest_day, parse_day_ranges
 from later_reporting_dagster.defs.assets.fetched_days import (
     FetchConfig,
     FetchLog,
@@ -97,7 +97,7 @@ def fetch_posts(
     later = component.later(context)
     with failures():
         lake, configured = later.lake(), later.configured_instances()
-        days, pairs = selected_days(context, config, component), _selected_pairs(config)
+        days, pairs = selected_days(context, config, component), _selected_pairs(config, component)
         if pairs is not None:
             days = sorted({pair.day for pair in pairs}.intersection(days))
             if not days:
@@ -132,10 +132,15 @@ def fetch_posts(
         yield nothing_to_log(context)
 
 
-def _selected_pairs(config: PostsConfig) -> set[Partition] | None:
+def _selected_pairs(config: PostsConfig, component: ComponentBase) -> set[Partition] | None:
     if not config.pairs:
         return None
+    partitions = {"earliest": component.start_date, "latest": newest_day(component.now())}
     try:
-        return {Partition(day, name) for name, ranges in config.pairs.items() for day in parse_day_ranges(ranges)}
+        return {
+            Partition(day, name)
+            for name, ranges in config.pairs.items()
+            for day in parse_day_ranges(ranges, **partitions)
+        }
     except ValueError as error:
         raise dg.Failure(f"Run config pairs: {error}", allow_retries=False) from None
