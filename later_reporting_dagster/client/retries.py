@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import httpx
 import msgspec
 
 from later_reporting_dagster.client.errors import (
@@ -52,7 +53,10 @@ class ProblemDetails(msgspec.Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
 
-    def __str__(self) -> str:
+    def text(self, request: "Request") -> str:
+        """Return what messages quote; of a token request only the type, because the others are likely to quote it."""
+        if request.is_for_token:
+            return self.type or ""
         return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"
 
 
@@ -157,8 +161,8 @@ def classify_failure(
         secrets: what messages must not quote, because the server may echo the request.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
-    detail = safe_line(str(problem), secrets, limit=MAX_PROBLEM_LENGTH)
-    summary = f"{request.description}: HTTP {status} {safe_line(detail)}"
+    detail = safe_line(problem.text(request), secrets, limit=MAX_PROBLEM_LENGTH)
+    summary = f"{request.description}: HTTP {status} {safe_line(detail)}".rstrip()
     if 300 <= status < 400:
         return UnexpectedResponse(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
@@ -169,10 +173,9 @@ def classify_failure(
         return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
     # Whatever is wrong with a token request, no other query would succeed.
     if request.is_for_token and status in (400, 401, 403):
-        problem_type = safe_line(problem.type or "", secrets)  # not `detail`, which is likely to quote what was sent
         return CredentialsRejected(
-            f"{request.description}: HTTP {status} {problem_type}".rstrip() + ". Check the client id and secret"
-            " (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no instance."
+            f"{summary}. Check the client id and secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct,"
+            " the client is disabled or has no instance."
         )
     if request.is_for_token:
         return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
@@ -191,7 +194,7 @@ def classify_unreadable_body(
 ) -> TemporaryFailure | LaterError:
     """Return what a success without a valid body means; it may be a problem, or a page of another form."""
     problem = ProblemDetails.from_body(response.body)
-    text = safe_line(str(problem) if problem != ProblemDetails() else str(error), secrets)
+    text = safe_line(problem.text(request) if problem != ProblemDetails() else str(error), secrets)
     summary = f"{request.description}: HTTP {response.status}, but {text}"
     if problem.is_forbidden:
         return QueryRejected(f"{summary}. Check the parameters.", status=response.status, detail=text)
@@ -213,7 +216,10 @@ def classify_error(
                 " SSL_CERT_FILE to its certificate."
             )
         cause = cause.__cause__ or cause.__context__
-    return TemporaryFailure(f"{request.description}: {type(error).__name__} {safe_line(str(error), secrets)}".rstrip())
+    summary = f"{request.description}: {type(error).__name__}"
+    if request.is_for_token and not isinstance(error, httpx.ConnectError | TimeoutError):
+        return TemporaryFailure(summary)  # the text may quote a response that echoes the secret in an escaped form
+    return TemporaryFailure(f"{summary} {safe_line(str(error), secrets)}".rstrip())
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:

@@ -209,8 +209,9 @@ def test_timeout_excludes_the_wait_for_the_rate_limit(service, new_client, july)
     assert fetch_posts(new_client(limiter=limiter, timeout_seconds=0.5), july).items == []
 
 
-def raw_response(body: bytes, *, content_length: int | None = None) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (content_length or len(body), body)
+def raw_response(body: bytes, *, content_length: int | None = None, status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, content_length or len(body)) + body
 
 
 def test_connection_closed_during_a_response_is_retried(new_client, july, events):
@@ -306,6 +307,24 @@ def test_credentials_are_sent_in_the_body_of_the_token_request_only(service, new
     assert (token_request.query, token_request.authorization) == ("", None)
     assert token_request.headers["content-type"] == "application/json"
     assert CLIENT_SECRET not in "".join(request.query for request in service.requests)
+
+
+@pytest.mark.parametrize("secret", ['with"quote', "with\\backslash"])
+@pytest.mark.parametrize("is_status_line", [True, False])
+def test_secret_that_a_proxy_echoes_in_an_escaped_form_is_not_shown(new_client, july, events, secret, is_status_line):
+    def echo(request):
+        body = request.partition(b"\r\n\r\n")[2]
+        if is_status_line:
+            return [b"HTTP/1.1 " + body + b"\r\n\r\n"]
+        detail = json.dumps({"type": "PROXY", "detail": body.decode()})
+        return [raw_response(detail.encode(), status=b"502 Bad Gateway")]
+
+    credentials = ClientCredentials("the-client", secret)
+    with raw_server(echo, keep_alive=False) as base_url, pytest.raises(RetriesExhausted) as raised:
+        fetch_posts(new_client(base_url=base_url, credentials=credentials), july)
+    reason = "RemoteProtocolError" if is_status_line else "HTTP 502 PROXY"
+    assert str(raised.value) == f"token: {reason}. Failed in 8 attempts: try again later."
+    assert {event.reason for event in of_type(events, RequestRetried)} == {f"token: {reason}"}
 
 
 def test_wrong_credentials_raise_with_the_next_step(service, new_client, july):
