@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import dagster as dg
@@ -13,14 +14,12 @@ import dagster as dg
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentSettings
-from later_reporting_dagster.defs.dagster_private import (
-    CodeLocation,
-    code_location_of,
-    get_origins_from_toml,
-    loadable_targets_from_loaded_module,
-)
+from later_reporting_dagster.defs.dagster_private import code_location_of, code_locations_of_project, definitions_in
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.report.report_data import REPORT_PATH
+
+if TYPE_CHECKING:
+    from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
 # The full retry policy would keep a user waiting for minutes.
@@ -31,7 +30,7 @@ RETRY_ONCE = RetryPolicy(max_attempts=2, max_refused_seconds=60.0)
 class Project:
     """A component, as part of the definitions that it was loaded with; `later` has the values of variables."""
 
-    location: CodeLocation
+    location: "CodeLocation"
     definitions: dg.Definitions
     settings: ComponentSettings
     later: LaterReportingResource
@@ -87,8 +86,10 @@ def _load_definitions(module: str) -> dg.Definitions:
     # As `dagster dev` and `dg dev` do.
     sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
     try:
-        found = loadable_targets_from_loaded_module(importlib.import_module(module))[0].target_definition
+        found = definitions_in(importlib.import_module(module))
         definitions = found() if callable(found) else found  # a function with the decorator `@definitions`
+    except click.ClickException:
+        raise
     except Exception as error:
         raise click.ClickException(f"cannot load {module}: {str(error) or type(error).__name__}") from error
     if isinstance(definitions, dg.Definitions):
@@ -96,9 +97,9 @@ def _load_definitions(module: str) -> dg.Definitions:
     raise click.ClickException(f"{module} has no Definitions object")
 
 
-def _location_of_current_folder() -> CodeLocation | None:
+def _location_of_current_folder() -> "CodeLocation | None":
     try:
-        origins = get_origins_from_toml("pyproject.toml")
+        origins = code_locations_of_project()
     except OSError:
         return None
     except ValueError as error:  # the settings of the environment may be those of another lake

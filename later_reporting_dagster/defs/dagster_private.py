@@ -1,7 +1,15 @@
-"""What is not public in Dagster and has no public counterpart."""
+"""What is not public in Dagster and has no public counterpart.
 
+Only what loading the definitions needs is imported here; a command imports the rest when it needs it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+import click
 import dagster as dg
 
 # With this metadata, Dagster logs nothing for a result, but executes the checks and the downstream steps of its asset.
@@ -10,33 +18,51 @@ import dagster as dg
 # tests/defs/test_same_run.py fails without its effect.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as NOTHING_TO_LOG
 
-# The timeline of the UI leaves out runs without an origin: the origin of their job, in a code location.
-from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
-from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+if TYPE_CHECKING:
+    from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
+
+__all__ = ["NOTHING_TO_LOG", "code_location_of", "code_locations_of_project", "definitions_in", "set_origin_of_runs"]
+
+
+@contextmanager
+def _private_names() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise click.ClickException(
+            f"this command does not work with dagster {dg.__version__}: {error}. Install an earlier version of dagster."
+        ) from error
+
 
 # How `dagster dev` finds the definitions of a folder. We know of no issue that asks for a public function.
-# tests/e2e/test_own_project.py fails without them.
-from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
-from dagster._core.workspace.load_target import get_origins_from_toml
-
-__all__ = [
-    "NOTHING_TO_LOG",
-    "CodeLocation",
-    "code_location_of",
-    "get_origins_from_toml",
-    "loadable_targets_from_loaded_module",
-    "set_origin_of_runs",
-]
+# tests/e2e/test_own_project.py fails without these two.
+def code_locations_of_project() -> "Sequence[CodeLocation]":
+    """Return the code locations that `pyproject.toml` in the current folder names."""
+    with _private_names():
+        from dagster._core.workspace.load_target import get_origins_from_toml
+    return get_origins_from_toml("pyproject.toml")
 
 
-def code_location_of(module: str) -> CodeLocation:
+def definitions_in(module: ModuleType) -> object:
+    """Return the definitions of a module, or the function that returns them."""
+    with _private_names():
+        from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
+    return loadable_targets_from_loaded_module(module)[0].target_definition
+
+
+# The timeline of the UI leaves out runs without an origin: the origin of their job, in a code location.
+def code_location_of(module: str) -> "CodeLocation":
     """Return the code location of `dagster dev -m`."""
-    return CodeLocation(LoadableTargetOrigin(module_name=module), module)
+    with _private_names():
+        from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
+        from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+    return ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name=module), module)
 
 
-def set_origin_of_runs(instance: dg.DagsterInstance, job: dg.JobDefinition, location: CodeLocation) -> None:
+def set_origin_of_runs(instance: dg.DagsterInstance, job: dg.JobDefinition, location: "CodeLocation") -> None:
     """Give the runs that this process executes from now on the origin of runs of the job that a daemon launches."""
+    with _private_names():
+        from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
     repository = RemoteRepositoryOrigin(location, "__repository__")  # Dagster's name for that of a `Definitions`
     create = partial(instance.create_run_for_job, remote_job_origin=RemoteJobOrigin(repository, job.name))
     instance.create_run_for_job = create  # type: ignore[method-assign]
