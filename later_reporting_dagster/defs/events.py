@@ -31,11 +31,11 @@ RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
 _DAY_AND_NAME = re.compile(r"(\d{4}-\d\d-\d\d)? ?(.*)", re.DOTALL)
 RECORDS_PER_QUERY = 500
-# Dagster keeps the preview of each day in its database, every time that the day is fetched.
+# Dagster keeps the preview of each day in its database, every time that the day is fetched: no names of creators.
 PREVIEW_COLUMNS, PREVIEW_CHARACTERS = 12, 60
 # The columns of posts, or of campaigns, that the preview of a day shows.
 PREVIEWED = (
-    *("instance_id", "post_id", "content_type", "creator_handle_name", "campaign_id", "paid_ad_spend"),
+    *("instance_id", "post_id", "content_type", "campaign_id", "paid_ad_spend"),
     *("impressions", "engagements", "paid_impressions", "paid_engagements"),
 )
 

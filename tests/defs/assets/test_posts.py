@@ -74,7 +74,10 @@ def test_range_is_fetched_in_one_run(asset: str, project: Project, truth: Truth,
         found = metadata[str(day)]
         assert found.keys() == {"dagster/partition_row_count", "dagster/uri", "instances", "files_changed", "preview"}
         assert found["dagster/partition_row_count"] == rows_of(truth, asset, day)
-        assert len(found["preview"].schema.columns) == 9
+        assert [column.name for column in found["preview"].schema.columns] == [
+            *("instance_id", "post_id", "content_type", "campaign_id"),
+            *("impressions", "engagements", "paid_impressions", "paid_engagements"),
+        ]
         assert found["dagster/uri"] == str(project.root / asset / f"date={day}")
         assert (found["instances"], found["files_changed"]) == (4, 4)
     # The instances once, then one query per day by performance date, or one for all days by post date.
