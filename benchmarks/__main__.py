@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
-from benchmarks.machines import machines
 from benchmarks.markdown_table import Table
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
@@ -30,7 +29,6 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "large": large,
     "cursor": cursor,
     "rate": rate,
-    "machines": machines,
     "windows": windows_workload,
     "serving": serving,
     "loading": loading,

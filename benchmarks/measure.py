@@ -31,7 +31,7 @@ METHODS = {
 
 
 def measure(
-    method: str, *ranges: PartitionRange, sandbox: Sandbox, date_basis: str, root: str | None = None
+    method: str, *ranges: PartitionRange, sandbox: Sandbox, date_basis: str, root: str | None = None, machines: int = 1
 ) -> Measurement:
     """Fetch ranges by a method, each in its own process, all at once.
 
@@ -41,6 +41,7 @@ def measure(
         sandbox: Sandbox to fetch from.
         date_basis: `post_date` or `performance_date`.
         root: Folder to write to; None: an empty folder for each process.
+        machines: Number of cache folders, which the processes take in turns.
 
     Returns:
         The measurement of the slowest process, with the requests of all.
@@ -48,14 +49,14 @@ def measure(
     print(f"  {method}, {date_basis}, {len(ranges[0].days)} days", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LATER_", "DAGSTER_"))}
-        environment["XDG_CACHE_HOME"] = scratch
         before = sandbox.responses_by_status()
         children: list[subprocess.Popen[bytes]] = []
         for number, partitions in enumerate(ranges):
             folder = root or f"{scratch}/{number}"
             arguments = [method, sandbox.base_url, date_basis, folder, msgspec.json.encode(partitions).decode()]
             command = [sys.executable, "-m", "benchmarks.measure", *arguments]
-            children.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment))
+            cache = {"XDG_CACHE_HOME": f"{scratch}/cache-{number % machines}"}
+            children.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment | cache))
         try:
             outputs = [child.communicate()[0] for child in children]
         finally:

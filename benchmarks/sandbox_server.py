@@ -4,17 +4,14 @@ import argparse
 import asyncio
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from math import ceil
-from typing import NamedTuple
 
 import httpx
-from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +22,7 @@ from later_reporting_dagster.server.sandbox import SandboxOptions, World, create
 
 # The number of days with metrics of a post: 5 in the mean, so that results compare with those of earlier releases.
 LIFETIME_SCALE, LONGEST_LIFETIME = 1.48, 28
-COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
+COUNTS_PATH = "/responses-by-status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +31,6 @@ class Least:
 
     rows: int
     requests: int
-
-
-class Request(NamedTuple):
-    """A request to the sandbox: when it was received, the status of its response, and the first day of its query."""
-
-    at: float
-    status: int
-    first_day: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +42,6 @@ class Sandbox:
     def responses_by_status(self) -> Counter[str]:
         """Return the number of responses so far, by status."""
         return Counter(httpx.get(f"{self.base_url}{COUNTS_PATH}").raise_for_status().json())
-
-    def requests(self) -> list[Request]:
-        """Return all requests so far; the first day is empty for those that are no query for posts."""
-        return [Request(*each) for each in httpx.get(f"{self.base_url}{REQUESTS_PATH}").raise_for_status().json()]
 
     def least(self, ranges: Iterable[PartitionRange], *, date_basis: str) -> Least:
         """Return the lower bound for the posts of all ranges, from the totals of the sandbox."""
@@ -110,26 +95,21 @@ def running_sandbox_process(
 
 
 class _CountResponses:
-    """Delays responses, counts and lists them, and serves counts and list outside of both and of the rate limit."""
+    """Delays and counts responses, and serves the counts outside of both and of the rate limit."""
 
     def __init__(self, app: ASGIApp, *, latency_seconds: float) -> None:
         self._app = app
         self._latency_seconds = latency_seconds
-        self._requests: list[Request] = []
+        self._counts: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        at = time.time()
-
         async def counting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                first_day = QueryParams(scope["query_string"]).get("startDate", "")
-                self._requests.append(Request(at, message["status"], first_day))
+                self._counts[message["status"]] += 1
             await send(message)
 
         if scope["path"] == COUNTS_PATH:
-            await JSONResponse(Counter(request.status for request in self._requests))(scope, receive, send)
-        elif scope["path"] == REQUESTS_PATH:
-            await JSONResponse(self._requests)(scope, receive, send)
+            await JSONResponse(self._counts)(scope, receive, send)
         else:
             await asyncio.sleep(self._latency_seconds)
             await self._app(scope, receive, counting_send)

@@ -18,6 +18,7 @@ from benchmarks.measurement import TABLE_NAMES, Measurement, PartitionRange
 from benchmarks.sandbox_server import Sandbox, running_sandbox_process
 
 YEAR, ROUNDS = 365, 3
+MAX_RATIO, MAX_RATIO_OF_MACHINES, MAX_REJECTED_PERCENT = 1.2, 2.0, 2
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -64,36 +65,47 @@ Limited = tuple[int, int, float]
 
 
 def rate(*, short: Limited = (255, 40, 5.0), real: Limited = (120, DEFAULT_REQUESTS_PER_MINUTE, 60.0)) -> Table:
-    """Wall time under a rate limit, by one and by two processes, compared with the smallest possible time.
+    """Wall time under a rate limit, by several processes and machines, compared with the smallest possible time.
 
     Args:
         short: A limit with so short a window that a fetch takes many.
         real: The limit of the API.
     """
-    library, dagster = "library, paced", "Dagster, paced"
-    one_process, two_processes = [range(8)], [range(4), range(4, 8)]
-    rows = []
-    for method, shares, (days, limit, window) in (
-        (library, one_process, short),
-        (library, two_processes, short),
-        (library, one_process, real),
-        (dagster, one_process, real),
+    rows: list[tuple[object, ...]] = []
+    failures = []
+    for method, machines, processes, (days, limit, window) in (
+        ("library, paced", 1, 1, short),
+        ("library, paced", 1, 2, short),
+        ("library, paced", 1, 4, short),
+        ("library, paced", 2, 2, short),
+        ("library, paced", 1, 1, real),
+        ("Dagster, paced", 1, 1, real),
     ):
         world = eight_instances(YESTERDAY - timedelta(days=days + 30))
+        ranges = [newest_partitions(days, range(first, 8, processes)) for first in range(processes)]
         with running_sandbox_process(**world, requests=limit, window=window) as sandbox:
-            ranges = [newest_partitions(days, share) for share in shares]
-            result = measure(method, *ranges, sandbox=sandbox, date_basis="post_date")
-        least = (ceil(result.requests / limit) - 1) * window
-        seconds = (result.seconds, least, result.seconds / least)
-        rejected = 100 * result.rejected / result.requests
-        rows.append((method, len(shares), f"{limit} in {window:g} s", days, result.requests, *seconds, rejected))
+            result = measure(method, *ranges, sandbox=sandbox, date_basis="post_date", machines=machines)
+        least = (ceil((result.requests - result.rejected) / limit) - 1) * window
+        ratio, rejected = result.seconds / least, 100 * result.rejected / result.requests
+        what = (method, machines, processes, f"{limit} in {window:g} s", days)
+        rows.append((*what, result.requests, result.seconds, least, ratio, rejected))
+        if ratio > (MAX_RATIO if machines == 1 else MAX_RATIO_OF_MACHINES):
+            failures.append(f"rate, {method}, {machines} machines, {processes} processes: {ratio:.2f} / least")
+        if machines == 1 and rejected > MAX_REJECTED_PERCENT:
+            failures.append(f"rate, {method}, {processes} processes: {rejected:.1f} % rejected")
     return Table(
         title="posts_published under the rate limit, 8 instances × 20 posts a day",
-        columns=("by", "processes", "limit", "days", "requests", "wall s", "least s", "/ least", "rejected %"),
+        columns=(
+            *("by", "machines", "processes", "limit", "days", "requests"),
+            *("wall s", "least s", "/ least", "rejected %"),
+        ),
         rows=rows,
         note="The limit is a sliding window: all requests of the first window can start at once, and all those of the"
-        " last window can start when that window begins. The least time is therefore (⌈requests / limit⌉ - 1) windows."
-        " The wall time of Dagster includes imports and the start of the run.",
+        " last window can start when that window begins. The least time is therefore (⌈requests / limit⌉ - 1) windows,"
+        " without those that are rejected. A machine is a cache folder. The wall time of Dagster includes imports and"
+        f" the start of the run. Goals: / least ≤ {MAX_RATIO}, on two machines ≤ {MAX_RATIO_OF_MACHINES}; on one,"
+        f" rejected ≤ {MAX_REJECTED_PERCENT} %.",
+        failures=failures,
     )
 
 
