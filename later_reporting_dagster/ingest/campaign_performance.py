@@ -17,15 +17,15 @@ from later_reporting_dagster.client import (
     LaterClient,
     LaterError,
     ListResult,
-    MetricsRejected,
     QueryRejected,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract.metrics import parse_metrics
 from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.partition_writer import NOT_SURE, NOTHING_LEFT, PartitionWriter, WouldEmpty
-from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
+from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
 
@@ -181,10 +181,11 @@ class CampaignFetch:
         )
         try:
             return query, await self.client.fetch_campaign_performance(query)
-        except MetricsRejected as error:
-            await self._drop_refused_metrics(query, error)
-        except (InstanceForbidden, QueryRejected) as error:
-            if not (isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)):
+        except QueryRejected as error:
+            is_smaller = isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)
+            if error.status in METRICS_STATUSES:
+                is_smaller = await self._has_dropped_metrics(query)
+            if not is_smaller:
                 raise (None if self.has_succeeded else refusal(error)) or error from None
         return await self._fetch(date_basis, first_day, last_day)
 
@@ -204,23 +205,28 @@ class CampaignFetch:
             others -= {*await self.client.accessible(tuple(sorted(others)))}
         return [campaign_id for campaign_id, names in absent.items() if names <= others]
 
-    async def _drop_refused_metrics(self, query: PerformanceQuery, error: MetricsRejected) -> None:
+    async def _has_dropped_metrics(self, query: PerformanceQuery) -> bool:
+        """Leave out the metrics that the API refuses, from now on; return whether the query has any of them."""
+        if not (await self.client.api_version()).uses_cursors:
+            return False
+        if self.metrics != query.metrics:
+            return True  # another period has found them
+
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
             return await self.client.fetch_campaign_performance(replace(query, metrics=metrics, instance_ids=()))
 
-        if self.metrics != query.metrics:
-            return  # another period has found them
+        if not await find_accepted_metrics(parse_metrics("impressions", known=CAMPAIGN_METRICS), request):
+            return False  # the query is refused for another reason
         accepted = await find_accepted_metrics(query.metrics, request)
-        if not accepted:
-            self.stopped_by = error
         if accepted in ((), query.metrics):
-            raise error
+            return False
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]
         self.metrics = accepted
         self.warnings.append(
             f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}"
         )
+        return True
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
         """Leave out the instances that are not accessible, from now on; return whether the query has any of them."""

@@ -7,7 +7,6 @@ them too, by content type, and their values are added to the posts. A metric tha
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, MetricsRejected, TooManyPosts
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, QueryRejected, TooManyPosts
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Post, post_type
@@ -36,6 +35,8 @@ Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 # All attempts of a request take over a minute. Once they have failed, others have fewer: those of the parts of the
 # query, which show the instance at fault, and those of the search for metrics, which all queries wait for.
 MAX_ATTEMPTS_AFTER_FAILURE = 3
+# With which the API refuses metrics, or anything else of a query. What the text says is not read.
+METRICS_STATUSES = (400, 422)
 # Enough parts for a separate query for each platform or content type.
 _ONE_EACH = len(Platform) + len(ContentType)
 
@@ -70,8 +71,8 @@ class PostFetch:
             if len(partitions_of(query)) > 1:
                 raise
             too_many = error
-        except MetricsRejected:
-            if not is_assumed:
+        except QueryRejected as error:
+            if not (self._by_cursor and is_assumed and await self._are_metrics_refused(query, error, max_attempts)):
                 raise
             self._accepts.setdefault(_filters(query), {})
             return await self.fetch(query, max_posts=max_posts, max_attempts=max_attempts)
@@ -157,9 +158,7 @@ class PostFetch:
         async def request(metrics: tuple[Metric, ...]) -> None:
             # Neither instances nor days decide it, so one page suffices. Without its instances, the query would be for
             # all, and an instance that fails would fail it.
-            probe = replace(query, start_date=query.end_date, metrics=metrics)
-            with suppress(TooManyPosts):
-                await self._client.fetch_posts(probe, max_posts=1, max_attempts=max_attempts)
+            await self._request_page(replace(query, start_date=query.end_date, metrics=metrics), max_attempts)
 
         async with self._search:
             known = self._accepts.setdefault(_filters(query), {})
@@ -170,6 +169,21 @@ class PostFetch:
                 self._has_search_failed = False
                 known |= {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
+
+    async def _are_metrics_refused(
+        self, query: PerformanceQuery, error: QueryRejected, max_attempts: int | None
+    ) -> bool:
+        """Return whether the API refuses a query because of its metrics: it accepts the query for impressions alone."""
+        if error.status not in METRICS_STATUSES:
+            return False
+        with suppress(QueryRejected):
+            await self._request_page(replace(query, metrics=parse_metrics("impressions")), max_attempts)
+            return True
+        return False
+
+    async def _request_page(self, query: PerformanceQuery, max_attempts: int | None) -> None:
+        with suppress(TooManyPosts):
+            await self._client.fetch_posts(query, max_posts=1, max_attempts=max_attempts)
 
     def _with_all_metrics(self, post: Post) -> Any:
         """Return the post with an attribute for each metric of the run, and for no other."""
@@ -187,49 +201,17 @@ def _without(metrics: tuple[Metric, ...], excluded: tuple[Metric, ...]) -> tuple
 
 
 async def find_accepted_metrics(
-    metrics: tuple[Metric, ...], request: Callable[[tuple[Metric, ...]], Awaitable[object]], *, separated: bool = False
+    metrics: tuple[Metric, ...], request: Callable[[tuple[Metric, ...]], Awaitable[object]]
 ) -> tuple[Metric, ...]:
-    """Return the metrics that the API accepts, in their order.
-
-    The text of a rejection may name the invalid metrics, valid ones, both, or none. It is therefore never trusted by
-    itself: it only decides how the metrics are separated into two parts, which are requested next. Without such a text
-    they are halved. A rejected part is invalid if it is a single metric, or if one text has separated it from the
-    others, the next one does not separate it further, and that for one of its metrics fits to it.
-
-    `separated`: whether a text has done so with these metrics.
-    """
-    named = await _named_in_rejection(metrics, request)
-    if named is None:
-        return metrics
-    if len(metrics) == 1:
-        return ()
-    others = tuple(metric for metric in metrics if metric not in named)
-    half = len(metrics) // 2
-    parts, is_separated = (metrics[:half], metrics[half:]), bool(named and others)
-    if is_separated:
-        parts = (others, tuple(metric for metric in metrics if metric in named))
-    elif separated:
-        # If a text names a valid metric too, it is usually the last name: "b is not supported, did you mean a?"
-        last = (named or metrics)[-1]
-        still_named = await _named_in_rejection((last,), request, among=metrics)
-        if still_named == ((last,) if named else ()):
-            return ()
-    accepted: set[Metric] = set()
-    for part in parts:
-        accepted.update(await find_accepted_metrics(part, request, separated=is_separated))
-    return tuple(metric for metric in metrics if metric in accepted)
-
-
-async def _named_in_rejection(
-    metrics: tuple[Metric, ...],
-    request: Callable[[tuple[Metric, ...]], Awaitable[object]],
-    *,
-    among: tuple[Metric, ...] | None = None,
-) -> tuple[Metric, ...] | None:
-    """Request metrics; return those (or those of `among`) that a rejection names, in its order. None if accepted."""
+    """Return the metrics that the API accepts, in their order. Refused ones are requested by halves."""
     try:
         await request(metrics)
-    except MetricsRejected as error:
-        by_name = {metric.api_name: metric for metric in among or metrics}
-        return tuple(dict.fromkeys(by_name[word] for word in re.findall(r"\w+", error.detail) if word in by_name))
-    return None
+    except QueryRejected as error:
+        if error.status not in METRICS_STATUSES:
+            raise
+        half = len(metrics) // 2
+        if not half:
+            return ()
+        first = await find_accepted_metrics(metrics[:half], request)
+        return first + await find_accepted_metrics(metrics[half:], request)
+    return metrics
