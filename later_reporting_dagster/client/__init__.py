@@ -8,7 +8,6 @@ from later_reporting_dagster.client.errors import CredentialsRejected as Credent
 from later_reporting_dagster.client.errors import InconsistentPages as InconsistentPages
 from later_reporting_dagster.client.errors import InstanceForbidden as InstanceForbidden
 from later_reporting_dagster.client.errors import LaterError as LaterError
-from later_reporting_dagster.client.errors import MetricsRejected as MetricsRejected
 from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
 from later_reporting_dagster.client.errors import RequestsUsedUp as RequestsUsedUp
 from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExhausted

@@ -16,7 +16,6 @@ from later_reporting_dagster.client.errors import (
     InconsistentPages,
     InstanceForbidden,
     LaterError,
-    MetricsRejected,
     QueryRejected,
     RetriesExhausted,
     UnexpectedResponse,
@@ -42,7 +41,7 @@ from later_reporting_dagster.client.route import (
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract.page import Page, UnreadableBody, instances_page_from_body
-from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
@@ -217,7 +216,7 @@ class LaterClient:
             max_attempts: of each request; None for those of the retry policy.
 
         Raises:
-            LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `MetricsRejected` ask for other
+            LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `QueryRejected` ask for other
                 queries.
         """
         route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
@@ -230,7 +229,7 @@ class LaterClient:
             try:
                 return await PageReader(self._transport, route, version).fetch_unverified(page)
             except QueryRejected as error:
-                raise await self._explained(error, route, version) from None
+                raise await self._explained(error, version) from None
 
     @property
     def requests(self) -> int:
@@ -285,23 +284,19 @@ class LaterClient:
                 except Inconsistency as error:
                     problem = str(error)
                 except QueryRejected as error:
-                    raise await self._explained(error, route, version) from None
+                    raise await self._explained(error, version) from None
             raise InconsistentPages(
                 f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
                 f" {route.too_volatile_advice}"
             )
 
-    async def _explained(self, error: QueryRejected, route: Route, version: ApiVersion) -> LaterError:
-        """Return what a rejection means: another API version, rejected metrics, or a query that is refused."""
+    async def _explained(self, error: QueryRejected, version: ApiVersion) -> LaterError:
+        """Return what a rejection means: another API version, or a query that is refused."""
         # The parameters of one version are invalid in the other.
         if error.status not in INVALID_PARAMETERS:
             return error
         if not self._is_version_set and (now := (await self.probe()).api_version) is not version:
             return ApiVersionChanged(version.name, now.name)
-        # Only the text shows whether the metrics are the reason. A wrong guess costs requests, and the caller may count
-        # metrics as rejected that the API accepts; they are then null.
-        if version.uses_cursors and any(name in error.detail for name in (METRICS_MEMBER, *route.metrics)):
-            return MetricsRejected(str(error), detail=error.detail)
         return error
 
     async def probe(self) -> Probe:

@@ -57,13 +57,6 @@ class InstanceForbidden(QueryRejected):
         super().__init__(message, status=status, detail=detail)
 
 
-class MetricsRejected(QueryRejected):
-    """The API does not offer all of the query's metrics for its platform and content-type filters.
-
-    Query each platform for the metrics that it has.
-    """
-
-
 class UnexpectedResponse(LaterError):
     """The response is not one that the API reference lists: the base URL is wrong, or the API has changed."""
 

@@ -24,7 +24,6 @@ from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.safe_line import safe_line
 
 FRACTIONS_OF_A_WINDOW = 7  # the first wait after a 429 is 1/64 of the window
-MAX_PROBLEM_LENGTH = 2000  # it may name every metric, and `ingest.post_fetch` looks for these names in it
 # Beside 5xx. A conflict, a lock and a replay pass, as a timeout and the rate limit do.
 RETRIED = frozenset({408, 409, 423, 425, 429})
 
@@ -32,9 +31,7 @@ RETRIED = frozenset({408, 409, 423, 425, 429})
 class ProblemDetails(msgspec.Struct, frozen=True):
     """Body of an error response, whose members may be absent or null.
 
-    `detail` is written for people and may change. Decisions must not depend on it, with one exception: whether the
-    metrics are the reason why a query is rejected, and in which groups they are requested next. Nothing else in a
-    response shows that.
+    `detail` is written for people and may change, so no decision depends on it.
     """
 
     type: str | None = None
@@ -161,8 +158,8 @@ def classify_failure(
         secrets: what messages must not quote, because the server may echo the request.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
-    detail = safe_line(problem.text(request), secrets, limit=MAX_PROBLEM_LENGTH)
-    summary = f"{request.description}: HTTP {status} {safe_line(detail)}".rstrip()
+    detail = safe_line(problem.text(request), secrets)
+    summary = f"{request.description}: HTTP {status} {detail}".rstrip()
     if 300 <= status < 400:
         return UnexpectedResponse(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "

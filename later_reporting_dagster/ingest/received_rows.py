@@ -111,7 +111,7 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
 def _mostly_bad(bad_rows: Sequence[BadRow], bad: int, total: int) -> Unreadable | None:
     if bad * 2 <= total:
         return None
-    return Unreadable(f"{bad} of {total} rows cannot be read, such as: {bad_rows[0].reason}. Nothing was replaced")
+    return Unreadable(f"{bad} of {total} rows cannot be used, because {bad_rows[0].reason}. Nothing was replaced")
 
 
 def _unreadable_metric(

@@ -12,14 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import (
-    InconsistentPages,
-    MetricsRejected,
-    PageFetched,
-    PagesRefetched,
-    QueryRejected,
-    TooManyPosts,
-)
+from later_reporting_dagster.client import InconsistentPages, PageFetched, PagesRefetched, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
 from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
@@ -221,20 +214,6 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
     assert [request.cursor for request in service.requests_to()] == [None, "c100", "c200", None, "c100", "c200"]
     (refetched,) = of_type(events, PagesRefetched)
     assert refetched.reason.startswith("the cursor of page 3 was rejected: posts of 2024-07-01")
-
-
-@pytest.mark.parametrize("member", ["title", "detail"])
-def test_rejected_metrics_are_distinguished_from_other_rejections(service, new_cursor_client, july, member):
-    body = dict.fromkeys(("type", "title", "detail")) | {member: "metrics not supported for these filters: replies"}
-    service.faults.append(JSONResponse(body, 400))
-    with pytest.raises(MetricsRejected, match="replies") as raised:
-        fetch_posts(new_cursor_client(), july)
-    assert raised.value.status == 400
-    assert raised.value.detail == body[member]
-    service.faults.append(problem(400, "ANL_00400", detail="endDate is wrong"))
-    with pytest.raises(QueryRejected) as raised:
-        fetch_posts(new_cursor_client(), replace(july, instance_ids=("metrics",)))
-    assert not isinstance(raised.value, MetricsRejected)
 
 
 # The checks of a list, without a server

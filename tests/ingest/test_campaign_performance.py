@@ -225,17 +225,18 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
     row: dict[str, Any], reason: str, service: Service, tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path))
-    service.override = with_performance_of({"campaignId": 1, "impressions": 5} | row)
+    good = {"campaignId": 2, "impressions": 5}
+    service.override = with_performance_of({"campaignId": 1, "impressions": 5} | row, good)
     assert errors(fetch(service, tmp_path, days=DAYS[:1])) == {}
     (quarantined,) = lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE)
     assert (quarantined.partition, quarantined.reason.startswith(reason)) == (Partition(DAYS[0]), True)
-    assert stored(tmp_path, DAYS[0]) == []
-    strict = fetch(service, tmp_path, days=DAYS[:1], guard=WriteGuard(bad_rows_limit_percent=50))
+    assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [2]
+    strict = fetch(service, tmp_path, days=DAYS[:1], guard=WriteGuard(bad_rows_limit_percent=10))
     assert errors(strict) == {DAYS[0]: TooManyBadRows}
-    service.override = with_performance_of({"campaignId": 1, "impressions": 5})
+    service.override = with_performance_of({"campaignId": 1, "impressions": 5}, good)
     fetch(service, tmp_path, days=DAYS[:1])
     assert lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE) == []
-    assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [1]
+    assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [1, 2]
 
 
 def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> None:
