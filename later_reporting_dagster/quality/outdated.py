@@ -14,7 +14,14 @@ from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
-from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, digest_of, list_inputs, parse_made_from
+from later_reporting_dagster.rollups.made_from import (
+    Inputs,
+    MadeFrom,
+    digest_of,
+    list_inputs,
+    parse_made_from,
+    periods_without_raw_files,
+)
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, PERIOD_TABLES, RollupTable, first_day_of
 
 
@@ -91,9 +98,11 @@ def outdated(
 ) -> list[Outdated]:
     """Return which files of rollup tables, and whether the report, have to be made again.
 
-    A day, week or month without raw files is left out. So are tables of one file if there is nothing to make them from.
+    A day, week or month that has lost all raw files is one without rows, unless the raw table has no files at all: then
+    the lake may be half mounted. Tables of one file are left out if there is nothing to make them from.
 
     Args:
+        start_date: before it, no file is missing, but those that exist may be outdated.
         newest_day: the newest day that is over.
         days: look only at raw files, and at days, weeks or months, of these days; default: at all.
     """
@@ -123,12 +132,15 @@ def _outdated_periods(
     expected: tuple[date, date],
     days: Collection[date] | None,
 ) -> Iterator[Outdated]:
-    stored = footers.of(lake, _period_files(lake, table, days))
+    versions = _period_files(lake, table, days)
+    stored = footers.of(lake, {partition_path(table.name, each): version for each, version in versions.items()})
     first, last = (first_day_of(table.cadence, day) for day in expected)
-    for first_day in inputs.first_days(table):
+    lost = periods_without_raw_files(lake, table, inputs, stored=[each.day for each in versions])
+    for first_day in sorted({*inputs.first_days(table), *lost}):
         made_from = inputs.made_from(table, first_day)
         footer = stored.get(partition_path(table.name, Partition(first_day)))
-        if first <= first_day <= last and (reason := _reason(footer, made_from, table)):
+        is_expected = first_day >= first or footer is not None
+        if is_expected and first_day <= last and (reason := _reason(footer, made_from, table)):
             yield Outdated(table.name, first_day, reason, made_from.inputs)
 
 
@@ -145,11 +157,10 @@ def _footer(lake: Lake, path: str, footers: Footers) -> FileMetadata | None:
     return None
 
 
-def _period_files(lake: Lake, table: RollupTable, days: Collection[date] | None = None) -> dict[str, FileVersion]:
+def _period_files(lake: Lake, table: RollupTable, days: Collection[date] | None = None) -> dict[Partition, FileVersion]:
     # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
     with suppress(LakeUnavailable):
-        listed = lake.file_versions(table.name, days=days)
-        return {partition_path(table.name, partition): version for partition, version in listed.items()}
+        return lake.file_versions(table.name, days=days)
     return {}
 
 
@@ -179,7 +190,8 @@ def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
     shown: dict[str, FileMetadata] = {}
     for table in PERIOD_TABLES:
         if table.name in SHOWN_TABLES:
-            shown |= footers.of(lake, _period_files(lake, table))
+            versions = _period_files(lake, table)
+            shown |= footers.of(lake, {partition_path(table.name, each): versions[each] for each in versions})
     for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
         if footer := _footer(lake, path, footers):
             shown[path] = footer

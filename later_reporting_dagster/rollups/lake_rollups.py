@@ -1,7 +1,7 @@
 """Roll up the raw tables of a lake."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs
+from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs, periods_without_raw_files
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
@@ -68,7 +68,7 @@ class PeriodRollup:
 
     Attributes:
         first_day: identifies the partition.
-        rows: None if the partition has no raw files, or one of them cannot be read.
+        rows: None if the partition never had raw files, or one of them cannot be read.
         unreadable: errors of the raw files that could not be read.
     """
 
@@ -147,13 +147,18 @@ def roll_up_lake_periods(
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, [table], days=days)
+    can_make = {*inputs.first_days(table)}
+    if lost := [first_day for first_day in first_days if first_day not in can_make]:
+        stored = [partition.day for partition in lake.partitions(table.name, days=lost)]
+        can_make |= periods_without_raw_files(lake, table, inputs, stored=stored)
     by_first_day: dict[date, dict[Partition, FileVersion]] = {first_day: {} for first_day in first_days}
     for partition, version in inputs.raw[POST_METRICS_DAILY.name].versions.items():
         by_first_day[first_day_of(table.cadence, partition.day)][partition] = version
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_rollup_database(lake, memory_gb=memory_gb) as database:
-            yield from _roll_up_batch(database, table, batch, inputs)
+            for rollup in _roll_up_batch(database, table, batch, inputs):
+                yield rollup if rollup.first_day in can_make else replace(rollup, rows=None)
 
 
 def _roll_up_batch(
@@ -170,15 +175,13 @@ def _roll_up_batch(
 
     raw_files = {each: version for files in by_first_day.values() for each, version in files.items()}
     rows, unreadable = database.read([(raw_table, raw_files)], roll_up)
-    days_with_files = inputs.raw[POST_METRICS_DAILY.name].days.keys()  # also if their instances are all retired
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
         of_partition = rows.filter(pc.field(FIRST_DAY) == first_day).drop_columns([FIRST_DAY])
         # If a file cannot be read, the rows of the other files would look complete although some are missing.
-        is_complete = not errors and not days_with_files.isdisjoint(days_of(table.cadence, first_day))
         yield PeriodRollup(
             first_day=first_day,
-            rows=of_partition if is_complete else None,
+            rows=None if errors else of_partition,
             made_from=inputs.made_from(table, first_day),
             partitions=partitions,
             unreadable=errors,

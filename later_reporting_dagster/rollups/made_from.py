@@ -110,6 +110,17 @@ def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[d
     )
 
 
+def periods_without_raw_files(lake: Lake, table: RollupTable, inputs: Inputs, *, stored: Collection[date]) -> set[date]:
+    """Return which stored days, weeks or months have lost all raw files, given their first days.
+
+    None, if the raw table has no files at all: its folder may not be mounted.
+    """
+    lost = {day for day in stored if first_day_of(table.cadence, day) == day} - {*inputs.first_days(table)}
+    if lost and (inputs.raw[POST_METRICS_DAILY.name].days or lake.partitions(POST_METRICS_DAILY.name)):
+        return lost
+    return set()
+
+
 def _list_raw_files(lake: Lake, name: str, retired: Collection[str], days: Collection[date] | None) -> RawFiles:
     versions: dict[Partition, FileVersion] = {}
     by_day: dict[date, str] = {}

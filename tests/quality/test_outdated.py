@@ -62,6 +62,12 @@ def found(
     return {(file.table, file.first_day): file.reason for file in files}
 
 
+def found_on(lake: Lake, day: date, table: RollupTable) -> set[tuple[str, date | None]]:
+    """Return what a run's check of one day finds."""
+    files = outdated(lake, [table], start_date=DAYS[0], newest_day=DAYS[-1], days={day})
+    return {(file.table, file.first_day) for file in files}
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """A lake with two instances on three days of two weeks, whose rollups are current."""
@@ -191,6 +197,30 @@ def test_only_partitions_that_exist_are_outdated(lake: Lake) -> None:
     shutil.rmtree(Path(lake.root, WEEKLY.name))
     expected = {(DAILY.name, DAYS[1]), (WEEKLY.name, WEEKS[0])}
     assert found(lake, DAILY, WEEKLY, start=DAYS[1], newest=DAYS[1]).keys() == expected
+
+
+def test_days_and_weeks_that_have_lost_all_raw_files_become_files_without_rows(lake: Lake) -> None:
+    shutil.rmtree(Path(lake.root, METRICS_TABLE, f"date={DAYS[2]}"))
+    lost = {(DAILY.name, DAYS[2]), (WEEKLY.name, WEEKS[1])}
+    assert found(lake, DAILY, WEEKLY) == dict.fromkeys(lost, "made from other files")
+    assert found_on(lake, DAYS[2], DAILY) == {(DAILY.name, DAYS[2])}
+    roll_up(lake, DAILY, WEEKLY)
+    assert found(lake, DAILY, WEEKLY) == {}
+    assert lake.read(DAILY.name, [Partition(DAYS[2])], schema=DAILY_SCHEMA).num_rows == 0
+
+
+def test_raw_table_without_any_file_empties_no_rollup(lake: Lake) -> None:
+    """Its folder may not be mounted."""
+    shutil.rmtree(Path(lake.root, METRICS_TABLE))
+    assert found(lake, DAILY, WEEKLY) == {}
+    assert [made.rows for made in roll_up_lake_periods(lake, DAILY, DAYS, memory_gb=1)] == [None] * len(DAYS)
+
+
+def test_files_from_before_a_later_start_date_are_outdated_like_all_others(lake: Lake) -> None:
+    lake.retired.add("a")
+    assert found(lake, DAILY, start=DAYS[2]).keys() == {(DAILY.name, day) for day in DAYS}
+    shutil.rmtree(Path(lake.root, DAILY.name, f"date={DAYS[0]}"))
+    assert found(lake, DAILY, start=DAYS[2]).keys() == {(DAILY.name, day) for day in DAYS[1:]}
 
 
 def test_footers_of_unchanged_files_are_read_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
