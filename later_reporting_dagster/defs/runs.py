@@ -66,6 +66,11 @@ def runs_of(files: Sequence[Outdated], settings: ComponentSettings) -> Iterator[
         blocks = [[*block] for is_selected, block in groupby(keys, key=of_table.__contains__) if is_selected]
         if len(blocks) > MAX_BLOCKS:
             blocks = [[*chain.from_iterable(blocks)]]
+        # A run of any partition also makes files again that are from before the first one.
+        if of_table and keys and not blocks:
+            early = [f"{table.name} {file.first_day} {file.inputs}" for file in of_table.values()]
+            tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[0]}
+            yield [table.name], tags | request_tag(settings, *early)
         for block in blocks:
             of_block = [f"{table.name} {key} {of_table[key].inputs}" for key in block]
             tags = {RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]}

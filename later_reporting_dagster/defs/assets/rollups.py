@@ -4,6 +4,7 @@ Weekly and monthly rollups are computed from `post_metrics_daily`, not from days
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -22,12 +23,20 @@ from later_reporting_dagster.defs.events import (
     written_metadata,
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable, Partition, schema_of
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    Lake,
+    LakeUnavailable,
+    Partition,
+    schema_of,
+)
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of
+from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import query_sql
 
 
@@ -97,25 +106,29 @@ def roll_up_periods(
 ) -> Iterator[AssetEvent]:
     """Compute and write the partitions of a run, and yield their materializations.
 
-    If some fail, it fails at its end, with the reason of each.
+    If some fail, it fails at its end, with the reason of each. In a range, partitions without raw files are passed
+    over. Files from before the first partition, which a later start date left behind, are made again if outdated.
     """
     later, now = component.later(context), component.now()
     first_days = partition_first_days(context, now=now, period=table.cadence)
     provenance = provenance_tags(context, component.asset_key(POST_METRICS_DAILY.name))
     failed: dict[str, str] = {}
+    passed_over: list[str] = []
     written = changed = 0
     with failures():
         newest, lake = newest_day(now), later.lake()
+        early = _outdated_before(lake, table, first_day_of(table.cadence, component.start_date))
         instances = known_instances(lake, configured=later.configured_instances())
-        for rollup in roll_up_lake_periods(lake, table, first_days, memory_gb=later.memory_gb):
+        for rollup in roll_up_lake_periods(lake, table, [*early, *first_days], memory_gb=later.memory_gb):
             first, rows = rollup.first_day, rollup.rows
             if first > newest:
                 # A backfill of all partitions fails if one of them is not materialized.
                 rows = schema_of(table.columns).empty_table()
-            if rollup.unreadable or rows is None:
-                reasons = [str(error) for error in rollup.unreadable]
-                no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
-                failed[str(first)] = reasons[0] if reasons else no_files
+            if rollup.unreadable:
+                failed[str(first)] = str(rollup.unreadable[0])
+                continue
+            if rows is None:
+                passed_over.append(str(first))
                 continue
             try:
                 file = lake.write(
@@ -128,6 +141,9 @@ def roll_up_periods(
             missing = describe_missing(missing_days(days, instances, rollup.partitions), instances=len(instances))
             written += 1
             changed += file.changed
+            if first in early:
+                context.log.info(f"Rolled up {first} of {table.name} again, which is before the start date")
+                continue
             yield partition_materialization(
                 context,
                 first,
@@ -144,9 +160,22 @@ def roll_up_periods(
         f"Rolled up {written} of {len(first_days)} {table.cadence}s of {POST_METRICS_DAILY.name}, {first_days[0]} to"
         f" {first_days[-1]}; {changed} of them changed"
     )
+    if passed_over:
+        context.log.info(f"Passed over, without files of {POST_METRICS_DAILY.name}: {', '.join(passed_over)}")
+    if not written:
+        no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
+        failed |= dict.fromkeys(passed_over, no_files)
     if failed:
         raise combined_failure(failed, what="partition", written=written)
     yield nothing_to_log(context)
+
+
+def _outdated_before(lake: Lake, table: RollupTable, first: date) -> list[date]:
+    """Return the days, weeks or months before the first partition whose stored files are outdated."""
+    stored = [partition.day for partition in lake.partitions(table.name) if partition.day < first]
+    days = {day for first_day in stored for day in days_of(table.cadence, first_day)}
+    found = outdated(lake, [table], start_date=first, newest_day=first, days=days) if days else []
+    return [file.first_day for file in found if file.first_day and file.first_day < first]
 
 
 def roll_up_windows(

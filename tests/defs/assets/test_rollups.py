@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
@@ -20,6 +22,8 @@ from later_reporting_dagster.lake import (
     posts_table,
 )
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
+from later_reporting_dagster.quality.outdated import outdated
+from later_reporting_dagster.rollups import rollup_tables
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
@@ -147,7 +151,6 @@ def block(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "folder", "asset", "failed", "reason"),
     [
-        (shutil.rmtree, RECORDED, DAILY, DAYS[1], "post_metrics_daily has no files for it: materialize that"),
         (damage, RECORDED, DAILY, DAYS[1], "materialize this partition again"),
         (damage, RECORDED, WEEKLY, WEEK, "materialize this partition again"),
         (block, DAILY, DAILY, DAYS[1], "cannot inspect "),
@@ -164,6 +167,32 @@ def test_partition_that_cannot_be_rolled_up_fails_alone(
     assert metadata["failed_partitions"].keys() == {str(failed)}
     assert reason in metadata["failed_partitions"][str(failed)]
     assert filled.materializations(result).keys() == written
+
+
+def test_days_without_raw_files_in_a_range_are_passed_over(filled: Project) -> None:
+    shutil.rmtree(filled.root / RECORDED / f"date={DAYS[1]}")
+    result = filled.roll_up(DAILY)
+    assert_success(result)
+    assert filled.materializations(result).keys() == {str(DAYS[0]), str(DAYS[2])}
+    description, metadata = failure(filled.roll_up(DAILY, days=[DAYS[1]]))
+    assert description.startswith("1 partition failed and was not changed; 0 written.")
+    reason = "post_metrics_daily has no files for it: materialize that first"
+    assert metadata["failed_partitions"] == {str(DAYS[1]): reason}
+
+
+def test_files_from_before_a_later_start_date_follow_a_retirement(filled: Project) -> None:
+    assert_success(filled.roll_up(DAILY))
+    filled.lake.retired.add(INSTANCE_IDS[0])
+    later = filled.configured(start_date=DAYS[2])
+    files = outdated(later.lake, [rollup_tables.DAILY], start_date=DAYS[2], newest_day=DAYS[-1])
+    assert {file.first_day for file in files} == {*DAYS}
+    early = [file for file in files if file.first_day != DAYS[2]]
+    ((names, tags),) = runs_of(early, ComponentSettings(start_date=DAYS[2]))
+    result = later.run(*names, tags=tags)
+    assert_success(result)
+    assert later.materializations(result).keys() == {str(DAYS[2])}
+    for day in DAYS:
+        assert INSTANCE_IDS[0] not in stored(later, DAILY, day)["instance_id"].to_pylist()
 
 
 def test_current_week_is_empty_on_its_first_day(filled: Project, monkeypatch: pytest.MonkeyPatch) -> None:
