@@ -116,8 +116,8 @@ class FetchRecords:
 
     def files(self, table_name: str) -> list[RecordFile]:
         """List the files of a table. It takes one listing."""
-        matches = map(_PATH.fullmatch, self.versions(table_name))
-        return [RecordFile(match[0], date.fromisoformat(match[1]), match[2]) for match in matches if match]
+        found = map(_parse_path, self.versions(table_name))
+        return [file for file in found if file]
 
     def fetched_by(self, table_name: str, run_id: str) -> list[FetchRecord]:
         """Return what a run has fetched, and the runs that it continued."""
@@ -135,7 +135,7 @@ class FetchRecords:
     def versions(self, table_name: str) -> dict[str, str | None]:
         """Return the identity of the version of each file of a table, by path. It takes one listing."""
         found = self._storage.files_in(f"{_DIRECTORY}/{table_name}")
-        return {path: version.identity for path, version in found.items() if _PATH.fullmatch(path)}
+        return {path: version.identity for path, version in found.items() if _parse_path(path)}
 
     def _read(self, path: str) -> list[FetchRecord]:
         data = self._storage.read(path)
@@ -186,6 +186,13 @@ class NewestRequests:
 def newest_by_partition(records: Iterable[FetchRecord]) -> dict[Partition, FetchRecord]:
     """Return the newest record of each partition."""
     return {record.partition: record for record in sorted(records, key=lambda record: record.requested_at)}
+
+
+def _parse_path(path: str) -> RecordFile | None:
+    match = _PATH.fullmatch(path)
+    with suppress(ValueError):  # such as 2026-13-30: not a file of a fetch
+        return match and RecordFile(path, date.fromisoformat(match[1]), match[2])
+    return None
 
 
 def _to_bytes(records: Sequence[FetchRecord]) -> bytes:

@@ -13,7 +13,7 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake.parquet_file import damaged_file_error
+from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error
 from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
 from later_reporting_dagster.lake.storage import Storage
 
@@ -75,7 +75,14 @@ class Quarantine:
         return files
 
     def rows(self, table_name: str) -> list[QuarantinedRow]:
-        return list(chain.from_iterable(self._storage.map(self.rows_in, self.files(table_name))))
+        """Read the rows of all files. In place of the rows of a damaged file, there is one whose reason says so."""
+        return list(chain.from_iterable(self._storage.map(self._rows_or_damage, self.files(table_name))))
+
+    def _rows_or_damage(self, file: QuarantineFile) -> list[QuarantinedRow]:
+        try:
+            return self.rows_in(file)
+        except FileDamaged as error:
+            return [QuarantinedRow(file.partition, str(error), "", "", file.day_range)]
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
         """Read the rows of a file; none if it no longer exists. `FileDamaged`: something else has written it."""

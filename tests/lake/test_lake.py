@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,11 +27,13 @@ from later_reporting_dagster.lake import (
     posts_table,
 )
 from later_reporting_dagster.lake.database import open_database
+from later_reporting_dagster.lake.fetch_records import FetchRecord
 from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
+from later_reporting_dagster.lake.sql_query import run_query
 from tests.conftest import files
-from tests.lake.conftest import DAY, rows
+from tests.lake.conftest import DAY, post, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "NULL", "A", "[z]*?"]
@@ -335,7 +339,7 @@ def test_quarantine_file_in_another_format_raises(local: Lake) -> None:
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(location).write_text(text, encoding="utf-8")
         with pytest.raises(FileDamaged, match="is damaged: .") as raised:
-            local.quarantine.rows("posts")
+            local.quarantine.rows_in(*local.quarantine.files("posts"))
         assert str(raised.value).startswith(f"{location} is damaged: ")
         assert "damaged: None" not in str(raised.value)
         assert str(raised.value).endswith("Next step: materialize this partition again")
@@ -345,4 +349,50 @@ def test_damaged_quarantine_file_of_a_query_names_another_next_step(local: Lake)
     path = local.quarantine.path_of_query("posts", "q", (date(2024, 1, 1), date(2024, 1, 2)))
     Path(local.quarantine.write(path, [BadRow(reason="r", raw="{}")], query="q")).write_text("{")
     with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
-        local.quarantine.rows("posts")
+        local.quarantine.rows_in(*local.quarantine.files("posts"))
+
+
+def test_damaged_quarantine_file_stands_for_its_rows_beside_those_of_other_files(local: Lake) -> None:
+    other = Partition(DAY.day, "other")
+    for partition in (DAY, other):
+        local.quarantine.write(local.quarantine.path_of("posts", partition), [BadRow(reason="r", raw="{}")], query="q")
+    Path(local.root, local.quarantine.path_of("posts", other)).write_text('{"reason": "r", "raw": "{}"\n')
+    rows = {row.partition: row for row in local.quarantine.rows("posts")}
+    assert rows[DAY].reason == "r"
+    assert rows[other].reason.startswith(f"{local.root}/_quarantine/posts/")
+    assert "is damaged" in rows[other].reason
+    with pytest.raises(FileDamaged):  # `redact` may not drop what it cannot read
+        local.quarantine.rewrite(local.quarantine.files("posts")[1], lambda row: row)
+
+
+@pytest.mark.parametrize("spoil", [Path.touch, lambda path: path.symlink_to(path.name)], ids=["file", "loop of links"])
+def test_instance_whose_folder_is_none_is_missing_and_no_other(spoil: Callable[[Path], None], local: Lake) -> None:
+    local.write("posts", DAY, rows(1))
+    spoil(Path(local.url("posts", DAY)).parent.with_name("instance_id=other"))
+    assert local.partitions("posts") == [DAY]
+
+
+def test_pipe_in_place_of_a_file_is_a_missing_file_that_is_replaced(local: Lake) -> None:
+    path = Path(local.root, "coverage", "part-0.parquet")
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert local.read_table("coverage", schema=POSTS_SCHEMA) is None
+    local.write_table("coverage", rows(2))
+    assert path.is_file()
+
+
+def test_file_of_fetch_records_with_an_impossible_date_is_passed_over(local: Lake) -> None:
+    run = local.fetch_records.begin("posts", run_id="r", now=datetime(2024, 1, 3, tzinfo=UTC))
+    run.add([FetchRecord(DAY.day, DAY.instance_id, datetime(2024, 1, 3, tzinfo=UTC), "h")])
+    path = Path(local.root, run.path)
+    path.with_name("2024-13-30_w.parquet").write_bytes(path.read_bytes())
+    assert [file.path for file in local.fetch_records.files("posts")] == [run.path]
+
+
+@pytest.mark.parametrize("instance_id", ["a/../b", r"a\..\b", "..", "..."])
+def test_query_reads_instances_whose_id_has_two_dots(instance_id: str, lake: Lake) -> None:
+    posts = [post(1, instance_id=instance_id)]
+    lake.write("posts", Partition(DAY.day, instance_id), posts_table(posts))
+    lake.write("posts", DAY, rows(1))
+    found = run_query("SELECT DISTINCT instance_id FROM posts ORDER BY 1", lake, [Table("posts", POST_COLUMNS)])
+    assert found["instance_id"].to_pylist() == sorted([instance_id, str(DAY.instance_id)])
