@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -27,7 +27,6 @@ from later_reporting_dagster.contract.parameters import (
     ApiVersion,
 )
 from later_reporting_dagster.server.query_parameters import (
-    PostsQuery,
     parse_campaign_performance_query,
     parse_campaigns_query,
     parse_instances_query,
@@ -38,7 +37,6 @@ from later_reporting_dagster.server.responses import (
     ProblemError,
     bad_request,
     json_response,
-    page_body,
     problem_response,
 )
 from later_reporting_dagster.server.tokens import Client, Tokens
@@ -73,22 +71,23 @@ def forbidden_instances(instance_ids: Iterable[str]) -> ProblemError:
     return ProblemError(HTTPStatus.FORBIDDEN, detail)
 
 
-class PostStore(Protocol):
-    """The data behind a server, which the sandbox's synthetic world and the lake implement.
+Parse = Callable[[str, ApiVersion], tuple[Any, PageQuery]]
+"""Parses the query string of a list, to a query with `instance_ids`, None for all."""
 
-    Queries have only instances that the caller can access. Methods raise `ProblemError`: 400 for a metric that a query
-    cannot have, 403 for an instance that does not exist, and the problem of a route that the store does not serve.
-    """
+Page = Callable[[Any, PageQuery, Caller], Awaitable[Response]]
+"""Returns a page of a list to a caller, whose query has only instances that the caller can access.
 
-    async def instance_ids(self, caller: Caller) -> Sequence[str]: ...
+It raises `ProblemError`: 400 for a metric that the query cannot have, 403 for an instance that does not exist.
+"""
 
-    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response: ...
-
-    async def campaigns_page(
-        self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller
-    ) -> Response: ...
-
-    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response: ...
+# Starlette tries one route after the other, and most requests are for posts.
+LISTS: Mapping[str, Parse] = {
+    POSTS_PERFORMANCE_PATH: parse_posts_query,
+    INSTANCES_PATH: parse_instances_query,
+    CAMPAIGNS_PATH: parse_campaigns_query,
+    CAMPAIGNS_PERFORMANCE_PATH: parse_campaign_performance_query,
+}
+"""The lists of the API, by path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class RateLimitMiddleware:
 
 
 def api_app(
-    store: PostStore,
+    pages: Mapping[str, Page],
     *,
     tokens: Tokens | None,
     rate_limit: RateLimit,
@@ -156,20 +155,17 @@ def api_app(
     """Return the routes of the API as an ASGI application.
 
     Args:
+        pages: The lists to serve, by path in `LISTS`; any other path is a 404.
         tokens: None: requests need no token, but a loopback address or `localhost` as their host.
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
     """
-    handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
+    handlers = _Handlers(tokens=tokens, api_version=api_version, clock=clock)
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            # Starlette tries one route after the other, and most requests are for posts.
-            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
+            *(Route(path, handlers.of_list(parse, pages[path])) for path, parse in LISTS.items() if path in pages),
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
-            Route(INSTANCES_PATH, handlers.instances),
-            Route(CAMPAIGNS_PATH, handlers.campaigns),
-            Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
         ],
         middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock)],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
@@ -185,7 +181,6 @@ class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handlers:
-    store: PostStore
     tokens: Tokens | None
     api_version: Callable[[str], ApiVersion]
     clock: Callable[[], float]
@@ -200,32 +195,14 @@ class _Handlers:
             token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
         return json_response({"jwt": token})
 
-    async def instances(self, request: Request) -> Response:
-        caller = self._authorize(request)
-        page = parse_instances_query(*self._query(request))
-        instance_ids = await self.store.instance_ids(caller)
-        return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
+    def of_list(self, parse: Parse, page_of: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            caller = self._authorize(request)
+            query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
+            query, page = parse(query_string, self.api_version(query_string))
+            return await page_of(replace(query, instance_ids=caller.instances(query.instance_ids)), page, caller)
 
-    async def posts_performance(self, request: Request) -> Response:
-        caller = self._authorize(request)
-        query, page = parse_posts_query(*self._query(request))
-        query = replace(query, instance_ids=caller.instances(query.instance_ids))
-        return await self.store.posts_page(query, page, caller)
-
-    async def campaigns(self, request: Request) -> Response:
-        caller = self._authorize(request)
-        instance_ids, page = parse_campaigns_query(*self._query(request))
-        return await self.store.campaigns_page(caller.instances(instance_ids), page, caller)
-
-    async def campaigns_performance(self, request: Request) -> Response:
-        caller = self._authorize(request)
-        query, page = parse_campaign_performance_query(*self._query(request))
-        query = replace(query, instance_ids=caller.instances(query.instance_ids))
-        return await self.store.campaign_performance_page(query, page, caller)
-
-    def _query(self, request: Request) -> tuple[str, ApiVersion]:
-        query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
-        return query_string, self.api_version(query_string)
+        return respond
 
     def _authorize(self, request: Request) -> Caller:
         """Return the client of a request; raise the 401 without a valid token."""

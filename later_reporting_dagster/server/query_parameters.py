@@ -83,6 +83,12 @@ class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("platform and contentType cannot be combined: provide only one of the two")
 
 
+class ListQuery(msgspec.Struct, frozen=True):
+    """Parameters of a query for a list without metrics: the instances to include, None for all."""
+
+    instance_ids: tuple[str, ...] | None = None
+
+
 def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageQuery]:
     """Parse the query string of `GET /v2/posts/performance`.
 
@@ -100,22 +106,19 @@ def parse_campaign_performance_query(query_string: str, api_version: ApiVersion)
     )
 
 
-def parse_campaigns_query(query_string: str, api_version: ApiVersion) -> tuple[tuple[str, ...] | None, PageQuery]:
-    """Parse the query string of `GET /v2/campaigns`: the instances to include, None for all, and the page.
-
-    The cursor version has no filter.
-    """
+def parse_campaigns_query(query_string: str, api_version: ApiVersion) -> tuple[ListQuery, PageQuery]:
+    """Parse the query string of `GET /v2/campaigns`; in the cursor version, it has no filter."""
     parameters, page = _read(query_string, api_version, of="campaigns")
     instance_ids = None if api_version is CURSOR else parameters.pop("instanceIds", None)
     _reject(parameters)
-    return instance_ids, page
+    return ListQuery(instance_ids), page
 
 
-def parse_instances_query(query_string: str, api_version: ApiVersion) -> PageQuery:
+def parse_instances_query(query_string: str, api_version: ApiVersion) -> tuple[ListQuery, PageQuery]:
     """Parse the query string of `GET /v2/instances`, which has only the parameters of a page."""
     parameters, page = _read(query_string, api_version, of="instances")
     _reject(parameters)
-    return page
+    return ListQuery(), page
 
 
 def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageQuery]:

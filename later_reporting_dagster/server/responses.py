@@ -5,7 +5,7 @@ Problems are `application/problem+json` with `type`, `title` and `detail` (docs/
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -106,6 +106,10 @@ def expired_cursor() -> ProblemError:
 
 def _digest(position: bytes, cursor_query: bytes) -> bytes:
     return hashlib.blake2b(position + cursor_query, digest_size=_DIGEST_BYTES).digest()
+
+
+def instances_page(instance_ids: Sequence[str], page: "PageQuery") -> Response:
+    return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
 
 
 def page_body(data: object, *, page: PageQuery, total: int) -> JsonObject:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,9 +24,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CURSOR,
+    INSTANCES_PATH,
+    METRICS_MEMBER,
+    PAGED,
+    POSTS_PERFORMANCE_PATH,
+    ApiVersion,
+)
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.server.app import Caller, RateLimit, api_app, forbidden_instances
+from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
     CampaignRows,
     LakeChanged,
@@ -39,11 +47,12 @@ from later_reporting_dagster.server.lake_store.rows import (
     write_snapshot,
 )
 from later_reporting_dagster.server.lake_store.snapshots import DiskFull, OutOfSpace, Snapshots, digest, private_folder
-from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
 from later_reporting_dagster.server.responses import (
     PageQuery,
     ProblemError,
     expired_cursor,
+    instances_page,
     json_response,
     page_body,
     problem_response,
@@ -87,7 +96,7 @@ def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
     """Return the routes of the API over a lake, which it does not read before the first request and never writes to."""
     store = LakeStore(lake, options)
     app = api_app(
-        store,
+        store.pages,
         tokens=Tokens(options.clients) if options.clients else None,
         rate_limit=_RATE_LIMIT,
         api_version=lambda query_string: options.api_version or version_of_parameters(query_string),
@@ -150,7 +159,7 @@ class AccessLogMiddleware:
 
 
 class LakeStore:
-    """The `PostStore` of a lake. All methods have to be called in one event loop, while `running`."""
+    """The lists of a lake. All methods have to be called in one event loop, while `running`."""
 
     _snapshots: Snapshots
 
@@ -171,8 +180,17 @@ class LakeStore:
         ):
             yield
 
-    async def instance_ids(self, caller: Caller) -> Sequence[str]:
-        return await run_in_threadpool(served_instances, self._lake, caller.instance_ids)
+    @property
+    def pages(self) -> Mapping[str, Page]:
+        """The lists that a lake has: it has the performance of campaigns by day only, for all platforms together."""
+        return {
+            POSTS_PERFORMANCE_PATH: self.posts_page,
+            INSTANCES_PATH: self.instances_page,
+            CAMPAIGNS_PATH: self.campaigns_page,
+        }
+
+    async def instances_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:  # noqa: ARG002
+        return instances_page(await run_in_threadpool(served_instances, self._lake, caller.instance_ids), page)
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""
@@ -180,12 +198,8 @@ class LakeStore:
             raise unsupported_metrics(unsupported)
         return await self._page(PostRows(query), page, caller)
 
-    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
-        return await self._page(CampaignRows(instance_ids), page, caller)
-
-    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
-        """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
-        raise ProblemError(HTTPStatus.NOT_FOUND, "this server does not have the performance of campaigns")
+    async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
+        return await self._page(CampaignRows(query.instance_ids), page, caller)
 
     async def _page(self, rows: Rows, page: PageQuery, caller: Caller) -> Response:
         name = await self._snapshot(rows, page, caller)

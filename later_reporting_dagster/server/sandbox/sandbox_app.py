@@ -2,7 +2,7 @@
 
 import atexit
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
@@ -12,11 +12,18 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
-from later_reporting_dagster.server.app import Caller, RateLimit, api_app
+from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    INSTANCES_PATH,
+    PAGED,
+    POSTS_PERFORMANCE_PATH,
+    ApiVersion,
+)
+from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app
 from later_reporting_dagster.server.http_server import running_server
-from later_reporting_dagster.server.query_parameters import PostsQuery
-from later_reporting_dagster.server.responses import PageQuery, json_response, unsupported_metrics
+from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
+from later_reporting_dagster.server.responses import PageQuery, instances_page, json_response, unsupported_metrics
 from later_reporting_dagster.server.sandbox.campaigns import CampaignStore
 from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
 from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, included_content_types
@@ -60,7 +67,7 @@ def create_app(
     client = Client(options.client_id, options.client_secret, scope)
     posts = posts or ServedPosts(world)
     return api_app(
-        _SyntheticStore(posts, CampaignStore(world, posts)),
+        _SyntheticStore(posts, CampaignStore(world, posts)).pages,
         tokens=Tokens([client]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: api_version() if api_version else options.api_version,
@@ -70,21 +77,30 @@ def create_app(
 
 @dataclass(frozen=True, slots=True)
 class _SyntheticStore:
-    """The `PostStore` of a world. Its clients name the instances that they can access."""
+    """The lists of a world. Its clients name the instances that they can access."""
 
     posts: ServedPosts
     campaigns: CampaignStore
 
-    async def instance_ids(self, caller: Caller) -> Sequence[str]:
-        return caller.instance_ids or ()
+    @property
+    def pages(self) -> Mapping[str, Page]:
+        return {
+            POSTS_PERFORMANCE_PATH: self.posts_page,
+            INSTANCES_PATH: self.instances_page,
+            CAMPAIGNS_PATH: self.campaigns_page,
+            CAMPAIGNS_PERFORMANCE_PATH: self.campaign_performance_page,
+        }
+
+    async def instances_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
+        return instances_page(query.instance_ids or (), page)
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
             raise unsupported_metrics(names)
         return json_response(self.posts.page(query, page))
 
-    async def campaigns_page(self, instance_ids: tuple[str, ...] | None, page: PageQuery, caller: Caller) -> Response:
-        return json_response(self.campaigns.page(instance_ids or (), page))
+    async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
+        return json_response(self.campaigns.page(query.instance_ids or (), page))
 
     async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page. All metrics are supported: a campaign may have posts of any content type."""

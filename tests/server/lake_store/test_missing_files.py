@@ -148,7 +148,8 @@ def test_lake_without_files_is_empty(tmp_path: Path) -> None:
             assert response.status_code == 200
             assert response.json()["data"] == []
             assert page_of(get(api, [], "/v2/instances"))["data"]["instanceIds"] == []
-            assert_problem(get(api, [], "/v2/campaigns"), 404, "ANL_00404")
+            for route in ("/v2/campaigns", "/v2/campaigns/performance", "/v2/nothing"):
+                assert_problem(get(api, [], route), 404, "ANL_00404")
             assert api.get("/healthz").json() == {"status": "ok"}
     assert not (tmp_path / "not").exists()
 
