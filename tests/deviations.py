@@ -292,6 +292,12 @@ def without_cursor_of_the_end(pairs: Pairs) -> Pairs:
     return [pair for pair in pairs if pair != ("nextCursor", "end")]
 
 
+def error_without_rows(asked: Asked, reply: Reply) -> Reply:
+    """Refuse the pages after the last one."""
+    is_after = asked.path == POSTS and asked.values["pageNumber"] != ["1"] and not reply.document["data"]
+    return refused(400)(reply) if is_after else reply
+
+
 def swap_metrics(document: Row) -> None:
     """Nest metrics by pages, and do not by cursor."""
     for row in document["data"]:
@@ -405,6 +411,8 @@ PAGES: dict[str, Change] = {
     "the page size is not echoed": pagination(pageSize=None),
     "only the total": pagination(page=None, pageSize=None, totalPages=None),
     "the page size is the number of rows": page(lambda d: d["pagination"].update(pageSize=len(d["data"]))),
+    "the total is one more": pagination(totalItems=lambda total: total + 1),
+    "the total is one less": pagination(totalItems=lambda total: total - 1),
     "a next cursor beside totals": page(lambda document: document.update(nextCursor=None)),
 }
 CURSORS: dict[str, Change] = {
@@ -444,6 +452,9 @@ DEVIATIONS: dict[str, Deviation] = {
     "pages of 50, not stated": D(
         read=parameter("50", "pageSize"), change=pagination(pageSize=None, totalPages=None), versions=PAGED
     ),
+    "an error after the last page, which is full": D(
+        read=parameter("1", "pageSize"), change=error_without_rows, versions=PAGED, instance_ids=INSTANCE_IDS[-1:]
+    ),
     "always the first page": D(read=parameter("1", "pageNumber"), versions=PAGED),
     "always the first page, without an echo": D(
         read=parameter("1", "pageNumber"), change=pagination(page=None), versions=PAGED
@@ -474,7 +485,8 @@ DEVIATIONS: dict[str, Deviation] = {
     "a metric is a 422": D(
         change=when(asks_for_metric, refused(422)), versions=CURSOR, nulls={"": ("paid_cpm",)}, is_null=everything
     ),
-    "instances cannot be listed, but are set": D(
+    "instances cannot be listed, but are set": D(change=of(INSTANCES, refused(403)), instance_ids=INSTANCE_IDS),
+    "instances cannot be listed, but are set, with the version": D(
         change=of(INSTANCES, refused(403)), is_version_set=True, instance_ids=INSTANCE_IDS
     ),
     # What stays refused
