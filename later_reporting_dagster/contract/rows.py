@@ -298,6 +298,8 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+# The type of a field that may be sent as a number.
+InstanceId = Annotated[str, "instance id"]
 # The type of a field that names or shows a creator. `personal_data` and the lake's PERSONAL_COLUMNS follow from it.
 PersonalText = Annotated[str | None, "personal"]
 
@@ -315,7 +317,7 @@ class CreatorProfile(msgspec.Struct, frozen=True, rename="camel"):
 class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
     """The fields of a post apart from its metrics (docs/api.md, "Posts performance")."""
 
-    instance_id: str
+    instance_id: InstanceId
     campaign_id: int
     post_id: int
     post_date: datetime | None = None  # by post date, always known
@@ -351,19 +353,17 @@ _READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] 
     **dict.fromkeys((str, str | None, PersonalText), (parse_text, _unchanged)),
     **dict.fromkeys((int, int | None), (parse_integer, number_respelled)),
     datetime | None: (parse_instant, instant_respelled),
+    InstanceId: (parse_instance_id, instance_id_respelled),
 }
 
 
 def fields_of(struct: type[msgspec.Struct]) -> Fields:
     """Return the texts, whole numbers and times among the fields of a struct."""
-    fields = {
+    return {
         field.encode_name: Field(field.name, *_READERS[field.type], is_required=field.required)
         for field in msgspec.structs.fields(struct)
         if field.type in _READERS and field.name != "extra"
     }
-    if (instance_id := fields.get("instanceId")) is not None:
-        fields["instanceId"] = instance_id._replace(parse=parse_instance_id, respell=instance_id_respelled)
-    return fields
 
 
 POST_FIELDS = fields_of(PostWithoutMetrics)
@@ -399,7 +399,7 @@ def post_parser(
 class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """An item of `GET /v2/campaigns`; `extra` is the JSON of its other fields."""
 
-    instance_id: str
+    instance_id: InstanceId
     campaign_id: int
     campaign_name: str | None = None
     description: str | None = None
