@@ -244,8 +244,7 @@ class LaterClient:
     async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
         """Fetch a list in parts, each of other instances."""
         result = ListResult.of([await self._fetch(route) for route in routes])
-        keys = routes[0].row_keys(result)
-        if repeated := len(keys) - len(set(keys)):
+        if repeated := len(result.items) - len({*map(routes[0].key, result.items)}):
             raise InconsistentPages(f"{routes[0].description}: {repeated} rows are those of other instances, too.")
         return result
 
@@ -292,12 +291,12 @@ class LaterClient:
 
     async def _explained(self, error: QueryRejected, version: ApiVersion) -> LaterError:
         """Return what a rejection means: another API version, or a query that is refused."""
+        now = version
         # The parameters of one version are invalid in the other.
-        if error.status not in INVALID_PARAMETERS:
-            return error
-        if not self._is_version_set and (now := (await self.probe()).api_version) is not version:
-            return ApiVersionChanged(version.name, now.name)
-        return error
+        if error.status in INVALID_PARAMETERS and not self._is_version_set:
+            with suppress(QueryRejected):
+                now = (await self.probe()).api_version
+        return error if now is version else ApiVersionChanged(version.name, now.name)
 
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""

@@ -81,6 +81,14 @@ def test_page_of_posts_shows_the_version_if_the_list_of_instances_does_not(
     assert len(service.requests_to()) == 1 + 3
 
 
+def test_refused_query_stays_one_if_the_list_of_instances_is_refused_too(service, new_detecting_client, july):
+    refused = problem(403, "ANL_00403")
+    service.faults.extend([refused, None, problem(422, "ANL_00400", detail="endDate is wrong"), refused])
+    with pytest.raises(QueryRejected, match="endDate is wrong") as raised:
+        fetch_posts(new_detecting_client(), july)
+    assert raised.value.status == 422
+
+
 def test_version_that_nothing_shows_raises_with_the_way_around(service, new_detecting_client, july):
     service.change_body = lambda number, body: {"data": []}
     with pytest.raises(UnexpectedResponse, match="set LATER_API_VERSION"):
