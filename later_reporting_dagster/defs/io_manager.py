@@ -24,6 +24,8 @@ _Frame = TypeVar("_Frame")
 
 # An asset with this metadata is a table of the lake.
 _COLUMN_SCHEMA = "dagster/column_schema"
+# The version of a rollup's definition.
+DEFINITION = "definition"
 # The name that Dagster's own UPathIOManager uses.
 _ALLOW_MISSING = "allow_missing_partitions"
 
@@ -59,7 +61,9 @@ def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: boo
         )
         for column in column_schema.columns
     ]
-    return Table(key.path[-1], tuple(columns), is_partitioned)
+    definition = metadata.get(DEFINITION, 0)
+    version = definition.value if isinstance(definition, dg.IntMetadataValue) else definition
+    return Table(key.path[-1], tuple(columns), is_partitioned, version or 0)
 
 
 class LaterLake(dg.ConfigurableIOManager):

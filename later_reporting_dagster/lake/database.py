@@ -18,10 +18,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, hides_instance, removed_file_error
 from later_reporting_dagster.lake.open_storage import open_storage
-from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error, from_parquet, parse_metadata
+from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
 from later_reporting_dagster.lake.tables import DATE, FETCHED_NAMES, RAW_NAMES, ColumnType, Table
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     import duckdb
 
 _Result = TypeVar("_Result")
+
+
+class _Definition(msgspec.Struct):
+    definition: int
+
+
 # The files of a table: by path relative to the root, the partition of each; None for an unpartitioned table.
 _Files = Mapping[str, Partition | None]
 _ReadError = LakeUnavailable | FileDamaged
@@ -277,20 +285,31 @@ def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | No
 
 
 def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[str]) -> set[str]:
-    """Return which files of a rollup lack a column that is never null: their rows may have another grain.
+    """Return which files of a rollup were made by an older definition: their rows may have another grain.
 
-    Files that cannot be read are not among them.
+    These have a lower version of it in their metadata, or lack a column that is never null. Files that cannot be read
+    are not among them.
     """
     if table.name in FETCHED_NAMES:
         return set()
     required = {column.name for column in table.columns if not column.nullable}
 
-    listed, older = list(paths), set[str]()
-    for path, data in zip(listed, storage.read_all(listed), strict=True):
-        with suppress(FileDamaged):
-            if isinstance(data, bytes) and not required <= {*parse_metadata(data).columns}:
-                older.add(path)
-    return older
+    def is_older(path: str) -> bool:
+        with suppress(FileDamaged, LakeUnavailable):
+            footer = storage.read_footer(path)
+            if footer is not None:
+                return not required <= {*footer.columns} or _definition(footer, table) < table.definition
+        return False
+
+    listed = list(paths)
+    return {path for path, older in zip(listed, storage.map(is_older, listed), strict=True) if older}
+
+
+def _definition(footer: FileMetadata, table: Table) -> int:
+    """Return the version that a file records beside what it was made from; it is current if none is recorded."""
+    with suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(footer.key_values.get("made_from", ""), type=_Definition).definition
+    return table.definition
 
 
 def describe_older(files: int) -> str:

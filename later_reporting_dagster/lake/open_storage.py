@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 
+from later_reporting_dagster.lake.parquet_file import FileMetadata, read_footer_of
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import (
     REMOTE_THREADS,
@@ -171,6 +172,12 @@ class _LocalStorage(Storage):
         except LakeUnavailable as error:
             failed |= dict.fromkeys(written, error)
         return failed
+
+    def read_footer(self, path: str) -> FileMetadata | None:
+        try:
+            return read_footer_of(self._root / path) if self._version(path) else None
+        except OSError as error:
+            raise unavailable_error("read", self.location(path), error, "", {}) from error
 
     def _read(self, path: str) -> bytes:
         # Opening a `Path` takes 1.5 times as long.

@@ -9,6 +9,7 @@ determine all types of the lake.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,7 +99,20 @@ def read_stored_rows(data: bytes) -> pa.Table:
 
 def parse_metadata(data: bytes) -> FileMetadata:
     """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded."""
-    footer = _open(data).metadata
+    return _parse_footer(_open(data).metadata)
+
+
+def read_footer_of(path: Path) -> FileMetadata:
+    """Return the metadata of a file on a local disk, as `parse_metadata` does; its rows are not read."""
+    try:
+        with path.open("rb") as file:
+            footer = pq.read_metadata(file)
+    except pa.ArrowException as error:
+        raise FileDamaged(f"cannot be read as Parquet: {error}") from error
+    return _parse_footer(footer)
+
+
+def _parse_footer(footer: pq.FileMetaData) -> FileMetadata:
     try:
         key_values = {
             name.decode().removeprefix(_PREFIX): value.decode()

@@ -9,6 +9,8 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
+from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
@@ -92,6 +94,11 @@ class Storage(ABC):
             ahead = paths[start : start + _FILES_AHEAD]
             groups = [ahead[first : first + together] for first in range(0, len(ahead), together)]
             yield from chain.from_iterable(self.map(lambda group: [read(path) for path in group], groups))
+
+    def read_footer(self, path: str) -> FileMetadata | None:
+        """Read the footer of a Parquet file; None if the file does not exist. An object store sends the whole file."""
+        data = self.read(path)
+        return None if data is None else parse_metadata(data)
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a file, or create it. After the return, it survives a loss of power."""

@@ -49,11 +49,13 @@ class Table:
         columns: the columns that its files may have. When a partitioned table is read, a first column `date` is added:
             the first day of the row's partition.
         is_partitioned: False if the table is one file.
+        definition: of a rollup, the version of its definition. Files of a lower one are not read.
     """
 
     name: str
     columns: Sequence[Column]
     is_partitioned: bool = True
+    definition: int = 0
 
     @property
     def schema(self) -> pa.Schema:

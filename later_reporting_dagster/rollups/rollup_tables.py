@@ -94,7 +94,9 @@ class RollupTable:
     @property
     def table(self) -> Table:
         """The table of the lake."""
-        return Table(self.name, self.columns, is_partitioned=self.cadence is not Cadence.ALL)
+        return Table(
+            self.name, self.columns, is_partitioned=self.cadence is not Cadence.ALL, definition=self.definition
+        )
 
 
 _KIND = ("platform", "content_type")

@@ -1,5 +1,6 @@
 """Files that an older definition of a rollup made are left out, and counted: their rows may have another grain."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import Column, Lake, Partition, Table
+from later_reporting_dagster.lake.database import files_of_older_definitions
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.sql_query import run_query
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
@@ -24,6 +27,24 @@ def lake(tmp_path: Path) -> Lake:
     lake.write(TABLE.name, Partition(DAYS[1]), older.append_column("ad_spend_posts", pa.array([1])))
     lake.write_table(TOTAL.name, older)
     return lake
+
+
+def test_query_leaves_out_a_file_that_records_a_lower_version(lake: Lake) -> None:
+    table = replace(TABLE, definition=4)
+    rows = pa.table({"posts": [1], "ad_spend_posts": [1]})
+    for day, definition in zip(DAYS, (3, 5), strict=True):
+        metadata = {"made_from": f'{{"inputs": "x", "definition": {definition}}}'}
+        lake.write(TABLE.name, Partition(day), rows, metadata=metadata, replaces_metadata=True)
+    notes: list[str] = []
+    found = run_query(f"SELECT date FROM {table.name}", lake, [table], on_note=notes.append)
+    assert found["date"].to_pylist() == [DAYS[1]]
+    assert notes == [f"{table.name}: 1 file of an older definition left out. Next step: `later-reporting refresh`"]
+
+
+def test_names_of_columns_are_read_from_the_footer_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake.storage, "read", None)
+    path = table_path(TOTAL.name)
+    assert files_of_older_definitions(lake.storage, TOTAL, [path]) == {path}
 
 
 @pytest.mark.parametrize(("table", "rows"), [(TABLE, 1), (TOTAL, 0)])

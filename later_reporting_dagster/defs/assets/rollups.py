@@ -93,7 +93,10 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
         description=table.description,
         group_name="organic_paid",
         kinds={"duckdb"},
-        metadata={"sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```")},
+        metadata={
+            "definition": table.definition,
+            "sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```"),
+        },
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
         automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
