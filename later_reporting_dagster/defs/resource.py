@@ -134,6 +134,13 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     bad_rows_limit_percent: int = _percent(
         "Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.", default=100
     )
+    widen_days: int = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="By how many days each range of posts_published is asked wider on each side: 1 if the days of the"
+        " account are not those of UTC.",
+    )
     store_creator_profiles: bool = Field(
         default=True,
         description="Whether to store names, handles, pictures and links of creators, URLs of posts, and"

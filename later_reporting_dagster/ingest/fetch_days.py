@@ -144,6 +144,7 @@ async def fetch_days(
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
         records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        records.oddities = progress.oddities
         writer = await open_writer(
             fetch.table,
             lake,
@@ -162,6 +163,12 @@ async def fetch_days(
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
+
+        if progress.unaccounted_rows:
+            raise RuntimeError(
+                f"{progress.unaccounted_rows} received rows are neither written nor accounted for otherwise"
+                f" ({dict(progress.rows_by_fate)}): a defect, please report it"
+            )
 
     async def produce() -> None:
         # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.

@@ -4,11 +4,13 @@ A response that changes nothing writes no data file, so only its record shows th
 which the run began. Other readers of the lake skip names that begin with an underscore.
 """
 
+import json
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
@@ -16,7 +18,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake.parquet_file import FileDamaged, from_parquet, to_parquet
+from later_reporting_dagster.lake.parquet_file import FileDamaged, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
@@ -32,6 +34,8 @@ _SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
+# Metadata of the file.
+_ODDITIES = "oddities"
 # The whole file is written again while the run goes on, and this part of its time may be spent on that.
 _MAX_SHARE_OF_TIME = 0.05
 
@@ -69,10 +73,14 @@ class RecordFile:
 
 
 class RunRecords:
-    """The records of a run for one table. They survive a kill, but for those of the last moments."""
+    """The records of a run for one table. They survive a kill, but for those of the last moments.
+
+    `oddities`: what was odd about the responses, with how often.
+    """
 
     def __init__(self, storage: Storage, path: str, inherited: Iterable[FetchRecord]) -> None:
         self.path = path
+        self.oddities: Counter[str] = Counter()
         self._storage = storage
         self._records = [*inherited]
         self._lock = threading.Lock()
@@ -92,7 +100,7 @@ class RunRecords:
             if len(self._records) == self._saved:
                 return
             started = time.monotonic()
-            self._storage.write(self.path, _to_bytes(self._records))
+            self._storage.write(self.path, _to_bytes(self._records, self.oddities))
             self._saved, ended = len(self._records), time.monotonic()
             self._next_save = ended + (ended - started) / _MAX_SHARE_OF_TIME
 
@@ -127,6 +135,15 @@ class FetchRecords:
     def read(self, paths: Sequence[str]) -> list[FetchRecord]:
         """Read files, skipping those that are damaged or were removed."""
         return [*chain.from_iterable(self._storage.map(self._read, paths))]
+
+    def oddities(self, table_name: str) -> tuple[Counter[str], int]:
+        """Return what was odd about the responses of the last runs, and the number of these runs."""
+        counts: Counter[str] = Counter()
+        paths = [file.path for file in self.files(table_name)]
+        for data in self._storage.map(self._storage.read, paths):
+            with suppress(FileDamaged):
+                counts.update(json.loads(parse_metadata(data).key_values.get(_ODDITIES, "{}")) if data else {})
+        return counts, len(paths)
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -195,7 +212,8 @@ def _parse_path(path: str) -> RecordFile | None:
     return None
 
 
-def _to_bytes(records: Sequence[FetchRecord]) -> bytes:
+def _to_bytes(records: Sequence[FetchRecord], oddities: Mapping[str, int]) -> bytes:
     columns = zip(*map(astuple, records), strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-    return to_parquet(pa.Table.from_arrays(arrays, schema=_SCHEMA), content_hash="", key_values={})
+    rows = pa.Table.from_arrays(arrays, schema=_SCHEMA)
+    return to_parquet(rows, content_hash="", key_values={_ODDITIES: json.dumps({**oddities})})

@@ -26,6 +26,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "verify_percent": 7,
         "shrink_limit_percent": 5,
         "bad_rows_limit_percent": 0,
+        "widen_days": 1,
         "store_creator_profiles": False,
         "memory_gb": 0.5,
         "demo_mode": False,

@@ -1,12 +1,17 @@
 """The partition writer: quarantine of bad rows, the write guard, diffs, and a lake that fails. Tests use real HTTP."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
+from later_reporting_dagster.ingest.partition_writer import WouldEmpty
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -212,3 +217,68 @@ def test_bad_row_that_cannot_be_quarantined_fails_only_its_partition(
     result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(corrupted, LakeUnavailable)
     assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
+
+
+# Responses without rows
+
+PAIRS = [Partition(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]
+EMPTIED = PAIRS[2]
+NO_TOTAL: dict[str, Any] = {"data": None, "pagination": None}
+
+
+def few_posts(*without: Partition, second: dict[str, Any] | None = None) -> Callable[[Request], Response | None]:
+    """Return a response override with three posts of each instance on each day, but for some.
+
+    `second`: the response to a query for one of these alone.
+    """
+
+    def respond(request: Request) -> Response | None:
+        if request.url.path != "/v2/posts/performance":
+            return None
+        requested = parameters(request)
+        day, names = date.fromisoformat(requested["startDate"][0]), requested["instanceIds"]
+        rows = [
+            {"instanceId": name, "campaignId": 1, "postId": number, "postDate": f"{day}T08:00:00Z", "engagements": 5}
+            for name in names
+            for number in range(3 * (Partition(day, name) not in without))
+        ]
+        if second is not None and not rows and len(names) == 1:
+            return JSONResponse(second)
+        pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
+        return JSONResponse({"data": rows, "pagination": pagination})
+
+    return respond
+
+
+def test_stored_rows_are_replaced_by_none_if_a_second_response_agrees(service: Service, tmp_path: Path) -> None:
+    service.override = few_posts()
+    run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    service.override = few_posts(EMPTIED, second=NO_TOTAL)
+    unsure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    assert unsure.errors() == {EMPTIED: WouldEmpty}
+    service.override, requests = few_posts(EMPTIED), service.data_requests
+    sure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    assert (sure.failed, sure.written[EMPTIED].file.rows) == ({}, 0)
+    assert service.data_requests - requests == 2 + 1
+
+
+@pytest.mark.parametrize("reason", ["all rows of the instance", "not listed"])
+def test_stored_rows_stay_without_a_second_request_if_the_instance_looks_gone(
+    reason: str, service: Service, small_world: World, tmp_path: Path
+) -> None:
+    service.override = few_posts()
+    run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    before = {path: content for path, content in files(tmp_path).items() if path.startswith(DAILY.name)}
+    gone = [each for each in PAIRS if each.instance_id == EMPTIED.instance_id]
+    if reason == "not listed":
+        gone = [EMPTIED]
+        scope = INSTANCE_IDS[1:]
+        service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, instance_scope=scope))
+    service.override, requests = few_posts(*gone), service.data_requests
+    result = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(gone, WouldEmpty)
+    assert service.data_requests - requests == 2
+    assert files(tmp_path).items() >= before.items()
+    guard = WriteGuard(shrink_limit_percent=100)
+    accepted = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path, guard=guard)
+    assert {each for each, written in accepted.written.items() if not written.file.rows} == {*gone}

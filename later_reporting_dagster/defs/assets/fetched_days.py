@@ -85,11 +85,14 @@ class FetchLog:
 
     def end(self) -> None:
         progress, days = self.progress, self._days_written
+        fates = progress.rows_by_fate
         for warning in progress.warnings:
             self._context.log.warning(warning)
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
-            f" {days} day{'s' * (days != 1)} materialized; {progress.rows} rows;"
+            f" {days} day{'s' * (days != 1)} materialized; {fates['received']} rows received:"
+            f" {fates['written']} written, {fates['quarantined']} in quarantine, {fates['failed']} of failed files,"
+            f" {fates['others']} of other days or instances;"
             f" {progress.requests} requests, {progress.retries} retries,"
             f" {progress.rate_limit_waits} waits for the rate limit"
         )

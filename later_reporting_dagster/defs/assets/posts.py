@@ -113,6 +113,7 @@ def fetch_posts(
             # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
             known_instances=known_instances(lake, configured=configured),
             metrics=component.metrics,
+            widen_days=later.widen_days,
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
             run_id=context.run.run_id,
             continued_run=continued_run(context, config, component.metrics),

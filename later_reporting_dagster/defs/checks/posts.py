@@ -46,6 +46,12 @@ RATES_AGREE = Check(
 NO_UNKNOWN_FIELDS = Check(
     "no_unknown_fields", "The API returned no unknown fields and no unknown content types.", severity=WARN
 )
+AS_DOCUMENTED = Check(
+    "responses_are_as_documented",
+    "The responses of the last days were as the API reference describes them. Otherwise they were read all the same.",
+    severity=WARN,
+    nothing="No fetch is recorded",
+)
 QUARANTINE_EMPTY = Check("quarantine_is_empty", "The API returned no invalid rows.", severity=WARN)
 EVERY_INSTANCE = Check(
     "every_instance_is_present",
@@ -117,11 +123,13 @@ def _raw_checks(raw_table: RawTable, component: ComponentBase) -> CheckStep:
             yield from evaluate_rows(lake, raw_table, lake.partitions(raw_table.name, days=scope.days))
         if scope.has(QUARANTINE_EMPTY):
             yield evaluate_quarantine(raw_table.name, lake=lake)
+        if scope.has(AS_DOCUMENTED):
+            yield evaluate_responses(raw_table.name, lake=lake)
         if scope.has(EVERY_INSTANCE, DUE_DAY):
             instances = scope.instances or known_instances(lake, configured=later.configured_instances())
             yield from evaluate_files(lake, raw_table.name, instances=instances, component=component)
 
-    checks = (*_CHECKS_OF_FILES, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
+    checks = (*_CHECKS_OF_FILES, AS_DOCUMENTED, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
     name = f"{component.op_name(raw_table.name)}_checks"
     return CheckStep(name=name, checks={raw_table.name: checks}, evaluate=evaluate)
 
@@ -217,6 +225,18 @@ def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partitio
         otherwise=otherwise,
         looked_at=looked_at,
         unknown=dg.MetadataValue.json(fields),
+    )
+
+
+def evaluate_responses(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
+    """Evaluate whether responses deviated from the API reference. The metadata has the number of each deviation."""
+    oddities, runs = lake.fetch_records.oddities(table_name)
+    return AS_DOCUMENTED.result(
+        not oddities,
+        "Read in spite of this: " + join_first([f"{kind} ({count})" for kind, count in oddities.most_common()]),
+        otherwise=f"Nothing was odd in {runs} runs",
+        looked_at={"runs": runs},
+        oddities=dg.MetadataValue.json(dict(oddities)),
     )
 
 

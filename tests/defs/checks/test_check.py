@@ -16,6 +16,7 @@ from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
+from later_reporting_dagster.lake.fetch_records import FetchRecord
 from tests.conftest import INSTANCE_IDS
 from tests.defs.conftest import (
     DAYS,
@@ -44,6 +45,7 @@ ALL_CHECKS = {
             "rows_belong_to_partition",
             "rates_agree_with_counts",
             "no_unknown_fields",
+            "responses_are_as_documented",
             "quarantine_is_empty",
             "every_instance_is_present",
             "newest_due_day_is_present",
@@ -64,7 +66,7 @@ NOT_FETCHED = ("posts_published", "every_instance_is_present")
 # All others run daily: their result changes without a run of their asset.
 CHECKED_BY_RUNS_ONLY = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
-    *("quarantine_is_empty", "platforms_still_report_impressions"),
+    *("responses_are_as_documented", "quarantine_is_empty", "platforms_still_report_impressions"),
 }
 
 
@@ -74,6 +76,12 @@ def file_of(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> Pa
 
 def stored(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> pa.Table:
     return pq.ParquetFile(file_of(lake, table, partition)).read().replace_schema_metadata()
+
+
+def record_oddity(lake: Lake, kind: str, *, times: int) -> None:
+    records = lake.fetch_records.begin(RAW, now=datetime.now(UTC))
+    records.oddities[kind] += times
+    records.add([FetchRecord(TAMPERED.day, TAMPERED.instance_id, datetime.now(UTC))])
 
 
 def set_values(lake: Lake, table: str = RAW, **values: object) -> None:
@@ -99,6 +107,7 @@ EXPECTED = {
     "rows_belong_to_partition": (RAW, ERROR, IN_FILE),
     "rates_agree_with_counts": (RAW, WARN, IN_FILE),
     "no_unknown_fields": (RAW, WARN, IN_FILE),
+    "responses_are_as_documented": (RAW, WARN, "Read in spite of this: total as text (3)"),
     "every_instance_is_present": (RAW, ERROR, "1 file is missing: 2024-03-02 (1 day): instance_000."),
     "quarantine_is_empty": (RAW, WARN, "1 rows in quarantine: see `later-reporting quarantine`"),
     "is_current": (ROLLUP, ERROR, "Outdated: 1 day of organic_paid_daily ("),
@@ -137,6 +146,7 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
         ("rows_belong_to_partition", lambda lake: file_of(lake).write_bytes(b"no Parquet")),
         ("rates_agree_with_counts", partial(set_values, engagements=1, impressions=100, engagement_rate=2.0)),
         ("no_unknown_fields", partial(set_values, extra='{"boosts":1}')),
+        ("responses_are_as_documented", lambda lake: record_oddity(lake, "total as text", times=3)),
         ("every_instance_is_present", lambda lake: file_of(lake).unlink()),
         (
             "quarantine_is_empty",
