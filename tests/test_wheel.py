@@ -1,7 +1,5 @@
 """What a release consists of: a wheel and an sdist that work outside of the checkout, in an empty environment."""
 
-import email
-import re
 import shutil
 import subprocess
 import sys
@@ -43,22 +41,6 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_release_can_be_uploaded(release: tuple[Path, Path]) -> None:
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, release)], check=True)
-
-
-def test_long_description_links_to_existing_files_of_its_version(release: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(release[0]) as archive:
-        (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(archive.read(path))
-    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL") or [])
-    text = metadata.get_payload()
-    links = re.findall(r"(!?)\[[^]]*\]\(([^)\s]+)\)", text) + re.findall(r'()(?:href|src)="([^"]+)"', text)
-    assert [link for _, link in links if not link.startswith("https://")] == []
-    own = [(picture, link) for picture, link in links if link.startswith(urls["Source"])]
-    assert len(own) > 20
-    for picture, link in own:
-        base = f"{urls['Source']}/{'raw' if picture else 'blob'}/v{metadata['Version']}/"
-        assert link.startswith(base), link
-        assert (ROOT / link.removeprefix(base).partition("#")[0]).exists(), link
 
 
 def test_wheel_contains_all_of_the_package_and_nothing_else(release: tuple[Path, Path]) -> None:
