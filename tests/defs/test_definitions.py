@@ -13,8 +13,6 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.lake import schema_of
-from later_reporting_dagster.report.report_data import SHOWN_TABLES
-from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key, table_columns
 from tests.services import WAIT_SECONDS
 
@@ -77,20 +75,6 @@ def test_table_metadata_matches_the_stored_schema(asset: str) -> None:
     assert [(column.name, column.type, column.constraints.nullable) for column in columns] == [
         (field.name, str(field.type).replace("double", "float64"), field.nullable) for field in schema
     ]
-
-
-def test_asset_dependencies() -> None:
-    graph = defs.resolve_asset_graph()
-    assert {
-        key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
-    } == {
-        **dict.fromkeys(FETCHED, set()),
-        **dict.fromkeys([*ROLLUPS, *PERIOD_ROLLUPS], {"post_metrics_daily"}),
-        **{table.name: {*table.sources} for table in SINGLE_TABLES},
-        "instances": set(RAW_ASSETS),
-        "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
-        REPORT: {"coverage", *SHOWN_TABLES},
-    }
 
 
 @pytest.mark.parametrize("asset", PARTITIONED)
