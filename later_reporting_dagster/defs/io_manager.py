@@ -123,21 +123,18 @@ class LaterLake(dg.ConfigurableIOManager):
             if not table.is_partitioned:
                 if not lake.table_exists(table.name):
                     raise ValueError("it has no files. Materialize it first")
-                _refuse_older_definitions(lake, table, [table_path(table.name)])
-                return read_frame(kind, lake, table, ())
-            if context.has_asset_partitions:
-                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
-                stored = lake.partitions(table.name, days=days)
-            else:
+                return _read(kind, lake, table, ())
+            selects = context.has_asset_partitions
+            days = [date.fromisoformat(key) for key in context.asset_partition_keys] if selects else None
+            stored = lake.partitions(table.name, days=days)
+            if days is None:
                 days = self._expected_days(context.asset_partitions_def)
-                stored = lake.partitions(table.name)
             missing = _describe_missing(lake, table, days, stored)
             if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
                 raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
-            _refuse_older_definitions(lake, table, [partition_path(table.name, partition) for partition in stored])
             if missing:
                 context.log.warning(f"{name}: {missing}")
-            loaded = read_frame(kind, lake, table, stored)
+            loaded = _read(kind, lake, table, stored)
         context.log.info(f"{name}: {len(stored)} files, {stored[0].day} to {stored[-1].day}")
         return loaded
 
@@ -189,10 +186,7 @@ class LaterLake(dg.ConfigurableIOManager):
                     if not allow_missing:
                         raise ValueError(f"{missing}. Materialize these days first")
                     warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
-            paths = [partition_path(source.name, partition) for partition in selected]
-            _refuse_older_definitions(lake, source, paths if source.is_partitioned else [table_path(source.name)])
-            loaded: _Frame = read_frame(kind, lake, source, selected)
-        return loaded
+            return _read(kind, lake, source, selected)  # type: ignore[no-any-return]
 
     def _lake(self) -> Lake:
         later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
@@ -221,12 +215,15 @@ def _describe_missing(
     return describe_missing(missing_days(days, instances, stored), instances=len(instances))
 
 
-def _refuse_older_definitions(lake: Lake, table: Table, paths: Sequence[str]) -> None:
+def _read(kind: Any, lake: Lake, table: Table, partitions: Sequence[Partition]) -> Any:
+    of_partitions = [partition_path(table.name, partition) for partition in partitions]
+    paths = of_partitions if table.is_partitioned else [table_path(table.name)]
     if older := files_of_older_definitions(lake.storage, table, paths):
         raise ValueError(
             f"{len(older)} of {len(paths)} files are of an older definition, whose rows may have another grain. Next"
             " step: `later-reporting refresh`"
         )
+    return read_frame(kind, lake, table, partitions)
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:
