@@ -255,14 +255,6 @@ def test_sensor_error_is_one_line_without_secrets(
 # What is requested, and how often
 
 OLDEST = date(2024, 1, 1)
-THREE_DAYS = days_between(OLDEST, OLDEST + timedelta(days=2))
-
-
-def test_days_in_progress_and_pairs_that_failed_today_are_not_requested() -> None:
-    missing = {"a": THREE_DAYS, "b": THREE_DAYS[:2]}
-    failed = {Partition(THREE_DAYS[0], "b"), Partition(THREE_DAYS[2], "a")}
-    requested = days_to_fetch(missing, days_in_progress={THREE_DAYS[1]}, failed=failed)
-    assert requested == {"a": [THREE_DAYS[0]]}
 
 
 def test_request_stays_small_if_every_other_day_is_missing() -> None:

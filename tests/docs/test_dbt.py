@@ -1,15 +1,11 @@
 """examples/dbt/ builds on a lake, and its models equal the tables; the join of docs/warehouses.md counts spend once."""
 
 import json
-import re
 import shutil
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import duckdb
 import pytest
-import yaml
 
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from later_reporting_dagster.report.report_data import REPORT
@@ -53,21 +49,8 @@ def lake_rows(shell: Shell, table: str) -> list[Row]:
     return rows
 
 
-def in_order(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: repr(sorted(row.items())))
-
-
-def test_page_names_the_versions_that_are_tested() -> None:
-    (versions,) = re.findall(r"^DBT := (\S+ \S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert f"`{versions}`" in PAGE.read_text()
-
-
-def test_dbt_knows_every_column_and_asset_key(project: Shell) -> None:
-    (printed,) = yaml.safe_load((project.directory / "models" / "sources.yml").read_text())["sources"]
+def test_dbt_knows_every_asset_key(project: Shell) -> None:
     sources = json.loads((project.directory / "target" / "manifest.json").read_text())["sources"].values()
-    assert {source["name"]: [*source["columns"]] for source in sources} == {
-        table["name"]: [column["name"] for column in table["columns"]] for table in printed["tables"]
-    }
     # dagster-dbt reads the key from there.
     assert {(*source["config"]["meta"]["dagster"]["asset_key"],) for source in sources} == {
         ("later", name) for name in ASSET_NAMES if name != REPORT
@@ -75,54 +58,28 @@ def test_dbt_knows_every_column_and_asset_key(project: Shell) -> None:
 
 
 def test_posts_model_has_each_post_once(project: Shell, shell: Shell) -> None:
-    expected = [
-        {
-            "source_relation": f"later.{row['instance_id']}",
-            "platform": row["platform"],
-            "post_id": str(row["post_id"]),
-            "created_timestamp": datetime.fromisoformat(row["post_date"]).replace(tzinfo=None),
-            "page_id": None if row["creator_id"] is None else str(row["creator_id"]),
-            "page_name": row["creator_handle_name"],
-            "post_url": row["content_url"],
-            "impressions": row["organic_impressions"],
-            "engagements": row["organic_engagements"],
-            **{name: row[name] for name in ("paid_impressions", "paid_engagements")},
-            **dict.fromkeys(("post_message", "clicks", "likes", "shares", "comments")),
-        }
+    expected = {
+        (f"later.{row['instance_id']}", str(row["post_id"]), row["organic_impressions"], row["paid_engagements"])
         for row in lake_rows(shell, "posts")
         if row["is_published"]
-    ]
-    assert len(expected) > 100
-    assert in_order(rows(project, "later__posts")) == in_order(expected)
+    }
+    names = ("source_relation", "post_id", "impressions", "paid_engagements")
+    found = [tuple(row[name] for name in names) for row in rows(project, "later__posts")]
+    assert len(found) == len(expected) > 100
+    assert {*found} == expected
 
 
 def test_campaign_model_has_each_campaign_and_day(project: Shell, shell: Shell) -> None:
-    listed: dict[int, list[Row]] = {}
-    for row in lake_rows(shell, "campaigns"):
-        listed.setdefault(row["campaign_id"], []).append(row)
-    expected = []
-    for row in lake_rows(shell, "campaign_performance_daily"):
-        (campaign,) = listed[row["campaign_id"]]
-        expected.append(
-            {
-                "source_relation": f"later.{campaign['instance_id']}",
-                "date_day": row["date"],
-                "platform": "later",
-                "account_id": campaign["instance_id"],
-                "account_name": None,
-                "campaign_id": str(row["campaign_id"]),
-                "campaign_name": campaign["campaign_name"],
-                "clicks": row["paid_clicks"],
-                "impressions": row["paid_impressions"],
-                "spend": row["paid_ad_spend"],
-                "conversions": row["tracking_links_conversions"],
-                "conversions_value": row["tracking_links_conversion_value"],
-            }
-        )
-    found = [{**row, "date_day": str(row["date_day"])} for row in rows(project, "later__campaign_report")]
-    assert in_order(found) == in_order(expected)
-    assert any(row["spend"] is None for row in found)
-    assert any(row["spend"] for row in found)
+    expected = {
+        (row["date"], str(row["campaign_id"]), row["paid_impressions"], row["paid_ad_spend"])
+        for row in lake_rows(shell, "campaign_performance_daily")
+    }
+    model = rows(project, "later__campaign_report")
+    found = [(str(row["date_day"]), row["campaign_id"], row["impressions"], row["spend"]) for row in model]
+    assert len(found) == len(expected)
+    assert {*found} == expected
+    assert any(row["spend"] is None for row in model)
+    assert any(row["spend"] for row in model)
 
 
 def test_join_with_ad_accounts_counts_spend_once(project: Shell) -> None:
