@@ -22,7 +22,7 @@ from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
@@ -101,7 +101,7 @@ def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(subject, str(error), "FAIL")
 
 
-def _check_settings(settings: ComponentSettings, now: datetime) -> str:
+def _check_settings(settings: ComponentBase, now: datetime) -> str:
     if settings.start_date > newest_day(now):
         raise click.ClickException(
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"

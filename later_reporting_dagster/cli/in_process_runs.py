@@ -14,7 +14,7 @@ from later_reporting_dagster.cli.options import Interrupted
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.cli.run_progress import progress_bars, progress_lines
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.progress import Progress
@@ -118,7 +118,7 @@ def materialize(
 
 def _outcome(
     result: dg.ExecuteInProcessResult,
-    settings: ComponentSettings,
+    settings: ComponentBase,
     *,
     instance: dg.DagsterInstance,
     fetches: Sequence[Progress],
@@ -164,7 +164,7 @@ def _outcome(
     )
 
 
-def _partition_failures(event: dg.DagsterEvent, settings: ComponentSettings) -> dict[tuple[str, str], str]:
+def _partition_failures(event: dg.DagsterEvent, settings: ComponentBase) -> dict[tuple[str, str], str]:
     """Return the reason of each failed partition in the metadata of a step failure, by asset and partition."""
     user_data = event.step_failure_data.user_failure_data
     entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None

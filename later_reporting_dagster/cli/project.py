@@ -13,7 +13,7 @@ import dagster as dg
 
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentSettings
+from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentBase
 from later_reporting_dagster.defs.dagster_private import code_location_of, code_locations_of_project, definitions_in
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.report.report_data import REPORT_PATH
@@ -32,7 +32,7 @@ class Project:
 
     location: "CodeLocation"
     definitions: dg.Definitions
-    settings: ComponentSettings
+    settings: ComponentBase
     later: LaterReportingResource
 
     def report_location(self) -> str:
@@ -55,7 +55,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     module = module or (location and location.loadable_target_origin.module_name) or ENVIRONMENT_MODULE
     definitions = _load_definitions(module)
     found = {
-        key.removeprefix(METADATA_PREFIX): ComponentSettings.model_validate(value.data)
+        key.removeprefix(METADATA_PREFIX): ComponentBase.model_validate(value.data)
         for key, value in (definitions.metadata or {}).items()
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }

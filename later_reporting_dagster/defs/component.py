@@ -22,7 +22,7 @@ from later_reporting_dagster.defs.assets.rollups import period_asset, windows_as
 from later_reporting_dagster.defs.automation import build_automation
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.checks.check import build_asset_checks
-from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentBase, ComponentSettings
+from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import (
     InvalidSetting,
@@ -149,7 +149,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
             # A folder that no other component uses.
             values = {field: getattr(resource, field) for field in resource.model_fields_set}
             resource = type(resource)(**{**values, "lake_root": default_lake_root(self.name)})
-        settings = self.model_dump(mode="json", include={*ComponentSettings.model_fields})
+        settings = self.model_dump(mode="json", include={*ComponentBase.model_fields} - {"translation", "resource"})
         assets = [*self._assets()]
         return dg.Definitions(
             assets=assets,

@@ -51,10 +51,12 @@ def _parsed_by(parse: Callable[[str], tuple[Metric, ...]]) -> BeforeValidator:
 
 
 _Metrics = Annotated[tuple[Metric, ...], PlainSerializer(lambda metrics: [metric.api_name for metric in metrics])]
+# What an asset yields.
+AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]
 
 
-class ComponentSettings(dg.Model):
-    """The settings that the definitions of one component depend on, and the names derived from them."""
+class ComponentBase(dg.Model):
+    """The settings that definitions depend on, with names derived from them; the resource of runs; and hooks."""
 
     name: str = Field(
         default=DEFAULT_NAME,
@@ -103,6 +105,29 @@ class ComponentSettings(dg.Model):
     rollup_partitions_per_run: int | None = Field(
         default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
     )
+    translation: Annotated[TranslationFn[dg.AssetSpec] | None, TranslationFnResolver(lambda spec: {})] = Field(
+        default=None, description="Changes the specs of all assets; `spec` is the default one."
+    )
+    resource: Annotated[
+        LaterReportingResource,
+        dg.Resolver(LaterReportingResource.resolve_from_model, model_field_type=LaterReportingResource.model()),
+    ] = Field(default_factory=LaterReportingResource, description="The API and the lake: what a run needs.")
+
+    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""
+        return spec if self.translation is None else self.translation(spec, spec)
+
+    def execute(self, context: dg.AssetExecutionContext, events: Iterator[AssetEvent]) -> Iterator[AssetEvent]:  # noqa: ARG002
+        """Yield what an asset yields. Override it to run code before, after and between.
+
+        Materializations are those of partitions; a last result without one makes Dagster execute checks and downstream
+        steps. The asset does its work while `events` is iterated.
+        """
+        yield from events
+
+    def now(self) -> datetime:
+        """Return the current time, which decides which days exist and are due."""
+        return utc_now()
 
     @property
     def resource_key(self) -> str:
@@ -176,38 +201,6 @@ class ComponentSettings(dg.Model):
         """Return the keys of the tables that are defined; of all if none is: another code location may define them."""
         names = dict.fromkeys(table_names)
         return [self.asset_key(name) for name in [name for name in names if name in self.tables] or names]
-
-
-# What an asset yields.
-AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]
-
-
-class ComponentBase(ComponentSettings):
-    """The settings of a component with its resource and hooks."""
-
-    translation: Annotated[TranslationFn[dg.AssetSpec] | None, TranslationFnResolver(lambda spec: {})] = Field(
-        default=None, description="Changes the specs of all assets; `spec` is the default one."
-    )
-    resource: Annotated[
-        LaterReportingResource,
-        dg.Resolver(LaterReportingResource.resolve_from_model, model_field_type=LaterReportingResource.model()),
-    ] = Field(default_factory=LaterReportingResource, description="The API and the lake: what a run needs.")
-
-    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""
-        return spec if self.translation is None else self.translation(spec, spec)
-
-    def execute(self, context: dg.AssetExecutionContext, events: Iterator[AssetEvent]) -> Iterator[AssetEvent]:  # noqa: ARG002
-        """Yield what an asset yields. Override it to run code before, after and between.
-
-        Materializations are those of partitions; a last result without one makes Dagster execute checks and downstream
-        steps. The asset does its work while `events` is iterated.
-        """
-        yield from events
-
-    def now(self) -> datetime:
-        """Return the current time, which decides which days exist and are due."""
-        return utc_now()
 
     @property
     def lake_key(self) -> str:

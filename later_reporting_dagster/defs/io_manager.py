@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, environment_texts
 from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
 from later_reporting_dagster.lake.database import files_of_older_definitions
@@ -30,7 +30,7 @@ DEFINITION = "definition"
 _ALLOW_MISSING = "allow_missing_partitions"
 
 
-def table_specs(definitions: dg.Definitions, settings: ComponentSettings) -> dict[str, dg.AssetSpec]:
+def table_specs(definitions: dg.Definitions, settings: ComponentBase) -> dict[str, dg.AssetSpec]:
     """Return the tables of a component, by name, as specs of external assets: without dependencies or automation."""
     external: dict[str, Any] = {"deps": [], "automation_condition": None}
     return {
@@ -40,7 +40,7 @@ def table_specs(definitions: dg.Definitions, settings: ComponentSettings) -> dic
     }
 
 
-def all_tables(definitions: dg.Definitions, settings: ComponentSettings) -> list[Table]:
+def all_tables(definitions: dg.Definitions, settings: ComponentBase) -> list[Table]:
     """Return the tables of a component as `Table` objects, which contain nothing of Dagster."""
     specs = table_specs(definitions, settings).values()
     return [_table(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs]
@@ -87,7 +87,7 @@ class LaterLake(dg.ConfigurableIOManager):
     )
 
     due_hour_utc: int = Field(
-        default_factory=lambda: ComponentSettings.model_validate(environment_texts(["due_hour_utc"])).due_hour_utc,
+        default_factory=lambda: ComponentBase.model_validate(environment_texts(["due_hour_utc"])).due_hour_utc,
         description="From which UTC hour on the day before is missing if it has no file. Default: LATER_DUE_HOUR_UTC.",
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from later_reporting_dagster.contract.days import days_between, newest_day, parse_day_ranges, utc_now
-from later_reporting_dagster.defs.component_base import ComponentBase, ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
 from later_reporting_dagster.lake.tables import RAW_NAMES
 from later_reporting_dagster.quality.outdated import Outdated
@@ -36,7 +36,7 @@ _NOT_FINISHED = [
 ]
 
 
-def request_tag(settings: ComponentSettings, *made: str) -> dict[str, str]:
+def request_tag(settings: ComponentBase, *made: str) -> dict[str, str]:
     """Return the tag of a run that is to make this."""
     digest = hashlib.sha256("\n".join([settings.name, *made]).encode(errors="backslashreplace"))
     return {REQUEST_TAG: digest.hexdigest()[:32]}
@@ -57,7 +57,7 @@ def _count_requests(instance: dg.DagsterInstance, tags: Mapping[str, str], *, wi
     return instance.get_runs_count(dg.RunsFilter(tags=of_request, created_after=utc_now() - within))
 
 
-def runs_of(files: Sequence[Outdated], settings: ComponentSettings) -> Iterator[tuple[list[str], dict[str, str]]]:
+def runs_of(files: Sequence[Outdated], settings: ComponentBase) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Yield the tables, and the tags, of the runs that make files again; the report, which shows the others, last."""
     for table in PERIOD_TABLES:
         of_table = {str(file.first_day): file for file in files if file.table == table.name}

@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import expected_days
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.cli.conftest import User, error_line
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service, files, parameters
@@ -25,7 +25,7 @@ def test_instances_prints_newest_and_missing_days_and_writes_nothing(
     days = ("--start", "2024-03-01", "--end", "2024-03-02")
     user.run("backfill", "--asset", "posts_published", *days, "--instances", "007")
     monkeypatch.delenv("DAGSTER_HOME")
-    before, now, settings = files(user.lake), datetime.now(UTC), ComponentSettings()
+    before, now, settings = files(user.lake), datetime.now(UTC), ComponentBase()
     result = user.run("instances")
     assert result.exit_code == 0, result.output
     assert files(user.lake) == before

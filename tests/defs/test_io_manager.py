@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of
@@ -34,7 +34,7 @@ WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", ti
 
 
 def tables_of(project: Project) -> Mapping[str, dg.AssetSpec]:
-    return table_specs(project.defs, ComponentSettings())
+    return table_specs(project.defs, ComponentBase())
 
 
 class Downstream:

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of
@@ -161,6 +161,6 @@ def test_run_has_neighbouring_partitions_or_all_between_if_there_are_many_gaps(
     days: Sequence[int], runs: list[tuple[int, int]]
 ) -> None:
     files = [Outdated(ROLLUP, date(2024, 1, day), "missing", "") for day in days]
-    settings = ComponentSettings(start_date=date(2024, 1, 1))
+    settings = ComponentBase(start_date=date(2024, 1, 1))
     requested = [selected_range(tags) for _, tags in runs_of(files, settings)]
     assert requested == [(date(2024, 1, first), date(2024, 1, last)) for first, last in runs]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs.component_base import ComponentSettings
+from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -187,7 +187,7 @@ def test_files_from_before_a_later_start_date_follow_a_retirement(filled: Projec
     files = outdated(later.lake, [rollup_tables.DAILY], start_date=DAYS[2], newest_day=DAYS[-1])
     assert {file.first_day for file in files} == {*DAYS}
     early = [file for file in files if file.first_day != DAYS[2]]
-    ((names, tags),) = runs_of(early, ComponentSettings(start_date=DAYS[2]))
+    ((names, tags),) = runs_of(early, ComponentBase(start_date=DAYS[2]))
     result = later.run(*names, tags=tags)
     assert_success(result)
     assert later.materializations(result).keys() == {str(DAYS[2])}
