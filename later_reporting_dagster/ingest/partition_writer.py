@@ -207,25 +207,26 @@ class PartitionWriter:
         self.newest_requests.refresh()
         accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
-        fates = Counter(written=sum(table.num_rows for table in tables.values()))
-        for partition in [*tables]:
+        received_rows = {partition: rows.num_rows for partition, rows in tables.items()}
+        for partition in received_rows:
             if contradictory := received[partition].contradictory:
                 try:
                     tables[partition] = self._with_stored_rows(partition, tables[partition], contradictory)
                 except LakeUnavailable as error:
                     failed[partition] = error
-                    fates["written"] -= tables.pop(partition).num_rows
+                    del tables[partition]
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
         results: list[PartitionResult] = []
+        fates: Counter[str] = Counter()
         for partition, rows in received.items():
             fates["quarantined"] += len(rows.bad_rows)
             if not isinstance(outcome := outcomes[partition], WriteResult):
                 results.append(FailedPartition(partition=partition, error=outcome))
                 fates["failed"] += len(rows.items)
-                fates["written"] -= len(rows.items) if partition in tables else 0
                 continue
+            fates["written"] += received_rows[partition]
             if not rows.bad_rows:
                 self._remove_quarantined(self.lake.quarantine.path_of(self.table.name, partition))
             diff = diffs.get(partition) if outcome.changed else None
