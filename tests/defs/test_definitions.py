@@ -10,18 +10,14 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.lake import schema_of
-from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key, table_columns
+from later_reporting_dagster.defs.component_base import ASSET_NAMES
+from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-DAILY_CAMPAIGN_METRICS = [metric for metric in DEFAULT_CAMPAIGN_METRICS if metric.kind.adds_up_over_days]
-COLUMNS = table_columns(DEFAULT_METRICS, DEFAULT_CAMPAIGN_METRICS, daily_campaign_metrics=DAILY_CAMPAIGN_METRICS)
 FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily", "campaign_performance_periods")
 PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLLUPS)
-REPORT = "organic_paid_report"
 LOAD_OFFLINE = """
 import socket
 import warnings
@@ -62,19 +58,9 @@ def test_definitions_load_offline_without_settings(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == sorted(f"later/{asset}" for asset in (*COLUMNS, REPORT))
+    assert result.stdout.split() == sorted(f"later/{asset}" for asset in ASSET_NAMES)
     assert result.stderr == ""
     assert os.listdir(tmp_path) == []  # noqa: PTH208
-
-
-@pytest.mark.parametrize("asset", COLUMNS)
-def test_table_metadata_matches_the_stored_schema(asset: str) -> None:
-    spec, schema = spec_of(asset), schema_of(COLUMNS[asset])
-    assert spec.code_version
-    columns = spec.metadata["dagster/column_schema"].columns
-    assert [(column.name, column.type, column.constraints.nullable) for column in columns] == [
-        (field.name, str(field.type).replace("double", "float64"), field.nullable) for field in schema
-    ]
 
 
 @pytest.mark.parametrize("asset", PARTITIONED)
@@ -88,7 +74,7 @@ def test_backfill_of_a_range_is_one_run(asset: str) -> None:
 
 def test_assets_are_due_at_the_due_hour_and_share_a_pool_if_they_fetch() -> None:
     due = dg.FreshnessPolicy.cron("0 12 * * *", lower_bound_delta=timedelta(hours=23))
-    assert all(spec_of(asset).freshness_policy == due for asset in (*PARTITIONED, *WINDOWS, REPORT))
+    assert all(spec_of(asset).freshness_policy == due for asset in (*PARTITIONED, *WINDOWS, "organic_paid_report"))
     assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in FETCHED} == {"later_api"}
 
 
