@@ -553,6 +553,8 @@ def environment(
     monkeypatch.setattr("dagster._time._mockable_get_current_timestamp", clock.timestamp)
     for module in ("defs.component_base", "defs.runs", "ingest.partition_writer"):
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", clock.now)
+    # Dagster stamps the updates of runs by the real clock, so that all have just ended by this one.
+    monkeypatch.setattr("later_reporting_dagster.defs.runs.SETTLING_TIME", timedelta(days=-10_000))
     monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", clock.timestamp)
     install_points(monkeypatch)
     write_all = Lake.write_all
