@@ -19,7 +19,7 @@ from later_reporting_dagster.lake import (
     campaign_period_columns,
     post_columns,
 )
-from later_reporting_dagster.quality.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,

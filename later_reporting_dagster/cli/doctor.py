@@ -25,6 +25,7 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
+from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -33,9 +34,8 @@ from later_reporting_dagster.lake.tables import (
     RAW_NAMES,
 )
 from later_reporting_dagster.probe.assumptions import unreadable_rows
-from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.late_posts import describe_stale
+from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 # The client renews a token up to a minute before it expires, by this machine's clock.

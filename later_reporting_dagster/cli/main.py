@@ -84,8 +84,9 @@ def instances(*, format_: str) -> None:
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.quality.coverage import intact_files, stored_late_posts
+    from later_reporting_dagster.lake.coverage import intact_files
     from later_reporting_dagster.quality.instances import instances_table, stored_instances
+    from later_reporting_dagster.quality.late_posts import stored_late_posts
 
     project = current_project()
     later, settings = project.later, project.settings
@@ -312,6 +313,7 @@ def redact() -> None:
     ids and numbers in known fields stay. Run it while no run is in progress; after an
     interrupt, run it again.
     """
+    from later_reporting_dagster.lake.coverage import record_files
     from later_reporting_dagster.lake.personal_data import remove_personal_data
     from later_reporting_dagster.report.report_data import REPORT_PATH
 
@@ -333,7 +335,8 @@ def redact() -> None:
     lake.remove_left_over_folders()
     # They have the hashes of what files had before, which these would contradict.
     for name in FETCHED_NAMES:
-        lake.fetch_records.remove([file.path for file in lake.fetch_records.files(name)])
+        for file in record_files(lake, name):
+            lake.storage.remove(file.path)
     click.echo(
         "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
         ' see docs/operations.md, "Personal data".'

@@ -13,10 +13,11 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.events import data_versions, version_tags
+from later_reporting_dagster.defs.events import content_of, data_versions, day_version, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
+from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_records
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     COVERAGE_TABLE,
@@ -24,7 +25,6 @@ from later_reporting_dagster.lake.tables import (
     INSTANCES_TABLE,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.coverage import covered_days, intact_files, stored_states
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -97,23 +97,26 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
     """Report days to Dagster whose version it does not know, such as those that a killed run has written."""
     settings, lake = project.settings, project.later.lake()
     names = [name for name in FETCHED_NAMES if name in settings.tables]
-    states = stored_states(lake)
-    covered, _ = covered_days(intact_files(lake, names, states=states), states)
+    records = stored_records(lake)
+    days = described_days(intact_files(lake, names, records=records), records)
     graph = project.definitions.resolve_asset_graph()
     known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
-    for day in covered:
-        if day.day < settings.start_date or known[day.table_name].get(str(day.day)) == day.version:
+    for (name, day), files in days.items():
+        if files is None or day < settings.start_date:
             continue
-        key = settings.asset_key(day.table_name)
+        version = day_version({file.instance_id: content_of(file) for file in files})
+        if known[name].get(str(day)) == version:
+            continue
+        key = settings.asset_key(name)
         event = dg.AssetMaterialization(
             key,
-            partition=str(day.day),
+            partition=str(day),
             metadata={
-                "dagster/partition_row_count": day.rows,
-                "dagster/uri": lake.day_url(day.table_name, day.day),
-                **({"instances": day.files} if day.table_name in RAW_NAMES else {}),
+                "dagster/partition_row_count": sum(file.rows or 0 for file in files),
+                "dagster/uri": lake.day_url(name, day),
+                **({"instances": len(files)} if name in RAW_NAMES else {}),
             },
-            tags=version_tags(day.version, code_version=graph.get(key).code_version),
+            tags=version_tags(version, code_version=graph.get(key).code_version),
         )
         instance.report_runless_asset_event(event)
 

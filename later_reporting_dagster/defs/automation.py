@@ -12,8 +12,8 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 from later_reporting_dagster.rollups.rollup_tables import TABLES

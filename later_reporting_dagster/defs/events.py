@@ -5,6 +5,7 @@ assets yield an `AssetMaterialization` per written partition, and at their end r
 `nothing_to_log`. They yield and do not log, because Dagster delays interrupts only while it writes what is yielded.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake.coverage import FileRecord
+from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.lake.parquet_file import FileMetadata
-from later_reporting_dagster.quality.coverage import content_of, day_version
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
@@ -96,6 +98,24 @@ def partition_materialization(
     return dg.AssetMaterialization(
         asset_key=key, partition=day.isoformat(), metadata=dict(metadata), tags={**tags, **(provenance or {})}
     )
+
+
+def day_version(files: Mapping[str | None, tuple[str | None, str | None]]) -> str:
+    """Return the data version of a day: a SHA-256 of the content hash of all its files, and of when that was fetched.
+
+    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
+    without them has to follow.
+    """
+    lines = [f"{name!a} {content_hash} {fetched_at}\n" for name, (content_hash, fetched_at) in files.items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def content_of(file: WriteResult | FileMetadata | FileRecord) -> tuple[str | None, str | None]:
+    """Return what `day_version` needs of a file."""
+    if isinstance(file, FileRecord):
+        fetched_at = file.content_requested_at
+        return file.content_hash, fetched_at.isoformat(timespec="milliseconds") if fetched_at else None
+    return file.content_hash, file.key_values.get(FETCHED_AT)
 
 
 def nothing_to_log(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:

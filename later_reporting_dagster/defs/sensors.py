@@ -35,6 +35,14 @@ from later_reporting_dagster.lake import (
     Partition,
     WriteResult,
 )
+from later_reporting_dagster.lake.coverage import (
+    Files,
+    Records,
+    described_days,
+    intact_files,
+    newest_failures,
+    stored_records,
+)
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -42,16 +50,8 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.coverage import (
-    Files,
-    States,
-    covered_days,
-    intact_files,
-    recorded_failures,
-    stored_late_posts,
-    stored_states,
-)
 from later_reporting_dagster.quality.instances import instances_table, stored_instances
+from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
 from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
@@ -154,10 +154,10 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         requests: list[dg.RunRequest] = []
         if requested:
             requests.append(_missing_files_request(component, requested, with_campaigns=seen.has_new(requested)))
-        _, not_covered = covered_days(seen.files, seen.states)
-        not_covered -= in_progress
-        if coverage_job and not_covered and COVERAGE_TABLE not in tables_in_progress(context, component):
-            tags = request_tag(component, COVERAGE_TABLE, *day_ranges(not_covered))
+        days = described_days(seen.files, seen.records)
+        unknown = {day for (_, day), records in days.items() if records is None} - in_progress
+        if coverage_job and unknown and COVERAGE_TABLE not in tables_in_progress(context, component):
+            tags = request_tag(component, COVERAGE_TABLE, *day_ranges(unknown))
             requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
         requests = [request for request in requests if may_request_now(context.instance, request.tags)]
         events = _listing_events(context, component, seen, written) if INSTANCES_TABLE in component.tables else []
@@ -186,7 +186,7 @@ class _Seen:
         rows: those of the dimension as of now.
         missing: the days of each expected instance that are missing in at least one of the raw tables, or stale.
         failures: when pairs failed whose last fetch has failed.
-        files: those that are not damaged, as far as `coverage` knows, whose rows are `states`.
+        files: those that are not damaged, as far as `coverage` knows, whose rows are `records`.
     """
 
     lake: Lake
@@ -196,7 +196,7 @@ class _Seen:
     missing: Mapping[str, Sequence[date]]
     failures: Mapping[Partition, datetime]
     files: Files
-    states: States
+    records: Records
 
     def has_new(self, requested: Iterable[str]) -> bool:
         """Return whether an instance is new among others: it has no file, and no fetch of it has failed."""
@@ -209,9 +209,9 @@ def _look_at_lake(
     component: ComponentBase, later: LaterReportingResource, listed: Sequence[str], now: datetime
 ) -> _Seen:
     lake, configured, days = later.lake(), later.configured_instances(), component.expected_days(now)
-    retired, states = lake.retired.ids(), stored_states(lake)
+    retired, records = lake.retired.ids(), stored_records(lake)
     expected = [name for name in configured or listed if name not in retired]
-    files = intact_files(lake, FETCHED_NAMES, states=states)
+    files = intact_files(lake, FETCHED_NAMES, records=records)
     stale = stored_late_posts(lake, days={*days}).stale
     rows = instances_table(
         listed,
@@ -237,9 +237,9 @@ def _look_at_lake(
         configured=configured,
         retired=retired,
         missing={name: sorted(lacking) for name, lacking in missing.items()},
-        failures=recorded_failures(lake),
+        failures=newest_failures(lake, RAW_NAMES),
         files=files,
-        states=states,
+        records=records,
     )
 
 

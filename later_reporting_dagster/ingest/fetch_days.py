@@ -24,7 +24,7 @@ from later_reporting_dagster.ingest.partition_writer import open_writer
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.fetch_records import FetchRecord
+from later_reporting_dagster.lake.coverage import FileRecord, begin_records, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
 
@@ -136,14 +136,13 @@ async def fetch_days(
 
     async def work() -> None:
         instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client, lake, progress)
-        inherited: list[FetchRecord] = []
+        inherited: list[FileRecord] = []
         if fetch.continued_run is not None:
-            fetched_by = lake.fetch_records.fetched_by
-            inherited = await anyio.to_thread.run_sync(fetched_by, fetch.table.name, fetch.continued_run)
+            inherited = await anyio.to_thread.run_sync(fetched_by, lake, fetch.table.name, fetch.continued_run)
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
-        records = lake.fetch_records.begin(fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        records = begin_records(lake, fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
         records.oddities = progress.oddities
         writer = await open_writer(
             fetch.table,
@@ -212,7 +211,7 @@ async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress:
 
 
 def _plan(
-    fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FetchRecord]
+    fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FileRecord]
 ) -> dict[date, FetchedDay]:
     """Return the days, each with the files that are present and pending."""
     names: Sequence[str | None] = [None] if fetch.table is CAMPAIGN_PERFORMANCE else instances

@@ -29,7 +29,7 @@ from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.received_rows import PartitionRows, ReceivedRows, assign_rows
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
 from later_reporting_dagster.lake import FileDamaged
-from later_reporting_dagster.lake.fetch_records import FetchRecord, NewestRequests, RunRecords
+from later_reporting_dagster.lake.coverage import FileRecord, NewerResponses, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable
@@ -83,7 +83,7 @@ class PartitionWriter:
     results: MemoryObjectSendStream[PartitionResult]
     progress: Progress
     records: RunRecords
-    newest_requests: NewestRequests
+    newer_responses: NewerResponses
     quarantined: Set[str]
     keeping: set[str | None] = field(default_factory=set, init=False)
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
@@ -146,7 +146,7 @@ class PartitionWriter:
     async def fail(self, partitions: Collection[Partition], error: PartitionError) -> None:
         failed = [FailedPartition(partition=partition, error=error) for partition in partitions]
         if not isinstance(error, ValueError):  # of an invalid instance id, which may be no Unicode
-            await self._in_thread(self.records.add, [_record(each, utc_now()) for each in failed])
+            await self._in_thread(self.records.add, [_record(self.table, each, utc_now()) for each in failed])
         for each in failed:
             await self.results.send(each)
 
@@ -194,7 +194,7 @@ class PartitionWriter:
                 raise WouldEmpty(NOT_SURE)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
-            stored, unchanged = key_values.get(FETCHED_AT), self.newest_requests.of(partition)
+            stored, unchanged = key_values.get(FETCHED_AT), self.newer_responses.of(partition)
             times = [*([datetime.fromisoformat(stored)] if stored else []), *([unchanged] if unchanged else [])]
             return any(requested_at < time for time in known_times(times, self.progress.warnings))
 
@@ -204,7 +204,7 @@ class PartitionWriter:
             except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
-        self.newest_requests.refresh()
+        self.newer_responses.refresh()
         accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         received_rows = {partition: rows.num_rows for partition, rows in tables.items()}
@@ -237,7 +237,7 @@ class PartitionWriter:
                     partition=partition, file=outcome, rows=tables[partition], bad_rows=len(rows.bad_rows), diff=diff
                 )
             )
-        self.records.add([_record(result, requested_at) for result in results if not _is_in_doubt(result)])
+        self.records.add([_record(self.table, result, requested_at) for result in results if not _is_in_doubt(result)])
         return results, fates
 
     def _quarantine(self, partition: Partition, rows: PartitionRows, *, query: str) -> None:
@@ -281,7 +281,7 @@ async def open_writer(
     quarantined: Set[str] = set()
     with suppress(LakeUnavailable):
         quarantined = {file.path for file in await anyio.to_thread.run_sync(lake.quarantine.files, table.name)}
-    newest_requests = partial(NewestRequests, lake.fetch_records, table.name, own=records)
+    newer_responses = partial(NewerResponses, lake, table.name, own=records)
     return PartitionWriter(
         table=table,
         lake=lake,
@@ -289,7 +289,7 @@ async def open_writer(
         metrics=metrics,
         results=results,
         records=records,
-        newest_requests=await anyio.to_thread.run_sync(newest_requests),
+        newer_responses=await anyio.to_thread.run_sync(newer_responses),
         quarantined=quarantined,
         progress=progress,
     )
@@ -309,8 +309,8 @@ def _is_in_doubt(result: PartitionResult) -> bool:
     return isinstance(result, FailedPartition) and isinstance(result.error, WouldEmpty)
 
 
-def _record(result: PartitionResult, requested_at: datetime) -> FetchRecord:
-    day, instance_id = result.partition.day, result.partition.instance_id
+def _record(table: RawTable, result: PartitionResult, at: datetime) -> FileRecord:
+    record = FileRecord(table.name, result.partition.day, result.partition.instance_id)
     if isinstance(result, FailedPartition):
-        return FetchRecord(day, instance_id, requested_at, error=result.reason.encode(errors="replace").decode())
-    return FetchRecord(day, instance_id, requested_at, result.file.content_hash, result.file.changed)
+        return record._replace(failed_at=at, error=result.reason.encode(errors="replace").decode())
+    return record._replace(requested_at=at, content_hash=result.file.content_hash)

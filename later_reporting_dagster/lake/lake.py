@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake.fetch_records import FetchRecords
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
@@ -123,7 +122,6 @@ class Lake:
         storage: the files below the root, for other modules of this package.
         quarantine: the bad rows of the tables.
         retired: the instances that rollups leave out.
-        fetch_records: what fetches did, also where they changed nothing.
 
     Args:
         root: a local path, or the URL of an object store.
@@ -139,7 +137,6 @@ class Lake:
         self.root = without_credentials(root)
         self.quarantine = Quarantine(self.storage)
         self.retired = RetiredInstances(self.storage)
-        self.fetch_records = FetchRecords(self.storage)
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"

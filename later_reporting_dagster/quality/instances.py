@@ -7,9 +7,18 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.lake.coverage import Files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_PUBLISHED, RAW_TABLES, Column, schema_of
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    FETCHED_BY_DAY,
+    INSTANCES_TABLE,
+    POSTS_PUBLISHED,
+    RAW_TABLES,
+    Column,
+    schema_of,
+)
 from later_reporting_dagster.quality.missing_files import missing_days
 
 
@@ -132,3 +141,19 @@ def instances_with_files(lake: Lake) -> set[str]:
 def stored_instances(lake: Lake) -> pa.Table | None:
     """Return the dimension as last written; see `Lake.read_intact_table`."""
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
+
+
+def stored_and_expected_files(
+    lake: Lake, days: Sequence[date], *, configured: Sequence[str], tables: Collection[str]
+) -> tuple[Files, dict[str, list[Partition]]]:
+    """Return the files of the tables that are fetched, and the partitions that should have one, by table.
+
+    Days of campaign performance are expected if any exists, because the API may refuse its route.
+    """
+    files: Files = {table.name: lake.file_versions(table.name) for table in FETCHED_BY_DAY}
+    instances = known_instances(lake, configured=configured)
+    pairs = [Partition(day, name) for day in days for name in instances]
+    expected = {raw_table.name: pairs for raw_table in RAW_TABLES if raw_table.name in tables}
+    if CAMPAIGN_PERFORMANCE_TABLE in tables and files[CAMPAIGN_PERFORMANCE_TABLE]:
+        expected[CAMPAIGN_PERFORMANCE_TABLE] = [Partition(day) for day in days]
+    return files, expected

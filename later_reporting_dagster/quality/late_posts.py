@@ -1,6 +1,6 @@
 """Posts that came after the day of their publication was fetched: they have results, and its file lacks them.
 
-A look reads what has changed. What it finds is kept in the rows of `coverage`; see `FileState.after_look`.
+A look reads what has changed. What it finds is kept in the rows of `coverage`; see `FileRecord.after_look`.
 """
 
 import json
@@ -12,10 +12,12 @@ from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, AbsentPosts, Records, Update
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 
 # Queried together: memory grows with the number of instances.
@@ -27,9 +29,6 @@ _POSTS_SCHEMA = pa.schema({"instance_id": pa.string(), "date": pa.date32(), "pos
 _FILES_SCHEMA = pa.schema(
     {"instance_id": pa.string(), "date": pa.date32(), "requested_at": pa.timestamp("us", tz="UTC")}
 )
-
-# Absent posts of a file, each with when the results that name it were requested; None for one that was known before.
-AbsentPosts = Mapping[int, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,38 @@ class Look:
     unread: set[Partition] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class LatePosts:
+    """What the files of `posts_published` lack, as far as `coverage` knows.
+
+    Attributes:
+        stale: posts of the files that are fetched again.
+        withdrawn: posts that the API did not return for their day, although it was requested later.
+    """
+
+    stale: dict[Partition, list[int]] = field(default_factory=dict)
+    withdrawn: dict[Partition, list[int]] = field(default_factory=dict)
+
+
+def stored_late_posts(lake: Lake, *, days: Collection[date]) -> LatePosts:
+    """Return what files of these days lack; not those of retired instances."""
+    late = LatePosts()
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    if stored is None:
+        return late
+    is_late = pc.field("is_stale") | (pc.list_value_length(pc.field("withdrawn_posts")) > 0)
+    retired = lake.retired.ids()
+    for row in stored.filter(is_late).to_pylist():
+        partition = Partition(row["date"], row["instance_id"])
+        if partition.day not in days or partition.instance_id in retired:
+            continue
+        if row["is_stale"]:
+            late.stale[partition] = row["stale_posts"]
+        if row["withdrawn_posts"]:
+            late.withdrawn[partition] = row["withdrawn_posts"]
+    return late
+
+
 def describe_stale(stale: Mapping[Partition, Sequence[int]], *, most: int = _MAX_DESCRIBED) -> str:
     """Return how many files are stale, and which posts the first ones lack; an empty text if none is."""
     lines = [
@@ -54,6 +85,35 @@ def describe_stale(stale: Mapping[Partition, Sequence[int]], *, most: int = _MAX
     more = f"; {len(lines) - most} more" if len(lines) > most else ""
     count = f"{len(lines)} file{'s are' if len(lines) > 1 else ' is'} stale"
     return f"{count}: {'; '.join(lines[:most])}{more}" if lines else ""
+
+
+def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
+    """Return the records after a look at the files that have changed, for posts that `posts_published` lacks."""
+    records = dict(update.records)
+    metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
+    compared = {each: record for (name, each), record in records.items() if name == published and record.has_file}
+    known = {each: {*(record.stale_posts or ()), *(record.withdrawn_posts or ())} for each, record in compared.items()}
+    before = [record for (name, _), record in update.before.items() if name == published and record.has_file]
+    # Before 1.0, the table did not know which posts are absent.
+    looks_at_all = any(record.stale_posts is None for record in before)
+    changed = [each for name, each in records if name == metrics] if looks_at_all else update.changed.get(metrics, ())
+    replaced = {*update.changed.get(published, ())}
+    look = look_for_late_posts(
+        lake,
+        changed={each: record.content_requested_at for each in changed if (record := records[metrics, each]).has_file},
+        published=compared,
+        known={each: posts for each, posts in known.items() if posts and each in replaced},
+        memory_gb=memory_gb,
+    )
+    for partition, record in compared.items():
+        absent = look.absent.get(partition)
+        if absent is not None and partition not in replaced:
+            absent = {**dict.fromkeys(known[partition]), **absent}
+        records[published, partition] = record.after_look(absent)
+    for partition in look.unread:
+        # As of no version, so that it is looked at again.
+        records[metrics, partition] = records[metrics, partition]._replace(file_version=None)
+    return records
 
 
 def look_for_late_posts(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
+from later_reporting_dagster.lake.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.lake.parquet_file import FileMetadata, has_rows, parse_metadata
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.coverage import HASH_WITHOUT_REQUESTS
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import (

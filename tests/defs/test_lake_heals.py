@@ -30,11 +30,10 @@ from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.fetch_records import RunRecords
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, RunRecords, read_records, record_files
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, schema_of
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
@@ -442,8 +441,7 @@ class LakeWithFaults(RuleBasedStateMachine):
                 if (number := stored_number(self.lake, table, file)) is not None:
                     assert number >= self.held.get((table, file), 0), f"{table} {file}"
                     self.held[table, file] = number
-            paths = [file.path for file in self.lake.fetch_records.files(table)]
-            for record in self.lake.fetch_records.read(paths):
+            for record in read_records(self.lake, record_files(self.lake, table)):
                 if record.content_hash:
                     key = table, record.partition
                     self.recorded[key] = max(self.recorded.get(key, 0), self.numbers[record.content_hash])

@@ -18,8 +18,8 @@ from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, schema_of
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import sandbox_settings

@@ -17,7 +17,7 @@ from dagster._core.scheduler.instigation import InstigatorTick, InstigatorType, 
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, schema_of
-from later_reporting_dagster.quality.coverage import intact_files
+from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows

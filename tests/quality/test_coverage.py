@@ -7,21 +7,23 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from later_reporting_dagster.defs.events import content_of, day_version
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
-from later_reporting_dagster.lake.fetch_records import FetchRecord
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.coverage import (
-    content_of,
-    coverage_table,
-    covered_days,
-    day_version,
+from later_reporting_dagster.lake.coverage import (
+    COVERAGE_SCHEMA,
+    FileRecord,
+    begin_records,
+    described_days,
     intact_files,
-    recorded_fetches,
-    stored_and_expected_files,
-    stored_states,
-    update_states,
+    record_files,
+    stored_records,
+    to_table,
+    update_records,
     versions_to_replace,
+    write_coverage,
 )
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE
+from later_reporting_dagster.quality.instances import stored_and_expected_files
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
@@ -39,12 +41,10 @@ def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST
 def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
     files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
-    records, old_records = recorded_fetches(lake, today=TODAY)
-    update = update_states(lake, files, expected, records)
-    table, footers_read = coverage_table(update.states), sum(map(len, update.changed.values()))
-    lake.write_table(COVERAGE_TABLE, table)
-    lake.fetch_records.remove(old_records)
-    rows = table.select(table.column_names[:7]).to_pylist()
+    update = update_records(lake, files, expected)
+    write_coverage(lake, update, update.records, today=TODAY, compared=())
+    footers_read = sum(map(len, update.changed.values()))
+    rows = to_table(update.records.values()).select(COVERAGE_SCHEMA.names[:7]).to_pylist()
     keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]
     assert len(set(keys)) == len(keys)
     return {key: tuple(row.values()) for key, row in zip(keys, rows, strict=True)}, footers_read
@@ -111,17 +111,17 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     replaced = {A: lake.file_versions(TABLES[0])[A].identity} if content else {}
     assert versions_to_replace(lake, TABLES[0], days=DAYS) == replaced
     assert versions_to_replace(lake, TABLES[0], days=[]) == {}
-    known = stored_states(lake)
-    assert [*intact_files(lake, TABLES[:1], states=known)[TABLES[0]]] == ([A, B] if content else [B])
+    known = stored_records(lake)
+    assert [*intact_files(lake, TABLES[:1], records=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
     assert footers_read == 1
     assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
-    assert [*intact_files(lake, TABLES[:1], states=stored_states(lake))[TABLES[0]]] == [B]
+    assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [B]
     assert versions_to_replace(lake, TABLES[0], days=DAYS) == {A: lake.file_versions(TABLES[0])[A].identity}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
-    assert [*intact_files(lake, TABLES[:1], states=stored_states(lake))[TABLES[0]]] == [A, B]
+    assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [A, B]
 
 
 def test_coverage_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> None:
@@ -133,14 +133,15 @@ def test_coverage_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> N
 
 def record(lake: Lake, *, at: datetime, content_hash: str | None = None, run_id: str = "", error: str = "") -> None:
     """Record one response for the partition A."""
-    run = lake.fetch_records.begin(TABLES[0], now=at, run_id=run_id)
-    run.add([FetchRecord(A.day, A.instance_id, at, content_hash, error=error or None)])
+    run = begin_records(lake, TABLES[0], now=at, run_id=run_id)
+    row = FileRecord(TABLES[0], A.day, A.instance_id, requested_at=at, content_hash=content_hash)
+    run.add([row._replace(requested_at=None, failed_at=at, error=error) if error else row])
 
 
 def test_coverage_keeps_when_an_unchanged_file_was_requested_and_removes_old_records(lake: Lake) -> None:
     fetch(lake, A, 1)
     refresh(lake)
-    content_hash = stored_states(lake)[TABLES[0], A].content_hash
+    content_hash = stored_records(lake)[TABLES[0], A].content_hash
     for offset in range(4):
         record(lake, at=NEXT_FETCH + timedelta(days=offset), content_hash=content_hash)
     newest = datetime.combine(TODAY, FIRST_FETCH.timetz())
@@ -149,8 +150,8 @@ def test_coverage_keeps_when_an_unchanged_file_was_requested_and_removes_old_rec
     for _ in range(2):
         rows, _ = refresh(lake)
         assert rows["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
-        assert stored_states(lake)[TABLES[0], A].requested_at == newest
-        assert {file.run_id for file in lake.fetch_records.files(TABLES[0])} == {"newest", "failed"}
+        assert stored_records(lake)[TABLES[0], A].requested_at == newest
+        assert {file.run_id for file in record_files(lake, TABLES[0])} == {"newest", "failed"}
 
 
 def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) -> None:
@@ -163,7 +164,7 @@ def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) ->
     for _ in range(3):  # the first one removes the records, which are old
         assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
         assert versions_to_replace(lake, TABLES[0], days=DAYS).keys() == {A}
-    assert not lake.fetch_records.files(TABLES[0])
+    assert not record_files(lake, TABLES[0])
     fetch(lake, A, 1, 2, at=NEXT_FETCH + timedelta(days=1))
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
 
@@ -175,12 +176,14 @@ def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None
     fetch(lake, Partition(DAYS[1], "a"), 1)
     refresh(lake)
     fetch(lake, Partition(DAYS[1], "a"), 2, at=NEXT_FETCH)
-    states = stored_states(lake)
-    (day,), others = covered_days(intact_files(lake, TABLES, states=states), states)
+    records = stored_records(lake)
+    days = described_days(intact_files(lake, TABLES, records=records), records)
+    assert days.keys() == {(TABLES[0], DAYS[0]), (TABLES[0], DAYS[1])}
+    assert days[TABLES[0], DAYS[1]] is None
+    described = days[TABLES[0], DAYS[0]] or []
     footers = lake.read_all_metadata(TABLES[0], [A, B])
     expected = day_version({each.instance_id: content_of(footer) for each, footer in footers.items()})
-    assert (day.day, day.version, day.rows, day.files) == (DAYS[0], expected, 2, 2)
-    assert others == {DAYS[1]}
+    assert day_version({each.instance_id: content_of(each) for each in described}) == expected
 
 
 def test_day_version_distinguishes_instances_from_content() -> None:

@@ -11,20 +11,17 @@ import pytest
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.database import LakeDatabase
-from later_reporting_dagster.lake.fetch_records import FetchRecord
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
-from later_reporting_dagster.quality.coverage import (
+from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
-    LatePosts,
-    coverage_table,
-    recorded_fetches,
-    stored_and_expected_files,
-    stored_late_posts,
-    update_states,
-    with_late_posts,
+    FileRecord,
+    begin_records,
+    update_records,
+    write_coverage,
 )
-from later_reporting_dagster.quality.late_posts import describe_stale
+from later_reporting_dagster.lake.database import LakeDatabase
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
+from later_reporting_dagster.quality.instances import stored_and_expected_files
+from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts, with_late_posts
 
 METRICS, PUBLISHED = RAW_NAMES
 START, OLD, OTHER, NEW = date(2024, 1, 1), date(2024, 1, 10), date(2024, 1, 20), date(2024, 4, 1)
@@ -63,8 +60,9 @@ class LateLake:
             pa.Table.from_pylist(rows, POSTS_SCHEMA),
             metadata={"fetched_at": requested.isoformat(timespec="milliseconds")},
         )
-        records = self.lake.fetch_records.begin(table, now=requested)
-        records.add([FetchRecord(day, name, requested, written.content_hash, written.changed)])
+        records = begin_records(self.lake, table, now=requested)
+        record = FileRecord(table, day, name, requested_at=requested, content_hash=written.content_hash)
+        records.add([record])
         records.save()
 
     def publish(self, day: date, *post_ids: int, requested: datetime, name: str = A) -> None:
@@ -76,17 +74,16 @@ class LateLake:
     def look(self) -> LatePosts:
         """Update `coverage`, as its asset does, and return what its files lack."""
         files, expected = stored_and_expected_files(self.lake, [], configured=[A, B], tables=RAW_NAMES)
-        records, _ = recorded_fetches(self.lake, today=NEW)
-        update = update_states(self.lake, files, expected, records)
+        update = update_records(self.lake, files, expected)
         self.read.clear()
         if self.unavailable:
             self.unavailable.rename(self.unavailable.with_suffix(".away"))
             self.unavailable.symlink_to("/proc/self/mem")  # an input/output error, also for root
-        states = with_late_posts(self.lake, update, memory_gb=0.5)
+        records = with_late_posts(self.lake, update, memory_gb=0.5)
         if self.unavailable:
             self.unavailable.with_suffix(".away").replace(self.unavailable)
         days = days_between(START, self.before - DAY)
-        self.lake.write_table(COVERAGE_TABLE, coverage_table(states, compared=days))
+        write_coverage(self.lake, update, records, today=NEW, compared=days)
         return stored_late_posts(self.lake, days=days_between(START, NEW))
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, refetch_ages, restated_days
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.lake.tables import RAW_NAMES
-from later_reporting_dagster.quality.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 
 START, RESTATE_DAYS = date(2022, 1, 1), 28

@@ -47,9 +47,9 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     campaign_period_columns,
 )
+from later_reporting_dagster.lake.coverage import versions_to_replace
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
-from later_reporting_dagster.quality.coverage import versions_to_replace
 from later_reporting_dagster.quality.instances import listed_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 

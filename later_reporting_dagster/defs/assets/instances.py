@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
-import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
@@ -14,7 +13,7 @@ from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_p
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
-from later_reporting_dagster.lake.parquet_file import content_hash_of
+from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, intact_files, update_records, write_coverage
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -22,18 +21,13 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.coverage import (
-    COVERAGE_COLUMNS,
-    HASH_WITHOUT_REQUESTS,
-    coverage_table,
-    intact_files,
-    recorded_fetches,
+from later_reporting_dagster.quality.instances import (
+    INSTANCE_COLUMNS,
+    instances_table,
     stored_and_expected_files,
-    stored_late_posts,
-    update_states,
-    with_late_posts,
+    stored_instances,
 )
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, stored_instances
+from later_reporting_dagster.quality.late_posts import stored_late_posts, with_late_posts
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -124,21 +118,17 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         files, expected = stored_and_expected_files(
             lake, days, configured=later.configured_instances(), tables=component.tables
         )
-        records, old_records = recorded_fetches(lake, today=now.date())
-        update = update_states(lake, files, expected, records)
+        update = update_records(lake, files, expected)
         compares = late_posts_are_checked(component)
-        states = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.states
+        records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
-        rows = coverage_table(states, compared={*old_days} if compares else ())
-        missing = rows.num_rows - (pc.sum(rows["has_file"]).as_py() or 0)
+        compared = {*old_days} if compares else set()
+        written, version = write_coverage(lake, update, records, today=now.date(), compared=compared)
+        missing = sum(not record.has_file for record in records.values())
         context.log.info(
-            f"{rows.num_rows - missing} files and {missing} missing ones; read the footers of"
+            f"{len(records) - missing} files and {missing} missing ones; read the footers of"
             f" {sum(map(len, update.changed.values()))} new or changed files"
         )
-        # Without `requested_at`, which every response changes: the report would follow.
-        version = content_hash_of(rows.drop_columns(["requested_at"]))
-        written = lake.write_table(COVERAGE_TABLE, rows, metadata={HASH_WITHOUT_REQUESTS: version})
-        lake.fetch_records.remove(old_records)
         late = stored_late_posts(lake, days={*days})
         key = component.asset_key(POSTS_PUBLISHED.name)
         if compares and dg.AssetCheckKey(key, NOT_STALE.name) not in planned_checks(context):

@@ -26,8 +26,8 @@ from later_reporting_dagster.defs.events import day_materialization, failures, n
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.lake import Partition, post_columns
+from later_reporting_dagster.lake.coverage import versions_to_replace
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.quality.coverage import versions_to_replace
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 

@@ -13,8 +13,8 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
-from later_reporting_dagster.quality.coverage import stored_and_expected_files, stored_late_posts
-from later_reporting_dagster.quality.late_posts import describe_stale
+from later_reporting_dagster.quality.instances import stored_and_expected_files
+from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
     FETCHED_TABLES,

@@ -14,6 +14,7 @@ from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, C
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.coverage import intact_files, newest_requests, recorded_oddities
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
@@ -23,7 +24,6 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
     RawTable,
 )
-from later_reporting_dagster.quality.coverage import LatePosts, intact_files, newest_requests, stored_late_posts
 from later_reporting_dagster.quality.data_quality import (
     CONTRADICTORY,
     OF_OTHER_FILES,
@@ -32,7 +32,7 @@ from later_reporting_dagster.quality.data_quality import (
     find_problems,
 )
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
-from later_reporting_dagster.quality.late_posts import describe_stale
+from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
@@ -230,7 +230,7 @@ def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partitio
 
 def evaluate_responses(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
     """Evaluate whether responses deviated from the API reference. The metadata has the number of each deviation."""
-    oddities, runs = lake.fetch_records.oddities(table_name)
+    oddities, runs = recorded_oddities(lake, table_name)
     return AS_DOCUMENTED.result(
         not oddities,
         "Read in spite of this: " + join_first([f"{kind} ({count})" for kind, count in oddities.most_common()]),

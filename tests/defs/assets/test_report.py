@@ -6,8 +6,8 @@ from typing import Any
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.coverage import stored_records, to_table
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_PUBLISHED
-from later_reporting_dagster.quality.coverage import coverage_table, stored_states
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
@@ -105,9 +105,9 @@ def test_report_names_stale_files(project: Project) -> None:
         project.fetch(asset)
     project.run(COVERAGE_TABLE)
     stale = Partition(DAYS[0], INSTANCE_IDS[0])
-    states = {**stored_states(project.lake)}
-    states[POSTS_PUBLISHED.name, stale] = states[POSTS_PUBLISHED.name, stale]._replace(stale_posts=[7])
-    project.lake.write_table(COVERAGE_TABLE, coverage_table(states, compared=DAYS))
+    records = {**stored_records(project.lake)}
+    records[POSTS_PUBLISHED.name, stale] = records[POSTS_PUBLISHED.name, stale]._replace(stale_posts=[7])
+    project.lake.write_table(COVERAGE_TABLE, to_table(records.values(), compared=DAYS))
     write_report(project)
     sentence = f"Published posts: 1 file is stale: {stale} lacks post 7, with results."
     assert sentence in page_data(project)["outdated"]

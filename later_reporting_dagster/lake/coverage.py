@@ -1,0 +1,541 @@
+"""What is known of each file that is fetched: the table `coverage`, and what runs have recorded since its last update.
+
+A run adds a row for each response and each failure to a file of its own, `_fetches/{table}/YYYY-MM-DD_{run}.parquet`: a
+response that changes nothing writes no data file. The date is the UTC day on which the run began; other readers of the
+lake skip names that begin with an underscore. `coverage` has the newest row of each file, what the footer of the file
+says, and a row for each file that is expected and missing. A file that is empty or cannot be read counts as missing.
+Listing and footers rebuild the table, but for the times of requests.
+"""
+
+import json
+import re
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain, groupby
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT, Lake, WriteResult
+from later_reporting_dagster.lake.parquet_file import (
+    FileDamaged,
+    FileMetadata,
+    content_hash_of,
+    from_parquet,
+    parse_metadata,
+    to_parquet,
+)
+from later_reporting_dagster.lake.paths import Partition, partition_sort_key
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    FETCHED_NAMES,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+    Column,
+    ColumnType,
+    schema_of,
+)
+
+# In the metadata of the file: the hash of its rows without the times of requests.
+HASH_WITHOUT_REQUESTS = "hash_without_requests"
+
+_INSTANT: ColumnType = "timestamp[us, tz=UTC]"
+COVERAGE_COLUMNS = (
+    Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
+    Column("date", "date32[day]", False, "The UTC day of the file"),
+    Column("instance_id", "string", True, "The instance of the file; null for campaign_performance_daily"),
+    Column("has_file", "bool", False, "Whether the file exists and can be read; false for an expected file without it"),
+    Column("rows", "int64", True, "Rows in the file; null without it", unit="rows"),
+    Column("fetched_at", _INSTANT, True, "When the file was first fetched; null if that is unknown"),
+    Column("restated_at", _INSTANT, True, "When a fetch last changed the content of the file; null if none has"),
+    Column(
+        "requested_at",
+        _INSTANT,
+        True,
+        "When the newest response for it was requested, which may not have changed it; null if that is unknown",
+    ),
+    Column("content_hash", "string", True, "Hash of the rows in the file; null without it"),
+    Column(
+        "file_version", "string", True, "Size of the file, and its modification time or ETag; null if it is missing"
+    ),
+    Column(
+        "is_stale",
+        "bool",
+        True,
+        "Whether a file of posts_published has stale posts, so that it is fetched again; null for other tables, and for"
+        " days that are still restated, which are fetched daily",
+    ),
+    Column(
+        "stale_posts",
+        "list<item: int64>",
+        True,
+        "Posts with results that were requested after the file, which lacks them; null for other tables",
+    ),
+    Column("stale_since", _INSTANT, True, "When these results were requested; null without stale posts"),
+    Column(
+        "withdrawn_posts",
+        "list<item: int64>",
+        True,
+        "Posts with results that the API did not return for the day when it was last requested; null for other tables",
+    ),
+    Column("failed_at", _INSTANT, True, "When its last fetch failed; null if that succeeded"),
+    Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
+    Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
+)
+COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
+_STALE = COVERAGE_SCHEMA.get_field_index("is_stale")
+
+_DIRECTORY = "_fetches"
+_PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
+# The rows of a run are kept as a file for this long, so that it can be executed again.
+RECORD_DAYS = 2
+# The whole file of a run is written again while the run goes on, and this part of its time may be spent on that.
+_MAX_SHARE_OF_TIME = 0.05
+# Metadata of the file.
+_ODDITIES = "oddities"
+
+# Absent posts of a file, each with when the results that name it were requested; None for one that was known before.
+AbsentPosts = Mapping[int, datetime | None]
+
+
+class FileRecord(NamedTuple):
+    """What is known of a file: a row of the table, without `is_stale`, which follows from it.
+
+    Of what a run has recorded, only what a fetch knows is set: a content hash, or an error.
+    """
+
+    table_name: str
+    day: date
+    instance_id: str | None
+    has_file: bool = False
+    rows: int | None = None
+    fetched_at: datetime | None = None
+    restated_at: datetime | None = None
+    requested_at: datetime | None = None
+    content_hash: str | None = None
+    file_version: str | None = None
+    stale_posts: Sequence[int] | None = None
+    stale_since: datetime | None = None
+    withdrawn_posts: Sequence[int] | None = None
+    failed_at: datetime | None = None
+    error: str | None = None
+    run_id: str | None = None
+
+    @property
+    def partition(self) -> Partition:
+        return Partition(self.day, self.instance_id)
+
+    @property
+    def content_requested_at(self) -> datetime | None:
+        """When the content of the file was requested."""
+        return self.restated_at or self.fetched_at
+
+    def describes(self, version: FileVersion) -> bool:
+        """Return whether it is known of this version of the file whether it can be read."""
+        # Before 1.0, the table had no content hashes.
+        is_known = not self.has_file or self.content_hash is not None
+        return is_known and version.identity is not None and self.file_version == version.identity
+
+    def without_file(self) -> "FileRecord":
+        return FileRecord(self.table_name, self.day, self.instance_id)._replace(
+            requested_at=self.requested_at, failed_at=self.failed_at, error=self.error, run_id=self.run_id
+        )
+
+    def with_footer(self, footer: FileMetadata, version: FileVersion) -> "FileRecord":
+        """Return the record of a version of the file whose footer was read."""
+        if not footer.content_hash:
+            return self.without_file()._replace(file_version=version.identity)
+        fetched_at, first = (footer.key_values.get(name) for name in (FETCHED_AT, FIRST_FETCHED_AT))
+        return self._replace(
+            has_file=True,
+            rows=footer.rows,
+            fetched_at=_instant(first or fetched_at),
+            restated_at=_instant(fetched_at if first else None),
+            content_hash=footer.content_hash,
+            file_version=version.identity,
+        )
+
+    def after_fetches(
+        self, response: "FileRecord | None", failure: "FileRecord | None", *, was_contradicted: bool
+    ) -> "FileRecord":
+        """Return the record after the newest response and the newest failure that runs have recorded.
+
+        A file counts as missing if a later response than its own had another content: then an older one replaced it.
+
+        Args:
+            was_contradicted: whether this was so before, by a response whose record is removed by now.
+        """
+        content, requested_at = self.content_requested_at, self.requested_at
+        record = self
+        if response and response.requested_at:
+            is_contradicted = response.content_hash != self.content_hash
+            is_contradicted &= content is not None and response.requested_at > content
+            if requested_at is None or response.requested_at > requested_at:
+                record = record._replace(requested_at=response.requested_at, run_id=response.run_id)
+        else:
+            is_contradicted = was_contradicted and None not in (content, requested_at) and requested_at > content  # type: ignore[operator]
+        record = record._replace(requested_at=max(filter(None, (record.requested_at, content)), default=None))
+        if failure and failure.failed_at and (self.failed_at is None or failure.failed_at > self.failed_at):
+            record = record._replace(failed_at=failure.failed_at, error=failure.error, run_id=failure.run_id)
+        if record.failed_at and record.requested_at and record.requested_at >= record.failed_at:
+            record = record._replace(failed_at=None, error=None)
+        return record.without_file()._replace(file_version=self.file_version) if is_contradicted else record
+
+    def after_look(self, absent: AbsentPosts | None) -> "FileRecord":
+        """Return the record of a file of `posts_published` that lacks these posts; None if it was not looked at.
+
+        A file is stale if results that name an absent post were requested after it, and is then requested again. A post
+        that is still absent from that response is withdrawn, and the file is not requested for it again.
+        """
+        stale, withdrawn, since = {*(self.stale_posts or ())}, {*(self.withdrawn_posts or ())}, self.stale_since
+        if stale and self._was_requested_since(since):
+            stale, withdrawn = set[int](), stale | withdrawn
+        if absent is not None:
+            new = {post: named for post, named in absent.items() if named and post not in stale | withdrawn}
+            late = {post for post, named in new.items() if not self._was_requested_since(named)}
+            stale, withdrawn = (stale & absent.keys()) | late, (withdrawn & absent.keys()) | (new.keys() - late)
+            since = max([*(new[post] for post in late), *([since] if since else [])], default=None)
+        return self._replace(
+            stale_posts=sorted(stale), stale_since=since if stale else None, withdrawn_posts=sorted(withdrawn)
+        )
+
+    def _was_requested_since(self, instant: datetime | None) -> bool:
+        return instant is None or (self.requested_at is not None and self.requested_at >= instant)
+
+
+Files = Mapping[str, Mapping[Partition, FileVersion]]
+# By table and partition.
+Records = Mapping[tuple[str, Partition], FileRecord]
+
+
+# What runs record
+
+
+class RunRecords:
+    """The rows of a run for one table. They survive a kill, but for those of the last moments.
+
+    `oddities`: what was odd about the responses, with how often.
+    """
+
+    def __init__(self, storage: Storage, path: str, run_id: str, inherited: Iterable[FileRecord]) -> None:
+        self.path, self.run_id = path, run_id
+        self.oddities: Counter[str] = Counter()
+        self._storage = storage
+        self._records = [*inherited]
+        self._lock = threading.Lock()
+        self._saved, self._next_save = 0, 0.0
+
+    def add(self, records: Iterable[FileRecord]) -> None:
+        """Record results; save them if the last time was long ago, as long as saving takes."""
+        with self._lock:
+            self._records += [record._replace(run_id=self.run_id) for record in records]
+            is_due = time.monotonic() >= self._next_save
+        if is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file. If the lake is unavailable, the next call writes it."""
+        with self._lock, suppress(LakeUnavailable):
+            if len(self._records) == self._saved:
+                return
+            started = time.monotonic()
+            oddities = {_ODDITIES: json.dumps({**self.oddities})}
+            self._storage.write(self.path, to_parquet(to_table(self._records), content_hash="", key_values=oddities))
+            self._saved, ended = len(self._records), time.monotonic()
+            self._next_save = ended + (ended - started) / _MAX_SHARE_OF_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """The file of a run's rows for a table."""
+
+    path: str
+    day: date
+    run_id: str
+    version: str | None
+
+
+def begin_records(
+    lake: Lake, table_name: str, *, run_id: str = "", now: datetime, inherited: Iterable[FileRecord] = ()
+) -> RunRecords:
+    """Return the rows of a run that begins; nothing is written until there are some.
+
+    `inherited`: what it takes over from the run that it continues.
+    """
+    day, run_id = now.astimezone(UTC).date(), run_id or secrets.token_hex(16)
+    return RunRecords(lake.storage, f"{_DIRECTORY}/{table_name}/{day}_{run_id}.parquet", run_id, inherited)
+
+
+def record_files(lake: Lake, table_name: str) -> list[RecordFile]:
+    """List the files of the runs of a table. It takes one listing."""
+    found = []
+    for path, version in lake.storage.files_in(f"{_DIRECTORY}/{table_name}").items():
+        with suppress(ValueError):  # a file that no run has written, of no day
+            if match := _PATH.fullmatch(path):
+                found.append(RecordFile(path, date.fromisoformat(match[1]), match[2], version.identity))
+    return found
+
+
+def read_records(lake: Lake, files: Iterable[RecordFile]) -> list[FileRecord]:
+    """Read files, skipping those that are damaged or were removed."""
+
+    def read(file: RecordFile) -> list[FileRecord]:
+        data = lake.storage.read(file.path)
+        with suppress(FileDamaged):
+            if data is not None:
+                return from_table(from_parquet(data, schema=COVERAGE_SCHEMA))
+        return []
+
+    return [*chain.from_iterable(lake.storage.map(read, [*files]))]
+
+
+def fetched_by(lake: Lake, table_name: str, run_id: str) -> list[FileRecord]:
+    """Return what a run has fetched, and the runs that it continued."""
+    files = [file for file in record_files(lake, table_name) if file.run_id == run_id]
+    return [record for record in read_records(lake, files) if record.error is None]
+
+
+def recorded_oddities(lake: Lake, table_name: str) -> tuple[Counter[str], int]:
+    """Return what was odd about the responses of the last runs, and the number of these runs."""
+    counts: Counter[str] = Counter()
+    files = record_files(lake, table_name)
+    for data in lake.storage.map(lake.storage.read, [file.path for file in files]):
+        with suppress(FileDamaged):
+            counts.update(json.loads(parse_metadata(data).key_values.get(_ODDITIES, "{}")) if data else {})
+    return counts, len(files)
+
+
+def newest_failures(lake: Lake, table_names: Iterable[str]) -> dict[Partition, datetime]:
+    """Return when each pair of day and instance failed whose last fetch has failed, in one of the tables."""
+    failures: dict[Partition, datetime] = {}
+    for name in table_names:
+        for (_, partition), record in _newest(read_records(lake, record_files(lake, name))).items():
+            if record.failed_at:
+                failures[partition] = max(record.failed_at, failures.get(partition, record.failed_at))
+    return failures
+
+
+class NewerResponses:
+    """When the newest response of each partition was requested, by other runs since this object was made.
+
+    Earlier requests are older than any request of the caller.
+    """
+
+    def __init__(self, lake: Lake, table_name: str, *, own: RunRecords) -> None:
+        self._lake, self._table_name, self._own = lake, table_name, own
+        self._seen: Collection[RecordFile] = ()
+        with suppress(LakeUnavailable):
+            self._seen = record_files(lake, table_name)
+        self._newest: dict[Partition, datetime] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Look for new rows. It takes one listing, and reads only files that have changed.
+
+        If the lake is unavailable, it looks for none: writing reports that error.
+        """
+        with self._lock, suppress(LakeUnavailable):
+            listed = record_files(self._lake, self._table_name)
+            others = [file for file in listed if file.path != self._own.path]
+            changed = [file for file in others if file.version is None or file not in self._seen]
+            for record in read_records(self._lake, changed):
+                if record.requested_at:
+                    known = self._newest.get(record.partition, record.requested_at)
+                    self._newest[record.partition] = max(known, record.requested_at)
+            self._seen = listed
+
+    def of(self, partition: Partition) -> datetime | None:
+        """Return the time as of the last `refresh`; None without a response."""
+        return self._newest.get(partition)
+
+
+def _newest(records: Iterable[FileRecord]) -> dict[tuple[str, Partition], FileRecord]:
+    """Return the newest record of each partition."""
+    by_time = sorted(records, key=lambda record: record.requested_at or record.failed_at or _NEVER)
+    return {(record.table_name, record.partition): record for record in by_time}
+
+
+_NEVER = datetime.fromtimestamp(0, UTC)
+
+
+# The table
+
+
+def stored_records(lake: Lake) -> Records:
+    """Return the table as last written."""
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    return {} if stored is None else {(each.table_name, each.partition): each for each in from_table(stored)}
+
+
+def intact_files(lake: Lake, table_names: Iterable[str], *, records: Records | None = None) -> Files:
+    """Return the files of tables, without those that count as missing: empty ones, and those that cannot be read.
+
+    The footers of files that `coverage` does not know are read, if it exists. With `records`, none is read, and a file
+    that these do not describe counts as intact.
+    """
+    known = stored_records(lake) if records is None else records
+    intact: dict[str, dict[Partition, FileVersion]] = {}
+    for name in table_names:
+        versions = {partition: version for partition, version in lake.file_versions(name).items() if version.bytes}
+        described = {each for each, version in versions.items() if _record(known, name, each).describes(version)}
+        damaged = {each for each in described if not known[name, each].has_file}
+        if known and records is None:
+            unknown = [each for each, version in versions.items() if each not in described and version.identity]
+            footers = lake.read_all_metadata(name, unknown)
+            damaged |= {each for each, footer in footers.items() if not footer.content_hash}
+        intact[name] = {each: version for each, version in versions.items() if each not in damaged}
+    return intact
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The table as of now, before a look for late posts.
+
+    Attributes:
+        before: the table as last written.
+        changed: by table, the files whose footers were read: new and changed ones, and damaged ones, because the disk
+            may have failed for a moment.
+        recorded: the files of runs that it has taken over.
+    """
+
+    before: Records
+    records: Records
+    changed: Mapping[str, Sequence[Partition]]
+    recorded: Sequence[RecordFile]
+
+
+def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]]) -> Update:
+    """Return what is known now of these files, and of those that are expected and missing."""
+    before = stored_records(lake)
+    recorded = [file for name in FETCHED_NAMES for file in record_files(lake, name)]
+    of_runs = read_records(lake, recorded)
+    responses = _newest(record for record in of_runs if not record.error)
+    failures = _newest(record for record in of_runs if record.error)
+    changed = {
+        name: [
+            partition
+            for partition, version in versions.items()
+            if not ((known := _record(before, name, partition)).has_file and known.describes(version))
+        ]
+        for name, versions in files.items()
+    }
+    footers = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
+    records: dict[tuple[str, Partition], FileRecord] = {}
+    for name in sorted({*files, *expected}):
+        versions = files.get(name, {})
+        for partition in sorted({*versions, *expected.get(name, ())}, key=partition_sort_key):
+            key, record, was_contradicted = (name, partition), _record(before, name, partition), False
+            if (version := versions.get(partition)) is None:
+                record = record.without_file()
+            elif (footer := footers[name].get(partition)) is not None:
+                was_contradicted = not record.has_file and record.file_version == version.identity
+                record = record.with_footer(footer, version)
+            records[key] = record.after_fetches(
+                responses.get(key), failures.get(key), was_contradicted=was_contradicted
+            )
+    return Update(before, records, changed, recorded)
+
+
+def write_coverage(
+    lake: Lake, update: Update, records: Records, *, today: date, compared: Container[date]
+) -> tuple[WriteResult, str]:
+    """Write the table; return its hash without the times of requests, which each response changes.
+
+    Then the files of runs that began some days ago are removed.
+
+    Args:
+        compared: days whose files are stale if they have stale posts; the others are not judged.
+    """
+    table = to_table(records.values(), compared=compared)
+    version = content_hash_of(table.drop_columns(["requested_at", "failed_at", "error", "run_id"]))
+    written = lake.write_table(COVERAGE_TABLE, table, metadata={HASH_WITHOUT_REQUESTS: version})
+    for file in update.recorded:
+        if file.day < today - timedelta(days=RECORD_DAYS):
+            lake.storage.remove(file.path)
+    return written, version
+
+
+def described_days(files: Files, records: Records) -> dict[tuple[str, date], list[FileRecord] | None]:
+    """Return the records of each day of the tables; None for a day with a file that they do not describe."""
+    days: dict[tuple[str, date], list[FileRecord] | None] = {}
+    for name, versions in files.items():
+        for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
+            found = [(_record(records, name, partition), version) for partition, version in of_day]
+            is_described = all(record.describes(version) for record, version in found)
+            days[name, day] = [record for record, _ in found] if is_described else None
+    return days
+
+
+def newest_requests(lake: Lake) -> pa.Table:
+    """Return when each file of the raw tables that `coverage` lists was last requested; null if that is unknown."""
+    key = ["table_name", "date", "instance_id"]
+    schema = pa.schema([COVERAGE_SCHEMA.field(name).with_nullable(True) for name in (*key, "requested_at")])
+    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    if stored is None:
+        return schema.empty_table()
+    known = stored.filter(pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)).select(schema.names)
+    records = read_records(lake, [file for name in RAW_NAMES for file in record_files(lake, name)])
+    recorded = to_table(record for record in records if not record.error).select(schema.names)
+    newer = recorded.join(known.select(key), key, join_type="left semi")
+    files = pa.concat_tables([known, newer]).group_by(key).aggregate([("requested_at", "max")])
+    return files.rename_columns(schema.names)
+
+
+def versions_to_replace(lake: Lake, table_name: str, *, days: Collection[date]) -> dict[Partition, str]:
+    """Return the versions of files of these days that are stale or count as missing.
+
+    The footers of files that `coverage` does not know are read, if it exists.
+    """
+    if not (records := stored_records(lake)):
+        return {}
+    versions = lake.file_versions(table_name, days=days)
+    found = {each: _record(records, table_name, each) for each in versions}
+    described = {each for each, version in versions.items() if found[each].describes(version)}
+    unknown = [
+        each for each, version in versions.items() if version.bytes and version.identity and each not in described
+    ]
+    footers = lake.read_all_metadata(table_name, unknown)
+    damaged = {each for each, footer in footers.items() if not footer.content_hash}
+    replaced = damaged | {each for each in described if not found[each].has_file or found[each].stale_posts}
+    return {each: version.identity for each, version in versions.items() if version.identity and each in replaced}
+
+
+def to_table(records: Iterable[FileRecord], *, compared: Container[date] = ()) -> pa.Table:
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        is_judged = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
+        is_stale = bool(record.stale_posts) if is_judged else None
+        rows.append((*record[:_STALE], is_stale, *record[_STALE:]))
+    columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, COVERAGE_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[FileRecord]:
+    columns = [_values(table[name]) for name in COVERAGE_SCHEMA.names if name != "is_stale"]
+    return [FileRecord(*values) for values in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values, as `to_pylist` does. A run has written many files at one instant, which is converted once."""
+    if not pa.types.is_temporal(column.type):
+        return [*column.to_pylist()]
+    encoded = column.combine_chunks().dictionary_encode()
+    values = [*encoded.dictionary.to_pylist(), None]  # of index -1
+    return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
+
+
+def _record(records: Records, table_name: str, partition: Partition) -> FileRecord:
+    return records.get((table_name, partition)) or FileRecord(table_name, partition.day, partition.instance_id)
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
