@@ -481,9 +481,10 @@ def newest_requests(lake: Lake) -> pa.Table:
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     if stored is None:
         return schema.empty_table()
-    known = stored.filter(pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)).select(schema.names)
+    is_raw = pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)
+    known = stored.filter(is_raw).select(schema.names).cast(schema)
     records = read_records(lake, [file for name in RAW_NAMES for file in record_files(lake, name)])
-    recorded = to_table(record for record in records if not record.error).select(schema.names)
+    recorded = to_table(record for record in records if not record.error).select(schema.names).cast(schema)
     newer = recorded.join(known.select(key), key, join_type="left semi")
     files = pa.concat_tables([known, newer]).group_by(key).aggregate([("requested_at", "max")])
     return files.rename_columns(schema.names)
