@@ -226,7 +226,7 @@ def test_late_networks_and_quarantined_deleted_and_older_posts_raise_no_alarm(wo
     world.fetch_history()
     quarantined, deleted = posts.ids(TODAY - 10 * DAY, SOUTH)[0], posts.ids(TODAY - 9 * DAY, NORTH)[0]
     older = posts.ids(START - 5 * DAY, NORTH)[0]
-    posts.restate(quarantined, impressions=0.5)
+    posts.restate(quarantined, impressions=-1)
     posts.active |= {quarantined: {TODAY - DAY}, older: {TODAY - DAY}}
     posts.hidden.add(deleted)
     late = posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
