@@ -4,10 +4,9 @@ Nothing here uses the package's parsers: a mistake in shared code would not be f
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ RowKey = tuple[str, int, int]
 
 DATE_BASES = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
 
-_IDS = ("campaignId", "creatorId", "postId")
 _COUNTS = ("engagements", "impressions", "paidEngagements", "paidImpressions")
 _DECIMALS = ("cpe", "cpm", "engagementRate", "estimatedValueGenerated", "paidCpe", "paidCpm", "paidEngagementRate")
 _METRICS = ",".join((*_COUNTS, *_DECIMALS))
@@ -57,28 +55,42 @@ def flatten_metrics(row: Row) -> Row:
 def is_storable(row: Row, table_name: str) -> bool:
     """Return whether a table can store a row; others must be quarantined. Counts of a day may be negative."""
     minimum = -(10**11) if table_name == "post_metrics_daily" else 0
+    numbers = {name: row[name] for name in (*_COUNTS, *_DECIMALS) if isinstance(row.get(name), int | float)}
     return (
-        all(_is_whole(row.get(name)) for name in _IDS)
-        and all(row.get(name) is None or (_is_whole(row[name]) and minimum <= row[name] <= 10**11) for name in _COUNTS)
-        and all(row.get(name) is None or _is_decimal(row[name]) for name in _DECIMALS)
-        and _is_instant(row["postDate"])
-        and _is_unicode(json.dumps(row, ensure_ascii=False))
+        all(_is_whole(row.get(name)) for name in ("campaignId", "postId"))
+        and all(minimum <= numbers[name] <= 10**11 for name in numbers.keys() & _COUNTS)
+        and all(abs(numbers[name]) <= 10**9 for name in numbers.keys() & _DECIMALS)
+        and (_instant(row["postDate"]) is not None or table_name == "post_metrics_daily")
     )
+
+
+def expected_row(row: Row) -> Row:
+    """Return a JSON row as it must be stored: values that cannot be read are null, and in `extra` as they were sent."""
+    profile = row.get("creatorProfile") or {}
+    read = {name: int(value) if isinstance(value, str) else value for name, value in row.items() if name in _COUNTS}
+    instant = _instant(row["postDate"])
+    unread = {name: row[name] for name, value in read.items() if value is not None and not _is_whole(value)}
+    unread |= {} if instant else {"postDate": row["postDate"]}
+    unread_names = {name: text for name, text in profile.items() if isinstance(text, str) and not _is_unicode(text)}
+    readable = row | read | dict.fromkeys(unread) | {"postDate": (instant or datetime.now(UTC)).isoformat()}
+    if unread_names:
+        readable["creatorProfile"] = profile | dict.fromkeys(unread_names)
+        unread["creatorProfile"] = unread_names
+    stored = expected_stored_row(readable)
+    extra = (stored["extra"] or {}) | unread
+    return stored | {"post_date": instant, "extra": extra or None}
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int | float) and value == value // 1 and -(2**63) <= value < 2**63
 
 
-def _is_decimal(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= 10**9
-
-
-def _is_instant(text: str) -> bool:
+def _instant(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        instant = datetime.fromisoformat(text)
     except ValueError:
-        return False
+        return None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _is_unicode(text: str) -> bool:
@@ -107,7 +119,7 @@ def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Ite
         allowed: Rows that may be stored: all that the server had at any time during the fetch.
     """
     counts = Counter(map(stored_key, stored))
-    expected = {stored_key(row): row for row in map(expected_stored_row, allowed)}
+    expected = {stored_key(row): row for row in map(expected_row, allowed)}
     return +Counter(
         lost=len({(row["instanceId"], row["campaignId"], row["postId"]) for row in required} - counts.keys()),
         doubled=counts.total() - len(counts),
