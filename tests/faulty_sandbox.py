@@ -36,6 +36,7 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
     ApiVersion,
+    DateBasis,
 )
 from later_reporting_dagster.server.query_parameters import PostsQuery, parse_posts_query
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, expired_cursor, problem_response
@@ -326,19 +327,22 @@ def _previous_page(body: JsonObject, context: Context) -> JsonObject | None:
     return body | {"data": json.loads(msgspec.json.encode(previous["data"]))}
 
 
-def _last_post(change: Callable[[Context], JsonObject]) -> Change:
+def _last_post(change: Callable[[Context], JsonObject | None]) -> Change:
     """Return a fault that changes fields of the last post of a page."""
 
     def apply(body: JsonObject, context: Context) -> JsonObject | None:
         *others, last = body["data"] or [None]
-        return None if last is None else body | {"data": [*others, last | change(context)]}
+        changes = change(context)
+        return None if last is None or changes is None else body | {"data": [*others, last | changes]}
 
     return _page(apply)
 
 
-def _day_after_range(context: Context) -> JsonObject:
+def _days_after_range(context: Context) -> JsonObject | None:
+    """Return a date that no time zone explains, by post date; by performance date, posts may have any date."""
     query, _ = context.posts_query()
-    return {"postDate": f"{query.end + timedelta(days=1)}T00:00:00.000Z"}
+    is_by_post_date = query.basis is DateBasis.POST_DATE
+    return {"postDate": f"{query.end + timedelta(days=2)}T00:00:00.000Z"} if is_by_post_date else None
 
 
 def _added_post(reply: Reply, context: Context) -> Reply | None:
@@ -370,7 +374,7 @@ PAGE_FAULTS: Mapping[str, Fault] = {
     "page-short": Fault(_page(_short_page), _PAGES),
     "page-repeated": Fault(_page(_previous_page), _POSTS),
     **POST_CHANGING_FAULTS,
-    "post-outside-range": Fault(_last_post(_day_after_range), _POSTS),
+    "post-outside-range": Fault(_last_post(_days_after_range), _POSTS),
     "post-of-other-instance": Fault(_last_post(lambda _: {"instanceId": "instance_of_somebody_else"}), _POSTS),
 }
 FAULTS: Mapping[str, Fault] = {**RESPONSE_FAULTS, **PAGE_FAULTS}

@@ -14,8 +14,16 @@ pytestmark = pytest.mark.faults
 # Of each fault.
 TRIALS = int(os.environ.get("TRIALS", "1"))
 SHARE = 0.2
-# Token requests are rare, a revoked token affects all requests, and slow or huge responses take long.
-SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
+# Requests for tokens and by post date are rare, a revoked token affects all requests, and slow or huge responses take
+# long.
+SHARES = {
+    "token-route-down": 0.6,
+    "token-revoked": 0.1,
+    "page-short": 0.4,
+    "post-outside-range": 0.6,
+    "slow": 0.1,
+    "huge-body": 0.1,
+}
 
 # Response faults do not depend on the API version: a few suffice in the cursor version.
 CURSOR_FAULTS = [
