@@ -229,32 +229,21 @@ def test_reexecution_fetches_only_what_its_parent_did_not(project: Project, serv
     parent = project.fetch(asset)
     assert not parent.success
     service.override = lambda request: None
-    service.requests.clear()
-    # As `run_retries` and *Re-execute* in the UI do.
-    tags = {**range_tags(DAYS[0], DAYS[-1]), "dagster/parent_run_id": parent.run_id}
-    again = project.run(asset, tags=tags)
-    assert_success(again)
-    assert requested_pairs(service) == Counter((day, REJECTED) for day in DAYS)
+
+    def fetched_after(run_id: str, **config: Any) -> Counter[tuple[date, str]]:
+        """Return the pairs that a run fetches that `run_retries` or *Re-execute* in the UI starts."""
+        service.requests.clear()
+        tags = {**range_tags(DAYS[0], DAYS[-1]), "dagster/parent_run_id": run_id}
+        assert_success(project.run(asset, tags=tags, config=config))
+        return requested_pairs(service)
+
+    assert fetched_after(parent.run_id) == Counter((day, REJECTED) for day in DAYS)
     assert_stored(project, asset, truth)
-    service.requests.clear()
-    # One of a run that succeeded fetches all, for example because metrics were added.
-    assert_success(project.run(asset, tags={**tags, "dagster/parent_run_id": again.run_id}))
-    assert requested_pairs(service) == Counter(PAIRS)
-
-
-def test_reexecution_with_other_metrics_or_config_fetches_all(project: Project, service: Service) -> None:
-    asset = "posts_published"
-    service.override = reject_instance(REJECTED)
-    parent = project.fetch(asset)
-    service.override = lambda request: None
-    tags = {**range_tags(DAYS[0], DAYS[-1]), "dagster/parent_run_id": parent.run_id}
-    service.requests.clear()
-    assert_success(project.run(asset, tags=tags, config={"accept_shrinking": True}))
-    assert requested_pairs(service) == Counter(PAIRS)
-    service.requests.clear()
+    # All if the parent has succeeded, or had other config or metrics.
+    assert fetched_after(project.fetch(asset).run_id) == Counter(PAIRS)
+    assert fetched_after(parent.run_id, accept_shrinking=True) == Counter(PAIRS)
     project.instance.add_run_tags(parent.run_id, {f"later__{asset}/metrics": "others"})
-    assert_success(project.run(asset, tags=tags))
-    assert requested_pairs(service) == Counter(PAIRS)
+    assert fetched_after(parent.run_id) == Counter(PAIRS)
 
 
 @pytest.mark.parametrize(("limit", "extended"), [(100, "124"), (0, None)])
