@@ -1,7 +1,6 @@
 """Invalid settings, run config and partition keys: the error is one line that names the setting and the fix."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -20,69 +19,50 @@ INSTANCES = r"LATER_INSTANCE_IDS \(instance_ids\): "
 LAKE = r"LATER_LAKE_ROOT \(lake_root\): "
 
 
-@dataclass(frozen=True)
-class InvalidValue:
-    """An invalid value of a field, and a pattern of the error message."""
-
-    field: str
-    value: str
-    line: str
-
-    def __str__(self) -> str:
-        return f"{self.field}={self.value[:30]!r}"
-
-    @property
-    def variable(self) -> str:
-        return f"LATER_{self.field.upper()}"
-
-
+# Field, value, and a pattern of the error message.
 CLIENT_SETTINGS = [
-    InvalidValue(
+    (
         "base_url",
         "https://someone:pa55word@example.com",
         rf"{BASE_URL}the base URL must be a scheme, host and port only, like https://reporting\.api\.later\.com",
     ),
-    InvalidValue("base_url", "http://example.com", rf"{BASE_URL}.*unencrypted: use https"),
-    InvalidValue("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
-    InvalidValue("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
-    InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
-    InvalidValue(
-        "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"
-    ),
+    ("base_url", "http://example.com", rf"{BASE_URL}.*unencrypted: use https"),
+    ("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
+    ("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
+    ("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
+    ("access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"),
 ]
 LAKE_SETTINGS = [
-    InvalidValue("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
-    InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
-    InvalidValue("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
-    InvalidValue(
-        "lake_root", "s3:/bucket/lake", rf"{LAKE}a URL has two slashes after its scheme, as in s3://bucket/lake"
-    ),
-    InvalidValue("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
+    ("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
+    ("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
+    ("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
+    ("lake_root", "s3:/bucket/lake", rf"{LAKE}a URL has two slashes after its scheme, as in s3://bucket/lake"),
+    ("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
 ]
 INSTANCE_SETTINGS = [
-    InvalidValue("instance_ids", ",", rf"{INSTANCES}',' names no instance: omit it to fetch all"),
-    InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
+    ("instance_ids", ",", rf"{INSTANCES}',' names no instance: omit it to fetch all"),
+    ("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
 LOAD_SETTINGS = [
-    InvalidValue("start_date", "spring", r"Input should be a valid date or datetime, input is too short"),
-    InvalidValue("start_date", "0024-01-01", r"Input should be greater than or equal to 2000-01-01"),
-    InvalidValue("restate_days", "0", r"Input should be greater than or equal to 1"),
-    InvalidValue("due_hour_utc", "24", r"Input should be less than or equal to 23"),
-    InvalidValue("requests_per_minute", "0", r"Input should be greater than or equal to 1"),
-    InvalidValue("shrink_limit_percent", "101", r"Input should be less than or equal to 100"),
-    InvalidValue("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
-    InvalidValue("memory_gb", "0.25", r"Input should be greater than 0.25"),
+    ("start_date", "spring", r"Input should be a valid date or datetime, input is too short"),
+    ("start_date", "0024-01-01", r"Input should be greater than or equal to 2000-01-01"),
+    ("restate_days", "0", r"Input should be greater than or equal to 1"),
+    ("due_hour_utc", "24", r"Input should be less than or equal to 23"),
+    ("requests_per_minute", "0", r"Input should be greater than or equal to 1"),
+    ("shrink_limit_percent", "101", r"Input should be less than or equal to 100"),
+    ("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
+    ("memory_gb", "0.25", r"Input should be greater than 0.25"),
 ]
 SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
 
 
-@pytest.mark.parametrize("invalid", SETTINGS_OF_RUNS, ids=str)
+@pytest.mark.parametrize(("field", "value", "line"), SETTINGS_OF_RUNS)
 def test_invalid_setting_of_runs_fails_the_run_and_not_loading(
-    invalid: InvalidValue, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+    field: str, value: str, line: str, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(invalid.variable, invalid.value)
+    monkeypatch.setenv(f"LATER_{field.upper()}", value)
     description, _ = failure(project.reloaded().run("posts_published", tags={PARTITION_TAG: DAY}))
-    assert re.fullmatch(f"{invalid.line}.*", description)
+    assert re.fullmatch(f"{line}.*", description)
     assert "pa55w" not in description
     assert service.requests == []
 
@@ -102,12 +82,12 @@ def test_run_without_the_variables_of_settings_fails_with_their_names(project: P
     )
 
 
-@pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)
-def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(invalid.variable, invalid.value)
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match=invalid.variable) as rejected:
+@pytest.mark.parametrize(("field", "value", "line"), LOAD_SETTINGS)
+def test_invalid_load_setting_fails_loading(field: str, value: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"LATER_{field.upper()}", value)
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as rejected:
         LaterReportingComponent.from_environment().build_definitions()
-    assert re.fullmatch(rf"{invalid.variable} \({invalid.field}\): {invalid.line}", str(rejected.value))
+    assert re.fullmatch(rf"LATER_{field.upper()} \({field}\): {line}", str(rejected.value))
 
 
 # Partition keys: run tags can be set by hand.
