@@ -114,7 +114,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
         hidden: Any = model_validator(mode="wrap")(cast(Any, _hide_values))  # pydantic passes no class
-        return yaml_model(cls, __validators__={"hidden": hidden})
+        return yaml_model(super().model(), cls, __validators__={"hidden": hidden})
 
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:

@@ -203,7 +203,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Return the model of the attributes in YAML."""
-        return yaml_model(cls)
+        return yaml_model(super().model(), cls)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
@@ -456,20 +456,20 @@ def describe_invalid(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def yaml_model(described: type[BaseModel], **options: Any) -> type[BaseModel]:
-    """Return the model of attributes in YAML: any can be a template.
+def yaml_model(model: type[BaseModel], described: type[BaseModel], **options: Any) -> type[BaseModel]:
+    """Return Dagster's model of YAML attributes with descriptions, which it lacks, and without bounds.
 
-    Unlike Dagster's it has descriptions, and no bounds, which apply to the value of a template and not to its text.
+    Bounds apply to the value of a template, not to its text.
     """
     fields: dict[str, Any] = {}
-    for name, field in described.model_fields.items():
+    for name, derived in model.model_fields.items():
+        field = described.model_fields[name]
         resolver = next((each for each in field.metadata if isinstance(each, dg.Resolver)), None)
-        default = field.default if isinstance(field.default, str | int | float) else None
-        fields[name] = (
-            resolver.model_field_type if resolver else Union[field.annotation, str],  # noqa: UP007 - computed
-            Field(default=default, description=field.description),
-        )
-    return create_model(f"{described.__name__}Model", __base__=dg.Model, **fields, **options)
+        kind: Any = Union[field.annotation, str] if field.metadata else derived.annotation  # noqa: UP007 - computed
+        if resolver and resolver.model_field_type:  # Dagster adds a text, which makes errors about a mapping longer
+            kind = resolver.model_field_type
+        fields[name] = (kind, Field(default=derived.default, description=field.description))
+    return create_model(model.__name__, __base__=dg.Model, **fields, **options)
 
 
 @contextmanager

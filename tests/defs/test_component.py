@@ -4,6 +4,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,14 @@ def test_numbers_and_texts_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> 
         assert later.configured_instances() == ("a", "7")
 
 
+@dataclass
+class Contact(dg.Resolvable):
+    name: str
+
+
 class CustomComponent(LaterReportingComponent):
+    contacts: list[Contact] = []
+
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         return super().get_asset_spec(spec).replace_attributes(owners=["team:custom"])
 
@@ -198,6 +206,12 @@ class CustomComponent(LaterReportingComponent):
                 context.log.info(f"between: {event.partition}")
             yield event
         context.log.info("after")
+
+
+def test_field_of_a_subclass_is_resolved_by_dagster() -> None:
+    attributes = {"contacts": [{"name": "{{ 'a' }}"}], "restate_days": "{{ 3 + 4 }}"}
+    component = CustomComponent.resolve_from_dict(attributes)
+    assert (component.contacts, component.restate_days) == ([Contact("a")], 7)
 
 
 def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> None:
