@@ -12,7 +12,11 @@ from click.testing import CliRunner
 from starlette.requests import Request
 
 from later_reporting_dagster.cli.main import main
+from later_reporting_dagster.cli.options import yesterday as cli_yesterday
 from later_reporting_dagster.client import LaterClient
+from later_reporting_dagster.contract.days import due_day, newest_day
+from later_reporting_dagster.defs.partitions import build_partitions_def
+from later_reporting_dagster.rollups.rollup_tables import Cadence
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, files, sandbox_settings, stored_rows
 from tests.defs.conftest import freeze_clock
@@ -25,6 +29,8 @@ ZONES = {
     "Pacific/Kiritimati": "<+14>-14",
     "Europe/Berlin": "CET-1CEST,M3.5.0,M10.5.0/3",
 }
+# Days of 2026 on which daylight saving time begins or ends, in America and in Europe.
+DST_CHANGES = [date(2026, 3, 8), date(2026, 3, 29), date(2026, 10, 25), date(2026, 11, 1)]
 NOW = datetime(2026, 11, 10, 2, 30, tzinfo=UTC)
 INSTANCE = "instance_000"
 
@@ -39,6 +45,40 @@ def time_zone(name: str) -> Iterator[None]:
         finally:
             environment.undo()
             time.tzset()
+
+
+@pytest.fixture(params=ZONES)
+def zone(request: pytest.FixtureRequest) -> Iterator[str]:
+    with time_zone(request.param):
+        yield request.param
+
+
+def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
+    """Stop the clock of all modules that read it in a backfill."""
+    freeze_clock(monkeypatch, instant, "cli.options")
+    # That of the client, which gives the times of requests.
+    monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", instant.timestamp)
+
+
+@pytest.mark.parametrize("day", [*DST_CHANGES, *(day + timedelta(days=1) for day in DST_CHANGES)])
+def test_newest_day_changes_at_midnight_utc(day: date, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    before = day - timedelta(days=1)
+    for instant, yesterday in [
+        (midnight - timedelta(microseconds=1), before - timedelta(days=1)),
+        (midnight, before),
+        (midnight + timedelta(hours=23, minutes=59), before),
+    ]:
+        stop_clocks(monkeypatch, instant)
+        local = instant.astimezone()
+        assert cli_yesterday() == newest_day(local) == yesterday
+        assert due_day(local, due_hour_utc=23) == yesterday - timedelta(days=instant.hour < 23)
+        assert build_partitions_def(Cadence.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(
+            yesterday
+        )
+
+
+# Runs over days on which daylight saving time begins or ends.
 
 
 def move_to_day_bounds(_request: Request, document: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Not gcsfs: the gRPC that it imports does not survive forks, so each child has to import it itself.
-_CONTEXT.set_forkserver_preload(["pytest", "s3fs", "adlfs", "tests.crash.lake_writers", "tests.crash.restated_sandbox"])
+_CONTEXT.set_forkserver_preload(["pytest", "s3fs", "adlfs", "tests.crash.lake_writers", "tests.crash.backfill_command"])
 
 
 class ChildProcess:

@@ -1,5 +1,6 @@
 """Automation: rollups of changed days are requested once, and no others."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -22,6 +23,7 @@ from tests.defs.conftest import (
     assert_success,
     asset_key,
     enlarge_metrics,
+    freeze_clock,
     reject_instance,
     restate_one_post,
 )
@@ -97,6 +99,27 @@ def test_rollup_follows_a_run_with_a_failed_instance_and_again_once_it_is_fetche
     service.override = lambda request: None
     assert project.fetch(METRICS, instances=[INSTANCE_IDS[0]]).success
     assert automation.tick() == EVERY_DAY
+
+
+def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
+    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.fetch(METRICS)
+    project.run(INSTANCES)
+    assert automation.tick() == EVERY_DAY
+    project.roll_up(DAILY)
+    automation.tick()
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 14, tzinfo=UTC))
+    shutil.rmtree(project.root / METRICS / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}")
+    project.roll_up(DAILY, days=[DAYS[1]])
+    assert automation.tick() == set()
+
+    # The day has the same posts as before.
+    assert_success(project.fetch(METRICS, only_missing=True, days=[DAYS[1]]))
+    assert [automation.tick() for _ in range(2)] == [{DAYS[1]}, set()]
+    # An unchanged day with all its files triggers nothing.
+    assert_success(project.fetch(METRICS))
+    assert automation.tick() == set()
 
 
 def test_failed_rollup_is_requested_again_only_when_posts_change(
@@ -276,6 +299,19 @@ def test_schedule_requests_one_run_of_the_newest_days(
         (requested,) = tick.run_requests or ()
         assert range_tags(*days).items() <= requested.tags.items()
         assert (requested.partition_key, requested.run_key, requested.run_config) == (None, None, {})
+
+
+def test_schedules_run_their_jobs_in_utc() -> None:
+    repository = LaterReportingComponent().build_definitions().get_repository_def()
+    schedules = {each.name: (each.cron_schedule, each.job_name) for each in repository.schedule_defs}
+    assert schedules == {
+        "later_posts_daily": ("0 6 * * *", "later_posts"),
+        "later_checks_daily": ("0 12 * * *", "later_checks"),
+    }
+    assert {each.execution_timezone for each in repository.schedule_defs} == {"UTC"}
+    (sensor,) = [each for each in repository.sensor_defs if each.name == "later_instances"]
+    assert sensor.minimum_interval_seconds == 3600
+    assert [target.job_name for target in sensor.targets] == ["later_posts", "later_coverage"]
 
 
 STOPPED_BY_DEFAULT = {"later_posts_daily", "later_instances"}

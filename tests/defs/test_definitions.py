@@ -12,6 +12,8 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
+from later_reporting_dagster.report.report_data import SHOWN_TABLES
+from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
 from tests.services import WAIT_SECONDS
 
@@ -61,6 +63,20 @@ def test_definitions_load_offline_without_settings(tmp_path: Path) -> None:
     assert result.stdout.split() == sorted(f"later/{asset}" for asset in ASSET_NAMES)
     assert result.stderr == ""
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_asset_dependencies() -> None:
+    graph = defs.resolve_asset_graph()
+    assert {
+        key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
+    } == {
+        **dict.fromkeys(FETCHED, set()),
+        **dict.fromkeys([*ROLLUPS, *PERIOD_ROLLUPS], {"post_metrics_daily"}),
+        **{table.name: {*table.sources} for table in SINGLE_TABLES},
+        "instances": set(RAW_ASSETS),
+        "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
+        "organic_paid_report": {"coverage", *SHOWN_TABLES},
+    }
 
 
 @pytest.mark.parametrize("asset", PARTITIONED)

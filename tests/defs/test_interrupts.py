@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.defs.event_loop import iterate, wait_for
+from later_reporting_dagster.ingest import partition_writer
 from tests.conftest import INSTANCE_IDS, Service, files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import DAYS, Project
@@ -131,6 +132,26 @@ def test_interrupt_before_the_future_of_a_task_is_known(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         list(iterate(items()))
     assert cancelled.is_set()
+
+
+def test_interrupt_while_a_worker_computes(
+    project: Project, clients: list[LaterClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = {thread.native_id or 0 for thread in threading.enumerate()}
+    write, begun = partition_writer.PartitionWriter._write_batch, threading.Event()
+
+    def slow_write(self: Any, *arguments: Any, **options: Any) -> Any:
+        begun.set()
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            sum(range(1000))
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", slow_write)
+    sender = interrupt_when(begun.is_set)
+    run = project.fetch(RAW)
+    sender.join()
+    assert_ended(project, clients, run, threads)
 
 
 def test_interrupt_while_dagster_writes_an_event(

@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of
+from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.quality.outdated import Outdated
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, Project, assert_success, fill_once, restate_one_post
+from tests.services import wait_until
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
 ALL_DAYS = (DAYS[0], DAYS[-1])
@@ -95,6 +99,36 @@ def test_restated_day_is_left_to_the_condition_for_five_minutes_and_the_report_c
     for made in (sensor.project.roll_up(ROLLUP), sensor.project.run(WINDOW), sensor.project.run(REPORT)):
         assert_success(made)
     assert sensor.tick() == {}
+
+
+def test_rollup_that_cannot_be_written_is_repeated_and_heals_once_it_can(sensor: Sensor, service: Service) -> None:
+    path = Path(sensor.project.lake.url(ROLLUP, Partition(DAYS[-1])))
+    path.unlink()
+    path.mkdir()
+    restate(sensor, service)
+    assert ROLLUP in sensor.tick()
+    assert not sensor.project.roll_up(ROLLUP).success
+    path.rmdir()
+    assert (DAYS[-1], DAYS[-1]) in [requests.get(ROLLUP) for requests in sensor.run()]
+
+
+def test_restated_files_of_a_killed_fetch_are_rolled_up(
+    sensor: Sensor, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed between writing files and logging their days, so no event tells that they changed."""
+
+    restated, lake = Partition(DAYS[-1], INSTANCE_IDS[0]), sensor.project.lake
+    before = lake.file_versions(RAW)[restated]
+
+    def kill(*_: Any, **__: Any) -> None:
+        wait_until("the restated file", lambda: lake.file_versions(RAW)[restated] != before)
+        raise KeyboardInterrupt
+
+    service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
+    with monkeypatch.context() as killed:
+        killed.setattr(posts, "day_materialization", kill)
+        assert not sensor.project.fetch(RAW).success
+    assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
 
 
 def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_day(

@@ -18,8 +18,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def recovery(running: Recovery) -> Recovery:
+def recovery(running: Recovery) -> Iterator[Recovery]:
     """The daemon that the module runs, with nothing to do."""
     running.wait_until_healed()
-    running.broken_at = time.time()
-    return running
+    running.breaking()
+    yield running
+    print(f"\n{running.log()}\nidle after {time.time() - running.broken_at:.0f} s")

@@ -1,24 +1,28 @@
-"""Everything launched together from the UI: all is complete, and nothing follows."""
+"""Raw tables launched together with their rollups: all are complete, and automation adds what a failed run left out."""
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
-from tests.e2e.browser import open_ui
-from tests.e2e.dagster_dev import DagsterDev, daemon_is_healthy, running_dagster
+from tests.e2e.browser import Ui, open_ui
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, daemon_is_healthy, running_dagster
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
 
+RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily", "organic_paid_daily_by_campaign")
 # With one asset of each kind: each step is a process of some seconds.
 TABLES = (
-    *("post_metrics_daily", "posts_published", "organic_paid_daily", "organic_paid_weekly", "instances", "coverage"),
-    *("campaigns", "campaign_performance_daily"),
+    *(*RAW, *ROLLUPS, "instances", "coverage", "campaigns", "campaign_performance_daily", "organic_paid_weekly"),
     *("campaign_performance_periods", "organic_paid_by_campaign", "campaign_results", "posts", "organic_paid_report"),
 )
 STATE = """{
@@ -42,22 +46,14 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
 
 
 @pytest.fixture
-def page(browser: Browser, dagster: DagsterDev, tmp_path: Path) -> Iterator[Page]:
-    with open_ui(browser, dagster.url, tmp_path / "last-screenshot.png") as page:
-        yield page
+def ui(browser: Browser, dagster: DagsterDev, tmp_path: Path) -> Iterator[Ui]:
+    with open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
+        yield ui
 
 
-def test_materialize_all_is_complete_and_nothing_follows(page: Page, dagster: DagsterDev) -> None:
+def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: DagsterDev) -> None:
     before = {run["runId"] for run in _wait_until_idle(dagster)["runsOrError"]["results"]}
-    page.goto("/asset-groups")
-    page.get_by_role("button", name=re.compile("Materialize")).first.click()
-    dialog = page.get_by_role("dialog").last
-    dialog.get_by_text("All", exact=True).click()
-    dialog.get_by_role("button", name=re.compile("^Launch")).click()
-    # The UI announces it in a corner.
-    announcement = page.get_by_role("listitem").filter(has_text=re.compile("Launched run|Created backfill"))
-    announcement.get_by_text("View", exact=True).click()
-    expect(page).to_have_url(re.compile("/runs/"))
+    _launch(ui)
 
     state = _wait_until_idle(dagster)
     runs = [run for run in state["runsOrError"]["results"] if run["runId"] not in before]
@@ -67,6 +63,36 @@ def test_materialize_all_is_complete_and_nothing_follows(page: Page, dagster: Da
         assert node["assetMaterializations"], node
         for check in node["assetChecksOrError"]["checks"]:
             assert check["executionForLatestMaterialization"], (node, check)
+
+
+def test_rollups_follow_a_range_with_a_rejected_instance(ui: Ui, dagster: DagsterDev) -> None:
+    days = dagster.days[2:5]
+    for asset in RAW:
+        for day in days:
+            shutil.rmtree(Path(dagster.environment["LATER_LAKE_ROOT"], asset, f"date={day}"), ignore_errors=True)
+    dagster.reject(rejected=True)
+    try:
+        _launch(ui, *RAW, *ROLLUPS, days=days)
+        ui.open_only_run(status="Failure")
+    finally:
+        dagster.reject(rejected=False)
+
+    for asset in RAW:
+        found = Counter(file.parts[-2] for file in dagster.files(asset) if file.parts[-3][5:] in {*map(str, days)})
+        assert found == Counter({f"instance_id={each}": len(days) for each in INSTANCES if each != REJECTED_INSTANCE})
+    ui.expect_text(re.compile(f"{days[0]} to {days[-1]}, {REJECTED_INSTANCE}: HTTP 403"))
+
+    def automation_rolled_up() -> bool:
+        return all(_is_of_automation(_last_run(dagster, asset, days)) for asset in ROLLUPS)
+
+    wait_until("automation updates the rollups", automation_rolled_up)
+
+
+def _launch(ui: Ui, *assets: str, days: Sequence[date] = ()) -> None:
+    """Materialize these days of these assets through the lineage graph; default: all partitions of all assets."""
+    query = " or ".join(f'key:"later/{asset}"' for asset in assets)
+    ui.open(f"/asset-groups~{quote(query, safe='')}/" if assets else "/asset-groups")
+    ui.launch(days=days)
 
 
 def _wait_until_idle(dagster: DagsterDev) -> Any:
@@ -90,3 +116,13 @@ def _is_of_automation(run: Any) -> bool:
         and bool(run["assetSelection"])
         and "dagster/from_automation_condition" in {tag["key"] for tag in run["tags"]}
     )
+
+
+def _last_run(dagster: DagsterDev, asset: str, days: Sequence[date]) -> Any:
+    """Return the run that was the last to materialize these days; None if it was not the same for all."""
+    newest: dict[str, str] = {}
+    for each in dagster.assets()[asset]["assetMaterializations"]:
+        newest.setdefault(each["partition"], each["runId"])
+    run_ids = {newest.get(str(day)) for day in days}
+    runs = dagster.graphql(STATE)["runsOrError"]["results"]
+    return next((run for run in runs if {run["runId"]} == run_ids), None)

@@ -41,16 +41,16 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
 ) -> None:
     with (
         running_dagster(tmp_path, module=module) as dagster,
-        open_ui(browser, dagster.url, tmp_path / "last-screenshot.png") as page,
+        open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui,
     ):
         days = dagster.days[:4]
         dagster.service.override = lambda request: NO_RESPONSE if str(days[-1]) in request.url.query else None
         run_id = dagster.launch(ASSET, days=days)
-        page.goto(f"/runs/{run_id}")
+        ui.open(f"/runs/{run_id}")
         wait_until("the other days are written", lambda: len(dagster.files(ASSET)) == 3 * len(INSTANCES))
 
-        page.get_by_role("button", name="Terminate").click()
-        page.get_by_role("dialog").get_by_role("button", name=re.compile("Terminate")).click()
+        ui.page.get_by_role("button", name="Terminate").click()
+        ui.page.get_by_role("dialog").get_by_role("button", name=re.compile("Terminate")).click()
 
         run = ended_run(dagster, run_id)
         assert run["runOrError"]["status"] == "CANCELED"
