@@ -359,7 +359,7 @@ def error_of(base_url: str, credentials: ClientCredentials | AccessToken) -> Lat
             base_url=base_url,
             credentials=credentials,
             limiter=RateLimiter(requests=1_000_000),
-            retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0),
+            retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0, max_refused_seconds=0.2),
             timeout_seconds=10.0,
         ) as client:
             await client.fetch_posts(QUERY)
