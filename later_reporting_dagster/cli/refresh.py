@@ -97,10 +97,11 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
     """Report days to Dagster whose version it does not know, such as those that a killed run has written."""
     settings, lake = project.settings, project.later.lake()
     names = [name for name in FETCHED_NAMES if name in settings.tables]
+    # Before the files are listed, so that no version is older than what Dagster knows.
+    known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
     records = stored_records(lake)
     days = described_days(intact_files(lake, names, records=records), records)
     graph = project.definitions.resolve_asset_graph()
-    known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
     for (name, day), files in days.items():
         if files is None or day < settings.start_date:
             continue

@@ -1,6 +1,7 @@
 """Automation: when assets are updated by themselves, the jobs, and their schedules."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from later_reporting_dagster.contract.days import day_ranges, days_between, newe
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.sensors import instances_sensor, outdated_sensor
+from later_reporting_dagster.defs.sensors import describe_emptied, instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
@@ -132,6 +133,10 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         days = restated_days(newest, start_date=component.start_date, restate_days=component.restate_days)
         if not days:
             return dg.SkipReason(f"The first partition, {component.start_date}, is not over yet.")
+        # The run reports it; and `build_schedule_context` may have no instance.
+        with suppress(LakeUnavailable, ValueError, dg.DagsterInvariantViolationError):
+            if emptied := describe_emptied(context.instance, component, component.later(context).lake()):
+                return dg.SkipReason(emptied)
         config = {"old_days": day_ranges(old)} if (old := old_days(context, days)) else {}
         ops = {component.op_name(name): {"config": config} for name in by_day if config}
         return dg.RunRequest(tags=range_tags(days[0], days[-1]), run_config={"ops": ops} if ops else {})

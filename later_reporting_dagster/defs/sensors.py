@@ -32,7 +32,6 @@ from later_reporting_dagster.lake import (
     CAMPAIGN_PERIODS_TABLE,
     Lake,
     LakeUnavailable,
-    Partition,
     WriteResult,
 )
 from later_reporting_dagster.lake.coverage import (
@@ -40,7 +39,7 @@ from later_reporting_dagster.lake.coverage import (
     Records,
     described_days,
     intact_files,
-    newest_failures,
+    newest_fetches,
     stored_records,
 )
 from later_reporting_dagster.lake.tables import (
@@ -140,7 +139,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         # Before the files are listed: a run that ends meanwhile has written its files by then.
         in_progress = days_in_progress(context.instance, component)
         try:
-            _check_lake(context, component, later.lake())
+            _check_lake(context.instance, component, later.lake())
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             seen = _look_at_lake(component, later, listed, now)
             written = seen.lake.write_table(INSTANCES_TABLE, seen.rows)
@@ -149,11 +148,14 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
-        failed_today = {pair for pair, at in seen.failures.items() if at.date() >= now.date()}
+        failures = {pair: fetch.failed_at for (_, pair), fetch in seen.fetches.items() if fetch.failed_at}
+        failed_today = {pair for pair, at in failures.items() if at.date() >= now.date()}
         requested = days_to_fetch(seen.missing, days_in_progress=in_progress, failed=failed_today)
         requests: list[dg.RunRequest] = []
         if requested:
-            requests.append(_missing_files_request(component, requested, with_campaigns=seen.has_new(requested)))
+            # Not one whose fetch has failed: its campaigns would be fetched again each day.
+            new = requested.keys() - {str(pair.instance_id) for pair in failures}
+            requests.append(_missing_files_request(component, requested, with_campaigns=seen.has_new(new)))
         days = described_days(seen.files, seen.records)
         unknown = {day for (_, day), records in days.items() if records is None} - in_progress
         if coverage_job and unknown and COVERAGE_TABLE not in tables_in_progress(context, component):
@@ -166,16 +168,25 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
     return sensor
 
 
-def _check_lake(context: dg.SensorEvaluationContext, component: ComponentBase, lake: Lake) -> None:
-    """Refuse a lake that has lost everything: the history would be fetched to a disk in whose place none is mounted."""
+def describe_emptied(instance: dg.DagsterInstance, component: ComponentBase, lake: Lake) -> str:
+    """Return that a lake has lost everything; an empty text if it has not, or never had posts.
+
+    Posts would be fetched to a disk in whose place none is mounted.
+    """
     if {*lake.storage.directories()} - _MADE_WITHOUT_POSTS:
-        return
+        return ""
     for key in (component.asset_key(name) for name in RAW_NAMES if name in component.tables):
-        if context.instance.get_latest_materialization_event(key):
-            raise LakeUnavailable(
+        if instance.get_latest_materialization_event(key):
+            return (
                 f"{lake.root} is empty, although {key.to_user_string()} was materialized: is the disk mounted, and"
                 " LATER_LAKE_ROOT right? If the lake is to be filled anew, materialize a day"
             )
+    return ""
+
+
+def _check_lake(instance: dg.DagsterInstance, component: ComponentBase, lake: Lake) -> None:
+    if emptied := describe_emptied(instance, component, lake):
+        raise LakeUnavailable(emptied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,7 @@ class _Seen:
     Attributes:
         rows: those of the dimension as of now.
         missing: the days of each expected instance that are missing in at least one of the raw tables, or stale.
-        failures: when pairs failed whose last fetch has failed.
+        fetches: what the last fetches of pairs have recorded.
         files: those that are not damaged, as far as `coverage` knows, whose rows are `records`.
     """
 
@@ -194,15 +205,14 @@ class _Seen:
     configured: Sequence[str]
     retired: frozenset[str]
     missing: Mapping[str, Sequence[date]]
-    failures: Mapping[Partition, datetime]
+    fetches: Records
     files: Files
     records: Records
 
-    def has_new(self, requested: Iterable[str]) -> bool:
-        """Return whether an instance is new among others: it has no file, and no fetch of it has failed."""
+    def has_new(self, instances: Iterable[str]) -> bool:
+        """Return whether one of these instances is new among others: it has no file."""
         stored = {partition.instance_id for name in RAW_NAMES for partition in self.files[name]}
-        failed = {partition.instance_id for partition in self.failures}
-        return bool(stored) and not stored.union(failed).issuperset(requested)
+        return bool(stored) and not stored.issuperset(instances)
 
 
 def _look_at_lake(
@@ -212,7 +222,8 @@ def _look_at_lake(
     retired, records = lake.retired.ids(), stored_records(lake)
     expected = [name for name in configured or listed if name not in retired]
     files = intact_files(lake, FETCHED_NAMES, records=records)
-    stale = stored_late_posts(lake, days={*days}).stale
+    fetches = newest_fetches(lake, RAW_NAMES)
+    stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
     rows = instances_table(
         listed,
         configured=configured,
@@ -237,7 +248,7 @@ def _look_at_lake(
         configured=configured,
         retired=retired,
         missing={name: sorted(lacking) for name, lacking in missing.items()},
-        failures=newest_failures(lake, RAW_NAMES),
+        fetches=fetches,
         files=files,
         records=records,
     )

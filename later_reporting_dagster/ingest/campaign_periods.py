@@ -23,7 +23,7 @@ from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.days import is_overdue, utc_now
 from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
 from later_reporting_dagster.ingest.partition_results import reason_of
-from later_reporting_dagster.ingest.partition_writer import MAX_CLOCK_ERROR, known_times
+from later_reporting_dagster.ingest.partition_writer import known_times
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions
@@ -37,6 +37,7 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     schema_of,
 )
+from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PERIODS, WINDOWS
 
 MONTH = "month"

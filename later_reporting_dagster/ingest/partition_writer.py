@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.received_rows import PartitionRows, ReceivedRows, assign_rows
 from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
 from later_reporting_dagster.lake import FileDamaged
-from later_reporting_dagster.lake.coverage import FileRecord, NewerResponses, RunRecords
+from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR, FileRecord, NewerResponses, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable
@@ -39,8 +39,6 @@ from later_reporting_dagster.lake.tables import RawTable, rows_by_group
 BATCH_SIZE = 16
 WRITER_THREADS = 4
 
-# A stored time that is further in the future is that of a clock that was wrong: it says nothing.
-MAX_CLOCK_ERROR = timedelta(hours=1)
 WRONG_CLOCK = "Some results were stored by a clock that was over an hour fast: they count as older than this run's"
 
 # Why stored rows are not replaced by none.
@@ -254,8 +252,8 @@ class PartitionWriter:
         with suppress(FileDamaged):
             stored = self.lake.read_daily_file(self.table.name, partition, schema=new.schema)
             if stored is not None:
-                columns = [stored[name].to_pylist() for name in self.table.key]
-                is_kept = [key in keys for key in (zip(*columns, strict=True) if len(columns) > 1 else columns[0])]
+                present = {*_keys(new, self.table)}
+                is_kept = [key in keys and key not in present for key in _keys(stored, self.table)]
                 rows = pa.concat_tables([new, stored.filter(pa.array(is_kept, pa.bool_()))])
                 return rows.sort_by([(name, "ascending") for name in self.table.key])
         return new
@@ -265,6 +263,11 @@ class PartitionWriter:
         if path in self.quarantined:
             with suppress(LakeUnavailable):
                 self.lake.storage.remove(path)
+
+
+def _keys(rows: pa.Table, table: RawTable) -> list[Hashable]:
+    columns = [rows[name].to_pylist() for name in table.key]
+    return [*zip(*columns, strict=True)] if len(columns) > 1 else columns[0]
 
 
 async def open_writer(

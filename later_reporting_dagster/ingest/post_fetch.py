@@ -161,13 +161,15 @@ class PostFetch:
             await self._request_page(replace(query, start_date=query.end_date, metrics=metrics), max_attempts)
 
         async with self._search:
-            known = self._accepts.setdefault(_filters(query), {})
+            known = self._accepts.get(_filters(query), {})
             if unknown := tuple(metric for metric in wanted if metric not in known):
                 max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if self._has_search_failed else max_attempts
                 self._has_search_failed = True
                 accepted = await find_accepted_metrics(unknown, request)
+                if not accepted and not (query.platforms or query.content_types):
+                    await request(parse_metrics("impressions"))  # if this is refused, metrics are not the reason
                 self._has_search_failed = False
-                known |= {metric: metric in accepted for metric in unknown}
+                known = self._accepts[_filters(query)] = known | {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
 
     async def _are_metrics_refused(

@@ -91,7 +91,8 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
     # Bad rows without a day, or without an instance, may be of any partition of their instance, or of the query.
     received = Counter(getattr(row, "instance_id", None) for row in (*result.items, *result.bad_rows))
     unassigned = Counter(row.instance_id for row in found.unassigned)
-    of_query = _mostly_bad(found.unassigned, len(found.unassigned), result.total_items)
+    of_any = [row for row in found.unassigned if row.instance_id is None]
+    of_query = _mostly_bad(of_any, len(of_any), result.total_items)
     for partition, rows in found.by_partition.items():
         instance_id = partition.instance_id
         rows.problem = (

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT, Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
@@ -99,6 +100,8 @@ _PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
 RECORD_DAYS = 2
 # The whole file of a run is written again while the run goes on, and this part of its time may be spent on that.
 _MAX_SHARE_OF_TIME = 0.05
+# A time that is further in the future is that of a clock that was wrong: it says nothing.
+MAX_CLOCK_ERROR = timedelta(hours=1)
 # Metadata of the file.
 _ODDITIES = "oddities"
 
@@ -313,14 +316,9 @@ def recorded_oddities(lake: Lake, table_name: str) -> tuple[Counter[str], int]:
     return counts, len(files)
 
 
-def newest_failures(lake: Lake, table_names: Iterable[str]) -> dict[Partition, datetime]:
-    """Return when each pair of day and instance failed whose last fetch has failed, in one of the tables."""
-    failures: dict[Partition, datetime] = {}
-    for name in table_names:
-        for (_, partition), record in _newest(read_records(lake, record_files(lake, name))).items():
-            if record.failed_at:
-                failures[partition] = max(record.failed_at, failures.get(partition, record.failed_at))
-    return failures
+def newest_fetches(lake: Lake, table_names: Iterable[str]) -> Records:
+    """Return what the last fetch of each file recorded, in the runs of the last days."""
+    return _newest(read_records(lake, [file for name in table_names for file in record_files(lake, name)]))
 
 
 class NewerResponses:
@@ -458,17 +456,22 @@ def write_coverage(
     version = content_hash_of(table.drop_columns(["requested_at", "failed_at", "error", "run_id"]))
     written = lake.write_table(COVERAGE_TABLE, table, metadata={HASH_WITHOUT_REQUESTS: version})
     for file in update.recorded:
-        if file.day < today - timedelta(days=RECORD_DAYS):
+        if not today - timedelta(days=RECORD_DAYS) <= file.day <= today + timedelta(days=1):
             lake.storage.remove(file.path)
     return written, version
 
 
 def described_days(files: Files, records: Records) -> dict[tuple[str, date], list[FileRecord] | None]:
-    """Return the records of each day of the tables; None for a day with a file that they do not describe."""
+    """Return the records of each day of the tables; None for a day with a file that they do not describe.
+
+    Days with files that have no identity, which nothing can describe, are left out.
+    """
     days: dict[tuple[str, date], list[FileRecord] | None] = {}
     for name, versions in files.items():
         for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
             found = [(_record(records, name, partition), version) for partition, version in of_day]
+            if not all(version.identity for _, version in found):
+                continue
             is_described = all(record.describes(version) for record, version in found)
             days[name, day] = [record for record, _ in found] if is_described else None
     return days
@@ -530,7 +533,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if not pa.types.is_temporal(column.type):
         return [*column.to_pylist()]
     encoded = column.combine_chunks().dictionary_encode()
-    values = [*encoded.dictionary.to_pylist(), None]  # of index -1
+    values = [*map(_known, encoded.dictionary.to_pylist()), None]  # of index -1
     return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
 
 
@@ -539,4 +542,9 @@ def _record(records: Records, table_name: str, partition: Partition) -> FileReco
 
 
 def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return None if text is None else _known(datetime.fromisoformat(text))
+
+
+def _known(time: Any) -> Any:
+    """Return a day or a time; None for a time of a clock that was wrong."""
+    return None if isinstance(time, datetime) and time > utc_now() + MAX_CLOCK_ERROR else time

@@ -38,10 +38,12 @@ class Look:
     Attributes:
         absent: of each file of `posts_published` that was compared, the posts that it lacks.
         unread: files of `post_metrics_daily` to look at again, because a file could not be read at the moment.
+        unavailable: files of `posts_published` that could not be read at the moment.
     """
 
     absent: dict[Partition, AbsentPosts] = field(default_factory=dict)
     unread: set[Partition] = field(default_factory=set)
+    unavailable: set[Partition] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,11 @@ class LatePosts:
     withdrawn: dict[Partition, list[int]] = field(default_factory=dict)
 
 
-def stored_late_posts(lake: Lake, *, days: Collection[date]) -> LatePosts:
-    """Return what files of these days lack; not those of retired instances."""
+def stored_late_posts(lake: Lake, *, days: Collection[date], fetched: Records | None = None) -> LatePosts:
+    """Return what files of these days lack; not those of retired instances.
+
+    `fetched`: later fetches than `coverage` knows. A file whose response came since is no longer stale.
+    """
     late = LatePosts()
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     if stored is None:
@@ -69,7 +74,11 @@ def stored_late_posts(lake: Lake, *, days: Collection[date]) -> LatePosts:
         partition = Partition(row["date"], row["instance_id"])
         if partition.day not in days or partition.instance_id in retired:
             continue
-        if row["is_stale"]:
+        newest = (fetched or {}).get((POSTS_PUBLISHED.name, partition))
+        is_answered = (
+            newest and newest.requested_at and row["stale_since"] and newest.requested_at >= row["stale_since"]
+        )
+        if row["is_stale"] and row["stale_posts"] and not is_answered:  # before 1.0, the posts were not named
             late.stale[partition] = row["stale_posts"]
         if row["withdrawn_posts"]:
             late.withdrawn[partition] = row["withdrawn_posts"]
@@ -106,6 +115,9 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
         memory_gb=memory_gb,
     )
     for partition, record in compared.items():
+        if partition in look.unavailable:
+            records[published, partition] = record._replace(file_version=None)
+            continue
         absent = look.absent.get(partition)
         if absent is not None and partition not in replaced:
             absent = {**dict.fromkeys(known[partition]), **absent}
@@ -173,8 +185,9 @@ def _look_at_batch(
     named, unread = database.read([(POST_METRICS_DAILY.table, [*changed])], name_posts)
     to_compare = [partition for partition in published if partition in named]
     rows, contents = database.read([(POSTS_PUBLISHED.table, to_compare)], find_absent)
-    if unavailable := {each.instance_id for each in _unavailable(contents, POSTS_PUBLISHED.name)}:
-        unread |= {each for each in changed if each.instance_id in unavailable}
+    if unavailable := _unavailable(contents, POSTS_PUBLISHED.name):
+        instances = {each.instance_id for each in unavailable}
+        unread |= {each for each in changed if each.instance_id in instances}
     compared: dict[Partition, dict[int, datetime | None]] = {
         each: {} for each in contents.partitions[POSTS_PUBLISHED.name]
     }
@@ -183,6 +196,7 @@ def _look_at_batch(
             compared[partition] = {post_id: since for _, _, post_id, since in of_file}
     look.absent.update(compared)
     look.unread.update(unread)
+    look.unavailable.update(unavailable)
 
 
 def _unavailable(contents: ViewContents, table_name: str) -> set[Partition]:
@@ -198,12 +212,15 @@ def _table(rows: Iterable[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
 
 def _drop_quarantined(lake: Lake, absent: dict[Partition, AbsentPosts]) -> None:
     """Leave out posts that are a quarantined row of their file, or of a query of its day: the API has sent them."""
-    files = lake.quarantine.files(POSTS_PUBLISHED.name) if any(absent.values()) else ()
-    for file in files:
+    with_posts = [partition for partition, posts in absent.items() if posts]
+    for file in lake.quarantine.files(POSTS_PUBLISHED.name) if with_posts else ():
+        first, last = file.day_range or (date.max, date.min)
+        concerned = [each for each in with_posts if each == file.partition or first <= each.day <= last]
+        if not concerned:
+            continue
         with suppress(FileDamaged, ValueError):  # the check of the quarantine reports it
             rows = [json.loads(row.raw) for row in lake.quarantine.rows_in(file)]
             ids = {str(row.get("postId")).removesuffix(".0") for row in rows if isinstance(row, dict)}
-            first, last = file.day_range or (date.max, date.min)
-            for partition, posts in absent.items():
-                if partition == file.partition or first <= partition.day <= last:
-                    absent[partition] = {post: since for post, since in posts.items() if str(post) not in ids}
+            for partition in concerned:
+                posts = absent[partition].items()
+                absent[partition] = {post: since for post, since in posts if str(post) not in ids}

@@ -314,6 +314,19 @@ def test_schedules_run_their_jobs_in_utc() -> None:
     assert [target.job_name for target in sensor.targets] == ["later_posts", "later_coverage"]
 
 
+def test_schedule_fetches_nothing_to_a_lake_that_was_filled_and_is_empty(tmp_path: Path) -> None:
+    defs = LaterReportingComponent(start_date=START).build_definitions()
+    resources = {"later_reporting": LaterReportingResource(lake_root=str(tmp_path / "lake"))}
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        event = dg.AssetMaterialization(dg.AssetKey(["later", METRICS]), partition=str(START))
+        instance.report_runless_asset_event(event)
+        at = datetime(2024, 6, 15, 6, tzinfo=UTC)
+        with dg.build_schedule_context(instance, scheduled_execution_time=at, resources=resources) as context:
+            tick = defs.resolve_schedule_def("later_posts_daily").evaluate_tick(context)
+    assert not tick.run_requests
+    assert "is the disk mounted, and LATER_LAKE_ROOT right?" in str(tick.skip_message)
+
+
 STOPPED_BY_DEFAULT = {"later_posts_daily", "later_instances"}
 
 

@@ -169,6 +169,22 @@ def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) ->
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
 
 
+def test_a_clock_that_was_wrong_once_makes_no_file_missing(lake: Lake) -> None:
+    future = datetime.now(UTC) + timedelta(days=400)
+    fetch(lake, A, 1)
+    record(lake, at=future, content_hash="of a restatement")
+    record(lake, at=future, error="HTTP 500", run_id="failed")
+    assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
+    assert stored_records(lake)[TABLES[0], A].error is None
+    assert not record_files(lake, TABLES[0])  # of a day that is not yet
+    fetch(lake, A, 2, at=future)
+    assert refresh(lake)[0]["posts_published", DAYS[0], "a"][:2] == (True, 1)
+    assert (
+        stored_records(lake)[TABLES[0], A].requested_at is None
+        or stored_records(lake)[TABLES[0], A].requested_at < future
+    )
+
+
 def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None:
     fetch(lake, A, 1)
     fetch(lake, A, 2, at=NEXT_FETCH)

@@ -15,6 +15,7 @@ from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
     FileRecord,
     begin_records,
+    newest_fetches,
     update_records,
     write_coverage,
 )
@@ -203,7 +204,27 @@ def test_the_first_look_at_a_lake_of_an_older_version_is_at_all_files(late: Late
     stored = late.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     assert stored is not None
     late.lake.write_table(COVERAGE_TABLE, stored.drop_columns(["stale_posts", "stale_since", "withdrawn_posts"]))
+    assert stored_late_posts(late.lake, days=[OLD]) == LatePosts()  # which posts, it did not say
     assert late.look().stale == {OF_A: [5]}
+
+
+def test_a_stale_file_is_not_stale_once_a_run_has_recorded_a_later_response(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    late.look()
+    late.publish(OLD, 1, requested=at(NEW + DAY, 7))  # unchanged, so nothing requests an update of the table
+    assert stored_late_posts(late.lake, days=[OLD]).stale
+    fetched = newest_fetches(late.lake, RAW_NAMES)
+    assert not stored_late_posts(late.lake, days=[OLD], fetched=fetched).stale
+
+
+def test_absent_posts_of_a_file_that_cannot_be_read_stay_what_they_were(late: LateLake) -> None:
+    late.report(NEW, {5: OLD, 6: OLD}, requested=at(NEW + DAY))
+    late.look()
+    late.publish(OLD, 1, 5, requested=at(NEW + DAY, 7))
+    late.unavailable = Path(late.lake.url(PUBLISHED, OF_A))
+    assert late.look().stale == {OF_A: [5, 6]}
+    late.unavailable = None
+    assert late.look() == LatePosts(withdrawn={OF_A: [6]})
 
 
 def test_a_damaged_file_is_left_out_until_it_can_be_read(late: LateLake) -> None:

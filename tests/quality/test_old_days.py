@@ -98,10 +98,14 @@ def test_a_file_whose_request_is_unknown_is_due_by_its_content() -> None:
     assert due(coverage({OLD: None}).set_column(index, COVERAGE_SCHEMA.field(index), at), TODAY) == []
 
 
-def test_an_instance_that_always_fails_or_is_new_does_not_decide_for_the_others() -> None:
-    current, failing = coverage({OLD: TODAY - DAY}), coverage({OLD: OLD + DAY}, instance_id="failing")
-    assert due(pa.concat_tables([current, failing]), TODAY, ("a", "failing")) == []
-    assert due(failing, TODAY, ("a", "failing")) == [OLD]
-    others = [coverage({OLD: OLD + DAY}, instance_id=name) for name in "bcd"]
-    assert due(pa.concat_tables([current, *others]), TODAY, "abcd") == [OLD]
-    assert due(pa.concat_tables([current, *others]), TODAY, "a") == []
+def test_an_instance_that_is_no_longer_fetched_does_not_decide_and_days_that_failed_come_last() -> None:
+    current, lagging = coverage({OLD: TODAY - DAY}), coverage({OLD: OLD + DAY}, instance_id="lagging")
+    assert due(pa.concat_tables([current, lagging]), TODAY, ("a", "lagging")) == []
+    assert due(lagging, TODAY, ("a", "lagging")) == [OLD]
+    one_failed = coverage({OLD: OLD + DAY, TODAY - DAY: TODAY - DAY}, instance_id="b")
+    assert due(pa.concat_tables([current, one_failed]), TODAY, "ab") == [OLD]
+    index = COVERAGE_SCHEMA.get_field_index("failed_at")
+    failed_at = pa.array([datetime(2024, 4, 30, tzinfo=UTC)] * 4, pa.timestamp("us", tz="UTC"))
+    failed = one_failed.set_column(index, COVERAGE_SCHEMA.field(index), failed_at)
+    before = coverage({OLD - DAY: OLD, TODAY - DAY: TODAY - DAY})
+    assert due(pa.concat_tables([before, failed]), TODAY, "ab") == [OLD - DAY, OLD]

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from datetime import date, timedelta
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 import dagster as dg
@@ -12,9 +12,10 @@ import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, BadRow, parse_metrics
+from later_reporting_dagster.contract import DEFAULT_METRICS, parse_metrics
+from later_reporting_dagster.defs.checks import posts
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import Partition, partition_path, posts_schema
+from later_reporting_dagster.lake import LakeUnavailable, Partition, partition_path, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import (
     FIRST_DAY,
@@ -87,7 +88,7 @@ def test_range_is_fetched_in_one_run(asset: str, project: Project, truth: Truth,
     assert service.data_requests == (by_day if asset == "post_metrics_daily" else -(-total // 100))
     assert set(requested_pairs(service).elements()) == PAIRS
     assert all(project.passed(result).values())
-    assert len(project.evaluations(result)) == (9 if asset == "posts_published" else 7)
+    assert len(project.evaluations(result)) == (10 if asset == "posts_published" else 8)
 
 
 @each_raw_asset
@@ -151,10 +152,13 @@ def test_failed_step_also_evaluates_checks_of_other_assets_that_read_its_table(
     }
 
 
-def test_check_that_cannot_be_evaluated_does_not_hide_why_a_fetch_failed(project: Project, service: Service) -> None:
-    bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")]
-    path = project.lake.quarantine.path_of("posts_published", Partition(FIRST_DAY, "007"))
-    Path(project.lake.quarantine.write(path, bad, query="?")).write_text("{")
+def test_check_that_cannot_be_evaluated_does_not_hide_why_a_fetch_failed(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: Any, **__: Any) -> Any:
+        raise LakeUnavailable("the disk failed for a moment")
+
+    monkeypatch.setattr(posts, "evaluate_quarantine", unavailable)
     service.override = reject_instance(REJECTED)
     result = project.fetch("posts_published", instances=[INSTANCE_IDS[0], REJECTED])
     assert failure(result)[1]["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
@@ -167,9 +171,11 @@ def test_day_without_a_written_file_is_not_materialized(project: Project, servic
     assert project.fetch(asset).success
     before = files(project.root)
 
+    totals = count(1)  # which never come to rest
+
     def inconsistent(_request: Request, document: Any) -> Any:
         if parameters(_request)["startDate"] == [str(DAYS[1])]:
-            document["pagination"]["totalItems"] += 1
+            document["pagination"]["totalItems"] += next(totals)
         return document
 
     service.transform = inconsistent
