@@ -1,7 +1,7 @@
 """The assets of campaigns: their dimension table, and their performance by UTC day and over whole periods."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 
 import dagster as dg
@@ -243,10 +243,14 @@ def fetch_campaign_periods(
 
         async def fetch() -> PeriodsResult:
             async with later.client(on_event=event_log(context, progress)) as client:
+                known = listed
+                if not known:  # in the first run; a month records which instances it was fetched for
+                    with suppress(LaterError):
+                        known = [*await client.fetch_instances()]
                 return await ingest_campaign_periods(
                     periods,
                     instance_ids=configured,
-                    listed=listed,
+                    listed=known,
                     client=client,
                     lake=lake,
                     metrics=component.campaign_metrics,
