@@ -54,7 +54,8 @@ SELECT
     CAST(post_date AS DATE) AS published_on,
     bounded(low, low, high) AS content_cost_low,
     bounded(high, low, high) AS content_cost_high
-FROM (FROM newest UNION ALL BY NAME FROM only_recorded);
+FROM (FROM newest UNION ALL BY NAME FROM only_recorded)
+WHERE post_date IS NOT NULL;  -- without the day of its publication, a post has no age and no cost of its own
 
 -- The name and the links of a creator are those of the creator's newest post.
 CREATE OR REPLACE VIEW creators AS
