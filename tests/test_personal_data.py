@@ -220,7 +220,7 @@ def test_redact_keeps_all_but_personal_data(
 
     with monkeypatch.context() as patched:
         patched.setattr(Lake, "rewrite", rewrite)
-        user.run("redact", exit_code=1, **{SETTING: "false"})
+        user.run("redact", exit_code=130, **{SETTING: "false"})
     user.run("redact", **{SETTING: "false"})
 
     assert user.kinds_in(creators, "lake") == {}
