@@ -324,7 +324,7 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
         *["backfill 1", "instances 1", "doctor 1"],
     ], leftovers.contents["stderr"].decode()[-3000:]
     assert {401, 403, 400, 500, 429, 418} <= {*leftovers.statuses}
-    assert min(leftovers.echo_counts.values()) >= len(ECHOES)
+    assert min(leftovers.echo_counts.values()) >= 2  # a backfill ends with its check of the token
     assert any(name.startswith("lake/posts_published") for name in leftovers.contents)
     assert len(leftovers.secrets) >= 7  # with two issued tokens
 
