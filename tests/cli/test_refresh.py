@@ -114,6 +114,12 @@ def test_refresh_restores_missing_and_damaged_files_and_says_so_beforehand(refre
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
+def test_refresh_says_what_it_is_making(refreshed: User, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(refreshed.lake / "organic_paid_daily")
+    refresh(refreshed)
+    assert "Making organic_paid_daily\n" in capfd.readouterr().err
+
+
 def test_refresh_needs_no_events(refreshed: User) -> None:
     for path in refreshed.home.iterdir():
         if path.is_dir():
