@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain, groupby
 from typing import Any
 
@@ -19,8 +19,10 @@ from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES
 
 # Above this number of gaps, one run of everything between costs less than a run for each block.
 MAX_BLOCKS = 10
-# Its value is a hash of what the run is to make, and from what.
-REQUEST_TAG = "later/request"
+# The name of a table follows. The value is a hash of what a run is to make of it, and from what.
+REQUEST_TAG = "later.request/"
+# Dagster's own times of a run are off by the time zone of a PostgreSQL that is not in UTC.
+REQUESTED_AT_TAG = "later/requested_at"
 # Of runs that are to make the same from the same. A sensor that ticks every hour may be some minutes early.
 MAX_REQUESTS_A_DAY, TIME_BETWEEN_REQUESTS = 3, timedelta(minutes=55)
 # A run that has not logged an event for so long no longer exists.
@@ -36,25 +38,28 @@ _NOT_FINISHED = [
 ]
 
 
-def request_tag(settings: ComponentBase, *made: str) -> dict[str, str]:
-    """Return the tag of a run that is to make this."""
+def request_tags(settings: ComponentBase, table: str, *made: str) -> dict[str, str]:
+    """Return the tags of a run that is to make this of a table."""
     digest = hashlib.sha256("\n".join([settings.name, *made]).encode(errors="backslashreplace"))
-    return {REQUEST_TAG: digest.hexdigest()[:32]}
+    return {REQUEST_TAG + table: digest.hexdigest()[:32], REQUESTED_AT_TAG: utc_now().isoformat()}
 
 
-def requests_left(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> int:
-    """Return how many runs with the same request tag may follow today, whatever has become of the others."""
-    return MAX_REQUESTS_A_DAY - _count_requests(instance, tags, within=timedelta(days=1))
+def requests_left(instance: dg.DagsterInstance, tags: Mapping[str, str], table: str) -> int:
+    """Return how many runs that are to make the same of a table may follow today, whatever has become of the others."""
+    return MAX_REQUESTS_A_DAY - _count_requests(instance, tags, table, within=timedelta(days=1))
 
 
-def may_request_now(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> bool:
-    """Return whether a run with this request tag may follow now: there is at most one an hour, and three a day."""
-    return requests_left(instance, tags) > 0 and not _count_requests(instance, tags, within=TIME_BETWEEN_REQUESTS)
+def may_request_now(instance: dg.DagsterInstance, tags: Mapping[str, str], table: str) -> bool:
+    """Return whether a run that is to make the same of a table may follow now: at most one an hour, and three a day."""
+    return requests_left(instance, tags, table) > 0 and not _count_requests(
+        instance, tags, table, within=TIME_BETWEEN_REQUESTS
+    )
 
 
-def _count_requests(instance: dg.DagsterInstance, tags: Mapping[str, str], *, within: timedelta) -> int:
-    of_request = {REQUEST_TAG: tags[REQUEST_TAG]}
-    return instance.get_runs_count(dg.RunsFilter(tags=of_request, created_after=utc_now() - within))
+def _count_requests(instance: dg.DagsterInstance, tags: Mapping[str, str], table: str, *, within: timedelta) -> int:
+    of_table = dg.RunsFilter(tags={REQUEST_TAG + table: tags[REQUEST_TAG + table]})
+    newest = instance.get_runs(of_table, limit=MAX_REQUESTS_A_DAY)
+    return sum(datetime.fromisoformat(run.tags[REQUESTED_AT_TAG]) > utc_now() - within for run in newest)
 
 
 def runs_of(files: Sequence[Outdated], settings: ComponentBase) -> Iterator[tuple[list[str], dict[str, str]]]:
@@ -68,18 +73,20 @@ def runs_of(files: Sequence[Outdated], settings: ComponentBase) -> Iterator[tupl
             blocks = [[*chain.from_iterable(blocks)]]
         # A run of any partition also makes files again that are from before the first one.
         if of_table and keys and not blocks:
-            early = [f"{table.name} {file.first_day} {file.inputs}" for file in of_table.values()]
+            early = [f"{file.first_day} {file.inputs}" for file in of_table.values()]
             tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[0]}
-            yield [table.name], tags | request_tag(settings, *early)
+            yield [table.name], tags | request_tags(settings, table.name, *early)
         for block in blocks:
-            of_block = [f"{table.name} {key} {of_table[key].inputs}" for key in block]
+            of_block = [f"{key} {of_table[key].inputs}" for key in block]
             tags = {RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]}
-            yield [table.name], tags | request_tag(settings, *of_block)
+            yield [table.name], tags | request_tags(settings, table.name, *of_block)
     single = [file for file in files if file.first_day is None]
     for is_report in (False, True):
         if of_run := [file for file in single if (file.table == REPORT) is is_report]:
-            made = [f"{file.table} {file.inputs}" for file in of_run]
-            yield [file.table for file in of_run], request_tag(settings, *made)
+            tags = {}
+            for file in of_run:
+                tags |= request_tags(settings, file.table, file.inputs)
+            yield [file.table for file in of_run], tags
 
 
 def runs_in_progress(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
@@ -116,7 +123,10 @@ def tables_in_progress(
     all_names = {component.asset_key(name): name for name in component.tables}
     runs = [*runs_in_progress(context.instance)]
     if or_just_ended:
-        runs += context.instance.get_runs(filters=dg.RunsFilter(updated_after=utc_now() - SETTLING_TIME))
+        since = utc_now() - SETTLING_TIME
+        # The time of an update may be off by any time zone, the end is not.
+        records = context.instance.get_run_records(dg.RunsFilter(updated_after=since - timedelta(hours=12)))
+        runs += [record.dagster_run for record in records if (record.end_time or 0.0) > since.timestamp()]
     found: set[str] = set()
     for run in runs:
         keys = set(run.asset_selection or ())

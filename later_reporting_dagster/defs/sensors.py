@@ -20,9 +20,10 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import (
     MAX_REQUESTS_A_DAY,
+    REQUEST_TAG,
     days_in_progress,
     may_request_now,
-    request_tag,
+    request_tags,
     requests_left,
     runs_of,
     tables_in_progress,
@@ -105,10 +106,11 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
             if names == [REPORT] and report_waits:
                 continue
             # Not for what cannot be made today.
-            report_waits = report_waits or requests_left(context.instance, tags) > 0
-            if may_request_now(context.instance, tags):
-                selection = [*map(component.asset_key, names)]
-                requests.append(dg.RunRequest(asset_selection=selection, tags=tags))
+            report_waits = report_waits or any(requests_left(context.instance, tags, name) > 0 for name in names)
+            held_back = {name for name in names if not may_request_now(context.instance, tags, name)}
+            if selection := [component.asset_key(name) for name in names if name not in held_back]:
+                of_run = {key: value for key, value in tags.items() if key.removeprefix(REQUEST_TAG) not in held_back}
+                requests.append(dg.RunRequest(asset_selection=selection, tags=of_run))
         return dg.SensorResult(run_requests=requests)
 
     return sensor
@@ -155,13 +157,15 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
             new = requested.keys() - {str(pair.instance_id) for pair in failures}
-            requests.append(_missing_files_request(component, requested, with_campaigns=seen.has_new(new)))
+            request = _missing_files_request(component, requested, with_campaigns=seen.has_new(new))
+            if may_request_now(context.instance, request.tags, component.posts_job_name):
+                requests.append(request)
         days = described_days(seen.files, seen.records)
         unknown = {day for (_, day), records in days.items() if records is None} - in_progress
         if coverage_job and unknown and COVERAGE_TABLE not in tables_in_progress(context, component):
-            tags = request_tag(component, COVERAGE_TABLE, *day_ranges(unknown))
-            requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
-        requests = [request for request in requests if may_request_now(context.instance, request.tags)]
+            tags = request_tags(component, COVERAGE_TABLE, *day_ranges(unknown))
+            if may_request_now(context.instance, tags, COVERAGE_TABLE):
+                requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
         events = _listing_events(context, component, seen, written) if INSTANCES_TABLE in component.tables else []
         return dg.SensorResult(run_requests=requests, asset_events=events)
 
@@ -284,7 +288,6 @@ def _missing_files_request(
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     all_days = [day for of_instance in days.values() for day in of_instance]
-    tags = range_tags(min(all_days), max(all_days)) | request_tag(
-        component, *(f"{each} {pairs[each]}" for each in pairs)
-    )
+    made = [f"{name} {ranges}" for name, ranges in pairs.items()]
+    tags = range_tags(min(all_days), max(all_days)) | request_tags(component, component.posts_job_name, *made)
     return dg.RunRequest(job_name=component.posts_job_name, tags=tags, run_config={"ops": ops})

@@ -281,18 +281,18 @@ def test_files_that_no_run_fetches_are_requested_once_an_hour_and_three_times_a_
         requests = posts_requests(tick(project))
         requested.append(len(requests))
         for request in requests:
-            start_and_fail(project, request, created=now)
+            start_and_fail(project, request)
     assert requested == [1, 0, 1, 0, 1, 0, 0, 0, 1]
     # With another file, it is another request.
     remove(project, DAYS[1:2], ["007"])
     assert requested_days(tick(project)) == {"007": [f"{DAYS[0]} to {DAYS[1]}"]}
 
 
-def start_and_fail(project: Project, request: dg.RunRequest, *, created: datetime) -> None:
+def start_and_fail(project: Project, request: dg.RunRequest) -> None:
     """Record a run that was killed before it did anything."""
-    run = project.instance.create_run_for_job(project.defs.resolve_job_def("later_posts"), tags=dict(request.tags))
-    project.instance.delete_run(run.run_id)
-    project.instance.run_storage.add_historical_run(run.with_status(dg.DagsterRunStatus.FAILURE), created)
+    project.instance.create_run_for_job(
+        project.defs.resolve_job_def("later_posts"), tags=dict(request.tags), status=dg.DagsterRunStatus.FAILURE
+    )
 
 
 def test_a_pair_that_failed_is_requested_again_on_the_next_day(

@@ -1,13 +1,14 @@
 """The sensor that reads the lake: what a run has not rolled up is requested again, without a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy
 
 from later_reporting_dagster.defs.assets import posts
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -16,13 +17,15 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.quality.outdated import Outdated
-from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, Project, assert_success, fill_once, restate_one_post
-from tests.services import wait_until
+from tests.services import postgres_storage, running_postgres, wait_until
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
+OTHER_WINDOW = BY_CAMPAIGN.name
 ALL_DAYS = (DAYS[0], DAYS[-1])
+WINDOWS = {WINDOW: None, OTHER_WINDOW: None}
 Requests = dict[str, tuple[date, date] | None]
 
 
@@ -66,8 +69,8 @@ class Sensor:
 
 @pytest.fixture
 def settings(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of all tests, with one table of each kind."""
-    monkeypatch.setenv("LATER_TABLES", f"{RAW},{ROLLUP},{WINDOW},{REPORT}")
+    """The settings of all tests, with one or two tables of each kind."""
+    monkeypatch.setenv("LATER_TABLES", f"{RAW},{ROLLUP},{WINDOW},{OTHER_WINDOW},{REPORT}")
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def sensor(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch)
     """The sensor, for a lake whose rollups and report are current."""
 
     def fill(project: Project) -> bool:
-        made = [project.fetch(RAW), project.roll_up(ROLLUP), project.run(WINDOW), project.run(REPORT)]
+        made = [project.fetch(RAW), project.roll_up(ROLLUP), project.run(WINDOW, OTHER_WINDOW), project.run(REPORT)]
         return all(result.success for result in made)
 
     sensor = Sensor(fill_once(project, module_lake, fill), monkeypatch)
@@ -93,10 +96,9 @@ def test_restated_day_is_left_to_the_condition_for_five_minutes_and_the_report_c
 ) -> None:
     restate(sensor, service)
     assert sensor.tick(minutes=4) == {}
-    of_day = {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
-    assert sensor.run() == [of_day, {REPORT: None}]
+    assert sensor.run() == [{ROLLUP: (DAYS[-1], DAYS[-1]), **WINDOWS}, {REPORT: None}]
     restate(sensor, service)
-    for made in (sensor.project.roll_up(ROLLUP), sensor.project.run(WINDOW), sensor.project.run(REPORT)):
+    for made in (sensor.project.roll_up(ROLLUP), sensor.project.run(WINDOW, OTHER_WINDOW), sensor.project.run(REPORT)):
         assert_success(made)
     assert sensor.tick() == {}
 
@@ -128,27 +130,27 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
     with monkeypatch.context() as killed:
         killed.setattr(posts, "day_materialization", kill)
         assert not sensor.project.fetch(RAW).success
-    assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), WINDOW: None}
+    assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), **WINDOWS}
 
 
 def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_day(
     sensor: Sensor, service: Service
 ) -> None:
     restate(sensor, service)
-    requested = []
+    requested, failing = [], {ROLLUP, WINDOW}
     for hour in range(29):
         requested.append({*sensor.tick(minutes=60 * hour + 6)})
         for request in sensor.launched:
-            keys = [key.path[-1] for key in request.asset_selection or ()]
-            if keys == [ROLLUP]:
-                fail(sensor, request, created=datetime.now(UTC) + timedelta(hours=hour, minutes=6))
-            else:
-                assert_success(sensor.project.run(*keys))
+            names = {key.path[-1] for key in request.asset_selection or ()}
+            if names & failing:
+                fail(sensor, request)
+            if names - failing:  # also beside one that fails
+                assert_success(sensor.project.run(*names - failing))
     assert {hour: names for hour, names in enumerate(requested) if names} == {
-        0: {ROLLUP, WINDOW},
-        **dict.fromkeys([1, 2], {ROLLUP}),
+        0: {ROLLUP, WINDOW, OTHER_WINDOW},
+        **dict.fromkeys([1, 2], failing),
         3: {REPORT},  # which does not wait for what cannot be made today
-        **dict.fromkeys([24, 25, 26], {ROLLUP}),
+        **dict.fromkeys([24, 25, 26], failing),
     }
     # From other files, it is another request.
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
@@ -156,15 +158,32 @@ def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_da
     assert sensor.tick(minutes=60 * 29.5)[ROLLUP] == ALL_DAYS
 
 
-def fail(sensor: Sensor, request: dg.RunRequest, *, created: datetime) -> None:
+def fail(sensor: Sensor, request: dg.RunRequest) -> None:
     """Record a run that has failed."""
-    instance = sensor.project.instance
-    job = sensor.project.defs.resolve_implicit_global_asset_job_def()
-    run = instance.create_run_for_job(
-        job, asset_selection=frozenset(request.asset_selection or ()), tags=dict(request.tags)
+    sensor.project.instance.create_run_for_job(
+        sensor.project.defs.resolve_implicit_global_asset_job_def(),
+        asset_selection=frozenset(request.asset_selection or ()),
+        tags=dict(request.tags),
+        status=dg.DagsterRunStatus.FAILURE,
     )
-    instance.delete_run(run.run_id)
-    instance.run_storage.add_historical_run(run.with_status(dg.DagsterRunStatus.FAILURE), created)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
+def test_time_zone_of_postgresql_shifts_no_wait(zone: str, sensor: Sensor, tmp_path: Path) -> None:
+    Path(sensor.project.lake.url(ROLLUP, Partition(DAYS[0]))).unlink()
+    with running_postgres() as url:
+        engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text(f"ALTER DATABASE dagster SET TimeZone = '{zone}'"))
+        engine.dispose()
+        (tmp_path / "dagster.yaml").write_text(postgres_storage(url))
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            sensor.project = replace(sensor.project, instance=instance)
+            instance.report_run_failed(sensor.project.start(RAW))
+            assert [ROLLUP in sensor.tick(minutes=minutes) for minutes in (4, 6)] == [False, True]
+            fail(sensor, sensor.launched[0])
+            assert [ROLLUP in sensor.tick(minutes=minutes) for minutes in (7, 59, 70)] == [False, False, True]
 
 
 @pytest.mark.parametrize("asset", [ROLLUP, RAW])
@@ -182,7 +201,7 @@ def test_nothing_is_requested_while_a_run_is_in_progress_unless_it_is_dead(
 def test_metric_that_is_requested_now_makes_rollups_outdated(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
     sensor.project = sensor.project.reloaded()
-    assert sensor.run()[0] == {ROLLUP: ALL_DAYS, WINDOW: None}
+    assert sensor.run()[0] == {ROLLUP: ALL_DAYS, **WINDOWS}
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements")
     sensor.project = sensor.project.reloaded()
     assert sensor.run() == []
