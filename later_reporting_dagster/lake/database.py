@@ -298,18 +298,18 @@ def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[s
         with suppress(FileDamaged, LakeUnavailable):
             footer = storage.read_footer(path)
             if footer is not None:
-                return not required <= {*footer.columns} or _definition(footer, table) < table.definition
+                return not required <= {*footer.columns} or _definition(footer) < table.definition
         return False
 
     listed = list(paths)
     return {path for path, older in zip(listed, storage.map(is_older, listed), strict=True) if older}
 
 
-def _definition(footer: FileMetadata, table: Table) -> int:
-    """Return the version that a file records beside what it was made from; it is current if none is recorded."""
+def _definition(footer: FileMetadata) -> int:
+    """Return the version that a file records beside what it was made from; 0 if none is recorded."""
     with suppress(msgspec.MsgspecError):
         return msgspec.json.decode(footer.key_values.get("made_from", ""), type=_Definition).definition
-    return table.definition
+    return 0
 
 
 def describe_older(files: int) -> str:

@@ -41,6 +41,11 @@ def test_query_leaves_out_a_file_that_records_a_lower_version(lake: Lake) -> Non
     assert notes == [f"{table.name}: 1 file of an older definition left out. Next step: `later-reporting refresh`"]
 
 
+def test_query_leaves_out_files_of_a_rollup_that_record_no_version(lake: Lake) -> None:
+    table = replace(TABLE, definition=1)
+    assert run_query(f"SELECT count(*) AS rows FROM {table.name}", lake, [table]).to_pylist() == [{"rows": 0}]
+
+
 def test_names_of_columns_are_read_from_the_footer_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake.storage, "read", None)
     path = table_path(TOTAL.name)

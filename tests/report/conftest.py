@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
+from later_reporting_dagster.rollups.made_from import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
 from tests.e2e.browser import chromium
 from tests.rollups.reference import World
@@ -61,12 +62,14 @@ def report_of(
         lake, found = database.lake, roll_up(database, world.metrics)
         for table in SINGLE_TABLES:
             if table.name not in without:
-                lake.write_table(table.name, found[table.name])
+                metadata = MadeFrom(inputs="", definition=table.definition).key_values
+                lake.write_table(table.name, found[table.name], metadata=metadata)
         for table in (DAILY, DAILY_BY_CAMPAIGN):
+            metadata = MadeFrom(inputs="", definition=table.definition).key_values
             rows = found[table.name]
             for day in {*rows["first_day"].to_pylist()}:
                 of_day = rows.filter(pc.equal(rows["first_day"], day)).drop_columns("first_day")
-                lake.write(table.name, Partition(day), of_day)
+                lake.write(table.name, Partition(day), of_day, metadata=metadata)
         missing = {name: {*partitions} - {*lake.partitions(name)} for name, partitions in (expected or {}).items()}
         data = read_report(lake, memory_gb=1, missing=missing, quarantined=quarantined, outdated=outdated)
     assert data is not None
