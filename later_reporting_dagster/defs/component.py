@@ -10,13 +10,9 @@ import dagster as dg
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.defs.assets.campaigns import (
-    campaign_performance_asset,
-    campaign_periods_asset,
-    campaigns_asset,
-)
+from later_reporting_dagster.defs.assets.campaigns import campaign_periods_asset, campaigns_asset
 from later_reporting_dagster.defs.assets.instances import coverage_asset, instances_asset
-from later_reporting_dagster.defs.assets.posts import posts_asset
+from later_reporting_dagster.defs.assets.raw_tables import raw_asset
 from later_reporting_dagster.defs.assets.report import report_asset
 from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
 from later_reporting_dagster.defs.automation import build_automation
@@ -32,8 +28,8 @@ from later_reporting_dagster.defs.resource import (
     environment_texts,
     yaml_model,
 )
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
@@ -169,24 +165,21 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         )
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:
-        """Yield the assets that are defined, in the order of their lineage."""
-        if POST_METRICS_DAILY.name in self.tables:
-            yield posts_asset(self, POST_METRICS_DAILY)
-        if POSTS_PUBLISHED.name in self.tables:
-            yield posts_asset(self, POSTS_PUBLISHED)
-        if INSTANCES_TABLE in self.tables:
-            yield instances_asset(self)
-        if CAMPAIGNS_TABLE in self.tables:
-            yield campaigns_asset(self)
-        if CAMPAIGN_PERFORMANCE_TABLE in self.tables:
-            yield campaign_performance_asset(self)
-        if CAMPAIGN_PERIODS_TABLE in self.tables:
-            yield campaign_periods_asset(self)
-        if COVERAGE_TABLE in self.tables:
-            yield coverage_asset(self)
+        """Yield the assets that are defined."""
+        for raw_table in FETCHED_BY_DAY:
+            if raw_table.name in self.tables:
+                yield raw_asset(self, raw_table)
+        others = {
+            INSTANCES_TABLE: instances_asset,
+            CAMPAIGNS_TABLE: campaigns_asset,
+            CAMPAIGN_PERIODS_TABLE: campaign_periods_asset,
+            COVERAGE_TABLE: coverage_asset,
+            REPORT: report_asset,
+        }
+        for name, build in others.items():
+            if name in self.tables:
+                yield build(self)
         for table in self.rollups(PERIOD_TABLES):
             yield period_asset(self, table)
         if windows := self.rollups(SINGLE_TABLES):
             yield windows_asset(self, windows)
-        if REPORT in self.tables:
-            yield report_asset(self)

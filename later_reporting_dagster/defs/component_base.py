@@ -18,7 +18,7 @@ from later_reporting_dagster.contract.days import expected_days, refetch_ages, u
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES, RawTable
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
@@ -144,9 +144,10 @@ class ComponentBase(dg.Model):
         """The schedule of what is evaluated when a day is due."""
         return f"0 {self.due_hour_utc} * * *"
 
-    @property
-    def daily_campaign_metrics(self) -> tuple[Metric, ...]:
-        """The selected metrics of campaigns that add up over days, which are requested by day."""
+    def metrics_of(self, table: RawTable) -> tuple[Metric, ...]:
+        """Return the selected metrics that are requested by day: of campaigns, those that add up over days."""
+        if table.rows == "posts":
+            return self.metrics
         return tuple(metric for metric in self.campaign_metrics if metric.kind.adds_up_over_days)
 
     def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:

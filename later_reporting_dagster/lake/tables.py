@@ -84,8 +84,11 @@ class RawTable:
     @property
     def table(self) -> Table:
         """The table with the columns of all known metrics; a metric that was not requested is null."""
-        columns = post_columns if self.rows == "posts" else campaign_performance_columns
-        return Table(self.name, columns(self.known_metrics))
+        return Table(self.name, self.columns(self.known_metrics))
+
+    def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
+        """Return the columns of rows that were requested with these metrics."""
+        return post_columns(metrics) if self.rows == "posts" else campaign_performance_columns(metrics)
 
 
 POST_METRICS_DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)

@@ -24,7 +24,7 @@ from starlette.requests import Request
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between, due_day, newest_day
-from later_reporting_dagster.defs.assets import posts, rollups
+from later_reporting_dagster.defs.assets import raw_tables, rollups
 from later_reporting_dagster.defs.events import day_materialization, partition_materialization, table_result
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -162,7 +162,7 @@ def install_points(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunRecords, "save", save_unless_killed)
     patch.setattr(RunRecords, "add", reaching(WRITTEN, RunRecords.add))
     patch.setattr(PartitionWriter, "_write_batch", reaching(RECEIVED, PartitionWriter._write_batch))
-    patch.setattr(posts, "day_materialization", reaching(RECORDED, day_materialization))
+    patch.setattr(raw_tables, "day_materialization", reaching(RECORDED, day_materialization))
     for name in ("write", "write_table", "write_file"):  # of rollups and dimensions, and of the report
         patch.setattr(Lake, name, reaching(COMPUTED, getattr(Lake, name)))
     patch.setattr(rollups, "partition_materialization", reaching(FOLLOWED, partition_materialization))
@@ -259,7 +259,7 @@ ways = st.sampled_from([*SPOIL])
 days = st.sampled_from(DAYS)
 spans = st.tuples(days, days).map(sorted)
 instance_ids = st.sampled_from(INSTANCES)
-raw_tables = st.sampled_from(RAW_ASSETS)
+raw_names = st.sampled_from(RAW_ASSETS)
 
 
 def faults(*points: str) -> st.SearchStrategy[Fault | None]:
@@ -373,12 +373,12 @@ class LakeWithFaults(RuleBasedStateMachine):
 
     # Faults and changes
 
-    @rule(table=raw_tables, span=spans, instance_id=instance_ids)
+    @rule(table=raw_names, span=spans, instance_id=instance_ids)
     def restate(self, table: str, span: Sequence[date], instance_id: str) -> None:
         for day in days_between(*span):
             self.restated.restate(table, day, instance_id)
 
-    @rule(table=raw_tables, day=days, chosen=st.sets(instance_ids, min_size=1), way=ways)
+    @rule(table=raw_names, day=days, chosen=st.sets(instance_ids, min_size=1), way=ways)
     def spoil_raw_files(self, table: str, day: date, chosen: set[str], way: str) -> None:
         for instance_id in sorted(chosen):
             file = Partition(day, instance_id)

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import sqlalchemy
 
-from later_reporting_dagster.defs.assets import posts
+from later_reporting_dagster.defs.assets import raw_tables
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -128,7 +128,7 @@ def test_restated_files_of_a_killed_fetch_are_rolled_up(
 
     service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
     with monkeypatch.context() as killed:
-        killed.setattr(posts, "day_materialization", kill)
+        killed.setattr(raw_tables, "day_materialization", kill)
         assert not sensor.project.fetch(RAW).success
     assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), **WINDOWS}
 

@@ -1,7 +1,7 @@
-"""The assets of campaigns: their dimension table, and their performance by UTC day and over whole periods."""
+"""The dimension table of campaigns, and their performance over whole periods. That by day is in raw_tables.py."""
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import timedelta
 
 import dagster as dg
@@ -9,26 +9,11 @@ from pydantic import Field
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.assets.fetched_days import (
-    FetchConfig,
-    FetchLog,
-    continued_run,
-    event_log,
-    refusal_warning,
-    selected_days,
-)
+from later_reporting_dagster.defs.assets.raw_tables import event_log, refusal_warning
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
-from later_reporting_dagster.defs.event_loop import iterate, wait_for
-from later_reporting_dagster.defs.events import (
-    combined_failure,
-    day_materialization,
-    failures,
-    nothing_to_log,
-    preview,
-    table_result,
-)
-from later_reporting_dagster.defs.partitions import build_partitions_def
+from later_reporting_dagster.defs.event_loop import wait_for
+from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, refusal
 from later_reporting_dagster.ingest.campaign_periods import (
     PeriodsResult,
@@ -37,21 +22,15 @@ from later_reporting_dagster.ingest.campaign_periods import (
     read_periods,
 )
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
-    campaign_performance_columns,
     campaign_period_columns,
 )
-from later_reporting_dagster.lake.coverage import versions_to_replace
 from later_reporting_dagster.lake.parquet_file import content_hash_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.quality.instances import listed_instances
-from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 
 def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -102,79 +81,6 @@ def list_campaigns(context: dg.AssetExecutionContext, component: ComponentBase) 
             # Without `last_seen`, which changes every day: rollups and the report would follow.
             data_version=content_hash_of(rows.drop_columns(["last_seen"])),
         )
-
-
-def campaign_performance_asset(component: ComponentBase) -> dg.AssetsDefinition:
-    """Return the performance of campaigns by day. A backfill of any number of days is one run.
-
-    If a day fails, the others are written, and the run fails at its end. If the API refuses the route, the run logs a
-    warning and writes nothing.
-    """
-
-    @dg.multi_asset(
-        name=component.op_name(CAMPAIGN_PERFORMANCE_TABLE),
-        specs=[
-            component.table_spec(
-                CAMPAIGN_PERFORMANCE_TABLE,
-                campaign_performance_columns(component.daily_campaign_metrics),
-                description=(
-                    "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
-                    " (`dateBasis=performance_date`). It has only metrics that can be summed over days."
-                ),
-                group_name="campaigns",
-                kinds={"later"},
-                tags={"later/layer": "raw", "later/date_basis": str(CAMPAIGN_PERFORMANCE.date_basis)},
-                partitions_def=build_partitions_def(Cadence.DAY, component.start_date),
-                freshness_policy=component.freshness,
-            )
-        ],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=component.pool,
-        required_resource_keys={component.resource_key},
-    )
-    def campaign_performance(context: dg.AssetExecutionContext, config: FetchConfig) -> Iterator[AssetEvent]:
-        yield from component.execute(context, fetch_campaign_performance(context, config, component))
-
-    return campaign_performance
-
-
-def fetch_campaign_performance(
-    context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase
-) -> Iterator[AssetEvent]:
-    """Fetch the run's days, and yield their materializations; if a day failed, also its checks."""
-    later = component.later(context)
-    with failures():
-        lake = later.lake()
-        days = selected_days(context, config, component)
-        to_replace = versions_to_replace(lake, CAMPAIGN_PERFORMANCE_TABLE, days=days) if config.only_missing else {}
-        fetch = DayFetch(
-            table=CAMPAIGN_PERFORMANCE,
-            days=days,
-            instance_ids=later.configured_instances(),
-            only_missing=config.only_missing,
-            to_replace=to_replace,
-            metrics=component.daily_campaign_metrics,
-            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
-            run_id=context.run.run_id,
-            continued_run=continued_run(context, config, component.daily_campaign_metrics),
-        )
-        log = FetchLog(context, component, fetch)
-        client = later.client(on_event=event_log(context, log.progress))
-        days_fetched = fetch_days(fetch, client=client, lake=lake, progress=log.progress, now=component.now)
-        try:
-            with closing(later.until_end_of_run(iterate(days_fetched))) as fetched:
-                for day in fetched:
-                    log.add(day)
-                    if day.written:
-                        files = files_of_day(day, fetch.table, lake)
-                        yield day_materialization(context, day, files=files, lake=lake)
-        except RouteRefused as refused:
-            log.progress.warnings.append(refusal_warning(context, refused))
-        log.end()
-        if log.failed:
-            yield from evaluate_skipped_checks(context, later, component)
-            raise log.failure()
-        yield nothing_to_log(context)
 
 
 class PeriodsConfig(dg.Config):
