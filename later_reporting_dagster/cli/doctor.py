@@ -239,7 +239,7 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):
         if name in settings.tables:
             key = settings.asset_key(name).to_user_string()
-            if (metadata := lake.table_metadata(name)) is None:
+            if (metadata := lake.read_metadata(name)) is None:
                 yield CheckResult(key, "missing: run `later-reporting backfill`", "WARN")
             else:
                 yield CheckResult(key, f"{metadata.rows:,} rows")

@@ -121,7 +121,7 @@ class LaterLake(dg.ConfigurableIOManager):
             metadata = upstream.definition_metadata if upstream else {}
             table = _table(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
-                if not lake.table_exists(table.name):
+                if not lake.table_version(table.name):
                     raise ValueError("it has no files. Materialize it first")
                 return _read(kind, lake, table, ())
             selects = context.has_asset_partitions

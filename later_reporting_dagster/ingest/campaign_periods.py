@@ -156,7 +156,7 @@ def read_periods(lake: Lake) -> StoredPeriods:
     """Read the table; if its file does not exist or is damaged, it is empty."""
     with suppress(FileDamaged):
         rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-        metadata = lake.table_metadata(CAMPAIGN_PERIODS_TABLE)
+        metadata = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
         if rows is not None and metadata is not None:
             text = metadata.key_values.get(FETCHED_MONTHS, "{}")
             return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, FetchedMonth]))
@@ -302,7 +302,7 @@ class _ChangedMeanwhile(ReplacementRejected):
 
 
 def _write(lake: Lake, rows: pa.Table, merge: _Merge) -> WriteResult:
-    def check(_: str, found: pa.Table, __: pa.Table) -> None:
+    def check(_: object, found: pa.Table, __: pa.Table) -> None:
         if not found.equals(merge.stored.rows.select(found.column_names)):
             raise _ChangedMeanwhile
 

@@ -279,7 +279,7 @@ def open_database(
 def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> _Files:
     """Return the files of a table, by default all that exist; an unpartitioned one has at most one file."""
     if not table.is_partitioned:
-        return {table_path(table.name): None} if lake.table_exists(table.name) else {}
+        return {table_path(table.name): None} if lake.table_version(table.name) else {}
     listed = lake.partitions(table.name) if partitions is None else sorted(partitions, key=partition_sort_key)
     return {partition_path(table.name, partition): partition for partition in listed}
 

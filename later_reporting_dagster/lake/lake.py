@@ -31,7 +31,6 @@ from later_reporting_dagster.lake.paths import (
     parse_directory,
     partition_path,
     partition_sort_key,
-    table_path,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.retired import RetiredInstances
@@ -44,7 +43,8 @@ from later_reporting_dagster.lake.storage import (
 )
 from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, with_date_column
 
-_Key = TypeVar("_Key")
+# The partition that is a file; None for an unpartitioned table.
+_File = TypeVar("_File", bound=Partition | None)
 _Parsed = TypeVar("_Parsed")
 
 # Metadata of a fetched file: when its content was requested and, if it has replaced other content, the first such time.
@@ -57,14 +57,6 @@ _MAX_DAY_LISTINGS = 32
 
 class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, not a bug
     """A `ReplacementCheck` rejected new rows. The partition keeps its old rows; the message has the reason."""
-
-
-# Called with the partition, the stored rows and the new rows. The stored rows have only the columns that the new rows
-# also have. Raises `ReplacementRejected` to keep the stored rows.
-ReplacementCheck = Callable[[Partition, pa.Table, pa.Table], None]
-# Called with the partition and the key-value metadata of the stored file, if its rows would change. Returns whether the
-# file is newer than the new rows, so that it stays.
-IsNewer = Callable[[Partition, Mapping[str, str]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +90,6 @@ class Lake:
     rows of one of them. A method raises `LakeUnavailable` if the root cannot be reached, read or written, and
     `FileDamaged` if it reads a file that is not Parquet, or has other columns.
 
-    Example:
-        >>> import tempfile
-        >>> from datetime import date
-        >>> import pyarrow as pa
-        >>> from later_reporting_dagster.lake import Lake, Partition
-        >>> partition = Partition(date(2024, 1, 3), "instance_000")
-        >>> rows = pa.table({"post_id": [1, 2]})
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     lake = Lake(root)
-        ...     written = lake.write("posts", partition, rows)
-        ...     partitions = lake.partitions("posts")
-        ...     stored = lake.read("posts", partitions, schema=rows.schema)
-        >>> (written.rows, written.changed)
-        (2, True)
-        >>> [str(partition) for partition in partitions]
-        ['2024-01-03 instance_000']
-        >>> stored["post_id"].to_pylist()
-        [1, 2]
-
     Attributes:
         root: the root, without credentials.
         storage: the files below the root, for other modules of this package.
@@ -141,85 +114,101 @@ class Lake:
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
 
-    def write(
-        self,
-        table_name: str,
-        partition: Partition,
-        rows: pa.Table,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        replaces_metadata: bool = False,
-    ) -> WriteResult:
-        """Replace all rows of a partition.
+    def write(self, table_name: str, partition: Partition | None, rows: pa.Table, **options: Any) -> WriteResult:
+        """Replace all rows of a partition, as `write_all` does with these options; raise if they are not replaced."""
+        result = self.write_all(table_name, {partition: rows}, **options)[partition]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-        If the partition already has the same rows in the same order, nothing is written, and the stored metadata stay.
-        A stored file that is damaged, or that something else has altered, is replaced. If it cannot be read for another
-        reason, nothing is written.
-
-        Args:
-            metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
-            replaces_metadata: also write the file if it has the same rows, but other metadata.
-
-        Raises:
-            ValueError: the instance id cannot be encoded; see `encode_instance_id`.
-            TypeError: a column has a type that the lake does not store.
-            LakeUnavailable: the partition is unchanged, unless only syncing its directory failed: then the new rows may
-                not survive a loss of power.
-        """
-        paths = {partition: partition_path(table_name, partition)}
-        written = self._replace(paths, {partition: rows}, metadata=metadata or {}, replaces_metadata=replaces_metadata)
-        return _result_or_raise(written[partition])
+    def write_table(self, table_name: str, rows: pa.Table, **options: Any) -> WriteResult:
+        """Replace all rows of an unpartitioned table, which is one file, as `write` does."""
+        return self.write(table_name, None, rows, **options)
 
     def write_all(
         self,
         table_name: str,
-        rows: Mapping[Partition, pa.Table],
-        *,
-        metadata: Mapping[str, str] | None = None,
-        check_replacement: ReplacementCheck | None = None,
-        is_newer: IsNewer | None = None,
-    ) -> dict[Partition, WriteOutcome]:
-        """Replace all rows of several partitions, as `write` does; faster than one call for each.
-
-        If another writer replaces a file meanwhile, both callbacks are called again, with what it wrote; on an object
-        store, only if it does so before they are called.
-
-        Args:
-            check_replacement: called before anything is written, for each partition whose rows would change. Not
-                called if the stored file cannot be read with the new schema.
-
-        Returns:
-            The result of each partition, or its error. An error does not affect the other partitions. The result of a
-            file that is newer is that of the file.
-        """
-        paths = {partition: partition_path(table_name, partition) for partition in rows}
-        return self._replace(paths, rows, metadata=metadata or {}, check=check_replacement, is_newer=is_newer)
-
-    def write_table(
-        self,
-        table_name: str,
-        rows: pa.Table,
+        rows: Mapping[_File, pa.Table],
         *,
         metadata: Mapping[str, str] | None = None,
         replaces_metadata: bool = False,
-        check_replacement: Callable[[str, pa.Table, pa.Table], None] | None = None,
-    ) -> WriteResult:
-        """Replace all rows of an unpartitioned table, as `write` does. The table is one file.
+        check_replacement: Callable[[_File, pa.Table, pa.Table], None] | None = None,
+        is_newer: Callable[[_File, Mapping[str, str]], bool] | None = None,
+    ) -> dict[_File, WriteOutcome]:
+        """Replace all rows of several partitions; return the result of each, or its error, which affects no other.
 
-        `check_replacement` is called with the table's name, as that of `write_all` with the partition.
+        If a file already has the same rows in the same order, nothing is written, and the stored metadata stay. A
+        stored file that is damaged, or that something else has altered, is replaced. If it cannot be read for another
+        reason, nothing is written. If another writer replaces a file meanwhile, the callbacks are called again, with
+        what it wrote; on an object store, only if it does so before they are called.
+
+        Args:
+            metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
+            replaces_metadata: also write a file that has the same rows, but other metadata.
+            check_replacement: called with the partition, the stored rows and the new ones, before anything is written,
+                if the rows would change; not if the stored file cannot be read with the new schema. The stored rows
+                have only the columns that the new ones also have. Raises `ReplacementRejected` to keep them.
+            is_newer: called with the partition and the metadata of the stored file, if the rows would change. Returns
+                whether the file is newer than the new rows, so that it stays, and is the result.
+
+        Raises:
+            ValueError: an instance id cannot be encoded; see `encode_instance_id`.
+            TypeError: a column has a type that the lake does not store.
         """
-        written = self._replace(
-            {table_name: table_path(table_name)},
-            {table_name: rows},
-            metadata=metadata or {},
-            check=check_replacement,
-            replaces_metadata=replaces_metadata,
-        )
-        return _result_or_raise(written[table_name])
+        paths = {file: partition_path(table_name, file) for file in rows}
+        content_hashes = {file: content_hash_of(of_file) for file, of_file in rows.items()}
+        results: dict[_File, WriteOutcome] = {}
+        waiting = [*rows]
+        while waiting:
+            new_files: dict[str, bytes] = {}
+            versions: dict[str, FileVersion | None] = {}
+            stored = self.storage.map(partial(self._read_version, versions=versions), [paths[file] for file in waiting])
+            for file, data in zip(waiting, stored, strict=True):
+                if isinstance(data, LakeUnavailable):
+                    results[file] = data
+                    continue
+                new, content_hash, location = rows[file], content_hashes[file], self.storage.location(paths[file])
+                before = None if data is None else _intact_metadata(data)
+                is_same = before is not None and before.content_hash == content_hash
+                if data is not None and not (is_same and has_rows(data, content_hash, expected=new)):
+                    is_same = False
+                    if before and is_newer and is_newer(file, before.key_values):
+                        results[file] = WriteResult(
+                            location, before.rows, len(data), before.content_hash, False, before.key_values
+                        )
+                        continue
+                    try:
+                        if check_replacement:
+                            check_replacement(file, from_parquet(data, schema=new.schema, only_stored=True), new)
+                    except ReplacementRejected as rejection:
+                        results[file] = rejection
+                        continue
+                    except FileDamaged:
+                        pass  # no stored rows to compare with
+                key_values = {**(metadata or {}), **_first_fetch(before)}
+                if before and is_same and not replaces_metadata:
+                    key_values = {**before.key_values}
+                if data is None or before is None or not is_same or before.key_values != key_values:
+                    data = to_parquet(new, content_hash=content_hash, key_values=key_values)
+                    new_files[paths[file]] = data
+                results[file] = WriteResult(location, new.num_rows, len(data), content_hash, not is_same, key_values)
+            failed = self.storage.write_all(new_files, replaced=versions)
+            results |= {file: failed[paths[file]] for file in waiting if paths[file] in failed}
+            waiting = [file for file in waiting if isinstance(results[file], ReplacedMeanwhile)]
+        return results
+
+    def _read_version(self, path: str, *, versions: dict[str, FileVersion | None]) -> bytes | LakeUnavailable | None:
+        """Read a file, and on a local disk add its version from before: if it then has another, it is not replaced."""
+        try:
+            if not self.storage.is_remote:
+                versions[path] = self.storage.versions([path]).get(path)
+            return self.storage.read(path)
+        except LakeUnavailable as error:
+            return error
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
-        return self._read_file(table_path(table_name), partial(from_parquet, schema=schema))
+        return self.read_daily_file(table_name, None, schema=schema)
 
     def read_intact_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table that the next refresh replaces; None if its file does not exist or is damaged."""
@@ -227,17 +216,10 @@ class Lake:
             return self.read_table(table_name, schema=schema)
         return None
 
-    def table_metadata(self, table_name: str) -> FileMetadata | None:
-        """Read the metadata of an unpartitioned table; None if its file does not exist."""
-        return self._read_file(table_path(table_name), parse_metadata)
-
     def table_version(self, table_name: str) -> FileVersion | None:
         """Return the version of an unpartitioned table; None if its file does not exist."""
-        return self.storage.versions([table_path(table_name)]).get(table_path(table_name))
-
-    def table_exists(self, table_name: str) -> bool:
-        """Return whether an unpartitioned table has its file."""
-        return self.table_version(table_name) is not None
+        path = partition_path(table_name, None)
+        return self.storage.versions([path]).get(path)
 
     def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
         """Replace a file that is not a table, such as a web page; equal bytes are not written again."""
@@ -285,7 +267,7 @@ class Lake:
             return together
         return with_date_column(together, ((partition.day, rows.num_rows) for partition, rows in existing))
 
-    def read_daily_file(self, table_name: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
+    def read_daily_file(self, table_name: str, partition: Partition | None, *, schema: pa.Schema) -> pa.Table | None:
         """Read a partition; None if its file does not exist."""
         return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
 
@@ -349,8 +331,8 @@ class Lake:
             self.storage.remove_directory(name)
         return found
 
-    def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
-        """Read the metadata of a partition's file; None if the file does not exist."""
+    def read_metadata(self, table_name: str, partition: Partition | None = None) -> FileMetadata | None:
+        """Read the metadata of a partition, or of an unpartitioned table; None if the file does not exist."""
         return self._read_file(partition_path(table_name, partition), parse_metadata)
 
     def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
@@ -376,69 +358,6 @@ class Lake:
         self.storage.write(path, b"later-reporting")
         self.storage.read(path)
         self.storage.remove(path)
-
-    def _replace(
-        self,
-        paths: Mapping[_Key, str],
-        tables: Mapping[_Key, pa.Table],
-        *,
-        metadata: Mapping[str, str],
-        check: Callable[[_Key, pa.Table, pa.Table], None] | None = None,
-        replaces_metadata: bool = False,
-        is_newer: Callable[[_Key, Mapping[str, str]], bool] | None = None,
-    ) -> dict[_Key, WriteOutcome]:
-        content_hashes = {key: content_hash_of(rows) for key, rows in tables.items()}
-        results: dict[_Key, WriteOutcome] = {}
-        new_files: dict[str, bytes] = {}
-
-        versions: dict[str, FileVersion | None] = {}
-
-        def read(path: str) -> bytes | LakeUnavailable | None:
-            try:
-                if not self.storage.is_remote:
-                    versions[path] = self.storage.versions([path]).get(path)
-                return self.storage.read(path)
-            except LakeUnavailable as error:
-                return error
-
-        stored = self.storage.map(read, paths.values())
-        for (key, path), data in zip(paths.items(), stored, strict=True):
-            if isinstance(data, LakeUnavailable):
-                results[key] = data
-                continue
-            rows, content_hash = tables[key], content_hashes[key]
-            location = self.storage.location(path)
-            before = None if data is None else _intact_metadata(data)
-            same = before if before and before.content_hash == content_hash else None
-            if same and data and not has_rows(data, content_hash, expected=rows):
-                same = None
-            if data is not None and same is None and before and is_newer and is_newer(key, before.key_values):
-                results[key] = WriteResult(
-                    location, before.rows, len(data), before.content_hash, changed=False, key_values=before.key_values
-                )
-                continue
-            if data is not None and same is None and check is not None:
-                try:
-                    check(key, from_parquet(data, schema=rows.schema, only_stored=True), rows)
-                except ReplacementRejected as rejection:
-                    results[key] = rejection
-                    continue
-                except FileDamaged:
-                    pass  # no stored rows to compare with
-            keeps_metadata = same is not None and not replaces_metadata
-            key_values = same.key_values if same and keeps_metadata else {**metadata, **_first_fetch(before)}
-            if data is None or same is None or same.key_values != key_values:
-                data = new_files[path] = to_parquet(rows, content_hash=content_hash, key_values=key_values)
-            results[key] = WriteResult(location, rows.num_rows, len(data), content_hash, same is None, key_values)
-        failed = self.storage.write_all(new_files, replaced=versions)
-        results |= {key: failed[path] for key, path in paths.items() if path in failed}
-        again = {key: path for key, path in paths.items() if isinstance(results[key], ReplacedMeanwhile)}
-        if again:
-            tables = {key: tables[key] for key in again}
-            results |= self._replace(
-                again, tables, metadata=metadata, check=check, replaces_metadata=replaces_metadata, is_newer=is_newer
-            )
-        return results
 
     def _read_file(self, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         (parsed,) = self._read_files([path], parse)
@@ -470,9 +389,3 @@ def _first_fetch(replaced: FileMetadata | None) -> dict[str, str]:
     before = {} if replaced is None else replaced.key_values
     first = before.get(FIRST_FETCHED_AT, before.get(FETCHED_AT))
     return {FIRST_FETCHED_AT: first} if first else {}
-
-
-def _result_or_raise(result: WriteOutcome) -> WriteResult:
-    if isinstance(result, Exception):
-        raise result
-    return result

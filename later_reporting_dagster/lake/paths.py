@@ -87,8 +87,9 @@ def table_path(table_name: str) -> str:
     return f"{table_name}/{FILE_NAME}"
 
 
-def partition_path(table_name: str, partition: Partition) -> str:
-    return f"{partition_directory(table_name, partition)}/{FILE_NAME}"
+def partition_path(table_name: str, partition: Partition | None) -> str:
+    """Return the path of a partition, or of an unpartitioned table."""
+    return table_path(partition_directory(table_name, partition) if partition else table_name)
 
 
 def partition_directory(table_name: str, partition: Partition) -> str:

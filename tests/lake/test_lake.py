@@ -225,8 +225,8 @@ def test_write_table_replaces_all_rows_or_a_damaged_file_and_writes_only_changes
     assert not lake.write_table("posts", rows(3)).changed
     assert lake.read_table("posts", schema=POSTS_SCHEMA) == rows(3)
     assert lake.partitions("posts") == []
-    assert lake.table_exists("posts")
-    assert not lake.table_exists("other")
+    assert lake.table_version("posts")
+    assert not lake.table_version("other")
     lake.storage.write("posts/part-0.parquet", b"no Parquet")
     with pytest.raises(FileDamaged, match="part-0.parquet is damaged"):
         lake.read_table("posts", schema=POSTS_SCHEMA)

@@ -164,7 +164,7 @@ def _late_posts_check(component: ComponentBase) -> CheckStep:
 
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake, days = later.lake(), component.expected_days(component.now())
-        files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_exists(COVERAGE_TABLE) else 0
+        files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
         yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
 
     name = f"{component.op_name(POSTS_PUBLISHED.name)}_late_posts"

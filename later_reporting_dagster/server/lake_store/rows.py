@@ -339,7 +339,7 @@ class CampaignRows:
         return Table(CAMPAIGNS_TABLE, CAMPAIGN_COLUMNS, is_partitioned=False)
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:  # noqa: ARG002
-        if not lake.table_exists(CAMPAIGNS_TABLE):
+        if not lake.table_version(CAMPAIGNS_TABLE):
             raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {CAMPAIGNS_TABLE}")
         retired = lake.retired.ids()
         return LakeState(version=version_of_files(lake, self.table, None, retired=retired), retired=retired)
