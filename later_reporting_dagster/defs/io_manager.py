@@ -1,7 +1,7 @@
 """The tables of the lake as assets, and the IO manager that loads them into downstream assets."""
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -13,9 +13,8 @@ from pydantic import Field
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, environment_texts
-from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, Partition, Table, partition_path, read_frame
-from later_reporting_dagster.lake.database import files_of_older_definitions
-from later_reporting_dagster.lake.paths import table_path
+from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Table, read_frame
+from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
 from later_reporting_dagster.lake.tables import RAW_NAMES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
@@ -42,12 +41,11 @@ def table_specs(definitions: dg.Definitions, settings: ComponentBase) -> dict[st
 
 def all_tables(definitions: dg.Definitions, settings: ComponentBase) -> list[Table]:
     """Return the tables of a component as `Table` objects, which contain nothing of Dagster."""
-    specs = table_specs(definitions, settings).values()
-    return [_table(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs]
+    return [*map(_table, table_specs(definitions, settings).values())]
 
 
-def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table:
-    schema = metadata.get(_COLUMN_SCHEMA)
+def _table(spec: dg.AssetSpec) -> Table:
+    schema = spec.metadata.get(_COLUMN_SCHEMA)
     if schema is None:
         raise ValueError("it has no column schema: add `*later_tables().values()` to the assets of your definitions")
     column_schema: dg.TableSchema = schema.value if isinstance(schema, dg.TableSchemaMetadataValue) else schema
@@ -61,9 +59,9 @@ def _table(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: boo
         )
         for column in column_schema.columns
     ]
-    definition = metadata.get(DEFINITION, 0)
+    definition = spec.metadata.get(DEFINITION, 0)
     version = definition.value if isinstance(definition, dg.IntMetadataValue) else definition
-    return Table(key.path[-1], tuple(columns), is_partitioned, version or 0)
+    return Table(spec.key.path[-1], tuple(columns), spec.partitions_def is not None, version or 0)
 
 
 class LaterLake(dg.ConfigurableIOManager):
@@ -115,27 +113,24 @@ class LaterLake(dg.ConfigurableIOManager):
         Raises:
             Failure: there are no files, or the annotation is not a supported type.
         """
-        kind, name = context.dagster_type.typing_type, context.asset_key.to_user_string()
+        name, upstream = context.asset_key.to_user_string(), context.upstream_output
         with _failures(name):
-            lake, upstream = self._lake(), context.upstream_output
+            partitions_def = _partitions_def(context)
+            days = None
+            if partitions_def and context.has_asset_partitions:
+                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
             metadata = upstream.definition_metadata if upstream else {}
-            table = _table(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
-            if not table.is_partitioned:
-                if not lake.table_version(table.name):
-                    raise ValueError("it has no files. Materialize it first")
-                return _read(kind, lake, table, ())
-            selects = context.has_asset_partitions
-            days = [date.fromisoformat(key) for key in context.asset_partition_keys] if selects else None
-            stored = lake.partitions(table.name, days=days)
-            if days is None:
-                days = self._expected_days(context.asset_partitions_def)
-            missing = _describe_missing(lake, table, days, stored)
-            if not stored or (missing and context.definition_metadata.get(_ALLOW_MISSING) is False):
-                raise ValueError(f"{missing or 'it has no files'}. Materialize these days first")
-            if missing:
-                context.log.warning(f"{name}: {missing}")
-            loaded = _read(kind, lake, table, stored)
-        context.log.info(f"{name}: {len(stored)} files, {stored[0].day} to {stored[-1].day}")
+            loaded, partitions, missing = self._load(
+                dg.AssetSpec(context.asset_key, metadata=metadata, partitions_def=partitions_def),
+                context.dagster_type.typing_type,
+                days=days,
+                allow_missing=context.definition_metadata.get(_ALLOW_MISSING) is not False,
+                allow_nothing=False,
+            )
+        if missing:
+            context.log.warning(f"{name}: {missing}")
+        if partitions:
+            context.log.info(f"{name}: {len(partitions)} files, {partitions[0].day} to {partitions[-1].day}")
         return loaded
 
     def load(
@@ -166,71 +161,66 @@ class LaterLake(dg.ConfigurableIOManager):
         if isinstance(instance_ids, str):  # whose members are its characters
             instance_ids = [instance_ids]
         with _failures(table.key.to_user_string()):
-            lake = self._lake()
-            source = _table(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
-            if not source.is_partitioned and (start, end, instance_ids) != (None, None, None):
-                raise ValueError("it has no partitions to select: filter its rows")
-            stored = lake.partitions(source.name) if source.is_partitioned else []
+            loaded, _, missing = self._load(
+                table, kind, start=start, end=end, instance_ids=instance_ids, allow_missing=allow_missing
+            )
+        if missing:
+            warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
+        return loaded  # type: ignore[no-any-return]
+
+    def _load(
+        self,
+        spec: dg.AssetSpec,
+        kind: Any,
+        *,
+        days: Sequence[date] | None = None,
+        start: date | None = None,
+        end: date | None = None,
+        instance_ids: Collection[str] | None = None,
+        allow_missing: bool,
+        allow_nothing: bool = True,
+    ) -> tuple[Any, list[Partition], str]:
+        """Return some days of a table, by default from `start` to `end`, their partitions, and what is missing."""
+        later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
+        lake, table, missing = later.resolved().lake(), _table(spec), ""
+        selected: list[Partition] = []
+        if spec.partitions_def is not None:
+            stored = lake.partitions(table.name, days=days)
             if instance_ids is not None and any(partition.instance_id is None for partition in stored):
                 raise ValueError("its partitions contain all instances: omit instance_ids, and filter its rows")
             selected = [
-                partition
-                for partition in stored
-                if (start is None or partition.day >= start)
-                and (end is None or partition.day <= end)
-                and (instance_ids is None or partition.instance_id in instance_ids)
+                each
+                for each in stored
+                if (start or each.day) <= each.day <= (end or each.day)
+                and (instance_ids is None or each.instance_id in instance_ids)
             ]
-            if table.partitions_def is not None:
-                days = self._expected_days(table.partitions_def, start=start, end=end)
-                if missing := _describe_missing(lake, source, days, selected, instance_ids=instance_ids):
-                    if not allow_missing:
-                        raise ValueError(f"{missing}. Materialize these days first")
-                    warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
-            return _read(kind, lake, source, selected)  # type: ignore[no-any-return]
-
-    def _lake(self) -> Lake:
-        later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
-        return later.resolved().lake()
-
-    def _expected_days(
-        self, partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
-    ) -> list[date]:
-        """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
-        last = end or due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
-        days = map(date.fromisoformat, partitions_def.get_partition_keys())
-        return [day for day in days if (start or day) <= day <= last]
-
-
-def _describe_missing(
-    lake: Lake,
-    table: Table,
-    days: Sequence[date],
-    stored: Sequence[Partition],
-    *,
-    instance_ids: Collection[str] | None = None,
-) -> str:
-    instances: Collection[str | None] = (None,)
-    if table.name in RAW_NAMES:
-        instances = instance_ids or known_instances(lake) or instances
-    return describe_missing(missing_days(days, instances, stored), instances=len(instances))
+            if days is None:
+                last = end or due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
+                keys = map(date.fromisoformat, spec.partitions_def.get_partition_keys())
+                days = [day for day in keys if (start or day) <= day <= last]
+            instances: Collection[str | None] = (None,)
+            if table.name in RAW_NAMES:
+                instances = instance_ids or known_instances(lake) or instances
+            missing = describe_missing(missing_days(days, instances, selected), instances=len(instances))
+        elif (start, end, instance_ids) != (None, None, None):
+            raise ValueError("it has no partitions to select: filter its rows")
+        paths = table_files(lake, table, selected)
+        if (missing and not allow_missing) or not (paths or allow_nothing):
+            whole = "these days" if missing else "it"
+            raise ValueError(f"{missing or 'it has no files'}. Materialize {whole} first")
+        if older := files_of_older_definitions(lake.storage, table, paths):
+            raise ValueError(
+                f"{len(older)} of {len(paths)} files are of an older definition, whose rows may have another grain."
+                " Next step: `later-reporting refresh`"
+            )
+        return read_frame(kind, lake, table, selected), selected, missing
 
 
-def _read(kind: Any, lake: Lake, table: Table, partitions: Sequence[Partition]) -> Any:
-    of_partitions = [partition_path(table.name, partition) for partition in partitions]
-    paths = of_partitions if table.is_partitioned else [table_path(table.name)]
-    if older := files_of_older_definitions(lake.storage, table, paths):
-        raise ValueError(
-            f"{len(older)} of {len(paths)} files are of an older definition, whose rows may have another grain. Next"
-            " step: `later-reporting refresh`"
-        )
-    return read_frame(kind, lake, table, partitions)
-
-
-def _is_partitioned(context: dg.InputContext) -> bool:
+def _partitions_def(context: dg.InputContext) -> dg.PartitionsDefinition[Any] | None:
     try:
-        return bool(context.asset_partitions_def)
+        return context.asset_partitions_def
     except dg.DagsterInvariantViolationError:
-        return False
+        return None
 
 
 @contextmanager

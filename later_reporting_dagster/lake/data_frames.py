@@ -1,10 +1,6 @@
-"""Read a table as a data frame of any supported library, without turning nulls into numbers.
+"""Load a table as Arrow, and from that as a frame of another library, without turning nulls into numbers."""
 
-Whole frames are read by `Lake.read`, which works while partitions are replaced. Lazy frames are datasets: when they are
-computed, they read only the selected columns and partitions.
-"""
-
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,6 +15,11 @@ from later_reporting_dagster.lake.tables import DATE, Table, with_date_field
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+_KINDS = (
+    "pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame, polars.LazyFrame,"
+    " duckdb.DuckDBPyRelation"
+)
+
 
 def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
     """Return a table as an object of type `kind`. If it is partitioned, `date` is the first column.
@@ -27,16 +28,39 @@ def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Parti
     them by their Python variable names.
 
     Args:
-        kind: `pandas.DataFrame`, `polars.DataFrame`, `polars.LazyFrame`, `pyarrow.Table`, `pyarrow.dataset.Dataset` or
-            `duckdb.DuckDBPyRelation`.
         partitions: the partitions to read, which have to exist. Frames that are not lazy keep this order. Ignored for
             an unpartitioned table.
     """
-    read = _READERS.get(_type_name(kind))
-    if read is None:
-        kinds = ", ".join(_READERS).replace("pyarrow.Dataset", "pyarrow.dataset.Dataset")
-        raise TypeError(f"{_type_name(kind)} is not supported: use one of {kinds}")
-    return read(lake, table, partitions)
+    # The library and the name of the class, whatever module it is defined in. Libraries are imported when they are
+    # asked for: pandas takes 40 % of the time of `import dagster`, and Polars need not be installed.
+    name = f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__qualname__}" if isinstance(kind, type) else kind
+    match name:
+        case "pyarrow.Table":
+            return _read_arrow(lake, table, partitions)
+        case "pandas.DataFrame":
+            return _to_pandas(_read_arrow(lake, table, partitions))
+        case "polars.DataFrame":
+            import polars as pl
+
+            return pl.from_arrow(_read_arrow(lake, table, partitions))
+        case "pyarrow.Dataset":
+            return open_dataset(lake, table, partitions)
+        case "polars.LazyFrame":
+            import polars as pl
+
+            return pl.scan_pyarrow_dataset(open_dataset(lake, table, partitions))
+        case "duckdb.DuckDBPyRelation":
+            import duckdb
+
+            return duckdb.from_arrow(open_dataset(lake, table, partitions))
+    raise TypeError(f"{name} is not supported: use one of {_KINDS}")
+
+
+def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
+    if table.is_partitioned:
+        return lake.read(table.name, partitions, schema=table.schema, with_date=True)
+    rows = lake.read_table(table.name, schema=table.schema)
+    return table.schema.empty_table() if rows is None else rows
 
 
 def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> "ds.Dataset":
@@ -45,62 +69,30 @@ def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | N
     A scan reads only the selected columns, and skips the partitions that a filter on `date` or `instance_id` excludes.
     Unlike `Lake.read`, it may fail if a partition is replaced meanwhile.
     """
-    # Deferred because pyarrow.dataset imports pandas, which takes 40 % of the time of `import dagster`.
-    import pyarrow.dataset as ds
+    import pyarrow.dataset as ds  # it imports pandas
 
-    schema = table.schema
     # As in `Lake.read`: a flipped bit raises an error instead of changing a number.
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    is_local = lake.storage.native_path("") is not None
-    filesystem = (
-        pyarrow.fs.LocalFileSystem()
-        if is_local
-        else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(LakeFileSystem(lake.storage)))
-    )
-    fragments = [
-        parquet.make_fragment(
-            lake.storage.native_path(path) if is_local else path,
-            filesystem=filesystem,
-            partition_expression=_partition_expression(partition) if partition else None,
-        )
-        for path, partition in table_files(lake, table, partitions).items()
-    ]
-    return ds.FileSystemDataset(
-        fragments, with_date_field(schema) if table.is_partitioned else schema, parquet, filesystem
-    )
+    filesystem: Any = pyarrow.fs.LocalFileSystem()
+    if lake.storage.native_path("") is None:
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(LakeFileSystem(lake.storage)))
+    fragments = []
+    for path, partition in table_files(lake, table, partitions).items():
+        # What holds for all rows of a file. From it, Arrow fills in `date`, and the instance id `007` stays a string.
+        condition = None
+        if partition is not None:
+            condition = ds.field(DATE.name) == pa.scalar(partition.day, DATE.type)
+            if partition.instance_id is not None:
+                condition &= ds.field("instance_id") == partition.instance_id
+        location = lake.storage.native_path(path) or path
+        fragments.append(parquet.make_fragment(location, filesystem=filesystem, partition_expression=condition))
+    schema = with_date_field(table.schema) if table.is_partitioned else table.schema
+    return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
-def _partition_expression(partition: Partition) -> "ds.Expression":
-    """Return the condition that holds for all rows of a file; from it, Arrow fills in the column `date`.
-
-    So the instance id `007` stays a string: nothing is inferred from paths.
-    """
-    import pyarrow.dataset as ds
-
-    condition = ds.field(DATE.name) == pa.scalar(partition.day, DATE.type)
-    if partition.instance_id is None:
-        return condition
-    return condition & (ds.field("instance_id") == partition.instance_id)
-
-
-def _type_name(kind: Any) -> str:
-    """Return the library and the name of a class, such as `pandas.DataFrame`, whatever module it is defined in."""
-    if not isinstance(kind, type):
-        return str(kind)
-    return f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__qualname__}"
-
-
-def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
-    schema = table.schema
-    if table.is_partitioned:
-        return lake.read(table.name, partitions, schema=schema, with_date=True)
-    rows = lake.read_table(table.name, schema=schema)
-    return schema.empty_table() if rows is None else rows
-
-
-def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    import pandas as pd  # deferred: takes 40 % of the time of `import dagster`
+def _to_pandas(rows: pa.Table) -> Any:
+    import pandas as pd
 
     # Extension types have a null; with the default types, a column of integers with a null would become floats.
     nullable_types = {
@@ -109,33 +101,4 @@ def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) ->
         pa.string(): pd.StringDtype(na_value=pd.NA),
         pa.bool_(): pd.BooleanDtype(),
     }
-    arrow = _read_arrow(lake, table, partitions)
-    return arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
-
-
-def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    import polars as pl  # installed by users who name its types
-
-    return pl.from_arrow(_read_arrow(lake, table, partitions))
-
-
-def _scan_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    import polars as pl
-
-    return pl.scan_pyarrow_dataset(open_dataset(lake, table, partitions))
-
-
-def _read_duckdb(lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    import duckdb
-
-    return duckdb.from_arrow(open_dataset(lake, table, partitions))
-
-
-_READERS: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
-    "pandas.DataFrame": _read_pandas,
-    "pyarrow.Table": _read_arrow,
-    "pyarrow.Dataset": open_dataset,
-    "polars.DataFrame": _read_polars,
-    "polars.LazyFrame": _scan_polars,
-    "duckdb.DuckDBPyRelation": _read_duckdb,
-}
+    return rows.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
