@@ -6,7 +6,7 @@ async for day in fetch_days(DayFetch(table=POSTS_PUBLISHED, days=days, …), cli
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -24,7 +24,7 @@ from later_reporting_dagster.ingest.partition_writer import open_writer
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.coverage import FileRecord, begin_records, fetched_by
+from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
 
@@ -42,9 +42,8 @@ class DayFetch:
         instance_ids: the instances to fetch; empty for all that the API lists. Retired ones are left out. Campaigns:
             those whose campaigns to fetch; empty for all.
         pairs: if given, only these (day, instance) pairs.
-        only_missing: fetch only files that are not in the lake, or that are to be replaced.
+        only_missing: fetch only files that are missing or stale.
         known_instances: other instances that a complete day has.
-        to_replace: the versions of files that count as missing.
         run_id: of the run, in its records.
         continued_run: the id of a run that this one continues; what that run, and those that it continued, have fetched
             is left out.
@@ -62,7 +61,6 @@ class DayFetch:
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
-    to_replace: Mapping[Partition, str] = field(default_factory=dict)
     run_id: str = ""
     continued_run: str | None = None
 
@@ -142,7 +140,7 @@ async def fetch_days(
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
-        records = begin_records(lake, fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        records = RunRecords(lake, fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
         records.oddities = progress.oddities
         writer = await open_writer(
             fetch.table,
@@ -220,9 +218,10 @@ def _plan(
         partitions &= fetch.pairs
     expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
-    for partition, version in lake.file_versions(fetch.table.name, days=days).items():
-        if version.bytes and (version.identity is None or fetch.to_replace.get(partition) != version.identity):
-            days[partition.day].present.add(partition.instance_id)
+    files = lake.file_versions(fetch.table.name, days=days)
+    stored = {partition for partition, version in files.items() if version.bytes}
+    for partition in current_files(lake, fetch.table.name, files) if fetch.only_missing else stored:
+        days[partition.day].present.add(partition.instance_id)
     for partition in partitions - {record.partition for record in fetched_before}:
         day = days[partition.day]
         if not (fetch.only_missing and partition.instance_id in day.present):

@@ -17,6 +17,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from later_reporting_dagster.lake.parquet_file import (
     to_parquet,
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -92,7 +93,6 @@ COVERAGE_COLUMNS = (
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
-_STALE = COVERAGE_SCHEMA.get_field_index("is_stale")
 
 _DIRECTORY = "_fetches"
 _PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
@@ -110,7 +110,7 @@ AbsentPosts = Mapping[int, datetime | None]
 
 
 class FileRecord(NamedTuple):
-    """What is known of a file: a row of the table, without `is_stale`, which follows from it.
+    """What is known of a file: a row of the table.
 
     Of what a run has recorded, only what a fetch knows is set: a content hash, or an error.
     """
@@ -125,6 +125,7 @@ class FileRecord(NamedTuple):
     requested_at: datetime | None = None
     content_hash: str | None = None
     file_version: str | None = None
+    is_stale: bool | None = None
     stale_posts: Sequence[int] | None = None
     stale_since: datetime | None = None
     withdrawn_posts: Sequence[int] | None = None
@@ -143,9 +144,7 @@ class FileRecord(NamedTuple):
 
     def describes(self, version: FileVersion) -> bool:
         """Return whether it is known of this version of the file whether it can be read."""
-        # Before 1.0, the table had no content hashes.
-        is_known = not self.has_file or self.content_hash is not None
-        return is_known and version.identity is not None and self.file_version == version.identity
+        return version.identity is not None and self.file_version == version.identity
 
     def without_file(self) -> "FileRecord":
         return FileRecord(self.table_name, self.day, self.instance_id)._replace(
@@ -166,31 +165,25 @@ class FileRecord(NamedTuple):
             file_version=version.identity,
         )
 
-    def after_fetches(
-        self, response: "FileRecord | None", failure: "FileRecord | None", *, was_contradicted: bool
-    ) -> "FileRecord":
+    def after_fetches(self, response: "FileRecord | None", failure: "FileRecord | None") -> "FileRecord":
         """Return the record after the newest response and the newest failure that runs have recorded.
 
         A file counts as missing if a later response than its own had another content: then an older one replaced it.
-
-        Args:
-            was_contradicted: whether this was so before, by a response whose record is removed by now.
         """
-        content, requested_at = self.content_requested_at, self.requested_at
-        record = self
+        record, content = self, self.content_requested_at
         if response and response.requested_at:
-            is_contradicted = response.content_hash != self.content_hash
-            is_contradicted &= content is not None and response.requested_at > content
-            if requested_at is None or response.requested_at > requested_at:
+            if content and response.requested_at > content and response.content_hash not in (None, self.content_hash):
+                record = self.without_file()._replace(
+                    file_version=self.file_version, content_hash=response.content_hash
+                )
+            if self.requested_at is None or response.requested_at > self.requested_at:
                 record = record._replace(requested_at=response.requested_at, run_id=response.run_id)
-        else:
-            is_contradicted = was_contradicted and None not in (content, requested_at) and requested_at > content  # type: ignore[operator]
         record = record._replace(requested_at=max(filter(None, (record.requested_at, content)), default=None))
         if failure and failure.failed_at and (self.failed_at is None or failure.failed_at > self.failed_at):
             record = record._replace(failed_at=failure.failed_at, error=failure.error, run_id=failure.run_id)
         if record.failed_at and record.requested_at and record.requested_at >= record.failed_at:
             record = record._replace(failed_at=None, error=None)
-        return record.without_file()._replace(file_version=self.file_version) if is_contradicted else record
+        return record
 
     def after_look(self, absent: AbsentPosts | None) -> "FileRecord":
         """Return the record of a file of `posts_published` that lacks these posts; None if it was not looked at.
@@ -199,18 +192,18 @@ class FileRecord(NamedTuple):
         that is still absent from that response is withdrawn, and the file is not requested for it again.
         """
         stale, withdrawn, since = {*(self.stale_posts or ())}, {*(self.withdrawn_posts or ())}, self.stale_since
-        if stale and self._was_requested_since(since):
+        if stale and self.was_requested_since(since):
             stale, withdrawn = set[int](), stale | withdrawn
         if absent is not None:
             new = {post: named for post, named in absent.items() if named and post not in stale | withdrawn}
-            late = {post for post, named in new.items() if not self._was_requested_since(named)}
+            late = {post for post, named in new.items() if not self.was_requested_since(named)}
             stale, withdrawn = (stale & absent.keys()) | late, (withdrawn & absent.keys()) | (new.keys() - late)
             since = max([*(new[post] for post in late), *([since] if since else [])], default=None)
         return self._replace(
             stale_posts=sorted(stale), stale_since=since if stale else None, withdrawn_posts=sorted(withdrawn)
         )
 
-    def _was_requested_since(self, instant: datetime | None) -> bool:
+    def was_requested_since(self, instant: datetime | None) -> bool:
         return instant is None or (self.requested_at is not None and self.requested_at >= instant)
 
 
@@ -225,13 +218,21 @@ Records = Mapping[tuple[str, Partition], FileRecord]
 class RunRecords:
     """The rows of a run for one table. They survive a kill, but for those of the last moments.
 
-    `oddities`: what was odd about the responses, with how often.
+    Attributes:
+        oddities: what was odd about the responses, with how often.
+
+    Args:
+        now: when the run began. Nothing is written until there are some rows.
+        inherited: what it takes over from the run that it continues.
     """
 
-    def __init__(self, storage: Storage, path: str, run_id: str, inherited: Iterable[FileRecord]) -> None:
-        self.path, self.run_id = path, run_id
+    def __init__(
+        self, lake: Lake, table_name: str, *, run_id: str = "", now: datetime, inherited: Iterable[FileRecord] = ()
+    ) -> None:
+        self.run_id = run_id or secrets.token_hex(16)
+        self.path = f"{_DIRECTORY}/{table_name}/{now.astimezone(UTC).date()}_{self.run_id}.parquet"
         self.oddities: Counter[str] = Counter()
-        self._storage = storage
+        self._storage = lake.storage
         self._records = [*inherited]
         self._lock = threading.Lock()
         self._saved, self._next_save = 0, 0.0
@@ -264,17 +265,6 @@ class RecordFile:
     day: date
     run_id: str
     version: str | None
-
-
-def begin_records(
-    lake: Lake, table_name: str, *, run_id: str = "", now: datetime, inherited: Iterable[FileRecord] = ()
-) -> RunRecords:
-    """Return the rows of a run that begins; nothing is written until there are some.
-
-    `inherited`: what it takes over from the run that it continues.
-    """
-    day, run_id = now.astimezone(UTC).date(), run_id or secrets.token_hex(16)
-    return RunRecords(lake.storage, f"{_DIRECTORY}/{table_name}/{day}_{run_id}.parquet", run_id, inherited)
 
 
 def record_files(lake: Lake, table_name: str) -> list[RecordFile]:
@@ -322,10 +312,7 @@ def newest_fetches(lake: Lake, table_names: Iterable[str]) -> Records:
 
 
 class NewerResponses:
-    """When the newest response of each partition was requested, by other runs since this object was made.
-
-    Earlier requests are older than any request of the caller.
-    """
+    """When the newest response of each partition was requested, by other runs since this object was made."""
 
     def __init__(self, lake: Lake, table_name: str, *, own: RunRecords) -> None:
         self._lake, self._table_name, self._own = lake, table_name, own
@@ -379,18 +366,34 @@ def intact_files(lake: Lake, table_names: Iterable[str], *, records: Records | N
     The footers of files that `coverage` does not know are read, if it exists. With `records`, none is read, and a file
     that these do not describe counts as intact.
     """
-    known = stored_records(lake) if records is None else records
-    intact: dict[str, dict[Partition, FileVersion]] = {}
+    known, intact = stored_records(lake) if records is None else records, dict[str, Mapping[Partition, FileVersion]]()
     for name in table_names:
-        versions = {partition: version for partition, version in lake.file_versions(name).items() if version.bytes}
-        described = {each for each, version in versions.items() if _record(known, name, each).describes(version)}
-        damaged = {each for each in described if not known[name, each].has_file}
-        if known and records is None:
-            unknown = [each for each, version in versions.items() if each not in described and version.identity]
-            footers = lake.read_all_metadata(name, unknown)
-            damaged |= {each for each, footer in footers.items() if not footer.content_hash}
+        versions = lake.file_versions(name)
+        damaged = _damaged(lake, name, versions, known, reads_footers=records is None)
         intact[name] = {each: version for each, version in versions.items() if each not in damaged}
     return intact
+
+
+def current_files(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> set[Partition]:
+    """Return which of these files are neither stale nor count as missing; see `intact_files`."""
+    records = stored_records(lake)
+    current = versions.keys() - _damaged(lake, table_name, versions, records, reads_footers=True)
+    known = {each: _record(records, table_name, each) for each in current}
+    return {each for each in current if not (known[each].stale_posts and known[each].describes(versions[each]))}
+
+
+def _damaged(
+    lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion], records: Records, *, reads_footers: bool
+) -> set[Partition]:
+    found, unknown = set[Partition](), list[Partition]()
+    for partition, version in versions.items():
+        record = _record(records, table_name, partition)
+        if not version.bytes or (record.describes(version) and not record.has_file):
+            found.add(partition)
+        elif version.identity and not record.describes(version):
+            unknown.append(partition)
+    footers = lake.read_all_metadata(table_name, unknown) if records and reads_footers else {}
+    return found | {partition for partition, footer in footers.items() if not footer.content_hash}
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,13 +401,11 @@ class Update:
     """The table as of now, before a look for late posts.
 
     Attributes:
-        before: the table as last written.
         changed: by table, the files whose footers were read: new and changed ones, and damaged ones, because the disk
             may have failed for a moment.
         recorded: the files of runs that it has taken over.
     """
 
-    before: Records
     records: Records
     changed: Mapping[str, Sequence[Partition]]
     recorded: Sequence[RecordFile]
@@ -430,16 +431,16 @@ def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Par
     for name in sorted({*files, *expected}):
         versions = files.get(name, {})
         for partition in sorted({*versions, *expected.get(name, ())}, key=partition_sort_key):
-            key, record, was_contradicted = (name, partition), _record(before, name, partition), False
+            key = name, partition
+            record = known = _record(before, name, partition)
             if (version := versions.get(partition)) is None:
                 record = record.without_file()
             elif (footer := footers[name].get(partition)) is not None:
-                was_contradicted = not record.has_file and record.file_version == version.identity
                 record = record.with_footer(footer, version)
-            records[key] = record.after_fetches(
-                responses.get(key), failures.get(key), was_contradicted=was_contradicted
-            )
-    return Update(before, records, changed, recorded)
+            # Of a file that was contradicted, the response that did so may be recorded no more.
+            response = responses.get(key) or (None if known.has_file else known)
+            records[key] = record.after_fetches(response, failures.get(key))
+    return Update(records, changed, recorded)
 
 
 def write_coverage(
@@ -452,13 +453,19 @@ def write_coverage(
     Args:
         compared: days whose files are stale if they have stale posts; the others are not judged.
     """
-    table = to_table(records.values(), compared=compared)
+    table = to_table(map(partial(_judged, compared=compared), records.values()))
     version = content_hash_of(table.drop_columns(["requested_at", "failed_at", "error", "run_id"]))
     written = lake.write_table(COVERAGE_TABLE, table, metadata={HASH_WITHOUT_REQUESTS: version})
     for file in update.recorded:
         if not today - timedelta(days=RECORD_DAYS) <= file.day <= today + timedelta(days=1):
             lake.storage.remove(file.path)
     return written, version
+
+
+def _judged(record: FileRecord, *, compared: Container[date]) -> FileRecord:
+    is_compared = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
+    is_stale = bool(record.stale_posts) if is_compared else None
+    return record if record.is_stale is is_stale else record._replace(is_stale=is_stale)
 
 
 def described_days(files: Files, records: Records) -> dict[tuple[str, date], list[FileRecord] | None]:
@@ -479,52 +486,25 @@ def described_days(files: Files, records: Records) -> dict[tuple[str, date], lis
 
 def newest_requests(lake: Lake) -> pa.Table:
     """Return when each file of the raw tables that `coverage` lists was last requested; null if that is unknown."""
-    key = ["table_name", "date", "instance_id"]
-    schema = pa.schema([COVERAGE_SCHEMA.field(name).with_nullable(True) for name in (*key, "requested_at")])
+    names = ["table_name", "date", "instance_id", "requested_at"]
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    if stored is None:
-        return schema.empty_table()
-    is_raw = pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)
-    known = stored.filter(is_raw).select(schema.names).cast(schema)
+    known = COVERAGE_SCHEMA.empty_table() if stored is None else stored
+    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)).select(names)
     records = read_records(lake, [file for name in RAW_NAMES for file in record_files(lake, name)])
-    recorded = to_table(record for record in records if not record.error).select(schema.names).cast(schema)
-    newer = recorded.join(known.select(key), key, join_type="left semi")
-    files = pa.concat_tables([known, newer]).group_by(key).aggregate([("requested_at", "max")])
-    return files.rename_columns(schema.names)
+    recorded = to_table(record for record in records if not record.error).select(names)
+    newer = recorded.join(known.select(names[:3]), names[:3], join_type="left semi").cast(known.schema)
+    files = pa.concat_tables([known, newer]).group_by(names[:3]).aggregate([("requested_at", "max")])
+    return files.rename_columns(names)
 
 
-def versions_to_replace(lake: Lake, table_name: str, *, days: Collection[date]) -> dict[Partition, str]:
-    """Return the versions of files of these days that are stale or count as missing.
-
-    The footers of files that `coverage` does not know are read, if it exists.
-    """
-    if not (records := stored_records(lake)):
-        return {}
-    versions = lake.file_versions(table_name, days=days)
-    found = {each: _record(records, table_name, each) for each in versions}
-    described = {each for each, version in versions.items() if found[each].describes(version)}
-    unknown = [
-        each for each, version in versions.items() if version.bytes and version.identity and each not in described
-    ]
-    footers = lake.read_all_metadata(table_name, unknown)
-    damaged = {each for each, footer in footers.items() if not footer.content_hash}
-    replaced = damaged | {each for each in described if not found[each].has_file or found[each].stale_posts}
-    return {each: version.identity for each, version in versions.items() if version.identity and each in replaced}
-
-
-def to_table(records: Iterable[FileRecord], *, compared: Container[date] = ()) -> pa.Table:
-    rows: list[tuple[object, ...]] = []
-    for record in records:
-        is_judged = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
-        is_stale = bool(record.stale_posts) if is_judged else None
-        rows.append((*record[:_STALE], is_stale, *record[_STALE:]))
-    columns = [*zip(*rows, strict=True)] or [()] * len(COVERAGE_SCHEMA)
+def to_table(records: Iterable[FileRecord]) -> pa.Table:
+    columns = [*zip(*records, strict=True)] or [()] * len(COVERAGE_SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, COVERAGE_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=COVERAGE_SCHEMA)
 
 
 def from_table(table: pa.Table) -> list[FileRecord]:
-    columns = [_values(table[name]) for name in COVERAGE_SCHEMA.names if name != "is_stale"]
+    columns = [_values(table[name]) for name in COVERAGE_SCHEMA.names]
     return [FileRecord(*values) for values in zip(*columns, strict=True)]
 
 

@@ -12,9 +12,9 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
-    FETCHED_BY_DAY,
     INSTANCES_TABLE,
     POSTS_PUBLISHED,
+    RAW_NAMES,
     RAW_TABLES,
     Column,
     schema_of,
@@ -118,9 +118,7 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
     if configured:
         known = [*configured]
     elif (stored := stored_instances(lake)) is not None:
-        # Before 1.0, the table had no column `expected_now`.
-        expected = pc.coalesce(pc.field("expected_now"), pc.field("listed_now"))
-        known = stored.filter(expected)["instance_id"].to_pylist()
+        known = stored.filter(pc.field("expected_now"))["instance_id"].to_pylist()
     else:
         known = sorted(instances_with_files(lake))
     retired = lake.retired.ids()
@@ -143,17 +141,16 @@ def stored_instances(lake: Lake) -> pa.Table | None:
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
 
 
-def stored_and_expected_files(
-    lake: Lake, days: Sequence[date], *, configured: Sequence[str], tables: Collection[str]
-) -> tuple[Files, dict[str, list[Partition]]]:
-    """Return the files of the tables that are fetched, and the partitions that should have one, by table.
+def expected_files(
+    lake: Lake, files: Files, days: Sequence[date], *, configured: Sequence[str], tables: Collection[str]
+) -> dict[str, list[Partition]]:
+    """Return the partitions that should have a file, by table, given the files that there are.
 
     Days of campaign performance are expected if any exists, because the API may refuse its route.
     """
-    files: Files = {table.name: lake.file_versions(table.name) for table in FETCHED_BY_DAY}
     instances = known_instances(lake, configured=configured)
     pairs = [Partition(day, name) for day in days for name in instances]
-    expected = {raw_table.name: pairs for raw_table in RAW_TABLES if raw_table.name in tables}
+    expected = {name: pairs for name in RAW_NAMES if name in tables}
     if CAMPAIGN_PERFORMANCE_TABLE in tables and files[CAMPAIGN_PERFORMANCE_TABLE]:
         expected[CAMPAIGN_PERFORMANCE_TABLE] = [Partition(day) for day in days]
-    return files, expected
+    return expected

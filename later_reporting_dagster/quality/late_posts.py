@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, AbsentPosts, Records, Update
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, AbsentPosts, Records, Update, from_table
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
@@ -70,18 +70,14 @@ def stored_late_posts(lake: Lake, *, days: Collection[date], fetched: Records | 
         return late
     is_late = pc.field("is_stale") | (pc.list_value_length(pc.field("withdrawn_posts")) > 0)
     retired = lake.retired.ids()
-    for row in stored.filter(is_late).to_pylist():
-        partition = Partition(row["date"], row["instance_id"])
-        if partition.day not in days or partition.instance_id in retired:
+    for record in from_table(stored.filter(is_late)):
+        if record.day not in days or record.instance_id in retired:
             continue
-        newest = (fetched or {}).get((POSTS_PUBLISHED.name, partition))
-        is_answered = (
-            newest and newest.requested_at and row["stale_since"] and newest.requested_at >= row["stale_since"]
-        )
-        if row["is_stale"] and row["stale_posts"] and not is_answered:  # before 1.0, the posts were not named
-            late.stale[partition] = row["stale_posts"]
-        if row["withdrawn_posts"]:
-            late.withdrawn[partition] = row["withdrawn_posts"]
+        newest = (fetched or {}).get((POSTS_PUBLISHED.name, record.partition))
+        if record.is_stale and not (newest and newest.was_requested_since(record.stale_since)):
+            late.stale[record.partition] = [*(record.stale_posts or ())]
+        if record.withdrawn_posts:
+            late.withdrawn[record.partition] = [*record.withdrawn_posts]
     return late
 
 
@@ -102,10 +98,7 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
     metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
     compared = {each: record for (name, each), record in records.items() if name == published and record.has_file}
     known = {each: {*(record.stale_posts or ()), *(record.withdrawn_posts or ())} for each, record in compared.items()}
-    before = [record for (name, _), record in update.before.items() if name == published and record.has_file]
-    # Before 1.0, the table did not know which posts are absent.
-    looks_at_all = any(record.stale_posts is None for record in before)
-    changed = [each for name, each in records if name == metrics] if looks_at_all else update.changed.get(metrics, ())
+    changed = update.changed.get(metrics, ())
     replaced = {*update.changed.get(published, ())}
     look = look_for_late_posts(
         lake,

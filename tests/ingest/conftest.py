@@ -24,7 +24,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionWriter, ope
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.coverage import begin_records
+from later_reporting_dagster.lake.coverage import RunRecords
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server import Client
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
@@ -136,7 +136,7 @@ async def new_writer(
     guard: WriteGuard,
     metrics: tuple[Metric, ...],
 ) -> PartitionWriter:
-    records = begin_records(lake, table.name, now=datetime.now(UTC))
+    records = RunRecords(lake, table.name, now=datetime.now(UTC))
     return await open_writer(
         table, lake, guard=guard, metrics=metrics, results=results, records=records, progress=Progress(table.name)
     )

@@ -26,7 +26,7 @@ from later_reporting_dagster.lake import (
     posts_schema,
     posts_table,
 )
-from later_reporting_dagster.lake.coverage import FileRecord, begin_records, record_files
+from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, record_files
 from later_reporting_dagster.lake.database import open_database
 from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
@@ -382,7 +382,7 @@ def test_pipe_in_place_of_a_file_is_a_missing_file_that_is_replaced(local: Lake)
 
 
 def test_file_of_fetch_records_with_an_impossible_date_is_passed_over(local: Lake) -> None:
-    run = begin_records(local, "posts", run_id="r", now=datetime(2024, 1, 3, tzinfo=UTC))
+    run = RunRecords(local, "posts", run_id="r", now=datetime(2024, 1, 3, tzinfo=UTC))
     run.add([FileRecord("posts", DAY.day, DAY.instance_id, requested_at=datetime(2024, 1, 3, tzinfo=UTC))])
     path = Path(local.root, run.path)
     path.with_name("2024-13-30_w.parquet").write_bytes(path.read_bytes())

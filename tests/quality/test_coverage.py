@@ -12,18 +12,18 @@ from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Parti
 from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
     FileRecord,
-    begin_records,
+    RunRecords,
+    current_files,
     described_days,
     intact_files,
     record_files,
     stored_records,
     to_table,
     update_records,
-    versions_to_replace,
     write_coverage,
 )
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE
-from later_reporting_dagster.quality.instances import stored_and_expected_files
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES
+from later_reporting_dagster.quality.instances import expected_files
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
@@ -40,7 +40,8 @@ def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST
 
 def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
-    files, expected = stored_and_expected_files(lake, DAYS, configured=instances, tables=TABLES)
+    files = {name: lake.file_versions(name) for name in FETCHED_NAMES}
+    expected = expected_files(lake, files, DAYS, configured=instances, tables=TABLES)
     update = update_records(lake, files, expected)
     write_coverage(lake, update, update.records, today=TODAY, compared=())
     footers_read = sum(map(len, update.changed.values()))
@@ -68,7 +69,7 @@ def test_coverage_lists_files_and_missing_files(lake: Lake) -> None:
 
 def test_coverage_expects_campaigns_only_if_there_are_any(lake: Lake) -> None:
     assert {table for table, _, _ in refresh(lake)[0]} == {"posts_published"}
-    _, expected = stored_and_expected_files(lake, DAYS, configured=["a"], tables=("posts_published",))
+    expected = expected_files(lake, {}, DAYS, configured=["a"], tables=("posts_published",))
     assert expected == {"posts_published": [Partition(day, "a") for day in DAYS]}
 
 
@@ -108,16 +109,14 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     (tmp_path / partition_path("posts_published", A)).write_bytes(content)
     # Before an update, the footer of the changed file is read, unless that is not wanted.
     assert [*intact_files(lake, TABLES[:1])[TABLES[0]]] == [B]
-    replaced = {A: lake.file_versions(TABLES[0])[A].identity} if content else {}
-    assert versions_to_replace(lake, TABLES[0], days=DAYS) == replaced
-    assert versions_to_replace(lake, TABLES[0], days=[]) == {}
+    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     known = stored_records(lake)
     assert [*intact_files(lake, TABLES[:1], records=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
     assert footers_read == 1
     assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
     assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [B]
-    assert versions_to_replace(lake, TABLES[0], days=DAYS) == {A: lake.file_versions(TABLES[0])[A].identity}
+    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
@@ -133,7 +132,7 @@ def test_coverage_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> N
 
 def record(lake: Lake, *, at: datetime, content_hash: str | None = None, run_id: str = "", error: str = "") -> None:
     """Record one response for the partition A."""
-    run = begin_records(lake, TABLES[0], now=at, run_id=run_id)
+    run = RunRecords(lake, TABLES[0], now=at, run_id=run_id)
     row = FileRecord(TABLES[0], A.day, A.instance_id, requested_at=at, content_hash=content_hash)
     run.add([row._replace(requested_at=None, failed_at=at, error=error) if error else row])
 
@@ -163,7 +162,7 @@ def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) ->
     record(lake, at=NEXT_FETCH + timedelta(hours=1), content_hash="of a restatement")
     for _ in range(3):  # the first one removes the records, which are old
         assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
-        assert versions_to_replace(lake, TABLES[0], days=DAYS).keys() == {A}
+        assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
     assert not record_files(lake, TABLES[0])
     fetch(lake, A, 1, 2, at=NEXT_FETCH + timedelta(days=1))
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]

@@ -72,9 +72,3 @@ def test_instance_that_is_no_longer_listed_is_expected_until_it_is_retired(lake:
     }
     assert rows["gone"]["posts_published_missing_days"] == 0
     assert rows["without files"]["posts_published_missing_days"] == 3
-
-
-def test_known_instances_of_a_table_without_the_column_expected_now_are_those_listed(lake: Lake) -> None:
-    write_empty(lake, "posts_published", Partition(TODAY, "not listed"))
-    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "b"]).drop_columns(["expected_now"]))
-    assert known_instances(lake) == ("a", "b")

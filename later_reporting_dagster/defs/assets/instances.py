@@ -23,8 +23,8 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.quality.instances import (
     INSTANCE_COLUMNS,
+    expected_files,
     instances_table,
-    stored_and_expected_files,
     stored_instances,
 )
 from later_reporting_dagster.quality.late_posts import stored_late_posts, with_late_posts
@@ -115,9 +115,9 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
     with failures():
         lake, now = later.lake(), component.now()
         days = component.expected_days(now)
-        files, expected = stored_and_expected_files(
-            lake, days, configured=later.configured_instances(), tables=component.tables
-        )
+        files = {name: lake.file_versions(name) for name in FETCHED_NAMES}
+        configured = later.configured_instances()
+        expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         update = update_records(lake, files, expected)
         compares = late_posts_are_checked(component)
         records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records

@@ -25,7 +25,6 @@ from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Partition
-from later_reporting_dagster.lake.coverage import versions_to_replace
 from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
@@ -185,7 +184,6 @@ def _planned_fetch(
         instance_ids=named or configured,
         pairs=pairs,
         only_missing=config.only_missing,
-        to_replace=versions_to_replace(lake, table.name, days=days) if config.only_missing else {},
         known_instances=known,
         metrics=metrics,
         widen_days=later.widen_days,

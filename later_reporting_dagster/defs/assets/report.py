@@ -12,8 +12,9 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY
-from later_reporting_dagster.quality.instances import stored_and_expected_files
+from later_reporting_dagster.lake.coverage import intact_files, stored_records
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, POST_METRICS_DAILY
+from later_reporting_dagster.quality.instances import expected_files
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
@@ -65,9 +66,9 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
         made_from = report_inputs(lake)
-        files, expected = stored_and_expected_files(
-            lake, days, configured=later.configured_instances(), tables=component.tables
-        )
+        files = intact_files(lake, FETCHED_NAMES, records=stored_records(lake))
+        configured = later.configured_instances()
+        expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         data = read_report(
             lake,
             memory_gb=later.memory_gb,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from later_reporting_dagster.contract import BadRow
@@ -106,8 +107,21 @@ def test_report_names_stale_files(project: Project) -> None:
     project.run(COVERAGE_TABLE)
     stale = Partition(DAYS[0], INSTANCE_IDS[0])
     records = {**stored_records(project.lake)}
-    records[POSTS_PUBLISHED.name, stale] = records[POSTS_PUBLISHED.name, stale]._replace(stale_posts=[7])
-    project.lake.write_table(COVERAGE_TABLE, to_table(records.values(), compared=DAYS))
+    records[POSTS_PUBLISHED.name, stale] = records[POSTS_PUBLISHED.name, stale]._replace(is_stale=True, stale_posts=[7])
+    project.lake.write_table(COVERAGE_TABLE, to_table(records.values()))
     write_report(project)
     sentence = f"Published posts: 1 file is stale: {stale} lacks post 7, with results."
     assert sentence in page_data(project)["outdated"]
+
+
+def test_report_names_a_file_that_cannot_be_read_as_missing(project: Project) -> None:
+    for asset in RAW_ASSETS:
+        project.fetch(asset)
+    damaged = Partition(DAYS[1], INSTANCE_IDS[0])
+    Path(project.lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
+    project.run(COVERAGE_TABLE)
+    write_report(project)
+    data = page_data(project)
+    missing = [each for each in data["missing"] if each["table"] == POSTS_PUBLISHED.name]
+    ((age, _),) = next(each["ages"] for each in missing if data["instances"][each["instance"]] == damaged.instance_id)
+    assert age == (DAYS[2] - DAYS[1]).days

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from later_reporting_dagster.lake.coverage import FileRecord, begin_records
+from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
 from tests.conftest import INSTANCE_IDS
 from tests.defs.conftest import (
     DAYS,
@@ -79,7 +79,7 @@ def stored(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> pa.
 
 
 def record_oddity(lake: Lake, kind: str, *, times: int) -> None:
-    records = begin_records(lake, RAW, now=datetime.now(UTC))
+    records = RunRecords(lake, RAW, now=datetime.now(UTC))
     records.oddities[kind] += times
     records.add([FileRecord(RAW, TAMPERED.day, TAMPERED.instance_id, requested_at=datetime.now(UTC))])
 
