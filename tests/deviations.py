@@ -245,6 +245,10 @@ def problem_as_success(reply: Reply) -> Reply:
     return replace(refused(500)(reply), status=200)
 
 
+def forbidden_as_success(reply: Reply) -> Reply:
+    return replace(refused(403, "Forbidden")(reply), status=200)
+
+
 def envelope(change: Callable[[Row], object]) -> Callable[[Reply], Reply]:
     """Change the document of a response in place, unless the change returns another one."""
 
@@ -417,6 +421,9 @@ PAGES: dict[str, Change] = {
 }
 CURSORS: dict[str, Change] = {
     "a pagination beside cursors": page(lambda document: document.update(pagination={"limit": 100})),
+    "the rows of a page are counted beside cursors": page(
+        lambda document: document.update(pagination={"totalItems": len(document["data"])})
+    ),
     "no cursor on the last page": on_last_page(lambda document: document.pop("nextCursor")),
     "an empty cursor on the last page": on_last_page(lambda document: document.update(nextCursor="")),
 }
@@ -489,10 +496,22 @@ DEVIATIONS: dict[str, Deviation] = {
     "instances cannot be listed, but are set, with the version": D(
         change=of(INSTANCES, refused(403)), is_version_set=True, instance_ids=INSTANCE_IDS
     ),
+    **{
+        f"the list of instances is a {status}, but they are set": D(
+            change=of(INSTANCES, refused(status)), instance_ids=INSTANCE_IDS
+        )
+        for status in (302, 500)
+    },
+    "the list of instances is HTML, but they are set": D(
+        change=of(INSTANCES, body(lambda _: b"<html>")), instance_ids=INSTANCE_IDS
+    ),
     # What stays refused
     "401 for ever": D(change=of(POSTS, refused(401)), fails=everything),
     "404 for ever": D(change=of(POSTS, refused(404)), fails=everything),
     "redirects": D(change=of(POSTS, refused(302, Location="https://example.com/")), fails=everything),
+    "a token is a 200 titled Forbidden": D(
+        change=of(TOKEN, forbidden_as_success), fails=everything, why="Check the client id and secret"
+    ),
     "a token named otherwise": D(change=of(TOKEN, envelope(lambda d: {"access_token": d["jwt"]})), fails=everything),
     "data is an object": D(change=page(lambda document: {"data": {"posts": document["data"]}}), fails=everything),
     "items in place of data": D(change=page(lambda document: {"items": document["data"]}), fails=everything),

@@ -6,7 +6,6 @@ from later_reporting_dagster.client.client import LaterClient as LaterClient
 from later_reporting_dagster.client.errors import ApiVersionChanged as ApiVersionChanged
 from later_reporting_dagster.client.errors import CredentialsRejected as CredentialsRejected
 from later_reporting_dagster.client.errors import InconsistentPages as InconsistentPages
-from later_reporting_dagster.client.errors import InstanceForbidden as InstanceForbidden
 from later_reporting_dagster.client.errors import LaterError as LaterError
 from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
 from later_reporting_dagster.client.errors import RequestsUsedUp as RequestsUsedUp

@@ -14,7 +14,6 @@ from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.errors import (
     ApiVersionChanged,
     InconsistentPages,
-    InstanceForbidden,
     LaterError,
     QueryRejected,
     RetriesExhausted,
@@ -40,12 +39,11 @@ from later_reporting_dagster.client.route import (
     posts_route,
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
-from later_reporting_dagster.contract.page import Page, UnreadableBody, instances_page_from_body
+from later_reporting_dagster.contract.page import Page, version_of_instances
 from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
-INVALID_PARAMETERS = frozenset({400, 422})
 # Of the page of posts that shows the API version.
 PROBED_DAYS = 30
 
@@ -145,7 +143,6 @@ class LaterClient:
         self._verification_rates = verification_rates
         self._personal_data = personal_data
         self._version = api_version
-        self._is_version_set = api_version is not None
         self._listing: asyncio.Task[tuple[str, ...]] | None = None
 
     async def __aenter__(self) -> Self:
@@ -157,8 +154,11 @@ class LaterClient:
     async def api_version(self) -> ApiVersion:
         """Return the API version of the service; the first call detects it with one request, unless it is set."""
         if self._version is None:
-            with suppress(QueryRejected):
-                await self.probe()
+            # Whatever is wrong with the list of instances, a page of posts shows the version, too.
+            with suppress(QueryRejected, RetriesExhausted, UnexpectedResponse):
+                _, self._version = await self._transport.request(
+                    Request(INSTANCES_PATH, "instances", max_attempts=1), parse=_parse_probe
+                )
             self._version = self._version or await self._version_of_posts()
         return self._version
 
@@ -192,8 +192,8 @@ class LaterClient:
         groups = group_by_url_length(requested)
         try:
             return await self._fetch_all([campaigns_route(each, personal_data=self._personal_data) for each in groups])
-        except InstanceForbidden:
-            accessible = await self.accessible(requested)
+        except QueryRejected as error:
+            accessible = await self.accessible(requested) if error.is_forbidden else ()
             if accessible in ((), requested):
                 raise
         return await self.fetch_campaigns(accessible)
@@ -225,11 +225,7 @@ class LaterClient:
     async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> Page:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
         with _naming_query(route):
-            version = await self.api_version()
-            try:
-                return await PageReader(self._transport, route, version).fetch_unverified(page)
-            except QueryRejected as error:
-                raise await self._explained(error, version) from None
+            return await PageReader(self._transport, route, await self.api_version()).fetch_unverified(page)
 
     @property
     def requests(self) -> int:
@@ -282,21 +278,10 @@ class LaterClient:
                     problem = f"{len(differences)} rows differ in a verification fetch"
                 except Inconsistency as error:
                     problem = str(error)
-                except QueryRejected as error:
-                    raise await self._explained(error, version) from None
             raise InconsistentPages(
                 f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
                 f" {route.too_volatile_advice}"
             )
-
-    async def _explained(self, error: QueryRejected, version: ApiVersion) -> LaterError:
-        """Return what a rejection means: another API version, or a query that is refused."""
-        now = version
-        # The parameters of one version are invalid in the other.
-        if error.status in INVALID_PARAMETERS and not self._is_version_set:
-            with suppress(QueryRejected):
-                now = (await self.probe()).api_version
-        return error if now is version else ApiVersionChanged(version.name, now.name)
 
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
@@ -316,7 +301,7 @@ class LaterClient:
         except ApiVersionChanged:
             return CURSOR
         except QueryRejected as error:
-            if error.status not in INVALID_PARAMETERS:
+            if error.status not in (400, 422):  # the parameters of one version are invalid in the other
                 raise
             return CURSOR
         if page.total_items is None:
@@ -335,13 +320,4 @@ def _naming_query(route: Route) -> Iterator[None]:
 
 
 def _parse_probe(response: Response) -> tuple[Mapping[str, str], ApiVersion | None]:
-    """Return the headers, and the API version that a list of instances shows; None if it may be of both."""
-    page, version = None, PAGED
-    try:
-        page = instances_page_from_body(response.body, PAGED)
-    except UnreadableBody as error:
-        if error.api_version is None:
-            raise
-        version = error.api_version
-        instances_page_from_body(response.body, version)
-    return response.headers, None if page is not None and page.total_items is None else version
+    return response.headers, version_of_instances(response.body)

@@ -46,15 +46,10 @@ class QueryRejected(LaterError):
         self.status = status
         self.detail = detail
 
-
-class InstanceForbidden(QueryRejected):
-    """At least one instance of the query, or the route, is not readable with the credentials.
-
-    The response does not say which instance.
-    """
-
-    def __init__(self, message: str, *, status: int = 403, detail: str = "") -> None:
-        super().__init__(message, status=status, detail=detail)
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the credentials cannot read the route, or an instance of the query; nothing says which one."""
+        return self.status == 403
 
 
 class UnexpectedResponse(LaterError):

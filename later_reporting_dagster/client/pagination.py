@@ -28,7 +28,13 @@ from later_reporting_dagster.client.retries import Request, Response
 from later_reporting_dagster.client.route import NEVER, ListResult, PageRequest, Route
 from later_reporting_dagster.client.transport import PageFetched, Transport
 from later_reporting_dagster.contract.page import Page, UnreadableBody
-from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion, DateBasis
+from later_reporting_dagster.contract.parameters import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
+    ApiVersion,
+    DateBasis,
+)
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow
 from later_reporting_dagster.contract.safe_line import safe_line
@@ -95,7 +101,7 @@ class PageReader:
         if found.number not in (None, number):
             raise Inconsistency(f"{page} was requested, but page {found.number} was returned")
         total_items = self._total_items = found.total_items if self._total_items is None else self._total_items
-        if found.total_items not in (None, total_items):
+        if not self._version.uses_cursors and found.total_items not in (None, total_items):
             raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.total_items}")
         if self.route.posts_query and (problem := find_unrequested_rows(self.route.posts_query, found)):
             raise Inconsistency(problem)
@@ -221,7 +227,7 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     first = await reader.fetch()
     total_items = first.total_items
     if total_items is None:
-        return reader.complete([first])
+        return reader.complete(await _pages_without_total(reader, first))
     # A page may be smaller than was asked for.
     size = first.rows if 0 < first.rows < total_items else max(route.page_size, first.rows)
     # The page after a full last page shows that no rows follow.
@@ -254,6 +260,25 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     return reader.complete([first, *(task.result() for task in tasks)], total_items=total_items)
 
 
+async def _pages_without_total(reader: PageReader, first: Page) -> list[Page]:
+    """Return the pages up to one that is not full: the server's default size may be in force.
+
+    A page that is larger than was asked for is that of a server without pages.
+    """
+    pages, keys = [first], {*reader.route.row_keys(first)}
+    while DEFAULT_PAGE_SIZE <= pages[-1].rows <= MAX_PAGE_SIZE:
+        number = len(pages) + 1
+        try:
+            pages.append(await reader.fetch(number))
+        except QueryRejected:
+            break  # no such page
+        new_keys = {*reader.route.row_keys(pages[-1])}
+        if new_keys and new_keys <= keys:
+            raise Inconsistency(f"page {number} has the rows of page {number - 1}, which was full")
+        keys |= new_keys
+    return pages
+
+
 async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None) -> FetchedList:
     """Fetch and verify a list of the cursor version; raise if it has more than `max_rows`."""
     route = reader.route
@@ -272,7 +297,8 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             is_short = page.next_cursor is not None and page.rows < size
             if is_short and route.row_keys(await reader.fetch(number, cursor=cursor)) != page_keys:
                 raise Inconsistency(f"page {number} has other rows when fetched again")
-            if page.rows and keys.issuperset(page_keys):
+            # On the last page it is a row that comes twice, which the reverse order shows.
+            if page.next_cursor is not None and page.rows and keys.issuperset(page_keys):
                 raise Inconsistency(f"page {number} has rows of earlier pages only")
             pages.append(page)
             keys.update(page_keys)
@@ -292,6 +318,8 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             cursors.add(cursor)
             if len(pages) == 1:  # pages may be smaller than was asked for
                 size = page.rows or size
+        if rows < (page.total_items or 0):
+            raise Inconsistency(f"the list ended after {rows} rows of {page.total_items}")
         # Rows may be missing after a last page that is full.
         if route.is_sorted and page.rows >= size:
             other_end = await reader.fetch_unverified(PageRequest(1, not reader.from_end))

@@ -13,13 +13,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 import msgspec
 
-from later_reporting_dagster.client.errors import (
-    CredentialsRejected,
-    InstanceForbidden,
-    LaterError,
-    QueryRejected,
-    UnexpectedResponse,
-)
+from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, QueryRejected, UnexpectedResponse
 from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.safe_line import safe_line
 
@@ -168,22 +162,25 @@ def classify_failure(
     is_temporary = status in RETRIED or status >= 500 or "retry-after" in response.headers
     if is_temporary and not (status >= 500 and problem.is_forbidden):
         return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
+    return _refusal(summary, request, status, detail, is_forbidden=problem.is_forbidden)
+
+
+def _refusal(summary: str, request: Request, status: int, detail: str, *, is_forbidden: bool) -> LaterError:
     # Whatever is wrong with a token request, no other query would succeed.
-    if request.is_for_token and status in (400, 401, 403):
+    if request.is_for_token and (is_forbidden or status in (400, 401, 403)):
         return CredentialsRejected(
             f"{summary}. Check the client id and secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct,"
             " the client is disabled or has no instance."
         )
     if request.is_for_token:
         return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
+    next_step = "Check the parameters, and whether the base URL is correct."
     if status == 403:
-        return InstanceForbidden(
-            f"{summary}. The credentials have no access to one of these instances, or to the route: leave it out, or"
-            " ask your account manager for access."
+        next_step = (
+            "The credentials have no access to one of these instances, or to the route: leave it out, or ask your"
+            " account manager for access."
         )
-    return QueryRejected(
-        f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=detail
-    )
+    return QueryRejected(f"{summary}. {next_step}", status=status, detail=detail)
 
 
 def classify_unreadable_body(
@@ -194,7 +191,7 @@ def classify_unreadable_body(
     text = safe_line(problem.text(request) if problem != ProblemDetails() else str(error), secrets)
     summary = f"{request.description}: HTTP {response.status}, but {text}"
     if problem.is_forbidden:
-        return QueryRejected(f"{summary}. Check the parameters.", status=response.status, detail=text)
+        return _refusal(summary, request, response.status, text, is_forbidden=True)
     if error.is_envelope:
         return UnexpectedResponse(f"{summary}. The API has changed, or the base URL is wrong.")
     return TemporaryFailure(summary)

@@ -41,7 +41,7 @@ class Page(msgspec.Struct, frozen=True):
     For the attributes without a description, see `ListResult`.
 
     Attributes:
-        total_items: the number of rows of the list, in the paged version.
+        total_items: the number of rows of the list, if the response states it.
         number: of the page, if the response states it; from 1.
         next_cursor: in the cursor version, unless this is the last page.
         is_unsure: whether the page has no rows, and does not say that the list has none.
@@ -110,6 +110,13 @@ def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
     return _page(body, api_version, rows="instances", parse=parse, needs_total=False)
 
 
+def version_of_instances(body: bytes) -> ApiVersion | None:
+    """Return the API version that a page of instance ids shows; None if it may be of either."""
+    version = version_of_envelope(_envelope(body, None, rows="instances"))
+    page = instances_page_from_body(body, version or PAGED)
+    return None if version is PAGED and page.total_items is None else version
+
+
 def list_page_from_body(
     body: bytes,
     api_version: ApiVersion,
@@ -170,7 +177,7 @@ def _page(
     return Page(
         [row for row in parsed if not isinstance(row, BadRow)],
         [row for row in parsed if isinstance(row, BadRow)],
-        total_items=None if api_version.uses_cursors else total_items,
+        total_items=total_items,
         number=number,
         next_cursor=next_cursor,
         oddities=notes.oddities,
@@ -179,7 +186,7 @@ def _page(
     )
 
 
-def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
+def _envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
     try:
         members = json.loads(body, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
@@ -187,7 +194,7 @@ def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, A
     if not isinstance(members, dict) or "data" not in members:
         raise _other_envelope(f"not a page of {rows}:", members)
     found = version_of_envelope(members)
-    if found not in (None, api_version):
+    if api_version is not None and found not in (None, api_version):
         raise UnreadableBody(f"not a page of {rows} in API version {api_version}, but in {found}", api_version=found)
     return members
 

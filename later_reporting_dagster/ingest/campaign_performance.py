@@ -13,7 +13,6 @@ import anyio.to_thread
 from later_reporting_dagster.client import (
     ApiVersionChanged,
     CredentialsRejected,
-    InstanceForbidden,
     LaterClient,
     LaterError,
     ListResult,
@@ -41,7 +40,7 @@ class RouteRefused(Exception):  # noqa: N818 - named for what happened
 
 def refusal(error: LaterError) -> RouteRefused | None:
     """Return the error to raise if the route itself is refused."""
-    if isinstance(error, InstanceForbidden) or (isinstance(error, QueryRejected) and error.status == 404):
+    if isinstance(error, QueryRejected) and error.status in (403, 404):
         return RouteRefused(str(error))
     return None
 
@@ -182,7 +181,7 @@ class CampaignFetch:
         try:
             return query, await self.client.fetch_campaign_performance(query)
         except QueryRejected as error:
-            is_smaller = isinstance(error, InstanceForbidden) and await self._has_dropped_instances(query)
+            is_smaller = error.is_forbidden and await self._has_dropped_instances(query)
             if error.status in METRICS_STATUSES:
                 is_smaller = await self._has_dropped_metrics(query)
             if not is_smaller:

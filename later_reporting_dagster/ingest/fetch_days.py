@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pyarrow as pa
 
-from later_reporting_dagster.client import InstanceForbidden, LaterClient
+from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
@@ -198,7 +198,9 @@ async def fetch_days(
 async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress: Progress) -> tuple[str, ...]:
     instances = fetch.instance_ids or await client.fetch_instances()
     if not instances:
-        raise InstanceForbidden("The credentials have no access to any instance: have instances added to their scope.")
+        raise QueryRejected(
+            "The credentials have no access to any instance: have instances added to their scope.", status=403
+        )
     retired = await anyio.to_thread.run_sync(lake.retired.ids)
     if named := retired.intersection(fetch.instance_ids):
         progress.warnings.append(

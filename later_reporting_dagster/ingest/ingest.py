@@ -16,7 +16,7 @@ from statistics import mean
 import anyio
 import anyio.to_thread
 
-from later_reporting_dagster.client import InstanceForbidden, LaterClient, LaterError, ListResult, RetriesExhausted
+from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected, RetriesExhausted
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.partition_results import PartitionError
@@ -214,7 +214,7 @@ class _IngestRun:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
         self.history.add_failure(query, error)
-        if isinstance(error, InstanceForbidden):
+        if isinstance(error, QueryRejected) and error.is_forbidden:
             await self._find_unlisted(query)
         parts = queries_after(query, error, self.history, posts_each=posts_each)
         max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if isinstance(error, RetriesExhausted) else queued.max_attempts
@@ -231,9 +231,10 @@ class _IngestRun:
         with suppress(LaterError):
             accessible = await self.client.accessible(query.instance_ids)
             for instance_id in {*query.instance_ids} - {*accessible}:
-                self.history.unlisted[instance_id] = InstanceForbidden(
+                self.history.unlisted[instance_id] = QueryRejected(
                     f"instance {instance_id!r} is not accessible with these credentials: "
-                    "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS"
+                    "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
+                    status=403,
                 )
 
     async def _write(self, queued: _QueuedQuery, result: ListResult) -> None:

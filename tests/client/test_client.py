@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -65,28 +65,60 @@ def test_instances_may_be_numbers_or_objects_on_a_page_of_any_form(
     assert fetch_instances(new_client_of_each_version()) == ("7", "b")
 
 
+@pytest.mark.parametrize("count", [49, 50, 100, 101, 200, 250])
+@pytest.mark.parametrize("max_page_size", [50, 100])
+@pytest.mark.parametrize("end", ["an empty page", "a refusal"])
+def test_list_without_a_total_goes_on_after_a_full_page(service, new_client, count, max_page_size, end):
+    service.instance_ids, service.max_page_size = [f"i{number}" for number in range(count)], max_page_size
+
+    async def refuse_after_last(request):
+        number = int(request.query_params["pageNumber"])
+        return problem(400, "ANL_00400") if (number - 1) * max_page_size >= count else None
+
+    service.change_body = lambda number, body: {"data": body["data"]}
+    if end == "a refusal":
+        service.faults.extend([refuse_after_last] * 9)
+    assert fetch_instances(new_client()) == tuple(service.instance_ids)
+
+
+def test_full_page_that_every_page_number_returns_is_no_list(service, new_client):
+    listed = [f"i{number}" for number in range(100)]
+    service.change_body = lambda number, body: {"data": listed}
+    with pytest.raises(InconsistentPages, match="page 2 has the rows of page 1, which was full.* LATER_INSTANCE_IDS"):
+        fetch_instances(new_client())
+    listed += [f"i{number}" for number in range(100, 120)]  # the server has no pages
+    assert fetch_instances(new_client()) == tuple(listed)
+
+
+@pytest.mark.parametrize("end", [{"nextCursor": ""}, {"nextCursor": None}])
+def test_list_by_cursor_that_ends_before_its_total_is_inconsistent(service, new_client, end):
+    service.by_cursor, service.instance_ids = True, [f"i{number}" for number in range(250)]
+    service.change_body = lambda number, body: {"data": body["data"], "pagination": {"totalItems": 250}} | end
+    with pytest.raises(InconsistentPages, match="the list ended after 100 rows of 250"):
+        fetch_instances(new_client(api_version=CURSOR))
+
+
+LISTINGS = {
+    "without pagination": JSONResponse({"data": {"instanceIds": ["a", "b"]}}),
+    "refused": problem(403, "ANL_00403"),
+    "failing": problem(500, "ANL_00500"),
+    "of another form": JSONResponse({"items": ["a", "b"]}),
+    "HTML": Response("<html>"),
+    "with a cursor beside totals": JSONResponse({"data": [], "pagination": {"totalItems": 0}, "nextCursor": None}),
+}
+
+
 @pytest.mark.parametrize("by_cursor", [False, True])
-@pytest.mark.parametrize("listing", ["without pagination", "refused"])
+@pytest.mark.parametrize("listing", LISTINGS)
 def test_page_of_posts_shows_the_version_if_the_list_of_instances_does_not(
     service, new_detecting_client, july, by_cursor, listing
 ):
     service.by_cursor, service.posts = by_cursor, THREE_PAGES
-    if listing == "refused":
-        service.faults.append(problem(403, "ANL_00403"))
-    else:
-        service.faults.append(JSONResponse({"data": {"instanceIds": ["a", "b"]}}))
+    service.faults.append(LISTINGS[listing])
     client = new_detecting_client()
     assert len(fetch_posts(client, july).items) == 250
     assert len(service.requests_to(INSTANCES)) == 1
     assert len(service.requests_to()) == 1 + 3
-
-
-def test_refused_query_stays_one_if_the_list_of_instances_is_refused_too(service, new_detecting_client, july):
-    refused = problem(403, "ANL_00403")
-    service.faults.extend([refused, None, problem(422, "ANL_00400", detail="endDate is wrong"), refused])
-    with pytest.raises(QueryRejected, match="endDate is wrong") as raised:
-        fetch_posts(new_detecting_client(), july)
-    assert raised.value.status == 422
 
 
 def test_version_that_nothing_shows_raises_with_the_way_around(service, new_detecting_client, july):
@@ -167,40 +199,32 @@ def test_version_is_detected_by_one_request_of_a_client(service, new_detecting_c
     assert [request.parameters for request in service.requests_to(INSTANCES)] == [[]]
 
 
-@pytest.mark.parametrize("was_cursor", [False, True])
-def test_version_that_changes_raises_and_the_next_client_detects_it(service, new_detecting_client, july, was_cursor):
-    service.posts, service.by_cursor = THREE_PAGES, was_cursor
-
-    async def change(request):
-        service.by_cursor = not was_cursor
-
-    service.faults.extend([None, None, change])
-    before, now = ("cursor", "paged") if was_cursor else ("paged", "cursor")
-    with pytest.raises(ApiVersionChanged) as raised:
-        fetch_posts(new_detecting_client(concurrency=1), july)
-    assert str(raised.value) == (
-        f"the service responds in API version {now}, not in {before}. Run again: the next run detects the version."
-        f" If LATER_API_VERSION is set, set it to {now} or auto."
-    )
-    assert len(fetch_posts(new_detecting_client(), july).items) == 250
-
-
 @pytest.mark.parametrize("version", [PAGED, CURSOR], ids=str)
 def test_page_of_the_other_version_raises_even_if_the_version_is_set(service, new_client, july, version):
     # As from a service that ignores unknown parameters.
     paged_body = page_body([], page=1, page_size=100, total_items=0)
     service.faults.append(JSONResponse({"data": [], "nextCursor": None} if version is PAGED else paged_body))
-    with pytest.raises(ApiVersionChanged):
+    before, now = ("paged", "cursor") if version is PAGED else ("cursor", "paged")
+    with pytest.raises(ApiVersionChanged) as raised:
         fetch_posts(new_client(api_version=version), july)
+    assert str(raised.value) == (
+        f"the service responds in API version {now}, not in {before}. Run again: the next run detects the version."
+        f" If LATER_API_VERSION is set, set it to {now} or auto."
+    )
     assert (len(service.requests_to()), service.requests_to(INSTANCES)) == (1, [])
 
 
-@pytest.mark.parametrize(("status", "listings"), [(400, 2), (404, 1)])
-def test_rejected_query_of_the_same_version_raises(service, new_detecting_client, july, status, listings):
-    service.faults.extend([None, problem(status, "ANL_00400", detail="endDate is wrong")])
-    with pytest.raises(QueryRejected, match="endDate is wrong"):
-        fetch_posts(new_detecting_client(), july)
-    assert len(service.requests_to(INSTANCES)) == listings
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_rejected_query_costs_no_other_request(service, new_detecting_client, july, status):
+    service.faults.extend([None, *[problem(status, "ANL_00400", detail="endDate is wrong")] * 3])
+
+    async def fetch(client):
+        for _ in range(3):
+            with pytest.raises(QueryRejected, match="endDate is wrong"):
+                await client.fetch_posts(july)
+
+    run_with(new_detecting_client(), fetch)
+    assert (len(service.requests_to()), len(service.requests_to(INSTANCES))) == (3, 1)
 
 
 def test_set_version_is_not_detected(service, new_client, july):

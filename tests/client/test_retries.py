@@ -5,13 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from later_reporting_dagster.client import (
-    CredentialsRejected,
-    InstanceForbidden,
-    QueryRejected,
-    RetryPolicy,
-    UnexpectedResponse,
-)
+from later_reporting_dagster.client import CredentialsRejected, QueryRejected, RetryPolicy, UnexpectedResponse
 from later_reporting_dagster.client.retries import (
     Request,
     Response,
@@ -39,7 +33,7 @@ def message_of(failure):
     ("status", "context", "kind", "next_step"),
     [
         (400, POSTS, QueryRejected, "Check the parameters"),
-        (403, POSTS, InstanceForbidden, "ask your account manager"),
+        (403, POSTS, QueryRejected, "ask your account manager"),
         (400, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (401, TOKEN, CredentialsRejected, "Check the client id and secret"),
         (403, TOKEN, CredentialsRejected, "Check the client id and secret"),

@@ -14,7 +14,6 @@ from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
     CredentialsRejected,
-    InstanceForbidden,
     QueryRejected,
     RateLimiter,
     RateLimitWait,
@@ -243,10 +242,7 @@ def test_any_error_that_httpx_raises_for_a_request_is_one_of_the_client(service,
 
 @pytest.mark.parametrize(
     ("response", "kind"),
-    [
-        (problem(400, "ANL_00400", "startDate is invalid"), QueryRejected),
-        (problem(403, "ANL_00403"), InstanceForbidden),
-    ],
+    [(problem(400, "ANL_00400", "startDate is invalid"), QueryRejected), (problem(403, "ANL_00403"), QueryRejected)],
 )
 def test_rejected_request_is_not_retried_and_is_named(service, new_client, july, events, response, kind):
     service.posts = THREE_PAGES

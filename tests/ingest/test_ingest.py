@@ -19,10 +19,8 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import (
     AccessToken,
-    ApiVersionChanged,
     CredentialsRejected,
     InconsistentPages,
-    InstanceForbidden,
     QueryRejected,
     RetriesExhausted,
     RetryPolicy,
@@ -94,7 +92,7 @@ def test_an_api_version_that_changes_fails_the_rest_of_the_run_and_the_next_run_
     service.app, service.api_version = create_app(small_world, options=options_of(before)), None  # detected
     service.override = change_version
     failed = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path).errors()
-    assert set(failed.values()) == {ApiVersionChanged}
+    assert set(failed.values()) == {QueryRejected}  # the parameters of the other version are invalid
     assert_lake_matches(tmp_path, DAILY, [each for each in PARTITIONS if each not in failed], truth)
     assert not run_ingest([*failed], table=DAILY, service=service, root=tmp_path).failed
     assert_lake_matches(tmp_path, DAILY, PARTITIONS, truth)
@@ -139,7 +137,7 @@ def test_a_forbidden_instance_fails_only_its_own_partitions(
     if scope == "listed correctly":
         service.app = create_app(small_world, options=options_of(service.api_version, instance_scope=ALLOWED))
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert result.errors() == {Partition(day, BROKEN): InstanceForbidden for day in DAYS}
+    assert result.errors() == {Partition(day, BROKEN): QueryRejected for day in DAYS}
     assert all(repr(BROKEN) in str(failed.error) for failed in result.failed.values())
     assert_lake_matches(tmp_path, table, list(result.written), truth)
 
@@ -175,7 +173,7 @@ def test_a_forbidden_instance_is_found_by_halving_if_the_listing_does_not_show_i
     service.override = forbid
     partitions = [Partition(FIRST_DAY, name) for name in names]
     result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == {partitions[5]: InstanceForbidden}
+    assert result.errors() == {partitions[5]: QueryRejected}
     assert service.data_requests == 1 + 2 * 4
 
 
@@ -265,7 +263,7 @@ def test_a_day_that_the_api_cannot_return_fails_alone_also_for_two_instances(
     assert_lake_matches(tmp_path, table, list(result.written), truth)
 
 
-ERRORS = {403: InstanceForbidden, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}
+ERRORS = {403: QueryRejected, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}
 
 
 @both_api_versions

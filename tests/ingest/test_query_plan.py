@@ -13,7 +13,6 @@ from later_reporting_dagster.client import (
     ApiVersionChanged,
     CredentialsRejected,
     InconsistentPages,
-    InstanceForbidden,
     LaterError,
     QueryRejected,
     RetriesExhausted,
@@ -214,8 +213,8 @@ def test_queries_after_a_failure(
 
 
 def test_a_query_is_asked_again_without_the_instances_that_are_not_listed() -> None:
-    history = History(days=6, unlisted={"b": InstanceForbidden("b")})
-    assert queries_after(march("1-6", "abc"), InstanceForbidden(""), history) == [march("1-6", "abc")]
+    history = History(days=6, unlisted={"b": QueryRejected("b")})
+    assert queries_after(march("1-6", "abc"), QueryRejected(""), history) == [march("1-6", "abc")]
     parts = [(shown(part), error is None) for part, error in queries_to_ask(march("1-6", "abc"), history)]
     assert parts == [(("1-6", "ac"), True), (("1-6", "b"), False)]
 
