@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -29,12 +29,14 @@ RowsChange = Callable[[list[Row]], list[Row]]
 class PlainPosts(Posts):
     """Posts that all have engagements and impressions; the last instance has none before the third day.
 
-    `rows`: how many rows an instance has on a day; None for some of them.
+    `rows`: how many rows an instance has on a day; None for four posts or more, up to `most`.
     """
 
-    def __init__(self, *, hours_from_utc: int = 0, restated: bool = False, rows: int | None = None) -> None:
+    def __init__(
+        self, *, hours_from_utc: int = 0, restated: bool = False, rows: int | None = None, most: int = 8
+    ) -> None:
         first = DAYS[0] - timedelta(days=REPORTED_DAYS)
-        least, most = (4, 8) if rows is None else (rows, rows)
+        least, most = (4, most) if rows is None else (rows, rows)
         super().__init__(first_day=first, days=len(DAYS) + 5, instance_ids=INSTANCE_IDS, seed=3, least=least, most=most)
         self.hours_from_utc = hours_from_utc
         self._rows = rows
@@ -359,7 +361,10 @@ def not_available(_value: Any) -> str:
     return "n/a"
 
 
-on_another_network = fields({"contentType": lambda _: "linkedin_post"})
+def in_the_east(time: str) -> str:
+    """Return the same instant at +14:00, mostly on the next local day."""
+    return datetime.fromisoformat(time).astimezone(timezone(timedelta(hours=14))).isoformat()
+
 
 D = Deviation
 PAGED, CURSOR = ("paged",), ("cursor",)
@@ -441,6 +446,7 @@ ROWS: dict[str, RowsChange] = {
     "the instance is a number": fields({"instanceId": int}),
     "times without a zone": fields({"postDate": lambda time: time.removesuffix("Z")}),
     "times with an offset": fields({"postDate": lambda time: time.replace("Z", "+00:00")}),
+    "times of the east": fields({"postDate": in_the_east}),
     "times with a space": fields({"postDate": lambda time: time.replace("T", " ")}),
     "few rows twice": followed(same),
     "unknown fields": each(lambda row: row | {"audience": [{"a": 1}], "collab": None}),
@@ -545,10 +551,24 @@ DEVIATIONS: dict[str, Deviation] = {
         rows=fields({"engagements": lambda _: -5}, is_odd), tables=PUBLISHED, quarantined=is_odd
     ),
     "few counts are NaN": D(rows=fields({"engagements": lambda _: math.nan}, is_odd), quarantined=is_odd),
+    "few counts are beyond 64 bits": D(rows=fields({"impressions": lambda _: 2**64}, is_odd), quarantined=is_odd),
+    "few ids are beyond 64 bits": D(rows=fields({"postId": lambda number: 2**64 + number}, is_odd), quarantined=is_odd),
+    "few amounts are infinite": D(
+        rows=each(lambda row: row | {"cpe": math.inf}, is_odd),
+        change=of(POSTS, body(lambda content: content.replace(b"Infinity", b"1e400"))),
+        quarantined=is_odd,
+    ),
     "few rows twice with other values": D(
         rows=followed(lambda row: row | {"engagements": row["engagements"] - 1}), quarantined=is_odd, keeps=True
     ),
-    "another network": D(rows=on_another_network, means=lambda row: on_another_network([row])[0]),
+    **{
+        name: D(rows=change, means=lambda row, change=change: change([row])[0])
+        for name, change in {
+            "another network": fields({"contentType": lambda _: "linkedin_post"}),
+            "times without milliseconds": fields({"postDate": lambda time: f"{time[:19]}Z"}),
+            "times with microseconds": fields({"postDate": lambda time: time.replace("Z", "999Z")}),
+        }.items()
+    },
     "no times": D(rows=without("postDate"), tables=DAILY, nulls={"": ("post_date",)}, is_null=everything),
     "creators have ids in letters": D(
         rows=fields({"creatorId": lambda number: f"usr_{number}"}),

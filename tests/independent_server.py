@@ -1,9 +1,9 @@
 """A server of the API in both versions that shares no code with the package: it uses the standard library only.
 
-Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, can fail at random, and can deviate
-from the reference (tests/deviations.py). It expects valid parameters. Costs, reach and numbers of people and posts
-follow their documented definitions, and do not add up over days (docs/api.md, "Metrics, null and units"). All other
-metrics are random, and those of a campaign do not follow from its posts.
+Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, and can deviate from the reference
+(tests/deviations.py) or fail (tests/faults.py). It expects valid parameters. Costs, reach and numbers of people and
+posts follow their documented definitions, and do not add up over days (docs/api.md, "Metrics, null and units"). All
+other metrics are random, and those of a campaign do not follow from its posts.
 """
 
 import base64
@@ -377,9 +377,6 @@ class IndependentServer:
         by_cursor: Whether it has the cursor version only, or the paged one only; None: the parameters of a request
             select the version.
         token_seconds: Lifetime of a token.
-        faults: Shares of all responses by fault: a status such as `429`; `cut` within the body; `dropped` before the
-            response.
-        injected: Number of injected faults, by fault. The number of a request selects its fault.
         issued: Number of issued tokens.
         read: Changes the target of a request before it is read.
         rows: Changes the posts of a query, with all of their metrics, before they are divided into pages.
@@ -390,8 +387,6 @@ class IndependentServer:
     posts: Posts
     by_cursor: bool | None = None
     token_seconds: float = 3600.0
-    faults: Mapping[str, float] = field(default_factory=dict)
-    injected: Counter[str] = field(default_factory=Counter)
     issued: int = 0
     read: Callable[[str], str] = lambda target: target
     rows: Callable[[list[Row]], list[Row]] = lambda rows: rows
@@ -400,7 +395,6 @@ class IndependentServer:
 
     def __post_init__(self) -> None:
         self._valid_until: dict[str, float] = {}
-        self._requests = 0
         self._lock = threading.Lock()
         self.is_ending = threading.Event()
 
@@ -475,17 +469,6 @@ class IndependentServer:
         known.sort(key=lambda row: row[sort_property], reverse=parameters.get("sortDirection") != ["ASC"])
         return known + [row for row in rows if row[sort_property] is None]
 
-    def draw_fault(self) -> tuple[str | None, Random]:
-        """Return the fault of the next request, if any, and its source of random numbers."""
-        with self._lock:
-            self._requests += 1
-            random = Random(self._requests)
-            kinds, shares = [*self.faults, None], [*self.faults.values(), 1 - sum(self.faults.values())]
-            (fault,) = random.choices(kinds, shares)
-            if fault:
-                self.injected[fault] += 1
-            return fault, random
-
     def _issue_token(self) -> str:
         with self._lock:
             self.issued += 1
@@ -557,8 +540,10 @@ class _Query:
                 offset = int(base64.urlsafe_b64decode(self._page).partition(b" ")[0])
                 if self._cursor(offset) != self._page:
                     return _problem(400)
-            following = self._cursor(offset + size) if offset + size < total else None
-            return Reply(200, {"data": wrap(rows[offset : offset + size]), "nextCursor": following})
+            # Of a row that vanished, None is left: a change does not shift the rows after a cursor.
+            places = [place for place in range(offset, total) if rows[place] is not None]
+            following = self._cursor(places[size]) if len(places) > size else None
+            return Reply(200, {"data": wrap([rows[place] for place in places[:size]]), "nextCursor": following})
         number = int(self._page or "1")
         pagination = {"page": number, "pageSize": size, "totalItems": total, "totalPages": -(-total // size)}
         return Reply(200, {"data": wrap(rows[(number - 1) * size : number * size]), "pagination": pagination})
@@ -586,24 +571,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         reply = self.api.deviate(method, self.path, authorization=self.headers.get("Authorization", ""), body=body)
-        fault, random = self.api.draw_fault()
-        if fault == "dropped" or reply.status is None:
-            if reply.status is None and reply.document is not None:
+        if reply.status is None:
+            if reply.document is not None:
                 self.api.is_ending.wait()
             self.close_connection = True
             return
-        if fault == "500":
-            reply = _problem(500)
-        content, media_type, status = reply.content, reply.media_type, reply.status
+        content = reply.content
         if content is None:
             content = json.dumps(reply.document, ensure_ascii=False).encode(errors="surrogatepass")
-        if fault in ("429", "503"):
-            status, content, media_type = int(fault), b"Too Many Requests or no upstream", "text/plain"
-        self.send_response(status)
-        for name, value in {"Content-Type": media_type, "Content-Length": str(len(content)), **reply.headers}.items():
+        self.send_response(reply.status)
+        headers = {"Content-Type": reply.media_type, "Content-Length": str(len(content)), **reply.headers}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if fault == "cut":
-            content = content[: random.randrange(len(content))]
-            self.close_connection = True
         self.wfile.write(content)

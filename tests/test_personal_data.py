@@ -24,9 +24,8 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
-from later_reporting_dagster.server.sandbox import World, running_server
+from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
-from tests.faulty_sandbox import FaultySandbox
 from tests.test_secrets import contents_of
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +37,6 @@ TABLES = (
     *(*FETCHED, "instances", "campaigns", "coverage", "organic_paid_daily", "organic_paid_overall"),
     *("organic_paid_by_creator", "organic_paid_by_campaign", "posts", "organic_paid_report"),
 )
-MALFORMED_ROWS = ("unknown-fields", "profile-null", "fractional-count", "date-without-zone", "right-to-left")
 IN_FAILED_RESPONSES = "Failing Person"
 TYPED_FIELDS = ("engagements", "creatorId", "postId", "postDate", "campaignId")
 PHONE_NUMBER = 4_915_112_345_678
@@ -64,6 +62,10 @@ class Creators:
 
     def add_texts(self, _request: Request, body: Any) -> Any:
         for row in body["data"]:
+            if row["postId"] % 25 == 1:
+                row["creatorProfile"] = None
+            elif row["postId"] % 25 == 2:
+                row["creatorProfile"]["fullName"] = "\u202eadA\u202c \u2067عادة\u2069"
             profile = row["creatorProfile"] or {}
             fields = [(PROFILE_KINDS, profile), (POST_KINDS, row)]
             known = {kind: holder.get(name) for kinds, holder in fields for kind, name in kinds.items()}
@@ -149,8 +151,7 @@ def creators() -> Creators:
 @pytest.fixture(scope="module")
 def service(creators: Creators) -> Iterator[Service]:
     world = World(first_day=date(2024, 1, 1), last_day=LAST_DAY, seed=5, instances=2, posts_per_day=12)
-    rates = dict.fromkeys(MALFORMED_ROWS, 0.04)
-    app = FaultySandbox(world, malformed_rows=rates, options=NO_RATE_LIMIT)
+    app = create_app(world, options=NO_RATE_LIMIT)
     service = Service(app=app, override=creators.fail_some, transform=creators.add_texts)
     with running_server(service) as service.base_url:
         yield service

@@ -1,77 +1,147 @@
-"""No fault loses, doubles, invents or changes a row: trials of each fault, and one of all malformations."""
+"""No fault loses, doubles, invents or changes a row, and neither do posts that change between pages."""
 
 import os
-from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from tests.faulty_sandbox import FAULTS, MALFORMATIONS, PAGE_FAULTS
-from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
+from later_reporting_dagster.contract import API_VERSIONS
+from later_reporting_dagster.lake import Partition
+from tests.deviations import DAYS, INSTANCE_IDS, POSTS, Deviation, PlainPosts
+from tests.faults import FAULTS, RandomFaults
+from tests.independent_server import Asked, Reply, Row
+from tests.reliability.lake_comparison import compare_rows, read_partition
+from tests.reliability.trial import TABLES, Trial
 
 pytestmark = pytest.mark.faults
 
 # Of each fault.
 TRIALS = int(os.environ.get("TRIALS", "1"))
 SHARE = 0.2
-# Requests for tokens and by post date are rare, a revoked token affects all requests, and slow or huge responses take
-# long.
-SHARES = {
-    "token-route-down": 0.6,
-    "token-revoked": 0.1,
-    "page-short": 0.4,
-    "post-outside-range": 0.6,
-    "slow": 0.1,
-    "huge-body": 0.1,
+# Requests for tokens and by post date are rare, and a time-out takes a second.
+SHARES = {"no tokens": 0.8, "short page": 0.4, "post outside of the range": 0.6, "time-out": 0.1, "huge body": 0.1}
+
+
+@pytest.fixture(scope="module")
+def posts() -> PlainPosts:
+    """Posts that take several pages: of all days by post date, and of each day by performance date."""
+    return PlainPosts(most=60)
+
+
+def fetch(trial: Trial) -> None:
+    trial.days.clear()
+    trial.error = None
+    trial.fetch(timeout_seconds=1.0)
+
+
+def assert_lake_has(trial: Trial, *, required: Callable[[Row], bool], allowed: Callable[[Row], bool]) -> int:
+    """Assert that files have all required rows and no others than the allowed ones; return how many failed."""
+    failed = 0
+    for day, instance_id in product(DAYS, INSTANCE_IDS):
+        stored = read_partition(trial.root, (trial.table_name, Partition(day, instance_id)))
+        rows = trial.true_rows(day, instance_id)
+        assert (stored is None) == (trial.failure(day, instance_id) is not None)
+        wrong = compare_rows(stored or [], required=filter(required, rows), allowed=filter(allowed, rows))
+        assert stored is None or not wrong, (day, instance_id, wrong)
+        failed += stored is None
+    return failed
+
+
+def anything(_row: Row) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [(name, version) for name, (_, versions) in FAULTS.items() for version in versions]
+)
+def test_fault_loses_no_row(name: str, version: str, posts: PlainPosts, tmp_path: Path) -> None:
+    injected = failed = 0
+    for seed, table_name in product(range(TRIALS), TABLES):
+        faults = RandomFaults({name: SHARES.get(name, SHARE)}, seed=seed)
+        deviation = Deviation(change=faults)
+        trial = Trial(deviation, posts, version, table_name, tmp_path / f"{seed}", max_attempts=5)
+        fetch(trial)
+        failed += assert_lake_has(trial, required=anything, allowed=anything)
+        injected += faults.injected.total()
+        faults.shares = {}
+        fetch(trial)
+        assert not assert_lake_has(trial, required=anything, allowed=anything)
+    print(f"{name}, {version}: {injected} faults, {failed} files failed until the next fetch")
+    assert injected
+
+
+@dataclass
+class ChangingPosts:
+    """Hides or shows a post after some of the pages, as a change of responses and of the rows of a query.
+
+    Attributes:
+        shows, hides: whether a change shows a hidden post, and whether it hides one.
+        left: how many changes are left.
+        ever_hidden: the posts that were hidden at any time.
+    """
+
+    ids: list[int]
+    shows: bool
+    hides: bool
+    by_cursor: bool
+    seed: int
+    left: int = 8
+    hidden: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.hidden |= {*Random(self.seed).sample(self.ids, 12)}
+        self.ever_hidden = {*self.hidden}
+
+    def has(self, row: Row) -> bool:
+        return row["postId"] not in self.hidden
+
+    def had_always(self, row: Row) -> bool:
+        return row["postId"] not in self.ever_hidden
+
+    def rows(self, rows: list[Row]) -> list[Any]:
+        """Return the rows of a query. With cursors, a change does not shift the rows of the next page."""
+        return [row if self.has(row) else None for row in rows] if self.by_cursor else [*filter(self.has, rows)]
+
+    def change(self, asked: Asked, reply: Reply) -> Reply:
+        random = Random(f"{self.seed} {asked}")
+        if asked.path == POSTS and self.left and random.random() < 0.6:
+            self.left -= 1
+            shown = random.choice(sorted(self.hidden))
+            if self.hides:
+                hidden = random.choice([number for number in self.ids if number not in self.hidden])
+                self.hidden.add(hidden)
+                self.ever_hidden.add(hidden)
+            if self.shows:
+                self.hidden.discard(shown)
+        return reply
+
+
+CHANGES: Mapping[str, Mapping[str, bool]] = {
+    "appear": {"shows": True, "hides": False},
+    "vanish": {"shows": False, "hides": True},
+    # Of numbered pages, only a verification finds it: the total stays the same.
+    "are exchanged": {"shows": True, "hides": True},
 }
 
-# Response faults do not depend on the API version: a few suffice in the cursor version.
-CURSOR_FAULTS = [
-    *("http-429", "http-503", "body-cut", "json-truncated", "token-revoked", "switch-api-version"),
-    *(name for name, fault in PAGE_FAULTS.items() if CURSOR in fault.api_versions),
-]
 
-
-@pytest.fixture(scope="module")
-def paged_trials() -> Trials:
-    return Trials(posts_per_day=12)
-
-
-@pytest.fixture(scope="module")
-def cursor_trials() -> Trials:
-    # One query covers several days and instances: this many posts make it some ten pages.
-    return Trials(posts_per_day=60, api_version=CURSOR)
-
-
-def assert_no_row_is_lost(trials: Trials, name: str) -> None:
-    seeds = range(1, TRIALS + 1)
-    runs = [trials.run_fault(name, share=SHARES.get(name, SHARE), seed=seed) for seed in seeds]
-    counts = sum(runs, Counter[str]())
-    print(name, dict(counts))
-    assert counts["injected"]
-
-
-@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if PAGED in fault.api_versions])
-def test_fault_loses_no_row_in_the_paged_version(paged_trials: Trials, name: str) -> None:
-    assert_no_row_is_lost(paged_trials, name)
-
-
-@pytest.mark.parametrize("name", CURSOR_FAULTS)
-def test_fault_loses_no_row_in_the_cursor_version(cursor_trials: Trials, name: str) -> None:
-    assert_no_row_is_lost(cursor_trials, name)
-
-
-def test_unverified_exchange_of_posts_is_missed_only_until_the_next_fetch(paged_trials: Trials) -> None:
-    # With this seed, two rows are missed.
-    paged_trials.run_fault(FOUND_BY_VERIFICATION, share=0.4, seed=8, verify_share=0.0, may_miss=True)
-
-
-@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
-def test_malformed_rows_are_stored_unchanged_or_quarantined(
-    api_version: ApiVersion, paged_trials: Trials, cursor_trials: Trials
+@pytest.mark.parametrize(("change", "version"), [*product(CHANGES, API_VERSIONS)])
+def test_posts_that_change_between_pages_are_neither_lost_nor_doubled(
+    change: str, version: str, posts: PlainPosts, tmp_path: Path
 ) -> None:
-    trials = paged_trials if api_version is PAGED else cursor_trials
-    shares = {name: 0.003 if name == "megabyte-text" else 0.03 for name in MALFORMATIONS}
-    counts = trials.run_malformed_rows(shares, seed=2)  # with this seed, every malformation occurs
-    print("malformed rows", dict(counts))
-    assert 0 < counts["quarantined"] < counts["injected"]
+    ids = sorted({row["postId"] for row in posts.published(DAYS[0], DAYS[-1])})
+    for seed, table_name in product(range(TRIALS), TABLES):
+        changing = ChangingPosts(ids, **CHANGES[change], by_cursor=version == "cursor", seed=seed)
+        deviation = Deviation(rows=changing.rows, change=changing.change)
+        verifies = change == "are exchanged" and version == "paged"
+        trial = Trial(deviation, posts, version, table_name, tmp_path / f"{seed}", max_attempts=5, verifies=verifies)
+        fetch(trial)
+        assert changing.left < 8
+        assert_lake_has(trial, required=changing.had_always, allowed=anything)
+        changing.left = 0
+        fetch(trial)
+        assert not assert_lake_has(trial, required=changing.has, allowed=changing.has)

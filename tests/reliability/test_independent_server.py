@@ -17,6 +17,7 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, P
 from later_reporting_dagster.lake import Partition
 from tests.cli.conftest import User
 from tests.conftest import sandbox_settings
+from tests.faults import RandomFaults
 from tests.independent_server import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -26,21 +27,22 @@ from tests.independent_server import (
     IndependentServer,
     Posts,
 )
-from tests.reliability.lake_comparison import DATE_BASES, Row, compare_rows, read_partition
+from tests.reliability.lake_comparison import Row, compare_rows, read_partition
+from tests.reliability.trial import TABLES
 
 pytestmark = pytest.mark.faults
 
 FIRST_DAY = date(2024, 2, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(30)]
 TOKEN_SECONDS = 3
-FAULT_RATES = {"429": 0.03, "500": 0.03, "503": 0.02, "cut": 0.02, "dropped": 0.02}
+FAULT_RATES = {"429": 0.03, "500": 0.03, "503": 0.02, "cut body": 0.02, "dropped connection": 0.02}
 CAMPAIGNS, PERFORMANCE = "campaigns", "campaign_performance_daily"
 
 
 def fetch_all(user: User) -> None:
     """Fetch posts, campaigns and their performance."""
     days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
-    for table_name in (*DATE_BASES, PERFORMANCE, CAMPAIGNS):
+    for table_name in (*TABLES, PERFORMANCE, CAMPAIGNS):
         result = user.run("backfill", "--asset", f"later/{table_name}", *(days if table_name != CAMPAIGNS else ()))
         assert result.exit_code == 0, result.output
 
@@ -94,14 +96,15 @@ def test_lake_fetched_from_a_failing_independent_server_is_complete(
         campaign_ids=range(1, 251),  # several pages of campaigns, and of their performance on a day
     )
     by_cursor = api_version is CURSOR
-    server = IndependentServer(posts, token_seconds=TOKEN_SECONDS, faults=FAULT_RATES, by_cursor=by_cursor)
+    faults = RandomFaults(FAULT_RATES)
+    server = IndependentServer(posts, token_seconds=TOKEN_SECONDS, change=faults, by_cursor=by_cursor)
     user = User(home=dagster_home, lake=tmp_path / "lake")
     credentials = {"LATER_CLIENT_ID": CLIENT_ID, "LATER_CLIENT_SECRET": CLIENT_SECRET}
     with server.running() as base_url:
         for name, value in {**sandbox_settings(base_url, lake_root=str(user.lake)), **credentials}.items():
             monkeypatch.setenv(name, value)
         fetch_all(user)
-    assert {*server.injected} == {*FAULT_RATES}, server.injected
+    assert {*faults.injected} == {*FAULT_RATES}, faults.injected
     assert server.issued > 1
     assert_posts_equal(user.lake, posts)
     known = ("campaignId", "campaignName", "description", "instanceId", "status")

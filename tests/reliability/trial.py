@@ -1,192 +1,172 @@
-"""One trial: fetch from a sandbox with a fault by the ingest library, then compare the lake with the sandbox."""
+"""One trial: fetch all days by the entrance of the ingest from the independent server, which deviates or fails."""
 
 import asyncio
-import json
-import tempfile
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
-from later_reporting_dagster.ingest.partition_results import FailedPartition, PartitionResult
+from later_reporting_dagster.client import ClientCredentials, LaterClient, LaterError, RateLimiter, RetryPolicy
+from later_reporting_dagster.contract import API_VERSIONS
+from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.server.sandbox import SandboxOptions, World, running_server
-from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service
-from tests.faulty_sandbox import POST_CHANGING_FAULTS, FaultSettings, FaultySandbox
-from tests.ingest.conftest import run_ingest
-from tests.reliability.lake_comparison import (
-    DATE_BASES,
-    Row,
-    TablePartition,
-    compare_rows,
-    count_by_json,
-    fetch_sandbox_rows,
-    flatten_metrics,
-    is_storable,
-    read_partition,
-)
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED
+from tests.conftest import expected_stored_row, partition_file
+from tests.deviations import DAYS, INSTANCE_IDS, Deviation, PlainPosts
+from tests.independent_server import CLIENT_ID, CLIENT_SECRET, METRICS, PAGED_METRICS, IndependentServer, Posts, Row
+from tests.reliability.lake_comparison import read_partition, stored_key
 
-# Around February 29.
-DAYS = [date(2024, 2, 27), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1), date(2024, 3, 2)]
-PARTITIONS: list[TablePartition] = [
-    (table_name, Partition(day, name)) for table_name in DATE_BASES for day in DAYS for name in INSTANCE_IDS
-]
-FOUND_BY_VERIFICATION = "post-exchanged"
-"""The fault that totals cannot show: between two numbered pages, a post is removed and another one added."""
-
-TIMEOUT_SECONDS = 1.0
-# A short window: the client waits for its end after a 429.
-OPTIONS = SandboxOptions(requests_per_window=NO_RATE_LIMIT.requests_per_window, window_seconds=0.05)
-SETTINGS = FaultSettings(
-    retry_after_seconds=0,
-    slow_seconds=2 * TIMEOUT_SECONDS,
-    huge_bytes=36 * 2**20,  # more than the client reads
-    max_changes=4,
-)
+TABLES = {table.name: table for table in (POSTS_PUBLISHED, POST_METRICS_DAILY)}
 
 
-class Trials:
-    """Trials with sandboxes of the same world.
+async def no_wait(_seconds: float) -> None:
+    return
 
-    A trial fails if a row was lost, doubled, invented or changed. It returns numbers: of faults `injected`, or of
-    malformed rows served; of partitions `written`, and `failed` while there were faults; of rows `quarantined`.
 
-    Args:
-        posts_per_day: Mean number of posts of an instance a day.
-        api_version: API version of the sandboxes at their start. The client must detect it.
+@dataclass
+class Trial:
+    """A fetch of all days by the entrance of the ingest, into a lake that may have some of them.
+
+    Attributes:
+        root: the lake; `before` is a copy of it as it was.
+        days: what was fetched.
+        error: what ended the fetch.
+        max_attempts: of a request, without a wait.
+        verifies: whether all lists of several pages are fetched twice.
     """
 
-    def __init__(self, *, posts_per_day: int, api_version: ApiVersion = PAGED) -> None:
-        self._options = replace(OPTIONS, api_version=api_version)
-        self._world = World(
-            first_day=date(2024, 2, 1),
-            last_day=date(2024, 3, 10),
-            seed=25,
-            instances=1,
-            posts_per_day=posts_per_day,
-            extra_instance_ids=INSTANCE_IDS[1:],
+    deviation: Deviation
+    posts: Posts
+    version: str
+    table_name: str
+    root: Path
+    before: Path | None = None
+    days: list[FetchedDay] = field(default_factory=list)
+    error: LaterError | None = None
+    max_attempts: int = 2
+    verifies: bool = False
+
+    def fetch(self, days: Sequence[date] = DAYS, *, timeout_seconds: float = 10.0) -> IndependentServer:
+        """Fetch days; return the server."""
+        server = IndependentServer(
+            self.posts,
+            by_cursor=self.version == "cursor",
+            read=self.deviation.read_target,
+            rows=self.deviation.rows,
+            change=self.deviation.change,
         )
-        with self._sandbox({}, {}, seed=0) as (_, base_url):
-            self._all_rows = self._fetch_rows(base_url)
+        with server.running() as base_url:
+            try:
+                asyncio.run(self._fetch(base_url, days, timeout_seconds=timeout_seconds))
+            except LaterError as error:
+                self.error = error
+        return server
 
-    def run_fault(
-        self, name: str, *, share: float, seed: int, verify_share: float | None = None, may_miss: bool = False
-    ) -> Counter[str]:
-        """Run a trial of one fault, then fetch without faults what failed, or all if the fault changes posts.
-
-        Args:
-            name: Name of the fault.
-            share: Share of the requests with the fault.
-            seed: Selects the requests.
-            verify_share: Share of the queries with a verification fetch; None: all if only these find the fault,
-                otherwise none.
-            may_miss: Whether rows may be missing until the next fetch.
-        """
-        if verify_share is None:
-            verify_share = float(name == FOUND_BY_VERIFICATION and self._options.api_version is PAGED)
-        with self._sandbox({name: share}, {}, seed=seed) as (app, base_url), _empty_lake() as root:
-            changes_posts = name in POST_CHANGING_FAULTS
-            before = self._fetch_rows(base_url) if changes_posts else self._all_rows
-            outcomes = _ingest(PARTITIONS, base_url, root, verify_share=verify_share)
-            after = self._fetch_rows(base_url) if changes_posts else self._all_rows
-            required = {
-                partition: [row for row in rows if not may_miss and row in after[partition]]
-                for partition, rows in before.items()
-            }
-            counts = _check_lake(outcomes, root, required=required, allowed=self._all_rows)
-            counts["injected"] = app.injected[name]
-            app.faults.clear()
-            failed = [partition for partition, outcome in outcomes.items() if isinstance(outcome, FailedPartition)]
-            repeated = _ingest(PARTITIONS if changes_posts else failed, base_url, root)
-            assert not _check_lake(repeated, root, required=after, allowed=after)["failed"], repeated
-        return counts
-
-    def run_malformed_rows(self, shares: Mapping[str, float], *, seed: int) -> Counter[str]:
-        """Run a trial with shares of malformed rows, by malformation."""
-        with self._sandbox({}, shares, seed=seed) as (app, base_url), _empty_lake() as root:
-            served = self._fetch_rows(base_url)
-            outcomes = _ingest(PARTITIONS, base_url, root)
-            storable = {each: [row for row in rows if is_storable(row, each[0])] for each, rows in served.items()}
-            counts = _check_lake(outcomes, root, required=storable, allowed=storable)
-            assert not counts["failed"], outcomes
-            assert all(app.posts.altered.values()), f"a malformation did not occur: {app.posts.altered}"
-            for table_name in DATE_BASES:
-                bad_rows = Lake(str(root)).quarantine.rows(table_name)
-                found = count_by_json(flatten_metrics(json.loads(row.raw)) for row in bad_rows)
-                rows = [row for (name, _), rows in served.items() if name == table_name for row in rows]
-                assert found == count_by_json(row for row in rows if not is_storable(row, table_name)), table_name
-                counts["quarantined"] += found.total()
-        for partition, of_partition in served.items():
-            counts["injected"] += (count_by_json(of_partition) - count_by_json(self._all_rows[partition])).total()
-        return counts
-
-    def _fetch_rows(self, base_url: str) -> dict[TablePartition, list[Row]]:
-        by_cursor = self._options.api_version is CURSOR
-        return fetch_sandbox_rows(base_url, days=DAYS, instance_ids=INSTANCE_IDS, by_cursor=by_cursor)
-
-    @contextmanager
-    def _sandbox(
-        self, faults: Mapping[str, float], malformed_rows: Mapping[str, float], *, seed: int
-    ) -> Iterator[tuple[FaultySandbox, str]]:
-        app = FaultySandbox(
-            self._world,
-            faults=faults,
-            malformed_rows=malformed_rows,
-            seed=seed,
-            settings=SETTINGS,
-            options=self._options,
-        )
-        with running_server(app) as base_url:
-            yield app, base_url
-
-
-@contextmanager
-def _empty_lake() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as root:
-        yield Path(root)
-
-
-def _ingest(
-    partitions: Collection[TablePartition], base_url: str, root: Path, *, verify_share: float = 0.0
-) -> dict[TablePartition, PartitionResult]:
-    """Fetch partitions by the library, without waiting before retries; return the outcome of each."""
-    outcomes: dict[TablePartition, PartitionResult] = {}
-    for table_name, date_basis in DATE_BASES.items():
+    async def _fetch(self, base_url: str, days: Sequence[date], *, timeout_seconds: float) -> None:
         client = LaterClient(
             base_url=base_url,
-            credentials=ClientCredentials(client_id=OPTIONS.client_id, client_secret=OPTIONS.client_secret),
-            limiter=RateLimiter(requests=1_000_000),
-            api_version=None,
-            verification_rates=dict.fromkeys((PAGED, CURSOR), verify_share),
-            timeout_seconds=TIMEOUT_SECONDS,
-            sleep=lambda _: asyncio.sleep(0),
+            credentials=ClientCredentials(CLIENT_ID, CLIENT_SECRET),
+            limiter=RateLimiter(requests=1_000_000, window_seconds=0.01),
+            api_version=API_VERSIONS[self.version] if self.deviation.is_version_set else None,
+            retry=RetryPolicy(max_attempts=self.max_attempts),
+            verification_rates=dict.fromkeys(API_VERSIONS.values(), float(self.verifies)),
+            timeout_seconds=timeout_seconds,
+            sleep=no_wait,
         )
-        of_table = [partition for name, partition in partitions if name == table_name]
-        table = RawTable(table_name, DateBasis(date_basis))
-        results = run_ingest(of_table, table=table, service=Service(), root=root, client=client)
-        for by_partition in (results.written, results.failed):
-            outcomes |= {(table_name, partition): result for partition, result in by_partition.items()}
-    return outcomes
+        wanted = DayFetch(
+            table=TABLES[self.table_name],
+            days=days,
+            instance_ids=self.deviation.instance_ids,
+            widen_days=self.deviation.widen_days,
+        )
+        async for day in fetch_days(wanted, client=client, lake=Lake(str(self.root))):
+            self.days.append(day)  # noqa: PERF401 - an error ends the loop, and leaves the days before it
+
+    def problems(self) -> str:
+        """Return what is wrong with the files of each day and instance; an empty text if nothing is."""
+        found: dict[str, list[str]] = {}
+        for day, instance_id in product(DAYS, self.deviation.instance_ids or INSTANCE_IDS):
+            if (problem := self._problem(day, instance_id)) is not None:
+                found.setdefault(problem, []).append(f"{day:%m-%d} {instance_id}")
+        return "\n".join(f"{len(files)} files, as of {files[0]}: {problem}" for problem, files in found.items())
+
+    def _problem(self, day: date, instance_id: str) -> str | None:
+        deviation, reason = self.deviation, self.failure(day, instance_id)
+        stored, old = (self._stored(root, day, instance_id) for root in (self.root, self.before))
+        content, old_content = (self._content(root, day, instance_id) for root in (self.root, self.before))
+        rows = [deviation.means(row) for row in self.true_rows(day, instance_id)]
+        if old and not stored:
+            return "stored rows were replaced by none"
+        may_fail = not rows and any(deviation.fails(*pair) for pair in product(DAYS, INSTANCE_IDS))
+        if deviation.fails(day, instance_id) or (may_fail and reason):
+            if not reason or content != old_content:
+                return "replaced" if reason else "written, must fail"
+            return None if deviation.why in reason else f"failed for another reason: {reason}"
+        if deviation.empties(day, instance_id):
+            return None if content == old_content or not (old or stored) else "neither kept nor without rows"
+        if reason or stored is None:
+            return f"failed: {reason}"
+        expected = self._expected(rows, old or {})
+        if stored.keys() != expected.keys():
+            lost, more = len(expected.keys() - stored.keys()), len(stored.keys() - expected.keys())
+            return f"{lost} of {len(expected)} rows lack, {more} are more"
+        for key, row in expected.items():
+            if differing := differences(row, stored[key]):
+                return f"values differ: {differing}"
+        return None
+
+    def failure(self, day: date, instance_id: str) -> str | None:
+        """Return why a file was not written; None if it was."""
+        reasons = [each.failed[instance_id] for each in self.days if each.day == day and instance_id in each.failed]
+        return str(self.error) if self.error else reasons[0] if reasons else None
+
+    def _stored(self, root: Path | None, day: date, instance_id: str) -> dict[Any, Row] | None:
+        rows = read_partition(root, (self.table_name, Partition(day, instance_id))) if root else None
+        if rows is None:
+            return None
+        by_key = {stored_key(row): row for row in rows}
+        assert len(by_key) == len(rows), "a key is stored twice"
+        return by_key
+
+    def _content(self, root: Path | None, day: date, instance_id: str) -> bytes | None:
+        path = partition_file(root, self.table_name, day, instance_id) if root else None
+        return path.read_bytes() if path and path.exists() else None
+
+    def true_rows(self, day: date, instance_id: str) -> list[Row]:
+        """Return the rows of a file in the form of the paged version; by post date, those of the UTC day."""
+        by_post_date = self.table_name == POSTS_PUBLISHED.name
+        in_utc = PlainPosts.at(0) if self.posts.hours_from_utc else self.posts
+        rows = in_utc.published(day, day) if by_post_date else self.posts.reported(day, day)
+        others = {*METRICS} - {*PAGED_METRICS}
+        rows = [{name: value for name, value in row.items() if name not in others} for row in rows]
+        return [row for row in rows if row["instanceId"] == instance_id]
+
+    def _expected(self, rows: Sequence[Row], old: dict[Any, Row]) -> dict[Any, Row]:
+        """Return the rows to store, by key. A value of `extra` that is not known is an ellipsis."""
+        expected = {}
+        for row in rows:
+            stored = expected_stored_row(row)
+            key = stored_key(stored)
+            if not self.deviation.quarantined(row):
+                expected[key] = stored
+            elif self.deviation.keeps and key in old:
+                expected[key] = old[key]
+            for name, columns in self.deviation.nulls.items() if self.deviation.is_null(row) else ():
+                stored |= dict.fromkeys(columns)
+                if row.get(name) is not None:
+                    stored["extra"] = {**(stored["extra"] or {}), name: ...}
+        return expected
 
 
-def _check_lake(
-    outcomes: Mapping[TablePartition, PartitionResult],
-    root: Path,
-    *,
-    required: Mapping[TablePartition, list[Row]],
-    allowed: Mapping[TablePartition, list[Row]],
-) -> Counter[str]:
-    """Compare the written partitions of a lake that was empty before; failed ones must not exist. Count both."""
-    counts = Counter[str]()
-    for partition, outcome in outcomes.items():
-        has_failed, rows = isinstance(outcome, FailedPartition), read_partition(root, partition)
-        counts["failed" if has_failed else "written"] += 1
-        assert (rows is None) == has_failed, outcome
-        wrong = compare_rows(rows or [], required=required[partition], allowed=allowed[partition])
-        assert has_failed or not wrong, f"{partition}: {wrong}"
-    return counts
+def differences(expected: Row, stored: Row) -> dict[str, Any]:
+    """Return the columns whose values differ, and the expected fields that are not in `extra`."""
+    extra = stored["extra"] or {}
+    columns = {name: (it, stored[name]) for name, it in expected.items() if name != "extra" and it != stored[name]}
+    lacking = [
+        name
+        for name, it in (expected["extra"] or {}).items()
+        if name not in extra or (it is not ... and it != extra[name])
+    ]
+    return columns | ({"extra": lacking} if lacking else {})
