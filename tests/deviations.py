@@ -19,6 +19,7 @@ from tests.independent_server import AMOUNTS, METRICS, RATES, REPORTED_DAYS, WHO
 DAYS = [date(2024, 2, 26) + timedelta(days=offset) for offset in range(6)]
 INSTANCE_IDS = ("101", "202", "303")
 BAD_DAY, BAD_INSTANCE = DAYS[3], "202"
+THIN_DAY = DAYS[1]  # with rows in the lake before the API deviates
 POSTS, INSTANCES, TOKEN = "/v2/posts/performance", "/v2/instances", "/oauth/token"  # noqa: S105 - a route
 
 Change = Callable[[Asked, Reply], Reply]
@@ -86,6 +87,15 @@ def is_odd(row: Row) -> bool:
 
 def has_rows(day: date, instance_id: str) -> bool:
     return instance_id != INSTANCE_IDS[-1] or day >= DAYS[2]
+
+
+def is_mostly_of_thin_day(row: Row) -> bool:
+    """Return whether a row is of the day that keeps few rows."""
+    return row["postDate"].startswith(str(THIN_DAY)) and row["postId"] % 5 > 0
+
+
+def is_thin_day(day: date, instance_id: str) -> bool:
+    return day == THIN_DAY and has_rows(day, instance_id)
 
 
 def is_bad_day(day: date, _instance_id: str) -> bool:
@@ -546,6 +556,19 @@ DEVIATIONS: dict[str, Deviation] = {
     ),
     "few times cannot be read": D(
         rows=fields({"postDate": not_available}, is_odd), tables=PUBLISHED, quarantined=is_odd
+    ),
+    "most times of a day cannot be read": D(
+        rows=fields({"postDate": not_available}, is_mostly_of_thin_day),
+        tables=PUBLISHED,
+        fails=is_thin_day,
+        why="rows cannot be used",
+    ),
+    "most times of a day cannot be read, asked wider": D(
+        rows=fields({"postDate": not_available}, is_mostly_of_thin_day),
+        tables=PUBLISHED,
+        widen_days=1,
+        fails=is_thin_day,
+        why="without a day",
     ),
     "few counts to date are negative": D(
         rows=fields({"engagements": lambda _: -5}, is_odd), tables=PUBLISHED, quarantined=is_odd

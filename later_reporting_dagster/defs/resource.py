@@ -40,7 +40,7 @@ from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
 

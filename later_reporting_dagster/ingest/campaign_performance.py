@@ -1,10 +1,9 @@
-"""Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
+"""Fetch the performance of all campaigns over days or whole periods, with one query for each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Collection, Hashable, Mapping, Set
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import TypeVar
 
 import anyio
@@ -21,24 +20,24 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.metrics import parse_metrics
-from later_reporting_dagster.contract.rows import CampaignPerformance
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
-from later_reporting_dagster.ingest.partition_writer import NOT_SURE, NOTHING_LEFT, PartitionWriter, WouldEmpty
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, UnitWriter, write_confirmed
 from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, FileDamaged, Lake, LakeUnavailable, Partition, schema_of
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, campaign_performance_columns
+from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty, WriteGuard
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, LakeUnavailable, Partition
 
 # A fetch ends once so many days or periods have failed in a row.
 OUTAGE_DAYS = 5
 
-_Item = TypeVar("_Item")
+_Unit = TypeVar("_Unit")
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
     """The API does not offer a route of campaigns to these credentials: HTTP 403 or 404."""
 
 
-def refusal(error: LaterError) -> RouteRefused | None:
+def refusal(error: Exception | None) -> RouteRefused | None:
     """Return the error to raise if the route itself is refused."""
     if isinstance(error, QueryRejected) and error.status in (403, 404):
         return RouteRefused(str(error))
@@ -48,63 +47,91 @@ def refusal(error: LaterError) -> RouteRefused | None:
 async def ingest_campaign_performance(
     days: Collection[date], writer: PartitionWriter, *, instance_ids: tuple[str, ...], client: LaterClient
 ) -> None:
-    """Fetch and write days of `campaign_performance_daily`, with one query per day; the writer sends each exactly once.
+    """Fetch and write days of `campaign_performance_daily`; the writer sends the result of each exactly once.
 
-    A file is replaced whole, but keeps the stored rows of campaigns that only other instances have.
-
-    Args:
-        instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
+    `instance_ids`: the instances whose campaigns are wanted; empty for all that the credentials can read.
     """
-    fetch = CampaignFetch(client, metrics=writer.metrics, instance_ids=instance_ids, warnings=writer.progress.warnings)
+    queries = {
+        Partition(day): PerformanceQuery(
+            start_date=day, end_date=day, date_basis=DateBasis.PERFORMANCE_DATE, instance_ids=instance_ids
+        )
+        for day in sorted(days, reverse=True)
+    }
+    await ingest_campaigns(queries, writer, client=client)
 
-    async def process(day: date) -> None:
-        try:
-            query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, day, day)
-        except LaterError as error:
-            await writer.fail([Partition(day)], error)
-            return
-        try:
-            stored, instances = await anyio.to_thread.run_sync(_stored_campaigns, writer.lake, day, writer.metrics)
-            kept = await fetch.campaigns_of_other_instances(stored, instances, query, result)
-        except (LakeUnavailable, LaterError) as error:
-            await writer.fail([Partition(day)], error)
-            return
-        items = [*result.items, *(stored[campaign_id] for campaign_id in kept)]
-        in_doubt.extend(await writer.write(query, replace(result, items=items), [Partition(day)]))
 
-    in_doubt: list[Partition] = []
-    await fetch.process_all(sorted(days, reverse=True), process)
-    for partition in in_doubt:
-        if None not in writer.keeping:
-            await writer.fail([partition], WouldEmpty(NOTHING_LEFT))
+async def ingest_campaigns(
+    queries: Mapping[_Unit, PerformanceQuery], writer: UnitWriter[_Unit], *, client: LaterClient
+) -> None:
+    """Fetch and write days or periods of campaigns, each with one query, in the order given.
+
+    A day or a period is replaced whole, but for the rows of `CampaignFetch.kept_campaigns`.
+
+    Raises:
+        RouteRefused: the API refuses the first of them, and another one.
+    """
+    if not queries:
+        return
+    first, *others = queries
+    instances = await anyio.to_thread.run_sync(instances_of_campaigns, writer.lake)
+    fetch = CampaignFetch(client, writer.guard, writer.progress, instances, writer.metrics, queries[first].instance_ids)
+    in_doubt: dict[_Unit, InDoubt] = {}
+    slots = asyncio.Semaphore(client.concurrency)
+
+    async def fetch_unit(unit: _Unit) -> tuple[PerformanceQuery, ListResult, Set[Hashable]]:
+        query, result = await fetch.fetch(queries[unit])
+        stored = await anyio.to_thread.run_sync(writer.stored_keys, unit)
+        return query, result, await fetch.kept_campaigns(stored, query, result)
+
+    async def write_unit(unit: _Unit) -> None:
+        query, result, kept = await fetch_unit(unit)
+        in_doubt.update(await writer.write(query, result, [unit], kept=kept))
+
+    async def process(unit: _Unit) -> None:
+        async with slots:
+            try:
+                await write_unit(unit)
+            except (LaterError, LakeUnavailable) as error:
+                await writer.fail([unit], error)
+
+    # The first alone: it shows whether the API refuses the route, or some metrics.
+    try:
+        await write_unit(first)
+    except (LaterError, LakeUnavailable) as error:
+        is_of_route = refusal(error) is not None
+        if is_of_route or isinstance(error, UnexpectedResponse):
+            another = queries[others[0]] if others else _before(queries[first])
+            if await fetch.is_refused(another) and is_of_route:
+                raise RouteRefused(str(error)) from None
+        await writer.fail([first], error)
+    async with anyio.create_task_group() as tasks:
+        for unit in others:
+            tasks.start_soon(process, unit)
+    for unit, doubt in in_doubt.items():
+        if isinstance(doubt, WouldEmpty) and not writer.keeping:
+            await writer.fail([unit], WouldEmpty(NOTHING_LEFT))
             continue
         try:
-            query, result = await fetch.period(DateBasis.PERFORMANCE_DATE, partition.day, partition.day)
-        except LaterError as error:
-            await writer.fail([partition], error)
+            query, result, kept = await fetch_unit(unit)
+            is_listed = await client.accessible(query.instance_ids) == query.instance_ids
+        except (LaterError, LakeUnavailable) as error:
+            await writer.fail([unit], error)
+            continue
+        if is_listed:
+            await write_confirmed(writer, query, result, unit, kept=kept)
         else:
-            is_sure = bool(result.total_items) or result.is_surely_empty
-            if await writer.write(query, result, [partition], is_confirmed=is_sure):
-                await writer.fail([partition], WouldEmpty(NOT_SURE))
+            await writer.fail([unit], WouldEmpty(NOT_LISTED))
 
 
-def _stored_campaigns(
-    lake: Lake, day: date, metrics: tuple[Metric, ...]
-) -> tuple[dict[int, CampaignPerformance], dict[int, set[str]]]:
-    """Return the stored performance of a day, and the instances of each known campaign; both by campaign."""
-    performance: dict[int, CampaignPerformance] = {}
-    with suppress(FileDamaged):
-        schema = schema_of(campaign_performance_columns(metrics))
-        stored = lake.read_daily_file(CAMPAIGN_PERFORMANCE.name, Partition(day), schema=schema)
-        for row in [] if stored is None else stored.to_pylist():
-            campaign_id, extra = row.pop("campaign_id"), row.pop("extra")
-            performance[campaign_id] = CampaignPerformance(campaign_id=campaign_id, metrics=row, extra=extra)
-    return performance, instances_of_campaigns(lake) if performance else {}
+def _before(query: PerformanceQuery) -> PerformanceQuery:
+    """Return the query for as many days before."""
+    days = query.end_date - query.start_date + timedelta(days=1)
+    return replace(query, start_date=query.start_date - days, end_date=query.end_date - days)
 
 
-def instances_of_campaigns(lake: Lake) -> dict[int, set[str]]:
+def instances_of_campaigns(lake: Lake) -> dict[Hashable, set[str]]:
     """Return the instances of each known campaign."""
-    instances: dict[int, set[str]] = {}
+    instances: dict[Hashable, set[str]] = {}
     campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
     for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
         instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
@@ -116,51 +143,31 @@ class CampaignFetch:
     """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list.
 
     Attributes:
-        warnings: gets what is left out.
+        instances: of each known campaign.
         stopped_by: the error that ended the fetch: every query would fail, or so many have failed in a row.
         has_succeeded: whether the API has returned anything, so that it does not refuse the route.
     """
 
     client: LaterClient
+    guard: WriteGuard
+    progress: Progress
+    instances: Mapping[Hashable, Set[str]]
     metrics: tuple[Metric, ...]
     instance_ids: tuple[str, ...]
-    warnings: list[str]
     stopped_by: LaterError | None = None
     has_succeeded: bool = False
     _failed_in_a_row: int = 0
 
-    async def process_all(self, items: Sequence[_Item], process: Callable[[_Item], Awaitable[None]]) -> None:
-        """Process days or periods: the first one alone, which shows whether the API refuses the route or some metrics.
-
-        Then as many at once as the client sends requests, so that what fails all is requested for few of them.
-        """
-        slots = asyncio.Semaphore(self.client.concurrency)
-
-        async def process_in_slot(item: _Item) -> None:
-            async with slots:
-                await process(item)
-
-        for item in items[:1]:
-            await process(item)
-        try:
-            async with anyio.create_task_group() as tasks:
-                for item in items[1:]:
-                    tasks.start_soon(process_in_slot, item)
-        except* RouteRefused as group:
-            raise group.exceptions[0] from None
-
-    async def period(
-        self, date_basis: DateBasis, first_day: date, last_day: date
-    ) -> tuple[PerformanceQuery, ListResult]:
-        """Fetch all campaigns of a period, which may be one day."""
+    async def fetch(self, query: PerformanceQuery) -> tuple[PerformanceQuery, ListResult]:
+        """Fetch all campaigns of a query; return it as it was accepted."""
         if self.stopped_by is not None:
             raise self.stopped_by
         try:
-            found = await self._fetch(date_basis, first_day, last_day)
+            found = await self._fetch_accepted(query)
         except LaterError as error:
             self._failed_in_a_row += 1
             is_for_all = isinstance(error, CredentialsRejected | ApiVersionChanged) or (
-                isinstance(error, UnexpectedResponse) and not self.has_succeeded
+                isinstance(error, UnexpectedResponse) and not self.has_succeeded and self._failed_in_a_row > 1
             )
             if is_for_all or self._failed_in_a_row >= OUTAGE_DAYS:
                 self.stopped_by = error
@@ -168,16 +175,16 @@ class CampaignFetch:
         self.has_succeeded, self._failed_in_a_row = True, 0
         return found
 
-    async def _fetch(
-        self, date_basis: DateBasis, first_day: date, last_day: date
-    ) -> tuple[PerformanceQuery, ListResult]:
-        query = PerformanceQuery(
-            start_date=first_day,
-            end_date=last_day,
-            date_basis=date_basis,
-            metrics=self.metrics,
-            instance_ids=self.instance_ids,
-        )
+    async def is_refused(self, query: PerformanceQuery) -> bool:
+        """Return whether the API refuses the route for a query."""
+        try:
+            await self.fetch(query)
+        except LaterError as error:
+            return refusal(error) is not None
+        return False
+
+    async def _fetch_accepted(self, query: PerformanceQuery) -> tuple[PerformanceQuery, ListResult]:
+        query = replace(query, metrics=self.metrics, instance_ids=self.instance_ids)
         try:
             return query, await self.client.fetch_campaign_performance(query)
         except QueryRejected as error:
@@ -185,31 +192,38 @@ class CampaignFetch:
             if error.status in METRICS_STATUSES:
                 is_smaller = await self._has_dropped_metrics(query)
             if not is_smaller:
-                raise (None if self.has_succeeded else refusal(error)) or error from None
-        return await self._fetch(date_basis, first_day, last_day)
+                raise
+        return await self._fetch_accepted(query)
 
-    async def campaigns_of_other_instances(
-        self, stored: Collection[int], instances: Mapping[int, Set[str]], query: PerformanceQuery, result: ListResult
-    ) -> list[int]:
-        """Return the stored campaigns that are not in the response because of their instances.
+    async def kept_campaigns(self, stored: Set[Hashable], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+        """Return the stored campaigns that are not in the response, but whose rows stay, because of their instances.
 
-        These are not wanted, or the API no longer lists them. Only `retire` takes an instance out of the rollups.
+        These were not asked for, are not listed any more, or may have been left out: nothing came of any of their
+        campaigns, and a second response does not say that there is nothing. Only `retire` takes an instance out of the
+        rollups.
         """
         present = {item.campaign_id for item in result.items}
-        absent = {each: instances[each] for each in stored if each in instances and each not in present}
-        others = {name for names in absent.values() for name in names} - {*query.instance_ids}
-        if not query.instance_ids:
-            # An instance with other campaigns in the response is listed: these campaigns were deleted.
-            others -= {name for campaign_id in present for name in instances.get(campaign_id, ())}
-            others -= {*await self.client.accessible(tuple(sorted(others)))}
-        return [campaign_id for campaign_id, names in absent.items() if names <= others]
+        absent = {campaign: self.instances[campaign] for campaign in stored - present if campaign in self.instances}
+        returned = {name for campaign in present for name in self.instances.get(campaign, ())}
+        silent = {name for names in absent.values() for name in names} - returned
+        if query.instance_ids:
+            returned, silent = returned & {*query.instance_ids}, silent & {*query.instance_ids}
+        listed = await self.client.accessible(tuple(sorted(silent)))
+        # If the whole response is empty, the writer is in doubt, and asks again itself.
+        if listed and result.items and not self.guard.accepts_shrinking:
+            again = await self.client.fetch_campaign_performance(replace(query, instance_ids=listed))
+            if not again.is_surely_empty:
+                self._warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
+                listed = ()
+        gone = returned.union(listed)
+        return {campaign for campaign, names in absent.items() if not names & gone}
 
     async def _has_dropped_metrics(self, query: PerformanceQuery) -> bool:
         """Leave out the metrics that the API refuses, from now on; return whether the query has any of them."""
         if not (await self.client.api_version()).uses_cursors:
             return False
         if self.metrics != query.metrics:
-            return True  # another period has found them
+            return True  # another query has found them
 
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
@@ -222,9 +236,7 @@ class CampaignFetch:
             return False
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]
         self.metrics = accepted
-        self.warnings.append(
-            f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}"
-        )
+        self._warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
         return True
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
@@ -232,10 +244,11 @@ class CampaignFetch:
         accessible = await self.client.accessible(query.instance_ids)
         if accessible in ((), query.instance_ids):
             return False
-        if self.instance_ids != accessible:  # else another period has left them out
-            self.instance_ids = accessible
-            inaccessible = [name for name in query.instance_ids if name not in accessible]
-            self.warnings.append(
-                f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}"
-            )
+        self.instance_ids = accessible
+        inaccessible = [name for name in query.instance_ids if name not in accessible]
+        self._warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
         return True
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.progress.warnings:
+            self.progress.warnings.append(warning)

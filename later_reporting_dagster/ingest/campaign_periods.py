@@ -6,10 +6,12 @@ days before each. By post date, they are calendar months, which add up, because 
 """
 
 from calendar import monthrange
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -18,27 +20,31 @@ import anyio.to_thread
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.client import LaterClient, LaterError, ListResult
+from later_reporting_dagster.client import LaterClient, ListResult
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import is_overdue, utc_now
-from later_reporting_dagster.ingest.campaign_performance import CampaignFetch, instances_of_campaigns
-from later_reporting_dagster.ingest.partition_results import reason_of
+from later_reporting_dagster.ingest.campaign_performance import ingest_campaigns
 from later_reporting_dagster.ingest.partition_writer import known_times
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.progress import PartitionError, Progress, reason_of
 from later_reporting_dagster.ingest.query_plan import query_text
-from later_reporting_dagster.ingest.write_guard import WriteGuard, diff_partitions
+from later_reporting_dagster.ingest.replacement import InDoubt, PartitionRows, WriteGuard, assign_rows
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERIODS_TABLE,
     FileDamaged,
     Lake,
     LakeUnavailable,
+    Partition,
     ReplacementRejected,
     WriteResult,
-    campaign_performance_columns,
-    schema_of,
 )
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIOD_KEY, CAMPAIGN_PERIODS, WINDOWS
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERFORMANCE,
+    CAMPAIGN_PERIOD_KEY,
+    CAMPAIGN_PERIODS,
+    WINDOWS,
+    rows_by_group,
+)
 
 MONTH = "month"
 # The current month and those before it, which each run fetches again; older months are fetched like old days.
@@ -49,7 +55,6 @@ FETCHED_MONTHS = "months"
 MAX_MERGES = 5
 
 _Row = dict[str, Any]
-_Response = tuple[PerformanceQuery, ListResult]
 # What a newer response replaces: a window by its name, whatever its days are; a month by its first day.
 _Slot = tuple[str, date | None]
 
@@ -180,8 +185,8 @@ async def ingest_campaign_periods(
 ) -> PeriodsResult:
     """Fetch periods, each with one query, and replace their rows in the table.
 
-    A period that fails keeps its rows, as do campaigns that only other instances have. A response that was requested
-    before the stored rows of its period replaces nothing.
+    A period that fails keeps its rows. A response that was requested before the stored rows of its period replaces
+    nothing.
 
     Args:
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
@@ -189,144 +194,184 @@ async def ingest_campaign_periods(
         listed: the instances that the API lists, as far as they are known.
     """
     progress.partitions = len(periods)
-    fetch = CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warnings=progress.warnings)
-    responses, failed = await _fetch_all(periods, fetch)
-    quarantined = await anyio.to_thread.run_sync(_quarantine, lake, responses)
-    for _ in range(MAX_MERGES):
-        stored = await anyio.to_thread.run_sync(read_periods, lake)
-        merge = _Merge(stored, metrics=metrics, guard=guard, warnings=progress.warnings)
-        instances = await anyio.to_thread.run_sync(instances_of_campaigns, lake)
-        for period, (query, result) in responses.items():
-            try:
-                old = merge.old.get(period.slot, {})
-                kept = await fetch.campaigns_of_other_instances(old, instances, query, result)
-                merge.add(period, result, kept=kept, instances=query.instance_ids or listed)
-            except (LaterError, ReplacementRejected) as error:
-                merge.failed[period] = reason_of(error)
-        failures = {str(period): reason for period, reason in (failed | merge.failed).items()}
-        progress.written, progress.failed = len(periods) - len(failures), len(failures)
-        if not progress.written:
-            return PeriodsResult(stored.rows, None, failures)
-        rows = merge.table()
-        progress.rows = rows.num_rows
-        with suppress(_ChangedMeanwhile):
-            written = await anyio.to_thread.run_sync(_write, lake, rows, merge)
-            fetched = {(each.first_day, each.last_day) for each in responses.keys() - merge.failed.keys()}
-            await anyio.to_thread.run_sync(_remove_quarantined, lake, merge, fetched, quarantined)
-            return PeriodsResult(rows, written, failures)
-    raise LakeUnavailable(f"other runs keep replacing {CAMPAIGN_PERIODS_TABLE} in {lake.root}: run it again after them")
+    new_writer = partial(PeriodsWriter, lake=lake, guard=guard, metrics=metrics, progress=progress, listed=listed)
+    writer = await anyio.to_thread.run_sync(new_writer)
+    queries = {
+        period: PerformanceQuery(
+            start_date=period.first_day,
+            end_date=period.last_day,
+            date_basis=period.date_basis,
+            instance_ids=instance_ids,
+        )
+        for period in periods
+    }
+    await ingest_campaigns(queries, writer, client=client)
+    progress.check_conservation()
+    return await anyio.to_thread.run_sync(writer.save)
 
 
-async def _fetch_all(
-    periods: Sequence[Period], fetch: CampaignFetch
-) -> tuple[dict[Period, _Response], dict[Period, str]]:
-    """Return the response of each period, or why it failed."""
-    responses: dict[Period, _Response] = {}
-    failed: dict[Period, str] = {}
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What came for a period, and the instances that were in reach of it."""
 
-    async def request(period: Period) -> None:
+    result: ListResult
+    rows: PartitionRows
+    instances: Collection[str]
+    is_confirmed: bool
+
+
+@dataclass(kw_only=True, eq=False)
+class PeriodsWriter:
+    """Replaces the rows of periods by the rules for the files of days; `save` writes the one file of the table.
+
+    Attributes:
+        listed: the instances in reach of a query without instances.
+        keeping: has an item if a stored row is left of what this run fetches.
+    """
+
+    lake: Lake
+    guard: WriteGuard
+    metrics: tuple[Metric, ...]
+    progress: Progress
+    listed: Collection[str]
+    keeping: set[str | None] = field(default_factory=set, init=False)
+    _failed: dict[str, str] = field(default_factory=dict, init=False)
+    _accepted: dict[Period, _Response] = field(default_factory=dict, init=False)
+    _quarantined: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        self._stored = read_periods(self.lake)
+        self._fetched_months = {**self._stored.fetched_months}
+        # By campaign. One that is kept in a window has the days of an earlier one.
+        self._rows: dict[_Slot, dict[Hashable, _Row]] = {}
+        for row in self._stored.rows.to_pylist():
+            self._rows.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
+
+    def stored_keys(self, period: Period) -> Set[Hashable]:
+        return self._rows.get(period.slot, {}).keys()
+
+    async def write(
+        self,
+        query: PerformanceQuery,
+        result: ListResult,
+        periods: Sequence[Period],
+        *,
+        kept: Set[Hashable],
+        is_confirmed: bool = False,
+    ) -> dict[Period, InDoubt]:
+        """Accept a response for the only one of `periods`, or fail it; if it is in doubt, return why."""
+        (period,) = periods
+        (rows,) = assign_rows(query, result, [Partition(query.start_date)]).by_partition.values()
+        rows.kept |= kept
+        fates = Counter(received=result.total_items, quarantined=len(rows.bad_rows), failed=len(rows.items))
+        in_doubt: dict[Period, InDoubt] = {}
         try:
-            responses[period] = await fetch.period(period.date_basis, period.first_day, period.last_day)
-        except LaterError as error:
-            failed[period] = reason_of(error)
+            if rows.bad_rows:
+                await anyio.to_thread.run_sync(self._quarantine, query, rows)
+            self.guard.check_received(rows)
+            self._replace(period, _Response(result, rows, query.instance_ids or self.listed, is_confirmed))
+        except InDoubt as doubt:
+            in_doubt[period] = doubt
+        except (LakeUnavailable, ReplacementRejected) as error:
+            await self.fail(periods, error)
+        else:
+            fates["written"] = fates.pop("failed")
+        self.progress.oddities.update(result.oddities)
+        self.progress.rows_by_fate.update(fates)
+        return in_doubt
 
-    await fetch.process_all(periods, request)
-    return responses, failed
+    async def fail(self, periods: Collection[Period], error: PartitionError) -> None:
+        self._failed |= {str(period): reason_of(error) for period in periods}
 
+    def _quarantine(self, query: PerformanceQuery, rows: PartitionRows) -> None:
+        text, day_range = query_text(query), (query.start_date, query.end_date)
+        path = self.lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, day_range)
+        self.lake.quarantine.write(path, rows.bad_rows, query=text)
+        self._quarantined.add(path)
 
-class _Merge:
-    """The stored rows, with those of responses in place of the rows of their periods."""
-
-    def __init__(
-        self, stored: StoredPeriods, *, metrics: tuple[Metric, ...], guard: WriteGuard, warnings: list[str]
-    ) -> None:
-        self.stored = stored
-        self.failed: dict[Period, str] = {}
-        self.fetched_months = {**stored.fetched_months}
-        # By period, the rows of each campaign. A campaign of an instance that is no longer asked for has the row of an
-        # earlier window.
-        self.old: dict[_Slot, dict[int, _Row]] = {}
-        for row in stored.rows.to_pylist():
-            self.old.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
-        self._rows = {**self.old}
-        self._metrics, self._guard, self._warnings = metrics, guard, warnings
-
-    def add(self, period: Period, result: ListResult, *, kept: Collection[int], instances: Collection[str]) -> None:
-        """Replace the rows of a period, except those of the campaigns `kept`; `instances` were in reach."""
-        old = self.old.get(period.slot, {})
-        stored = known_times((row["fetched_at"] for row in old.values()), self._warnings)
-        if any(time > result.requested_at for time in stored):
+    def _replace(self, period: Period, response: _Response) -> None:
+        """Replace the rows of a period, but for those that stay, unless they were requested later."""
+        rows, requested_at = response.rows, response.result.requested_at
+        old = self._rows.get(period.slot, {})
+        (new,) = rows_by_group(CAMPAIGN_PERFORMANCE, {period: rows.items}, metrics=self.metrics).values()
+        stored = pa.Table.from_pylist([*old.values()], schema=new.schema)
+        diff = self.guard.check_replacement(
+            stored, new, rows, table=CAMPAIGN_PERFORMANCE, is_confirmed=response.is_confirmed
+        )
+        if diff.removed < diff.rows_before:
+            self.keeping.add(None)
+        self._accepted[period] = response
+        times = known_times((row["fetched_at"] for row in old.values()), self.progress.warnings)
+        if any(time > requested_at for time in times):
             return
-        new = {campaign_id: old[campaign_id] for campaign_id in kept}
+        replaced = {campaign: row for campaign, row in old.items() if campaign in rows.kept}
         of_period = {
             **dict.fromkeys(CAMPAIGN_PERIODS.schema.names),
             **{"date_basis": str(period.date_basis), "period": period.name},
             **{"first_day": period.first_day, "last_day": period.last_day},
         }
-        for item in result.items:
-            row = {**of_period, "campaign_id": item.campaign_id, **item.metrics, "extra": item.extra}
-            before = old.get(item.campaign_id, {})
+        for values in new.to_pylist():
+            row, before = of_period | values, old.get(values["campaign_id"], {})
             is_same = row == before | {"fetched_at": None}
-            new[item.campaign_id] = before if is_same else row | {"fetched_at": result.requested_at}
-        self._check(old, new, result)
-        self._rows[period.slot] = new
+            replaced[values["campaign_id"]] = before if is_same else row | {"fetched_at": requested_at}
+        self._rows[period.slot] = replaced
         if period.name == MONTH and period.ends_a_month:
-            self.fetched_months[period.first_day] = FetchedMonth(result.requested_at.date(), sorted(instances))
+            self._fetched_months[period.first_day] = FetchedMonth(requested_at.date(), sorted(response.instances))
 
-    def _check(self, old: Mapping[int, _Row], new: Mapping[int, _Row], result: ListResult) -> None:
-        bad_rows = len(result.bad_rows)
-        self._guard.check_bad_rows(bad_rows, total=result.total_items, subject="rows of this period are bad")
-        schema = schema_of(campaign_performance_columns(self._metrics))
-        tables = [pa.Table.from_pylist([*rows.values()], schema=schema) for rows in (old, new)]
-        diff = diff_partitions(*tables, key=("campaign_id",), known_metrics=CAMPAIGN_METRICS)
-        self._guard.check_diff(diff, bad_rows=bad_rows, rows="campaigns")
+    def save(self) -> PeriodsResult:
+        """Write the table, and remove the quarantine files that it replaces."""
+        for _ in range(MAX_MERGES):
+            self.progress.written, self.progress.failed = len(self._accepted), len(self._failed)
+            if not self._accepted:
+                return PeriodsResult(self._stored.rows, None, self._failed)
+            with suppress(_ChangedMeanwhile):
+                rows = self._table()
+                written = self._write(rows)
+                self.progress.rows = rows.num_rows
+                self._remove_quarantined()
+                return PeriodsResult(rows, written, self._failed)
+            self._read()
+            responses, self._accepted = self._accepted, {}
+            for period, response in responses.items():
+                try:
+                    self._replace(period, response)
+                except ReplacementRejected as error:
+                    self._failed[str(period)] = str(error)
+        raise LakeUnavailable(
+            f"other runs keep replacing {CAMPAIGN_PERIODS_TABLE} in {self.lake.root}: run it again after them"
+        )
 
-    def table(self) -> pa.Table:
+    def _table(self) -> pa.Table:
         """Return all rows, sorted by key, with the requested metrics and those that older rows still have."""
         rows = [row for of_slot in self._rows.values() for row in of_slot.values()]
         rows.sort(key=itemgetter(*CAMPAIGN_PERIOD_KEY))
         table = pa.Table.from_pylist(rows, schema=CAMPAIGN_PERIODS.schema)
-        others = [metric.column for metric in CAMPAIGN_METRICS if metric not in self._metrics]
+        others = [metric.column for metric in CAMPAIGN_METRICS if metric not in self.metrics]
         return table.drop_columns([name for name in others if table[name].null_count == table.num_rows])
 
-    def ranges(self) -> set[tuple[date, date]]:
-        """Return the first and the last days of all periods of the table."""
-        of_rows = {(row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()}
-        return of_rows | {
-            (first, first + timedelta(days=monthrange(first.year, first.month)[1] - 1)) for first in self.fetched_months
+    def _write(self, rows: pa.Table) -> WriteResult:
+        def check(_: str, found: pa.Table, __: pa.Table) -> None:
+            if not found.equals(self._stored.rows.select(found.column_names)):
+                raise _ChangedMeanwhile
+
+        metadata = {FETCHED_MONTHS: msgspec.json.encode(dict(sorted(self._fetched_months.items()))).decode()}
+        return self.lake.write_table(
+            CAMPAIGN_PERIODS_TABLE, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
+        )
+
+    def _remove_quarantined(self) -> None:
+        """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
+        known = {(row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()} | {
+            (first, first.replace(day=monthrange(first.year, first.month)[1])) for first in self._fetched_months
         }
+        kept = known - {(period.first_day, period.last_day) for period in self._accepted}
+        for file in self.lake.quarantine.files(CAMPAIGN_PERIODS_TABLE):
+            if file.day_range not in kept and file.path not in self._quarantined:
+                self.lake.storage.remove(file.path)
 
 
 class _ChangedMeanwhile(ReplacementRejected):
     """Another run has written the file since it was read."""
-
-
-def _write(lake: Lake, rows: pa.Table, merge: _Merge) -> WriteResult:
-    def check(_: object, found: pa.Table, __: pa.Table) -> None:
-        if not found.equals(merge.stored.rows.select(found.column_names)):
-            raise _ChangedMeanwhile
-
-    metadata = {FETCHED_MONTHS: msgspec.json.encode(dict(sorted(merge.fetched_months.items()))).decode()}
-    return lake.write_table(
-        CAMPAIGN_PERIODS_TABLE, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
-    )
-
-
-def _quarantine(lake: Lake, responses: Mapping[Period, _Response]) -> set[str]:
-    """Write the bad rows of each response; return the paths of the files."""
-    paths: set[str] = set()
-    for period, (query, result) in responses.items():
-        if result.bad_rows:
-            text, day_range = query_text(query), (period.first_day, period.last_day)
-            path = lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, day_range)
-            lake.quarantine.write(path, result.bad_rows, query=text)
-            paths.add(path)
-    return paths
-
-
-def _remove_quarantined(lake: Lake, merge: _Merge, fetched: Set[tuple[date, date]], written: Set[str]) -> None:
-    """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
-    kept = merge.ranges() - fetched
-    for file in lake.quarantine.files(CAMPAIGN_PERIODS_TABLE):
-        if file.day_range not in kept and file.path not in written:
-            lake.storage.remove(file.path)

@@ -19,10 +19,9 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_results import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.partition_writer import open_writer
-from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
+from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
@@ -161,11 +160,7 @@ async def fetch_days(
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
 
-        if progress.unaccounted_rows:
-            raise RuntimeError(
-                f"{progress.unaccounted_rows} received rows are neither written nor accounted for otherwise"
-                f" ({dict(progress.rows_by_fate)}): a defect, please report it"
-            )
+        progress.check_conservation()
 
     async def produce() -> None:
         # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.

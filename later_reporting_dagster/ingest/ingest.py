@@ -1,11 +1,12 @@
-"""Fetch partitions and write each as soon as its query is complete and verified.
+"""Fetch partitions of posts and write each as soon as its query is complete and verified.
 
 A failure affects as few partitions as possible: a failed query is split and fetched in parts, an instance that is
-forbidden or keeps failing affects only its own partitions, and nothing is written from an inconsistent response.
+forbidden or keeps failing affects only its own partitions, and nothing is written from an inconsistent response. What
+is asked next is decided by `query_plan`.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,30 +17,23 @@ from statistics import mean
 import anyio
 import anyio.to_thread
 
-from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected, RetriesExhausted
+from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.partition_results import PartitionError
-from later_reporting_dagster.ingest.partition_writer import (
-    NOT_LISTED,
-    NOT_SURE,
-    NOTHING_LEFT,
-    PartitionWriter,
-    WouldEmpty,
-)
-from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE, PostFetch
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, write_confirmed
+from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_POSTS_PER_PART,
     History,
-    days_per_cursor_query,
     partitions_of,
     plan_queries,
     queries_after,
     queries_to_ask,
     split_by_days,
-    split_newest,
+    split_query,
 )
+from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -49,9 +43,9 @@ from later_reporting_dagster.lake.tables import RawTable
 PAGED_WORKERS = 3
 # Queries whose results are written at the same time; the other workers wait before they write.
 CONCURRENT_WRITES = 3
-# A range with more posts is fetched in parts: the first days are written while the next are fetched, and memory does
-# not grow with the range. The cost in the paged version: page 1, which returned the total, is fetched in vain, and the
-# last page of each part is only partly filled.
+# A range with more than half as many posts again is fetched in parts of so many: the first days are written while the
+# next are fetched, and memory does not grow with the range. The cost in the paged version: page 1, which returned the
+# total, is fetched in vain, and the last page of each part is only partly filled.
 TARGET_POSTS_PER_QUERY = 12_000
 # Stored files that are read to estimate how many posts a file has.
 SAMPLED_FILES = 32
@@ -62,42 +56,48 @@ async def ingest(
 ) -> None:
     """Fetch and write partitions of posts; the writer sends the result of each exactly once, as soon as it is known.
 
-    Failures of the API or the lake, rejections by the write guard and invalid instance ids are sent as
-    `FailedPartition`, not raised. While the results are full, fewer queries are fetched.
+    Failures of the API or the lake, rejections by the write guard and invalid instance ids are results, not raised.
+    While the results are full, fewer queries are fetched.
     """
-    table, lake, metrics = writer.table, writer.lake, writer.metrics
+    table, lake = writer.table, writer.lake
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return
     try:
-        version = await client.api_version()
+        by_cursor = (await client.api_version()).uses_cursors
     except LaterError as error:
         await writer.fail(partitions, error)
         return
+    widen_days = widen_days if table.date_basis is DateBasis.POST_DATE else 0
     max_days = MAX_DAYS - 2 * widen_days
-    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=metrics, max_days=max_days)
-    queries, mean_rows = plan(), None
-    if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or version.uses_cursors):
-        mean_rows = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
-        queries = plan(rows_per_file=mean_rows)
+    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=writer.metrics, max_days=max_days)
+    history = History(
+        days=len({partition.day for partition in partitions}),
+        instances=len({partition.instance_id for partition in partitions}),
+        by_cursor=by_cursor,
+        is_wider=bool(widen_days),
+    )
+    queries = plan()
+    if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or by_cursor):
+        history.rows_per_file = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
+        queries = plan(rows_per_file=history.rows_per_file)
     run = _IngestRun(
         client,
         writer,
+        posts=PostFetch(client, metrics=writer.metrics, by_cursor=by_cursor),
         partitions=frozenset(partitions),
-        posts=PostFetch(client, metrics=metrics, by_cursor=version.uses_cursors),
-        uses_cursors=version.uses_cursors,
-        mean_rows=mean_rows,
-        widen_days=widen_days if table.date_basis is DateBasis.POST_DATE else 0,
-        history=History(days=len({partition.day for partition in partitions})),
+        history=history,
+        widen_days=widen_days,
     )
     for query in queries:  # the newest days are fetched first
-        run.queue.put_nowait(_QueuedQuery(query, planned=query))
+        run.queue.put_nowait(query)
     async with anyio.create_task_group() as workers:
-        for _ in range(client.concurrency if version.uses_cursors else PAGED_WORKERS):
+        for _ in range(client.concurrency if by_cursor else PAGED_WORKERS):
             workers.start_soon(run.work)
         await run.queue.join()
         workers.cancel_scope.cancel()
-    await run.confirm_empty()
+    for partition, doubt in run.in_doubt.items():
+        await run.confirm(partition, doubt)
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
@@ -130,99 +130,60 @@ def _mean_stored_rows(partitions: Collection[Partition], table: RawTable, lake: 
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _QueuedQuery:
-    """A query that waits to be fetched.
-
-    Attributes:
-        planned: the query of the plan that it is a part of, or the query itself.
-        is_part: whether it was split from another query. In the paged version a part is not limited to
-            `TARGET_POSTS_PER_QUERY`, and is split again only after a failure.
-        max_attempts: of each request; None for those of the client.
-    """
-
-    query: PerformanceQuery
-    planned: PerformanceQuery
-    is_part: bool = False
-    max_attempts: int | None = None
-
-
 @dataclass(eq=False, slots=True)
 class _IngestRun:
     """One run of `ingest`.
 
     Attributes:
-        mean_rows: mean rows per file so far; before the first query succeeds, those of stored files.
-        in_doubt: the partitions whose stored rows would be replaced by none, each with its query of the plan.
+        in_doubt: the partitions whose stored rows may not be gone, although the response lacks them.
         queue: the queries to fetch. Last in, first out: the parts of a query are fetched before the next query, which
             can then leave out what has failed.
     """
 
     client: LaterClient
     writer: PartitionWriter
-    partitions: frozenset[Partition]
     posts: PostFetch
-    uses_cursors: bool
-    mean_rows: float | None
-    widen_days: int
+    partitions: frozenset[Partition]
     history: History
-    in_doubt: dict[Partition, PerformanceQuery] = field(default_factory=dict)
-    _fetched_rows: int = 0
-    _fetched_pairs: int = 0
-    queue: asyncio.LifoQueue[_QueuedQuery] = field(default_factory=asyncio.LifoQueue)
+    widen_days: int
+    in_doubt: dict[Partition, InDoubt] = field(default_factory=dict)
+    queue: asyncio.LifoQueue[PerformanceQuery] = field(default_factory=asyncio.LifoQueue)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
     async def work(self) -> None:
         """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
         while True:
-            queued = await self.queue.get()
-            parts = queries_to_ask(queued.query, self.history)
-            if parts == [(queued.query, None)]:
-                if self._wanted(queued.query):
-                    await self._fetch(queued)
-            else:
-                await self._queue_parts(queued, parts)
+            query = await self.queue.get()
+            parts = queries_to_ask(query, self.history)
+            if parts != [(query, None)]:
+                for part, error in reversed(parts):
+                    if error is None:
+                        self.queue.put_nowait(part)
+                    else:
+                        await self.writer.fail(self._wanted(part), error)
+            elif self._wanted(query):
+                await self._fetch(query)
             self.queue.task_done()
 
-    async def _queue_parts(
-        self, queued: _QueuedQuery, parts: Sequence[tuple[PerformanceQuery, LaterError | None]]
-    ) -> None:
-        for part, error in reversed(parts):
-            if error is not None:
-                await self._fail(part, error)
-                continue
-            # Others wait for an instance that has failed. An only one may outlast an outage.
-            is_alone = len(part.instance_ids) == 1 < len(queued.planned.instance_ids)
-            max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if is_alone else queued.max_attempts
-            self.queue.put_nowait(replace(queued, query=part, max_attempts=max_attempts))
-
-    async def _fetch(self, queued: _QueuedQuery) -> None:
-        if self.uses_cursors and not queued.is_part:
-            queued = self._newest_days(queued)
-        is_limited = not self.uses_cursors and not queued.is_part and bool(split_by_days(queued.query))
-        limit = TARGET_POSTS_PER_QUERY if is_limited else None
+    async def _fetch(self, query: PerformanceQuery) -> None:
+        """Fetch a query, and write it or queue what to ask in its place."""
+        is_limited = not self.history.by_cursor and bool(split_by_days(query))
         try:
-            result = await self.posts.fetch(
-                self._widened(queued.query), max_posts=limit, max_attempts=queued.max_attempts
-            )
+            result = await self._fetch_posts(query, max_posts=TARGET_POSTS_PER_QUERY * 3 // 2 if is_limited else None)
         except LaterError as error:
-            await self._recover(queued, error, posts_each=limit or MAX_POSTS_PER_PART)
-        else:
-            await self._write(queued, result)
-
-    async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_each: int) -> None:
-        """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
-        query = queued.query
-        self.history.add_failure(query, error)
-        if isinstance(error, QueryRejected) and error.is_forbidden:
-            await self._find_unlisted(query)
-        parts = queries_after(query, error, self.history, posts_each=posts_each)
-        max_attempts = MAX_ATTEMPTS_AFTER_FAILURE if isinstance(error, RetriesExhausted) else queued.max_attempts
-        for part in reversed(parts):
-            is_part = queued.is_part or part != query
-            self.queue.put_nowait(replace(queued, query=part, is_part=is_part, max_attempts=max_attempts))
-        if not parts:
-            await self._fail(query, error)
+            self.history.add_failure(query, error)
+            if isinstance(error, QueryRejected) and error.is_forbidden:
+                await self._find_unlisted(query)
+            posts_each = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+            parts = queries_after(query, error, self.history, posts_each=posts_each)
+            for part in reversed(parts):
+                self.queue.put_nowait(part)
+            if not parts:
+                await self.writer.fail(self._wanted(query), error)
+            return
+        self.history.add_success(query, rows=result.total_items)
+        async with self._write_slots:
+            self.in_doubt |= await self.writer.write(self._widened(query), result, self._wanted(query))
 
     async def _find_unlisted(self, query: PerformanceQuery) -> None:
         """Remember which of several instances the API does not list. A 403 does not say which it is about."""
@@ -237,44 +198,38 @@ class _IngestRun:
                     status=403,
                 )
 
-    async def _write(self, queued: _QueuedQuery, result: ListResult) -> None:
-        query = queued.query
-        self.history.add_success(query)
-        self._fetched_rows += result.total_items
-        self._fetched_pairs += len(partitions_of(query))
-        self.mean_rows = self._fetched_rows / self._fetched_pairs
-        async with self._write_slots:
-            wanted = self._wanted(query)
-            in_doubt = await self.writer.write(self._widened(query), result, wanted, planned=queued.planned)
-            self.in_doubt |= dict.fromkeys(in_doubt, queued.planned)
-
-    async def confirm_empty(self) -> None:
-        """Ask again for the partitions that would lose all rows, and replace those that are surely without any.
-
-        If all stored rows of an instance in this run would go, none go.
-        """
-        for partition, planned in self.in_doubt.items():
-            instance_id = str(partition.instance_id)
-            query = replace(planned, start_date=partition.day, end_date=partition.day, instance_ids=(instance_id,))
-            try:
-                if instance_id not in self.writer.keeping:
-                    error: PartitionError = WouldEmpty(NOTHING_LEFT)
-                elif not await self.client.accessible((instance_id,)):
-                    error = WouldEmpty(NOT_LISTED)
-                else:
-                    result = await self.posts.fetch(self._widened(query))
-                    is_sure = bool(result.total_items) or result.is_surely_empty
-                    if not await self.writer.write(
-                        self._widened(query), result, [partition], planned=planned, is_confirmed=is_sure
-                    ):
-                        continue
-                    error = WouldEmpty(NOT_SURE)
-            except LaterError as failure:
-                error = failure
+    async def confirm(self, partition: Partition, doubt: InDoubt) -> None:
+        """Ask for a partition in doubt alone, and replace its rows if they are surely gone."""
+        instance_id = str(partition.instance_id)
+        query = PerformanceQuery(
+            start_date=partition.day,
+            end_date=partition.day,
+            instance_ids=(instance_id,),
+            date_basis=self.writer.table.date_basis,
+            metrics=self.writer.metrics,
+        )
+        # If all stored rows of an instance in this run would go, none go.
+        if isinstance(doubt, WouldEmpty) and instance_id not in self.writer.keeping:
+            await self.writer.fail([partition], WouldEmpty(NOTHING_LEFT))
+            return
+        try:
+            is_listed = bool(await self.client.accessible((instance_id,)))
+            result = await self._fetch_posts(query) if is_listed else None
+        except LaterError as error:
             await self.writer.fail([partition], error)
+            return
+        if result is None:
+            await self.writer.fail([partition], WouldEmpty(NOT_LISTED))
+        else:
+            await write_confirmed(self.writer, self._widened(query), result, partition)
 
-    async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
-        await self.writer.fail(self._wanted(query), error)
+    async def _fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
+        return await self.posts.fetch(
+            self._widened(query),
+            by_content=not split_query(query),
+            max_posts=max_posts,
+            max_attempts=self.history.max_attempts(query),
+        )
 
     def _wanted(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
@@ -283,14 +238,3 @@ class _IngestRun:
     def _widened(self, query: PerformanceQuery) -> PerformanceQuery:
         days = timedelta(days=self.widen_days)
         return replace(query, start_date=query.start_date - days, end_date=query.end_date + days)
-
-    def _newest_days(self, queued: _QueuedQuery) -> _QueuedQuery:
-        """Return the query for as many days as one worker fetches by cursor; queue the days before them."""
-        query = queued.query
-        days = days_per_cursor_query(
-            rows_per_day=self.mean_rows and self.mean_rows * len(query.instance_ids), is_wider=bool(self.widen_days)
-        )
-        newest, rest = split_newest(query, days=days)
-        if rest is not None:
-            self.queue.put_nowait(replace(queued, query=rest))
-        return replace(queued, query=newest)

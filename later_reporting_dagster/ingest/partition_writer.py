@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,16 +18,25 @@ from anyio.streams.memory import MemoryObjectSendStream
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.ingest.partition_results import (
+from later_reporting_dagster.ingest.progress import (
     FailedPartition,
     PartitionError,
     PartitionResult,
+    Progress,
     WrittenPartition,
 )
-from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import query_text
-from later_reporting_dagster.ingest.received_rows import PartitionRows, ReceivedRows, assign_rows
-from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
+from later_reporting_dagster.ingest.replacement import (
+    InDoubt,
+    PartitionDiff,
+    PartitionRows,
+    ReceivedRows,
+    TooManyBadRows,
+    WriteGuard,
+    assign_rows,
+    keys_of,
+    with_stored_rows,
+)
 from later_reporting_dagster.lake import FileDamaged
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR, FileRecord, NewerResponses, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
@@ -41,23 +50,48 @@ WRITER_THREADS = 4
 
 WRONG_CLOCK = "Some results were stored by a clock that was over an hour fast: they count as older than this run's"
 
-# Why stored rows are not replaced by none.
-NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
-NOT_LISTED = "the API does not list the instance"
-NOT_SURE = "a second response does not say that there are none"
-
 _Result = TypeVar("_Result")
+_Unit = TypeVar("_Unit")
 
 
-class WouldEmpty(ReplacementRejected):
-    """The stored rows of a partition would be replaced by none, and it is not sure that there are none."""
+class UnitWriter(Protocol[_Unit]):
+    """Writes files, or periods of a table: `PartitionWriter` and `PeriodsWriter`."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(
-            f"rows are stored, and the response has none: nothing was replaced, because {why}. If they were really"
-            " deleted, accept it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in"
-            " the run config"
-        )
+    lake: Lake
+    guard: WriteGuard
+    metrics: tuple[Metric, ...]
+    progress: Progress
+    keeping: set[str | None]
+
+    def stored_keys(self, unit: _Unit, /) -> Set[Hashable]: ...
+
+    async def write(
+        self,
+        query: PerformanceQuery,
+        result: ListResult,
+        units: Sequence[_Unit],
+        /,
+        *,
+        kept: Set[Hashable],
+        is_confirmed: bool = False,
+    ) -> Mapping[_Unit, InDoubt]: ...
+
+    async def fail(self, units: Collection[_Unit], error: PartitionError, /) -> None: ...
+
+
+async def write_confirmed(
+    writer: UnitWriter[_Unit],
+    query: PerformanceQuery,
+    result: ListResult,
+    unit: _Unit,
+    *,
+    kept: Set[Hashable] = frozenset(),
+) -> None:
+    """Write a unit in doubt from a second response; it fails unless that shows what is gone."""
+    is_sure = bool(result.total_items) or result.is_surely_empty
+    in_doubt = await writer.write(query, result, [unit], kept=kept, is_confirmed=is_sure)
+    for each, error in in_doubt.items():
+        await writer.fail([each], error)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -92,23 +126,23 @@ class PartitionWriter:
         result: ListResult,
         partitions: Sequence[Partition],
         *,
-        planned: PerformanceQuery | None = None,
+        kept: Set[Hashable] = frozenset(),
         is_confirmed: bool = False,
-    ) -> list[Partition]:
+    ) -> dict[Partition, InDoubt]:
         """Write partitions of a query and its bad rows. A partition without rows becomes a file without rows.
 
-        Returns the partitions whose stored rows would be replaced by none, which have no result yet.
+        Returns the partitions that have no result yet, because stored rows may not be gone, although the response lacks
+        them.
 
         Args:
             partitions: those of its partitions to write; of campaigns, its only day.
-            planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
-                therefore does not depend on how the query was split.
+            kept: the keys whose stored row stays, if the response does not have it.
             is_confirmed: whether stored rows may be replaced by none.
         """
         self.progress.oddities.update(result.oddities)
         received = await self._in_thread(assign_rows, query, result, partitions)
         counts = Counter(received=result.total_items, others=received.others, quarantined=len(received.unassigned))
-        in_doubt: list[Partition] = []
+        in_doubt: dict[Partition, InDoubt] = {}
         try:
             await self._in_thread(self._quarantine_unassigned, query, received, result.total_items)
         except (LakeUnavailable, TooManyBadRows) as error:
@@ -116,22 +150,18 @@ class PartitionWriter:
             counts["failed"] = sum(rows.total for rows in received.by_partition.values())
             self.progress.rows_by_fate.update(counts)
             return in_doubt
+        for rows in received.by_partition.values():
+            rows.kept |= kept
         # As it is stored, so that an equal time is not a later one.
         requested_at = result.requested_at.replace(microsecond=result.requested_at.microsecond // 1000 * 1000)
-        write = partial(
-            self._write_batch,
-            query=query,
-            planned=planned or query,
-            requested_at=requested_at,
-            is_confirmed=is_confirmed,
-        )
+        write = partial(self._write_batch, query=query, requested_at=requested_at, is_confirmed=is_confirmed)
 
         async def write_batch(batch: Sequence[Partition]) -> None:
             outcomes, fates = await self._in_thread(write, {each: received.by_partition[each] for each in batch})
             counts.update(fates)
             for outcome in outcomes:
-                if _is_in_doubt(outcome):
-                    in_doubt.append(outcome.partition)
+                if (doubt := _doubt(outcome)) is not None:
+                    in_doubt[outcome.partition] = doubt
                 else:
                     await self.results.send(outcome)
 
@@ -168,7 +198,6 @@ class PartitionWriter:
         received: Mapping[Partition, PartitionRows],
         *,
         query: PerformanceQuery,
-        planned: PerformanceQuery,
         requested_at: datetime,
         is_confirmed: bool,
     ) -> tuple[list[PartitionResult], Counter[str]]:
@@ -178,18 +207,15 @@ class PartitionWriter:
         """
         metadata = {
             FETCHED_AT: requested_at.isoformat(timespec="milliseconds"),
-            "queries": msgspec.json.encode([query_text(planned)]).decode(),
-            "metrics": msgspec.json.encode([metric.api_name for metric in planned.metrics]).decode(),
+            "queries": msgspec.json.encode([query_text(query)]).decode(),
+            "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
         }
         failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
         diffs: dict[Partition, PartitionDiff] = {}
 
         def check_replacement(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-            diffs[partition] = diff_partitions(old, new, key=self.table.key, known_metrics=self.table.known_metrics)
-            bad_rows = len(received[partition].bad_rows)
-            self.guard.check_diff(diffs[partition], bad_rows=bad_rows, rows=self.table.rows)
-            if old.num_rows and not new.num_rows and not (is_confirmed or self.guard.accepts_shrinking):
-                raise WouldEmpty(NOT_SURE)
+            rows = received[partition]
+            diffs[partition] = self.guard.check_replacement(old, new, rows, table=self.table, is_confirmed=is_confirmed)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
             stored, unchanged = key_values.get(FETCHED_AT), self.newer_responses.of(partition)
@@ -199,6 +225,7 @@ class PartitionWriter:
         for partition, rows in received.items():
             try:
                 self._quarantine(partition, rows, query=query_text(query))
+                self.guard.check_received(rows)
             except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
@@ -207,12 +234,11 @@ class PartitionWriter:
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         received_rows = {partition: rows.num_rows for partition, rows in tables.items()}
         for partition in received_rows:
-            if contradictory := received[partition].contradictory:
-                try:
-                    tables[partition] = self._with_stored_rows(partition, tables[partition], contradictory)
-                except LakeUnavailable as error:
-                    failed[partition] = error
-                    del tables[partition]
+            try:
+                tables[partition] = self._with_stored_rows(partition, tables[partition], received[partition].kept)
+            except LakeUnavailable as error:
+                failed[partition] = error
+                del tables[partition]
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
@@ -220,7 +246,8 @@ class PartitionWriter:
         fates: Counter[str] = Counter()
         for partition, rows in received.items():
             fates["quarantined"] += len(rows.bad_rows)
-            if not isinstance(outcome := outcomes[partition], WriteResult):
+            outcome = outcomes[partition]
+            if not isinstance(outcome, WriteResult):
                 results.append(FailedPartition(partition=partition, error=outcome))
                 fates["failed"] += len(rows.items)
                 continue
@@ -228,34 +255,33 @@ class PartitionWriter:
             if not rows.bad_rows:
                 self._remove_quarantined(self.lake.quarantine.path_of(self.table.name, partition))
             diff = diffs.get(partition) if outcome.changed else None
-            if diff.removed < diff.rows_before if diff else outcome.rows and not outcome.changed:
+            if diff.removed < diff.rows_before if diff else received_rows[partition] and not outcome.changed:
                 self.keeping.add(partition.instance_id)
             results.append(
                 WrittenPartition(
                     partition=partition, file=outcome, rows=tables[partition], bad_rows=len(rows.bad_rows), diff=diff
                 )
             )
-        self.records.add([_record(self.table, result, requested_at) for result in results if not _is_in_doubt(result)])
+        self.records.add([_record(self.table, result, requested_at) for result in results if not _doubt(result)])
         return results, fates
 
     def _quarantine(self, partition: Partition, rows: PartitionRows, *, query: str) -> None:
-        """Write the bad rows of a partition to the quarantine; raise if its other rows must not be written."""
-        bad_rows = rows.bad_rows
-        if bad_rows:
-            self.lake.quarantine.write(self.lake.quarantine.path_of(self.table.name, partition), bad_rows, query=query)
-        self.guard.check_bad_rows(len(bad_rows), total=rows.total, subject="rows of this partition are bad")
-        if rows.problem is not None:
-            raise rows.problem
+        if rows.bad_rows:
+            path = self.lake.quarantine.path_of(self.table.name, partition)
+            self.lake.quarantine.write(path, rows.bad_rows, query=query)
 
-    def _with_stored_rows(self, partition: Partition, new: pa.Table, keys: Set[Hashable]) -> pa.Table:
-        """Add the stored rows of keys that the response has with several values."""
+    def stored_keys(self, partition: Partition) -> Set[Hashable]:
+        """Return the keys of the stored rows; none if the file does not exist or is damaged."""
+        schema = pa.schema([field for field in self.table.table.schema if field.name in self.table.key])
         with suppress(FileDamaged):
-            stored = self.lake.read_daily_file(self.table.name, partition, schema=new.schema)
-            if stored is not None:
-                present = {*_keys(new, self.table)}
-                is_kept = [key in keys and key not in present for key in _keys(stored, self.table)]
-                rows = pa.concat_tables([new, stored.filter(pa.array(is_kept, pa.bool_()))])
-                return rows.sort_by([(name, "ascending") for name in self.table.key])
+            stored = self.lake.read_daily_file(self.table.name, partition, schema=schema)
+            return {*keys_of(stored, self.table.key)} if stored else set()
+        return set()
+
+    def _with_stored_rows(self, partition: Partition, new: pa.Table, kept: Set[Hashable]) -> pa.Table:
+        with suppress(FileDamaged):
+            if kept and (stored := self.lake.read_daily_file(self.table.name, partition, schema=new.schema)):
+                return with_stored_rows(new, stored, kept, self.table)
         return new
 
     def _remove_quarantined(self, path: str) -> None:
@@ -263,11 +289,6 @@ class PartitionWriter:
         if path in self.quarantined:
             with suppress(LakeUnavailable):
                 self.lake.storage.remove(path)
-
-
-def _keys(rows: pa.Table, table: RawTable) -> list[Hashable]:
-    columns = [rows[name].to_pylist() for name in table.key]
-    return [*zip(*columns, strict=True)] if len(columns) > 1 else columns[0]
 
 
 async def open_writer(
@@ -308,8 +329,8 @@ def known_times(times: Iterable[datetime], warnings: list[str]) -> list[datetime
     return known
 
 
-def _is_in_doubt(result: PartitionResult) -> bool:
-    return isinstance(result, FailedPartition) and isinstance(result.error, WouldEmpty)
+def _doubt(result: PartitionResult) -> InDoubt | None:
+    return result.error if isinstance(result, FailedPartition) and isinstance(result.error, InDoubt) else None
 
 
 def _record(table: RawTable, result: PartitionResult, at: datetime) -> FileRecord:

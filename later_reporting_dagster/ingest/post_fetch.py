@@ -7,7 +7,7 @@ them too, by content type, and their values are added to the posts. A metric tha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,12 +19,11 @@ from later_reporting_dagster.client import InconsistentPages, LaterClient, ListR
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
-from later_reporting_dagster.contract.rows import BadRow, Post, post_type
+from later_reporting_dagster.contract.rows import Post, post_type
 from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.ingest.query_plan import (
-    MAX_POSTS_PER_PART,
+    MAX_ATTEMPTS_AFTER_FAILURE,
     number_of_parts,
-    partitions_of,
     query_text,
     split_by_content,
 )
@@ -32,9 +31,6 @@ from later_reporting_dagster.ingest.query_plan import (
 # The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 
-# All attempts of a request take over a minute. Once they have failed, others have fewer: those of the parts of the
-# query, which show the instance at fault, and those of the search for metrics, which all queries wait for.
-MAX_ATTEMPTS_AFTER_FAILURE = 3
 # With which the API refuses metrics, or anything else of a query. What the text says is not read.
 METRICS_STATUSES = (400, 422)
 # Enough parts for a separate query for each platform or content type.
@@ -54,8 +50,18 @@ class PostFetch:
         self._has_search_failed = False
 
     async def fetch(
-        self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
+        self,
+        query: PerformanceQuery,
+        *,
+        by_content: bool,
+        max_posts: int | None = None,
+        max_attempts: int | None = None,
     ) -> ListResult:
+        """Fetch a query with all metrics.
+
+        `by_content`: whether too many posts are fetched by platform and content type, because the query cannot be split
+        otherwise.
+        """
         # The default metrics are requested without a search, until the API rejects them.
         is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
         requested = self._metrics
@@ -68,30 +74,29 @@ class PostFetch:
                 replace(query, metrics=requested), max_posts=max_posts, max_attempts=max_attempts
             )
         except TooManyPosts as error:
-            if len(partitions_of(query)) > 1:
+            if not by_content:
                 raise
             too_many = error
         except QueryRejected as error:
             if not (self._by_cursor and is_assumed and await self._are_metrics_refused(query, error, max_attempts)):
                 raise
             self._accepts.setdefault(_filters(query), {})
-            return await self.fetch(query, max_posts=max_posts, max_attempts=max_attempts)
+            return await self.fetch(query, by_content=by_content, max_posts=max_posts, max_attempts=max_attempts)
         else:
             if missing := _without(self._metrics, requested):
                 posts = {post.key: self._with_all_metrics(post) for post in result.items}
-                bad_rows = [*result.bad_rows]
-                await self._add_metrics(
-                    query, missing, posts, bad_rows, unreadable=len(bad_rows), max_attempts=max_attempts
+                # Each bad row of the query itself may be any post of the narrower queries.
+                parts = await self._add_metrics(
+                    query, missing, posts, others=len(result.bad_rows), max_attempts=max_attempts
                 )
-                result = replace(result, items=[*posts.values()], bad_rows=bad_rows)
+                result = _with_parts(replace(result, items=[*posts.values()]), parts)
             return result
         return await self._fetch_by_content(query, too_many, max_attempts=max_attempts)
 
     async def _fetch_by_content(
         self, query: PerformanceQuery, too_many: TooManyPosts, *, max_attempts: int | None
     ) -> ListResult:
-        """Fetch a single partition with too many posts by platform or content type."""
-        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))
+        parts = split_by_content(query, parts=number_of_parts(too_many.total_items))
         if not parts:
             raise too_many
         too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
@@ -101,8 +106,7 @@ class PostFetch:
                 f" content type would miss some, whose content type cannot be requested:"
                 f" {safe_line(', '.join(sorted(map(repr, missed))))}"
             )
-        results = [await self.fetch(part, max_attempts=max_attempts) for part in parts]
-        result = ListResult.of(results)
+        result = ListResult.of([await self.fetch(part, by_content=True, max_attempts=max_attempts) for part in parts])
         # Without a total, posts may be missing unnoticed if no fetched post had their content type.
         if too_many.total_items not in (None, result.total_items):
             raise InconsistentPages(
@@ -122,23 +126,22 @@ class PostFetch:
         query: PerformanceQuery,
         missing: tuple[Metric, ...],
         posts: dict[Any, Any],
-        bad_rows: list[BadRow],
         *,
-        unreadable: int,
+        others: int,
         max_attempts: int | None,
-    ) -> None:
+    ) -> list[ListResult]:
         """Fetch metrics that the API rejects with the query's filters with narrower ones; add the values to its posts.
 
-        The bad rows of these queries are added to `bad_rows`; their values stay null. Each of the `unreadable` bad rows
-        of the query itself may be any post of the narrower queries.
+        Returns the results of the narrower queries, of whose posts `others` may lack.
         """
+        results: list[ListResult] = []
         for part in split_by_content(query, parts=_ONE_EACH):
             if metrics := await self._accepted(part, missing, max_attempts=max_attempts):
                 result = await self._client.fetch_posts(replace(part, metrics=metrics), max_attempts=max_attempts)
                 found = {post.key: post for post in result.items}
                 unexpected = len(found.keys() - posts.keys())
                 lost = sum(key not in found and bool(part.selects(post.content_type)) for key, post in posts.items())
-                if unexpected > unreadable or lost > len(result.bad_rows):
+                if unexpected > others or lost > len(result.bad_rows):
                     raise InconsistentPages(
                         f"{query_text(part)}: {unexpected} posts are in the response for some metrics only, and {lost}"
                         " are missing from it; posts were added or removed in between. Try again."
@@ -146,9 +149,10 @@ class PostFetch:
                 for key in found.keys() & posts.keys():
                     for metric in metrics:
                         setattr(posts[key], metric.column, getattr(found[key], metric.column))
-                bad_rows += result.bad_rows
+                results.append(result)
             if rest := _without(missing, metrics):
-                await self._add_metrics(part, rest, posts, bad_rows, unreadable=unreadable, max_attempts=max_attempts)
+                results += await self._add_metrics(part, rest, posts, others=others, max_attempts=max_attempts)
+        return results
 
     async def _accepted(
         self, query: PerformanceQuery, wanted: tuple[Metric, ...], *, max_attempts: int | None
@@ -192,6 +196,16 @@ class PostFetch:
         type_ = post_type(self._metrics)
         fields = msgspec.structs.asdict(post)
         return type_(**{name: fields[name] for name in type_.__struct_fields__ if name in fields})
+
+
+def _with_parts(result: ListResult, parts: Sequence[ListResult]) -> ListResult:
+    """Return the result with what is bad, odd or unreadable in narrower queries for some metrics."""
+    unreadable: dict[Hashable, dict[str, str]] = {}
+    for each in (result, *parts):
+        for key, columns in each.unreadable.items():
+            unreadable.setdefault(key, {}).update(columns)
+    both = ListResult.of([result, *parts])
+    return replace(result, bad_rows=both.bad_rows, oddities=both.oddities, unreadable=unreadable)
 
 
 def _filters(query: PerformanceQuery) -> Filters:

@@ -1,13 +1,66 @@
-"""What a fetch has done so far, for its log and for whoever shows it."""
+"""What happened to each partition of a fetch, and what the fetch has done so far, for its log and whoever shows it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from later_reporting_dagster.client import ClientEvent, PageFetched, PagesRefetched, RateLimitWait, RequestRetried
-from later_reporting_dagster.ingest.partition_results import PartitionResult, WrittenPartition
+import pyarrow as pa
+
+from later_reporting_dagster.client import (
+    ClientEvent,
+    LaterError,
+    PageFetched,
+    PagesRefetched,
+    RateLimitWait,
+    RequestRetried,
+)
+from later_reporting_dagster.ingest.replacement import PartitionDiff
+from later_reporting_dagster.lake import LakeUnavailable, Partition, ReplacementRejected, WriteResult
 
 # Shorter waits are normal under the rate limit and are not logged.
 MIN_LOGGED_WAIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenPartition:
+    """A partition that is stored in the lake, complete and verified.
+
+    `bad_rows`: number of its rows in quarantine. `diff`: None if nothing changed, or if there was no readable file.
+    """
+
+    partition: Partition
+    file: WriteResult
+    rows: pa.Table
+    bad_rows: int
+    diff: PartitionDiff | None = None
+
+
+# The API, the lake or the write guard failed, or the instance id cannot be part of a path.
+PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPartition:
+    """A partition that was not replaced, and the reason."""
+
+    partition: Partition
+    error: PartitionError
+
+    def __post_init__(self) -> None:
+        # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
+        self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
+
+    @property
+    def reason(self) -> str:
+        """The error without its query, which may be that of other days or instances, whose failure decided this one."""
+        return reason_of(self.error)
+
+
+PartitionResult = WrittenPartition | FailedPartition
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error, without its query."""
+    return error.reason if isinstance(error, LaterError) else str(error)
 
 
 @dataclass(slots=True)
@@ -35,11 +88,25 @@ class Progress:
     rows_by_fate: Counter[str] = field(default_factory=Counter)
     status: str = ""
 
-    @property
-    def unaccounted_rows(self) -> int:
-        """The number of received rows that are neither written nor accounted for otherwise: 0, or a defect."""
+    def check_conservation(self) -> None:
+        """Raise if received rows are neither written nor accounted for otherwise."""
         fates = self.rows_by_fate
-        return fates["received"] - sum(fates[name] for name in ("written", "quarantined", "failed", "others"))
+        if fates["received"] != sum(fates[name] for name in ("written", "quarantined", "failed", "others")):
+            raise RuntimeError(
+                f"received rows are neither written nor accounted for otherwise ({dict(fates)}): a defect, please"
+                " report it"
+            )
+
+    def rows_text(self) -> str:
+        """Return what became of the received rows, and what was odd about them, for the log of a run."""
+        fates = self.rows_by_fate
+        odd = ", ".join(f"{kind} ({count})" for kind, count in self.oddities.most_common())
+        return (
+            f"{fates['received']} rows received: {fates['written']} written, {fates['quarantined']} in quarantine,"
+            f" {fates['failed']} of failed files, {fates['others']} of other days or instances"
+            + f"; read in spite of this: {odd}"
+            * bool(odd)
+        )
 
     def add(self, result: PartitionResult) -> None:
         """Count a file that was written or failed."""

@@ -7,7 +7,7 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
     CredentialsRejected,
     InconsistentPages,
     LaterError,
+    RetriesExhausted,
     TooManyPosts,
 )
 from later_reporting_dagster.contract.days import days_between
@@ -36,10 +37,9 @@ from later_reporting_dagster.contract.parameters import (
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 from later_reporting_dagster.lake import Partition
 
-MAX_POSTS_PER_QUERY = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
-# Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
-# spread evenly.
-MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
+# Posts in each part when a query has more posts than its pages can return. Well below what they can, because posts are
+# not spread evenly.
+MAX_POSTS_PER_PART = MAX_PAGE_NUMBER * MAX_PAGE_SIZE * 3 // 5
 # The API allows two years. 730 days are within two years whether or not there is a leap year.
 MAX_DAYS = 730
 # The pages of a cursor query are fetched one after the other, and its last page is half empty on average. So a range of
@@ -53,18 +53,12 @@ OUTAGE_INSTANCES = 5
 # Once so many days of an instance have failed in a row, going back, its older days are not requested. Once so many of
 # its queries have succeeded in a row, it is queried together with others again.
 RESULTS_IN_A_ROW = 3
+# All attempts of a request take over a minute. Once they have failed, others have fewer: those of the parts of the
+# query, which show the instance at fault, and those of the search for metrics, which all queries wait for.
+MAX_ATTEMPTS_AFTER_FAILURE = 3
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True)
-class _PartitionRange:
-    """All partitions of contiguous days, `start` and `end` inclusive, × `instances`."""
-
-    start: date
-    end: date
-    instances: frozenset[str]
 
 
 def plan_queries(
@@ -83,19 +77,51 @@ def plan_queries(
     instances_of_day: dict[date, set[str]] = defaultdict(set)
     for partition in partitions:
         instances_of_day[partition.day].add(str(partition.instance_id))
-    if date_basis is DateBasis.POST_DATE:
-        ranges = _contiguous_ranges(instances_of_day, max_days=max_days)
-        if rows_per_file is not None:
-            ranges = _merge_ranges(ranges, rows_per_file=rows_per_file, max_days=max_days)
-    else:
-        ranges = _contiguous_ranges(instances_of_day, max_days=1)
-    return [
+    days = [
         PerformanceQuery(
-            start_date=each.start, end_date=each.end, instance_ids=instance_ids, date_basis=date_basis, metrics=metrics
+            start_date=day, end_date=day, instance_ids=tuple(sorted(names)), date_basis=date_basis, metrics=metrics
         )
-        for each in ranges
-        for instance_ids in group_by_url_length(sorted(each.instances))
+        for day, names in sorted(instances_of_day.items())
     ]
+    if date_basis is DateBasis.POST_DATE:
+        days = _join_contiguous(days, max_days=max_days)
+        if rows_per_file is not None:
+            days = _merge(days, rows_per_file=rows_per_file, max_days=max_days)
+    return [replace(query, instance_ids=group) for query in days for group in group_by_url_length(query.instance_ids)]
+
+
+def _join_contiguous(days: Sequence[PerformanceQuery], *, max_days: int) -> list[PerformanceQuery]:
+    """Join contiguous days with the same instances to ranges of at most `max_days`."""
+    ranges: list[PerformanceQuery] = []
+    for day in days:
+        last = ranges[-1] if ranges else None
+        is_next = last and (last.end_date + _DAY, last.instance_ids) == (day.start_date, day.instance_ids)
+        if last and is_next and (day.end_date - last.start_date).days < max_days:
+            ranges[-1] = replace(last, end_date=day.end_date)
+        else:
+            ranges.append(day)
+    return ranges
+
+
+def _merge(ranges: Sequence[PerformanceQuery], *, rows_per_file: float, max_days: int) -> list[PerformanceQuery]:
+    """Merge neighbouring ranges, with all days between them and all instances, where that costs fewer requests."""
+
+    def pages(query: PerformanceQuery) -> int:
+        files = ((query.end_date - query.start_date).days + 1) * len(query.instance_ids)
+        return max(1, ceil(files * rows_per_file / MAX_PAGE_SIZE))
+
+    merged: list[PerformanceQuery] = []
+    for current in ranges:
+        while merged:
+            last = merged[-1]
+            names = tuple(sorted({*last.instance_ids, *current.instance_ids}))
+            union = replace(current, start_date=last.start_date, instance_ids=names)
+            if (union.end_date - union.start_date).days >= max_days or pages(union) >= pages(last) + pages(current):
+                break
+            merged.pop()
+            current = union
+        merged.append(current)
+    return merged
 
 
 def partitions_of(query: PerformanceQuery) -> list[Partition]:
@@ -110,23 +136,18 @@ def query_text(query: PerformanceQuery) -> str:
 
 
 def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
-    """Split a query by days, or a single day by instances, into at most `parts` queries; empty for one partition."""
-    return split_by_days(query, parts=parts) or split_by_instances(query, parts=parts)
+    """Split a query by days, newest first, or a single day by instances; empty for one partition."""
+    return split_by_days(query, parts=parts) or [
+        replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)
+    ]
 
 
 def split_by_days(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a `post_date` query into at most `parts` ranges of days, newest first; empty for a single day."""
-    days = days_between(query.start_date, query.end_date)
-    if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
+    if query.date_basis is not DateBasis.POST_DATE:
         return []
-    return [replace(query, start_date=part[0], end_date=part[-1]) for part in reversed(_even_parts(days, parts))]
-
-
-def split_by_instances(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
-    """Split a query into at most `parts` groups of instances; empty for a single instance."""
-    if len(query.instance_ids) == 1:
-        return []
-    return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
+    days = _even_parts(days_between(query.start_date, query.end_date), parts)
+    return [replace(query, start_date=part[0], end_date=part[-1]) for part in reversed(days)]
 
 
 def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
@@ -137,39 +158,27 @@ def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[Perform
     A query of a single content type has no parts.
     """
     if not query.content_types and len(query.platforms) != 1:
-        platforms = query.platforms or tuple(Platform)
-        return [replace(query, platforms=tuple(part)) for part in _even_parts(platforms, parts)]
+        platforms = _even_parts(query.platforms or tuple(Platform), parts)
+        return [replace(query, platforms=tuple(part)) for part in platforms]
     content_types = query.content_types or tuple(name for name in ContentType if platform_of(name) in query.platforms)
-    if len(content_types) < 2:
-        return []
     return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
 
 
-def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
+def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:
+    """Split a sequence into at most `parts` contiguous runs whose lengths differ by at most one; empty for one item."""
+    if len(items) < 2:
+        return []
+    parts = min(parts, len(items))
+    edges = [len(items) * index // parts for index in range(parts + 1)]
+    return [items[low:high] for low, high in pairwise(edges)]
+
+
+def number_of_parts(total_items: int | None, *, posts_each: int = MAX_POSTS_PER_PART) -> int:
     """Return the number of parts, at least 2, that have `posts_each` posts each if posts are spread evenly."""
     return 2 if total_items is None else max(2, ceil(total_items / posts_each))
 
 
-def days_per_cursor_query(*, rows_per_day: float | None, is_wider: bool = False) -> int:
-    """Return how many days one cursor query covers, given the posts of a day as far as they are known.
-
-    `is_wider`: whether each query also asks for the days around these, which are fetched twice then.
-    """
-    if rows_per_day is None:
-        return FIRST_DAYS_PER_CURSOR_QUERY
-    pages = PAGES_PER_CURSOR_QUERY * (3 if is_wider else 1)
-    return max(1, int(pages * MAX_PAGE_SIZE / max(rows_per_day, 1)))
-
-
-def split_newest(query: PerformanceQuery, *, days: int) -> tuple[PerformanceQuery, PerformanceQuery | None]:
-    """Return the query of the newest days, and that of the others; None if there are none, or by performance date."""
-    first = query.end_date - timedelta(days=days - 1)
-    if query.date_basis is not DateBasis.POST_DATE or first <= query.start_date:
-        return query, None
-    return replace(query, start_date=first), replace(query, end_date=first - _DAY)
-
-
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class History:
     """What the queries of a run have returned so far.
 
@@ -177,21 +186,34 @@ class History:
     instance, a day, or both. What fails again and again is then left alone.
 
     Attributes:
-        days: the number of days of the run.
+        days, instances: the numbers of days and instances of the run.
+        by_cursor: whether long ranges are queried in parts of some pages each.
+        is_wider: whether each query also asks for the days around its own.
+        rows_per_file: mean rows so far; before the first query succeeds, those of stored files.
         stopped_by: the error that ends the run: every query would fail.
         unlisted: instances that the API does not list, each with the error.
     """
 
     days: int
+    instances: int = 1
+    by_cursor: bool = False
+    is_wider: bool = False
+    rows_per_file: float | None = None
     stopped_by: LaterError | None = None
     unlisted: dict[str, LaterError] = field(default_factory=dict)
+    _rows: int = 0
+    _files: int = 0
     # By instance that has failed alone: the days of its results in the order in which they came, and their errors. Of a
     # range, the first day.
     _results: dict[str, list[tuple[date, LaterError | None]]] = field(default_factory=dict)
     _failed_on: dict[date, set[str]] = field(default_factory=dict)  # since a query for the day has succeeded
     _failed: set[Partition] = field(default_factory=set)  # since any query has succeeded
+    _exhausted: list[PerformanceQuery] = field(default_factory=list)  # those whose retries did
 
-    def add_success(self, query: PerformanceQuery) -> None:
+    def add_success(self, query: PerformanceQuery, *, rows: int = 0) -> None:
+        self._rows += rows
+        self._files += len(partitions_of(query))
+        self.rows_per_file = self._rows / self._files
         self._failed.clear()
         for day in self._failed_on.keys() & {*days_between(query.start_date, query.end_date)}:
             del self._failed_on[day]
@@ -201,6 +223,8 @@ class History:
     def add_failure(self, query: PerformanceQuery, error: LaterError) -> None:
         if isinstance(error, CredentialsRejected | ApiVersionChanged):
             self.stopped_by = error
+        if isinstance(error, RetriesExhausted):
+            self._exhausted.append(query)
         partitions = partitions_of(query)
         # Posts that change between pages say nothing about others.
         if len(partitions) > 1 or isinstance(error, InconsistentPages | TooManyPosts):
@@ -234,11 +258,36 @@ class History:
         """Return whether a day fails for every instance: five have failed, and no query for it has succeeded since."""
         return len(self._failed_on.get(day, ())) >= OUTAGE_INSTANCES
 
+    def max_attempts(self, query: PerformanceQuery) -> int | None:
+        """Return how often a query is attempted; None for as often as any.
+
+        Others wait for the parts of a query that has failed, and for an instance that has. An only one may outlast an
+        outage.
+        """
+        is_suspect = self.instances > 1 == len(query.instance_ids) and self.is_suspect(query.instance_ids[0])
+        is_part = any(
+            failed.start_date <= query.start_date <= query.end_date <= failed.end_date
+            and {*query.instance_ids} <= {*failed.instance_ids}
+            for failed in self._exhausted
+        )
+        return MAX_ATTEMPTS_AFTER_FAILURE if is_suspect or is_part else None
+
+    def days_per_query(self, query: PerformanceQuery) -> int:
+        """Return how many days of a range are queried at once."""
+        if not self.by_cursor or query.date_basis is not DateBasis.POST_DATE:
+            return MAX_DAYS
+        if self.rows_per_file is None:
+            return FIRST_DAYS_PER_CURSOR_QUERY
+        # The days around those of a wider query are fetched twice, so it has more pages.
+        pages = PAGES_PER_CURSOR_QUERY * (3 if self.is_wider else 1)
+        rows_per_day = self.rows_per_file * len(query.instance_ids)
+        return max(1, int(pages * MAX_PAGE_SIZE / max(rows_per_day, 1)))
+
 
 def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[PerformanceQuery, LaterError | None]]:
     """Return the parts in which to ask a query, in this order, and those that fail without a request, with the error.
 
-    An instance that has failed before is queried alone.
+    An instance that has failed before is queried alone. A query that is its only part is asked as it is.
     """
     if history.stopped_by is not None:
         return [(query, history.stopped_by)]
@@ -255,7 +304,11 @@ def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[Perf
             parts.append((alone, None))
         else:
             together.append(instance_id)
-    return [*([(replace(query, instance_ids=tuple(together)), None)] if together else []), *parts]
+    parts = [*([(replace(query, instance_ids=tuple(together)), None)] if together else []), *parts]
+    newest = query.end_date - (history.days_per_query(query) - 1) * _DAY
+    if parts == [(query, None)] and query.start_date < newest:
+        return [(replace(query, start_date=newest), None), (replace(query, end_date=newest - _DAY), None)]
+    return parts
 
 
 def queries_after(
@@ -273,46 +326,3 @@ def queries_after(
     if history.stopped_by is not None or (is_day and history.is_failing(query.start_date)):
         return []
     return split_query(query)
-
-
-def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_days: int) -> list[_PartitionRange]:
-    """Return runs of contiguous days with the same instances, at most `max_days` long, in order of date."""
-    ranges: list[_PartitionRange] = []
-    for day in sorted(instances_of_day):
-        instances = frozenset(instances_of_day[day])
-        last = ranges[-1] if ranges else None
-        if last and (last.end + _DAY, last.instances) == (day, instances) and (day - last.start).days < max_days:
-            ranges[-1] = replace(last, end=day)
-        else:
-            ranges.append(_PartitionRange(day, day, instances))
-    return ranges
-
-
-def _merge_ranges(ranges: Sequence[_PartitionRange], *, rows_per_file: float, max_days: int) -> list[_PartitionRange]:
-    """Merge neighbouring ranges wherever one query costs fewer requests than two.
-
-    A merged range has all days from the first to the last × all instances of both.
-    """
-
-    def pages(of: _PartitionRange) -> int:
-        files = ((of.end - of.start).days + 1) * len(of.instances)
-        return max(1, ceil(files * rows_per_file / MAX_PAGE_SIZE))
-
-    merged: list[_PartitionRange] = []
-    for current in ranges:
-        while merged:
-            last = merged[-1]
-            union = _PartitionRange(last.start, current.end, last.instances | current.instances)
-            if (union.end - union.start).days >= max_days or pages(union) >= pages(last) + pages(current):
-                break
-            merged.pop()
-            current = union
-        merged.append(current)
-    return merged
-
-
-def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:
-    """Split a sequence into at most `parts` contiguous runs whose lengths differ by at most one."""
-    parts = min(parts, len(items))
-    edges = [len(items) * index // parts for index in range(parts + 1)]
-    return [items[low:high] for low, high in pairwise(edges)]

@@ -19,10 +19,9 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_results import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, open_writer
-from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.ingest.progress import FailedPartition, PartitionResult, Progress, WrittenPartition
+from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import RunRecords
 from later_reporting_dagster.lake.tables import RawTable
@@ -150,6 +149,7 @@ def run_ingest(
     root: Path | Lake,
     guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    widen_days: int = 0,
     **options: Any,
 ) -> IngestResults:
     """Ingest partitions of posts; `options` are passed to `collect_results`."""
@@ -157,7 +157,7 @@ def run_ingest(
 
     async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         writer = await new_writer(table, lake, results, guard=guard, metrics=metrics)
-        await ingest(partitions, writer, client=client)
+        await ingest(partitions, writer, client=client, widen_days=widen_days)
 
     return collect_results(fetch, partitions, service=service, **options)
 

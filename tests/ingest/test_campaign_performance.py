@@ -18,8 +18,8 @@ from later_reporting_dagster.client import LaterClient, QueryRejected, RetriesEx
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.partition_results import PartitionResult
-from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
+from later_reporting_dagster.ingest.progress import PartitionResult
+from later_reporting_dagster.ingest.replacement import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.server.responses import problem_response, unsupported_metrics
@@ -145,12 +145,28 @@ def test_day_fails_if_all_metrics_are_refused(service: Service, tmp_path: Path) 
 
 @pytest.mark.parametrize("status", [403, 404])
 @both_api_versions
-def test_refused_route_ends_the_fetch_with_one_request(service: Service, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("days", [DAYS, DAYS[:1]], ids=["of several", "of one"])
+def test_refused_route_ends_the_fetch_with_two_requests(
+    service: Service, status: int, days: Collection[date], tmp_path: Path
+) -> None:
     service.refuse_campaigns(status)
     with pytest.raises(RouteRefused, match=f"HTTP {status}"):
-        fetch(service, tmp_path)
-    assert service.request_count(PERFORMANCE_PATH) == 1
+        fetch(service, tmp_path, days=days)
+    requests = [parameters(each) for each in service.requests if each.url.path == PERFORMANCE_PATH]
+    newest = max(days)
+    assert [each["startDate"] for each in requests] == [[str(newest)], [str(newest - timedelta(days=1))]]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("days", [DAYS, DAYS[-1:]], ids=["of several", "of one"])
+@pytest.mark.parametrize(("status", "error"), [(403, QueryRejected), (404, QueryRejected), (302, UnexpectedResponse)])
+def test_a_newest_day_that_is_refused_fails_alone(
+    status: int, error: type[Exception], days: Collection[date], service: Service, api: httpx.Client, tmp_path: Path
+) -> None:
+    newest = [str(DAYS[-1])]
+    service.override = lambda request: problem(status) if parameters(request).get("startDate") == newest else None
+    assert errors(fetch(service, tmp_path, days=days)) == {DAYS[-1]: error}
+    assert all(stored(tmp_path, day) == expected(api, day) for day in days if day != DAYS[-1])
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
@@ -173,7 +189,7 @@ def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
         list_campaigns(service, INSTANCE_IDS[1:])
     with pytest.raises(RouteRefused):
         fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
-    assert (service.request_count("/v2/campaigns"), service.request_count(PERFORMANCE_PATH)) == (1, 1)
+    assert (service.request_count("/v2/campaigns"), service.request_count(PERFORMANCE_PATH)) == (1, 2)
 
 
 def test_listing_of_instances_that_failed_is_requested_again(
@@ -192,7 +208,7 @@ def test_listing_of_instances_that_failed_is_requested_again(
 
 @pytest.mark.parametrize(
     ("status", "error", "requests"),
-    [(302, UnexpectedResponse, 1), (503, RetriesExhausted, 2 * (1 + 8 + 4))],  # each twice; eight are in flight
+    [(302, UnexpectedResponse, 2), (503, RetriesExhausted, 2 * (1 + 8 + 4))],  # each twice; eight are in flight
 )
 def test_failure_of_every_query_stops_the_run(
     service: Service, status: int, error: type[Exception], requests: int, tmp_path: Path

@@ -28,7 +28,7 @@ from later_reporting_dagster.ingest.campaign_periods import (
 )
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.server.sandbox import World
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
@@ -58,10 +58,11 @@ async def ingest_periods(
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
     guard: WriteGuard = DEFAULT_GUARD,
     listed: Sequence[str] = (),
+    progress: Progress | None = None,
     **options: Any,
 ) -> tuple[PeriodsResult, list[str]]:
     """Fetch periods; return the result and the warnings."""
-    progress = Progress(CAMPAIGN_PERIODS_TABLE)
+    progress = progress or Progress(CAMPAIGN_PERIODS_TABLE)
     async with client_of(service, **options) as client:
         result = await ingest_campaign_periods(
             periods,
@@ -273,6 +274,14 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
         (date(2023, 11, 1), date(2023, 11, 30)),
         (date(2023, 12, 1), date(2023, 12, 31)),
     }
+
+
+def test_rows_and_what_is_odd_about_them_are_counted(service: Service, tmp_path: Path) -> None:
+    progress = Progress(CAMPAIGN_PERIODS_TABLE)
+    service.override = with_performance_of({"campaignId": 1, "reach": "7"}, {"campaignId": 2, "reach": 10**12})
+    fetch(service, tmp_path, progress=progress)
+    assert progress.rows_by_fate == {"received": 30, "written": 15, "quarantined": 15}
+    assert progress.oddities == {"reach spelled otherwise": 15}
 
 
 def test_period_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:

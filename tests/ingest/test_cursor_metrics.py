@@ -165,6 +165,22 @@ def test_bad_row_in_a_query_for_some_metrics_leaves_them_null(service: Service, 
         assert post["reach"] is None
 
 
+@cursor_only
+def test_unreadable_values_in_a_query_for_some_metrics_fail_the_partition(service: Service, tmp_path: Path) -> None:
+    def with_units(request: Request, document: Any) -> Any:
+        for row in document["data"] if platforms_of(request) else ():
+            row["metrics"]["reach"] = f"{row['metrics']['reach']} k"
+        return document
+
+    service.transform = with_units
+    metrics = parse_metrics("reach, impressions")
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=metrics)
+    failed = {each for each, of_it in result.failed.items() if "values of reach cannot be read" in of_it.reason}
+    assert (
+        failed == {*result.failed} == {*PARTITIONS} - {each for each, it in result.written.items() if not it.file.rows}
+    )
+
+
 # Finding the metrics that the API accepts
 
 
@@ -193,11 +209,16 @@ def test_one_refused_metric_costs_few_requests() -> None:
 
 @cursor_only
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_refused_day_is_not_taken_for_refused_metrics(status: int, service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("metrics", "day"), [(DEFAULT_METRICS, DAYS[1]), (parse_metrics("reach, cpe"), DAYS[-1])])
+def test_a_refused_day_is_not_taken_for_refused_metrics(
+    metrics: tuple[Metric, ...], day: date, status: int, service: Service, tmp_path: Path
+) -> None:
     def refuse(request: Request) -> Response | None:
-        return problem(status) if parameters(request).get("startDate") == [str(DAYS[1])] else None
+        return problem(status) if parameters(request).get("startDate") == [str(day)] else None
 
     service.override = refuse
-    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == {each: QueryRejected for each in PARTITIONS if each.day == DAYS[1]}
-    assert any(written.rows["cpe"].null_count < written.rows.num_rows for written in result.written.values())
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, metrics=metrics)
+    assert result.errors() == {each: QueryRejected for each in PARTITIONS if each.day == day}
+    for metric in metrics:
+        columns = [written.rows[metric.column] for written in result.written.values()]
+        assert any(column.null_count < len(column) for column in columns)

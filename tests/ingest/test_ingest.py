@@ -28,7 +28,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
-from later_reporting_dagster.ingest.post_fetch import MAX_ATTEMPTS_AFTER_FAILURE
+from later_reporting_dagster.ingest.query_plan import MAX_ATTEMPTS_AFTER_FAILURE, History
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -214,9 +214,8 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
 def test_older_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_wait(
     instance_ids: Sequence[str], table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest_module = sys.modules["later_reporting_dagster.ingest.ingest"]
-    monkeypatch.setattr(ingest_module, "PAGED_WORKERS", 1)
-    monkeypatch.setattr(ingest_module, "days_per_cursor_query", lambda **_: 1)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
+    monkeypatch.setattr(History, "days_per_query", lambda history, query: 1 if history.by_cursor else 730)
     failing_days, failed = {str(DAYS[0]), str(DAYS[2])}, list[tuple[str, str]]()
 
     def fail(request: Request) -> Response | None:
@@ -349,7 +348,6 @@ def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to two pages, so that 200 posts are too many for a query: no page could show that none follow."""
     for module in ("client.pagination", "server.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 2)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAX_POSTS_PER_QUERY", 200)
 
 
 @pytest.mark.usefixtures("max_two_pages")
@@ -367,11 +365,13 @@ def test_too_many_posts_are_split_by_days(service: Service, truth: Truth, tmp_pa
 CROWDED = Partition(FIRST_DAY, "instance_000")
 
 
-def ingest_crowded(service: Service, root: Path) -> tuple[IngestResults, World]:
+def ingest_crowded(
+    service: Service, root: Path, *, table: RawTable = DAILY, **options: Any
+) -> tuple[IngestResults, World]:
     """Ingest a day of about 900 posts of one instance, a twentieth of an unlisted content type."""
     world = World(first_day=FIRST_DAY, last_day=FIRST_DAY, instances=1, posts_per_day=900)
     service.app = create_app(world, options=options_of(service.api_version))
-    return run_ingest([CROWDED], table=DAILY, service=service, root=root), world
+    return run_ingest([CROWDED], table=table, service=service, root=root, **options), world
 
 
 def assert_crowded_fails(service: Service, root: Path, reason: str) -> None:
@@ -382,8 +382,11 @@ def assert_crowded_fails(service: Service, root: Path, reason: str) -> None:
 
 
 @pytest.mark.usefixtures("max_two_pages")
-def test_too_many_posts_of_a_partition_are_split_by_platform_and_content_type(service: Service, tmp_path: Path) -> None:
-    result, world = ingest_crowded(service, tmp_path)
+@pytest.mark.parametrize(("table", "widen_days"), [(DAILY, 0), (PUBLISHED, 1)])
+def test_too_many_posts_of_a_partition_are_split_by_platform_and_content_type(
+    table: RawTable, widen_days: int, service: Service, tmp_path: Path
+) -> None:
+    result, world = ingest_crowded(service, tmp_path, table=table, widen_days=widen_days)
     written = result.written[CROWDED]
     assert written.file.rows == len(world.posts) > 400
     found = {(row["campaign_id"], row["post_id"]) for row in written.rows.to_pylist()}

@@ -11,8 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.ingest.partition_writer import WouldEmpty
-from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.ingest.replacement import ShrankTooMuch, TooManyBadRows, WouldEmpty, WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import World, create_app

@@ -1,7 +1,6 @@
 """The query plan covers every partition exactly once, and costs as few requests as possible."""
 
 from collections import Counter
-from dataclasses import replace
 from datetime import date, timedelta
 from math import ceil
 
@@ -26,16 +25,12 @@ from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     RESULTS_IN_A_ROW,
     History,
-    days_per_cursor_query,
     number_of_parts,
     partitions_of,
     plan_queries,
     queries_after,
     queries_to_ask,
     split_by_content,
-    split_by_days,
-    split_by_instances,
-    split_newest,
     split_query,
 )
 from later_reporting_dagster.lake import Partition
@@ -130,27 +125,27 @@ def test_split_query_returns_as_many_parts_as_requested_and_two_by_default() -> 
     for query in (day, days):
         assert [len(partitions_of(part)) for part in split_query(query)] == [4, 4]
         assert [len(partitions_of(part)) for part in split_query(query, parts=4)] == [2, 2, 2, 2]
-    assert len(split_by_instances(day)) == len(split_by_days(days)) == len(split_by_content(partition)) == 2
+    assert len(split_by_content(partition)) == 2
 
 
-JULY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))
-
-
-@given(st.integers(0, 700), st.integers(1, 800), st.sampled_from(list(DateBasis)))
-def test_split_newest_covers_the_whole_query(length: int, days: int, basis: DateBasis) -> None:
-    query = replace(JULY, end_date=JULY.start_date + timedelta(days=length), date_basis=basis)
-    newest, rest = split_newest(query, days=days)
-    parts = [newest] if rest is None else [rest, newest]
-    assert [each for part in parts for each in partitions_of(part)] == partitions_of(query)
-    if basis is DateBasis.PERFORMANCE_DATE:
-        assert rest is None
-    elif rest is not None:
-        assert len(partitions_of(newest)) == days
-
-
-@pytest.mark.parametrize(("rows_per_day", "days"), [(None, 7), (0, 2500), (160, 15), (2500, 1), (10**6, 1)])
-def test_cursor_query_covers_days_of_some_25_pages(rows_per_day: float | None, days: int) -> None:
-    assert days_per_cursor_query(rows_per_day=rows_per_day) == days
+@pytest.mark.parametrize(
+    ("rows_per_file", "by_cursor", "days"),
+    [(None, True, 7), (0, True, 31), (80, True, 15), (1250, True, 1), (10**6, True, 1), (80, False, 31)],
+)
+@pytest.mark.parametrize("basis", DateBasis)
+def test_a_cursor_query_by_post_date_covers_days_of_some_25_pages_the_newest_ones_first(
+    rows_per_file: float | None, by_cursor: bool, days: int, basis: DateBasis
+) -> None:
+    history = History(days=31, instances=2, by_cursor=by_cursor, rows_per_file=rows_per_file)
+    queue, asked = [march("1-31", "ab", basis)], []
+    while queue:
+        parts = queries_to_ask(queue[0], history)
+        asked += queue[:1] if parts == [(queue[0], None)] else []
+        queue = [part for part, _ in parts if part != queue[0]] + queue[1:]
+    lengths = [len(partitions_of(query)) // 2 for query in asked]
+    days = days if basis is DateBasis.POST_DATE else 31
+    assert lengths == [days] * (31 // days) + [31 % days] * bool(31 % days)
+    assert covered(asked[::-1]) == covered([march("1-31", "ab")])
 
 
 # What is asked after failures

@@ -174,7 +174,8 @@ def fetch_campaign_periods(
         for warning in progress.warnings:
             context.log.warning(warning)
         context.log.info(
-            f"{progress.written} of {len(periods)} periods fetched; {progress.rows} rows; {progress.requests} requests"
+            f"{progress.written} of {len(periods)} periods fetched; {progress.rows_text()};"
+            f" {progress.requests} requests"
         )
         if found.written is not None:
             shown = ["date_basis", "period", "first_day", "last_day", "campaign_id"]

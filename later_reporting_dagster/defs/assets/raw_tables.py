@@ -148,12 +148,9 @@ def fetch_raw_table(
             progress.warnings.append(refusal_warning(context, refused))
         for warning in progress.warnings:
             context.log.warning(warning)
-        fates = progress.rows_by_fate
         context.log.info(
             f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
-            f" {days_written} day{'s' * (days_written != 1)} materialized; {fates['received']} rows received:"
-            f" {fates['written']} written, {fates['quarantined']} in quarantine, {fates['failed']} of failed files,"
-            f" {fates['others']} of other days or instances;"
+            f" {days_written} day{'s' * (days_written != 1)} materialized; {progress.rows_text()};"
             f" {progress.requests} requests, {progress.retries} retries,"
             f" {progress.rate_limit_waits} waits for the rate limit"
         )

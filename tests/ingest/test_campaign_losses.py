@@ -1,0 +1,182 @@
+"""No response replaces stored campaigns by less than it shows: the same rules for days and for periods."""
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from later_reporting_dagster.contract.rows import Campaign
+from later_reporting_dagster.ingest.campaigns import write_campaigns
+from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
+from tests.conftest import DAYS, INSTANCE_IDS, Row, Service, parameters
+from tests.ingest import test_campaign_performance as of_days
+from tests.ingest import test_campaign_periods as of_periods
+from tests.ingest.conftest import PERFORMANCE_PATH
+
+FIRST, SECOND = INSTANCE_IDS[:2]
+CAMPAIGNS = {FIRST: [1, 2], SECOND: [3, 4, 5]}
+ALL = {number: 5 for numbers in CAMPAIGNS.values() for number in numbers}
+NO_TOTAL: Row = {"data": None, "pagination": None}
+
+
+class Days:
+    """Fetches two days."""
+
+    table_name = CAMPAIGN_PERFORMANCE_TABLE
+
+    @staticmethod
+    def fetch(service: Service, root: Path, **options: Any) -> tuple[set[str], list[str]]:
+        """Return the reasons of failures, and the warnings."""
+        fetched = of_days.fetch(service, root, days=DAYS[:2], **options)
+        return {failed.reason for failed in fetched.failed.values()}, fetched.warnings
+
+    @staticmethod
+    def stored(root: Path) -> list[dict[int, Any]]:
+        """Return the impressions of each campaign, by day."""
+        return [{row["campaign_id"]: row["impressions"] for row in of_days.stored(root, day)} for day in DAYS[:2]]
+
+
+class Periods:
+    """Fetches all windows and the newest months."""
+
+    table_name = CAMPAIGN_PERIODS_TABLE
+
+    @staticmethod
+    def fetch(service: Service, root: Path, **options: Any) -> tuple[set[str], list[str]]:
+        result, warnings = of_periods.fetch(service, root, **options)
+        return {*result.failed.values()}, warnings
+
+    @staticmethod
+    def stored(root: Path) -> list[dict[int, Any]]:
+        found = of_periods.by_period(root)
+        return [
+            {number: row["impressions"] for number, row in rows.items()}
+            for (_, name, first_day, _), rows in found.items()
+            if name != "month" or first_day >= date(2024, 1, 1)
+        ]
+
+
+both_units = pytest.mark.parametrize("of", [Days, Periods])
+Rows = Callable[[int], Iterable[Row]]
+
+
+def row(number: int, impressions: Any = 7) -> Row:
+    return {"campaignId": number, "impressions": impressions}
+
+
+def respond(rows_of: Rows, *, silent: str | None = None, alone: Row | None = None) -> Callable[[Request], Any]:
+    """Return a response override: some rows for each campaign of the instances that are asked for.
+
+    Args:
+        silent: An instance without rows.
+        alone: The response if nothing but this instance is asked for.
+    """
+
+    def override(request: Request) -> Response | None:
+        if request.url.path != PERFORMANCE_PATH:
+            return None
+        names = parameters(request).get("instanceIds", [*CAMPAIGNS])
+        if names == [silent] and alone is not None:
+            return JSONResponse(alone)
+        numbers = [number for name in names if name != silent for number in CAMPAIGNS[name]]
+        rows = [row for number in numbers for row in rows_of(number)]
+        pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
+        return JSONResponse({"data": rows, "pagination": pagination})
+
+    return override
+
+
+@pytest.fixture
+def lake(service: Service, tmp_path: Path) -> Path:
+    """A lake with five campaigns of two instances."""
+    listed = [
+        Campaign(instance_id=name, campaign_id=number, campaign_name="", status="live", start_date=None)
+        for name, numbers in CAMPAIGNS.items()
+        for number in numbers
+    ]
+    write_campaigns(Lake(str(tmp_path)), listed, (), instance_ids=(), today=date(2024, 3, 10))
+    service.override = respond(lambda number: [row(number, 5)])
+    for of in (Days, Periods):
+        assert of.fetch(service, tmp_path) == (set(), [])
+        assert {tuple(each.items()) for each in of.stored(tmp_path)} == {tuple(ALL.items())}
+    return tmp_path
+
+
+ONLY_FIRST = {"instance_ids": (FIRST,)}
+
+
+@both_units
+@pytest.mark.parametrize("wanted", [{}, ONLY_FIRST], ids=["all", "one instance"])
+@pytest.mark.parametrize(
+    ("rows_of", "reason"),
+    [
+        (lambda number: (), "no stored row would be left"),
+        (lambda number: [row(number) | {"campaignId": None}], "rows cannot be used, because campaignId is missing"),
+        (lambda number: [row(number, "7 k")], 'values of impressions cannot be read, such as "7 k"'),
+        (lambda number: [row(number), row(number, 8)], "rows have the same key, and not the same values"),
+    ],
+    ids=["no rows", "no keys", "units", "contradictions"],
+)
+def test_a_response_that_cannot_be_used_replaces_nothing(
+    of: Any, wanted: dict[str, Any], rows_of: Rows, reason: str, service: Service, lake: Path
+) -> None:
+    service.override = respond(rows_of)
+    reasons, _ = of.fetch(service, lake, **wanted)
+    assert reasons
+    assert all(reason in each for each in reasons), reasons
+    assert all(each == ALL for each in of.stored(lake))
+
+
+@both_units
+def test_a_stored_campaign_stays_in_place_of_several_values(of: Any, service: Service, lake: Path) -> None:
+    service.override = respond(lambda number: [row(number)] + [row(number, 8)] * (number == 2))
+    assert of.fetch(service, lake) == (set(), [])
+    assert all(each == dict.fromkeys(ALL, 7) | {2: 5} for each in of.stored(lake))
+    quarantined = Lake(str(lake)).quarantine.rows(of.table_name)
+    assert len(quarantined) == 2 * len(of.stored(lake))
+    assert all('"campaign_id":2' in each.raw for each in quarantined)
+
+
+@both_units
+@pytest.mark.parametrize("wanted", [{}, {"instance_ids": (FIRST, SECOND)}], ids=["all", "two instances"])
+@pytest.mark.parametrize(
+    ("alone", "guard", "stays"),
+    [
+        (None, WriteGuard(), False),
+        (NO_TOTAL, WriteGuard(), True),
+        ({"data": [row(2)], "pagination": {"totalItems": 1}}, WriteGuard(), True),
+        (NO_TOTAL, WriteGuard(shrink_limit_percent=100), False),
+    ],
+    ids=["surely nothing", "maybe nothing", "something", "shrinking is accepted"],
+)
+def test_campaigns_of_an_instance_without_any_go_if_a_second_response_agrees(
+    of: Any, wanted: dict[str, Any], alone: Row | None, guard: WriteGuard, stays: bool, service: Service, lake: Path
+) -> None:
+    service.override = respond(lambda number: [row(number)], silent=FIRST, alone=alone)
+    reasons, warnings = of.fetch(service, lake, guard=guard, **wanted)
+    left = {number: 7 for number in CAMPAIGNS[SECOND]} | ({1: 5, 2: 5} if stays else {})
+    assert (reasons, len(warnings)) == (set(), int(stays))
+    assert all(each == left for each in of.stored(lake))
+
+
+@both_units
+def test_all_campaigns_of_a_day_or_period_go_if_a_second_response_has_none(
+    of: Any, service: Service, lake: Path
+) -> None:
+    asked: list[str] = []
+
+    def override(request: Request) -> Response | None:
+        if request.url.path != PERFORMANCE_PATH:
+            return None
+        asked.append(parameters(request)["startDate"][0])
+        return respond(lambda number: [row(number)] if asked[-1] != asked[0] else [])(request)
+
+    before, service.override = of.stored(lake), override
+    assert of.fetch(service, lake) == (set(), [])
+    assert sum(map(len, of.stored(lake))) == sum(map(len, before)) - len(ALL)
+    assert asked.count(asked[0]) == 2
