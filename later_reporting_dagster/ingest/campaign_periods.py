@@ -11,7 +11,6 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -96,21 +95,6 @@ class StoredPeriods:
     fetched_months: Mapping[date, FetchedMonth] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodsResult:
-    """What a run did.
-
-    Attributes:
-        rows: the whole table.
-        written: None if the file was left as it is, because no period could be fetched.
-        failed: the reason by period.
-    """
-
-    rows: pa.Table
-    written: WriteResult | None
-    failed: Mapping[str, str]
-
-
 def windows(newest: date) -> Iterator[Period]:
     """Yield the windows that end with the newest day, and the period before each but the longest."""
     longest = max(WINDOWS.values())
@@ -173,29 +157,16 @@ def _slot(name: str, first_day: date) -> _Slot:
 
 
 async def ingest_campaign_periods(
-    periods: Sequence[Period],
-    *,
-    instance_ids: tuple[str, ...],
-    client: LaterClient,
-    lake: Lake,
-    metrics: tuple[Metric, ...],
-    guard: WriteGuard,
-    progress: Progress,
-    listed: Collection[str] = (),
-) -> PeriodsResult:
+    periods: Sequence[Period], writer: "PeriodsWriter", *, instance_ids: tuple[str, ...], client: LaterClient
+) -> None:
     """Fetch periods, each with one query, and replace their rows in the table.
 
     A period that fails keeps its rows. A response that was requested before the stored rows of its period replaces
     nothing.
 
-    Args:
-        instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
-        progress: counts what has been done, and gets warnings of what is left out.
-        listed: the instances that the API lists, as far as they are known.
+    `instance_ids`: the instances whose campaigns are wanted; empty for all that the credentials can read.
     """
-    progress.partitions = len(periods)
-    new_writer = partial(PeriodsWriter, lake=lake, guard=guard, metrics=metrics, progress=progress, listed=listed)
-    writer = await anyio.to_thread.run_sync(new_writer)
+    writer.progress.partitions = len(periods)
     queries = {
         period: PerformanceQuery(
             start_date=period.first_day,
@@ -206,8 +177,8 @@ async def ingest_campaign_periods(
         for period in periods
     }
     await ingest_campaigns(queries, writer, client=client)
-    progress.check_conservation()
-    return await anyio.to_thread.run_sync(writer.save)
+    writer.progress.check_conservation()
+    await anyio.to_thread.run_sync(writer.save)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,29 +196,32 @@ class PeriodsWriter:
     """Replaces the rows of periods by the rules for the files of days; `save` writes the one file of the table.
 
     Attributes:
-        listed: the instances in reach of a query without instances.
+        stored: the table that it changes.
+        listed: the instances in reach of a query without instances, as far as they are known.
         keeping: has an item if a stored row is left of what this run fetches.
+        failed: the reason by period.
+        rows: the whole table, once it is saved.
+        written: None if no period could be fetched: then the file is left as it is.
     """
 
     lake: Lake
+    stored: StoredPeriods
     guard: WriteGuard
     metrics: tuple[Metric, ...]
     progress: Progress
-    listed: Collection[str]
+    listed: Collection[str] = ()
     keeping: set[str | None] = field(default_factory=set, init=False)
-    _failed: dict[str, str] = field(default_factory=dict, init=False)
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    rows: pa.Table | None = field(default=None, init=False)
+    written: WriteResult | None = field(default=None, init=False)
     _accepted: dict[Period, _Response] = field(default_factory=dict, init=False)
     _quarantined: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self._read()
-
-    def _read(self) -> None:
-        self._stored = read_periods(self.lake)
-        self._fetched_months = {**self._stored.fetched_months}
+        self._fetched_months = {**self.stored.fetched_months}
         # By campaign. One that is kept in a window has the days of an earlier one.
         self._rows: dict[_Slot, dict[Hashable, _Row]] = {}
-        for row in self._stored.rows.to_pylist():
+        for row in self.stored.rows.to_pylist():
             self._rows.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
 
     def stored_keys(self, period: Period) -> Set[Hashable]:
@@ -284,7 +258,7 @@ class PeriodsWriter:
         return in_doubt
 
     async def fail(self, periods: Collection[Period], error: PartitionError) -> None:
-        self._failed |= {str(period): reason_of(error) for period in periods}
+        self.failed |= {str(period): reason_of(error) for period in periods}
 
     def _quarantine(self, query: PerformanceQuery, rows: PartitionRows) -> None:
         text, day_range = query_text(query), (query.start_date, query.end_date)
@@ -321,25 +295,26 @@ class PeriodsWriter:
         if period.name == MONTH and period.ends_a_month:
             self._fetched_months[period.first_day] = FetchedMonth(requested_at.date(), sorted(response.instances))
 
-    def save(self) -> PeriodsResult:
+    def save(self) -> None:
         """Write the table, and remove the quarantine files that it replaces."""
         for _ in range(MAX_MERGES):
-            self.progress.written, self.progress.failed = len(self._accepted), len(self._failed)
+            self.progress.written, self.progress.failed = len(self._accepted), len(self.failed)
             if not self._accepted:
-                return PeriodsResult(self._stored.rows, None, self._failed)
+                return
             with suppress(_ChangedMeanwhile):
-                rows = self._table()
-                written = self._write(rows)
-                self.progress.rows = rows.num_rows
+                self.rows = self._table()
+                self.written = self._write(self.rows)
+                self.progress.rows = self.rows.num_rows
                 self._remove_quarantined()
-                return PeriodsResult(rows, written, self._failed)
-            self._read()
+                return
+            self.stored = read_periods(self.lake)
+            self.__post_init__()
             responses, self._accepted = self._accepted, {}
             for period, response in responses.items():
                 try:
                     self._replace(period, response)
                 except ReplacementRejected as error:
-                    self._failed[str(period)] = str(error)
+                    self.failed[str(period)] = str(error)
         raise LakeUnavailable(
             f"other runs keep replacing {CAMPAIGN_PERIODS_TABLE} in {self.lake.root}: run it again after them"
         )
@@ -354,7 +329,7 @@ class PeriodsWriter:
 
     def _write(self, rows: pa.Table) -> WriteResult:
         def check(_: str, found: pa.Table, __: pa.Table) -> None:
-            if not found.equals(self._stored.rows.select(found.column_names)):
+            if not found.equals(self.stored.rows.select(found.column_names)):
                 raise _ChangedMeanwhile
 
         metadata = {FETCHED_MONTHS: msgspec.json.encode(dict(sorted(self._fetched_months.items()))).decode()}

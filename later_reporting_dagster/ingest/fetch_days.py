@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -19,7 +20,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import open_writer
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
@@ -38,17 +39,14 @@ class DayFetch:
     """What to fetch, and how.
 
     Attributes:
-        instance_ids: the instances to fetch; empty for all that the API lists. Retired ones are left out. Campaigns:
-            those whose campaigns to fetch; empty for all.
+        instance_ids: empty for all that the API lists. Retired ones are left out.
+        metrics: each file has a column for each, even if the API has no values.
+        widen_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
+            are not those of UTC: 0 or 1.
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are missing or stale.
         known_instances: other instances that a complete day has.
-        run_id: of the run, in its records.
-        continued_run: the id of a run that this one continues; what that run, and those that it continued, have fetched
-            is left out.
-        widen_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
-            are not those of UTC: 0 or 1.
-        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
+        continued_run: what this run, and those that it continued, have fetched is left out.
     """
 
     table: RawTable
@@ -75,7 +73,7 @@ class FetchedDay:
         failed: reasons.
         bad_rows: rows in quarantine.
         changes: how many rows were added, removed and restated in replaced files.
-        sample: the first rows of a file; None without any.
+        sample: the first rows of a file.
     """
 
     day: date
@@ -141,15 +139,8 @@ async def fetch_days(
         progress.partitions = len(partitions)
         records = RunRecords(lake, fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
         records.oddities = progress.oddities
-        writer = await open_writer(
-            fetch.table,
-            lake,
-            guard=fetch.guard,
-            metrics=fetch.metrics,
-            results=sender,
-            records=records,
-            progress=progress,
-        )
+        new_writer = partial(PartitionWriter, table=fetch.table, lake=lake, guard=fetch.guard, metrics=fetch.metrics)
+        writer = await anyio.to_thread.run_sync(partial(new_writer, results=sender, records=records, progress=progress))
         try:
             if fetch.table is CAMPAIGN_PERFORMANCE:
                 days_to_fetch = [partition.day for partition in partitions]

@@ -96,7 +96,7 @@ async def write_confirmed(
 
 @dataclass(kw_only=True, eq=False)
 class PartitionWriter:
-    """Writes the results of one run to a raw table, and sends the result of each partition.
+    """Writes the results of one run to a raw table, and sends the result of each partition. It lists the lake first.
 
     A file stays if its content, or an equal response of another run, was requested later than the response.
 
@@ -104,7 +104,6 @@ class PartitionWriter:
         results: receives each result once. While it is full, nothing more is written.
         progress: gets what is odd about the responses, and counts their rows.
         records: gets the result of each partition; whoever began them saves them at the end.
-        quarantined: the paths of the table's quarantine files when the run began. What the run writes replaces them.
         keeping: the instances of which a stored row is left; None for campaigns.
     """
 
@@ -115,10 +114,15 @@ class PartitionWriter:
     results: MemoryObjectSendStream[PartitionResult]
     progress: Progress
     records: RunRecords
-    newer_responses: NewerResponses
-    quarantined: Set[str]
     keeping: set[str | None] = field(default_factory=set, init=False)
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
+
+    def __post_init__(self) -> None:
+        self._newer_responses = NewerResponses(self.lake, self.table.name, own=self.records)
+        # What the run writes replaces these. If the lake cannot be listed, writing reports it.
+        self._quarantined: Set[str] = frozenset()
+        with suppress(LakeUnavailable):
+            self._quarantined = {file.path for file in self.lake.quarantine.files(self.table.name)}
 
     async def write(
         self,
@@ -218,7 +222,7 @@ class PartitionWriter:
             diffs[partition] = self.guard.check_replacement(old, new, rows, table=self.table, is_confirmed=is_confirmed)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
-            stored, unchanged = key_values.get(FETCHED_AT), self.newer_responses.of(partition)
+            stored, unchanged = key_values.get(FETCHED_AT), self._newer_responses.of(partition)
             times = [*([datetime.fromisoformat(stored)] if stored else []), *([unchanged] if unchanged else [])]
             return any(requested_at < time for time in known_times(times, self.progress.warnings))
 
@@ -229,7 +233,7 @@ class PartitionWriter:
             except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
-        self.newer_responses.refresh()
+        self._newer_responses.refresh()
         accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         received_rows = {partition: rows.num_rows for partition, rows in tables.items()}
@@ -286,37 +290,9 @@ class PartitionWriter:
 
     def _remove_quarantined(self, path: str) -> None:
         """Remove a quarantine file. If that fails, the check `quarantine_is_empty` reports it until the next fetch."""
-        if path in self.quarantined:
+        if path in self._quarantined:
             with suppress(LakeUnavailable):
                 self.lake.storage.remove(path)
-
-
-async def open_writer(
-    table: RawTable,
-    lake: Lake,
-    *,
-    guard: WriteGuard,
-    metrics: tuple[Metric, ...],
-    results: MemoryObjectSendStream[PartitionResult],
-    records: RunRecords,
-    progress: Progress,
-) -> PartitionWriter:
-    """Return a writer that knows the quarantine files of its table; none if the lake cannot be listed."""
-    quarantined: Set[str] = set()
-    with suppress(LakeUnavailable):
-        quarantined = {file.path for file in await anyio.to_thread.run_sync(lake.quarantine.files, table.name)}
-    newer_responses = partial(NewerResponses, lake, table.name, own=records)
-    return PartitionWriter(
-        table=table,
-        lake=lake,
-        guard=guard,
-        metrics=metrics,
-        results=results,
-        records=records,
-        newer_responses=await anyio.to_thread.run_sync(newer_responses),
-        quarantined=quarantined,
-        progress=progress,
-    )
 
 
 def known_times(times: Iterable[datetime], warnings: list[str]) -> list[datetime]:

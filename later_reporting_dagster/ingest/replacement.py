@@ -7,7 +7,6 @@ from datetime import UTC, date
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import METRICS, BadRow, DateBasis, Metric, PerformanceQuery
@@ -150,6 +149,11 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
             )
 
 
+def _value(item: Any, column: str) -> object:
+    metrics = getattr(item, "metrics", None)  # of campaigns
+    return getattr(item, column) if metrics is None else metrics.get(column)
+
+
 def _mostly_bad(bad_rows: Sequence[BadRow], bad: int, total: int) -> Unreadable | None:
     if bad * 2 <= total:
         return None
@@ -171,11 +175,6 @@ def _unreadable_metric(
                     " Nothing was replaced"
                 )
     return None
-
-
-def _value(item: Any, column: str) -> object:
-    metrics = getattr(item, "metrics", None)  # of campaigns
-    return getattr(item, column) if metrics is None else metrics.get(column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,43 +204,34 @@ def diff_partitions(
     Only columns that both have are compared: a metric that is newly requested, or no longer requested, is no change.
     Nor is one among the unknown fields of `extra`.
     """
-    common_columns = [name for name in new.column_names if name in old.column_names and name != "extra"]
-    metrics = [metric for metric in known_metrics if metric.column in common_columns]
-    old, new = old.select(common_columns), new.select(common_columns)
-    old_rows = {row_key: row for row, row_key in enumerate(keys_of(old, key))}
-    matches = [(old_rows[row_key], row) for row, row_key in enumerate(keys_of(new, key)) if row_key in old_rows]
-    in_old, in_new = (pa.array(rows, pa.int64()) for rows in (zip(*matches, strict=True) if matches else ([], [])))
-    # Usually both have the same posts in the same order, and `take` can be skipped.
-    is_same_order = len(matches) == old.num_rows == new.num_rows and in_old.equals(in_new)
-    had_values = [metric.column for metric in metrics if old[metric.column].null_count < old.num_rows]
+    common = [name for name in new.column_names if name in old.column_names and name != "extra"]
+    before, after = (_by_key(rows.select(common), key) for rows in (old, new))
+    in_both = before.keys() & after.keys()
+    had_values = [each.column for each in known_metrics if each.column in common and _values(old, each.column)]
     return PartitionDiff(
         rows_before=old.num_rows,
         rows_after=new.num_rows,
-        added=new.num_rows - len(matches),
-        removed=old.num_rows - len(matches),
-        restated=_count_differing_rows(old, new)
-        if is_same_order
-        else _count_differing_rows(old.take(in_old), new.take(in_new)),
-        values_before=sum(old.num_rows - old[name].null_count for name in had_values),
-        values_after=sum(new.num_rows - new[name].null_count for name in had_values),
+        added=len(after) - len(in_both),
+        removed=len(before) - len(in_both),
+        restated=sum(before[row_key] != after[row_key] for row_key in in_both),
+        values_before=sum(_values(old, name) for name in had_values),
+        values_after=sum(_values(new, name) for name in had_values),
     )
+
+
+def _by_key(rows: pa.Table, key: Sequence[str]) -> dict[Hashable, tuple[object, ...]]:
+    values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
+    return dict(zip(keys_of(rows, key), values, strict=True))
+
+
+def _values(rows: pa.Table, column: str) -> int:
+    return int(rows.num_rows - rows[column].null_count)
 
 
 def keys_of(rows: pa.Table, key: Sequence[str]) -> list[Hashable]:
     """Return the key of each row: a tuple, or the value of a single column."""
     columns = [rows[name].to_pylist() for name in key]
     return [*zip(*columns, strict=True)] if len(columns) > 1 else columns[0]
-
-
-def _count_differing_rows(old: pa.Table, new: pa.Table) -> int:
-    """Count the rows that differ in any column; row n of `old` is compared with row n of `new`."""
-    differs: pa.ChunkedArray | None = None
-    for before, after in zip(old.columns, new.columns, strict=True):
-        if before.equals(after):
-            continue
-        column = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
-        differs = column if differs is None else pc.or_(differs, column)
-    return 0 if differs is None else int(pc.sum(differs).as_py())
 
 
 def with_stored_rows(new: pa.Table, stored: pa.Table, kept: Set[Hashable], table: RawTable) -> pa.Table:
@@ -282,7 +272,7 @@ class WriteGuard:
     ) -> PartitionDiff:
         """Compare the stored rows with those that would replace them; raise if too many would go, or maybe wrongly.
 
-        The rows of kept keys are judged by neither side: they would hide what is lost of the others.
+        The rows of kept keys are in neither side: they would hide what is lost of the others.
 
         `is_confirmed`: whether it is sure that there are none, if the response has none.
         """
@@ -296,9 +286,9 @@ class WriteGuard:
             raise WouldEmpty(NOT_SURE)
         if diff.removed and received.unplaced:
             raise InDoubt(
-                f"{diff.removed} stored {table.rows} are not in the response, which has {received.unplaced} rows"
-                " without a day or an instance, so they may be among these: nothing was replaced. If they were really"
-                f" deleted, accept it with {ACCEPT_SHRINKING}"
+                f"{diff.removed} stored {table.rows} are not in the response, but may be among its {received.unplaced}"
+                " rows without a day or an instance: nothing was replaced. If they were really deleted, accept it with"
+                f" {ACCEPT_SHRINKING}"
             )
         return diff
 
@@ -308,8 +298,6 @@ class WriteGuard:
         Rows and metric values are checked if at least `MIN_ROWS_TO_JUDGE` of them are stored.
         """
         before, after = diff.rows_before, diff.rows_after
-        if self.accepts_shrinking:
-            return
         if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * self.shrink_limit_percent:
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
             problem = f"{before} {rows} are stored, and the response has {before - diff.removed} of them{and_bad}"

@@ -19,7 +19,7 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter, open_writer
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.progress import FailedPartition, PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
@@ -127,7 +127,7 @@ def collect_results(
     )
 
 
-async def new_writer(
+def new_writer(
     table: RawTable,
     lake: Lake,
     results: MemoryObjectSendStream[PartitionResult],
@@ -135,9 +135,9 @@ async def new_writer(
     guard: WriteGuard,
     metrics: tuple[Metric, ...],
 ) -> PartitionWriter:
-    records = RunRecords(lake, table.name, now=datetime.now(UTC))
-    return await open_writer(
-        table, lake, guard=guard, metrics=metrics, results=results, records=records, progress=Progress(table.name)
+    records, progress = RunRecords(lake, table.name, now=datetime.now(UTC)), Progress(table.name)
+    return PartitionWriter(
+        table=table, lake=lake, guard=guard, metrics=metrics, results=results, records=records, progress=progress
     )
 
 
@@ -156,7 +156,7 @@ def run_ingest(
     lake = root if isinstance(root, Lake) else Lake(str(root))
 
     async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        writer = await new_writer(table, lake, results, guard=guard, metrics=metrics)
+        writer = new_writer(table, lake, results, guard=guard, metrics=metrics)
         await ingest(partitions, writer, client=client, widen_days=widen_days)
 
     return collect_results(fetch, partitions, service=service, **options)

@@ -13,10 +13,11 @@ from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
+from later_reporting_dagster.server.sandbox import World
 from tests.conftest import DAYS, INSTANCE_IDS, Row, Service, parameters
 from tests.ingest import test_campaign_performance as of_days
 from tests.ingest import test_campaign_periods as of_periods
-from tests.ingest.conftest import PERFORMANCE_PATH
+from tests.ingest.conftest import PERFORMANCE_PATH, restrict_scope
 
 FIRST, SECOND = INSTANCE_IDS[:2]
 CAMPAIGNS = {FIRST: [1, 2], SECOND: [3, 4, 5]}
@@ -162,6 +163,18 @@ def test_campaigns_of_an_instance_without_any_go_if_a_second_response_agrees(
     left = {number: 7 for number in CAMPAIGNS[SECOND]} | ({1: 5, 2: 5} if stays else {})
     assert (reasons, len(warnings)) == (set(), int(stays))
     assert all(each == left for each in of.stored(lake))
+
+
+@both_units
+@pytest.mark.parametrize("wanted", [ONLY_FIRST, {}], ids=["fewer are wanted", "fewer are listed"])
+def test_campaigns_of_instances_that_are_not_asked_for_stay(
+    of: Any, wanted: dict[str, Any], service: Service, small_world: World, lake: Path
+) -> None:
+    restrict_scope(service, small_world, (FIRST,))
+    service.override = respond(lambda number: [row(number)], silent=SECOND)
+    assert of.fetch(service, lake, **wanted) == (set(), [])
+    assert all(each == {1: 7, 2: 7, 3: 5, 4: 5, 5: 5} for each in of.stored(lake))
+    assert service.request_count("/v2/instances") == (0 if wanted else 1)
 
 
 @both_units

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from later_reporting_dagster.client import LaterClient, QueryRejected, RetriesExhausted, UnexpectedResponse
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
-from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import PartitionResult
 from later_reporting_dagster.ingest.replacement import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
@@ -52,7 +51,7 @@ def fetch(
     lake = Lake(str(root))
 
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        writer = await new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
+        writer = new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
         writer.progress.warnings = warnings
         await ingest_campaign_performance(days, writer, instance_ids=instance_ids, client=client)
 
@@ -256,18 +255,3 @@ def test_fields_without_a_column_are_kept(service: Service, tmp_path: Path) -> N
     fetch(service, tmp_path, days=DAYS[:1])
     rows = pq.ParquetFile(tmp_path / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet").read()
     assert [json.loads(text) for text in rows["extra"].to_pylist()] == [extra]
-
-
-@pytest.mark.parametrize("wanted", [INSTANCE_IDS[:1], ()], ids=["fewer are wanted", "fewer are listed"])
-def test_campaigns_of_instances_that_are_not_asked_for_stay(
-    wanted: tuple[str, ...], service: Service, small_world: World, tmp_path: Path
-) -> None:
-    write_campaigns(Lake(str(tmp_path)), list_campaigns(service), (), instance_ids=(), today=DAYS[-1])
-    fetch(service, tmp_path, metrics=DEFAULT_CAMPAIGN_METRICS)
-    before = {day: stored(tmp_path, day) for day in DAYS}
-    restrict_scope(service, small_world, INSTANCE_IDS[:1])
-    service.requests.clear()
-    fetched = fetch(service, tmp_path, instance_ids=wanted)
-    assert (errors(fetched), fetched.changes) == ({}, {False})
-    assert {day: stored(tmp_path, day) for day in DAYS} == before
-    assert service.request_count("/v2/instances") == (0 if wanted else 1)

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
-import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,7 +17,7 @@ from later_reporting_dagster.contract.days import refetch_ages
 from later_reporting_dagster.ingest.campaign_periods import (
     FetchedMonth,
     Period,
-    PeriodsResult,
+    PeriodsWriter,
     StoredPeriods,
     ingest_campaign_periods,
     months,
@@ -26,21 +25,11 @@ from later_reporting_dagster.ingest.campaign_periods import (
     read_periods,
     windows,
 )
-from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
-from later_reporting_dagster.server.sandbox import World
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
-from tests.ingest.conftest import (
-    DEFAULT_GUARD,
-    PERFORMANCE_PATH,
-    client_of,
-    list_campaigns,
-    restrict_scope,
-    served_performance,
-    with_performance_of,
-)
+from tests.ingest.conftest import DEFAULT_GUARD, PERFORMANCE_PATH, client_of, served_performance, with_performance_of
 
 START, NEWEST = date(2023, 10, 1), date(2024, 3, 10)
 NEXT = NEWEST + timedelta(days=1)
@@ -58,26 +47,18 @@ async def ingest_periods(
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
     guard: WriteGuard = DEFAULT_GUARD,
     listed: Sequence[str] = (),
-    progress: Progress | None = None,
     **options: Any,
-) -> tuple[PeriodsResult, list[str]]:
-    """Fetch periods; return the result and the warnings."""
-    progress = progress or Progress(CAMPAIGN_PERIODS_TABLE)
+) -> tuple[PeriodsWriter, list[str]]:
+    """Fetch periods; return the writer and the warnings."""
+    progress = Progress(CAMPAIGN_PERIODS_TABLE)
+    stored = read_periods(lake)
+    writer = PeriodsWriter(lake=lake, stored=stored, metrics=metrics, guard=guard, progress=progress, listed=listed)
     async with client_of(service, **options) as client:
-        result = await ingest_campaign_periods(
-            periods,
-            instance_ids=instance_ids,
-            client=client,
-            lake=lake,
-            metrics=metrics,
-            guard=guard,
-            progress=progress,
-            listed=listed,
-        )
-    return result, progress.warnings
+        await ingest_campaign_periods(periods, writer, instance_ids=instance_ids, client=client)
+    return writer, progress.warnings
 
 
-def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsResult, list[str]]:
+def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsWriter, list[str]]:
     """Fetch what a run on the day after `newest` fetches."""
     lake = Lake(str(root))
     periods = periods_to_fetch(read_periods(lake), start_date=START, newest=newest, ages=[28])
@@ -237,25 +218,6 @@ def test_a_period_that_is_refused_after_others_fails_alone(service: Service, tmp
     assert {key[1] for key in by_period(tmp_path)} >= {"month", *LENGTHS}
 
 
-@both_api_versions
-@pytest.mark.parametrize("wanted", [INSTANCE_IDS[:1], ()], ids=["fewer are wanted", "fewer are listed"])
-def test_campaigns_of_instances_that_are_not_asked_for_stay(
-    wanted: tuple[str, ...], service: Service, api: httpx.Client, small_world: World, tmp_path: Path
-) -> None:
-    listed = list_campaigns(service)
-    write_campaigns(Lake(str(tmp_path)), listed, (), instance_ids=(), today=NEWEST)
-    fetch(service, tmp_path)
-    before = by_period(tmp_path)
-    restrict_scope(service, small_world, INSTANCE_IDS[:1])
-    result, _ = fetch(service, tmp_path, newest=NEXT, instance_ids=wanted)
-    assert result.failed == {}
-    after = by_period(tmp_path)
-    of_first = {each.campaign_id for each in listed if each.instance_id == INSTANCE_IDS[0]}
-    old, new = ((*WEEK, day - timedelta(days=6), day) for day in (NEWEST, NEXT))
-    assert after[new] == expected(api, new, INSTANCE_IDS[0])
-    assert after[old] == {number: row for number, row in before[old].items() if number not in of_first}
-
-
 def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
     lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": 10**12}
     service.override = with_performance_of(good, bad)
@@ -277,25 +239,10 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
 
 
 def test_rows_and_what_is_odd_about_them_are_counted(service: Service, tmp_path: Path) -> None:
-    progress = Progress(CAMPAIGN_PERIODS_TABLE)
     service.override = with_performance_of({"campaignId": 1, "reach": "7"}, {"campaignId": 2, "reach": 10**12})
-    fetch(service, tmp_path, progress=progress)
+    progress = fetch(service, tmp_path)[0].progress
     assert progress.rows_by_fate == {"received": 30, "written": 15, "quarantined": 15}
     assert progress.oddities == {"reach spelled otherwise": 15}
-
-
-def test_period_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:
-    fetch(service, tmp_path)
-    before = by_period(tmp_path)
-    restrict_scope(service, small_world, INSTANCE_IDS[:1])
-    result, _ = fetch(service, tmp_path)
-    assert {reason.partition(" campaigns are stored")[1] for reason in result.failed.values()} != {""}
-    period = (*WEEK, NEWEST - timedelta(days=6), NEWEST)
-    assert len(before[period]) >= 20
-    assert by_period(tmp_path)[period] == before[period]
-    accepted, _ = fetch(service, tmp_path, guard=WriteGuard(shrink_limit_percent=100))
-    assert accepted.failed == {}
-    assert len(by_period(tmp_path)[period]) < len(before[period]) / 2
 
 
 def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Service, tmp_path: Path) -> None:
@@ -331,7 +278,7 @@ def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) 
     lake = Lake(str(tmp_path))
     asyncio.run(ingest_periods(service, lake, [*months(date(2024, 3, 1), NEWEST)]))
 
-    async def run_all() -> list[tuple[PeriodsResult, list[str]]]:
+    async def run_all() -> list[tuple[PeriodsWriter, list[str]]]:
         periods = (period for period in windows(NEWEST) if period.name in LENGTHS)
         return await asyncio.gather(*(ingest_periods(service, lake, [period]) for period in periods))
 

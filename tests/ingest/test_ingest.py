@@ -241,27 +241,6 @@ def test_older_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_
     assert failed.count((str(DAYS[0]), str(DAYS[0]))) == attempts
 
 
-@both_api_versions
-@each_raw_table
-def test_a_day_that_the_api_cannot_return_fails_alone_also_for_two_instances(
-    table: RawTable, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # One query at a time, so that both fail without a success in between.
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
-    day, broken = DAYS[-1] if table is PUBLISHED else DAYS[0], {*sorted(INSTANCE_IDS)[:2]}
-
-    def fail(request: Request) -> Response | None:
-        query = parameters(request)
-        is_failing = broken.intersection(query.get("instanceIds", [])) and query["endDate"][0] == str(day)
-        return problem(500) if is_failing else None
-
-    service.override = fail
-    client = client_of(service, concurrency=1)
-    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client=client)
-    assert result.errors() == {Partition(day, name): RetriesExhausted for name in broken}
-    assert_lake_matches(tmp_path, table, list(result.written), truth)
-
-
 ERRORS = {403: QueryRejected, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}
 
 
@@ -291,21 +270,6 @@ def test_failing_instances_do_not_affect_the_other_partitions(
         each: ERRORS[broken[name]] for each in partitions if (name := each.instance_id) in broken
     }
     assert_lake_matches(root, table, [each for each in partitions if each.instance_id not in broken], truth)
-
-
-@pytest.mark.parametrize("cursor", ["\ud800", "x" * 70_000], ids=["surrogate", "long"])
-@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
-def test_an_invalid_cursor_fails_only_the_partitions_of_its_instance(
-    cursor: str, service: Service, truth: Truth, tmp_path: Path
-) -> None:
-    def respond(request: Request) -> Response | None:
-        is_broken = BROKEN in parameters(request).get("instanceIds", [])
-        return Response(json.dumps({"data": [], "nextCursor": cursor})) if is_broken else None
-
-    service.override = respond
-    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert result.errors() == {each: RetriesExhausted for each in PARTITIONS if each.instance_id == BROKEN}
-    assert_lake_matches(tmp_path, PUBLISHED, list(result.written), truth)
 
 
 # Nothing can be fetched
@@ -568,17 +532,6 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
     data = (parameters(request) for request in service.requests if request.url.path == "/v2/posts/performance")
     assert len({(*requested["startDate"], *requested["endDate"]) for requested in data}) == 1 + 3
     assert service.data_requests <= ceil(total / 100) + 1 + 3
-
-
-def test_a_long_range_with_a_forbidden_instance_is_fetched_in_parts(
-    service: Service, small_world: World, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", 100)
-    service.app = create_app(small_world, options=options_of(PAGED, instance_scope=ALLOWED))
-    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert_lake_matches(tmp_path, PUBLISHED, list(result.written), truth)
-    ranges = {(*each["startDate"], *each["endDate"]) for each in map(parameters, service.requests) if "endDate" in each}
-    assert len(ranges) > 1
 
 
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, refusal
 from later_reporting_dagster.ingest.campaign_periods import (
-    PeriodsResult,
+    PeriodsWriter,
     ingest_campaign_periods,
     periods_to_fetch,
     read_periods,
@@ -138,8 +138,16 @@ def fetch_campaign_periods(
     with failures():
         lake, newest, configured = later.lake(), newest_day(component.now()), later.configured_instances()
         listed = listed_instances(lake, configured=configured)
+        writer = PeriodsWriter(
+            lake=lake,
+            stored=read_periods(lake),
+            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+            metrics=component.campaign_metrics,
+            progress=progress,
+            listed=listed,
+        )
         periods = periods_to_fetch(
-            read_periods(lake),
+            writer.stored,
             start_date=component.start_date,
             newest=newest,
             ages=component.refetch_ages(newest + timedelta(days=1)),
@@ -147,25 +155,15 @@ def fetch_campaign_periods(
             all_months=config.all_months,
         )
 
-        async def fetch() -> PeriodsResult:
+        async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:
-                known = listed
-                if not known:  # in the first run; a month records which instances it was fetched for
+                if not writer.listed:  # in the first run; a month records which instances it was fetched for
                     with suppress(LaterError):
-                        known = [*await client.fetch_instances()]
-                return await ingest_campaign_periods(
-                    periods,
-                    instance_ids=configured,
-                    listed=known,
-                    client=client,
-                    lake=lake,
-                    metrics=component.campaign_metrics,
-                    guard=later.write_guard(accept_shrinking=config.accept_shrinking),
-                    progress=progress,
-                )
+                        writer.listed = await client.fetch_instances()
+                await ingest_campaign_periods(periods, writer, instance_ids=configured, client=client)
 
         try:
-            found = wait_for(fetch)
+            wait_for(fetch)
         except RouteRefused as refused:
             progress.warnings.append(refusal_warning(context, refused))
             context.log.warning(progress.warnings[-1])
@@ -177,9 +175,9 @@ def fetch_campaign_periods(
             f"{progress.written} of {len(periods)} periods fetched; {progress.rows_text()};"
             f" {progress.requests} requests"
         )
-        if found.written is not None:
+        if writer.written is not None and writer.rows is not None:
             shown = ["date_basis", "period", "first_day", "last_day", "campaign_id"]
-            yield table_result(found.written, {"preview": preview(found.rows.select(shown))})
-        if found.failed:
+            yield table_result(writer.written, {"preview": preview(writer.rows.select(shown))})
+        if writer.failed:
             yield from evaluate_skipped_checks(context, later, component)
-            raise combined_failure(found.failed, what="period", written=progress.written)
+            raise combined_failure(writer.failed, what="period", written=progress.written)
