@@ -12,26 +12,18 @@ import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus, ExecuteInProcessResult
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage import event_log, runs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import (
-    CAMPAIGN_COLUMNS,
-    Column,
-    Lake,
-    campaign_performance_columns,
-    campaign_period_columns,
-    post_columns,
-)
-from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES, TABLES, Cadence
-from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service, parameters, problem, sandbox_settings
 
 # Fewer days than the sandbox has, because Dagster's events are slow.
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -142,14 +134,53 @@ class Project:
             instance=self.instance, tags=tags, run_config={**QUIET_LOGGING, **(config or {})}, raise_on_error=False
         )
 
+    def sensor(self, name: str) -> SensorExecutionData:
+        """Evaluate a sensor as the daemon does."""
+        resources = {"later_reporting": LaterReportingResource.from_environment()}
+        with dg.build_sensor_context(instance=self.instance, definitions=self.defs, resources=resources) as context:
+            return self.defs.resolve_sensor_def(name).evaluate_tick(context)
+
+    def scheduled(self, at: datetime) -> dg.RunRequest:
+        """Evaluate the daily schedule as the daemon does, and return the run that it requests."""
+        resources = {"later_reporting": LaterReportingResource.from_environment()}
+        with dg.build_schedule_context(self.instance, scheduled_execution_time=at, resources=resources) as context:
+            requests = self.defs.resolve_schedule_def("later_posts_daily").evaluate_tick(context).run_requests
+        (request,) = requests or []
+        return request._replace(job_name="later_posts")
+
+    def execute(self, request: dg.RunRequest) -> ExecuteInProcessResult:
+        """Execute a run that was requested."""
+        if request.asset_selection:
+            return self.run(*(key.path[-1] for key in request.asset_selection), tags=request.tags)
+        return self.run_job(str(request.job_name), tags=request.tags, config=request.run_config)
+
+    def record(
+        self, request: dg.RunRequest, status: dg.DagsterRunStatus = dg.DagsterRunStatus.FAILURE
+    ) -> dg.DagsterRun:
+        """Record a run that was requested, and execute nothing."""
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        return self.instance.create_run_for_job(
+            self.defs.resolve_job_def(request.job_name) if request.job_name else job,
+            asset_selection=frozenset(request.asset_selection or ()) or None,
+            run_config=request.run_config,
+            tags=dict(request.tags),
+            status=status,
+        )
+
     def start(self, asset: str, *, days: Sequence[date] = DAYS) -> dg.DagsterRun:
         """Record a run of an asset that stays in progress, and execute nothing."""
-        return self.instance.create_run_for_job(
-            self.defs.resolve_implicit_global_asset_job_def(),
-            asset_selection=frozenset({asset_key(asset)}),
-            tags=range_tags(days[0], days[-1]),
-            status=dg.DagsterRunStatus.STARTED,
-        )
+        request = dg.RunRequest(asset_selection=[asset_key(asset)], tags=range_tags(days[0], days[-1]))
+        return self.record(request, dg.DagsterRunStatus.STARTED)
+
+    def write_empty(self, days: Sequence[date] = DAYS, *, at: datetime | None = None) -> None:
+        """Write the files of posts of all instances, without rows, as if they had been fetched at a time."""
+        files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
+        metadata = {"fetched_at": at.isoformat(timespec="milliseconds")} if at else {}
+        for asset in RAW_ASSETS:
+            self.lake.write_all(asset, files, metadata=metadata)
+
+    def update_coverage(self) -> None:
+        assert_success(self.run_job("later_coverage"))
 
     def check(self, *checks: tuple[str, str]) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
         """Run checks without their assets, each given by asset and name; default: all."""
@@ -244,21 +275,6 @@ def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
     assert data is not None
     assert data.description is not None
     return data.description, {name: value.value for name, value in data.metadata.items()}
-
-
-def table_columns(
-    metrics: Sequence[Metric], campaign_metrics: Sequence[Metric], *, daily_campaign_metrics: Sequence[Metric] = ()
-) -> dict[str, Sequence[Column]]:
-    """Return the columns of every table if these metrics are fetched."""
-    return {
-        "instances": INSTANCE_COLUMNS,
-        "coverage": COVERAGE_COLUMNS,
-        **dict.fromkeys(RAW_ASSETS, post_columns(metrics)),
-        "campaigns": CAMPAIGN_COLUMNS,
-        "campaign_performance_daily": campaign_performance_columns(daily_campaign_metrics or campaign_metrics),
-        "campaign_performance_periods": campaign_period_columns(campaign_metrics),
-        **{table.name: table.with_metrics(metrics).columns for table in TABLES},
-    }
 
 
 @pytest.fixture

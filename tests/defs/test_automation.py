@@ -1,6 +1,5 @@
 """Automation: rollups of changed days are requested once, and no others."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -23,7 +22,6 @@ from tests.defs.conftest import (
     assert_success,
     asset_key,
     enlarge_metrics,
-    freeze_clock,
     reject_instance,
     restate_one_post,
 )
@@ -99,27 +97,6 @@ def test_rollup_follows_a_run_with_a_failed_instance_and_again_once_it_is_fetche
     service.override = lambda request: None
     assert project.fetch(METRICS, instances=[INSTANCE_IDS[0]]).success
     assert automation.tick() == EVERY_DAY
-
-
-def test_rollups_made_without_a_lost_file_follow_once_it_is_fetched_again(
-    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project.fetch(METRICS)
-    project.run(INSTANCES)
-    assert automation.tick() == EVERY_DAY
-    project.roll_up(DAILY)
-    automation.tick()
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 14, tzinfo=UTC))
-    shutil.rmtree(project.root / METRICS / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}")
-    project.roll_up(DAILY, days=[DAYS[1]])
-    assert automation.tick() == set()
-
-    # The day has the same posts as before.
-    assert_success(project.fetch(METRICS, only_missing=True, days=[DAYS[1]]))
-    assert [automation.tick() for _ in range(2)] == [{DAYS[1]}, set()]
-    # An unchanged day with all its files triggers nothing.
-    assert_success(project.fetch(METRICS))
-    assert automation.tick() == set()
 
 
 def test_failed_rollup_is_requested_again_only_when_posts_change(

@@ -237,15 +237,6 @@ def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> 
     assert len(lake.partitions("posts_published")) == 8
 
 
-def test_execute_with_the_earlier_parameters_fails_at_loading() -> None:
-    class Earlier(LaterReportingComponent):
-        def execute(self, context: Any, later: Any, step: Any) -> Any:
-            yield from ()
-
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"Earlier\.execute .* execute\(context, events\)"):
-        Earlier().build_definitions()
-
-
 def test_two_accounts_load_side_by_side() -> None:
     resource = LaterReportingResource(demo_mode=True)
     accounts = [LaterReportingComponent(name=name, resource=resource) for name in ("later", "later_eu")]

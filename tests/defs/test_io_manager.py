@@ -19,7 +19,6 @@ from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups.made_from import MadeFrom
-from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
 from later_reporting_dagster.rollups.rollup_tables import DAILY as ROLLUP
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once
@@ -231,18 +230,6 @@ def test_io_manager_refuses_files_of_an_older_definition(older: int, project: Pr
     with pytest.raises(dg.Failure, match=message):
         LaterLake().load(table, pa.Table, end=DAYS[1])
     assert LaterLake().load(table, pa.Table, start=LAST, end=FIRST).num_rows == 0
-
-
-def test_io_manager_refuses_a_file_that_records_a_lower_version(project: Project) -> None:
-    spec = tables_of(project)["campaign_results"]
-    rows = schema_of(CAMPAIGN_RESULTS.columns).empty_table()
-    for definition in (CAMPAIGN_RESULTS.definition, CAMPAIGN_RESULTS.definition - 1):
-        made_from = MadeFrom(inputs="", definition=definition).key_values
-        project.lake.write_table(spec.key.path[-1], rows, metadata=made_from, replaces_metadata=True)
-        if definition == CAMPAIGN_RESULTS.definition:
-            assert LaterLake().load(spec, pa.Table).num_rows == 0
-    with pytest.raises(dg.Failure, match="campaign_results: 1 of 1 files are of an older definition"):
-        LaterLake().load(spec, pa.Table)
 
 
 def test_io_manager_needs_the_column_schema(filled: Project) -> None:

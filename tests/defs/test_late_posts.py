@@ -24,8 +24,8 @@ from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import sandbox_settings
 from tests.defs.conftest import Project, assert_success, freeze_clock
-from tests.defs.test_missing_files import tick
-from tests.defs.test_old_days import old_days, scheduled
+from tests.defs.test_missing_files import execute, posts_requests, tick
+from tests.defs.test_old_days import old_days
 from tests.independent_server import CLIENT_ID, CLIENT_SECRET, METRICS, PAGED_METRICS, IndependentServer, Posts
 from tests.reliability.lake_comparison import compare_rows, read_partition
 
@@ -49,11 +49,6 @@ class World:
     monkeypatch: pytest.MonkeyPatch
     today: date = FIRST_RUN
 
-    def run(self, name: str, **options: Any) -> dg.ExecuteInProcessResult:
-        result = self.project.run_job(name, **options)
-        assert_success(result)
-        return result
-
     def set_clock(self, today: date) -> datetime:
         self.today = today
         now = datetime(today.year, today.month, today.day, 13, tzinfo=UTC)
@@ -63,14 +58,14 @@ class World:
 
     def fetch_history(self) -> None:
         self.set_clock(FIRST_RUN)
-        self.run("later_posts", tags=range_tags(START, FIRST_RUN - DAY))
-        self.run("later_coverage")
+        assert_success(self.project.run_job("later_posts", tags=range_tags(START, FIRST_RUN - DAY)))
+        self.project.update_coverage()
 
     def fetch_daily(self, today: date) -> list[str]:
         """Do what the schedule and the automation do on a day; return the old days that were fetched."""
-        request = scheduled(self.project, at=self.set_clock(today))
-        self.run("later_posts", tags=request.tags, config=request.run_config)
-        self.run("later_coverage")
+        request = self.project.scheduled(self.set_clock(today))
+        assert_success(self.project.execute(request))
+        self.project.update_coverage()
         return old_days(request, names=RAW_NAMES)
 
     def tick(self) -> SensorExecutionData:
@@ -78,16 +73,13 @@ class World:
 
     def pairs(self, data: SensorExecutionData) -> dict[str, list[str]]:
         """Return what a tick requests of `posts_published`."""
-        requests = [each for each in data.run_requests or [] if each.job_name == "later_posts"]
-        found: list[dict[str, list[str]]] = [
-            each.run_config["ops"][f"later__{PUBLISHED}"]["config"]["pairs"] for each in requests
-        ]
+        ops = [request.run_config["ops"][f"later__{PUBLISHED}"] for request in posts_requests(data)]
+        found: list[dict[str, list[str]]] = [op["config"]["pairs"] for op in ops]
         return {name: days for pairs in found for name, days in pairs.items()}
 
     def execute(self, data: SensorExecutionData) -> None:
-        (request,) = [each for each in data.run_requests or [] if each.job_name == "later_posts"]
-        self.run("later_posts", tags=request.tags, config=request.run_config)
-        self.run("later_coverage")
+        assert_success(execute(self.project, data))
+        self.project.update_coverage()
 
     def check(self) -> tuple[bool, str, Any]:
         """Return the newest result of the check, which `coverage` evaluates, and its withdrawn posts."""
@@ -180,7 +172,7 @@ def test_posts_published_sixty_days_ago_that_appear_are_named_and_fetched_by_a_c
     assert world.is_stored(day, SOUTH)
     assert not world.is_stored(day, NORTH)
 
-    world.run("later_coverage")
+    world.project.update_coverage()
     assert world.check()[1].startswith(f"1 file is stale: {lacks[NORTH]}. ")
     assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(False, True)]
     data = world.tick()

@@ -1,7 +1,7 @@
 """The sensor that fetches missing files of any age: what it requests, and how often."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,6 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
 from later_reporting_dagster.quality.missing_files import MAX_RANGES, days_to_fetch
 from tests.conftest import INSTANCE_IDS, Service, Truth, problem, stored_rows
@@ -23,20 +22,16 @@ from tests.defs.conftest import (
     Project,
     assert_success,
     asset_key,
-    fill_once,
     freeze_clock,
     list_instances,
     reject_instance,
 )
 
-PUBLISHED = "posts_published"
+PUBLISHED, EVERY = "posts_published", "every_instance_is_present"
 
 
 def tick(project: Project) -> SensorExecutionData:
-    """Evaluate the sensor as the daemon does."""
-    resources = {"later_reporting": LaterReportingResource.from_environment()}
-    with dg.build_sensor_context(instance=project.instance, definitions=project.defs, resources=resources) as context:
-        return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
+    return project.sensor("later_instances")
 
 
 def posts_requests(data: SensorExecutionData) -> list[dg.RunRequest]:
@@ -70,17 +65,7 @@ def refetches_campaigns(data: SensorExecutionData) -> bool:
 
 def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
     (request,) = posts_requests(data)
-    return project.run_job("later_posts", tags=request.tags, config=request.run_config)
-
-
-def write_empty(project: Project, days: Sequence[date] = DAYS) -> None:
-    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
-    for asset in RAW_ASSETS:
-        project.lake.write_all(asset, files)
-
-
-def update_coverage(project: Project) -> None:
-    assert_success(project.run_job("later_coverage"))
+    return project.execute(request)
 
 
 def remove(project: Project, days: Sequence[date], instances: Sequence[str]) -> None:
@@ -106,7 +91,7 @@ def test_sensor_requests_the_history_of_new_instances(project: Project, service:
         reject_instance("new two")(request) or list_instances(*INSTANCE_IDS, "new two")(request)
     )
     assert not execute(project, more).success
-    write_empty(project, DAYS[:1])
+    project.write_empty(DAYS[:1])
     remove(project, DAYS[:1], ["007"])
     assert not refetches_campaigns(tick(project))
 
@@ -134,15 +119,15 @@ def test_sensor_requests_no_days_of_retired_instances(project: Project, monkeypa
 
 
 def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
-    write_empty(project)
-    update_coverage(project)
+    project.write_empty()
+    project.update_coverage()
     data = tick(project)
     assert (data.run_requests, data.cursor) == ([], None)
 
 
 def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project: Project) -> None:
     assert_success(project.fetch(PUBLISHED))
-    update_coverage(project)
+    project.update_coverage()
     for number, day in enumerate(DAYS[:2]):
         restated = project.lake.read_daily_file(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
         assert restated is not None
@@ -163,34 +148,42 @@ def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project
 
 def test_only_missing_replaces_a_damaged_file_that_coverage_does_not_know(project: Project, truth: Truth) -> None:
     assert_success(project.fetch(PUBLISHED))
-    update_coverage(project)
+    project.update_coverage()
     (project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007"))).write_bytes(b"PAR1")
     assert_success(project.fetch(PUBLISHED, only_missing=True))
     assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
 
 
-@pytest.mark.parametrize("content", [b"PAR1", b""], ids=["truncated", "empty"])
-def test_sensor_requests_damaged_files_and_only_missing_replaces_them(
-    content: bytes, project: Project, truth: Truth
+@pytest.mark.parametrize(
+    "spoil",
+    [Path.unlink, lambda path: path.write_bytes(b"PAR1"), lambda path: path.write_bytes(b"")],
+    ids=["missing", "truncated", "empty"],
+)
+def test_missing_and_damaged_files_are_red_by_name_and_fetched_by_one_run(
+    spoil: Callable[[Path], object], project: Project, truth: Truth
 ) -> None:
     assert_success(project.fetch(PUBLISHED))
-    write_empty(project)
-    update_coverage(project)
-    path = project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007"))
-    path.write_bytes(content)
-    update_coverage(project)
+    project.write_empty()
+    project.update_coverage()
+    spoil(project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007")))
+    project.update_coverage()
     data = tick(project)
     assert requested_days(data) == {"007": [str(DAYS[1])]}
-    assert not project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY].passed
+    red = project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY]
+    assert (red.passed, red.metadata["missing_files"].value) == (False, 1)
+    assert f"missing: {DAYS[1]} (1 day): 007" in str(red.description)
     assert stored(project)["007"]["posts_published_missing_days"] == 1
-    assert_success(execute(project, data))
-    assert project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY].passed
+    run = execute(project, data)
+    assert_success(run)
+    assert {partition for name, partition in project.logged(run) if name == PUBLISHED} == {str(DAYS[1])}
+    green = project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY]
+    assert (green.passed, green.description) == (True, f"All 4 instances on {len(DAYS)} days")
     assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
     assert not requested_days(tick(project))
 
 
 def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
-    write_empty(project)
+    project.write_empty()
     remove(project, DAYS[:2], ["007"])
     running = project.start("posts_published", days=DAYS[1:])
     first = tick(project)
@@ -272,7 +265,7 @@ def test_request_stays_small_if_every_other_day_is_missing() -> None:
 def test_files_that_no_run_fetches_are_requested_once_an_hour_and_three_times_a_day(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_empty(project)
+    project.write_empty()
     remove(project, DAYS[:1], ["007"])
     requested = []
     for half_hours in (*range(8), 49):
@@ -281,24 +274,17 @@ def test_files_that_no_run_fetches_are_requested_once_an_hour_and_three_times_a_
         requests = posts_requests(tick(project))
         requested.append(len(requests))
         for request in requests:
-            start_and_fail(project, request)
+            project.record(request)
     assert requested == [1, 0, 1, 0, 1, 0, 0, 0, 1]
     # With another file, it is another request.
     remove(project, DAYS[1:2], ["007"])
     assert requested_days(tick(project)) == {"007": [f"{DAYS[0]} to {DAYS[1]}"]}
 
 
-def start_and_fail(project: Project, request: dg.RunRequest) -> None:
-    """Record a run that was killed before it did anything."""
-    project.instance.create_run_for_job(
-        project.defs.resolve_job_def("later_posts"), tags=dict(request.tags), status=dg.DagsterRunStatus.FAILURE
-    )
-
-
 def test_a_pair_that_failed_is_requested_again_on_the_next_day(
     project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_empty(project)
+    project.write_empty()
     remove(project, DAYS[:1], ["007"])
     service.override = reject_instance("007")
     assert not execute(project, tick(project)).success
@@ -315,7 +301,7 @@ def test_sensor_refuses_a_lake_that_was_filled_and_is_empty(project: Project) ->
     assert_success(project.run("instances"))
     for path in project.root.iterdir():
         shutil.rmtree(path)
-    update_coverage(project)  # as at the due hour
+    project.update_coverage()  # as at the due hour
     with pytest.raises(dg.DagsterError, match="is empty, although later/posts_published was materialized: is the disk"):
         tick(project)
     project.root.rename(project.root.with_name("away"))
@@ -326,54 +312,3 @@ def test_sensor_refuses_a_lake_that_was_filled_and_is_empty(project: Project) ->
     project.root.with_name("away").rename(project.root)
     project.lake.write_table("organic_paid_overall", POSTS_SCHEMA.empty_table())
     assert requested_days(tick(project)) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
-
-
-# Files of seven months
-
-NOW = datetime(2024, 3, 4, 13, tzinfo=UTC)
-DUE = date(2024, 3, 3)
-MANY_DAYS = days_between(DUE - timedelta(days=210), DUE)
-EVERY = "every_instance_is_present"
-
-
-@pytest.fixture
-def complete(project: Project, module_lake: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project with every file of 211 days, without rows, and the instances of the API in its dimension."""
-    freeze_clock(monkeypatch, NOW)
-
-    def fill(project: Project) -> bool:
-        write_empty(project, MANY_DAYS)
-        return project.run("instances").success
-
-    filled = fill_once(project.configured(start_date=MANY_DAYS[0]), module_lake, fill)
-    update_coverage(filled)
-    return filled
-
-
-def missing_files(project: Project) -> dict[str, tuple[bool, str, int]]:
-    """Return for each raw table whether the check passes, its description, and how many files it names."""
-    results = project.check(*((asset, EVERY) for asset in RAW_ASSETS))
-    return {
-        asset: (result.passed, result.description or "", int(str(result.metadata["missing_files"].value)))
-        for (asset, _), result in results.items()
-    }
-
-
-def test_missing_files_are_red_by_name_and_fetched_by_one_run(complete: Project) -> None:
-    day = DUE - timedelta(days=200)
-    nothing = (True, f"All 4 instances on {len(MANY_DAYS)} days", 0)
-    assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
-    remove(complete, [day], ["007"])
-    for passed, description, missing in missing_files(complete).values():
-        assert (passed, missing) == (False, 1)
-        assert "missing: 2023-08-16 (1 day): 007" in description
-
-    data = tick(complete)
-    assert requested_days(data).keys() == {"007"}
-    assert sum(row["posts_published_missing_days"] for row in stored(complete).values()) == 1
-    run = execute(complete, data)
-    assert_success(run)
-    assert {each for each in complete.logged(run) if each[0] in RAW_ASSETS} == {*product(RAW_ASSETS, [str(day)])}
-
-    assert missing_files(complete) == dict.fromkeys(RAW_ASSETS, nothing)
-    assert not requested_days(tick(complete))

@@ -1,37 +1,22 @@
 """The daily run over old days: what the schedule requests, what the run fetches, and which files it checks."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
+from later_reporting_dagster.lake import Partition, partition_path
 from later_reporting_dagster.lake.tables import FETCHED_NAMES
 from tests.conftest import INSTANCE_IDS, Service, parameters
-from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
-from tests.defs.test_missing_files import tick, update_coverage
+from tests.defs.conftest import DAYS, Project, assert_success, asset_key, failure
+from tests.defs.test_missing_files import tick
 
 # With a restated day, the days before it are old.
 SETTINGS = {"restate_days": 1, "refetch_factor": 2.0}
 NOW = datetime(2024, 3, 4, 6, tzinfo=UTC)
-
-
-def scheduled(project: Project, *, at: datetime = NOW) -> dg.RunRequest:
-    """Evaluate the daily schedule, as the daemon does."""
-    resources = {"later_reporting": LaterReportingResource.from_environment()}
-    with dg.build_schedule_context(
-        instance=project.instance, scheduled_execution_time=at, resources=resources
-    ) as context:
-        (request,) = project.defs.resolve_schedule_def("later_posts_daily").evaluate_tick(context).run_requests or []
-    return request
-
-
-def execute(project: Project, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    return project.run_job("later_posts", tags=request.tags, config=request.run_config)
 
 
 def old_days(request: dg.RunRequest, *, names: Sequence[str] = FETCHED_NAMES) -> list[str]:
@@ -42,23 +27,16 @@ def old_days(request: dg.RunRequest, *, names: Sequence[str] = FETCHED_NAMES) ->
     return days
 
 
-def write_empty(project: Project, *, at: datetime, days: Sequence[date] = DAYS) -> None:
-    """Write files as if they had been fetched at a time."""
-    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
-    for asset in RAW_ASSETS:
-        project.lake.write_all(asset, files, metadata={"fetched_at": at.isoformat(timespec="milliseconds")})
-
-
 def test_daily_run_fetches_old_days_whose_turn_it_is_and_requests_them_once(project: Project, service: Service) -> None:
     project = project.configured(**SETTINGS)
-    assert old_days(scheduled(project)) == []  # of an empty lake
-    write_empty(project, at=NOW - timedelta(days=2))
-    update_coverage(project)
-    request = scheduled(project)
+    assert old_days(project.scheduled(NOW)) == []  # of an empty lake
+    project.write_empty(at=NOW - timedelta(days=2))
+    project.update_coverage()
+    request = project.scheduled(NOW)
     assert old_days(request) == ["2024-03-01 to 2024-03-02"]
     assert request.tags.items() >= range_tags(DAYS[2], DAYS[2]).items()
     service.requests.clear()
-    result = execute(project, request)
+    result = project.execute(request)
     assert_success(result)
     logged = project.logged(result)
     assert {partition for name, partition in logged if name == "posts_published"} == {*map(str, DAYS)}
@@ -74,8 +52,8 @@ def test_daily_run_fetches_old_days_whose_turn_it_is_and_requests_them_once(proj
     totals = ("campaign_performance_daily", "totals_agree_with_posts")
     compared = project.evaluations(result)[totals].metadata["compared"].value
     assert compared == project.check(totals)[totals].metadata["compared"].value
-    update_coverage(project)
-    assert old_days(scheduled(project)) == []
+    project.update_coverage()
+    assert old_days(project.scheduled(NOW)) == []
 
 
 def test_a_damaged_old_file_is_found_by_the_run_that_fetches_its_day(project: Project, service: Service) -> None:
@@ -111,24 +89,19 @@ def test_schedule_requests_the_restated_days_if_the_lake_cannot_be_read(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
-    request = scheduled(project.configured(**SETTINGS))
+    request = project.configured(**SETTINGS).scheduled(NOW)
     assert request.tags.items() >= range_tags(DAYS[2], DAYS[2]).items()
     assert old_days(request) == []
 
 
 def test_sensor_requests_no_missing_file_of_an_old_day_that_a_run_is_fetching(project: Project) -> None:
     project = project.configured(**SETTINGS)
-    write_empty(project, at=NOW - timedelta(days=2))
-    update_coverage(project)
+    project.write_empty(at=NOW - timedelta(days=2))
+    project.update_coverage()
     (project.root / partition_path("posts_published", Partition(DAYS[0], "007"))).unlink()
-    request = scheduled(project)
-    run = project.instance.create_run_for_job(
-        project.defs.resolve_job_def("later_posts"),
-        asset_selection=frozenset({asset_key("posts_published")}),
-        tags=dict(request.tags),
-        run_config=request.run_config,
-        status=dg.DagsterRunStatus.STARTED,
-    )
+    request = project.scheduled(NOW)
+    request = request._replace(asset_selection=[asset_key("posts_published")])
+    run = project.record(request, dg.DagsterRunStatus.STARTED)
 
     def requested() -> list[dg.RunRequest]:
         return [each for each in tick(project).run_requests or [] if each.job_name == "later_posts"]
@@ -136,11 +109,5 @@ def test_sensor_requests_no_missing_file_of_an_old_day_that_a_run_is_fetching(pr
     assert not requested()
     project.instance.report_run_canceled(run)
     mistyped = {"ops": {"later__posts_published": {"config": {"old_days": ["1 March"]}}}}
-    project.instance.create_run_for_job(
-        project.defs.resolve_job_def("later_posts"),
-        asset_selection=frozenset({asset_key("posts_published")}),
-        tags=dict(request.tags),
-        run_config=mistyped,
-        status=dg.DagsterRunStatus.STARTED,
-    )
+    project.record(request._replace(run_config=mistyped), dg.DagsterRunStatus.STARTED)
     assert requested()

@@ -4,23 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy
 
-from later_reporting_dagster.defs.assets import raw_tables
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import selected_range
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import MAX_BLOCKS, runs_of
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.quality.outdated import Outdated
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, Project, assert_success, fill_once, restate_one_post
-from tests.services import postgres_storage, running_postgres, wait_until
+from tests.services import postgres_storage, running_postgres
 
 RAW, ROLLUP, WINDOW, REPORT = "post_metrics_daily", DAILY.name, OVERALL.name, "organic_paid_report"
 OTHER_WINDOW = BY_CAMPAIGN.name
@@ -41,12 +38,7 @@ class Sensor:
         """Return the range of partitions that is requested of each asset, None for an asset without partitions."""
         now = datetime.now(UTC) + timedelta(minutes=minutes)
         self.clock.setattr("later_reporting_dagster.defs.runs.utc_now", lambda: now)
-        with dg.build_sensor_context(
-            instance=self.project.instance,
-            definitions=self.project.defs,
-            resources={"later_reporting": LaterReportingResource.from_environment()},
-        ) as context:
-            data = self.project.defs.resolve_sensor_def("later_outdated").evaluate_tick(context)
+        data = self.project.sensor("later_outdated")
         assert data.cursor is None
         self.launched = [*(data.run_requests or [])]
         requests: Requests = {}
@@ -62,8 +54,7 @@ class Sensor:
         while requests := self.tick():
             requested.append(requests)
             for request in self.launched:
-                keys = [key.path[-1] for key in request.asset_selection or ()]
-                assert_success(self.project.run(*keys, tags=request.tags))
+                assert_success(self.project.execute(request))
         return requested
 
 
@@ -103,36 +94,6 @@ def test_restated_day_is_left_to_the_condition_for_five_minutes_and_the_report_c
     assert sensor.tick() == {}
 
 
-def test_rollup_that_cannot_be_written_is_repeated_and_heals_once_it_can(sensor: Sensor, service: Service) -> None:
-    path = Path(sensor.project.lake.url(ROLLUP, Partition(DAYS[-1])))
-    path.unlink()
-    path.mkdir()
-    restate(sensor, service)
-    assert ROLLUP in sensor.tick()
-    assert not sensor.project.roll_up(ROLLUP).success
-    path.rmdir()
-    assert (DAYS[-1], DAYS[-1]) in [requests.get(ROLLUP) for requests in sensor.run()]
-
-
-def test_restated_files_of_a_killed_fetch_are_rolled_up(
-    sensor: Sensor, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was killed between writing files and logging their days, so no event tells that they changed."""
-
-    restated, lake = Partition(DAYS[-1], INSTANCE_IDS[0]), sensor.project.lake
-    before = lake.file_versions(RAW)[restated]
-
-    def kill(*_: Any, **__: Any) -> None:
-        wait_until("the restated file", lambda: lake.file_versions(RAW)[restated] != before)
-        raise KeyboardInterrupt
-
-    service.transform = restate_one_post(DAYS[-1], INSTANCE_IDS[0])
-    with monkeypatch.context() as killed:
-        killed.setattr(raw_tables, "day_materialization", kill)
-        assert not sensor.project.fetch(RAW).success
-    assert sensor.run()[0] == {ROLLUP: (DAYS[-1], DAYS[-1]), **WINDOWS}
-
-
 def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_day(
     sensor: Sensor, service: Service
 ) -> None:
@@ -143,7 +104,7 @@ def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_da
         for request in sensor.launched:
             names = {key.path[-1] for key in request.asset_selection or ()}
             if names & failing:
-                fail(sensor, request)
+                sensor.project.record(request)
             if names - failing:  # also beside one that fails
                 assert_success(sensor.project.run(*names - failing))
     assert {hour: names for hour, names in enumerate(requested) if names} == {
@@ -156,16 +117,6 @@ def test_rollup_that_always_fails_is_requested_once_an_hour_and_three_times_a_da
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     assert_success(sensor.project.fetch(RAW))
     assert sensor.tick(minutes=60 * 29.5)[ROLLUP] == ALL_DAYS
-
-
-def fail(sensor: Sensor, request: dg.RunRequest) -> None:
-    """Record a run that has failed."""
-    sensor.project.instance.create_run_for_job(
-        sensor.project.defs.resolve_implicit_global_asset_job_def(),
-        asset_selection=frozenset(request.asset_selection or ()),
-        tags=dict(request.tags),
-        status=dg.DagsterRunStatus.FAILURE,
-    )
 
 
 @pytest.mark.services
@@ -182,7 +133,7 @@ def test_time_zone_of_postgresql_shifts_no_wait(zone: str, sensor: Sensor, tmp_p
             sensor.project = replace(sensor.project, instance=instance)
             instance.report_run_failed(sensor.project.start(RAW))
             assert [ROLLUP in sensor.tick(minutes=minutes) for minutes in (4, 6)] == [False, True]
-            fail(sensor, sensor.launched[0])
+            sensor.project.record(sensor.launched[0])
             assert [ROLLUP in sensor.tick(minutes=minutes) for minutes in (7, 59, 70)] == [False, False, True]
 
 

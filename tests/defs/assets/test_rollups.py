@@ -14,13 +14,7 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.runs import runs_of
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    CAMPAIGN_PERIODS_TABLE,
-    CAMPAIGNS_TABLE,
-    Partition,
-    posts_table,
-)
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups import rollup_tables
@@ -31,7 +25,6 @@ from later_reporting_dagster.rollups.rollup_tables import (
     CAMPAIGN_RESULTS,
     POSTS,
     SINGLE_TABLES,
-    RollupTable,
 )
 from tests.conftest import INSTANCE_IDS, Service, Truth
 from tests.defs.conftest import (
@@ -275,21 +268,6 @@ def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
         f"1 table failed and was not changed; {len(SOME) - 1} written.\norganic_paid_by_creator: cannot "
     )
     assert filled.logged(result).keys() == {(name, None) for name in SOME if name != BY_CREATOR.name}
-
-
-def test_tables_are_outdated_once_posts_are_restated_or_a_file_is_damaged(filled: Project) -> None:
-    def described(table: RollupTable) -> str:
-        (result,) = filled.check((table.name, "is_current")).values()
-        return result.description or ""
-
-    filled.roll_up_windows(BY_CAMPAIGN.name, POSTS.name)
-    assert {described(table) for table in (BY_CAMPAIGN, POSTS)} == {
-        "Made from the raw files in the lake, and unchanged since"
-    }
-    filled.lake.write(PUBLISHED, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
-    damage(filled.root / BY_CAMPAIGN.name)
-    assert "organic_paid_by_campaign (damaged)" in described(BY_CAMPAIGN)
-    assert "posts (made from other files)" in described(POSTS)
 
 
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
