@@ -1,6 +1,5 @@
 """The component: all definitions of one account of the API, configured in YAML or Python or by the environment."""
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +16,6 @@ from later_reporting_dagster.defs.assets.report import report_asset
 from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
 from later_reporting_dagster.defs.automation import build_automation
 from later_reporting_dagster.defs.checks.all_checks import check_steps
-from later_reporting_dagster.defs.checks.check import build_asset_checks
 from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import (
@@ -134,12 +132,6 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
             return self._build_definitions()
 
     def _build_definitions(self) -> dg.Definitions:
-        parameters = [*inspect.signature(self.execute).parameters]
-        if len(parameters) != 2:
-            raise dg.DagsterInvalidDefinitionError(
-                f"{type(self).__name__}.execute has the parameters {', '.join(parameters)}. It is called as"
-                " execute(context, events), with the iterator of what the asset yields: see docs/upgrading.md"
-            )
         resource = self.resource
         if resource.demo_mode and not resource.lake_root:
             # A folder that no other component uses.
@@ -149,7 +141,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         assets = [*self._assets()]
         return dg.Definitions(
             assets=assets,
-            asset_checks=[build_asset_checks(step, self) for step in check_steps(self)],
+            asset_checks=[step.definition(self) for step in check_steps(self)],
             resources={
                 self.resource_key: resource,
                 self.lake_key: LaterLake(

@@ -1,13 +1,11 @@
 """The sensors: what is missing from the lake, and what is outdated in it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, newest_day
@@ -17,7 +15,6 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import preview, table_result, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.runs import (
     MAX_REQUESTS_A_DAY,
     REQUEST_TAG,
@@ -33,16 +30,9 @@ from later_reporting_dagster.lake import (
     CAMPAIGN_PERIODS_TABLE,
     Lake,
     LakeUnavailable,
-    WriteResult,
+    Partition,
 )
-from later_reporting_dagster.lake.coverage import (
-    Files,
-    Records,
-    described_days,
-    intact_files,
-    newest_fetches,
-    stored_records,
-)
+from later_reporting_dagster.lake.coverage import Files, described_days, intact_files, newest_fetches, stored_records
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -141,33 +131,60 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         # Before the files are listed: a run that ends meanwhile has written its files by then.
         in_progress = days_in_progress(context.instance, component)
         try:
-            _check_lake(context.instance, component, later.lake())
+            lake = later.lake()
+            _check_lake(context.instance, component, lake)
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
-            seen = _look_at_lake(component, later, listed, now)
-            written = seen.lake.write_table(INSTANCES_TABLE, seen.rows)
+            configured, days, retired = later.configured_instances(), component.expected_days(now), lake.retired.ids()
+            # Those that are not damaged, as far as `coverage` knows.
+            records = stored_records(lake)
+            files = intact_files(lake, FETCHED_NAMES, records=records)
+            fetches = newest_fetches(lake, RAW_NAMES)
+            stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
+            rows = instances_table(
+                listed,
+                configured=configured,
+                retired=retired,
+                previous=stored_instances(lake),
+                present={name: files[name] for name in RAW_NAMES},
+                stale=stale,
+                days=days,
+                today=now.date(),
+            )
+            written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
-        failures = {pair: fetch.failed_at for (_, pair), fetch in seen.fetches.items() if fetch.failed_at}
+        expected = [name for name in configured or listed if name not in retired]
+        missing = _days_to_fetch(component, expected, days=days, files=files, stale=stale)
+        failures = {pair: fetch.failed_at for (_, pair), fetch in fetches.items() if fetch.failed_at}
         failed_today = {pair for pair, at in failures.items() if at.date() >= now.date()}
-        requested = days_to_fetch(seen.missing, days_in_progress=in_progress, failed=failed_today)
+        requested = days_to_fetch(missing, days_in_progress=in_progress, failed=failed_today)
         requests: list[dg.RunRequest] = []
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
             new = requested.keys() - {str(pair.instance_id) for pair in failures}
-            request = _missing_files_request(component, requested, with_campaigns=seen.has_new(new))
+            stored = {partition.instance_id for name in RAW_NAMES for partition in files[name]}
+            with_campaigns = bool(stored) and not stored.issuperset(new)
+            request = _missing_files_request(component, requested, with_campaigns=with_campaigns)
             if may_request_now(context.instance, request.tags, component.posts_job_name):
                 requests.append(request)
-        days = described_days(seen.files, seen.records)
-        unknown = {day for (_, day), records in days.items() if records is None} - in_progress
+        unknown = {day for (_, day), of_day in described_days(files, records).items() if of_day is None} - in_progress
         if coverage_job and unknown and COVERAGE_TABLE not in tables_in_progress(context, component):
             tags = request_tags(component, COVERAGE_TABLE, *day_ranges(unknown))
             if may_request_now(context.instance, tags, COVERAGE_TABLE):
                 requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
-        events = _listing_events(context, component, seen, written) if INSTANCES_TABLE in component.tables else []
-        return dg.SensorResult(run_requests=requests, asset_events=events)
+        if INSTANCES_TABLE not in component.tables:
+            return dg.SensorResult(run_requests=requests)
+        assert context.repository_def is not None
+        # That of the definitions, which a translation may have changed, as runs log it.
+        code_version = context.repository_def.asset_graph.get(key).code_version
+        result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
+        tags = version_tags(written.content_hash, code_version=code_version)
+        check = to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key)
+        materialization = dg.AssetMaterialization(key, metadata=result.metadata, tags=tags)
+        return dg.SensorResult(run_requests=requests, asset_events=[materialization, check])
 
     return sensor
 
@@ -193,82 +210,24 @@ def _check_lake(instance: dg.DagsterInstance, component: ComponentBase, lake: La
         raise LakeUnavailable(emptied)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a tick of the sensor of the instances finds in the lake.
-
-    Attributes:
-        rows: those of the dimension as of now.
-        missing: the days of each expected instance that are missing in at least one of the raw tables, or stale.
-        fetches: what the last fetches of pairs have recorded.
-        files: those that are not damaged, as far as `coverage` knows, whose rows are `records`.
-    """
-
-    lake: Lake
-    rows: pa.Table
-    configured: Sequence[str]
-    retired: frozenset[str]
-    missing: Mapping[str, Sequence[date]]
-    fetches: Records
-    files: Files
-    records: Records
-
-    def has_new(self, instances: Iterable[str]) -> bool:
-        """Return whether one of these instances is new among others: it has no file."""
-        stored = {partition.instance_id for name in RAW_NAMES for partition in self.files[name]}
-        return bool(stored) and not stored.issuperset(instances)
-
-
-def _look_at_lake(
-    component: ComponentBase, later: LaterReportingResource, listed: Sequence[str], now: datetime
-) -> _Seen:
-    lake, configured, days = later.lake(), later.configured_instances(), component.expected_days(now)
-    retired, records = lake.retired.ids(), stored_records(lake)
-    expected = [name for name in configured or listed if name not in retired]
-    files = intact_files(lake, FETCHED_NAMES, records=records)
-    fetches = newest_fetches(lake, RAW_NAMES)
-    stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
-    rows = instances_table(
-        listed,
-        configured=configured,
-        retired=retired,
-        previous=stored_instances(lake),
-        present={name: files[name] for name in RAW_NAMES},
-        stale=stale,
-        days=days,
-        today=now.date(),
-    )
-    missing: dict[str, set[date]] = {}
+def _days_to_fetch(
+    component: ComponentBase,
+    expected: Sequence[str],
+    *,
+    days: Sequence[date],
+    files: Files,
+    stale: Collection[Partition],
+) -> dict[str, list[date]]:
+    """Return the days of each expected instance that are missing in at least one of the raw tables, or stale."""
+    found: dict[str, set[date]] = {}
     for partition in stale:
         if partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables:
-            missing.setdefault(partition.instance_id, set()).add(partition.day)
+            found.setdefault(str(partition.instance_id), set()).add(partition.day)
     for table_name in RAW_NAMES:
         if table_name in component.tables:
             for name, lacking in missing_days(days, expected, files[table_name]).items():
-                missing.setdefault(name, set()).update(lacking)
-    return _Seen(
-        lake=lake,
-        rows=rows,
-        configured=configured,
-        retired=retired,
-        missing={name: sorted(lacking) for name, lacking in missing.items()},
-        fetches=fetches,
-        files=files,
-        records=records,
-    )
-
-
-def _listing_events(
-    context: dg.SensorEvaluationContext, component: ComponentBase, seen: _Seen, written: WriteResult
-) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    assert context.repository_def is not None
-    key = component.asset_key(INSTANCES_TABLE)
-    # That of the definitions, which a translation may have changed, as runs log it.
-    code_version = context.repository_def.asset_graph.get(key).code_version
-    result = table_result(written, {"instances": preview(seen.rows, limit=seen.rows.num_rows)})
-    tags = version_tags(written.content_hash, code_version=code_version)
-    check = evaluate_listing(seen.rows, configured=seen.configured, retired=seen.retired)
-    return [dg.AssetMaterialization(key, metadata=result.metadata, tags=tags), to_evaluation(check, key)]
+                found.setdefault(name, set()).update(lacking)
+    return {name: sorted(lacking) for name, lacking in found.items()}
 
 
 def _missing_files_request(

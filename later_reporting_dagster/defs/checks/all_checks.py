@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.checks.campaigns import campaign_checks
-from later_reporting_dagster.defs.checks.check import CheckScope, CheckStep, days_of_run, to_evaluation
-from later_reporting_dagster.defs.checks.posts import posts_checks
+from later_reporting_dagster.defs.checks.campaigns import CAMPAIGN_STEPS
+from later_reporting_dagster.defs.checks.check import CheckRun, CheckStep, days_of_run, to_evaluation
+from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -17,7 +17,8 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
-    return [*posts_checks(component), *campaign_checks(component), *rollup_checks(component)]
+    steps = [step for step in (*POSTS_STEPS, *CAMPAIGN_STEPS) if {*step.checks, *step.needs} <= {*component.tables}]
+    return [*steps, *rollup_checks(component)]
 
 
 def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:
@@ -38,14 +39,14 @@ def evaluate_skipped_checks(
     These are the checks of the run that read the asset. A check that a run skips looks like one that failed.
     `instances` are those that the run expects. An error is logged as a warning: it would hide why the step fails.
     """
-    selected = planned_checks(context)
-    scope = CheckScope(selected, *days_of_run(context.op_execution_context, {context.asset_key}), instances)
+    days = days_of_run(context.op_execution_context, {context.asset_key})
+    run = CheckRun(later, component, planned_checks(context), *days, instances)
     for step in check_steps(component):
         if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):
             continue
         try:
-            for result in step.results(later, scope, component):
+            for result in step.results(run):
                 assert result.asset_key is not None
                 yield to_evaluation(result, result.asset_key)
         except (LakeUnavailable, FileDamaged, RollupFailed) as error:
-            context.log.warning(f"Some checks of {step.name} could not be evaluated: {error}")
+            context.log.warning(f"Some checks of {component.op_name(step.name)} could not be evaluated: {error}")

@@ -1,15 +1,15 @@
 """The checks of campaigns, which hold what the API reports for campaigns against their posts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckScope, CheckStep, join_first
+from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
@@ -43,54 +43,46 @@ AD_SPEND_AGREES = Check(
 )
 
 
-def campaign_checks(component: ComponentBase) -> list[CheckStep]:
-    """Return the checks of the assets of campaigns that are defined."""
-    checks = []
-    if CAMPAIGNS_TABLE in component.tables:
-        checks.append(_checks_of(CAMPAIGNS_TABLE, [QUARANTINE_EMPTY], component))
-    if CAMPAIGN_PERIODS_TABLE in component.tables:
-        checks.append(_checks_of(CAMPAIGN_PERIODS_TABLE, [QUARANTINE_EMPTY], component))
-    if CAMPAIGN_PERFORMANCE_TABLE in component.tables:
-        checks.append(_checks_of(CAMPAIGN_PERFORMANCE_TABLE, [QUARANTINE_EMPTY, PERFORMANCE_DUE], component))
-        if POST_METRICS_DAILY.name in component.tables:
-            checks.append(_campaign_totals_check(component))
-        if CAMPAIGN_PERIODS_TABLE in component.tables:
-            checks.append(_ad_spend_check(component))
-    return checks
+def _evaluate_table(name: str, run: CheckRun) -> Results:
+    yield evaluate_quarantine(name, lake=run.later.lake())
+    if run.has(PERFORMANCE_DUE):
+        yield evaluate_newest_due_day(run.later.lake(), run.component)
 
 
-def _checks_of(name: str, checks: list[Check], component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_quarantine(name, lake=later.lake())
-        if scope.has(PERFORMANCE_DUE):
-            yield evaluate_newest_due_day(later.lake(), component)
-
-    return CheckStep(name=f"{component.op_name(name)}_checks", checks={name: checks}, evaluate=evaluate)
+def _evaluate_totals(run: CheckRun) -> Results:
+    later = run.later
+    yield evaluate_campaign_totals(reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=run.days))
 
 
-def _campaign_totals_check(component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.days)
-        yield evaluate_campaign_totals(found)
+def _evaluate_spend(run: CheckRun) -> Results:
+    yield evaluate_ad_spend(reconcile_ad_spend(run.later.lake(), memory_gb=run.later.memory_gb))
 
-    return CheckStep(
-        name=f"{component.op_name(CAMPAIGN_PERFORMANCE_TABLE)}_totals",
+
+_CHECKS: Mapping[str, Sequence[Check]] = {
+    CAMPAIGNS_TABLE: [QUARANTINE_EMPTY],
+    CAMPAIGN_PERIODS_TABLE: [QUARANTINE_EMPTY],
+    CAMPAIGN_PERFORMANCE_TABLE: [QUARANTINE_EMPTY, PERFORMANCE_DUE],
+}
+CAMPAIGN_STEPS = (
+    *(
+        CheckStep(name=f"{name}_checks", checks={name: checks}, evaluate=partial(_evaluate_table, name))
+        for name, checks in _CHECKS.items()
+    ),
+    CheckStep(
+        name=f"{CAMPAIGN_PERFORMANCE_TABLE}_totals",
         checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
-        evaluate=evaluate,
+        evaluate=_evaluate_totals,
         deps=[POST_METRICS_DAILY.name, CAMPAIGNS_TABLE],
-    )
-
-
-def _ad_spend_check(component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, _: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_ad_spend(reconcile_ad_spend(later.lake(), memory_gb=later.memory_gb))
-
-    return CheckStep(
-        name=f"{component.op_name(CAMPAIGN_PERIODS_TABLE)}_ad_spend",
+        needs=[POST_METRICS_DAILY.name],
+    ),
+    CheckStep(
+        name=f"{CAMPAIGN_PERIODS_TABLE}_ad_spend",
         checks={CAMPAIGN_PERIODS_TABLE: [AD_SPEND_AGREES]},
-        evaluate=evaluate,
+        evaluate=_evaluate_spend,
         deps=[CAMPAIGN_PERFORMANCE_TABLE],
-    )
+        needs=[CAMPAIGN_PERFORMANCE_TABLE],
+    ),
+)
 
 
 def evaluate_newest_due_day(lake: Lake, component: ComponentBase) -> dg.AssetCheckResult:

@@ -49,8 +49,8 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckScope:
-    """What a run of checks looks at.
+class CheckRun:
+    """A run of checks, and what it looks at.
 
     Attributes:
         selected: the keys of the checks.
@@ -59,6 +59,8 @@ class CheckScope:
         instances: the instances that the run expects; empty for those that the lake expects.
     """
 
+    later: LaterReportingResource
+    component: ComponentBase
     selected: Set[dg.AssetCheckKey]
     partitions: tuple[date, date] | None = None
     old_days: Set[date] = frozenset()
@@ -74,61 +76,65 @@ class CheckScope:
         return None if self.partitions is None else {*days_between(*self.partitions), *self.old_days}
 
 
+Results = Iterator[dg.AssetCheckResult]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckStep:
     """Checks that are evaluated in one step of a run; any subset can be run.
 
     Attributes:
-        name: the name of the step.
+        name: the name of the step, without the prefix of the component.
         checks: the checks of each table.
-        evaluate: called with the resource and the scope. It yields the results of the selected checks, and may yield
-            others. If the checks are those of several tables, each result has the key of its asset.
+        evaluate: yields the results of the selected checks, and may yield others. If the checks are those of several
+            tables, each result has the key of its asset.
         deps: other tables that the checks read.
+        needs: the tables, besides those of the checks, without which the step is not defined.
     """
 
     name: str
     checks: Mapping[str, Sequence[Check]]
-    evaluate: Callable[[LaterReportingResource, CheckScope], Iterable[dg.AssetCheckResult]]
+    evaluate: Callable[[CheckRun], Iterable[dg.AssetCheckResult]]
     deps: Sequence[str] = ()
+    needs: Sequence[str] = ()
 
-    def results(
-        self, later: LaterReportingResource, scope: CheckScope, component: ComponentBase
-    ) -> Iterator[dg.AssetCheckResult]:
+    def results(self, run: CheckRun) -> Results:
         """Yield the results of the selected checks, each with the key of its asset."""
-        first_key = component.asset_key(next(iter(self.checks)))
-        for result in self.evaluate(later, scope):
+        first_key = run.component.asset_key(next(iter(self.checks)))
+        for result in self.evaluate(run):
             key = result.asset_key or first_key
-            if dg.AssetCheckKey(key, str(result.check_name)) in scope.selected:
+            if dg.AssetCheckKey(key, str(result.check_name)) in run.selected:
                 yield result._replace(asset_key=key)
 
+    def definition(self, component: ComponentBase) -> dg.AssetChecksDefinition:
+        """Return the definition for Dagster.
 
-def build_asset_checks(step: CheckStep, component: ComponentBase) -> dg.AssetChecksDefinition:
-    """Return the definition of a step.
+        The checks have no automation condition: with one, Dagster leaves them out of the runs that automation requests.
+        """
 
-    Its checks have no automation condition: with one, Dagster leaves them out of the runs that automation requests.
-    """
-
-    @dg.multi_asset_check(
-        name=step.name,
-        specs=[
-            dg.AssetCheckSpec(
-                check.name,
-                asset=component.asset_key(name),
-                description=check.description,
-                additional_deps=[component.asset_key(dep) for dep in step.deps],
+        @dg.multi_asset_check(
+            name=component.op_name(self.name),
+            specs=[
+                dg.AssetCheckSpec(
+                    check.name,
+                    asset=component.asset_key(name),
+                    description=check.description,
+                    additional_deps=[component.asset_key(dep) for dep in self.deps],
+                )
+                for name, of_table in self.checks.items()
+                for check in of_table
+            ],
+            can_subset=True,
+            required_resource_keys={component.resource_key},
+        )
+        def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+            keys = {component.asset_key(table) for table in (*self.checks, *self.deps)}
+            days = days_of_run(context.op_execution_context, keys)
+            yield from self.results(
+                CheckRun(component.later(context), component, context.selected_asset_check_keys, *days)
             )
-            for name, of_table in step.checks.items()
-            for check in of_table
-        ],
-        can_subset=True,
-        required_resource_keys={component.resource_key},
-    )
-    def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        keys = {component.asset_key(table) for table in (*step.checks, *step.deps)}
-        scope = CheckScope(context.selected_asset_check_keys, *days_of_run(context.op_execution_context, keys))
-        yield from step.results(getattr(context.resources, component.resource_key), scope, component)
 
-    return run_checks
+        return run_checks
 
 
 def days_of_run(

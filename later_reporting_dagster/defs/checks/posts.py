@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from datetime import date
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,9 +11,8 @@ import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges, days_between
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import intact_files, newest_requests, recorded_oddities
 from later_reporting_dagster.lake.tables import (
@@ -103,72 +103,74 @@ RETIRE = "`later-reporting retire ID`"
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
-def posts_checks(component: ComponentBase) -> list[CheckStep]:
-    """Return the checks of the raw assets and of `instances` that are defined."""
-    raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in component.tables]
-    return [
-        *(_raw_checks(raw_table, component) for raw_table in raw_tables),
-        *([_settled_posts_check(component)] if len(raw_tables) == len(RAW_TABLES) else []),
-        *([_late_posts_check(component)] if late_posts_are_checked(component) else []),
-        *([_instances_check(component)] if INSTANCES_TABLE in component.tables else []),
-    ]
+def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
+    """Evaluate the checks of a raw asset. The two for missing files look at all days in any run."""
+    lake = run.later.lake()
+    if run.has(*_CHECKS_OF_FILES):
+        yield from evaluate_rows(lake, raw_table, lake.partitions(raw_table.name, days=run.days))
+    if run.has(QUARANTINE_EMPTY):
+        yield evaluate_quarantine(raw_table.name, lake=lake)
+    if run.has(AS_DOCUMENTED):
+        yield evaluate_responses(raw_table.name, lake=lake)
+    if run.has(EVERY_INSTANCE, DUE_DAY):
+        instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
+        yield from evaluate_files(lake, raw_table.name, instances=instances, component=run.component)
 
 
-def _raw_checks(raw_table: RawTable, component: ComponentBase) -> CheckStep:
-    """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
-
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        lake = later.lake()
-        if scope.has(*_CHECKS_OF_FILES):
-            yield from evaluate_rows(lake, raw_table, lake.partitions(raw_table.name, days=scope.days))
-        if scope.has(QUARANTINE_EMPTY):
-            yield evaluate_quarantine(raw_table.name, lake=lake)
-        if scope.has(AS_DOCUMENTED):
-            yield evaluate_responses(raw_table.name, lake=lake)
-        if scope.has(EVERY_INSTANCE, DUE_DAY):
-            instances = scope.instances or known_instances(lake, configured=later.configured_instances())
-            yield from evaluate_files(lake, raw_table.name, instances=instances, component=component)
-
-    checks = (*_CHECKS_OF_FILES, AS_DOCUMENTED, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)
-    name = f"{component.op_name(raw_table.name)}_checks"
-    return CheckStep(name=name, checks={raw_table.name: checks}, evaluate=evaluate)
-
-
-def _settled_posts_check(component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        lake = later.lake()
-        sums = sum_settled_posts(
-            lake,
-            settled_after_days=component.restate_days,
-            memory_gb=later.memory_gb,
-            requests=newest_requests(lake),
-            # Not the old days: a post is compared with all days since. The daily run of checks does that.
-            published=days_between(*scope.partitions) if scope.partitions else None,
-        )
-        yield evaluate_settled_posts(sums)
-
-    return CheckStep(
-        name=f"{component.op_name(POSTS_PUBLISHED.name)}_settlement",
-        checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
-        evaluate=evaluate,
-        deps=[POST_METRICS_DAILY.name],
+def _evaluate_settlement(run: CheckRun) -> Results:
+    lake = run.later.lake()
+    sums = sum_settled_posts(
+        lake,
+        settled_after_days=run.component.restate_days,
+        memory_gb=run.later.memory_gb,
+        requests=newest_requests(lake),
+        # Not the old days: a post is compared with all days since. The daily run of checks does that.
+        published=days_between(*run.partitions) if run.partitions else None,
     )
+    yield evaluate_settled_posts(sums)
 
 
 def late_posts_are_checked(component: ComponentBase) -> bool:
     return {*RAW_NAMES, COVERAGE_TABLE} <= {*component.tables}
 
 
-def _late_posts_check(component: ComponentBase) -> CheckStep:
-    """Return the check of stale files, as of the last update of `coverage`, which evaluates it, too."""
+def _evaluate_staleness(run: CheckRun) -> Results:
+    """Evaluate the check of stale files, as of the last update of `coverage`, which evaluates it, too."""
+    lake, days = run.later.lake(), run.component.expected_days(run.component.now())
+    files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
+    yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
 
-    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        lake, days = later.lake(), component.expected_days(component.now())
-        files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
-        yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
 
-    name = f"{component.op_name(POSTS_PUBLISHED.name)}_late_posts"
-    return CheckStep(name=name, checks={POSTS_PUBLISHED.name: [NOT_STALE]}, evaluate=evaluate, deps=[COVERAGE_TABLE])
+def _evaluate_instances(run: CheckRun) -> Results:
+    lake, configured = run.later.lake(), run.later.configured_instances()
+    yield evaluate_listing(stored_instances(lake), configured=configured, retired=lake.retired.ids())
+
+
+POSTS_STEPS = (
+    *(
+        CheckStep(
+            name=f"{raw_table.name}_checks",
+            checks={raw_table.name: (*_CHECKS_OF_FILES, AS_DOCUMENTED, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)},
+            evaluate=partial(_evaluate_raw_table, raw_table),
+        )
+        for raw_table in RAW_TABLES
+    ),
+    CheckStep(
+        name=f"{POSTS_PUBLISHED.name}_settlement",
+        checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
+        evaluate=_evaluate_settlement,
+        deps=[POST_METRICS_DAILY.name],
+        needs=RAW_NAMES,
+    ),
+    CheckStep(
+        name=f"{POSTS_PUBLISHED.name}_late_posts",
+        checks={POSTS_PUBLISHED.name: [NOT_STALE]},
+        evaluate=_evaluate_staleness,
+        deps=[COVERAGE_TABLE],
+        needs=[*RAW_NAMES, COVERAGE_TABLE],
+    ),
+    CheckStep(name=f"{INSTANCES_TABLE}_checks", checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=_evaluate_instances),
+)
 
 
 def evaluate_late_posts(late: LatePosts, *, files: int) -> dg.AssetCheckResult:
@@ -183,15 +185,6 @@ def evaluate_late_posts(late: LatePosts, *, files: int) -> dg.AssetCheckResult:
             {str(partition): late.withdrawn[partition] for partition in sorted(late.withdrawn)}
         ),
     )
-
-
-def _instances_check(component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        lake, configured = later.lake(), later.configured_instances()
-        yield evaluate_listing(stored_instances(lake), configured=configured, retired=lake.retired.ids())
-
-    name = f"{component.op_name(INSTANCES_TABLE)}_checks"
-    return CheckStep(name=name, checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=evaluate)
 
 
 def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str], retired: Set[str]) -> dg.AssetCheckResult:

@@ -1,16 +1,16 @@
 """The checks of the rollups: whether they are made from the raw files, and whether platforms report impressions."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from itertools import groupby
 
 import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.checks.check import WARN, Check, CheckScope, CheckStep, join_first
+from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.rollups.rollup_tables import (
@@ -51,57 +51,50 @@ def rollup_checks(component: ComponentBase) -> list[CheckStep]:
         DAILY_BY_CAMPAIGN.name: [table for table in periods if table.name == DAILY_BY_CAMPAIGN.name],
         "organic_paid_by_window": component.rollups(SINGLE_TABLES),
     }
-    return [_step(name, tables, component) for name, tables in steps.items() if tables]
-
-
-def _step(name: str, tables: Sequence[RollupTable], component: ComponentBase) -> CheckStep:
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        def days_to_look_at(table: RollupTable) -> set[date] | None:
-            if scope.days is None or table.cadence is Cadence.ALL:
-                return None
-            return {day for first_day in scope.days for day in days_of(table.cadence, first_day)}
-
-        for table in _selected(tables, IMPRESSIONS_REPORTED, scope, component):
-            schema = schema_of(table.columns)
-            rows = later.lake().read_intact_table(table.name, schema=schema)
-            result = evaluate_impressions(schema.empty_table() if rows is None else rows)
-            yield result._replace(asset_key=component.asset_key(table.name))
-        for days, of_days in groupby(_selected(tables, IS_CURRENT, scope, component), key=days_to_look_at):
-            yield from _evaluate_outdated([*of_days], component, later, days=days)
-
-    checks = {
-        table.name: [IS_CURRENT, *([IMPRESSIONS_REPORTED] if table.name == BY_PLATFORM.name else [])]
-        for table in tables
-    }
-    return CheckStep(name=f"{component.op_name(name)}_checks", checks=checks, evaluate=evaluate)
-
-
-def _selected(
-    tables: Sequence[RollupTable], check: Check, scope: CheckScope, component: ComponentBase
-) -> list[RollupTable]:
     return [
-        table for table in tables if dg.AssetCheckKey(component.asset_key(table.name), check.name) in scope.selected
+        CheckStep(
+            name=f"{name}_checks",
+            checks={
+                table.name: [IS_CURRENT, *([IMPRESSIONS_REPORTED] if table.name == BY_PLATFORM.name else [])]
+                for table in tables
+            },
+            evaluate=partial(_evaluate_rollups, tables),
+        )
+        for name, tables in steps.items()
+        if tables
     ]
 
 
-def _evaluate_outdated(
-    tables: Sequence[RollupTable],
-    component: ComponentBase,
-    later: LaterReportingResource,
-    *,
-    days: Collection[date] | None,
-) -> Iterator[dg.AssetCheckResult]:
+def _evaluate_rollups(tables: Sequence[RollupTable], run: CheckRun) -> Results:
+    later, component = run.later, run.component
+    keys = {table.name: component.asset_key(table.name) for table in tables}
+
+    def selected(check: Check) -> list[RollupTable]:
+        return [table for table in tables if dg.AssetCheckKey(keys[table.name], check.name) in run.selected]
+
+    def days_to_look_at(table: RollupTable) -> set[date] | None:
+        if run.days is None or table.cadence is Cadence.ALL:
+            return None
+        return {day for first_day in run.days for day in days_of(table.cadence, first_day)}
+
+    for table in selected(IMPRESSIONS_REPORTED):
+        schema = schema_of(table.columns)
+        rows = later.lake().read_intact_table(table.name, schema=schema)
+        result = evaluate_impressions(schema.empty_table() if rows is None else rows)
+        yield result._replace(asset_key=keys[table.name])
     newest = newest_day(component.now())
-    found = outdated(later.lake(), tables, start_date=component.start_date, newest_day=newest, days=days)
-    for table in tables:
-        files = [file for file in found if file.table == table.name]
-        result = IS_CURRENT.result(
-            not files,
-            f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
-            otherwise="Made from the raw files in the lake, and unchanged since",
-            outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
-        )
-        yield result._replace(asset_key=component.asset_key(table.name))
+    for days, group in groupby(selected(IS_CURRENT), key=days_to_look_at):
+        of_days = [*group]
+        found = outdated(later.lake(), of_days, start_date=component.start_date, newest_day=newest, days=days)
+        for table in of_days:
+            files = [file for file in found if file.table == table.name]
+            result = IS_CURRENT.result(
+                not files,
+                f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
+                otherwise="Made from the raw files in the lake, and unchanged since",
+                outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
+            )
+            yield result._replace(asset_key=keys[table.name])
 
 
 def evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
