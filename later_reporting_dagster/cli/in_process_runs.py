@@ -125,8 +125,21 @@ def _outcome(
 ) -> RunOutcome:
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
-    for event in result.all_events:
-        if event.is_step_failure:
+    materializations: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
+    checks: list[dg.AssetCheckEvaluation] = []
+    kind = dg.DagsterEventType
+    # `result` lacks what steps have logged, and the check evaluations of a failed run.
+    kinds = {kind.STEP_FAILURE, kind.ASSET_MATERIALIZATION, kind.ASSET_CHECK_EVALUATION}
+    for entry in instance.all_logs(result.run_id, of_type=kinds):
+        event = entry.get_dagster_event()
+        if event.is_step_materialization:
+            made = event.step_materialization_data.materialization
+            materializations.setdefault(made.asset_key, []).append(made)
+        elif not event.is_step_failure:
+            checks.append(event.asset_check_evaluation_data)
+        elif partition_failures := _partition_failures(event, settings):
+            failed |= partition_failures
+        else:
             data = event.step_failure_data
             cause = (data.error.cause or data.error) if data.error else None
             if cause and cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
@@ -135,25 +148,11 @@ def _outcome(
                 raise Interrupted(
                     "interrupted: what was written is kept, and `backfill --only-missing` fetches the rest"
                 )
-            partition_failures = _partition_failures(event, settings)
-            failed |= partition_failures
-            if not partition_failures:
-                described = data.user_failure_data and data.user_failure_data.description
-                raised = cause and cause.message.strip().removeprefix(f"{cause.cls_name}: ")
-                error = described or raised or error
+            described = data.user_failure_data and data.user_failure_data.description
+            raised = cause and cause.message.strip().removeprefix(f"{cause.cls_name}: ")
+            error = described or raised or error
     if not result.success and not failed and error is None:
         error = f"Run {result.run_id} failed. See its log in the Dagster UI."
-    # `result` lacks what steps have logged, and the check evaluations of a failed run.
-    kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-    logged = [entry.dagster_event for entry in instance.all_logs(result.run_id, of_type=kinds) if entry.dagster_event]
-    materializations: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
-    checks: list[dg.AssetCheckEvaluation] = []
-    for event in logged:
-        if event.is_step_materialization:
-            made = event.step_materialization_data.materialization
-            materializations.setdefault(made.asset_key, []).append(made)
-        else:
-            checks.append(event.asset_check_evaluation_data)
     return RunOutcome(
         succeeded=result.success,
         failed=failed,

@@ -185,31 +185,6 @@ def test_backfill_warns_about_a_range_without_posts(user: User, service: Service
     assert service.data_requests > 0
 
 
-def test_backfill_fetches_days_of_campaigns(user: User, service: Service) -> None:
-    arguments = ("backfill", "--asset", "later/campaign_performance_daily", *RANGE)
-    result = user.run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert [partition.day for partition in Lake(str(user.lake)).partitions("campaign_performance_daily")] == DAYS
-    service.requests.clear()
-    assert user.run(*arguments, "--only-missing").exit_code == 0
-    assert service.request_count("/v2/campaigns/performance") == 0
-    rejected = user.run(*arguments, "--instances", "007")
-    assert "--instances applies to post_metrics_daily, posts_published" in error_line(rejected)
-
-
-def test_backfill_fetches_periods_of_campaigns(user: User, service: Service) -> None:
-    backfill = ("backfill", "--asset", "campaign_performance_periods")
-    assert user.run(*backfill, "--accept-shrinking").exit_code == 0
-    # The sandbox has no results in the windows, which end yesterday.
-    stored = user.run("query", "--format", "csv", "SELECT DISTINCT period FROM campaign_performance_periods")
-    assert "month" in stored.stdout
-    assert "omit --start and --end" in error_line(user.run(*backfill, *RANGE))
-    service.override = lambda request: problem(400) if request.url.path == "/v2/campaigns/performance" else None
-    failed = user.run(*backfill)
-    assert failed.exit_code == 1
-    assert "7d " in failed.stderr
-
-
 def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Service) -> None:
     service.refuse_campaigns(403)
     result = user.run("backfill", "--asset", "later/campaign_performance_daily", *RANGE)
@@ -332,6 +307,8 @@ def test_backfill_that_cannot_start_prints_the_reason(
         ("posts_published", f"--start 2024-03-01 --end {TODAY}", f"--end {TODAY} is not over yet"),
         ("posts_published", f"--start {TODAY}", f"--start {TODAY} is not over yet"),
         ("campaigns", "--start 2024-03-01 --end 2024-03-02", "campaigns has no partitions: omit --start and --end"),
+        ("campaign_performance_periods", "--start 2024-03-01", "has no partitions: omit --start and --end"),
+        ("campaign_performance_daily", "--instances 007", "applies to post_metrics_daily, posts_published: omit it"),
         ("organic_paid_weekly", "--start 2024-03-01 --end 2024-03-02 --only-missing", "for organic_paid_weekly"),
     ],
 )

@@ -8,11 +8,22 @@ import yaml
 from jinja2 import Template
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_period_columns
+from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.lake.database import SQL_TYPES
+from later_reporting_dagster.lake.tables import FETCHED_BY_DAY
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User
-from tests.defs.conftest import table_columns
 
-EXPECTED = table_columns(METRICS, CAMPAIGN_METRICS)
+EXPECTED = {
+    "instances": INSTANCE_COLUMNS,
+    "coverage": COVERAGE_COLUMNS,
+    "campaigns": CAMPAIGN_COLUMNS,
+    "campaign_performance_periods": campaign_period_columns(CAMPAIGN_METRICS),
+    **{table.name: table.columns(table.known_metrics) for table in FETCHED_BY_DAY},
+    **{table.name: table.with_metrics(METRICS).columns for table in TABLES},
+}
 
 
 def printed(user: User) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`later-reporting probe`: what it prints and writes, and when it exits with 1."""
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,11 +102,3 @@ def test_probe_cuts_long_texts_of_the_server(user: User, service: Service) -> No
     result = user.run("probe")
     assert "xxxx…; unknown: 1" in result.stdout
     assert max(map(len, result.stdout.splitlines())) < 400
-
-
-@both_api_versions
-def test_rows_that_cannot_be_read_are_counted(user: User, service: Service) -> None:
-    service.transform = without_ids
-    result = user.run("probe")
-    assert result.exit_code == 1
-    assert re.search(r"\d+ of \d+ rows cannot be read: postId is missing", result.stdout)
