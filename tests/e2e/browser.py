@@ -2,10 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -40,30 +39,16 @@ class Ui:
     def open(self, path: str) -> None:
         self.page.goto(self.dagster.url + path)
 
-    def launch(self, *, days: Sequence[date] = ()) -> None:
-        """Materialize what the page shows, these days or all partitions, and open the run or the backfill."""
+    def launch_all(self) -> None:
+        """Materialize all partitions of what the page shows, and open the run or the backfill."""
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog").last
-        if days:
-            partitions = dialog.get_by_role("textbox").first
-            partitions.fill(f"[{days[0]}...{days[-1]}]")
-            partitions.press("Enter")
-        else:
-            dialog.get_by_text("All", exact=True).click()
+        dialog.get_by_text("All", exact=True).click()
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
         # The UI announces it in a corner.
         announcement = self.page.get_by_role("listitem").filter(has_text=re.compile("Launched run|Created backfill"))
         announcement.get_by_text("View", exact=True).click()
         expect(self.page).to_have_url(re.compile("/runs/"))
-
-    def open_only_run(self, *, status: str) -> None:
-        """Wait until the backfill that the UI shows has exactly one run, which has ended with this status; open it."""
-        self.page.get_by_role("tab", name="Runs", exact=True).click()
-        expect(self.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
-        self.page.get_by_text(re.compile("^[0-9a-f]{8}$")).click()
-
-    def expect_text(self, text: str | re.Pattern[str]) -> None:
-        expect(self.page.get_by_text(text).first).to_be_visible()
 
 
 @contextmanager

@@ -18,15 +18,12 @@ from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.server.sandbox import World, create_app, running_server, two_years_before
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
-from tests.defs.conftest import reject_instance
 from tests.services import WAIT_SECONDS, free_port, wait_until
 
 DEFINITIONS = "later_reporting_dagster.definitions"
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 12
 INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
-# The API lists it. After `DagsterDev.reject`, it responds with 403 to every query that names it.
-REJECTED_INSTANCE = INSTANCES[-1]
 
 ASSETS = """{ assetNodes {
   assetKey { path }
@@ -56,10 +53,6 @@ class DagsterDev:
     def days(self) -> list[date]:
         first = date.fromisoformat(self.environment["LATER_START_DATE"])
         return [first + timedelta(days=number) for number in range(DAYS)]
-
-    def reject(self, *, rejected: bool) -> None:
-        """Make the API reject `REJECTED_INSTANCE` from now on, or accept it again."""
-        self.service.override = reject_instance(REJECTED_INSTANCE) if rejected else lambda request: None
 
     def files(self, asset: str) -> list[Path]:
         """Return the files of an asset in the lake, in the order of their partitions."""

@@ -1,20 +1,15 @@
-"""Raw tables launched together with their rollups: all are complete, and automation adds what a failed run left out."""
+"""All partitions of all assets launched together in the UI: all are complete, and nothing follows."""
 
-import re
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from tests.e2e.browser import Ui, open_ui
-from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, daemon_is_healthy, running_dagster
+from tests.e2e.dagster_dev import DagsterDev, daemon_is_healthy, running_dagster
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
@@ -53,7 +48,8 @@ def ui(browser: Browser, dagster: DagsterDev, tmp_path: Path) -> Iterator[Ui]:
 
 def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: DagsterDev) -> None:
     before = {run["runId"] for run in _wait_until_idle(dagster)["runsOrError"]["results"]}
-    _launch(ui)
+    ui.open("/asset-groups")
+    ui.launch_all()
 
     state = _wait_until_idle(dagster)
     runs = [run for run in state["runsOrError"]["results"] if run["runId"] not in before]
@@ -63,36 +59,6 @@ def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: Dagste
         assert node["assetMaterializations"], node
         for check in node["assetChecksOrError"]["checks"]:
             assert check["executionForLatestMaterialization"], (node, check)
-
-
-def test_rollups_follow_a_range_with_a_rejected_instance(ui: Ui, dagster: DagsterDev) -> None:
-    days = dagster.days[2:5]
-    for asset in RAW:
-        for day in days:
-            shutil.rmtree(Path(dagster.environment["LATER_LAKE_ROOT"], asset, f"date={day}"), ignore_errors=True)
-    dagster.reject(rejected=True)
-    try:
-        _launch(ui, *RAW, *ROLLUPS, days=days)
-        ui.open_only_run(status="Failure")
-    finally:
-        dagster.reject(rejected=False)
-
-    for asset in RAW:
-        found = Counter(file.parts[-2] for file in dagster.files(asset) if file.parts[-3][5:] in {*map(str, days)})
-        assert found == Counter({f"instance_id={each}": len(days) for each in INSTANCES if each != REJECTED_INSTANCE})
-    ui.expect_text(re.compile(f"{days[0]} to {days[-1]}, {REJECTED_INSTANCE}: HTTP 403"))
-
-    def automation_rolled_up() -> bool:
-        return all(_is_of_automation(_last_run(dagster, asset, days)) for asset in ROLLUPS)
-
-    wait_until("automation updates the rollups", automation_rolled_up)
-
-
-def _launch(ui: Ui, *assets: str, days: Sequence[date] = ()) -> None:
-    """Materialize these days of these assets through the lineage graph; default: all partitions of all assets."""
-    query = " or ".join(f'key:"later/{asset}"' for asset in assets)
-    ui.open(f"/asset-groups~{quote(query, safe='')}/" if assets else "/asset-groups")
-    ui.launch(days=days)
 
 
 def _wait_until_idle(dagster: DagsterDev) -> Any:
@@ -116,13 +82,3 @@ def _is_of_automation(run: Any) -> bool:
         and bool(run["assetSelection"])
         and "dagster/from_automation_condition" in {tag["key"] for tag in run["tags"]}
     )
-
-
-def _last_run(dagster: DagsterDev, asset: str, days: Sequence[date]) -> Any:
-    """Return the run that was the last to materialize these days; None if it was not the same for all."""
-    newest: dict[str, str] = {}
-    for each in dagster.assets()[asset]["assetMaterializations"]:
-        newest.setdefault(each["partition"], each["runId"])
-    run_ids = {newest.get(str(day)) for day in days}
-    runs = dagster.graphql(STATE)["runsOrError"]["results"]
-    return next((run for run in runs if {run["runId"]} == run_ids), None)
