@@ -28,6 +28,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _host(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
+    if not host.isascii():
+        raise click.BadParameter("it is no address")
     if not host:
         raise click.UsageError(
             "an empty --host would listen on all addresses: omit --host to listen on this machine only"

@@ -120,7 +120,7 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
     ("arguments", "line"),
     [
         (["sandbox", "--port", "USED"], "--host, --port: the port is in use: choose another one"),
-        (["sandbox", "--host", "\udcff"], "--host, --port: "),
+        (["sandbox", "--host", "\udcff"], "Invalid value for '--host': it is no address"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
         (["sandbox", "--late-posts", "2:60"], "Invalid value for '--late-posts': '2:60' is not a share and a number"),

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.server import Client
-from later_reporting_dagster.server.lake_store.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
 from tests.conftest import files
 from tests.server.lake_store.clients import assert_problem, authenticated
@@ -304,21 +302,6 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
             response = everything.get(f"{later}&metrics=cpe")
             assert str(MISSING_DAY) in assert_problem(response, 409, "ANL_00409")
         command.stop()
-
-
-@pytest.mark.e2e
-def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(lake, **CREDENTIALS) as command:
-        monkeypatch.setattr(tempfile, "tempdir", str(command.snapshots))
-        with authenticated(command.base_url, CLIENT) as api:
-            assert api.get(POSTS).status_code == 200
-        (folder,) = command.snapshots.iterdir()
-        with private_folder():
-            assert len([*folder.iterdir()]) > 1  # its process runs
-        command.stop(signal.SIGKILL)
-        assert [*command.snapshots.iterdir()] == [folder]
-        with private_folder() as new:
-            assert [*command.snapshots.iterdir()] == [new]
 
 
 @pytest.mark.e2e
