@@ -65,7 +65,11 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     ],
     "columns of the table posts": without(POSTS.columns, POST_COLUMNS),
     "columns of organic_by_age": without(BY_AGE.columns, POST_COLUMNS),
-    "columns of campaign_results": without(CAMPAIGN_RESULTS.columns, [*DAILY.columns, *BY_CONTENT_TYPE.columns]),
+    "columns of campaign_results": [
+        column
+        for column in without(CAMPAIGN_RESULTS.columns, [*DAILY.columns, *BY_CONTENT_TYPE.columns])
+        if not column.name.startswith(("tracking_links", "affiliate_links", "paid_clicks"))
+    ],
     "columns of campaign_costs_monthly": without(CAMPAIGN_COSTS_MONTHLY.columns, CAMPAIGN_RESULTS.columns),
 }
 

@@ -1,9 +1,10 @@
 """The routes of the API as an ASGI application over a store."""
 
 import hashlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -28,8 +29,7 @@ from later_reporting_dagster.contract.parameters import (
 )
 from later_reporting_dagster.server.query_parameters import (
     parse_campaign_performance_query,
-    parse_campaigns_query,
-    parse_instances_query,
+    parse_list_query,
     parse_posts_query,
 )
 from later_reporting_dagster.server.responses import (
@@ -83,8 +83,8 @@ It raises `ProblemError`: 400 for a metric that the query cannot have, 403 for a
 # Starlette tries one route after the other, and most requests are for posts.
 LISTS: Mapping[str, Parse] = {
     POSTS_PERFORMANCE_PATH: parse_posts_query,
-    INSTANCES_PATH: parse_instances_query,
-    CAMPAIGNS_PATH: parse_campaigns_query,
+    INSTANCES_PATH: partial(parse_list_query, of="instances"),
+    CAMPAIGNS_PATH: partial(parse_list_query, of="campaigns"),
     CAMPAIGNS_PERFORMANCE_PATH: parse_campaign_performance_query,
 }
 """The lists of the API, by path."""
@@ -110,8 +110,7 @@ class RateLimitMiddleware:
             (b"x-ratelimit-limit", f"{limit.requests}".encode()),
             (b"x-ratelimit-window", f"{limit.window_seconds:g}".encode()),
         ]
-        # When requests of each address were admitted. Addresses are in the order of their newest request.
-        self._admitted: dict[str, deque[float]] = {}
+        self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)  # when, by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,13 +129,9 @@ class RateLimitMiddleware:
 
     def _admit(self, scope: Scope) -> bool:
         client, now = scope.get("client"), self._clock()
-        address, expired = client[0] if client else "", now - self._limit.window_seconds
-        self._admitted[address] = admitted = self._admitted.pop(address, deque())
-        while admitted and admitted[0] <= expired:
+        admitted = self._admitted[client[0] if client else ""]
+        while admitted and admitted[0] <= now - self._limit.window_seconds:
             admitted.popleft()
-        # Otherwise a client with many addresses could fill the memory.
-        while (oldest := next(iter(self._admitted))) != address and self._admitted[oldest][-1] <= expired:
-            del self._admitted[oldest]
         if len(admitted) >= self._limit.requests:
             return False
         admitted.append(now)

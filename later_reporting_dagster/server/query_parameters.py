@@ -100,25 +100,17 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
 
 def parse_campaign_performance_query(query_string: str, api_version: ApiVersion) -> tuple[PostsQuery, PageQuery]:
     """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
-    sort_properties, metrics = CAMPAIGN_SORT_PROPERTIES, CAMPAIGN_METRICS
-    return _parse_performance(
-        query_string, api_version, of="campaign performance", sort_properties=sort_properties, metrics=metrics
-    )
+    of, names = "campaign performance", CAMPAIGN_SORT_PROPERTIES
+    return _parse_performance(query_string, api_version, of=of, sort_properties=names, metrics=CAMPAIGN_METRICS)
 
 
-def parse_campaigns_query(query_string: str, api_version: ApiVersion) -> tuple[ListQuery, PageQuery]:
-    """Parse the query string of `GET /v2/campaigns`; in the cursor version, it has no filter."""
-    parameters, page = _read(query_string, api_version, of="campaigns")
-    instance_ids = None if api_version is CURSOR else parameters.pop("instanceIds", None)
+def parse_list_query(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[ListQuery, PageQuery]:
+    """Parse the query string of a list without metrics; in the paged version, that of campaigns has a filter."""
+    parameters, page = _read(query_string, api_version, of=of)
+    has_filter = of == "campaigns" and api_version is not CURSOR
+    instance_ids = parameters.pop("instanceIds", None) if has_filter else None
     _reject(parameters)
     return ListQuery(instance_ids), page
-
-
-def parse_instances_query(query_string: str, api_version: ApiVersion) -> tuple[ListQuery, PageQuery]:
-    """Parse the query string of `GET /v2/instances`, which has only the parameters of a page."""
-    parameters, page = _read(query_string, api_version, of="instances")
-    _reject(parameters)
-    return ListQuery(), page
 
 
 def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageQuery]:

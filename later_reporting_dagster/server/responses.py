@@ -5,7 +5,7 @@ Problems are `application/problem+json` with `type`, `title` and `detail` (docs/
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -34,9 +34,10 @@ def bad_request(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.BAD_REQUEST, detail)
 
 
-def unsupported_metrics(names: Iterable[str]) -> ProblemError:
-    """Return the 400 for requested metrics that are unknown, or not available for the filters."""
-    return bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(names)}")
+def reject_metrics(names: Collection[str]) -> None:
+    """Raise the 400 for requested metrics that are unknown, or not available for the filters."""
+    if names:
+        raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(names)}")
 
 
 def problem_response(

@@ -8,12 +8,12 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import unquote_plus
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec.structs import replace
@@ -43,10 +43,9 @@ from later_reporting_dagster.server.lake_store.rows import (
     Rows,
     refused_instances,
     served_instances,
-    snapshot_name,
-    write_snapshot,
+    write_rows,
 )
-from later_reporting_dagster.server.lake_store.snapshots import DiskFull, OutOfSpace, Snapshots, digest, private_folder
+from later_reporting_dagster.server.lake_store.snapshots import DiskFull, Snapshot, Snapshots, private_folder
 from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
 from later_reporting_dagster.server.responses import (
     PageQuery,
@@ -56,7 +55,7 @@ from later_reporting_dagster.server.responses import (
     json_response,
     page_body,
     problem_response,
-    unsupported_metrics,
+    reject_metrics,
 )
 from later_reporting_dagster.server.tokens import Client, Tokens
 
@@ -66,7 +65,7 @@ MAX_READS = 5
 WRITES_AT_ONCE = 2
 """More would need more memory and be no faster; with one, a short query would wait for the longest one."""
 
-MAX_PAGINATIONS = 10_000
+MAX_PAGINATIONS = 1_000
 
 # More than the server can do: clients that adapt to the stated limit should not wait.
 _RATE_LIMIT = RateLimit(requests=1_000_000, window_seconds=60.0)
@@ -166,10 +165,11 @@ class LakeStore:
     def __init__(self, lake: Lake, options: ServeOptions) -> None:
         self._lake = lake
         self._options = options
-        self._memory_gb = options.memory_gb / WRITES_AT_ONCE
         self._metrics = frozenset(metric.api_name for metric in options.metrics)
-        self._paginations: OrderedDict[str, str] = OrderedDict()  # the snapshot of each
-        self._writes: dict[str, asyncio.Task[str]] = {}
+        # The version of the rows of each, by query and session.
+        self._paginations: OrderedDict[tuple[Rows, str], bytes] = OrderedDict()
+        # A query that several requests need at once is written by the first of them.
+        self._locks: WeakValueDictionary[tuple[Rows, bytes], asyncio.Lock] = WeakValueDictionary()
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
     @asynccontextmanager
@@ -194,56 +194,49 @@ class LakeStore:
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""
-        if unsupported := [name for name in query.metrics or () if name not in self._metrics]:
-            raise unsupported_metrics(unsupported)
+        reject_metrics([name for name in query.metrics or () if name not in self._metrics])
         return await self._page(PostRows(query), page, caller)
 
     async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
         return await self._page(CampaignRows(query.instance_ids), page, caller)
 
     async def _page(self, rows: Rows, page: PageQuery, caller: Caller) -> Response:
-        name = await self._snapshot(rows, page, caller)
-        if (snapshot := self._snapshots.get(name)) is None:
-            raise OutOfSpace("it was dropped at once for others")
-        data = self._snapshots.read(name, page.rows)
-        page = replace(page, snapshot=bytes.fromhex(name.rpartition("_")[2]))
-        return json_response(page_body(msgspec.Raw(data), page=page, total=snapshot.total), snapshot.headers)
+        """Return a page of the snapshot that it belongs to; a first page, of the lake as it is now.
 
-    async def _snapshot(self, rows: Rows, page: PageQuery, caller: Caller) -> str:
-        """Return the name of the snapshot that a page belongs to: for a first page, that of the lake as it is now.
-
-        A cursor names its snapshot. A page number does not: it belongs to the page 1 that was last read in its session.
+        A cursor has the version of its rows. A page number has none: it belongs to the page 1 that was last read in its
+        session.
         """
-        uses_cursors, pagination = page.api_version.uses_cursors, digest(rows, caller.session)
-        name = snapshot_name(rows, page.snapshot) if page.snapshot else None
-        if page.offset and not uses_cursors:
-            name = self._paginations.get(pagination)
-        if name is None:
-            name = await self._current_snapshot(rows, caller)
-            if not uses_cursors:
-                self._paginations[pagination] = name
-        # If it is not kept any more, it is the same if the lake is: rows have a reproducible order.
-        elif self._snapshots.get(name) is None and await self._current_snapshot(rows, caller) != name:
-            if uses_cursors:
-                raise expired_cursor()
-            detail = "the rows of this pagination are no longer kept, and the lake has changed: start again at page 1"
-            raise ProblemError(HTTPStatus.CONFLICT, detail)
-        if pagination in self._paginations:
+        pagination = (rows, caller.session)
+        version: bytes | None = page.snapshot or None
+        if page.offset and not page.api_version.uses_cursors:
+            version = self._paginations.get(pagination)
+        snapshot = self._snapshots.get(rows, version) if version else None
+        # What is not kept any more can be read again if the lake is the same: rows have a reproducible order.
+        if snapshot is None:
+            snapshot = await self._current_snapshot(rows, caller)
+            if version not in (None, snapshot.version):
+                if page.api_version.uses_cursors:
+                    raise expired_cursor()
+                detail = "its rows are no longer kept, and the lake has changed: start again at page 1"
+                raise ProblemError(HTTPStatus.CONFLICT, detail)
+        if not page.api_version.uses_cursors:
+            self._paginations[pagination] = snapshot.version
             self._paginations.move_to_end(pagination)
-        if len(self._paginations) > MAX_PAGINATIONS:
-            self._paginations.popitem(last=False)
-        return name
+            if len(self._paginations) > MAX_PAGINATIONS:
+                self._paginations.popitem(last=False)
+        data = msgspec.Raw(self._snapshots.read(snapshot, page.rows))
+        page = replace(page, snapshot=snapshot.version)
+        return json_response(page_body(data, page=page, total=snapshot.total), snapshot.headers)
 
-    async def _current_snapshot(self, rows: Rows, caller: Caller) -> str:
+    async def _current_snapshot(self, rows: Rows, caller: Caller) -> Snapshot:
         for _ in range(MAX_READS):
             state = await run_in_threadpool(self._inspect, rows, caller)
-            try:
-                name = await self._written(rows, state)
-            except LakeChanged:
-                continue
-            if snapshot := self._snapshots.get(name):
-                snapshot.headers = state.missing
-            return name
+            with suppress(LakeChanged):
+                async with self._locks.setdefault((rows, state.version), asyncio.Lock()):
+                    if snapshot := self._snapshots.get(rows, state.version):
+                        snapshot.headers = state.missing
+                        return snapshot
+                    return await self._write(rows, state)
         detail = "files of the lake are replaced faster than they can be read: try again later"
         raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
@@ -262,27 +255,14 @@ class LakeStore:
             raise ProblemError(HTTPStatus.CONFLICT, detail)
         return state
 
-    async def _written(self, rows: Rows, state: LakeState) -> str:
-        """Write a snapshot unless it is kept, and return its name. Requests that need the same one share the write.
-
-        It goes on if the request that began it is aborted.
-        """
-        name = snapshot_name(rows, state.version)
-        if self._snapshots.get(name):
-            return name
-        if name not in self._writes:
-            task = self._writes[name] = asyncio.create_task(self._write(rows, state))
-            task.add_done_callback(lambda _: self._writes.pop(name))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
-        return await asyncio.shield(self._writes[name])
-
-    async def _write(self, rows: Rows, state: LakeState) -> str:
+    async def _write(self, rows: Rows, state: LakeState) -> Snapshot:
+        memory_gb = self._options.memory_gb / WRITES_AT_ONCE
         async with self._writing:
-            write = partial(write_snapshot, rows, self._lake, state, self._snapshots, memory_gb=self._memory_gb)
             try:
-                name = await run_in_threadpool(write)
+                file, version = await run_in_threadpool(
+                    write_rows, rows, self._lake, state, self._snapshots, memory_gb=memory_gb
+                )
             except DiskFull:
                 self._snapshots.clear()  # the disk may be full of them
                 raise
-            self._snapshots.add(name)
-            return name
+        return self._snapshots.add(rows, version, file, state.missing)

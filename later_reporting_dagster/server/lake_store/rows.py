@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from http import HTTPStatus
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
-from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots, digest
+from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
 from later_reporting_dagster.server.query_parameters import PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
 
@@ -76,12 +77,12 @@ def version_of_files(
     versions = lake.storage.versions(paths) if paths else {}
     identities = [(path, versions[path].identity if path in versions else "") for path in paths]
     if any(identity is None for _, identity in identities):
-        return random_version()
+        return _random_version()
     text = repr((identities, sorted(retired), _LIBRARIES))
     return hashlib.blake2b(text.encode(), digest_size=_VERSION_BYTES).digest()
 
 
-def random_version() -> bytes:
+def _random_version() -> bytes:
     """Return a version that no state of the files has."""
     return secrets.token_bytes(_VERSION_BYTES)
 
@@ -135,13 +136,18 @@ def _listed_instances(lake: Lake) -> list[str]:
 # Rows
 
 
-def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, snapshots: Snapshots, *, memory_gb: float) -> str:
-    """Write the rows of a query, and return their name.
+def write_rows(
+    rows: "Rows", lake: Lake, state: LakeState, snapshots: Snapshots, *, memory_gb: float
+) -> tuple[Path, bytes]:
+    """Write the rows of a query; return the file and the version of the rows.
 
     Each file is read by one access: DuckDB would open a local file twice, and a file that is replaced in between could
-    be read as a mixture of two. If files are replaced before they are read, the rows have a name that no others have.
+    be read as a mixture of two. If files are replaced before they are read, the rows are of a version of their own.
     """
-    name = snapshot_name(rows, state.version)
+
+    def is_unchanged() -> bool:
+        return version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version
+
     with open_database(lake, memory_gb=memory_gb, spill_directory=str(snapshots.folder)) as database:
         if lake.storage.native_path("") is not None:
             database = LakeDatabase(lake, database.connection, is_confined=True)
@@ -149,23 +155,15 @@ def write_snapshot(rows: "Rows", lake: Lake, state: LakeState, snapshots: Snapsh
             database.add_view(rows.table, state.partitions)
             database.connection.execute(render("macros.sql", {}))
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
-            snapshots.write(name, rows.sql(state), database.connection)
+            file = snapshots.write(rows.sql(state), database.connection)
         except (duckdb.Error, OSError) as error:
             if "Out of Memory" in str(error):
                 detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
                 raise ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail) from error
-            if version_of_files(lake, rows.table, state.partitions, retired=state.retired) != state.version:
+            if not is_unchanged():
                 raise LakeChanged from None
             raise _unreadable(error, database) from error
-    if version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version:
-        return name
-    renamed = snapshot_name(rows, random_version())
-    (snapshots.folder / name).rename(snapshots.folder / renamed)
-    return renamed
-
-
-def snapshot_name(rows: "Rows", version: bytes) -> str:
-    return f"{digest(rows)}_{version.hex()}"
+    return file, state.version if is_unchanged() else _random_version()
 
 
 def _unreadable(error: Exception, database: LakeDatabase) -> ProblemError:

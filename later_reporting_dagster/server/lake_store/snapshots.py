@@ -1,22 +1,20 @@
 """Snapshots: the rows of a query in their order, from which all pages of a pagination are read.
 
-The first page makes one, as a table in a temporary DuckDB file of its own. Its name stands for the query, and for the
-versions of the files of the lake that it was read from: what has the same name has the same rows. The least recently
-used snapshots are dropped.
+The first page makes one, as a table in a temporary DuckDB file of its own. The least recently used ones are dropped.
 """
 
 import errno
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -78,20 +76,22 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Snapshot:
-    """A snapshot that is kept.
+    """The rows of a query, as they were in some version of the files.
 
     Attributes:
-        total: Number of its rows.
+        total: Number of the rows.
         headers: Headers of the responses with its pages.
     """
 
+    version: bytes
+    file: Path
     total: int
     bytes: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str]
 
 
 class Snapshots:
-    """The snapshots that are kept, by name. Other threads may only call `write`.
+    """The snapshots that are kept, by query and version. Other threads may only call `write`.
 
     Args:
         max_bytes: Size of all files that are kept; also that of what a write may spill, and so of what it writes.
@@ -100,51 +100,55 @@ class Snapshots:
     def __init__(self, folder: Path, *, max_bytes: float) -> None:
         self.folder = folder
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, Snapshot] = OrderedDict()  # the last one used last
+        self._numbers = count()
+        self._kept: OrderedDict[tuple[Hashable, bytes], Snapshot] = OrderedDict()  # the last one used last
         # One thread, in which rows of a range come in their order. Pages need little memory.
         self._connection = duckdb.connect(config={"memory_limit": "200MB", "threads": 1})
 
     def close(self) -> None:
         self._connection.close()
 
-    def write(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+    def write(self, sql: str, connection: duckdb.DuckDBPyConnection) -> Path:
         """Write the rows of a query in their order, before `add` keeps them; raise `OutOfSpace`."""
+        file = self.folder / f"s{next(self._numbers)}"
         try:
             connection.execute(f"SET max_temp_directory_size = '{self._max_bytes:.0f}B'")
             # Small groups: each thread keeps the rows of one in memory before they are written.
-            connection.execute(f"ATTACH {literal(str(self.folder / name))} AS new (ROW_GROUP_SIZE 20480)")
+            connection.execute(f"ATTACH {literal(str(file))} AS new (ROW_GROUP_SIZE 20480)")
             connection.execute(f"CREATE TABLE new.t AS {sql}")
             connection.execute("CHECKPOINT new")
             connection.execute("DETACH new")
         except Exception as error:
-            self._remove_file(name)
+            _remove(file)
             if any(reason in str(error) for reason in _NO_SPACE):
                 raise DiskFull(error) from error
             if "max_temp_directory_size" in str(error):
                 raise OutOfSpace(error) from error
             raise
+        return file
 
-    def add(self, name: str) -> None:
-        """Keep a snapshot that has been written, and drop others for it; raise `OutOfSpace` if it alone is too big."""
-        size = (self.folder / name).stat().st_size
+    def add(self, query: Hashable, version: bytes, file: Path, headers: Mapping[str, str]) -> Snapshot:
+        """Keep what has been written, and drop others for it; raise `OutOfSpace` if it alone is too big."""
+        size = file.stat().st_size
         if size > self._max_bytes:
-            self._remove_file(name)
+            _remove(file)
             raise OutOfSpace(f"{size:,} bytes are more than --snapshot-gb")
-        self._connection.execute(f'ATTACH {literal(str(self.folder / name))} AS "{name}" (READ_ONLY)')
-        ((total,),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
-        self._kept[name] = Snapshot(total, size)
+        self._connection.execute(f"ATTACH {literal(str(file))} AS {file.name} (READ_ONLY)")
+        ((total,),) = self._connection.execute(f"SELECT count(*) FROM {file.name}.t").fetchall()
+        added = self._kept[query, version] = Snapshot(version, file, total, size, headers)
         while sum(each.bytes for each in self._kept.values()) > self._max_bytes or len(self._kept) > MAX_FILES:
             self._drop_oldest()
+        return added
 
-    def get(self, name: str) -> Snapshot | None:
+    def get(self, query: Hashable, version: bytes) -> Snapshot | None:
         """Return a snapshot, which becomes the one that was used last; None if it is not kept."""
-        if name in self._kept:
-            self._kept.move_to_end(name)
-        return self._kept.get(name)
+        if (query, version) in self._kept:
+            self._kept.move_to_end((query, version))
+        return self._kept.get((query, version))
 
-    def read(self, name: str, rows: slice) -> bytes:
+    def read(self, snapshot: Snapshot, rows: slice) -> bytes:
         """Return some rows of a snapshot that is kept as a JSON array."""
-        sql = f'SELECT "{ROW}" FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
+        sql = f'SELECT "{ROW}" FROM {snapshot.file.name}.t WHERE rowid BETWEEN ? AND ?'
         found = self._connection.execute(sql, [rows.start, rows.stop - 1]).fetchall()
         return f"[{','.join(row for (row,) in found)}]".encode()
 
@@ -154,15 +158,11 @@ class Snapshots:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        name, _ = self._kept.popitem(last=False)
-        self._connection.execute(f'DETACH "{name}"')
-        self._remove_file(name)
-
-    def _remove_file(self, name: str) -> None:
-        for suffix in ("", ".wal"):
-            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+        _, dropped = self._kept.popitem(last=False)
+        self._connection.execute(f"DETACH {dropped.file.name}")
+        _remove(dropped.file)
 
 
-def digest(*values: object) -> str:
-    """Return a short text that stands for some values: a query can have thousands of ids."""
-    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+def _remove(file: Path) -> None:
+    for path in (file, file.with_name(f"{file.name}.wal")):
+        path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import date
-from functools import cached_property
+from functools import cache
 from operator import itemgetter
 
 import numpy as np
@@ -12,7 +12,12 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform
 from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
-from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, json_values, metric_days, sorted_positions
+from later_reporting_dagster.server.sandbox.served_posts import (
+    json_values,
+    matching_rows,
+    metric_days,
+    sorted_positions,
+)
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CAMPAIGNS,
     CONTENT_TYPES,
@@ -141,61 +146,57 @@ _COUNTS = {"postsCount": False, "influencersCount": False, "paidPostsCount": Tru
 _OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
 
 
-class CampaignStore:
-    """The campaigns of a world, with the performance of the posts that are served now."""
+@cache
+def _campaigns(world: World) -> dict[int, JsonObject]:
+    """Return all campaigns by id, in its order, which is that of the instances."""
+    instances, numbers = range(len(world.instance_ids)), range(CAMPAIGNS + DRAFTS_PER_INSTANCE)
+    campaigns = [_campaign(world, instance, number) for instance in instances for number in numbers]
+    return {each["campaignId"]: each for each in sorted(campaigns, key=itemgetter("campaignId"))}
 
-    def __init__(self, world: World, posts: ServedPosts) -> None:
-        self._world = world
-        self._posts = posts
 
-    @cached_property
-    def _campaigns(self) -> dict[int, JsonObject]:
-        """All campaigns by id, in its order, which is that of the instances."""
-        instances = range(len(self._world.instance_ids))
-        numbers = range(CAMPAIGNS + DRAFTS_PER_INSTANCE)
-        campaigns = [_campaign(self._world, instance, number) for instance in instances for number in numbers]
-        return {each["campaignId"]: each for each in sorted(campaigns, key=itemgetter("campaignId"))}
+def campaigns_page(world: World, instance_ids: Collection[str], page: PageQuery) -> JsonObject:
+    """Return the body of a page of campaigns, ordered by instance and id."""
+    listed = [campaign for campaign in _campaigns(world).values() if campaign["instanceId"] in instance_ids]
+    post_dates = _post_dates(world)
+    rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
+    return page_body(rows, page=page, total=len(listed))
 
-    def page(self, instance_ids: Collection[str], page: PageQuery) -> JsonObject:
-        """Return the body of a page of campaigns, ordered by instance and id."""
-        listed = [campaign for campaign in self._campaigns.values() if campaign["instanceId"] in instance_ids]
-        post_dates = self._post_dates()
-        rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
-        return page_body(rows, page=page, total=len(listed))
 
-    def performance_page(self, query: PostsQuery, page: PageQuery) -> JsonObject:
-        """Return the body of a page of the performance of the campaigns that have a post that matches."""
-        sums = _CampaignSums(self._world, query, rows=self._posts.rows(replace(query, sort_property=None)))
-        order = np.arange(len(sums.campaign_ids))
-        if query.sort_property is not None:
-            order = sorted_positions(sums.metric(query.sort_property), query.sort_direction)
-        shown = order[page.rows]
-        names = CAMPAIGN_SORT_PROPERTIES if query.metrics is None else query.metrics
-        columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
-        data = []
-        for index, position in enumerate(shown.tolist()):
-            campaign = self._campaigns[int(sums.campaign_ids[position])]
-            metrics = {name: column[index] for name, column in columns.items()}
-            # All names but `campaignId` are invented.
-            details = {
-                "campaignId": campaign["campaignId"],
-                "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
-                "description": campaign["description"],
-                "platforms": sums.platforms(position),
-                "title": campaign["campaignName"],
-            }
-            data.append(details | (metrics if query.metrics is None else {METRICS_MEMBER: metrics}))
-        return page_body(data, page=page, total=len(order))
-
-    def _post_dates(self) -> dict[int, JsonObject]:
-        """Return the first and the last date of the posts of each campaign that has any, by its id."""
-        rows, ids, starts = _by_campaign(self._world, self._posts.rows())
-        times = self._world.posts.published_ms[rows]
-        first_dates, last_dates = (json_times(extreme.reduceat(times, starts)) for extreme in (np.minimum, np.maximum))
-        return {
-            campaign_id: {"firstPostDate": first, "lastPostDate": last}
-            for campaign_id, first, last in zip(ids.tolist(), first_dates, last_dates, strict=True)
+def performance_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
+    """Return the body of a page of the performance of the campaigns that have a post that matches."""
+    sums = _CampaignSums(world, query)
+    order = np.arange(len(sums.campaign_ids))
+    if query.sort_property is not None:
+        order = sorted_positions(sums.metric(query.sort_property), query.sort_direction)
+    shown = order[page.rows]
+    names = CAMPAIGN_SORT_PROPERTIES if query.metrics is None else query.metrics
+    columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
+    data = []
+    for index, position in enumerate(shown.tolist()):
+        campaign = _campaigns(world)[int(sums.campaign_ids[position])]
+        metrics = {name: column[index] for name, column in columns.items()}
+        # All names but `campaignId` are invented.
+        details = {
+            "campaignId": campaign["campaignId"],
+            "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
+            "description": campaign["description"],
+            "platforms": sums.platforms(position),
+            "title": campaign["campaignName"],
         }
+        data.append(details | (metrics if query.metrics is None else {METRICS_MEMBER: metrics}))
+    return page_body(data, page=page, total=len(order))
+
+
+@cache
+def _post_dates(world: World) -> dict[int, JsonObject]:
+    """Return the first and the last date of the posts of each campaign that has any, by its id."""
+    rows, ids, starts = _by_campaign(world, np.flatnonzero(~world.not_returned_yet))
+    times = world.posts.published_ms[rows]
+    first_dates, last_dates = (json_times(extreme.reduceat(times, starts)) for extreme in (np.minimum, np.maximum))
+    return {
+        campaign_id: {"firstPostDate": first, "lastPostDate": last}
+        for campaign_id, first, last in zip(ids.tolist(), first_dates, last_dates, strict=True)
+    }
 
 
 def _by_campaign(world: World, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
@@ -208,7 +209,8 @@ def _by_campaign(world: World, rows: IntArray) -> tuple[IntArray, IntArray, IntA
 class _CampaignSums:
     """Sums over the matching posts of each campaign, in the ascending order of their ids."""
 
-    def __init__(self, world: World, query: PostsQuery, *, rows: IntArray) -> None:
+    def __init__(self, world: World, query: PostsQuery) -> None:
+        rows = matching_rows(world, replace(query, sort_property=None))
         rows, self.campaign_ids, self._starts = _by_campaign(world, rows)
         self._campaign_id, self._creator_id = world.posts.campaign_id[rows], world.posts.creator_id[rows]
         self._content_type = world.posts.content_type[rows]

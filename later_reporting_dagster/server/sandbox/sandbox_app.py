@@ -23,10 +23,10 @@ from later_reporting_dagster.contract.parameters import (
 from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app
 from later_reporting_dagster.server.http_server import running_server
 from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
-from later_reporting_dagster.server.responses import PageQuery, instances_page, json_response, unsupported_metrics
-from later_reporting_dagster.server.sandbox.campaigns import CampaignStore
+from later_reporting_dagster.server.responses import PageQuery, instances_page, json_response, reject_metrics
+from later_reporting_dagster.server.sandbox.campaigns import campaigns_page, performance_page
 from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
-from later_reporting_dagster.server.sandbox.served_posts import ServedPosts, included_content_types
+from later_reporting_dagster.server.sandbox.served_posts import included_content_types, posts_page
 from later_reporting_dagster.server.sandbox.synthetic_world import World, two_years_before
 from later_reporting_dagster.server.tokens import Client, Tokens
 
@@ -48,66 +48,45 @@ class SandboxOptions:
 
 
 def create_app(
-    world: World,
-    *,
-    options: SandboxOptions | None = None,
-    clock: Callable[[], float] = time.time,
-    posts: ServedPosts | None = None,
-    api_version: Callable[[], ApiVersion] | None = None,
+    world: World, *, options: SandboxOptions | None = None, clock: Callable[[], float] = time.time
 ) -> Starlette:
-    """Return the sandbox as an ASGI application.
-
-    Args:
-        clock: Return seconds since the epoch, for tokens and the rate limit.
-        posts: The posts to serve; None: all posts of the world.
-        api_version: Return the API version of a request when it arrives; None: that of the options.
-    """
+    """Return the sandbox as an ASGI application. The clock returns seconds since the epoch."""
     options = options or SandboxOptions()
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
-    client = Client(options.client_id, options.client_secret, scope)
-    posts = posts or ServedPosts(world)
     return api_app(
-        _SyntheticStore(posts, CampaignStore(world, posts)).pages,
-        tokens=Tokens([client]),
+        _lists(world),
+        tokens=Tokens([Client(options.client_id, options.client_secret, scope)]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
-        api_version=lambda _: api_version() if api_version else options.api_version,
+        api_version=lambda _: options.api_version,
         clock=clock,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _SyntheticStore:
-    """The lists of a world. Its clients name the instances that they can access."""
+def _lists(world: World) -> Mapping[str, Page]:
+    """Return the lists of a world. Its client names the instances that it can access."""
 
-    posts: ServedPosts
-    campaigns: CampaignStore
-
-    @property
-    def pages(self) -> Mapping[str, Page]:
-        return {
-            POSTS_PERFORMANCE_PATH: self.posts_page,
-            INSTANCES_PATH: self.instances_page,
-            CAMPAIGNS_PATH: self.campaigns_page,
-            CAMPAIGNS_PERFORMANCE_PATH: self.campaign_performance_page,
-        }
-
-    async def instances_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
+    async def instances(query: ListQuery, page: PageQuery, _caller: Caller) -> Response:
         return instances_page(query.instance_ids or (), page)
 
-    async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
-        if names := find_unsupported_metrics(query.metrics or (), included_content_types(query)):
-            raise unsupported_metrics(names)
-        return json_response(self.posts.page(query, page))
+    async def posts(query: PostsQuery, page: PageQuery, _caller: Caller) -> Response:
+        reject_metrics(find_unsupported_metrics(query.metrics or (), included_content_types(query)))
+        return json_response(posts_page(world, query, page))
 
-    async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
-        return json_response(self.campaigns.page(query.instance_ids or (), page))
+    async def campaigns(query: ListQuery, page: PageQuery, _caller: Caller) -> Response:
+        return json_response(campaigns_page(world, query.instance_ids or (), page))
 
-    async def campaign_performance_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
-        """Return a page. All metrics are supported: a campaign may have posts of any content type."""
-        supported = {metric.api_name for metric in CAMPAIGN_METRICS}
-        if names := [name for name in query.metrics or () if name not in supported]:
-            raise unsupported_metrics(names)
-        return json_response(self.campaigns.performance_page(query, page))
+    async def performance(query: PostsQuery, page: PageQuery, _caller: Caller) -> Response:
+        # All metrics are supported: a campaign may have posts of any content type.
+        known = {metric.api_name for metric in CAMPAIGN_METRICS}
+        reject_metrics([name for name in query.metrics or () if name not in known])
+        return json_response(performance_page(world, query, page))
+
+    return {
+        POSTS_PERFORMANCE_PATH: posts,
+        INSTANCES_PATH: instances,
+        CAMPAIGNS_PATH: campaigns,
+        CAMPAIGNS_PERFORMANCE_PATH: performance,
+    }
 
 
 @cache

@@ -1,11 +1,8 @@
-"""The posts that the sandbox serves at the moment: filtered, sorted, and rendered as JSON, a page at a time.
-
-Filters and sorting work on columns; only the rows of the page are rendered.
-"""
+"""The posts of the sandbox: filtered and sorted as columns, and rendered as JSON, a page at a time."""
 
 import hashlib
 from datetime import date
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,38 +27,9 @@ _PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
 _WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
-class ServedPosts:
-    """The posts of a world that are served now.
-
-    The sorted rows of the latest queries are cached, so that a query is sorted once for all its pages. Rows are
-    positions in `world.posts`.
-
-    Attributes:
-        is_served: Whether a post is served, by row.
-        matching: Return the rows that match a query, in its order, whether they are served or not.
-    """
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.is_served = ~world.not_returned_yet()
-        self.matching = lru_cache(maxsize=256)(partial(matching_rows, world))
-
-    def rows(self, query: PostsQuery | None = None) -> IntArray:
-        """Return the rows that are served and match a query, in its order; None: all of the world."""
-        rows: IntArray = np.arange(len(self.is_served)) if query is None else self.matching(query)
-        served: IntArray = rows[self.is_served[rows]]
-        return served
-
-    def page(self, query: PostsQuery, page: PageQuery) -> JsonObject:
-        rows = self.rows(query)
-        return page_body(self.render(query, rows[page.rows]), page=page, total=len(rows))
-
-    def render(self, query: PostsQuery, rows: IntArray) -> list[JsonObject]:
-        return [nest_metrics(row, query) for row in render_posts(self._world, query, rows=rows)]
-
-
+@lru_cache(maxsize=256)  # a query is sorted once for all its pages
 def matching_rows(world: World, query: PostsQuery) -> IntArray:
-    """Return the positions in `world.posts` of the posts that match a query, in its order.
+    """Return the positions in `world.posts` of the posts that are returned and match a query, in its order.
 
     Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
     """
@@ -80,19 +48,21 @@ def sorted_positions(values: IntArray, direction: SortDirection) -> IntArray:
     return np.argsort(np.where(values == NOT_AVAILABLE, np.iinfo(np.int64).max, keys), kind="stable")
 
 
-def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[JsonObject]:
-    """Return posts as flat JSON objects in the form of the sample in docs/api.md, "Posts performance".
+def posts_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
+    """Return the body of a page of posts in the form of the sample in docs/api.md, "Posts performance".
 
-    Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
+    Names are sorted; whole amounts have no fraction. The cursor version nests the requested metrics.
     """
-    posts = world.posts
+    posts, matching = world.posts, matching_rows(world, query)
+    rows = matching[page.rows]
     since, until = metric_days(world, query)
     values = world.metrics(rows, since=since, until=until)
-    if cursor_only := [name for name in query.metrics or () if name not in _PAGED_METRICS]:
+    if not _PAGED_METRICS.issuperset(query.metrics or ()):
         values |= cursor_only_metrics(world, rows, since=since, until=until)
-    metrics = {name: json_values(name, column) for name, column in values.items()}
+    names = _PAGED_METRICS if query.metrics is None else query.metrics
+    columns = {name: json_values(name, values[name]) for name in names}
     published = json_times(posts.published_ms[rows])
-    rendered = []
+    data = []
     for index, row in enumerate(rows.tolist()):
         instance_id = world.instance_ids[posts.instance[row]]
         post_id, creator_id = int(posts.post_id[row]), int(posts.creator_id[row])
@@ -108,10 +78,12 @@ def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[Jso
             "instanceId": instance_id,
             "postDate": published[index],
             "postId": post_id,
-            **{name: metrics[name][index] for name in _PAGED_METRICS},
         }
-        rendered.append(dict(sorted(fields.items())) | {name: metrics[name][index] for name in cursor_only})
-    return rendered
+        metrics = {name: column[index] for name, column in columns.items()}
+        data.append(
+            dict(sorted((fields | metrics).items())) if query.metrics is None else {**fields, METRICS_MEMBER: metrics}
+        )
+    return page_body(data, page=page, total=len(matching))
 
 
 def included_content_types(query: PostsQuery) -> list[str]:
@@ -121,14 +93,6 @@ def included_content_types(query: PostsQuery) -> list[str]:
         if (query.platforms is None or platform in query.platforms)
         and (query.content_types is None or content_type in query.content_types)
     ]
-
-
-def nest_metrics(row: JsonObject, query: PostsQuery) -> JsonObject:
-    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them."""
-    if query.metrics is None:
-        return row
-    outer = {name: value for name, value in row.items() if name not in _PAGED_METRICS and name not in query.metrics}
-    return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
 
 
 def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
@@ -145,6 +109,7 @@ def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
         # A query may have numbers beyond int64, which match nothing.
         numbers = [number for number in query.campaign_ids if number.bit_length() < 64]
         matches &= np.isin(posts.campaign_id, np.array(numbers, dtype=np.int64))
+    matches &= ~world.not_returned_yet
     included = included_content_types(query)
     matches &= np.array([name in included for name, _, _ in CONTENT_TYPES])[posts.content_type]
     return matches

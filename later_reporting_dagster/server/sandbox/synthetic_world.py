@@ -192,6 +192,7 @@ class World:
         """Return keys of posts for random draws; a post has the same key in each of its campaigns."""
         return child(self.instance_keys[self.posts.instance[rows]], self.posts.post_id[rows])
 
+    @cached_property
     def not_returned_yet(self) -> NDArray[np.bool_]:
         """Return which posts the API does not return yet on the day after the last one."""
         share, days = self.late_posts
@@ -207,7 +208,10 @@ class World:
         instance_of_day = np.repeat(np.arange(len(instance_keys)), len(days))
         ordinal = np.tile(days, len(instance_keys))
         day_key = child(instance_keys[instance_of_day], ordinal)
-        posts_on_day = _post_counts(day_key, self.posts_per_day)
+        mean = self.posts_per_day
+        drawn = np.rint(mean + 1.5 * np.sqrt(mean) * normal(day_key, "posts"))
+        is_quiet = uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS
+        posts_on_day = floor(np.where(is_quiet, 0, np.maximum(drawn, 0)))
 
         # One element for each post.
         position = np.repeat(np.arange(len(day_key)), posts_on_day)
@@ -217,9 +221,16 @@ class World:
         repeats = (uniform(row_key, "again") < 0.03) & (index > 0)
         post_key = child(day_key[position], index - repeats)
         instance, day = instance_of_day[position], ordinal[position]
-        creator_id = _creator_ids(instance_keys[instance], post_key)
-        content_type = _content_types(post_key)
-        lifetime = _lifetimes(post_key, scale=self.lifetime_scale, longest=self.longest_lifetime)
+        # Each instance has its own few creators, some much more often than others.
+        member = child(instance_keys[instance], skewed(post_key, "creator", choices=CREATORS_PER_INSTANCE))
+        creator_id = 10_000 + floor(uniform(member, "person") * CREATORS)
+        shares = np.cumsum([share for _, _, share in CONTENT_TYPES])
+        content_type = np.searchsorted(shares[:-1], uniform(post_key, "content type"), side="right").astype(np.int64)
+        # The first and the last millisecond of a day are the most frequent.
+        moment = floor((uniform(post_key, "time of day") * 1.02 - 0.01) * _MILLISECONDS_PER_DAY)
+        # From a Lomax distribution with exponent 1.
+        life = uniform(post_key, "life")
+        lifetime = np.minimum(1 + floor(self.lifetime_scale * life / (1 - life)), self.longest_lifetime)
         decay = floor(uniform(post_key, "pace") * len(_DECAYS))
         boost_age, boost_days = _boosts(post_key, lifetime)
         # A withdrawal, if there is one, takes back a part of what was counted before.
@@ -234,7 +245,7 @@ class World:
             creator_id=creator_id,
             content_type=content_type,
             day=day,
-            published_ms=(day - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day_ms(post_key),
+            published_ms=(day - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + np.clip(moment, 0, _MILLISECONDS_PER_DAY - 1),
             lifetime_days=lifetime,
             decay=decay,
             boost_age=boost_age,
@@ -356,35 +367,6 @@ _SUMS = np.cumsum([[0.0, *np.arange(1, MAX_LIFETIME_DAYS + 1) ** -exponent] for 
 _SHARES = np.minimum(_SUMS[:, None, :] / np.maximum(_SUMS[:, :, None], 1.0), 1.0)
 _ACCRUED = np.rint(_WHOLE * _SHARES).astype(np.int64)
 _SHARE_WITH_WITHDRAWAL = 0.06
-
-
-def _post_counts(day_key: Keys, mean: int) -> IntArray:
-    spread = 1.5 * np.sqrt(mean)
-    posts = np.maximum(np.rint(mean + spread * normal(day_key, "posts")), 0)
-    return np.where(uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)
-
-
-def _creator_ids(instance_key: Keys, post_key: Keys) -> IntArray:
-    """Draw creators: each instance has its own few of them, some much more often than others."""
-    member = child(instance_key, skewed(post_key, "creator", choices=CREATORS_PER_INSTANCE))
-    return 10_000 + floor(uniform(member, "person") * CREATORS)
-
-
-def _content_types(post_key: Keys) -> IntArray:
-    shares = np.cumsum([share for _, _, share in CONTENT_TYPES])
-    return np.searchsorted(shares[:-1], uniform(post_key, "content type"), side="right").astype(np.int64)
-
-
-def _time_of_day_ms(post_key: Keys) -> IntArray:
-    """Draw milliseconds since midnight; the first and the last one of a day are the most frequent."""
-    moment = uniform(post_key, "time of day") * 1.02 - 0.01
-    return np.clip(floor(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
-
-
-def _lifetimes(post_key: Keys, *, scale: float, longest: int) -> IntArray:
-    """Draw the number of days with metrics, from a Lomax distribution with exponent 1."""
-    draw = uniform(post_key, "life")
-    return np.minimum(1 + floor(scale * draw / (1 - draw)), longest)
 
 
 def _boosts(post_key: Keys, lifetime: IntArray) -> tuple[IntArray, IntArray]:
