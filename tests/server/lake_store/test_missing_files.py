@@ -65,13 +65,6 @@ def test_headers_name_missing_days_and_instances(date_basis: str, gaps: httpx.Cl
     assert query(4, 6) == (None, None)
 
 
-@each_basis
-def test_metric_that_no_file_has_is_null(date_basis: str, gaps: httpx.Client) -> None:
-    query = days_query(DAYS[0], DAYS[0], ("dateBasis", date_basis), ("metrics", "likes,reach,engagements"))
-    values = {tuple(row["metrics"].values()) for row in page_of(get(gaps, query))["data"]}
-    assert values == {(None, None, 5)}
-
-
 def test_instances_that_the_api_lists_or_listed_are_expected(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     for name in ("north", "south", "gone"):

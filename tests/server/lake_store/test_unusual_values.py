@@ -153,17 +153,6 @@ def test_metric_that_is_not_stored_is_served_once_and_null(tmp_path: Path) -> No
         assert (json.loads(body)["data"][0]["engagements"], json.loads(body)["data"][0]["z"]) == (None, 1)
 
 
-def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
-    for day in (date(1, 1, 1), date(1969, 12, 31), date(9999, 12, 31)):
-        instant = datetime(day.year, day.month, day.day, 23, 59, 59, 999_000, tzinfo=UTC)
-        table = pa.Table.from_pylist([{**POST, "post_id": day.year, "post_date": instant}], posts_schema(METRICS))
-        Lake(str(tmp_path)).write("posts_published", Partition(day, "north"), table)
-    with served(tmp_path) as api:
-        for day in (date(1, 1, 1), date(1969, 12, 31), date(9999, 12, 31)):
-            (row,) = fetch_rows(api, days_query(day, day))
-            assert row["postDate"] == f"{day}T23:59:59.999Z"
-
-
 # Options of the server
 
 
