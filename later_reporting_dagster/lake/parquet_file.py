@@ -9,7 +9,7 @@ determine all types of the lake.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -97,22 +97,9 @@ def read_stored_rows(data: bytes) -> pa.Table:
     return _read_rows(_open(data), None).replace_schema_metadata()
 
 
-def parse_metadata(data: bytes) -> FileMetadata:
-    """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded."""
-    return _parse_footer(_open(data).metadata)
-
-
-def read_footer_of(path: Path) -> FileMetadata:
-    """Return the metadata of a file on a local disk, as `parse_metadata` does; its rows are not read."""
-    try:
-        with path.open("rb") as file:
-            footer = pq.read_metadata(file)
-    except pa.ArrowException as error:
-        raise FileDamaged(f"cannot be read as Parquet: {error}") from error
-    return _parse_footer(footer)
-
-
-def _parse_footer(footer: pq.FileMetaData) -> FileMetadata:
+def parse_metadata(file: bytes | BinaryIO) -> FileMetadata:
+    """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded, nor read from an open file."""
+    footer = _open(file).metadata
     try:
         key_values = {
             name.decode().removeprefix(_PREFIX): value.decode()
@@ -178,9 +165,10 @@ def _content_hash(schema: pa.Schema, rows: int, blocks: Iterable[pa.Table]) -> s
     return digest.hexdigest()
 
 
-def _open(data: bytes) -> pq.ParquetFile:
+def _open(file: bytes | BinaryIO) -> pq.ParquetFile:
+    source = pa.BufferReader(file) if isinstance(file, bytes) else file
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
+        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise FileDamaged(f"cannot be read as Parquet: {error}") from error
 

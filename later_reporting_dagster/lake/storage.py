@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, parse_metadata
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
@@ -72,7 +72,7 @@ class Storage(ABC):
 
     def read(self, path: str) -> bytes | None:
         """Read a whole file; None if it does not exist."""
-        with self._translated_errors("read", path), suppress(FileNotFoundError):
+        with self._translated_errors("read", path), suppress(FileNotFoundError, IsADirectoryError):
             return self._read(path)
         return None
 
@@ -179,7 +179,7 @@ class Storage(ABC):
         """Raise any error as `LakeUnavailable`: each filesystem has its own classes of errors."""
         try:
             yield
-        except LakeUnavailable:
+        except (LakeUnavailable, FileDamaged):
             raise
         except Exception as error:
             unavailable = unavailable_error(action, self.location(path), error, *self._secrets)

@@ -20,6 +20,7 @@ UNREADABLE = "files cannot be read"
 REPEATED_KEYS = "rows repeat a key"
 OF_OTHER_FILES = "rows belong to another file"
 CONTRADICTORY = "rates contradict their counts"
+_COMPARED = ("engagements", "impressions", "engagement_rate", "cpe", "cpm")
 _KNOWN_METRICS = {metric.api_name for metric in METRICS}
 # Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
 _FILES_TOGETHER = 64
@@ -87,25 +88,15 @@ def count_inconsistent_rates(posts: pa.Table) -> int:
     cost. Rows with a null in a comparison are not compared.
     """
     count = 0
-
-    def floats(name: str) -> pa.ChunkedArray:
-        # Counts above 2⁵³ are rounded.
-        return posts[name].cast(pa.float64(), safe=False)
-
     for prefix in ("", "paid_"):
-        engagements = floats(f"{prefix}engagements")
-        thousands = pc.divide(floats(f"{prefix}impressions"), 1000.0)
-        rate, cpe, cpm = (floats(f"{prefix}{name}") for name in ("engagement_rate", "cpe", "cpm"))
+        # Counts above 2⁵³ are rounded. A null is not a number, with which no comparison is true.
+        columns = [posts[f"{prefix}{name}"].cast(pa.float64(), safe=False).to_numpy() for name in _COMPARED]
+        engagements, impressions, rate, cpe, cpm = columns
+        thousands = impressions / 1000
         # Products are compared instead of quotients, because a denominator may be zero.
-        wrong_rate = pc.greater(
-            pc.abs(pc.subtract(pc.multiply(rate, thousands), pc.divide(engagements, 10.0))),
-            pc.add(pc.multiply(thousands, ROUNDING), 1e-9),
-        )
-        wrong_cost = pc.greater(
-            pc.abs(pc.subtract(pc.multiply(cpe, engagements), pc.multiply(cpm, thousands))),
-            pc.add(pc.multiply(pc.add(engagements, thousands), ROUNDING), 1e-9),
-        )
-        count += sum(int(pc.sum(wrong).as_py() or 0) for wrong in (wrong_rate, wrong_cost))
+        wrong_rate = abs(rate * thousands - engagements / 10) > thousands * ROUNDING + 1e-9
+        wrong_cost = abs(cpe * engagements - cpm * thousands) > (engagements + thousands) * ROUNDING + 1e-9
+        count += int(wrong_rate.sum() + wrong_cost.sum())
     return count
 
 

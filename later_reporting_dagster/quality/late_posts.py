@@ -8,14 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, AbsentPosts, Records, Update, from_table
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, Records, Update, from_table
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
@@ -41,7 +40,7 @@ class Look:
         unavailable: files of `posts_published` that could not be read at the moment.
     """
 
-    absent: dict[Partition, AbsentPosts] = field(default_factory=dict)
+    absent: dict[Partition, dict[int, datetime | None]] = field(default_factory=dict)
     unread: set[Partition] = field(default_factory=set)
     unavailable: set[Partition] = field(default_factory=set)
 
@@ -93,27 +92,39 @@ def describe_stale(stale: Mapping[Partition, Sequence[int]], *, most: int = _MAX
 
 
 def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
-    """Return the records after a look at the files that have changed, for posts that `posts_published` lacks."""
+    """Return the records after a look at the files that have changed, for posts that `posts_published` lacks.
+
+    It reads the changed files of `post_metrics_daily`, and the files of the days on which their posts came out.
+    """
     records = dict(update.records)
     metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
     compared = {each: record for (name, each), record in records.items() if name == published and record.has_file}
-    known = {each: {*(record.stale_posts or ()), *(record.withdrawn_posts or ())} for each, record in compared.items()}
-    changed = update.changed.get(metrics, ())
+    absent_before = {each: {*(row.stale_posts or ()), *(row.withdrawn_posts or ())} for each, row in compared.items()}
+    changed = [each for each in update.changed.get(metrics, ()) if records[metrics, each].has_file]
+    requested = {each: records[metrics, each].content_requested_at for each in changed}
     replaced = {*update.changed.get(published, ())}
-    look = look_for_late_posts(
-        lake,
-        changed={each: record.content_requested_at for each in changed if (record := records[metrics, each]).has_file},
-        published=compared,
-        known={each: posts for each, posts in known.items() if posts and each in replaced},
-        memory_gb=memory_gb,
-    )
+    known = {each: posts for each, posts in absent_before.items() if posts and each in replaced}
+    look = Look()
+    instances = sorted({str(partition.instance_id) for partition in [*requested, *known]})
+    if instances:
+        with open_rollup_database(lake, memory_gb=memory_gb) as database:
+            for start in range(0, len(instances), _INSTANCES_TOGETHER):
+                batch = {*instances[start : start + _INSTANCES_TOGETHER]}
+                _look_at_batch(
+                    database,
+                    look,
+                    changed={each: at for each, at in requested.items() if each.instance_id in batch},
+                    published=[each for each in compared if each.instance_id in batch],
+                    known={each: ids for each, ids in known.items() if each.instance_id in batch},
+                )
+    _drop_quarantined(lake, look.absent)
     for partition, record in compared.items():
         if partition in look.unavailable:
             records[published, partition] = record._replace(file_version=None)
             continue
         absent = look.absent.get(partition)
         if absent is not None and partition not in replaced:
-            absent = {**dict.fromkeys(known[partition]), **absent}
+            absent = {**dict.fromkeys(absent_before[partition]), **absent}
         records[published, partition] = record.after_look(absent)
     for partition in look.unread:
         # As of no version, so that it is looked at again.
@@ -121,43 +132,21 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
     return records
 
 
-def look_for_late_posts(
-    lake: Lake,
+def _look_at_batch(
+    database: LakeDatabase,
+    look: Look,
     *,
     changed: Mapping[Partition, datetime | None],
     published: Collection[Partition],
     known: Mapping[Partition, Collection[int]],
-    memory_gb: float,
-) -> Look:
-    """Read files of `post_metrics_daily` that have changed, and the files of the days on which their posts came out.
+) -> None:
+    """Add what a look at the files of some instances finds.
 
     Args:
-        changed: these files, with when their content was requested.
+        changed: files of `post_metrics_daily`, with when their content was requested.
         published: the files of `posts_published` that exist.
         known: the absent posts of those that have changed, which are read again.
     """
-    look = Look()
-    if not changed and not known:
-        return look
-    instances = sorted({str(partition.instance_id) for partition in [*changed, *known]})
-    with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for start in range(0, len(instances), _INSTANCES_TOGETHER):
-            batch = {*instances[start : start + _INSTANCES_TOGETHER]}
-            metrics = {each: requested for each, requested in changed.items() if each.instance_id in batch}
-            posts = {each: ids for each, ids in known.items() if each.instance_id in batch}
-            files = {each for each in published if each.instance_id in batch}
-            _look_at_batch(database, look, metrics, files, posts)
-    _drop_quarantined(lake, look.absent)
-    return look
-
-
-def _look_at_batch(
-    database: LakeDatabase,
-    look: Look,
-    changed: Mapping[Partition, datetime | None],
-    published: Collection[Partition],
-    known: Mapping[Partition, Collection[int]],
-) -> None:
     connection = database.connection
     files = [(each.instance_id, each.day, requested or _NEVER) for each, requested in changed.items()]
     connection.register("changed_files", _table(files, _FILES_SCHEMA))
@@ -178,18 +167,14 @@ def _look_at_batch(
     named, unread = database.read([(POST_METRICS_DAILY.table, [*changed])], name_posts)
     to_compare = [partition for partition in published if partition in named]
     rows, contents = database.read([(POSTS_PUBLISHED.table, to_compare)], find_absent)
-    if unavailable := _unavailable(contents, POSTS_PUBLISHED.name):
-        instances = {each.instance_id for each in unavailable}
-        unread |= {each for each in changed if each.instance_id in instances}
-    compared: dict[Partition, dict[int, datetime | None]] = {
-        each: {} for each in contents.partitions[POSTS_PUBLISHED.name]
-    }
-    for (instance_id, day), of_file in groupby(rows, key=lambda row: row[:2]):
-        if (partition := Partition(day, instance_id)) in compared:
-            compared[partition] = {post_id: since for _, _, post_id, since in of_file}
-    look.absent.update(compared)
-    look.unread.update(unread)
+    unavailable = _unavailable(contents, POSTS_PUBLISHED.name)
+    instances = {each.instance_id for each in unavailable}
     look.unavailable.update(unavailable)
+    look.unread.update(unread, (each for each in changed if each.instance_id in instances))
+    look.absent.update({each: {} for each in contents.partitions[POSTS_PUBLISHED.name]})
+    for instance_id, day, post_id, since in rows:
+        if (partition := Partition(day, instance_id)) in look.absent:
+            look.absent[partition][post_id] = since
 
 
 def _unavailable(contents: ViewContents, table_name: str) -> set[Partition]:
@@ -203,7 +188,7 @@ def _table(rows: Iterable[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays([pa.array(*each) for each in zip(columns, schema.types, strict=True)], schema=schema)
 
 
-def _drop_quarantined(lake: Lake, absent: dict[Partition, AbsentPosts]) -> None:
+def _drop_quarantined(lake: Lake, absent: dict[Partition, dict[int, datetime | None]]) -> None:
     """Leave out posts that are a quarantined row of their file, or of a query of its day: the API has sent them."""
     with_posts = [partition for partition, posts in absent.items() if posts]
     for file in lake.quarantine.files(POSTS_PUBLISHED.name) if with_posts else ():
@@ -215,5 +200,4 @@ def _drop_quarantined(lake: Lake, absent: dict[Partition, AbsentPosts]) -> None:
             rows = [json.loads(row.raw) for row in lake.quarantine.rows_in(file)]
             ids = {str(row.get("postId")).removesuffix(".0") for row in rows if isinstance(row, dict)}
             for partition in concerned:
-                posts = absent[partition].items()
-                absent[partition] = {post: since for post, since in posts if str(post) not in ids}
+                absent[partition] = {post: at for post, at in absent[partition].items() if str(post) not in ids}

@@ -1,7 +1,7 @@
 """Which rollups have to be made again, and whether the report has to. The lake says so, not Dagster's events."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +15,6 @@ from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
 from later_reporting_dagster.rollups.made_from import (
-    Inputs,
     MadeFrom,
     digest_of,
     list_inputs,
@@ -51,6 +50,23 @@ class Footers:
     def __init__(self, *, verify_rows: bool = True) -> None:
         self._verify_rows = verify_rows
         self._known: dict[str, tuple[FileVersion, FileMetadata]] = {}
+
+    def of_file(self, lake: Lake, path: str) -> FileMetadata | None:
+        """Return the metadata of a file, as `of` does; None if there is none, or none that can be listed."""
+        with suppress(LakeUnavailable):
+            return self.of(lake, lake.storage.versions([path])).get(path)
+        return None
+
+    def of_periods(
+        self, lake: Lake, table: RollupTable, *, days: Collection[date] | None = None
+    ) -> dict[date, FileMetadata]:
+        """Return the metadata of the files of a table, as `of` does, by first day."""
+        # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
+        with suppress(LakeUnavailable):
+            versions = lake.file_versions(table.name, days=days)
+            found = self.of(lake, {partition_path(table.name, each): version for each, version in versions.items()})
+            return {each.day: found[partition_path(table.name, each)] for each in versions}
+        return {}
 
     def of(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
         """Return the metadata of files, given by path; of a file that cannot be read, those without a hash."""
@@ -107,61 +123,30 @@ def outdated(
         days: look only at raw files, and at days, weeks or months, of these days; default: at all.
     """
     footers = footers or Footers()
-    inputs = list_inputs(lake, tables, days=days)
-    found = [
-        each
-        for table in tables
-        for each in (
-            _outdated_periods(lake, table, inputs, footers, (start_date, newest_day), days)
-            if table.table.is_partitioned
-            else _outdated_table(lake, table, inputs, footers)
-        )
-    ]
-    if with_report and (
-        reason := _reason(_footer(lake, REPORT_PATH, footers), made_from := report_inputs(lake, footers))
-    ):
-        found.append(Outdated(REPORT, None, reason, made_from.inputs))
+    inputs, found = list_inputs(lake, tables, days=days), list[Outdated]()
+
+    def look(table: str, first_day: date | None, reason: str, made_from: MadeFrom) -> None:
+        if reason:
+            found.append(Outdated(table, first_day, reason, made_from.inputs))
+
+    for table in tables:
+        if not table.table.is_partitioned:
+            made_from = inputs.made_from(table)
+            if inputs.can_make(table):
+                reason = _reason(footers.of_file(lake, table_path(table.name)), made_from, table)
+                look(table.name, None, reason, made_from)
+            continue
+        stored = footers.of_periods(lake, table, days=days)
+        first, last = (first_day_of(table.cadence, day) for day in (start_date, newest_day))
+        lost = periods_without_raw_files(lake, table, inputs, stored=stored)
+        for first_day in sorted({*inputs.first_days(table), *lost}):
+            if (first_day >= first or first_day in stored) and first_day <= last:
+                made_from = inputs.made_from(table, first_day)
+                look(table.name, first_day, _reason(stored.get(first_day), made_from, table), made_from)
+    if with_report:
+        made_from = report_inputs(lake, footers)
+        look(REPORT, None, _reason(footers.of_file(lake, REPORT_PATH), made_from), made_from)
     return found
-
-
-def _outdated_periods(
-    lake: Lake,
-    table: RollupTable,
-    inputs: Inputs,
-    footers: Footers,
-    expected: tuple[date, date],
-    days: Collection[date] | None,
-) -> Iterator[Outdated]:
-    versions = _period_files(lake, table, days)
-    stored = footers.of(lake, {partition_path(table.name, each): version for each, version in versions.items()})
-    first, last = (first_day_of(table.cadence, day) for day in expected)
-    lost = periods_without_raw_files(lake, table, inputs, stored=[each.day for each in versions])
-    for first_day in sorted({*inputs.first_days(table), *lost}):
-        made_from = inputs.made_from(table, first_day)
-        footer = stored.get(partition_path(table.name, Partition(first_day)))
-        is_expected = first_day >= first or footer is not None
-        if is_expected and first_day <= last and (reason := _reason(footer, made_from, table)):
-            yield Outdated(table.name, first_day, reason, made_from.inputs)
-
-
-def _outdated_table(lake: Lake, table: RollupTable, inputs: Inputs, footers: Footers) -> Iterator[Outdated]:
-    made_from = inputs.made_from(table)
-    reason = _reason(_footer(lake, table_path(table.name), footers), made_from, table)
-    if reason and inputs.can_make(table):
-        yield Outdated(table.name, None, reason, made_from.inputs)
-
-
-def _footer(lake: Lake, path: str, footers: Footers) -> FileMetadata | None:
-    with suppress(LakeUnavailable):
-        return footers.of(lake, lake.storage.versions([path])).get(path)
-    return None
-
-
-def _period_files(lake: Lake, table: RollupTable, days: Collection[date] | None = None) -> dict[Partition, FileVersion]:
-    # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
-    with suppress(LakeUnavailable):
-        return lake.file_versions(table.name, days=days)
-    return {}
 
 
 def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable | None = None) -> str:
@@ -190,10 +175,10 @@ def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
     shown: dict[str, FileMetadata] = {}
     for table in PERIOD_TABLES:
         if table.name in SHOWN_TABLES:
-            versions = _period_files(lake, table)
-            shown |= footers.of(lake, {partition_path(table.name, each): versions[each] for each in versions})
+            stored = footers.of_periods(lake, table)
+            shown |= {partition_path(table.name, Partition(day)): footer for day, footer in stored.items()}
     for path in map(table_path, (*SHOWN_TABLES, COVERAGE_TABLE)):
-        if footer := _footer(lake, path, footers):
+        if footer := footers.of_file(lake, path):
             shown[path] = footer
     lines = []
     for path, file in sorted(shown.items()):

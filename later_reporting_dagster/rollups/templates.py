@@ -4,7 +4,6 @@ Only optional metrics and the group of a table are variables: the SQL reads as i
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -43,32 +42,6 @@ _TYPES = {Kind.COUNT: "BIGINT", Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMA
 _COLUMN_TYPES = {sql.lower(): type_ for type_, sql in SQL_TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """A metric that adds up. Its raw column is cast to a type whose sums are exact."""
-
-    column: str
-    name: str
-    type: str
-    sum_type: str
-    data_type: str
-    unit: str
-    description: str
-    constraints: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Rate:
-    """An engagement rate of a channel, per impressions or views."""
-
-    channel: str
-    name: str
-    unit: str
-    column: str
-    engagements: str
-    units: str
-
-
 def raw_column(channel: Channel, measure: str) -> str:
     """Return the column of the raw tables that holds a measure of a channel."""
     return measure if channel is Channel.ORGANIC else f"{channel}_{measure}"
@@ -84,19 +57,19 @@ def metric_variables(metrics: Iterable[Metric]) -> dict[str, Any]:
     additive = [metric for metric in metrics if metric.kind.adds_up_over_days]
     columns = {metric.column for metric in additive}
     rates = [
-        _Rate(
-            channel=channel.capitalize(),
-            name=f"{channel}_rate{suffix}",
-            unit=unit,
-            column=f"{channel}_engagement_rate{suffix}",
-            engagements=f"{channel}_engagements",
-            units=f"{channel}_{unit}",
-        )
+        {
+            "channel": channel.capitalize(),
+            "name": f"{channel}_rate{suffix}",
+            "unit": unit,
+            "column": f"{channel}_engagement_rate{suffix}",
+            "engagements": f"{channel}_engagements",
+            "units": f"{channel}_{unit}",
+        }
         for unit, suffix in (("impressions", ""), ("views", "_by_views"))
         for channel in CHANNELS
         if raw_column(channel, unit) in columns
     ]
-    has_rate = {rate.column for rate in rates}
+    has_rate = {rate["column"] for rate in rates}
     return {
         "metrics": [_sum(metric) for metric in additive],
         "rates": rates,
@@ -123,18 +96,19 @@ def within_limits(metrics: Iterable[Metric]) -> str:
     )
 
 
-def _sum(metric: Metric) -> _Sum:
-    # The metrics of the API reference are in every file, so their numbers of posts are never null.
-    return _Sum(
-        column=metric.column,
-        name=sum_name(metric),
-        type=_TYPES[metric.kind],
-        sum_type=_SUM_TYPES[metric.kind],
-        data_type=SQL_TYPES[metric_column_type(metric)].lower(),
-        unit=metric.unit,
-        description=metric.description,
-        constraints="constraints: [{type: not_null}]" if metric in DEFAULT_METRICS else "",
-    )
+def _sum(metric: Metric) -> dict[str, str]:
+    """Return the variables of a metric that adds up. Its raw column is cast to a type whose sums are exact."""
+    return {
+        "column": metric.column,
+        "name": sum_name(metric),
+        "type": _TYPES[metric.kind],
+        "sum_type": _SUM_TYPES[metric.kind],
+        "data_type": SQL_TYPES[metric_column_type(metric)].lower(),
+        "unit": metric.unit,
+        "description": metric.description,
+        # The metrics of the API reference are in every file, so their numbers of posts are never null.
+        "constraints": "constraints: [{type: not_null}]" if metric in DEFAULT_METRICS else "",
+    }
 
 
 CONSTANTS: dict[str, Any] = {

@@ -95,7 +95,7 @@ ACTIONS: dict[str, Callable[[Storage], object]] = {
 }
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", sorted(ACTIONS.keys() - {"inspect"}))  # such a file does not exist
 def test_failed_action_on_a_local_file_names_it(action: str, tmp_path: Path) -> None:
     (tmp_path / "t").write_text("", encoding="utf-8")
     location = tmp_path / "t" / "file"
