@@ -167,11 +167,7 @@ class LakeDatabase:
                     # A file of a view that was added before, such as a table without partitions?
                     for by_partition in self.find_unreadable_files().values():
                         raise next(iter(by_partition.values())) from error
-                    reason = str(error).partition("\n")[0]
-                    raise LakeUnavailable(
-                        f"{self.lake.root} cannot be read by DuckDB: {reason}. Next step: run again; if it fails again,"
-                        " report a bug"
-                    ) from error
+                    raise
                 for name, errors in failed.items():
                     files = self._views[name][1]
                     unreadable[name] |= {partition: cause for path, cause in errors if (partition := files[path])}

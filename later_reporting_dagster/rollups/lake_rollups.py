@@ -1,7 +1,7 @@
 """Roll up the raw tables of a lake."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -110,10 +110,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     inputs = list_inputs(lake, tables)
     campaigns = read_campaigns(lake)
     # Facts may read a table from which none of the results is made.
-    views = [
-        (source.table, inputs.raw[source.name].versions if source.name in inputs.raw else ())
-        for source in FETCHED_BY_DAY
-    ]
+    views = [(source.table, inputs.raw.get(source.name, ())) for source in FETCHED_BY_DAY]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaigns(database.connection, campaigns)
         unreadable_periods = ""
@@ -152,13 +149,12 @@ def roll_up_lake_periods(
         stored = [partition.day for partition in lake.partitions(table.name, days=lost)]
         can_make |= periods_without_raw_files(lake, table, inputs, stored=stored)
     by_first_day: dict[date, dict[Partition, FileVersion]] = {first_day: {} for first_day in first_days}
-    for partition, version in inputs.raw[POST_METRICS_DAILY.name].versions.items():
+    for partition, version in inputs.raw[POST_METRICS_DAILY.name].items():
         by_first_day[first_day_of(table.cadence, partition.day)][partition] = version
     for start in range(0, len(first_days), _PERIODS_PER_QUERY):
         batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_rollup_database(lake, memory_gb=memory_gb) as database:
-            for rollup in _roll_up_batch(database, table, batch, inputs):
-                yield rollup if rollup.first_day in can_make else replace(rollup, rows=None)
+            yield from _roll_up_batch(database, table, batch, inputs, can_make)
 
 
 def _roll_up_batch(
@@ -166,6 +162,7 @@ def _roll_up_batch(
     table: RollupTable,
     by_first_day: Mapping[date, Mapping[Partition, FileVersion]],
     inputs: Inputs,
+    can_make: Collection[date],
 ) -> Iterator[PeriodRollup]:
     raw_table = POST_METRICS_DAILY.table
 
@@ -181,7 +178,7 @@ def _roll_up_batch(
         # If a file cannot be read, the rows of the other files would look complete although some are missing.
         yield PeriodRollup(
             first_day=first_day,
-            rows=None if errors else of_partition,
+            rows=of_partition if first_day in can_make and not errors else None,
             made_from=inputs.made_from(table, first_day),
             partitions=partitions,
             unreadable=errors,

@@ -47,28 +47,17 @@ def parse_made_from(key_values: Mapping[str, str]) -> MadeFrom | None:
 
 
 @dataclass(frozen=True, slots=True)
-class RawFiles:
-    """The files of a raw table as listed.
-
-    Attributes:
-        versions: of the files of instances that are not retired.
-        days: a digest of these files by day; empty if all instances of the day's files are retired.
-    """
-
-    versions: Mapping[Partition, FileVersion]
-    days: Mapping[date, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Inputs:
     """The tables that rollups are made from, as listed.
 
     Attributes:
-        raw: by name of the table.
+        raw: the files of raw tables by name of the table, but those of retired instances.
+        days: by raw table and day, a digest of these files; empty if all instances of the day's files are retired.
         files: the version of each table that is one file; empty if it does not exist.
     """
 
-    raw: Mapping[str, RawFiles]
+    raw: Mapping[str, Mapping[Partition, FileVersion]]
+    days: Mapping[str, Mapping[date, str]]
     files: Mapping[str, str]
     retired: frozenset[str]
 
@@ -76,11 +65,11 @@ class Inputs:
         """Return whether there is anything to make a table from: posts, or periods of campaigns."""
         if CAMPAIGN_PERIODS_TABLE in table.sources:
             return bool(self.files[CAMPAIGN_PERIODS_TABLE])
-        return any(self.raw[name].days for name in RAW_NAMES if name in self.raw)
+        return any(self.days.get(name) for name in RAW_NAMES)
 
     def first_days(self, table: RollupTable) -> list[date]:
         """Return the first day of each day, week or month with raw files."""
-        return sorted({first_day_of(table.cadence, day) for day in self.raw[POST_METRICS_DAILY.name].days})
+        return sorted({first_day_of(table.cadence, day) for day in self.days[POST_METRICS_DAILY.name]})
 
     def made_from(self, table: RollupTable, first_day: date | None = None) -> MadeFrom:
         """Return what a table, or the day, week or month that begins on `first_day`, is made from now."""
@@ -89,7 +78,7 @@ class Inputs:
             if name in self.files:
                 lines.append(f"{name} {self.files[name]}")
                 continue
-            digests = self.raw[name].days
+            digests = self.days[name]
             days = digests if first_day is None else days_of(table.cadence, first_day)
             # A day whose instances are all retired is one without files.
             lines += [f"{name} {day} {digests[day]}" for day in days if digests.get(day)]
@@ -102,12 +91,18 @@ def list_inputs(lake: Lake, tables: Iterable[RollupTable], *, days: Collection[d
     """List what some tables are made from, on `days` or on all days. Reads no files."""
     names = {name for table in tables for name in table.sources}
     retired = lake.retired.ids()
-    versions = {name: lake.table_version(name) for name in names & _SINGLE_FILES}
-    return Inputs(
-        raw={name: _list_raw_files(lake, name, retired, days) for name in names - _SINGLE_FILES},
-        files={name: str(each.identity or each.bytes) if each else "" for name, each in versions.items()},
-        retired=retired,
-    )
+    singles = {name: lake.table_version(name) for name in names & _SINGLE_FILES}
+    raw: dict[str, dict[Partition, FileVersion]] = {}
+    digests: dict[str, dict[date, str]] = {}
+    for name in names - _SINGLE_FILES:
+        raw[name], digests[name] = {}, {}
+        for day, of_day in groupby(lake.file_versions(name, days=days).items(), key=lambda item: item[0].day):
+            files = [(file, version) for file, version in of_day if file.instance_id not in retired]
+            lines = [f"{file.instance_id!a} {version.identity or version.bytes}" for file, version in files]
+            raw[name] |= files
+            digests[name][day] = digest_of(lines) if lines else ""
+    versions = {name: str(each.identity or each.bytes) if each else "" for name, each in singles.items()}
+    return Inputs(raw, digests, versions, retired)
 
 
 def periods_without_raw_files(lake: Lake, table: RollupTable, inputs: Inputs, *, stored: Collection[date]) -> set[date]:
@@ -116,20 +111,9 @@ def periods_without_raw_files(lake: Lake, table: RollupTable, inputs: Inputs, *,
     None, if the raw table has no files at all: its folder may not be mounted.
     """
     lost = {day for day in stored if first_day_of(table.cadence, day) == day} - {*inputs.first_days(table)}
-    if lost and (inputs.raw[POST_METRICS_DAILY.name].days or lake.partitions(POST_METRICS_DAILY.name)):
+    if lost and (inputs.days[POST_METRICS_DAILY.name] or lake.partitions(POST_METRICS_DAILY.name)):
         return lost
     return set()
-
-
-def _list_raw_files(lake: Lake, name: str, retired: Collection[str], days: Collection[date] | None) -> RawFiles:
-    versions: dict[Partition, FileVersion] = {}
-    by_day: dict[date, str] = {}
-    for day, of_day in groupby(lake.file_versions(name, days=days).items(), key=lambda item: item[0].day):
-        files = [(file, version) for file, version in of_day if file.instance_id not in retired]
-        lines = [f"{file.instance_id!a} {version.identity or version.bytes}" for file, version in files]
-        versions |= files
-        by_day[day] = digest_of(lines) if lines else ""
-    return RawFiles(versions, by_day)
 
 
 def digest_of(lines: Iterable[str]) -> str:
