@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -134,61 +135,52 @@ class LakeDatabase:
         return not self._views[name][1]
 
     def read(
-        self, tables: Sequence[tuple[Table, Collection[Partition] | None]], compute: Callable[[ViewContents], _Result]
+        self, tables: Sequence[tuple[Table, Collection[Partition]]], compute: Callable[[ViewContents], _Result]
     ) -> _Result:
         """Create views of partitioned tables and return `compute`'s result.
 
         If `compute` fails because files cannot be read, exclude these files and call it again.
 
         Args:
-            tables: each table with its partitions, as for `add_view`; None for all that exist.
+            tables: each table with its partitions, as for `add_view`.
             compute: computes the result from the views, which have the names of the tables. If a file cannot be read,
                 it must let the `duckdb.Error` through: only then is it called again.
         """
         import duckdb
 
-        requested = [
-            (table, self.lake.file_versions(table.name) if partitions is None else partitions)
-            for table, partitions in tables
-        ]
         unreadable: dict[str, dict[Partition, _ReadError]] = {table.name: {} for table, _ in tables}
         while True:
             partitions = {
                 table.name: self.add_view(table, [each for each in members if each not in unreadable[table.name]])
-                for table, members in requested
+                for table, members in tables
             }
             try:
                 return compute(ViewContents(partitions, unreadable))
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
-                failed = {name: self._failed_files(name) for name in unreadable}
-                if not any(failed.values()):
+                found = self.find_unreadable_files()
+                if unreadable.keys().isdisjoint(found):
                     # A file of a view that was added before, such as a table without partitions?
-                    for by_partition in self.find_unreadable_files().values():
-                        raise next(iter(by_partition.values())) from error
+                    for errors in found.values():
+                        raise next(iter(errors.values())) from error
                     raise
-                for name, errors in failed.items():
-                    files = self._views[name][1]
-                    unreadable[name] |= {partition: cause for path, cause in errors if (partition := files[path])}
+                for name in unreadable.keys() & found.keys():
+                    unreadable[name] |= {each: cause for each, cause in found[name].items() if each}
 
     def find_unreadable_files(self) -> dict[str, dict[Partition | None, _ReadError]]:
         """Read every file of every view as `Lake.read` does, and return the errors by view and partition.
 
         The partition of an unpartitioned table is None.
         """
-        found = {
-            name: {files[path]: error for path, error in self._failed_files(name)}
-            for name, (_, files) in self._views.items()
-        }
-        return {name: errors for name, errors in found.items() if errors}
+        found: dict[str, dict[Partition | None, _ReadError]] = {}
+        for name, (table, files) in self._views.items():
+            errors = self._storage.map(partial(self._verify, table=table), files)
+            of_view = {files[path]: error for path, error in zip(files, errors, strict=True) if error is not None}
+            found |= {name: of_view} if of_view else {}
+        return found
 
-    def _failed_files(self, name: str) -> list[tuple[str, _ReadError]]:
-        table, files = self._views[name]
-        errors = self._storage.map(lambda path: self._verify(path, table), files)
-        return [(path, error) for path, error in zip(files, errors, strict=True) if error is not None]
-
-    def _verify(self, path: str, table: Table) -> _ReadError | None:
+    def _verify(self, path: str, *, table: Table) -> _ReadError | None:
         """Read a file as `Lake.read` does, and check that its required columns have no nulls; return the error."""
         if self._copies and path in self._errors:
             return self._errors[path]

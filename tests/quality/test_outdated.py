@@ -6,19 +6,17 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import Lake, Partition, schema_of
-from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+from later_reporting_dagster.lake.parquet_file import parse_metadata
 from later_reporting_dagster.quality.outdated import Footers, outdated, report_inputs
 from later_reporting_dagster.report.report_data import REPORT, REPORT_FILE
 from later_reporting_dagster.report.report_page import with_made_from
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.made_from import MADE_FROM
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY, POSTS, WEEKLY, RollupTable
 from tests.lake.conftest import SPOIL
 from tests.rollups.conftest import posts_of, row
@@ -172,19 +170,6 @@ def test_rollup_without_the_columns_of_a_metric_is_outdated_and_one_with_more_is
     assert found(lake, with_all) == found(lake, DAILY) == {}
 
 
-def test_rollup_that_also_records_what_is_no_longer_recorded_is_current(lake: Lake) -> None:
-    partition = Partition(DAYS[0])
-    rows = lake.read(DAILY.name, [partition], schema=DAILY_SCHEMA)
-    (footer,) = lake.read_all_metadata(DAILY.name, [partition]).values()
-    made_from = msgspec.json.decode(footer.key_values[MADE_FROM]) | {
-        "instances": ["a", "b"],
-        "newest_day": str(DAYS[0]),
-    }
-    metadata = {MADE_FROM: msgspec.json.encode(made_from).decode()}
-    assert lake.write(DAILY.name, partition, rows, metadata=metadata, replaces_metadata=True)
-    assert found(lake) == {}
-
-
 def test_rollup_of_an_earlier_release_is_outdated(lake: Lake) -> None:
     rows = lake.read(DAILY.name, [Partition(DAYS[0])], schema=DAILY_SCHEMA)
     Path(lake.url(DAILY.name, Partition(DAYS[0]))).unlink()
@@ -223,15 +208,29 @@ def test_files_from_before_a_later_start_date_are_outdated_like_all_others(lake:
     assert found(lake, DAILY, start=DAYS[2]).keys() == {(DAILY.name, day) for day in DAYS[1:]}
 
 
+def test_damage_before_a_later_start_date_is_found_and_mended(lake: Lake) -> None:
+    SPOIL["truncate"](Path(lake.url(DAILY.name, Partition(DAYS[0]))))
+    assert found(lake, DAILY, WEEKLY, start=DAYS[2]) == {(DAILY.name, DAYS[0]): "damaged"}
+    roll_up(lake, DAILY)
+    SPOIL["truncate"](Path(lake.url(METRICS_TABLE, Partition(DAYS[0], "a"))))
+    outdated = {(DAILY.name, DAYS[0]), (WEEKLY.name, WEEKS[0])}
+    assert found(lake, DAILY, WEEKLY, start=DAYS[2]) == dict.fromkeys(outdated, "made from other files")
+    # Rows of the other files would look complete: the rollups stay until the file is fetched again.
+    assert next(iter(roll_up_lake_periods(lake, DAILY, DAYS[:1], memory_gb=1))).rows is None
+    post(lake, METRICS_TABLE, DAYS[0], "a", impressions=2)
+    roll_up(lake, DAILY, WEEKLY)
+    assert found(lake, DAILY, WEEKLY, start=DAYS[2]) == {}
+
+
 def test_footers_of_unchanged_files_are_read_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    read_file = Footers._read
+    read_file = lake.storage.read
 
-    def count(footers: Footers, lake: Lake, path: str) -> FileMetadata:
+    def count(path: str) -> bytes | None:
         read.append(path)
-        return read_file(footers, lake, path)
+        return read_file(path)
 
-    monkeypatch.setattr(Footers, "_read", count)
+    monkeypatch.setattr(lake.storage, "read", count)
     footers = Footers()
     found(lake, footers=footers)
     assert len(read) == len(DAYS) + len(WEEKS) + 2
