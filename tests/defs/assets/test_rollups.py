@@ -26,7 +26,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     POSTS,
     SINGLE_TABLES,
 )
-from tests.conftest import INSTANCE_IDS, Service, Truth
+from tests.conftest import INSTANCE_IDS, Service, Truth, partition_file
 from tests.defs.conftest import (
     DAYS,
     WINDOWS,
@@ -186,6 +186,18 @@ def test_files_from_before_a_later_start_date_follow_a_retirement(filled: Projec
     assert later.materializations(result).keys() == {str(DAYS[2])}
     for day in DAYS:
         assert INSTANCE_IDS[0] not in stored(later, DAILY, day)["instance_id"].to_pylist()
+
+
+def test_damaged_file_from_before_a_later_start_date_is_named_and_fails_no_run(filled: Project) -> None:
+    assert_success(filled.roll_up(DAILY))
+    before = stored(filled, DAILY, DAYS[0])
+    partition_file(filled.root, RECORDED, DAYS[0], INSTANCE_IDS[0]).write_bytes(b"no Parquet")
+    later = filled.configured(start_date=DAYS[2])
+    result = later.roll_up(DAILY, days=DAYS[2:])
+    assert_success(result)
+    (warning,) = later.warnings(result)
+    assert warning.startswith(f"{DAYS[0]} of {DAILY}, before the start date: {filled.root}/{RECORDED}/")
+    assert stored(later, DAILY, DAYS[0]).equals(before)
 
 
 def test_current_week_is_empty_on_its_first_day(filled: Project, monkeypatch: pytest.MonkeyPatch) -> None:
