@@ -146,7 +146,7 @@ def block(folder: Path) -> None:
     [
         (damage, RECORDED, DAILY, DAYS[1], "materialize this partition again"),
         (damage, RECORDED, WEEKLY, WEEK, "materialize this partition again"),
-        (block, DAILY, DAILY, DAYS[1], "cannot inspect "),
+        (block, DAILY, DAILY, DAYS[1], "cannot read "),
     ],
 )
 def test_partition_that_cannot_be_rolled_up_fails_alone(
