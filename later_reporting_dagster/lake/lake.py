@@ -157,6 +157,32 @@ class Lake:
         """
         paths = {file: partition_path(table_name, file) for file in rows}
         content_hashes = {file: content_hash_of(of_file) for file, of_file in rows.items()}
+
+        def decide(file: _File, data: bytes | None) -> tuple[WriteOutcome, bytes | None]:
+            """Return the result for a stored file, and the new file, unless it stays."""
+            new, content_hash, location = rows[file], content_hashes[file], self.storage.location(paths[file])
+            before = None if data is None else _intact_metadata(data)
+            is_same = before is not None and before.content_hash == content_hash
+            if data is not None and not (is_same and has_rows(data, content_hash, expected=new)):
+                is_same = False
+                if before and is_newer and is_newer(file, before.key_values):
+                    stored = before.rows, len(data), before.content_hash
+                    return WriteResult(location, *stored, changed=False, key_values=before.key_values), None
+                try:
+                    if check_replacement:
+                        check_replacement(file, from_parquet(data, schema=new.schema, only_stored=True), new)
+                except ReplacementRejected as rejection:
+                    return rejection, None
+                except FileDamaged:
+                    pass  # no stored rows to compare with
+            key_values = {**(metadata or {}), **_first_fetch(before)}
+            if before and is_same and not replaces_metadata:
+                key_values = {**before.key_values}
+            if data is not None and before and is_same and before.key_values == key_values:
+                return WriteResult(location, new.num_rows, len(data), content_hash, False, key_values), None
+            written = to_parquet(new, content_hash=content_hash, key_values=key_values)
+            return WriteResult(location, new.num_rows, len(written), content_hash, not is_same, key_values), written
+
         results: dict[_File, WriteOutcome] = {}
         waiting = [*rows]
         while waiting:
@@ -164,34 +190,9 @@ class Lake:
             versions: dict[str, FileVersion | None] = {}
             stored = self.storage.map(partial(self._read_version, versions=versions), [paths[file] for file in waiting])
             for file, data in zip(waiting, stored, strict=True):
-                if isinstance(data, LakeUnavailable):
-                    results[file] = data
-                    continue
-                new, content_hash, location = rows[file], content_hashes[file], self.storage.location(paths[file])
-                before = None if data is None else _intact_metadata(data)
-                is_same = before is not None and before.content_hash == content_hash
-                if data is not None and not (is_same and has_rows(data, content_hash, expected=new)):
-                    is_same = False
-                    if before and is_newer and is_newer(file, before.key_values):
-                        results[file] = WriteResult(
-                            location, before.rows, len(data), before.content_hash, False, before.key_values
-                        )
-                        continue
-                    try:
-                        if check_replacement:
-                            check_replacement(file, from_parquet(data, schema=new.schema, only_stored=True), new)
-                    except ReplacementRejected as rejection:
-                        results[file] = rejection
-                        continue
-                    except FileDamaged:
-                        pass  # no stored rows to compare with
-                key_values = {**(metadata or {}), **_first_fetch(before)}
-                if before and is_same and not replaces_metadata:
-                    key_values = {**before.key_values}
-                if data is None or before is None or not is_same or before.key_values != key_values:
-                    data = to_parquet(new, content_hash=content_hash, key_values=key_values)
-                    new_files[paths[file]] = data
-                results[file] = WriteResult(location, new.num_rows, len(data), content_hash, not is_same, key_values)
+                results[file], new_file = (data, None) if isinstance(data, LakeUnavailable) else decide(file, data)
+                if new_file is not None:
+                    new_files[paths[file]] = new_file
             failed = self.storage.write_all(new_files, replaced=versions)
             results |= {file: failed[paths[file]] for file in waiting if paths[file] in failed}
             waiting = [file for file in waiting if isinstance(results[file], ReplacedMeanwhile)]

@@ -271,46 +271,37 @@ def rows_by_group(
     attribute for each metric. They are slices of one table: most groups are partitions of few rows, and for few rows
     building a table takes longer than filling it.
     """
-    if table.rows == "posts":
-        return _posts_by_group(rows, metrics)
-    schema = schema_of(campaign_performance_columns(metrics))
-    return {
-        group: pa.Table.from_pylist(
-            [
-                {**campaign.metrics, "campaign_id": campaign.campaign_id, "extra": campaign.extra}
-                for campaign in sorted(campaigns, key=attrgetter("campaign_id"))
-            ],
-            schema=schema,
-        )
-        for group, campaigns in rows.items()
-    }
+    ordered: list[Any] = []
+    bounds: dict[_Group, tuple[int, int]] = {}
+    for group, members in rows.items():
+        of_group = list(members)
+        # One stable sort for each attribute, from the last to the first, is much faster than one sort by tuples.
+        for name in reversed(table.key):
+            of_group.sort(key=attrgetter(name))
+        bounds[group] = (len(ordered), len(of_group))
+        ordered += of_group
+    schema = schema_of(table.columns(metrics))
+    values = _values_of_posts if table.rows == "posts" else _values_of_campaigns
+    columns = [pa.array(values(ordered, field.name), field.type) for field in schema]
+    together = pa.Table.from_arrays(columns, schema=schema)
+    return {group: together.slice(start, count) for group, (start, count) in bounds.items()}
 
 
 def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS) -> pa.Table:
     """Return posts as rows of `posts_schema(metrics)`, sorted by key; see `rows_by_group`."""
-    return _posts_by_group({None: posts}, metrics)[None]
+    return rows_by_group(POSTS_PUBLISHED, {None: posts}, metrics=metrics)[None]
 
 
-def _posts_by_group(posts: Mapping[_Group, Sequence[Post]], metrics: tuple[Metric, ...]) -> dict[_Group, pa.Table]:
-    ordered: list[Post] = []
-    bounds: dict[_Group, tuple[int, int]] = {}
-    for group, members in posts.items():
-        rows = list(members)
-        # One stable sort for each attribute, from the last to the first, is much faster than one sort by tuples.
-        for name in reversed(POST_KEY):
-            rows.sort(key=attrgetter(name))
-        bounds[group] = (len(ordered), len(rows))
-        ordered += rows
-    schema = posts_schema(metrics)
-    columns = [pa.array(_values(ordered, field.name), field.type) for field in schema]
-    table = pa.Table.from_arrays(columns, schema=schema)
-    return {group: table.slice(start, count) for group, (start, count) in bounds.items()}
-
-
-def _values(posts: Sequence[Post], column: str) -> list[Any]:
+def _values_of_posts(posts: Sequence[Post], column: str) -> list[Any]:
     attribute = column.removeprefix("creator_")
     if column == "platform":
         return [platform_of(post.content_type) for post in posts]
     if column != attribute and attribute in CreatorProfile.__struct_fields__:
         return [getattr(post.creator_profile, attribute, None) for post in posts]
     return list(map(attrgetter(column), posts))
+
+
+def _values_of_campaigns(campaigns: Sequence[Any], column: str) -> list[Any]:
+    if column in ("campaign_id", "extra"):
+        return list(map(attrgetter(column), campaigns))
+    return [campaign.metrics.get(column) for campaign in campaigns]
