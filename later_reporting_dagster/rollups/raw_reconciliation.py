@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,9 +23,6 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
 from later_reporting_dagster.rollups.templates import render
-
-if TYPE_CHECKING:
-    import duckdb
 
 # Allowed difference in percent: tables are fetched at different times, networks restate late, and money is rounded
 # again for each day.
@@ -69,34 +66,27 @@ def reconcile_campaigns(
     campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=days)
     posts = lake.file_versions(_POSTS.name, days={partition.day for partition in campaign_days}, with_retired=False)
     with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
+        connection = database.connection
+        register_campaigns(connection, campaigns)
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
-            register_campaigns(database.connection, campaigns)
-            sql_engine.register_stored_files(database.connection, contents.partitions)
-            skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
-            return _reconcile(database.connection, unreadable_files=skipped)
+            sql_engine.register_stored_files(connection, contents.partitions)
+            variables = {"compared_columns": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT}
+            connection.execute(render("campaign_reconciliation.sql", variables)).fetchall()
+            (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
+            sums = "SELECT metric, sum(of_campaign), sum(of_posts) FROM compared_totals GROUP BY ALL"
+            totals = {metric: tuple(sums) for metric, *sums in connection.sql(sums).fetchall()}
+            differing = (
+                f"SELECT * EXCLUDE (differs) FROM compared_totals WHERE differs ORDER BY ALL LIMIT {MAX_EXAMPLES}"
+            )
+            return CampaignReconciliation(
+                **counts,
+                totals={name: totals[name] for name in COMPARED_METRICS if name in totals},
+                examples=sql_engine.query_rows(connection, differing),
+                unreadable_files=sum(map(len, contents.unreadable.values())) + bool(campaigns.error),
+            )
 
         return database.read([(CAMPAIGN_PERFORMANCE.table, campaign_days), (_POSTS, posts)], reconcile)
-
-
-def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
-    variables = {"compared_columns": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT}
-    connection.execute(render("campaign_reconciliation.sql", variables)).fetchall()
-    (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
-    totals = sql_engine.query_rows(
-        connection,
-        "SELECT metric, sum(of_campaign) AS of_campaign, sum(of_posts) AS of_posts FROM compared_totals GROUP BY ALL",
-    )
-    by_metric = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in totals}
-    return CampaignReconciliation(
-        **counts,
-        totals={name: by_metric[name] for name in COMPARED_METRICS if name in by_metric},
-        examples=sql_engine.query_rows(
-            connection,
-            f"SELECT * EXCLUDE (differs) FROM compared_totals WHERE differs ORDER BY ALL LIMIT {MAX_EXAMPLES}",
-        ),
-        unreadable_files=unreadable_files,
-    )
 
 
 def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:

@@ -57,24 +57,6 @@ def results_of_week(windows: WindowRollups) -> list[tuple[object, ...]]:
     return [(each["last_day"], each["ad_spend"], each["campaign_name"]) for each in rows]
 
 
-def test_campaign_results_are_those_of_windows_and_need_no_posts(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    periods = [
-        period("7d", paid_ad_spend=3.0, paid_clicks=4, estimated_content_cost=9.0, cpe=2.0, reach=5),
-        period("7d", campaign_id=2, last_day=DAYS[0]),
-        period("previous_7d", paid_ad_spend=7.0),
-        period("month", paid_ad_spend=7.0),
-    ]
-    known = [campaign(), *(campaign(campaign_id=2, instance_id=name) for name in "ab")]
-    write_campaigns(lake, World({}, {}, campaigns=known, periods=periods), rng=None)
-    first, second = (
-        roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1).tables[CAMPAIGN_RESULTS.name].to_pylist()
-    )
-    assert (first["instance_id"], first["campaign_name"], first["ad_spend_per_click"]) == ("a", "Spring", 0.75)
-    assert (first["api_content_cost"], first["api_cpe"], first["reach"]) == (9.0, 2.0, 5)
-    assert (second["instance_id"], second["last_day"], second["ad_spend"]) == (None, DAYS[0], None)
-
-
 def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
     write_campaigns(lake, World({}, {}, campaigns=[campaign()], periods=[period("7d", paid_ad_spend=3.0)]), rng=None)
     windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
