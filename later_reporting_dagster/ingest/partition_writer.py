@@ -145,15 +145,9 @@ class PartitionWriter:
         """
         self.progress.oddities.update(result.oddities)
         received = await self._in_thread(assign_rows, query, result, partitions)
+        await self._in_thread(self._quarantine_unassigned, query, received, result.total_items)
         counts = Counter(received=result.total_items, others=received.others, quarantined=len(received.unassigned))
         in_doubt: dict[Partition, InDoubt] = {}
-        try:
-            await self._in_thread(self._quarantine_unassigned, query, received, result.total_items)
-        except (LakeUnavailable, TooManyBadRows) as error:
-            await self.fail(partitions, error)
-            counts["failed"] = sum(rows.total for rows in received.by_partition.values())
-            self.progress.rows_by_fate.update(counts)
-            return in_doubt
         for rows in received.by_partition.values():
             rows.kept |= kept
         # As it is stored, so that an equal time is not a later one.
@@ -187,15 +181,19 @@ class PartitionWriter:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
     def _quarantine_unassigned(self, query: PerformanceQuery, received: ReceivedRows, total: int) -> None:
-        """Quarantine the bad rows that belong to no partition."""
+        """Quarantine the bad rows that belong to no partition. If there are too many, all partitions fail."""
         text, day_range = query_text(query), (query.start_date, query.end_date)
         path = self.lake.quarantine.path_of_query(self.table.name, text, day_range)
-        if received.unassigned:
+        if not received.unassigned:
+            self._remove_quarantined(path)
+            return
+        try:
             self.lake.quarantine.write(path, received.unassigned, query=text)
             subject = "rows of the query are bad and name no partition"
             self.guard.check_bad_rows(len(received.unassigned), total=total, subject=subject)
-        else:
-            self._remove_quarantined(path)
+        except (LakeUnavailable, TooManyBadRows) as error:
+            for rows in received.by_partition.values():
+                rows.problem = error
 
     def _write_batch(
         self,
@@ -228,7 +226,9 @@ class PartitionWriter:
 
         for partition, rows in received.items():
             try:
-                self._quarantine(partition, rows, query=query_text(query))
+                if rows.bad_rows:
+                    path = self.lake.quarantine.path_of(self.table.name, partition)
+                    self.lake.quarantine.write(path, rows.bad_rows, query=query_text(query))
                 self.guard.check_received(rows)
             except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
@@ -236,13 +236,12 @@ class PartitionWriter:
         self._newer_responses.refresh()
         accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
-        received_rows = {partition: rows.num_rows for partition, rows in tables.items()}
-        for partition in received_rows:
+        for partition in [each for each in tables if received[each].kept]:
+            new = tables.pop(partition)
             try:
-                tables[partition] = self._with_stored_rows(partition, tables[partition], received[partition].kept)
+                tables[partition] = self._with_stored_rows(partition, new, received[partition].kept)
             except LakeUnavailable as error:
                 failed[partition] = error
-                del tables[partition]
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
@@ -255,11 +254,11 @@ class PartitionWriter:
                 results.append(FailedPartition(partition=partition, error=outcome))
                 fates["failed"] += len(rows.items)
                 continue
-            fates["written"] += received_rows[partition]
+            fates["written"] += len(rows.items)
             if not rows.bad_rows:
                 self._remove_quarantined(self.lake.quarantine.path_of(self.table.name, partition))
             diff = diffs.get(partition) if outcome.changed else None
-            if diff.removed < diff.rows_before if diff else received_rows[partition] and not outcome.changed:
+            if diff.removed < diff.rows_before if diff else rows.items and not outcome.changed:
                 self.keeping.add(partition.instance_id)
             results.append(
                 WrittenPartition(
@@ -268,11 +267,6 @@ class PartitionWriter:
             )
         self.records.add([_record(self.table, result, requested_at) for result in results if not _doubt(result)])
         return results, fates
-
-    def _quarantine(self, partition: Partition, rows: PartitionRows, *, query: str) -> None:
-        if rows.bad_rows:
-            path = self.lake.quarantine.path_of(self.table.name, partition)
-            self.lake.quarantine.write(path, rows.bad_rows, query=query)
 
     def stored_keys(self, partition: Partition) -> Set[Hashable]:
         """Return the keys of the stored rows; none if the file does not exist or is damaged."""
@@ -284,7 +278,7 @@ class PartitionWriter:
 
     def _with_stored_rows(self, partition: Partition, new: pa.Table, kept: Set[Hashable]) -> pa.Table:
         with suppress(FileDamaged):
-            if kept and (stored := self.lake.read_daily_file(self.table.name, partition, schema=new.schema)):
+            if stored := self.lake.read_daily_file(self.table.name, partition, schema=new.schema):
                 return with_stored_rows(new, stored, kept, self.table)
         return new
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import METRICS, BadRow, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.lake import Partition, ReplacementRejected
+from later_reporting_dagster.lake import LakeUnavailable, Partition, ReplacementRejected
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 
 # Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
@@ -65,7 +65,7 @@ class PartitionRows:
 
     items: list[Any] = field(default_factory=list)
     bad_rows: list[BadRow] = field(default_factory=list)
-    problem: ReplacementRejected | None = None
+    problem: ReplacementRejected | LakeUnavailable | None = None
     kept: set[Hashable] = field(default_factory=set)
     unplaced: int = 0
 
