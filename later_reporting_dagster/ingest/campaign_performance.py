@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Hashable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TypeVar
@@ -21,10 +22,10 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.metrics import parse_metrics
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter, UnitWriter, write_confirmed
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, UnitWriter, confirm
 from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty, WriteGuard
+from later_reporting_dagster.ingest.replacement import InDoubt, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, LakeUnavailable, Partition
 
 # A fetch ends once so many days or periods have failed in a row.
@@ -78,7 +79,7 @@ async def ingest_campaigns(
     in_doubt: dict[_Unit, InDoubt] = {}
     slots = asyncio.Semaphore(client.concurrency)
 
-    async def fetch_unit(unit: _Unit) -> tuple[PerformanceQuery, ListResult, Set[Hashable]]:
+    async def fetch_unit(unit: _Unit) -> Response:
         query, result = await fetch.fetch(queries[unit])
         stored = await anyio.to_thread.run_sync(writer.stored_keys, unit)
         return query, result, await fetch.kept_campaigns(stored, query, result)
@@ -108,19 +109,8 @@ async def ingest_campaigns(
         for unit in others:
             tasks.start_soon(process, unit)
     for unit, doubt in in_doubt.items():
-        if isinstance(doubt, WouldEmpty) and not writer.keeping:
-            await writer.fail([unit], WouldEmpty(NOTHING_LEFT))
-            continue
-        try:
-            query, result, kept = await fetch_unit(unit)
-            is_listed = await client.accessible(query.instance_ids) == query.instance_ids
-        except (LaterError, LakeUnavailable) as error:
-            await writer.fail([unit], error)
-            continue
-        if is_listed:
-            await write_confirmed(writer, query, result, unit, kept=kept)
-        else:
-            await writer.fail([unit], WouldEmpty(NOT_LISTED))
+        names, is_left = fetch.instance_ids, bool(writer.keeping)
+        await confirm(doubt, unit, writer, fetch_unit, client=client, instance_ids=names, is_left=is_left)
 
 
 def _before(query: PerformanceQuery) -> PerformanceQuery:
@@ -210,13 +200,18 @@ class CampaignFetch:
             returned, silent = returned & {*query.instance_ids}, silent & {*query.instance_ids}
         listed = await self.client.accessible(tuple(sorted(silent)))
         # If the whole response is empty, the writer is in doubt, and asks again itself.
-        if listed and result.items and not self.guard.accepts_shrinking:
-            again = await self.client.fetch_campaign_performance(replace(query, instance_ids=listed))
-            if not again.is_surely_empty:
-                self._warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
-                listed = ()
+        if listed and result.items and not self.guard.accepts_shrinking and not await self._are_without(listed, query):
+            self._warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
+            listed = ()
         gone = returned.union(listed)
         return {campaign for campaign, names in absent.items() if not names & gone}
+
+    async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
+        """Return whether a response for these instances alone says that they have no campaigns."""
+        with suppress(QueryRejected):
+            again = await self.client.fetch_campaign_performance(replace(query, instance_ids=instance_ids))
+            return again.is_surely_empty
+        return False
 
     async def _has_dropped_metrics(self, query: PerformanceQuery) -> bool:
         """Leave out the metrics that the API refuses, from now on; return whether the query has any of them."""

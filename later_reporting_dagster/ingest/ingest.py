@@ -20,7 +20,7 @@ import anyio.to_thread
 from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter, write_confirmed
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, confirm
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
@@ -33,7 +33,7 @@ from later_reporting_dagster.ingest.query_plan import (
     split_by_days,
     split_query,
 )
-from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty
+from later_reporting_dagster.ingest.replacement import InDoubt
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -97,7 +97,8 @@ async def ingest(
         await run.queue.join()
         workers.cancel_scope.cancel()
     for partition, doubt in run.in_doubt.items():
-        await run.confirm(partition, doubt)
+        is_left, names = partition.instance_id in writer.keeping, (str(partition.instance_id),)
+        await confirm(doubt, partition, writer, run.ask_alone, client=client, instance_ids=names, is_left=is_left)
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
@@ -198,30 +199,15 @@ class _IngestRun:
                     status=403,
                 )
 
-    async def confirm(self, partition: Partition, doubt: InDoubt) -> None:
-        """Ask for a partition in doubt alone, and replace its rows if they are surely gone."""
-        instance_id = str(partition.instance_id)
+    async def ask_alone(self, partition: Partition) -> Response:
         query = PerformanceQuery(
             start_date=partition.day,
             end_date=partition.day,
-            instance_ids=(instance_id,),
+            instance_ids=(str(partition.instance_id),),
             date_basis=self.writer.table.date_basis,
             metrics=self.writer.metrics,
         )
-        # If all stored rows of an instance in this run would go, none go.
-        if isinstance(doubt, WouldEmpty) and instance_id not in self.writer.keeping:
-            await self.writer.fail([partition], WouldEmpty(NOTHING_LEFT))
-            return
-        try:
-            is_listed = bool(await self.client.accessible((instance_id,)))
-            result = await self._fetch_posts(query) if is_listed else None
-        except LaterError as error:
-            await self.writer.fail([partition], error)
-            return
-        if result is None:
-            await self.writer.fail([partition], WouldEmpty(NOT_LISTED))
-        else:
-            await write_confirmed(self.writer, self._widened(query), result, partition)
+        return self._widened(query), await self._fetch_posts(query), frozenset()
 
     async def _fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
         return await self.posts.fetch(

@@ -101,16 +101,13 @@ def collect_results(
     *,
     service: Service,
     client: LaterClient | None = None,
-    on_result: Callable[[PartitionResult], object] = lambda _result: None,
 ) -> IngestResults:
     """Fetch in the API version of `service`; check that each partition is reported exactly once."""
     results: list[PartitionResult] = []
 
     async def collect(received: MemoryObjectReceiveStream[PartitionResult]) -> None:
         async with received:
-            async for result in received:
-                results.append(result)
-                on_result(result)
+            results.extend([result async for result in received])
 
     async def run() -> None:
         sender, received = anyio.create_memory_object_stream[PartitionResult](1)

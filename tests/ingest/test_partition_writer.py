@@ -79,21 +79,6 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
     assert_lake_matches(tmp_path, table, PARTITIONS, truth)
 
 
-def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query(
-    service: Service, tmp_path: Path
-) -> None:
-    def remove_instance_id(request: Request, document: Any) -> Any:
-        del document["data"][0]["instanceId"], document["data"][0]["campaignId"]
-        return document
-
-    service.transform = remove_instance_id
-    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
-    result = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path)
-    assert result.written[partition].bad_rows == 1
-    (quarantined,) = Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name)
-    assert quarantined.partition == partition
-
-
 @each_raw_table
 def test_unassigned_rows_stay_until_their_query_is_fetched_again(
     table: RawTable, service: Service, tmp_path: Path
