@@ -141,10 +141,8 @@ class TemporaryFailure:
     is_429: bool = False
 
 
-def classify_failure(
-    response: Response, request: Request, *, secrets: Collection[str], now: float
-) -> TemporaryFailure | LaterError:
-    """Return what a response other than a success means: a failure to retry, or an error to raise.
+def classify_failure(response: Response, request: Request, *, secrets: Collection[str], now: float) -> TemporaryFailure:
+    """Return a response other than a success as a failure to retry, or raise what else it means.
 
     See docs/api.md, "Errors", "Rate limit" and "What is accepted".
 
@@ -155,14 +153,14 @@ def classify_failure(
     detail = safe_line(problem.text(request), secrets)
     summary = f"{request.description}: HTTP {status} {detail}".rstrip()
     if 300 <= status < 400:
-        return UnexpectedResponse(
+        raise UnexpectedResponse(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
             "token. Check the base URL."
         )
     is_temporary = status in RETRIED or status >= 500 or "retry-after" in response.headers
     if is_temporary and not (status >= 500 and problem.is_forbidden):
         return TemporaryFailure(summary, retry_after_seconds(response.headers, now=now), is_429=status == 429)
-    return _refusal(summary, request, status, detail, is_forbidden=problem.is_forbidden)
+    raise _refusal(summary, request, status, detail, is_forbidden=problem.is_forbidden)
 
 
 def _refusal(summary: str, request: Request, status: int, detail: str, *, is_forbidden: bool) -> LaterError:
@@ -185,26 +183,24 @@ def _refusal(summary: str, request: Request, status: int, detail: str, *, is_for
 
 def classify_unreadable_body(
     error: UnreadableBody, response: Response, request: Request, *, secrets: Collection[str]
-) -> TemporaryFailure | LaterError:
-    """Return what a success without a valid body means; it may be a problem, or a page of another form."""
+) -> TemporaryFailure:
+    """Return a success without a valid body as a failure to retry; raise a refusal, or that it has another form."""
     problem = ProblemDetails.from_body(response.body)
     text = safe_line(problem.text(request) if problem != ProblemDetails() else str(error), secrets)
     summary = f"{request.description}: HTTP {response.status}, but {text}"
     if problem.is_forbidden:
-        return _refusal(summary, request, response.status, text, is_forbidden=True)
+        raise _refusal(summary, request, response.status, text, is_forbidden=True)
     if error.is_envelope:
-        return UnexpectedResponse(f"{summary}. The API has changed, or the base URL is wrong.")
+        raise UnexpectedResponse(f"{summary}. The API has changed, or the base URL is wrong.")
     return TemporaryFailure(summary)
 
 
-def classify_error(
-    error: Exception, request: Request, *, base_url: str, secrets: Collection[str]
-) -> TemporaryFailure | LaterError:
-    """Return what an error of the connection means. It is not retried if the certificate is at fault."""
+def classify_error(error: Exception, request: Request, *, base_url: str, secrets: Collection[str]) -> TemporaryFailure:
+    """Return an error of the connection as a failure to retry; raise if the certificate is at fault."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return UnexpectedResponse(
+            raise UnexpectedResponse(
                 f"{request.description}: {base_url} has a certificate that this machine does not trust:"
                 f" {safe_line(cause.verify_message, secrets)}. Check the base URL; if a proxy decrypts TLS, set"
                 " SSL_CERT_FILE to its certificate."

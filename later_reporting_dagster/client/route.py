@@ -2,19 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from later_reporting_dagster.contract import ApiVersion, BadRow, DateBasis, PerformanceQuery
-from later_reporting_dagster.contract.page import (
-    Page,
-    instances_page_from_body,
-    list_page_from_body,
-    posts_page_from_body,
-)
+from later_reporting_dagster.contract.page import Page, instances_page_from_body, list_page_from_body
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
@@ -24,7 +19,7 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
 )
 from later_reporting_dagster.contract.query import instance_parameters
-from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser
+from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser, post_parser
 
 SHOWN_INSTANCES = 5
 # After every request.
@@ -148,22 +143,42 @@ INSTANCES = Route(
 
 
 def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_attempts: int | None = None) -> Route:
-    return Route(
-        path=POSTS_PERFORMANCE_PATH,
-        description=_describe("posts", query),
-        parse_page=partial(
-            posts_page_from_body,
-            metrics=query.metrics,
-            of_days=_is_of_days(query),
-            personal_data=personal_data,
-            instance_id=_only(query.instance_ids),
-        ),
-        filters=tuple(query.filter_parameters()),
-        metrics=tuple(metric.api_name for metric in query.metrics),
+    return replace(
+        _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, rows="posts", personal_data=personal_data),
         posts_query=query,
         too_long_advice="Query fewer days or instances.",
         too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
         max_attempts=max_attempts,
+    )
+
+
+def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+    what, path = "campaign performance", CAMPAIGNS_PERFORMANCE_PATH
+    return _performance_route(path, what, query, rows="campaigns", personal_data=personal_data)
+
+
+def _performance_route(path: str, what: str, query: PerformanceQuery, *, rows: str, personal_data: bool) -> Route:
+    of_days = query.date_basis is DateBasis.PERFORMANCE_DATE
+    days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
+
+    def parse_page(body: bytes, api_version: ApiVersion) -> Page:
+        is_post, nested = rows == "posts", api_version.uses_cursors
+        parser = post_parser if is_post else campaign_performance_parser
+        return list_page_from_body(
+            body,
+            api_version,
+            parse_row=parser(query.metrics, nested=nested, of_days=of_days),
+            rows=rows,
+            personal_data=personal_data,
+            instance_id=_only(query.instance_ids) if is_post else None,
+        )
+
+    return Route(
+        path=path,
+        description=f"{what} of {days}, instances {describe_instances(query.instance_ids)}",
+        parse_page=parse_page,
+        filters=tuple(query.filter_parameters()),
+        metrics=tuple(metric.api_name for metric in query.metrics),
     )
 
 
@@ -183,35 +198,8 @@ def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True
     )
 
 
-def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    def parse_page(body: bytes, api_version: ApiVersion) -> Page:
-        parse_row = campaign_performance_parser(
-            query.metrics, nested=api_version.uses_cursors, of_days=_is_of_days(query)
-        )
-        return list_page_from_body(
-            body, api_version, parse_row=parse_row, rows="campaigns", personal_data=personal_data
-        )
-
-    return Route(
-        path=CAMPAIGNS_PERFORMANCE_PATH,
-        description=_describe("campaign performance", query),
-        parse_page=parse_page,
-        filters=tuple(query.filter_parameters()),
-        metrics=tuple(metric.api_name for metric in query.metrics),
-    )
-
-
-def _is_of_days(query: PerformanceQuery) -> bool:
-    return query.date_basis is DateBasis.PERFORMANCE_DATE
-
-
 def _only(instance_ids: tuple[str, ...]) -> str | None:
     return instance_ids[0] if len(instance_ids) == 1 else None
-
-
-def _describe(rows: str, query: PerformanceQuery) -> str:
-    days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
-    return f"{rows} of {days}, instances {describe_instances(query.instance_ids)}"
 
 
 def describe_instances(instance_ids: tuple[str, ...]) -> str:

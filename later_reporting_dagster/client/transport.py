@@ -21,7 +21,7 @@ from later_reporting_dagster.client.auth import (
     token_expiry,
     validate_base_url,
 )
-from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, RequestsUsedUp, RetriesExhausted
+from later_reporting_dagster.client.errors import CredentialsRejected, RequestsUsedUp, RetriesExhausted
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import (
     Request,
@@ -73,7 +73,6 @@ MIN_ECHO_LENGTH = 16  # a shorter token may be in a page by chance
 # Common servers close idle connections after 5 seconds. We close them earlier, so that the server cannot close one just
 # as a request is sent.
 KEEPALIVE_SECONDS = 4.0
-MAX_RENEWALS = 3  # maximum number of renewals in a row before one request is sent
 # A shared token may be revoked after it was fetched and before it is used, so one 401 does not show that the client is
 # disabled. A disabled client gets 401 for every token.
 MAX_TOKENS = 3
@@ -82,7 +81,7 @@ _Result = TypeVar("_Result")
 
 
 class _TokenRejected:
-    """The token of a request was rejected; the next attempt needs another one."""
+    """The token of a request was rejected."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -137,31 +136,15 @@ class Transport:
         """
         retry = self.retry.limited_to(request.max_attempts)
         attempt, rejected_tokens, refusals, refused_since = 1, 0, 0, math.inf
-        method, url = "GET" if request.content is None else "POST", f"{self.base_url}{request.path}"
         while True:
             if self._refusal:
                 raise RetriesExhausted(f"{request.description}: not sent. {self._refusal}")
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
             async with nullcontext() if request.is_for_token else self._in_flight:
-                token = None if request.is_for_token else await self._acquire_slot_and_token(request.max_attempts)
-                headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
-                sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
-                requested_at = datetime.fromtimestamp(self.clock(), UTC)
-                received: Response | Exception
-                try:
-                    # One deadline from connecting to the end of the body.
-                    async with asyncio.timeout(self.timeout_seconds), sent as streamed:
-                        body = await _read_body(streamed)
-                        received = Response(streamed.status_code, streamed.headers, body, requested_at)
-                except TimeoutError:
-                    received = TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
-                # Besides its own errors, HTTPX raises those of encodings, such as for a redirect to an invalid host.
-                except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                    received = error
-                # Not in an `except` block: the handled error would become the context of what is raised here, and would
-                # expose the request and the response.
-                result = self._result_of(received, request, token, parse=parse)
+                token = None if request.is_for_token else await self._valid_token(request.max_attempts)
+                await self._acquire_slot()
+                result = self._result_of(await self._send(request, token), request, token, parse=parse)
             if isinstance(result, _TokenRejected):
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
@@ -185,8 +168,26 @@ class Transport:
             self.on_event(RequestRetried(result.message, wait))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait
-            if request.is_for_token:  # its first attempt uses the slot of the data request that waits for it
-                await self._acquire_slot()
+
+    async def _send(self, request: Request, token: Token | None) -> Response | Exception:
+        """Return the response, or the error of the connection.
+
+        It is not raised: as the context of another error, it would expose the request and the response.
+        """
+        method = "POST" if request.is_for_token else "GET"
+        headers = {"Authorization": f"Bearer {token.value}"} if token else {"Content-Type": "application/json"}
+        url = f"{self.base_url}{request.path}"
+        sent = self._http.stream(method, url, content=request.content, headers=headers, auth=None)
+        requested_at = datetime.fromtimestamp(self.clock(), UTC)
+        try:
+            # One deadline from connecting to the end of the body.
+            async with asyncio.timeout(self.timeout_seconds), sent as response:
+                return Response(response.status_code, response.headers, await _read_body(response), requested_at)
+        except TimeoutError:
+            return TimeoutError(f"no complete response within {self.timeout_seconds:g} s")
+        # Besides its own errors, HTTPX raises those of encodings, such as for a redirect to an invalid host.
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            return error
 
     async def _pause(self, failure: TemporaryFailure, *, refusals: int, refused_since: float) -> float:
         """Pause all requests after a 429, and return the seconds until this one is sent again.
@@ -224,38 +225,29 @@ class Transport:
         parse: Callable[[Response], _Result],
     ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Return the parsed response or a temporary failure; raise a permanent failure."""
-        secrets = self._secrets(token)
+        # What messages must not quote, because the server may echo it.
+        secrets = [token.value] if token else []
+        if isinstance(self.credentials, ClientCredentials):
+            secrets += [self.credentials.client_secret, self.credentials.client_id]
         if isinstance(received, Exception):
-            failure = classify_error(received, request, base_url=self.base_url, secrets=secrets)
-        else:
-            if limit := stated_rate_limit(received.headers):
-                self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
-            self._refused_since = min(self._refused_since, self.clock()) if received.status == 429 else math.inf
-            if 200 <= received.status < 300:
-                return self._parse_success(received, token, request, parse)
-            if received.status == 401 and token is not None:
-                return self._reject(token, request)
-            failure = classify_failure(received, request, secrets=secrets, now=self.clock())
-        if isinstance(failure, LaterError):
-            raise failure
-        return failure
-
-    def _parse_success(
-        self, response: Response, token: Token | None, request: Request, parse: Callable[[Response], _Result]
-    ) -> _Result | TemporaryFailure:
-        """Return the parsed response; a temporary failure if it is unreadable or contains the token of its request."""
-        if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in response.body:
+            return classify_error(received, request, base_url=self.base_url, secrets=secrets)
+        if limit := stated_rate_limit(received.headers):
+            self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
+        self._refused_since = min(self._refused_since, self.clock()) if received.status == 429 else math.inf
+        if received.status == 401 and token is not None:
+            return self._reject(token, request)
+        if not 200 <= received.status < 300:
+            return classify_failure(received, request, secrets=secrets, now=self.clock())
+        if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in received.body:
             return TemporaryFailure(
-                f"{request.description}: HTTP {response.status}, but the response contains the token, which must not"
+                f"{request.description}: HTTP {received.status}, but the response contains the token, which must not"
                 " be stored"
             )
         try:
-            return parse(response)
+            return parse(received)
         except UnreadableBody as error:
-            failure = classify_unreadable_body(error, response, request, secrets=self._secrets(token))
-        if isinstance(failure, LaterError):
-            raise failure
-        return failure
+            unreadable = error
+        return classify_unreadable_body(unreadable, received, request, secrets=secrets)
 
     @property
     def token_seconds(self) -> float | None:
@@ -263,40 +255,24 @@ class Transport:
         expiry = token_expiry(self._token.value) if self._token else None
         return None if expiry is None else expiry - self.clock()
 
-    async def _acquire_slot_and_token(self, max_attempts: int | None) -> Token:
-        """Wait for a rate limit slot, then return a token that is valid after the wait.
+    async def _valid_token(self, max_attempts: int | None) -> Token:
+        """Return the token, which is renewed first if it has expired or was rejected.
 
-        A request for a token has as many attempts as the request that needs it. After `MAX_RENEWALS` renewals in a row,
-        the last token is returned even if it is no longer valid.
+        A request for a token has as many attempts as the request that needs it.
         """
-        await self._acquire_slot()
-        token = self._token or await self._renew_token(None, max_attempts)
-        for _ in range(MAX_RENEWALS):
-            if self.clock() < token.valid_until:
-                break
-            token = await self._renew_token(token, max_attempts)
-        return token
-
-    async def _renew_token(self, stale: Token | None, max_attempts: int | None) -> Token:
-        """Return a token other than `stale`: one that another request has just fetched, or a new one."""
         async with self._renewal:
-            if self._token is not None and self._token is not stale:
-                return self._token
-            credentials = self.credentials
-            assert isinstance(credentials, ClientCredentials), "an access token is valid until it is rejected"
-            content = json.dumps(
-                {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
-            ).encode()
-            request, value = Request(TOKEN_PATH, "token", content, max_attempts), None
-            with suppress(CredentialsRejected):  # a second refusal shows that it was no mistake
-                value = await self.request(request, parse=_parse_token)
-            if value is None:
-                await self._acquire_slot()
-                value = await self.request(request, parse=_parse_token)
-            token = self._token = Token.received(value, now=self.clock())
-        # The token request used the slot of this request.
-        await self._acquire_slot()
-        return token
+            if self._token is None or self._token.valid_until <= self.clock():
+                self._token = Token.received(await self._fetch_token(max_attempts), now=self.clock())
+            return self._token
+
+    async def _fetch_token(self, max_attempts: int | None) -> str:
+        credentials = self.credentials
+        assert isinstance(credentials, ClientCredentials), "an access token is valid until it is rejected"
+        content = json.dumps({"clientId": credentials.client_id, "clientSecret": credentials.client_secret}).encode()
+        request = Request(TOKEN_PATH, "token", content, max_attempts)
+        with suppress(CredentialsRejected):  # a second refusal shows that it was no mistake
+            return await self.request(request, parse=_parse_token)
+        return await self.request(request, parse=_parse_token)
 
     def _reject(self, token: Token, request: Request) -> "_TokenRejected":
         if isinstance(self.credentials, AccessToken):
@@ -314,13 +290,6 @@ class Transport:
             raise RequestsUsedUp(f"All {self.requests} requests are used up.")
         self.requests += 1
         await self.limiter.acquire(on_wait=lambda seconds: self.on_event(RateLimitWait(seconds)))
-
-    def _secrets(self, token: Token | None) -> list[str]:
-        """Return what messages about a request must not quote, because the server may echo it."""
-        secrets = [token.value] if token else []
-        if isinstance(self.credentials, ClientCredentials):
-            secrets += [self.credentials.client_secret, self.credentials.client_id]
-        return secrets
 
 
 async def _read_body(response: httpx.Response) -> bytes:

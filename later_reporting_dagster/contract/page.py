@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import CURSOR, MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.personal_data import without_personal_data
 from later_reporting_dagster.contract.rows import (
@@ -26,13 +25,10 @@ from later_reporting_dagster.contract.rows import (
     parse_instance_id,
     parse_integer,
     parse_text,
-    post_parser,
     to_json,
 )
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
-MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
-MAX_CURSOR_LENGTH = 8192  # it has to fit into the request line of the next page
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -80,21 +76,6 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
         self.is_envelope = is_envelope
 
 
-def posts_page_from_body(
-    body: bytes,
-    api_version: ApiVersion = PAGED,
-    *,
-    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
-    of_days: bool = False,
-    personal_data: bool = True,
-    instance_id: str | None = None,
-) -> Page:
-    parse_row = post_parser(metrics, nested=api_version.uses_cursors, of_days=of_days)
-    return list_page_from_body(
-        body, api_version, parse_row=parse_row, rows="posts", personal_data=personal_data, instance_id=instance_id
-    )
-
-
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
     """Parse a page of instance ids: texts, numbers, or objects with an id."""
 
@@ -137,15 +118,12 @@ def list_page_from_body(
 
     def parse(received: Any, notes: Notes) -> Any:
         row = received if personal_data else without_personal_data(received, rows=rows)
-        if isinstance(row, dict):
-            if instance_id is not None and row.get("instanceId") in (None, ""):
-                row = row | {"instanceId": instance_id}
-                notes.oddities["instanceId missing"] += 1
-            parsed = parse_row(row, notes)
-        else:
-            parsed = BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
-        is_bad = isinstance(parsed, BadRow)
-        return msgspec.structs.replace(parsed, received_hash=hash(to_json(received))) if is_bad else parsed
+        if not isinstance(row, dict):
+            return BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
+        if instance_id is not None and row.get("instanceId") in (None, ""):
+            row = row | {"instanceId": instance_id}
+            notes.oddities["instanceId missing"] += 1
+        return parse_row(row, notes)
 
     return _page(body, api_version, rows=rows, parse=parse, needs_total=needs_total)
 
@@ -188,7 +166,7 @@ def _page(
 
 def _envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
     try:
-        members = json.loads(body, parse_int=_parse_integer)
+        members = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     if not isinstance(members, dict) or "data" not in members:
@@ -232,13 +210,6 @@ def _next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | 
         notes.oddities[f"no {name}" if cursor is None else f"{name} is empty"] += 1
         return None
     try:
-        cursor = parse_text(cursor)
+        return parse_text(cursor)
     except FieldError as error:
         raise UnreadableBody(f"not a page of {rows}: no valid {name}: {error}") from None
-    if len(cursor) > MAX_CURSOR_LENGTH:
-        raise UnreadableBody(f"not a page of {rows}: no valid {name}: {len(cursor)} characters")
-    return cursor
-
-
-def _parse_integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)

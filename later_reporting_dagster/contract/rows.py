@@ -31,7 +31,6 @@ Metrics = tuple[Metric, ...]
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row without a key, or that cannot be true, for the quarantine, with what could be parsed of its partition.
 
-    `received_hash`: of the row as it was received. Two rows may differ only in personal data, which `raw` may lack.
     `row_key`: if other rows of the response have the same key, with other values; the stored row stays.
     """
 
@@ -39,12 +38,11 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     instance_id: str | None = None
     post_date: datetime | None = None
-    received_hash: int = 0
     row_key: Hashable = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        return (self.raw, self.received_hash)
+    def key(self) -> str:
+        return self.raw
 
 
 class FieldError(ValueError):

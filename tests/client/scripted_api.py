@@ -7,14 +7,17 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.client.route import posts_route
+from later_reporting_dagster.contract import METRICS, PAGED, ApiVersion, PerformanceQuery
+from later_reporting_dagster.contract.page import Page
 from tests.conftest import problem
 
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
@@ -70,6 +73,14 @@ def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) 
     total_pages = math.ceil(total_items / page_size)
     pagination = {"page": page, "pageSize": page_size, "totalItems": total_items, "totalPages": total_pages}
     return {"data": rows, "pagination": pagination}
+
+
+def posts_page_from_body(
+    body: bytes, api_version: ApiVersion = PAGED, *, personal_data: bool = True, **filters: Any
+) -> Page:
+    """Parse a page of the posts of July, as the client does."""
+    query = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), **filters)
+    return posts_route(query, personal_data=personal_data).parse_page(body, api_version)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from later_reporting_dagster.client import InconsistentPages, PageFetched, Pages
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
 from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.page import posts_page_from_body
-from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, run_with
+from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, posts_page_from_body, run_with
 from tests.conftest import problem
 
 
@@ -364,14 +363,6 @@ def test_equal_row_that_comes_twice_is_one(service, new_client_of_each_version, 
     assert directions == sorted(directions)
 
 
-def test_rows_with_the_same_key_and_other_values_are_bad(service, new_client_of_each_version, july):
-    service.posts = [*THREE_PAGES, THREE_PAGES[5] | {"impressions": 7}, THREE_PAGES[6]]
-    result = fetch_posts(new_client_of_each_version(), july)
-    assert [each.post_id for each in result.items] == [number for number in range(250) if number != 5]
-    assert [(row.row_key, row.instance_id, row.post_date.day) for row in result.bad_rows] == [(("b", 1, 5), "b", 1)] * 2
-    assert sorted(json.loads(row.raw)["impressions"] for row in result.bad_rows) == [7, 50]
-
-
 def test_rows_without_a_key_that_are_equal_are_two(service, new_client_of_each_version, july):
     service.posts = [{"bad": 1}, {"bad": 1}]
     result = fetch_posts(new_client_of_each_version(), july)
@@ -405,18 +396,6 @@ def test_total_that_is_wrong_is_refused_if_rows_may_be_missing(service, new_clie
     service.change_body = change_body
     with pytest.raises(InconsistentPages, match="received .* rows of 25"):
         fetch_posts(new_client(), july)
-
-
-@pytest.mark.parametrize("stated", [50, 100, None])
-def test_pages_may_be_smaller_than_was_asked_for(service, new_client_of_each_version, july, stated):
-    service.posts, service.max_page_size = THREE_PAGES, 50
-    service.change_body = lambda number, body: (
-        body | {"pagination": body["pagination"] | {"pageSize": stated}} if "pagination" in body else body
-    )
-    result = fetch_posts(new_client_of_each_version(), july)
-    assert [each.post_id for each in result.items] == list(range(250))
-    # Five pages, and in both versions one to see that no row follows; by cursor, a first page that is short again.
-    assert len(service.requests_to()) == (7 if service.by_cursor else 6)
 
 
 EMPTY = {
@@ -453,22 +432,6 @@ def test_page_after_a_full_last_page_may_be_refused(service, new_client, july, s
     service.faults.extend([None, problem(status, "ANL_00"), None])
     with pytest.raises(QueryRejected):
         fetch_posts(new_client(concurrency=1), july)
-
-
-def test_rows_of_the_day_before_and_after_the_range_are_returned_with_their_days(service, new_client_of_each_version):
-    dates = [datetime(2024, 6, 30, 23, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC), datetime(2024, 7, 3, tzinfo=UTC)]
-    service.posts = [post(number, post_date=date) for number, date in enumerate(dates)]
-    result = fetch_posts(new_client_of_each_version(), QUERY)
-    assert [each.post_id for each in result.items] == [0, 1, 2]
-    assert [each.post_id for each in result.outside] == [0, 2]
-
-
-@pytest.mark.parametrize("end", [{}, {"nextCursor": ""}])
-def test_list_ends_without_a_next_cursor(service, new_cursor_client, july, end):
-    service.posts = THREE_PAGES
-    service.change_body = lambda number, body: body if number < 3 else {"data": body["data"]} | end
-    assert len(fetch_posts(new_cursor_client(), july).items) == 250
-    assert len(service.requests_to()) == 3
 
 
 def test_status_of_a_success_is_noted(service, new_client, july):

@@ -127,13 +127,6 @@ def test_no_window_holds_more_arrivals_than_the_limit_although_requests_are_dela
     assert min(gaps) > rate.window_seconds
 
 
-@pytest.mark.parametrize(("rate", "slower"), [(Rate(120, 60.0), 1.01), (Rate(40, 5.0), 1.1), (Rate(10, 1.0), 1.2)])
-def test_requests_take_little_longer_than_the_least_time(rate, slower):
-    ledger = Ledger()
-    slots = [ledger.reserve(START, rate) for _ in range(10 * rate.limit)]
-    assert slots[-1] - slots[0] <= 9 * rate.window_seconds * slower
-
-
 def test_new_process_keeps_the_limit_that_the_api_stated_to_another(time, tmp_path):
     one, other = (new_limiter(time, requests=10**6, path=tmp_path / "rate") for _ in range(2))
     asyncio.run(one.acquire())

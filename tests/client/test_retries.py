@@ -5,7 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from later_reporting_dagster.client import CredentialsRejected, QueryRejected, RetryPolicy, UnexpectedResponse
+from later_reporting_dagster.client import (
+    CredentialsRejected,
+    LaterError,
+    QueryRejected,
+    RetryPolicy,
+    UnexpectedResponse,
+)
 from later_reporting_dagster.client.retries import (
     Request,
     Response,
@@ -22,7 +28,10 @@ TOKEN = Request("/oauth/token", "token", b"{}")
 
 def classify(status, *, headers=None, context=POSTS, body=b""):
     response = Response(status, headers or {}, body, datetime.now(UTC))
-    return classify_failure(response, context, secrets=(), now=NOW)
+    try:
+        return classify_failure(response, context, secrets=(), now=NOW)
+    except LaterError as error:
+        return error
 
 
 def message_of(failure):

@@ -1,14 +1,12 @@
 """A row loses names, handles, pictures and links of creators, and every text that may be one."""
 
-import json
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import PAGED, BadRow
-from later_reporting_dagster.contract.page import posts_page_from_body
+from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.personal_data import (
     json_without_personal_data,
     reason_without_values,
@@ -76,15 +74,6 @@ def test_bad_row_stays_one(name: str, value: Any) -> None:
     row, parse = ROW | {name: value}, post_parser(nested=True)
     is_bad = isinstance(parse(row), BadRow)
     assert isinstance(parse(without_personal_data(row, rows="posts")), BadRow) is is_bad
-
-
-def test_bad_rows_that_differ_only_in_personal_data_are_two() -> None:
-    rows = [ROW | {"impressions": -1, "contentUrl": url} for url in ("https://a.example", "https://b.example")]
-    pagination = {"page": 1, "pageSize": 100, "totalItems": 2, "totalPages": 1}
-    body = json.dumps({"data": rows, "pagination": pagination}).encode()
-    first, second = posts_page_from_body(body, PAGED, personal_data=False).bad_rows
-    assert first.raw == second.raw
-    assert first.key != second.key
 
 
 @pytest.mark.parametrize(
