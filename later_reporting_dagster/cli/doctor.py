@@ -165,8 +165,8 @@ async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: 
     unreadable, reasons = unreadable_rows([page])
     if unreadable:
         problem = safe_line("; ".join(reasons))
-        return CheckResult("posts", f"{unreadable} of {page.rows} rows cannot be read: {problem}", "FAIL")
-    return CheckResult("posts", f"{page.rows} rows of the last 30 days can be read")
+        return CheckResult("posts", f"{unreadable} of {page.total_items} rows cannot be read: {problem}", "FAIL")
+    return CheckResult("posts", f"{page.total_items} rows of the last 30 days can be read")
 
 
 def _check_response(observed: Probe, later: LaterReportingResource, now: datetime) -> str:

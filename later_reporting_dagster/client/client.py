@@ -31,7 +31,6 @@ from later_reporting_dagster.client.retries import Request, Response, RetryPolic
 from later_reporting_dagster.client.route import (
     FIRST_PAGE,
     INSTANCES,
-    ListResult,
     PageRequest,
     Route,
     campaign_performance_route,
@@ -39,7 +38,7 @@ from later_reporting_dagster.client.route import (
     posts_route,
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
-from later_reporting_dagster.contract.page import Page, version_of_instances
+from later_reporting_dagster.contract.page import ListResult, version_of_instances
 from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 
@@ -222,7 +221,7 @@ class LaterClient:
         route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
         return await self._fetch(route, max_rows=max_posts)
 
-    async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> Page:
+    async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> ListResult:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
         with _naming_query(route):
             return await PageReader(self._transport, route, await self.api_version()).fetch_unverified(page)
@@ -304,7 +303,7 @@ class LaterClient:
             if error.status not in (400, 422):  # the parameters of one version are invalid in the other
                 raise
             return CURSOR
-        if page.total_items is None:
+        if page.stated_total is None:
             raise UnexpectedResponse("The responses do not show the API version: set LATER_API_VERSION.")
         return PAGED
 

@@ -17,7 +17,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,16 +24,10 @@ import msgspec
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.retries import Request, Response
-from later_reporting_dagster.client.route import NEVER, ListResult, PageRequest, Route
+from later_reporting_dagster.client.route import PageRequest, Route
 from later_reporting_dagster.client.transport import PageFetched, Transport
-from later_reporting_dagster.contract.page import Page, UnreadableBody
-from later_reporting_dagster.contract.parameters import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE_NUMBER,
-    MAX_PAGE_SIZE,
-    ApiVersion,
-    DateBasis,
-)
+from later_reporting_dagster.contract.page import ListResult, UnreadableBody
+from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow
 from later_reporting_dagster.contract.safe_line import safe_line
@@ -79,7 +72,6 @@ class PageReader:
 
     Attributes:
         from_end: whether the list is fetched in reverse order.
-        requested_at: when the first of its pages was requested.
     """
 
     def __init__(self, transport: Transport, route: Route, api_version: ApiVersion, *, from_end: bool = False) -> None:
@@ -87,11 +79,10 @@ class PageReader:
         self.from_end = from_end
         self._transport = transport
         self._version = api_version
-        self.requested_at = NEVER
         self._total_items: int | None = None
         self._pages = self._bytes = 0
 
-    async def fetch(self, number: int = 1, *, cursor: str | None = None) -> Page:
+    async def fetch(self, number: int = 1, *, cursor: str | None = None) -> ListResult:
         """Fetch a page, and verify that it belongs to the query and to the list that started with page 1."""
         page = PageRequest(number, self.from_end, cursor)
         found = await self.fetch_unverified(page)
@@ -100,14 +91,14 @@ class PageReader:
         # At once, because the pages that follow would be discarded.
         if found.number not in (None, number):
             raise Inconsistency(f"{page} was requested, but page {found.number} was returned")
-        total_items = self._total_items = found.total_items if self._total_items is None else self._total_items
-        if not self._version.uses_cursors and found.total_items not in (None, total_items):
-            raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.total_items}")
+        total_items = self._total_items = found.stated_total if self._total_items is None else self._total_items
+        if not self._version.uses_cursors and found.stated_total not in (None, total_items):
+            raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.stated_total}")
         if self.route.posts_query and (problem := find_unrequested_rows(self.route.posts_query, found)):
             raise Inconsistency(problem)
         return found
 
-    async def fetch_unverified(self, page: PageRequest) -> Page:
+    async def fetch_unverified(self, page: PageRequest) -> ListResult:
         route = self.route
         request = Request(
             f"{route.path}?{urlencode(route.parameters(self._version, page))}",
@@ -118,39 +109,38 @@ class PageReader:
         self._transport.on_event(PageFetched())
         return found
 
-    def _parse(self, response: Response) -> Page:
+    def _parse(self, response: Response) -> ListResult:
         try:
             is_empty = response.status == NO_CONTENT
-            page = Page([], is_unsure=True) if is_empty else self.route.parse_page(response.body, self._version)
+            page = ListResult([], is_unsure=True) if is_empty else self.route.parse_page(response.body, self._version)
         except UnreadableBody as error:
             if error.api_version is None:
                 raise
             raise ApiVersionChanged(self._version.name, error.api_version.name) from None
         if response.status != 200:
             page.oddities[f"status {response.status}"] += 1
-        self.requested_at = min(self.requested_at, response.requested_at)
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
             raise TooManyPosts(
                 f"{self.route.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
                 f" {self.route.too_long_advice}"
             )
-        return page
+        return replace(page, requested_at=response.requested_at)
 
-    def complete(self, pages: Sequence[Page], *, total_items: int | None = None) -> FetchedList:
+    def complete(self, pages: Sequence[ListResult], *, total_items: int | None = None) -> FetchedList:
         """Return all pages of the list as one. Equal rows are one; others with the same key are bad rows.
 
         Raises:
             Inconsistency: rows are missing, and no other fetch could show that they are not.
         """
         route = self.route
-        result = replace(ListResult.of(pages), requested_at=self.requested_at)
+        result = ListResult.of(pages)
         keys, received = route.row_keys(result), result.total_items
         problem = None
         if total_items not in (None, received, len({*keys})):  # a total may count equal rows once
             problem = f"received {received} rows of {total_items}"
-            sizes = [page.rows for page in pages if page.rows]
-            is_even = len({*sizes[:-1]}) <= 1 and all(page.rows for page in pages[: len(sizes)])
+            sizes = [page.total_items for page in pages if page.total_items]
+            is_even = len({*sizes[:-1]}) <= 1 and all(page.total_items for page in pages[: len(sizes)])
             if not (sizes and is_even and route.is_sorted):
                 raise Inconsistency(problem)
             result.oddities["another number of rows than the total"] += 1
@@ -159,8 +149,6 @@ class PageReader:
             result = _without_repeated_rows(route, result)
         if self.from_end:
             result.items.reverse()
-        if query := route.posts_query:
-            result = replace(result, outside=rows_outside(query, result))
         return FetchedList(result, keys, problem)
 
 
@@ -189,7 +177,7 @@ def _without_repeated_rows(route: Route, result: ListResult) -> ListResult:
     return replace(result, items=items, bad_rows=bad_rows, oddities=result.oddities + oddities)
 
 
-def find_unrequested_rows(query: PerformanceQuery, page: Page) -> str | None:
+def find_unrequested_rows(query: PerformanceQuery, page: ListResult) -> str | None:
     """Describe posts and bad rows that the query's filters exclude; return None if there are none.
 
     By performance date, the date of a post is not checked. By post date, rows of the day before and of the day after
@@ -202,19 +190,9 @@ def find_unrequested_rows(query: PerformanceQuery, page: Page) -> str | None:
         return f"rows of instances that were not requested: {_examples(other)}"
     if content_types:
         return f"rows of content types that were not requested: {_examples(content_types)}"
-    for row in rows_outside(query, page, days=1):
+    for row in query.rows_outside(rows, days=1):
         return f"a row of {row.post_date.isoformat()}, more than a day outside of the range"
     return None
-
-
-def rows_outside(query: PerformanceQuery, rows: Page | ListResult, *, days: int = 0) -> list[Any]:
-    """Return the posts and bad rows that are more than so many days outside of the range of a query by post date."""
-    if query.date_basis is DateBasis.PERFORMANCE_DATE:
-        return []
-    first = datetime.combine(query.start_date, time.min, UTC) - timedelta(days=days)
-    last = datetime.combine(query.end_date, time.max, UTC) + timedelta(days=days)
-    all_rows = (*rows.items, *rows.bad_rows)
-    return [row for row in all_rows if row.post_date is not None and not first <= row.post_date <= last]
 
 
 def _examples(values: Iterable[object]) -> str:
@@ -225,11 +203,11 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     """Fetch and verify a list of the paged version; raise if it has more than `max_rows`."""
     route = reader.route
     first = await reader.fetch()
-    total_items = first.total_items
+    total_items = first.stated_total
     if total_items is None:
         return reader.complete(await _pages_without_total(reader, first))
     # A page may be smaller than was asked for.
-    size = first.rows if 0 < first.rows < total_items else max(route.page_size, first.rows)
+    size = first.total_items if 0 < first.total_items < total_items else max(route.page_size, first.total_items)
     # The page after a full last page shows that no rows follow.
     last = total_items // size + 1
     if last > MAX_PAGE_NUMBER or total_items > (max_rows or total_items):
@@ -239,15 +217,15 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
             total_items=total_items,
         )
 
-    async def fetch(number: int) -> Page:
+    async def fetch(number: int) -> ListResult:
         try:
             return await reader.fetch(number)
         except QueryRejected:
             if (number - 1) * size < total_items:
                 raise
-            return Page([])  # no such page
+            return ListResult([])  # no such page
 
-    tasks: list[asyncio.Task[Page]] = []
+    tasks: list[asyncio.Task[ListResult]] = []
     try:
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(fetch(number)) for number in range(2, last + 1)]
@@ -260,13 +238,13 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     return reader.complete([first, *(task.result() for task in tasks)], total_items=total_items)
 
 
-async def _pages_without_total(reader: PageReader, first: Page) -> list[Page]:
+async def _pages_without_total(reader: PageReader, first: ListResult) -> list[ListResult]:
     """Return the pages up to one that is not full: the server's default size may be in force.
 
     A page that is larger than was asked for is that of a server without pages.
     """
     pages, keys = [first], {*reader.route.row_keys(first)}
-    while DEFAULT_PAGE_SIZE <= pages[-1].rows <= MAX_PAGE_SIZE:
+    while DEFAULT_PAGE_SIZE <= pages[-1].total_items <= MAX_PAGE_SIZE:
         number = len(pages) + 1
         try:
             pages.append(await reader.fetch(number))
@@ -282,7 +260,7 @@ async def _pages_without_total(reader: PageReader, first: Page) -> list[Page]:
 async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None) -> FetchedList:
     """Fetch and verify a list of the cursor version; raise if it has more than `max_rows`."""
     route = reader.route
-    pages: list[Page] = []
+    pages: list[ListResult] = []
     keys: set[Hashable] = set()
     cursors: set[str] = set()
     rows = empty_pages = 0
@@ -294,15 +272,15 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             page = await reader.fetch(number, cursor=cursor)
             page_keys = route.row_keys(page)
             # Rows may be missing from a page that is not full, although another one follows.
-            is_short = page.next_cursor is not None and page.rows < size
+            is_short = page.next_cursor is not None and page.total_items < size
             if is_short and route.row_keys(await reader.fetch(number, cursor=cursor)) != page_keys:
                 raise Inconsistency(f"page {number} has other rows when fetched again")
             # On the last page it is a row that comes twice, which the reverse order shows.
-            if page.next_cursor is not None and page.rows and keys.issuperset(page_keys):
+            if page.next_cursor is not None and page.total_items and keys.issuperset(page_keys):
                 raise Inconsistency(f"page {number} has rows of earlier pages only")
             pages.append(page)
             keys.update(page_keys)
-            rows += page.rows
+            rows += page.total_items
             if max_rows is not None and rows > max_rows:
                 raise TooManyPosts(  # noqa: TRY301 - one handler for this one and those of the reader
                     f"{route.description}: more than {max_rows} items are too many for one query."
@@ -312,16 +290,16 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
                 break
             if cursor in cursors:
                 raise Inconsistency(f"the cursor of page {number} repeats an earlier one")
-            empty_pages = 0 if page.rows else empty_pages + 1
+            empty_pages = 0 if page.total_items else empty_pages + 1
             if empty_pages >= MAX_EMPTY_PAGES_IN_A_ROW:
                 raise Inconsistency(f"{empty_pages} empty pages in a row, each with a next cursor")
             cursors.add(cursor)
             if len(pages) == 1:  # pages may be smaller than was asked for
-                size = page.rows or size
-        if rows < (page.total_items or 0):
-            raise Inconsistency(f"the list ended after {rows} rows of {page.total_items}")
+                size = page.total_items or size
+        if rows < (page.stated_total or 0):
+            raise Inconsistency(f"the list ended after {rows} rows of {page.stated_total}")
         # Rows may be missing after a last page that is full.
-        if route.is_sorted and page.rows >= size:
+        if route.is_sorted and page.total_items >= size:
             other_end = await reader.fetch_unverified(PageRequest(1, not reader.from_end))
             if missing := len({*route.row_keys(other_end)} - keys):
                 raise Inconsistency(f"{missing} rows are missing after the last page, which was full")

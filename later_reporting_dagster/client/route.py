@@ -1,15 +1,13 @@
 """The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from later_reporting_dagster.contract import ApiVersion, BadRow, DateBasis, PerformanceQuery
-from later_reporting_dagster.contract.page import Page, instances_page_from_body, list_page_from_body
+from later_reporting_dagster.contract import ApiVersion, DateBasis, PerformanceQuery
+from later_reporting_dagster.contract.page import ListResult, instances_page_from_body, list_page_from_body
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
@@ -22,8 +20,6 @@ from later_reporting_dagster.contract.query import instance_parameters
 from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser, post_parser
 
 SHOWN_INSTANCES = 5
-# After every request.
-NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +40,6 @@ class PageRequest:
 FIRST_PAGE = PageRequest(1)
 
 
-@dataclass(frozen=True, slots=True)
-class ListResult:
-    """The complete rows of a list, in the order of the API.
-
-    Attributes:
-        requested_at: when its first page was requested.
-        oddities: harmless deviations of the responses from the documentation, with how often each occurred, such as
-            `total count as text` or `equal row twice`.
-        unreadable: by the key of a row, the columns whose value could not be read, with an excerpt of what was sent.
-        outside: the posts and bad rows, among those above, that are up to a day outside of the query's range by
-            `post_date`.
-        is_surely_empty: whether there are no rows, and the response says so: by a total of 0, or by cursor with a list
-            that has ended. Not by an empty response, or one that is null or states no total.
-    """
-
-    items: list[Any] = field(repr=False)
-    bad_rows: list[BadRow] = field(repr=False)
-    pages: int
-    requested_at: datetime = NEVER
-    oddities: Counter[str] = field(default_factory=Counter)
-    unreadable: Mapping[Hashable, Mapping[str, str]] = field(default_factory=dict, repr=False)
-    outside: list[Any] = field(default_factory=list, repr=False)
-    is_surely_empty: bool = False
-
-    @classmethod
-    def of(cls, parts: Sequence["Page | ListResult"]) -> "ListResult":
-        """Return the rows of pages, or of lists, as one list."""
-        lists = [part for part in parts if isinstance(part, ListResult)]
-        return cls(
-            [item for part in parts for item in part.items],
-            [row for part in parts for row in part.bad_rows],
-            pages=len(parts) - len(lists) + sum(part.pages for part in lists),
-            requested_at=min((part.requested_at for part in lists), default=NEVER),
-            oddities=sum((part.oddities for part in parts), Counter()),
-            unreadable={key: columns for part in parts for key, columns in part.unreadable.items()},
-            outside=[row for part in lists for row in part.outside],
-            is_surely_empty=all(part.is_surely_empty for part in parts),
-        )
-
-    @property
-    def total_items(self) -> int:
-        """Number of rows, good and bad."""
-        return len(self.items) + len(self.bad_rows)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A list of the API.
@@ -104,7 +55,7 @@ class Route:
 
     path: str
     description: str
-    parse_page: Callable[[bytes, ApiVersion], Page]
+    parse_page: Callable[[bytes, ApiVersion], ListResult]
     key: Callable[[Any], Hashable] = attrgetter("key")
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
@@ -132,7 +83,7 @@ class Route:
             pairs += [("sortProperty", "postDate"), ("sortDirection", "DESC" if page.from_end else "ASC")]
         return pairs
 
-    def row_keys(self, rows: Page | ListResult) -> list[Hashable]:
+    def row_keys(self, rows: ListResult) -> list[Hashable]:
         """Return the key of each valid row, and that of each bad row: its JSON."""
         return [*map(self.key, rows.items), *(row.key for row in rows.bad_rows)]
 
@@ -161,7 +112,7 @@ def _performance_route(path: str, what: str, query: PerformanceQuery, *, rows: s
     of_days = query.date_basis is DateBasis.PERFORMANCE_DATE
     days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
 
-    def parse_page(body: bytes, api_version: ApiVersion) -> Page:
+    def parse_page(body: bytes, api_version: ApiVersion) -> ListResult:
         is_post, nested = rows == "posts", api_version.uses_cursors
         parser = post_parser if is_post else campaign_performance_parser
         return list_page_from_body(

@@ -8,10 +8,10 @@ accepted").
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
-
-import msgspec
 
 from later_reporting_dagster.contract.parameters import CURSOR, MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.personal_data import without_personal_data
@@ -31,35 +31,59 @@ from later_reporting_dagster.contract.rows import (
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 
 
-class Page(msgspec.Struct, frozen=True):
-    """A page of a list.
+# After every request.
+NEVER = datetime.max.replace(tzinfo=UTC)
 
-    For the attributes without a description, see `ListResult`.
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """Rows of a list in the order of the API: those of one page, or of all.
 
     Attributes:
-        total_items: the number of rows of the list, if the response states it.
-        number: of the page, if the response states it; from 1.
-        next_cursor: in the cursor version, unless this is the last page.
-        is_unsure: whether the page has no rows, and does not say that the list has none.
+        requested_at: when the first page was requested.
+        oddities: harmless deviations of the responses from the documentation, with how often each occurred, such as
+            `total count as text` or `equal row twice`.
+        unreadable: by the key of a row, the columns whose value could not be read, with an excerpt of what was sent.
+        is_unsure: whether there are no rows, and the response does not say that the list has none: it is empty or null,
+            or states no total.
+        stated_total: the number of rows of the list, if the response states it.
+        number: of a page, from 1, if the response states it.
+        next_cursor: of a page in the cursor version, unless it is the last one.
     """
 
-    items: list[Any]
-    bad_rows: list[BadRow] = []
-    total_items: int | None = None
+    items: list[Any] = field(repr=False)
+    bad_rows: list[BadRow] = field(repr=False, default_factory=list)
+    pages: int = 1
+    requested_at: datetime = NEVER
+    oddities: Counter[str] = field(default_factory=Counter)
+    unreadable: Mapping[Hashable, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    is_unsure: bool = False
+    stated_total: int | None = None
     number: int | None = None
     next_cursor: str | None = None
-    oddities: Counter[str] = msgspec.field(default_factory=Counter)
-    unreadable: Mapping[Hashable, Mapping[str, str]] = {}
-    is_unsure: bool = False
+
+    @classmethod
+    def of(cls, parts: Sequence["ListResult"]) -> "ListResult":
+        """Return the rows of pages, or of lists, as one list."""
+        return cls(
+            [item for part in parts for item in part.items],
+            [row for part in parts for row in part.bad_rows],
+            pages=sum(part.pages for part in parts),
+            requested_at=min((part.requested_at for part in parts), default=NEVER),
+            oddities=sum((part.oddities for part in parts), Counter()),
+            unreadable={key: columns for part in parts for key, columns in part.unreadable.items()},
+            is_unsure=not all(part.is_surely_empty for part in parts),
+        )
 
     @property
-    def rows(self) -> int:
-        """Number of rows in the response, good and bad."""
+    def total_items(self) -> int:
+        """Number of rows, good and bad."""
         return len(self.items) + len(self.bad_rows)
 
     @property
     def is_surely_empty(self) -> bool:
-        return not (self.rows or self.is_unsure or self.total_items or self.next_cursor)
+        """Whether there are no rows, and the response says so: by a total of 0, or by cursor with the end of a list."""
+        return not (self.total_items or self.is_unsure or self.stated_total or self.next_cursor)
 
 
 class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
@@ -76,7 +100,7 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
         self.is_envelope = is_envelope
 
 
-def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
+def instances_page_from_body(body: bytes, api_version: ApiVersion) -> ListResult:
     """Parse a page of instance ids: texts, numbers, or objects with an id."""
 
     def parse(listed: Any, notes: Notes) -> str:
@@ -95,7 +119,7 @@ def version_of_instances(body: bytes) -> ApiVersion | None:
     """Return the API version that a page of instance ids shows; None if it may be of either."""
     version = version_of_envelope(_envelope(body, None, rows="instances"))
     page = instances_page_from_body(body, version or PAGED)
-    return None if version is PAGED and page.total_items is None else version
+    return None if version is PAGED and page.stated_total is None else version
 
 
 def list_page_from_body(
@@ -107,7 +131,7 @@ def list_page_from_body(
     personal_data: bool = True,
     instance_id: str | None = None,
     needs_total: bool = True,
-) -> Page:
+) -> ListResult:
     """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
@@ -130,7 +154,7 @@ def list_page_from_body(
 
 def _page(
     body: bytes, api_version: ApiVersion, *, rows: str, parse: Callable[[Any, Notes], Any], needs_total: bool
-) -> Page:
+) -> ListResult:
     """Parse the rows in `data`, or in its member `instanceIds`, and the position of the page."""
     envelope = _envelope(body, api_version, rows=rows)
     data, notes = envelope["data"], Notes()
@@ -152,10 +176,10 @@ def _page(
         if parsed and needs_total:
             raise _other_envelope(f"not a page of {rows}: no valid totalItems in", envelope)
         notes.oddities["no total"] += 1
-    return Page(
+    return ListResult(
         [row for row in parsed if not isinstance(row, BadRow)],
         [row for row in parsed if isinstance(row, BadRow)],
-        total_items=total_items,
+        stated_total=total_items,
         number=number,
         next_cursor=next_cursor,
         oddities=notes.oddities,

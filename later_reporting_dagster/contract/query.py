@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
@@ -41,6 +42,18 @@ class PerformanceQuery:
             platform = platform_of(content_type)
             return None if platform is None else platform in self.platforms
         return True
+
+    def rows_outside(self, rows: Iterable[Any], *, days: int = 0) -> list[Any]:
+        """Return the posts and bad rows that are more than so many days outside of the range, by post date.
+
+        Campaigns have no date.
+        """
+        if self.date_basis is DateBasis.PERFORMANCE_DATE:
+            return []
+        first = datetime.combine(self.start_date, time.min, UTC) - timedelta(days=days)
+        last = datetime.combine(self.end_date, time.max, UTC) + timedelta(days=days)
+        dates = ((row, getattr(row, "post_date", None)) for row in rows)
+        return [row for row, instant in dates if instant is not None and not first <= instant <= last]
 
     def filter_parameters(self) -> list[tuple[str, str]]:
         """Return the pairs of the query string that select rows. Arrays are sent as repeated keys."""

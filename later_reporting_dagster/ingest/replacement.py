@@ -131,6 +131,7 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
     received = Counter(getattr(row, "instance_id", None) for row in (*result.items, *result.bad_rows))
     unassigned = Counter(row.instance_id for row in found.unassigned)
     of_any = [row for row in found.unassigned if row.instance_id is None]
+    outside = query.rows_outside((*result.items, *result.bad_rows))
     of_query = _mostly_bad(of_any, len(of_any), result.total_items)
     for partition, rows in found.by_partition.items():
         instance_id = partition.instance_id
@@ -141,9 +142,9 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
             or _mostly_bad(rows.bad_rows, len(rows.bad_rows), rows.total)
             or _unreadable_metric(query, rows.items, result.unreadable)
         )
-        if result.outside and partition.day in (query.start_date, query.end_date):
+        if outside and partition.day in (query.start_date, query.end_date):
             rows.problem = RangeNotCovered(
-                f"a post of {result.outside[0].post_date.isoformat()} came in a response for {query.start_date} to"
+                f"a post of {outside[0].post_date.isoformat()} came in a response for {query.start_date} to"
                 f" {query.end_date}: the days of this account are not those of UTC, so the first and the last day of a"
                 " range may lack posts. Set LATER_WIDEN_DAYS to 1: each range is then asked for one day wider"
             )

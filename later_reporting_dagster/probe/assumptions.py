@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from later_reporting_dagster.client.rate_limiter import MAX_STATED_LIMIT
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.contract.page import Page
+from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, platform_of
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -30,6 +29,7 @@ SETTLED_DAYS = 60
 # Amounts are rounded to cents, and a few of them are added. Unit costs and rates are rounded to two decimals.
 CENTS, HALF_A_CENT = 0.02, 0.005 + 1e-6
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
+LARGEST_LIMIT = 10**15  # a header may hold any number
 COUNTS = ("engagements", "impressions", "paid_engagements", "paid_impressions")
 
 Bounds = tuple[float, float]
@@ -53,7 +53,7 @@ class Answer:
 
 def rows_can_be_read(sample: Sample) -> Answer:
     """Can all rows of posts be read?"""
-    rows = sum(page.rows for page in sample.pages_of_posts)
+    rows = sum(page.total_items for page in sample.pages_of_posts)
     if not rows:
         raise NotTestable("the account has no posts")
     unreadable, reasons = unreadable_rows(sample.pages_of_posts)
@@ -61,7 +61,7 @@ def rows_can_be_read(sample: Sample) -> Answer:
     return Answer(not unreadable, text, {"rows": rows, "can be read": rows - unreadable}, details=reasons)
 
 
-def unreadable_rows(pages: Sequence[Page]) -> tuple[int, list[str]]:
+def unreadable_rows(pages: Sequence[ListResult]) -> tuple[int, list[str]]:
     """Return how many rows would not be stored, and why, the most frequent reason first.
 
     A row is a bad one, or has a value of a metric most of whose values cannot be read.
@@ -343,7 +343,7 @@ def rate_limit_is_as_documented(sample: Sample) -> Answer:
     limit, seconds = sample.service.limit, sample.service.window_seconds
     if not limit or not seconds or not math.isfinite(seconds):
         raise NotTestable("no response states it")
-    return _documented(round(60 * min(limit, MAX_STATED_LIMIT) / seconds, 2), 120, "requests a minute")
+    return _documented(round(60 * min(limit, LARGEST_LIMIT) / seconds, 2), 120, "requests a minute")
 
 
 def tokens_last_as_documented(sample: Sample) -> Answer:

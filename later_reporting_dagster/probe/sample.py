@@ -24,7 +24,7 @@ from later_reporting_dagster.contract import (
     Metric,
     PerformanceQuery,
 )
-from later_reporting_dagster.contract.page import Page
+from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, MAX_RANGE_YEARS, years_later
 
 MAX_REQUESTS = 25
@@ -49,7 +49,7 @@ class NotTestable(Exception):  # noqa: N818 - a verdict
 class Fetched:
     """A page, or why there is none; without texts of the server."""
 
-    page: Page | None = None
+    page: ListResult | None = None
     problem: str = "no campaign with posts was found"
 
     @property
@@ -70,15 +70,15 @@ class Fetched:
     @property
     def total(self) -> int | None:
         """The number of rows of the query, where the page states it."""
-        return self._page.total_items
+        return self._page.stated_total
 
     @property
     def is_complete(self) -> bool:
         page = self._page
-        return page.next_cursor is None and (page.rows < MAX_PAGE_SIZE or self.total in (None, page.rows))
+        return page.next_cursor is None and (page.total_items < MAX_PAGE_SIZE or self.total in (None, page.total_items))
 
     @property
-    def _page(self) -> Page:
+    def _page(self) -> ListResult:
         if self.page is None:
             raise NotTestable(self.problem)
         return self.page
@@ -134,7 +134,7 @@ class Sample:
         return [*{post.key: post for page in pages for post in page.rows}.values()]
 
     @property
-    def pages_of_posts(self) -> list[Page]:
+    def pages_of_posts(self) -> list[ListResult]:
         """All pages of posts."""
         of_campaign = (*self.posts_of_days, *self.again, self.published, self.lifetime, self.posts_of_midnight)
         found = (*of_campaign, self.recent, *self.views, *self.newest_days, self.together)
@@ -207,8 +207,8 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
     sample.of_days = (*of_days, listed)[:3]
     sample.of_weeks = await campaign(two - 27 * DAY, two, date_basis=by_performance_date)
-    if (both := sample.posts_of_days[2].page) and both.rows > 1:
-        half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.rows // 2))
+    if (both := sample.posts_of_days[2].page) and both.total_items > 1:
+        half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.total_items // 2))
         start = await half()
         sample.again = start, await half(page=PageRequest(2, cursor=start.page.next_cursor if start.page else None))
     sample.published = await posts(first, newest)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import METRICS, PAGED, ApiVersion, PerformanceQuery
-from later_reporting_dagster.contract.page import Page
+from later_reporting_dagster.contract.page import ListResult
 from tests.conftest import problem
 
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
@@ -77,7 +77,7 @@ def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) 
 
 def posts_page_from_body(
     body: bytes, api_version: ApiVersion = PAGED, *, personal_data: bool = True, **filters: Any
-) -> Page:
+) -> ListResult:
     """Parse a page of the posts of July, as the client does."""
     query = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), **filters)
     return posts_route(query, personal_data=personal_data).parse_page(body, api_version)

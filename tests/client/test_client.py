@@ -149,7 +149,7 @@ def test_fetch_page_returns_one_page_of_a_size_even_if_its_totals_are_wrong(serv
     route = replace(posts_route(july), page_size=30)
     page = run_with(new_client(), lambda client: client.fetch_page(route, PageRequest(2)))
     assert [each.post_id for each in page.items] == [*range(30, 60)]
-    assert (page.total_items, len(service.requests_to())) == (7, 1)
+    assert (page.stated_total, len(service.requests_to())) == (7, 1)
 
 
 @pytest.mark.parametrize(("lifetime", "seconds"), [(3600.0, 3600.0), (None, None)])

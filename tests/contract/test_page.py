@@ -59,14 +59,14 @@ def test_cursor_page_without_a_cursor_is_the_last_one(envelope, oddity):
 )
 def test_total_count_is_a_number_in_any_spelling(pagination, total_items, oddities):
     page = posts_page_from_body(json.dumps({"data": [ROW], "pagination": pagination}).encode())
-    assert (page.total_items, page.rows, page.oddities) == (total_items, 1, oddities)
+    assert (page.stated_total, page.total_items, page.oddities) == (total_items, 1, oddities)
 
 
 @pytest.mark.parametrize("pagination", [None, {}, {"totalItems": None}, {"totalItems": "many"}, {"totalItems": -1}, 5])
 @pytest.mark.parametrize("rows", [[], None])
 def test_page_without_rows_and_total_is_not_surely_empty(pagination, rows):
     page = posts_page_from_body(json.dumps({"data": rows, "pagination": pagination}).encode())
-    assert (page.rows, page.is_unsure, page.is_surely_empty) == (0, True, False)
+    assert (page.total_items, page.is_unsure, page.is_surely_empty) == (0, True, False)
     with pytest.raises(UnreadableBody, match="no valid totalItems in an object with data, pagination"):
         posts_page_from_body(json.dumps({"data": [ROW], "pagination": pagination}).encode())
 

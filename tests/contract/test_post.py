@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, BadRow, DateBasis, Post, parse_metrics
-from later_reporting_dagster.contract.page import Page
+from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.rows import CreatorProfile, post_parser, post_type
 from tests.client.scripted_api import nest_metrics, posts_page_from_body
 
@@ -36,7 +36,7 @@ def parse_text(row: str) -> Post | BadRow:
     return only
 
 
-def page_of_literal(name: str, literal: str) -> Page:
+def page_of_literal(name: str, literal: str) -> ListResult:
     """Parse a row in which a field is this JSON text, which the standard library might not write."""
     return posts_page_from_body(body_of(json.dumps(ROW | {name: "?"}).replace('"?"', literal)))
 
@@ -51,7 +51,7 @@ def test_sample_response_of_the_api_reference_parses_value_by_value():
     (row,) = json.loads(SAMPLE.read_bytes())["data"]
     page = posts_page_from_body(SAMPLE.read_bytes())
     (post,) = page.items
-    assert (page.number, page.total_items) == (1, 142)
+    assert (page.number, page.stated_total) == (1, 142)
     assert (post.key, post.extra, page.bad_rows) == (("instance_abc", 49761, 1234), None, [])
     assert post.post_date == datetime(2024, 7, 15, 14, 30, tzinfo=UTC)
     assert row.pop("postDate") == "2024-07-15T14:30:00.000Z"
@@ -306,7 +306,7 @@ def test_any_value_of_any_field_is_a_post_or_a_bad_row_with_all_of_it_in_both_ap
     changed = row | {name: value}
     text, nested = json.dumps(changed), json.dumps(nest_metrics(changed))
     page = posts_page_from_body(body_of(text))
-    assert page.rows == 1
+    assert page.total_items == 1
     for bad in page.bad_rows:
         assert repr(json.loads(bad.raw)) == repr(json.loads(text))
     by_cursor = posts_page_from_body(f'{{"data": [{nested}], "nextCursor": null}}'.encode(), api_version=CURSOR)

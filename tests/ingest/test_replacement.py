@@ -58,9 +58,8 @@ def received(
     bad_rows: Sequence[BadRow] = (),
     *,
     unreadable: Mapping[Any, Mapping[str, str]] | None = None,
-    outside: Sequence[Any] = (),
 ) -> ReceivedRows:
-    result = ListResult([*items], [*bad_rows], pages=1, unreadable=unreadable or {}, outside=[*outside])
+    result = ListResult([*items], [*bad_rows], pages=1, unreadable=unreadable or {})
     found = assign_rows(query, result, partitions_of(query))
     assigned = sum(rows.total for rows in found.by_partition.values())
     assert assigned + len(found.unassigned) + found.others == result.total_items
@@ -87,7 +86,7 @@ def test_rows_belong_to_their_utc_day_or_to_the_day_that_was_asked_for() -> None
 
 
 def test_a_row_outside_of_the_range_fails_its_first_and_last_day() -> None:
-    found = received(BY_DATE, [*posts(2), *(outside := posts(4))], outside=outside)
+    found = received(BY_DATE, [*posts(2), *posts(4)])
     assert failed(found) == {(day, name): RangeNotCovered for day in (1, 3) for name in "ab"}
     assert "LATER_WIDEN_DAYS" in str(rows_of(found, 1, "a").problem)
 

@@ -1,6 +1,5 @@
 """Accounts that cannot show everything, requests and the rate limit, and what the JSON leaves out."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,11 +14,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from later_reporting_dagster.client import ClientCredentials
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PerformanceQuery
-from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.probe.result import Result, to_json
-from later_reporting_dagster.probe.sample import MAX_REQUESTS, fetch_sample
+from later_reporting_dagster.probe.sample import MAX_REQUESTS
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import NO_RATE_LIMIT, Service, problem
 from tests.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
@@ -52,19 +49,14 @@ def not_testable(results: Mapping[str, Result]) -> set[str]:
     return found
 
 
-def test_account_without_data_is_not_testable(stage: Service, version: ApiVersion) -> None:
-    account = serve(stage, world(60, posts_per_day=0), version)
+@pytest.mark.parametrize("nothing", [{"posts_per_day": 0}, {"instances": 0, "posts_per_day": 3}])
+def test_account_without_data_is_not_testable(nothing: Any, stage: Service, version: ApiVersion) -> None:
+    account = serve(stage, world(60, **nothing), version)
     sample, results = run_probe(stage.base_url)
     assert not_testable(results) == results.keys() - OF_THE_SERVICE
     assert broken(results) == set()
     assert len(account.requests) <= MAX_REQUESTS
     assert to_json(sample, [*results.values()])["networks"] == {}
-
-
-def test_account_without_instances_is_not_testable(stage: Service, version: ApiVersion) -> None:
-    serve(stage, world(60, instances=0, posts_per_day=3), version)
-    _, results = run_probe(stage.base_url)
-    assert not_testable(results) == results.keys() - OF_THE_SERVICE
 
 
 def test_account_with_one_instance_shows_everything_else(stage: Service, version: ApiVersion) -> None:
@@ -155,44 +147,6 @@ def test_absurd_values_are_judged(account: Account, stage: Service, version: Api
     sample, results = run_probe(stage.base_url)
     assert {"cpe_and_cpm_agree", "rates_are_percentages"} <= broken(results)
     assert json.dumps(to_json(sample, [*results.values()]), allow_nan=False)
-
-
-@pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
-def test_probe_keeps_the_rate_limit_beside_a_backfill(
-    stage: Service, version: ApiVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    """Both have a limiter of their own, and share the ledger in the cache of the user."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    # On a busy machine, requests may arrive two seconds too early.
-    account = serve(stage, world(60, instances=2, posts_per_day=3), version, requests_per_window=30, window_seconds=1)
-    account.headers = {"x-ratelimit-limit": "30", "x-ratelimit-window": "3"}
-    later = LaterReportingResource(
-        base_url=stage.base_url,
-        client_id=NO_RATE_LIMIT.client_id,
-        client_secret=NO_RATE_LIMIT.client_secret,
-        api_version=version.name,
-    )
-
-    async def run_both() -> int:
-        is_probing = True
-
-        async def backfill() -> None:
-            async with later.client() as client:
-                while is_probing:
-                    days = days_between(LAST_DAY - timedelta(days=4), LAST_DAY)
-                    queries = (PerformanceQuery(start_date=day, end_date=day) for day in days)
-                    await asyncio.gather(*map(client.fetch_posts, queries))
-
-        running = asyncio.create_task(backfill())
-        async with later.client(max_requests=MAX_REQUESTS) as client:
-            sample = await fetch_sample(client, newest=LAST_DAY, metrics=(), campaign_metrics=())
-        is_probing = False
-        await running
-        return sample.requests
-
-    of_probe = asyncio.run(run_both())
-    assert len(account.requests) - of_probe > 30
-    assert {*account.statuses} == {200}
 
 
 MARK = "Zq7"  # in each hostile text
