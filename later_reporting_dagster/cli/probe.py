@@ -8,7 +8,8 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
-from later_reporting_dagster.probe.result import Result, Verdict, networks
+from later_reporting_dagster.probe.assumptions import Result, Verdict
+from later_reporting_dagster.probe.result import networks
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sample
 
 _COLORS: Mapping[Verdict, str] = {"holds": "green", "does not hold": "red", "not testable": "yellow"}
@@ -32,10 +33,10 @@ def lines_of(sample: Sample, results: Sequence[Result]) -> Iterator[str]:
     metrics = f"{len(sample.metrics)} metrics of posts, {len(sample.campaign_metrics)} of campaigns"
     yield f"API version {sample.service.api_version}, {sample.requests} requests, {metrics}, {looked_at}"
     for result in results:
-        numbers = [f"{name}: {number:,.12g}" for name, number in result.answer.numbers.items()]
-        details = f": {safe_line(', '.join(result.answer.details))}" if result.answer.details else ""
+        numbers = [f"{name}: {number:,.12g}" for name, number in result.numbers.items()]
+        details = f": {safe_line(', '.join(result.details))}" if result.details else ""
         yield f"{click.style(f'{result.verdict:<13}', fg=_COLORS[result.verdict])}  {result.question}"
-        yield f"{'':<15}{'; '.join([result.answer.text + details, *numbers])}"
+        yield f"{'':<15}{'; '.join([result.text + details, *numbers])}"
     for name, counts in networks(sample).items():
         reported = ", ".join(f"{counts[metric]} with {metric}" for metric in ("impressions", "views", "paid"))
         yield f"{name:<13}  {counts['posts']} posts, {reported}"

@@ -170,7 +170,8 @@ def _page(
         parsed = [parse(row, notes) for row in data or ()]
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
-    total_items, number = _numbers(envelope.get(PAGED.pagination_member), notes)
+    pagination = envelope.get(PAGED.pagination_member)
+    total_items = _number(pagination, "totalItems", notes)
     next_cursor = _next_cursor(envelope, notes, rows=rows) if api_version.uses_cursors else None
     if not api_version.uses_cursors and total_items is None:
         if parsed and needs_total:
@@ -180,7 +181,7 @@ def _page(
         [row for row in parsed if not isinstance(row, BadRow)],
         [row for row in parsed if isinstance(row, BadRow)],
         stated_total=total_items,
-        number=number,
+        number=_number(pagination, "page", notes),
         next_cursor=next_cursor,
         oddities=notes.oddities,
         unreadable=notes.unreadable,
@@ -209,19 +210,16 @@ def _other_envelope(message: str, value: object) -> UnreadableBody:
     return UnreadableBody(f"{message} {json_type(value)}", is_envelope=isinstance(value, list))
 
 
-def _numbers(pagination: object, notes: Notes) -> tuple[int | None, int | None]:
-    """Return the total count and the page number of a pagination, in any spelling; None if it states none."""
-    numbers: list[int | None] = []
-    for name in ("totalItems", "page"):
-        value = pagination.get(name) if isinstance(pagination, dict) else None
-        try:
-            number = parse_integer(number_respelled(value))
-        except FieldError:
-            number = None
-        if not isinstance(value, int | None):
-            notes.oddities[f"{name} spelled otherwise"] += 1
-        numbers.append(number if number is not None and number >= 0 else None)
-    return numbers[0], numbers[1]
+def _number(pagination: object, name: str, notes: Notes) -> int | None:
+    """Return a number of a pagination in any spelling; None if it states none."""
+    value = pagination.get(name) if isinstance(pagination, dict) else None
+    if not isinstance(value, int | None):
+        notes.oddities[f"{name} spelled otherwise"] += 1
+    try:
+        number = parse_integer(number_respelled(value))
+    except FieldError:
+        return None
+    return number if number >= 0 else None
 
 
 def _next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | None:

@@ -21,7 +21,6 @@ from later_reporting_dagster.contract.rows import (
     metric_fields,
     parse_instant,
     parse_text,
-    read_otherwise,
     to_json,
 )
 
@@ -81,7 +80,7 @@ def _hidden(value: object) -> Any:
 
 def _is_readable(value: object, field: Field) -> bool:
     try:
-        read_otherwise(field, value)
+        field.read_otherwise(value)
     except FieldError:
         return False
     return True

@@ -58,7 +58,7 @@ class Field(NamedTuple):
 
     Attributes:
         parse: returns the value from its documented spelling.
-        respell: returns the documented spelling of another one, or null; the value itself if there is none.
+        respell: returns the documented spelling of another one; the value itself if there is none.
     """
 
     attribute: str
@@ -66,14 +66,12 @@ class Field(NamedTuple):
     respell: Callable[[object], object]
     is_required: bool = False
 
+    def read_otherwise(self, value: object) -> Any:
+        """Return a value that is not spelled as documented; None for an empty text."""
+        return None if value == "" else self.parse(self.respell(value))
+
 
 Fields = Mapping[str, Field]  # by API name
-
-
-def read_otherwise(known: Field, value: object) -> Any:
-    """Return a value that is not spelled as documented; None for null."""
-    respelled = known.respell(value)
-    return None if respelled is None else known.parse(respelled)
 
 
 @dataclass
@@ -121,7 +119,7 @@ class RowParser:
     def _read_otherwise(self, known: Field, sent: object, name: str) -> Any:
         """Return a value that is not spelled as documented; None if it is null, or cannot be read or be true."""
         try:
-            value = read_otherwise(known, sent)
+            value = known.read_otherwise(sent)
         except FieldError as error:
             if known.is_required or isinstance(error, ImpossibleValueError):
                 self.problems.append(f"{name} {error}")
@@ -233,9 +231,9 @@ _NUMBER = r"(-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?)"
 
 
 def number_respelled(value: object, *, pattern: str = _NUMBER) -> object:
-    """Return a number that was sent as text; null for an empty text."""
+    """Return a number that was sent as text."""
     if not isinstance(value, str) or not (number := re.fullmatch(pattern, value)):
-        return None if value == "" else value
+        return value
     return float(number[1]) if "." in number[1] else int(number[1])
 
 
@@ -260,9 +258,8 @@ def parse_instance_id(value: object) -> str:
 
 
 def instance_id_respelled(value: object) -> object:
-    """Return the digits of a number; null for an empty text."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if is_number else None if value == "" else value
+    """Return the digits of a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def parse_instant(value: object) -> datetime:
@@ -274,13 +271,11 @@ def parse_instant(value: object) -> datetime:
 
 
 def instant_respelled(value: object) -> object:
-    """Return a time of any ISO 8601 format, that of midnight for a day, in UTC if it has no zone; null if empty."""
+    """Return a time of any ISO 8601 format, that of midnight for a day, in UTC if it has no zone."""
     try:
-        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        instant = None
-    if instant is None:
-        return None if value == "" else value
+        instant = datetime.fromisoformat(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
 
 

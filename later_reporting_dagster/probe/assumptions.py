@@ -1,6 +1,6 @@
 """What this project assumes of the API: the question of each assumption is the docstring of what answers it. No I/O.
 
-docs/api.md and docs/semantics.md have the sources. Only `Answer.details` has texts of the server.
+docs/api.md and docs/semantics.md have the sources. Only `Result.details` has texts of the server.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
@@ -21,7 +21,16 @@ from later_reporting_dagster.lake.tables import (
     POST_METRICS_DAILY,
     RAW_NAMES,
 )
-from later_reporting_dagster.probe.sample import HOURS_FROM_MIDNIGHT, Fetched, NotTestable, Sample, has_results
+from later_reporting_dagster.probe.sample import (
+    HOURS_FROM_MIDNIGHT,
+    Fetched,
+    NotTestable,
+    Sample,
+    all_rows_of,
+    has_results,
+    is_complete,
+    rows_of,
+)
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, WINDOW_TABLES
 
 # Posts of this age should no longer change.
@@ -35,30 +44,42 @@ COUNTS = ("engagements", "impressions", "paid_engagements", "paid_impressions")
 Bounds = tuple[float, float]
 
 
+Verdict = Literal["holds", "does not hold", "not testable"]
+
+
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a sample shows.
+class Result:
+    """What a sample shows of an assumption.
 
     Attributes:
-        text: what was compared.
+        holds: None if it is not testable.
+        text: what was compared, or why nothing was.
         numbers: the compared numbers, by what they are; two that should be equal, if the assumption does not hold.
         details: texts of the server, for the terminal.
+        affected_tables: those whose numbers are wrong.
     """
 
-    holds: bool
+    holds: bool | None
     text: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     details: Sequence[str] = ()
+    name: str = ""
+    question: str = ""
+    affected_tables: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        return "not testable" if self.holds is None else "holds" if self.holds else "does not hold"
 
 
-def rows_can_be_read(sample: Sample) -> Answer:
+def rows_can_be_read(sample: Sample) -> Result:
     """Can all rows of posts be read?"""
     rows = sum(page.total_items for page in sample.pages_of_posts)
     if not rows:
         raise NotTestable("the account has no posts")
     unreadable, reasons = unreadable_rows(sample.pages_of_posts)
     text = f"{unreadable} of {rows} rows cannot be read" if unreadable else "rows"
-    return Answer(not unreadable, text, {"rows": rows, "can be read": rows - unreadable}, details=reasons)
+    return Result(not unreadable, text, {"rows": rows, "can be read": rows - unreadable}, details=reasons)
 
 
 def unreadable_rows(pages: Sequence[ListResult]) -> tuple[int, list[str]]:
@@ -80,49 +101,49 @@ def unreadable_rows(pages: Sequence[ListResult]) -> tuple[int, list[str]]:
     return count, [reason for reason, _ in reasons.most_common()]
 
 
-def instances_add_up(sample: Sample) -> Answer:
+def instances_add_up(sample: Sample) -> Result:
     """Has a query for two instances the posts of both, and no others?"""
     expected = {post.key for post in sample.of_two_instances}
-    found = {post.key: post.instance_id for post in sample.together.rows}
+    found = {post.key: post.instance_id for post in rows_of(sample.together)}
     others = sum(name not in {post.instance_id for post in sample.of_two_instances} for name in found.values())
     if others:
-        return Answer(False, "posts of one day", {"of other instances": others, "possible": 0})
+        return Result(False, "posts of one day", {"of other instances": others, "possible": 0})
     numbers = {"of each of both": len(expected), "of these, by a query for both": len(expected & found.keys())}
-    return Answer(expected <= found.keys(), "posts of one day", numbers)
+    return Result(expected <= found.keys(), "posts of one day", numbers)
 
 
-def range_has_its_last_day(sample: Sample) -> Answer:
+def range_has_its_last_day(sample: Sample) -> Result:
     """Has a range the posts of its last day?"""
-    first, last, both = ({post.key for post in page.all_rows} for page in sample.posts_of_days)
+    first, last, both = ({post.key for post in all_rows_of(page)} for page in sample.posts_of_days)
     if both and not first and not last:
-        return Answer(False, "posts by performance date", {"of two days": len(both), "of each day alone": 0})
+        return Result(False, "posts by performance date", {"of two days": len(both), "of each day alone": 0})
     if not last:
         raise NotTestable("the campaign has no results on the last day")
     numbers = {"of the last day": len(last), "of these in a range that ends with it": len(last & both)}
-    return Answer(last <= both, "posts by performance date", numbers)
+    return Result(last <= both, "posts by performance date", numbers)
 
 
-def older_posts_come_by_performance_date(sample: Sample) -> Answer:
+def older_posts_come_by_performance_date(sample: Sample) -> Result:
     """Does a post that is older than the range come by performance date?"""
     if sample.days is None:
-        raise NotTestable(sample.published.problem)
-    first, rows = sample.days[0], sample.posts_of_days[2].all_rows
+        raise NotTestable("no campaign with posts was found")
+    first, rows = sample.days[0], all_rows_of(sample.posts_of_days[2])
     found = sum(post.post_date is not None and post.post_date.date() < first for post in rows)
-    campaigns = _campaign(sample, sample.of_days[2]) if sample.of_days[2].page else []
+    campaigns = _campaign(sample, sample.of_days[2]) if isinstance(sample.of_days[2], ListResult) else []
     expected = sum(int(_value(campaign, "posts_count") or 0) for campaign in campaigns) - (len(rows) - found)
     if not found and expected <= 0:
         raise NotTestable("the campaign has no results of older posts")
     numbers = {"of the campaign's count": expected, "by performance date": found}
-    return Answer(found > 0, "posts older than two days, with results on them", numbers)
+    return Result(found > 0, "posts older than two days, with results on them", numbers)
 
 
-def days_of_posts_add_up(sample: Sample) -> Answer:
+def days_of_posts_add_up(sample: Sample) -> Result:
     """Do the metrics of posts on two days add up to those of both days?"""
-    first, second, both = ({post.key: post for post in page.all_rows} for page in sample.posts_of_days)
+    first, second, both = ({post.key: post for post in all_rows_of(page)} for page in sample.posts_of_days)
     return _days_add_up(sample.metrics, first, second, both)
 
 
-def days_of_campaigns_add_up(sample: Sample) -> Answer:
+def days_of_campaigns_add_up(sample: Sample) -> Result:
     """Do the metrics of a campaign on two days add up to those of both days?"""
     first, second, both = ({row.key: row for row in _campaign(sample, page)} for page in sample.of_days)
     return _days_add_up(sample.campaign_metrics, first, second, both)
@@ -130,7 +151,7 @@ def days_of_campaigns_add_up(sample: Sample) -> Answer:
 
 def _days_add_up(
     metrics: Iterable[Metric], first: Mapping[Any, Any], second: Mapping[Any, Any], both: Mapping[Any, Any]
-) -> Answer:
+) -> Result:
     if not first.keys() & second.keys():
         raise NotTestable("nothing has results on both days")
     pairs = []
@@ -141,21 +162,21 @@ def _days_add_up(
     return _compare(pairs, "sum of two days", "both days")
 
 
-def campaign_costs_of_months_add_up(sample: Sample) -> Answer:
+def campaign_costs_of_months_add_up(sample: Sample) -> Result:
     """Do the content costs of a campaign in two months, by post date, add up to that of both months?"""
     first, second, both = (_content_cost(sample, page) for page in sample.of_months)
     if not first or not second:
         raise NotTestable("the campaign has no content cost in two adjacent months")
     numbers = {"sum of two months": round(first + second, 2), "both months": both}
-    return Answer(abs(first + second - both) <= CENTS, "content cost in USD", numbers)
+    return Result(abs(first + second - both) <= CENTS, "content cost in USD", numbers)
 
 
-def content_cost_of_a_range_is_whole(sample: Sample) -> Answer:
+def content_cost_of_a_range_is_whole(sample: Sample) -> Result:
     """Is a campaign's content cost of a range, by performance date, the whole cost of all active posts?"""
     first, second, both = (_content_cost(sample, page) for page in sample.of_days)
     if not first or not second or not both:
         raise NotTestable("the campaign has no content cost on both days")
-    posts = [{post.key: post for post in page.all_rows} for page in sample.posts_of_days]
+    posts = [{post.key: post for post in all_rows_of(page)} for page in sample.posts_of_days]
     ended, new = (
         _sum_of_bounds(_cost(post) for key, post in one.items() if key not in other)
         for one, other in ((posts[0], posts[1]), (posts[1], posts[0]))
@@ -173,10 +194,10 @@ def content_cost_of_a_range_is_whole(sample: Sample) -> Answer:
     if "whole" in fitting and len(fitting) > 1:
         raise NotTestable(f"these days fit several readings: {', '.join(fitting)}")
     numbers = {"whole": round(min(max(both, low), high), 2), "stated": both}
-    return Answer("whole" in fitting, f"content cost in USD is {', '.join(fitting) or 'none of the known'}", numbers)
+    return Result("whole" in fitting, f"content cost in USD is {', '.join(fitting) or 'none of the known'}", numbers)
 
 
-def cpe_and_cpm_agree(sample: Sample) -> Answer:
+def cpe_and_cpm_agree(sample: Sample) -> Result:
     """Are cpe × engagements and cpm × impressions / 1000 the same cost of a post?"""
     compared = {
         (prefix, post.key): intervals
@@ -189,13 +210,13 @@ def cpe_and_cpm_agree(sample: Sample) -> Answer:
     (prefix, _), worst = max(compared.items(), key=lambda item: _gap(item[1]))
     cpe, cpm = (round(sum(interval) / 2, 2) for interval in worst)
     numbers = {f"{prefix}cpe × engagements": cpe, f"{prefix}cpm × impressions / 1000": cpm}
-    return Answer(not _gap(worst), f"USD by rounded unit costs, the worst of {len(compared)}", numbers)
+    return Result(not _gap(worst), f"USD by rounded unit costs, the worst of {len(compared)}", numbers)
 
 
-def cpe_and_cpm_state_the_content_cost(sample: Sample) -> Answer:
+def cpe_and_cpm_state_the_content_cost(sample: Sample) -> Result:
     """Do cpe and cpm, over organic results, state the content cost of the campaign?"""
     first, last = sample.cost_days or (date.max, date.min)
-    posts = [post for post in sample.published.rows if first <= post.post_date.date() <= last]
+    posts = [post for post in rows_of(sample.published) if first <= post.post_date.date() <= last]
     if not posts or not (cost := _content_cost(sample, sample.of_cost_days)):
         raise NotTestable("there are no days on which the campaign has a cost, and all of its posts state one")
     organic, of_all = (_sum_of_bounds(_cost(post, of_all=of_all) for post in posts) for of_all in (False, True))
@@ -203,12 +224,12 @@ def cpe_and_cpm_state_the_content_cost(sample: Sample) -> Answer:
     text = f"USD, {len(posts)} posts by post date"
     if fits_all:
         text += ", which fit with paid results, too" if fits_organic else ", which fit with organic and paid results"
-    return Answer(fits_organic, text, {"of cpe and cpm": round(sum(organic) / 2, 2), "content cost": cost})
+    return Result(fits_organic, text, {"of cpe and cpm": round(sum(organic) / 2, 2), "content cost": cost})
 
 
-def campaign_is_the_sum_of_its_posts(sample: Sample) -> Answer:
+def campaign_is_the_sum_of_its_posts(sample: Sample) -> Result:
     """Does a campaign have the sum of the counts and of the ad spend of its posts?"""
-    posts, campaigns = sample.posts_of_days[2].all_rows, _campaign(sample, sample.of_days[2])
+    posts, campaigns = all_rows_of(sample.posts_of_days[2]), _campaign(sample, sample.of_days[2])
     if not posts or not campaigns:
         raise NotTestable("the campaign has no results on these days")
     campaign = campaigns[0]
@@ -226,20 +247,20 @@ def campaign_is_the_sum_of_its_posts(sample: Sample) -> Answer:
     cents = CENTS * len(posts)
     if answer.holds and spend is not None and not low - cents <= spend <= high + cents:
         numbers = {"sum of posts": round((low + high) / 2, 2), "campaign": spend}
-        return Answer(False, "ad spend in USD", numbers)
+        return Result(False, "ad spend in USD", numbers)
     return answer
 
 
-def lifetime_is_the_result_to_date(sample: Sample) -> Answer:
+def lifetime_is_the_result_to_date(sample: Sample) -> Result:
     """Do all days of a settled post add up to its metrics to date?"""
-    lifetime = {post.key: post for post in sample.lifetime.rows}
+    lifetime = {post.key: post for post in rows_of(sample.lifetime)}
     # Posts that were published later may be on the next page.
     newest = max((post.post_date for post in lifetime.values()), default=None)
     settled = [
         post
-        for post in sample.published.rows
+        for post in rows_of(sample.published)
         if (sample.newest - post.post_date.date()).days >= SETTLED_DAYS
-        and (sample.lifetime.is_complete or (newest is not None and post.post_date < newest))
+        and (is_complete(sample.lifetime) or (newest is not None and post.post_date < newest))
     ]
     if not settled:
         raise NotTestable(f"the campaign has no post that is {SETTLED_DAYS} days old")
@@ -252,43 +273,44 @@ def lifetime_is_the_result_to_date(sample: Sample) -> Answer:
     return _compare(pairs, "to date", "all days by performance date")
 
 
-def post_days_are_utc(sample: Sample) -> Answer:
+def post_days_are_utc(sample: Sample) -> Result:
     """Are days by post date UTC days?"""
-    expected = {post.key for post in sample.published.rows if post.post_date.date() == sample.midnight}
+    expected = {post.key for post in rows_of(sample.published) if post.post_date.date() == sample.midnight}
     if not expected:
         raise NotTestable(f"no post of the campaign was published within {HOURS_FROM_MIDNIGHT} hours of midnight (UTC)")
-    found = {post.key for post in sample.posts_of_midnight.all_rows}
+    found = {post.key for post in all_rows_of(sample.posts_of_midnight)}
     count = len(found & expected) if len(found) == len(expected) else len(found)
     numbers = {"posts of the day by postDate": len(expected), "posts of a query for the day": count}
     text = "posts of one day" if found == expected else "posts of one day; set LATER_WIDEN_DAYS to 1"
-    return Answer(found == expected, text, numbers)
+    return Result(found == expected, text, numbers)
 
 
-def pages_have_all_rows(sample: Sample) -> Answer:
+def pages_have_all_rows(sample: Sample) -> Result:
     """Do pages have as many rows as they state, and the same ones when requested again?"""
     page = sample.posts_of_days[2]
-    keys = [post.key for post in page.all_rows]
+    keys = [post.key for post in all_rows_of(page)]
     if len(keys) < 2:
         raise NotTestable("the query has no two rows")
+    assert isinstance(page, ListResult)
     rows = len({*keys}) + len(page.bad_rows)
-    if page.total not in (None, rows):
-        return Answer(False, "rows of one query", {"stated total": page.total or 0, "distinct rows": rows})
-    again = [post.key for each in sample.again for post in each.rows]
+    if page.stated_total not in (None, rows):
+        return Result(False, "rows of one query", {"stated total": page.stated_total or 0, "distinct rows": rows})
+    again = [post.key for each in sample.again for post in rows_of(each)]
     count = len(again) if {*keys} <= {*again} else len({*keys} & {*again})
-    return Answer(sorted(keys) == sorted(again), "rows of one query", {"first": len(keys), "requested again": count})
+    return Result(sorted(keys) == sorted(again), "rows of one query", {"first": len(keys), "requested again": count})
 
 
-def campaigns_of_a_post_have_the_same_counts(sample: Sample) -> Answer:
+def campaigns_of_a_post_have_the_same_counts(sample: Sample) -> Result:
     """Does a post of several campaigns have the same counts in each?"""
     return _compare_campaigns(sample, [metric for metric in sample.metrics if metric.kind is Kind.COUNT])
 
 
-def campaigns_of_a_post_have_the_same_cost(sample: Sample) -> Answer:
+def campaigns_of_a_post_have_the_same_cost(sample: Sample) -> Result:
     """Does a post of several campaigns have the same cost in each?"""
     return _compare_campaigns(sample, [metric for metric in sample.metrics if metric.column in ("cpe", "cpm")])
 
 
-def _compare_campaigns(sample: Sample, metrics: Sequence[Metric]) -> Answer:
+def _compare_campaigns(sample: Sample, metrics: Sequence[Metric]) -> Result:
     posts: dict[tuple[str, int], list[Any]] = defaultdict(list)
     for post in sample.to_date:
         posts[post.instance_id, post.post_id].append(post)
@@ -299,7 +321,7 @@ def _compare_campaigns(sample: Sample, metrics: Sequence[Metric]) -> Answer:
     return _compare(((metric, min(of), max(of)) for metric, of in values), "least of its campaigns", "greatest")
 
 
-def rates_are_percentages(sample: Sample) -> Answer:
+def rates_are_percentages(sample: Sample) -> Result:
     """Are rates percentages of the counts?"""
     compared = []
     for post, prefix in ((post, prefix) for post in sample.to_date for prefix in ("", "paid_")):
@@ -314,31 +336,32 @@ def rates_are_percentages(sample: Sample) -> Answer:
     are_fractions = all(abs(100 * rate - percent) <= 100 * HALF_A_CENT for rate, percent in compared)
     text = "fractions" if are_fractions and percent > 100 * HALF_A_CENT else f"the worst of {len(compared)} rates"
     numbers = {"stated": stated, "100 × engagements / impressions": round(percent, 2)}
-    return Answer(abs(stated - percent) <= HALF_A_CENT + 1e-9 * abs(percent), text, numbers)
+    return Result(abs(stated - percent) <= HALF_A_CENT + 1e-9 * abs(percent), text, numbers)
 
 
-def nothing_paid_is_null(sample: Sample) -> Answer:
+def nothing_paid_is_null(sample: Sample) -> Result:
     """Are paid metrics null, not 0, where nothing was paid for?"""
     paid = [(post.paid_engagements, post.paid_impressions) for post in sample.to_date]
     nulls = sum(values == (None, None) for values in paid)
     zeros = sum(values != (None, None) and not any(values) for values in paid)
     if not nulls and not zeros:
         raise NotTestable("all posts of the sample have paid results")
-    return Answer(nulls > 0, "posts without paid results", {"with null": nulls, "in all": nulls + zeros})
+    return Result(nulls > 0, "posts without paid results", {"with null": nulls, "in all": nulls + zeros})
 
 
-def counts_to_date_are_not_negative(sample: Sample) -> Answer:
+def counts_to_date_are_not_negative(sample: Sample) -> Result:
     """Are counts to date never negative? Those of a day may be."""
     values = [_value(post, name) for post in sample.to_date for name in COUNTS]
     for page in (sample.published, sample.recent):  # a negative count makes a bad row
-        values += [value for row in page.bad_rows for value in _raw_counts(row.raw)]
+        bad_rows = page.bad_rows if isinstance(page, ListResult) else []
+        values += [value for row in bad_rows for value in _raw_counts(row.raw)]
     least = min((value for value in values if value is not None), default=None)
     if least is None:
         raise NotTestable("no post of the sample has counts")
-    return Answer(least >= 0, f"least of {len(values)} counts", {"found": least, "possible": max(least, 0)})
+    return Result(least >= 0, f"least of {len(values)} counts", {"found": least, "possible": max(least, 0)})
 
 
-def rate_limit_is_as_documented(sample: Sample) -> Answer:
+def rate_limit_is_as_documented(sample: Sample) -> Result:
     """Does the API allow as many requests as it documents?"""
     limit, seconds = sample.service.limit, sample.service.window_seconds
     if not limit or not seconds or not math.isfinite(seconds):
@@ -346,46 +369,46 @@ def rate_limit_is_as_documented(sample: Sample) -> Answer:
     return _documented(round(60 * min(limit, LARGEST_LIMIT) / seconds, 2), 120, "requests a minute")
 
 
-def tokens_last_as_documented(sample: Sample) -> Answer:
+def tokens_last_as_documented(sample: Sample) -> Result:
     """Is a token valid for as long as documented?"""
     if sample.token_seconds is None:
         raise NotTestable("the token does not state it")
     return _documented(round(sample.token_seconds / 3600, 1), 12, "hours")
 
 
-def data_reach_yesterday(sample: Sample) -> Answer:
+def data_reach_yesterday(sample: Sample) -> Result:
     """Are there results of yesterday?"""
-    if not sample.newest_days or not any(map(has_results, sample.newest_days[-1].rows)):
+    if not sample.newest_days or not any(map(has_results, rows_of(sample.newest_days[-1]))):
         raise NotTestable("the newest three days have no results")
     return _documented(1 - len(sample.newest_days), 0, "newest day with results, counted from yesterday")
 
 
-def _documented(found: float, documented: float, text: str) -> Answer:
-    return Answer(found >= documented, text, {"stated": found, "documented": documented})
+def _documented(found: float, documented: float, text: str) -> Result:
+    return Result(found >= documented, text, {"stated": found, "documented": documented})
 
 
-def fields_are_known(sample: Sample) -> Answer:
+def fields_are_known(sample: Sample) -> Result:
     """Are all fields of posts known? Others are kept in the column extra."""
     names = {name for post in sample.to_date for name in (json.loads(post.extra) if post.extra else ())}
     return _unknown(names - {metric.api_name for metric in METRICS}, "fields")
 
 
-def content_types_are_known(sample: Sample) -> Answer:
+def content_types_are_known(sample: Sample) -> Result:
     """Do all content types name a known platform?"""
     names = {post.content_type for post in sample.to_date if post.content_type is not None}
     return _unknown({name for name in names if platform_of(name) is None}, "content types")
 
 
-def _unknown(names: Iterable[str], text: str) -> Answer:
+def _unknown(names: Iterable[str], text: str) -> Result:
     found = sorted(names)
-    return Answer(not found, text, {"unknown": len(found), "expected": 0}, details=found)
+    return Result(not found, text, {"unknown": len(found), "expected": 0}, details=found)
 
 
 _ORGANIC_PAID = tuple(table.name for table in (*PERIOD_TABLES, *WINDOW_TABLES))
 _POSTS, _AGES = "posts", "organic_by_age"
 _COSTS, _RESULTS, _PUBLISHED = "campaign_costs_monthly", "campaign_results", "posts_published"
 
-ASSUMPTIONS: Mapping[Callable[[Sample], Answer], tuple[str, ...]] = {
+ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     rows_can_be_read: RAW_NAMES,
     instances_add_up: RAW_NAMES,
     range_has_its_last_day: RAW_NAMES,
@@ -414,7 +437,7 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Answer], tuple[str, ...]] = {
 """All assumptions, and the tables whose numbers are wrong if one does not hold; none if no number depends on it."""
 
 
-def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expected: str, found: str) -> Answer:
+def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expected: str, found: str) -> Result:
     """Compare values of metrics; null and 0 are the same. The numbers are totals: if values differ, of these."""
     compared = [(metric, one or 0, other or 0) for metric, one, other in pairs if one or other]
     if not compared:
@@ -428,7 +451,7 @@ def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expecte
     values = [(one, other) for metric, one, other in differing or compared if metric is worst]
     one, other = (round(sum(column), 2) for column in zip(*values, strict=True))
     text = f"{worst.api_name}; {len(differing)} of {len(compared)} values of all metrics differ"
-    return Answer(not differing, text, {expected: one, found: other})
+    return Result(not differing, text, {expected: one, found: other})
 
 
 def _value(row: Any, column: str) -> float | None:
@@ -439,8 +462,8 @@ def _value(row: Any, column: str) -> float | None:
 
 def _campaign(sample: Sample, page: Fetched) -> list[Any]:
     """Return the campaign's row, or none if it has no results."""
-    found = [row for row in page.rows if row.campaign_id == sample.campaign_id]
-    return found or [row for row in page.all_rows if row.campaign_id == sample.campaign_id]
+    found = [row for row in rows_of(page) if row.campaign_id == sample.campaign_id]
+    return found or [row for row in all_rows_of(page) if row.campaign_id == sample.campaign_id]
 
 
 def _content_cost(sample: Sample, page: Fetched) -> float:

@@ -3,40 +3,25 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from later_reporting_dagster.contract.parameters import platform_of
-from later_reporting_dagster.probe.assumptions import ASSUMPTIONS, Answer
+from later_reporting_dagster.probe.assumptions import ASSUMPTIONS, Result
 from later_reporting_dagster.probe.sample import NotTestable, Sample
-
-Verdict = Literal["holds", "does not hold", "not testable"]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The verdict on an assumption, and the tables whose numbers are wrong."""
-
-    name: str
-    question: str
-    verdict: Verdict
-    answer: Answer
-    affected_tables: tuple[str, ...] = ()
 
 
 def judge(sample: Sample) -> list[Result]:
     """Return the result of each assumption."""
     results = []
-    for answer_of, tables in ASSUMPTIONS.items():
-        name, question = answer_of.__name__, answer_of.__doc__ or ""
+    for assumption, tables in ASSUMPTIONS.items():
         try:
-            answer = answer_of(sample)
+            found = assumption(sample)
         except NotTestable as error:
-            results.append(Result(name, question, "not testable", Answer(False, str(error))))
-        else:
-            verdict: Verdict = "holds" if answer.holds else "does not hold"
-            results.append(Result(name, question, verdict, answer, () if answer.holds else tables))
+            found = Result(None, str(error))
+        affected_tables, question = () if found.holds is not False else tables, assumption.__doc__ or ""
+        results.append(replace(found, name=assumption.__name__, question=question, affected_tables=affected_tables))
     return results
 
 
@@ -61,12 +46,8 @@ def to_json(sample: Sample, results: Sequence[Result]) -> dict[str, Any]:
         "requests": sample.requests,
         "assumptions": [
             {
-                "name": result.name,
-                "question": result.question,
-                "verdict": result.verdict,
-                "text": result.answer.text,
-                "numbers": result.answer.numbers,
-                "affected_tables": result.affected_tables,
+                name: getattr(result, name)
+                for name in ("name", "question", "verdict", "text", "numbers", "affected_tables")
             }
             for result in results
         ],

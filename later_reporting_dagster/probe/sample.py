@@ -18,7 +18,6 @@ from later_reporting_dagster.contract import (
     CAMPAIGN_METRICS,
     DEFAULT_METRICS,
     METRICS,
-    BadRow,
     ContentType,
     DateBasis,
     Metric,
@@ -42,49 +41,36 @@ _NEEDED: dict[RouteOf, Metrics] = {posts_route: DEFAULT_METRICS, campaign_perfor
 
 
 class NotTestable(Exception):  # noqa: N818 - a verdict
-    """The account's data cannot show it. The message is without texts of the server."""
+    """Why the account's data cannot show it, or why there is no page; without texts of the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A page, or why there is none; without texts of the server."""
-
-    page: ListResult | None = None
-    problem: str = "no campaign with posts was found"
-
-    @property
-    def rows(self) -> list[Any]:
-        return self._page.items
-
-    @property
-    def all_rows(self) -> list[Any]:
-        """The rows, if the page has all of the query's."""
-        if not self.is_complete:
-            raise NotTestable(f"a query has more than {MAX_PAGE_SIZE} rows")
-        return self.rows
-
-    @property
-    def bad_rows(self) -> list[BadRow]:
-        return self.page.bad_rows if self.page else []
-
-    @property
-    def total(self) -> int | None:
-        """The number of rows of the query, where the page states it."""
-        return self._page.stated_total
-
-    @property
-    def is_complete(self) -> bool:
-        page = self._page
-        return page.next_cursor is None and (page.total_items < MAX_PAGE_SIZE or self.total in (None, page.total_items))
-
-    @property
-    def _page(self) -> ListResult:
-        if self.page is None:
-            raise NotTestable(self.problem)
-        return self.page
+Fetched = ListResult | NotTestable
 
 
-_NOTHING = Fetched()
+def rows_of(page: Fetched) -> list[Any]:
+    return _fetched(page).items
+
+
+def all_rows_of(page: Fetched) -> list[Any]:
+    """Return the rows of a page that has all of the query's."""
+    if not is_complete(page):
+        raise NotTestable(f"a query has more than {MAX_PAGE_SIZE} rows")
+    return rows_of(page)
+
+
+def is_complete(page: Fetched) -> bool:
+    found = _fetched(page)
+    is_last = found.total_items < MAX_PAGE_SIZE or found.stated_total in (None, found.total_items)
+    return found.next_cursor is None and is_last
+
+
+def _fetched(page: Fetched) -> ListResult:
+    if isinstance(page, NotTestable):
+        raise NotTestable(*page.args)
+    return page
+
+
+_NOTHING = NotTestable("no campaign with posts was found")
 
 
 @dataclass(kw_only=True)
@@ -123,22 +109,22 @@ class Sample:
     newest_days: list[Fetched] = field(default_factory=list)
     # Of the recent posts, those of a day and of two instances; and the posts that a query for both has on this day.
     of_two_instances: list[Any] = field(default_factory=list)
-    together: Fetched = Fetched(problem="no day with posts of two instances was found")
+    together: Fetched = NotTestable("no day with posts of two instances was found")
 
     @property
     def to_date(self) -> list[Any]:
         """All posts with their metrics to date, each row once."""
-        pages = [each for each in (self.published, self.recent, *self.views) if each.page is not None]
-        if not any(page.rows for page in pages):
-            raise NotTestable(self.recent.problem)
-        return [*{post.key: post for page in pages for post in page.rows}.values()]
+        pages = [each for each in (self.published, self.recent, *self.views) if isinstance(each, ListResult)]
+        if not any(page.items for page in pages):
+            raise NotTestable(*(self.recent.args if isinstance(self.recent, NotTestable) else _NOTHING.args))
+        return [*{post.key: post for page in pages for post in page.items}.values()]
 
     @property
     def pages_of_posts(self) -> list[ListResult]:
         """All pages of posts."""
         of_campaign = (*self.posts_of_days, *self.again, self.published, self.lifetime, self.posts_of_midnight)
         found = (*of_campaign, self.recent, *self.views, *self.newest_days, self.together)
-        return [each.page for each in found if each.page is not None]
+        return [each for each in found if isinstance(each, ListResult)]
 
 
 async def fetch_sample(
@@ -165,9 +151,9 @@ async def fetch_sample(
     fetch = _Fetch(client, sample, instance_ids)
     first, recent_days = month_after(years_later(newest, -MAX_RANGE_YEARS)), (newest - 45 * DAY, newest - 15 * DAY)
     await _fetch_campaign(sample, fetch, first)
-    if sample.recent.page is None:
+    if isinstance(sample.recent, NotTestable):
         sample.recent = await fetch(posts_route, *recent_days)
-    if fetch.uses_cursors:
+    if sample.service.api_version.uses_cursors:
         content_types = (ContentType.INSTAGRAM_REEL, ContentType.TIKTOK)
         sample.views.append(await fetch(posts_route, *recent_days, content_types=content_types, metrics=VIEWS))
     if of_two := posts_of_two_instances(sample.recent):
@@ -179,9 +165,8 @@ async def fetch_sample(
             break
         posts = await fetch(posts_route, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
         sample.newest_days.append(posts)
-        if posts.page is None or any(map(has_results, posts.rows)):
+        if isinstance(posts, NotTestable) or any(map(has_results, posts.items)):
             break
-    sample.metrics, sample.campaign_metrics = fetch.metrics.values()
     sample.requests = client.requests
     return sample
 
@@ -191,7 +176,7 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     # Results of TikTok come after two days (docs/api.md, "Freshness").
     one, two = newest - 3 * DAY, newest - 2 * DAY
     listed = await fetch(campaign_performance_route, one, two, date_basis=by_performance_date)
-    campaign_id = suitable_campaign(listed.page.items) if listed.page else None
+    campaign_id = suitable_campaign(listed.items) if isinstance(listed, ListResult) else None
     if not (is_listed := campaign_id is not None):
         sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
         if not (recent := in_order(sample.recent, first, newest)):
@@ -207,15 +192,16 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
     sample.of_days = (*of_days, listed)[:3]
     sample.of_weeks = await campaign(two - 27 * DAY, two, date_basis=by_performance_date)
-    if (both := sample.posts_of_days[2].page) and both.total_items > 1:
+    if isinstance(both := sample.posts_of_days[2], ListResult) and both.total_items > 1:
         half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.total_items // 2))
         start = await half()
-        sample.again = start, await half(page=PageRequest(2, cursor=start.page.next_cursor if start.page else None))
+        cursor = start.next_cursor if isinstance(start, ListResult) else None
+        sample.again = start, await half(page=PageRequest(2, cursor=cursor))
     sample.published = await posts(first, newest)
     sample.lifetime = await posts(first, newest, date_basis=by_performance_date)
     if not (published := in_order(sample.published, first, newest)):
         return
-    until = newest if sample.published.is_complete else published[-1].post_date.date() - DAY
+    until = newest if is_complete(sample.published) else published[-1].post_date.date() - DAY
     known = [post for post in published if post.post_date.date() <= until]
     if day := day_with_posts_near_midnight(known):
         sample.midnight, sample.posts_of_midnight = day, await posts(day, day)
@@ -227,16 +213,13 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     sample.of_months = tuple([await campaign(*days) for days in ranges])
 
 
+@dataclass(frozen=True)
 class _Fetch:
     """Fetches a page of posts or of campaigns."""
 
-    def __init__(self, client: LaterClient, sample: Sample, instance_ids: tuple[str, ...]) -> None:
-        self._client, self._problems, self._instance_ids = client, sample.problems, instance_ids
-        self.uses_cursors = sample.service.api_version.uses_cursors
-        self.metrics: dict[RouteOf, Metrics] = {
-            posts_route: sample.metrics,
-            campaign_performance_route: sample.campaign_metrics,
-        }
+    client: LaterClient
+    sample: Sample
+    instance_ids: tuple[str, ...]
 
     async def __call__(
         self,
@@ -249,24 +232,29 @@ class _Fetch:
         metrics: Metrics | None = None,
         **filters: Any,
     ) -> Fetched:
-        wanted = metrics or self.metrics[route_of]
+        sample, needed, is_posts = self.sample, _NEEDED[route_of], route_of is posts_route
+        wanted = metrics or (sample.metrics if is_posts else sample.campaign_metrics)
         query = PerformanceQuery(
-            start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self._instance_ids} | filters)
+            start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self.instance_ids} | filters)
         )
         try:
-            return Fetched(await self._client.fetch_page(replace(route_of(query), page_size=size), page))
+            return await self.client.fetch_page(replace(route_of(query), page_size=size), page)
         except LaterError as error:
             # The cursor version may not offer all metrics (docs/api.md, "Cursor version").
-            if not (self.uses_cursors and isinstance(error, QueryRejected)) or wanted in (metrics, _NEEDED[route_of]):
-                self._problems.append(str(error))
-                return Fetched(problem=f"a request failed ({type(error).__name__})")
-        self.metrics[route_of] = _NEEDED[route_of]
+            may_be_metrics = sample.service.api_version.uses_cursors and isinstance(error, QueryRejected)
+            if not may_be_metrics or wanted in (metrics, needed):
+                sample.problems.append(str(error))
+                return NotTestable(f"a request failed ({type(error).__name__})")
+        if is_posts:
+            sample.metrics = needed
+        else:
+            sample.campaign_metrics = needed
         return await self(route_of, first, last, page=page, size=size, **filters)
 
 
 def in_order(posts: Fetched, first: date, last: date) -> list[Any]:
     """Return the posts that were published in a range of days, by the time of their publication."""
-    all_posts = posts.page.items if posts.page else ()
+    all_posts = posts.items if isinstance(posts, ListResult) else ()
     found = [post for post in all_posts if post.post_date and first <= post.post_date.date() <= last]
     return sorted(found, key=lambda post: post.post_date)
 
@@ -274,7 +262,7 @@ def in_order(posts: Fetched, first: date, last: date) -> list[Any]:
 def posts_of_two_instances(posts: Fetched) -> list[Any]:
     """Return the posts of two instances on a day on which both have some; the day with the fewest."""
     of_days: dict[date, list[Any]] = {}
-    for post in posts.page.items if posts.page else ():
+    for post in posts.items if isinstance(posts, ListResult) else ():
         of_days.setdefault(post.post_date.date(), []).append(post)
     days = [of_day for of_day in of_days.values() if len({post.instance_id for post in of_day}) > 1]
     found = min(days, key=len, default=[])

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
-from later_reporting_dagster.probe.result import Result, judge
+from later_reporting_dagster.probe.assumptions import Result
+from later_reporting_dagster.probe.result import judge
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sample
 from tests.client.scripted_api import jwt
 from tests.conftest import NO_RATE_LIMIT
@@ -73,14 +74,12 @@ class Account:
     token_seconds: float | None = None
     override: Callable[[Request], Response | None] = lambda request: None
     requests: list[Request] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
     _tokens: dict[bytes, bytes] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         self.requests.append(request)
         response = self.override(request) or await self._response(request, scope, receive)
-        self.statuses.append(response.status_code)
         response.headers.update(self.headers)
         await response(scope, receive, send)
 

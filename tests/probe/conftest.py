@@ -6,7 +6,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion
-from later_reporting_dagster.probe.result import Result
+from later_reporting_dagster.probe.assumptions import Result
 from later_reporting_dagster.probe.sample import Sample
 from later_reporting_dagster.server.sandbox import World, create_app, two_years_before
 from tests.conftest import NO_RATE_LIMIT, Service

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from later_reporting_dagster.client import ClientCredentials
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.probe.result import Result, to_json
+from later_reporting_dagster.probe.assumptions import Result
+from later_reporting_dagster.probe.result import to_json
 from later_reporting_dagster.probe.sample import MAX_REQUESTS
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import NO_RATE_LIMIT, Service, problem
@@ -45,7 +46,7 @@ def serve(stage: Service, world: World, version: ApiVersion, **options: Any) -> 
 def not_testable(results: Mapping[str, Result]) -> set[str]:
     """Return the names of what is not testable, after asserting that each says why."""
     found = {name for name, result in results.items() if result.verdict == "not testable"}
-    assert all(results[name].answer.text and not results[name].answer.numbers for name in found)
+    assert all(results[name].text and not results[name].numbers for name in found)
     return found
 
 
@@ -90,7 +91,7 @@ def test_busy_campaign_is_not_testable_where_a_page_is_too_small(stage: Service,
     serve(stage, world(30, instances=1, posts_per_day=3000), version)
     _, results = run_probe(stage.base_url)
     assert broken(results) == set()
-    assert results["days_of_posts_add_up"].answer.text == "a query has more than 100 rows"
+    assert results["days_of_posts_add_up"].text == "a query has more than 100 rows"
     assert results["rates_are_percentages"].verdict == "holds"
 
 
