@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import secrets
+import sys
 import threading
 import time
 from collections import Counter
@@ -406,7 +407,7 @@ class IndependentServer:
         class Handler(_Handler):
             api = this
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        with _Server(("127.0.0.1", 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
             thread.start()
             try:
@@ -552,6 +553,12 @@ class _Query:
         """Return the cursor to an offset, which is valid for this query only."""
         text = f"{offset} {self._path} {self._size} {sorted(self.values.items())}"
         return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *arguments: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may leave at any time
+            super().handle_error(*arguments)
 
 
 class _Handler(BaseHTTPRequestHandler):
