@@ -102,13 +102,13 @@ def _campaign(world: World, instance: int, number: int) -> JsonObject:
 
 
 def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-    """Return the additive metrics that the API has for campaigns only, by post, and the revenue of paid posts.
+    """Return the additive metrics of posts, those that the API has for campaigns only, and the revenue of paid posts.
 
     They accrue like the other metrics of a post. Some campaigns have no tracking links, some no affiliate links: these
     metrics of their posts are not available. Arguments and units are those of `World.metrics`.
     """
     posts = world.posts
-    values = world.parts(_PARTS, rows, since=since, until=until)
+    values = world.accrued(rows, since=since, until=until, parts=_PARTS)
     numbers = campaign_positions(posts.campaign_id[rows]) % CAMPAIGNS
     campaign_keys = _campaign_keys(world.instance_keys[posts.instance[rows]], numbers)
     for prefix, share_of_campaigns in _SHARES_OF_CAMPAIGNS_WITH_LINKS.items():
@@ -216,7 +216,7 @@ class _CampaignSums:
         self._content_type = world.posts.content_type[rows]
         self._columns: dict[str, IntArray] = {}
         since, until = metric_days(world, query)
-        for columns in (World.accrued, campaign_only_metrics, cursor_only_metrics):
+        for columns in (campaign_only_metrics, cursor_only_metrics):
             self._columns |= columns(world, rows, since=since, until=until)
 
     def metric(self, name: str) -> IntArray:

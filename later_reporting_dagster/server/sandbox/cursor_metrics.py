@@ -97,17 +97,16 @@ def find_unsupported_metrics(names: Iterable[str], content_types: Collection[str
 
 
 def cursor_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-    """Return the metrics that only the cursor API version has; arguments and units as in `World.metrics`.
+    """Return the metrics that only the cursor API version has, and what accrued; arguments as in `World.metrics`.
 
     Metrics that a content type does not support are not available. Additive metrics are shares of engagements or
     impressions and accrue like these. Reach is not additive: most of it is reached in the first days.
     """
     posts, key, totals = world.posts, world.post_keys(rows), world.totals(rows)
-    values = world.parts(_PARTS, rows, since=since, until=until)
-    recorded = world.accrued(rows, since=since, until=until)
+    values = world.accrued(rows, since=since, until=until, parts=_PARTS)
     for name, (base, per_mille) in _REACH.items():
-        reached = np.minimum(totals[base] * per_mille // 1000, np.maximum(recorded[base], 0))
-        values[name] = np.where(recorded[base] == NOT_AVAILABLE, NOT_AVAILABLE, reached)
+        reached = np.minimum(totals[base] * per_mille // 1000, np.maximum(values[base], 0))
+        values[name] = np.where(values[base] == NOT_AVAILABLE, NOT_AVAILABLE, reached)
     followers = floor(log_normal(child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
     values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
     # In hundredths of a millisecond. That the unit of the total is that of the average is invented.

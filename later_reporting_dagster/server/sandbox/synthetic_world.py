@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -280,35 +281,22 @@ class World:
         """Return the accruing quantities of some posts at the end of their lifetimes, by name."""
         return dict(zip(_ACCRUING, self.posts.totals[:, rows], strict=True))
 
-    def accrued(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """Return what accrued on some days, and the content cost, by name; arguments and units as in `metrics`."""
-        accrued = self._accrued(self.totals(rows), _ACCRUING, rows, since=since, until=until)
-        is_known = self.posts.cost_day[rows] <= self.last_day.toordinal()
-        return accrued | {"cost": np.where(is_known, self.posts.cost[rows], NOT_AVAILABLE)}
-
-    def parts(
-        self, shares: Mapping[str, tuple[str, int]], rows: IntArray, *, since: int, until: int
+    def accrued(
+        self, rows: IntArray, *, since: int, until: int, parts: Mapping[str, tuple[str, int]] = MappingProxyType({})
     ) -> dict[str, IntArray]:
-        """Return metrics that are parts of others and accrue like these, by name; units as in `metrics`.
+        """Return what accrued on some days, and the content cost, by name; arguments and units as in `metrics`.
+
+        All days add up to the total. Paid metrics are not available before the first day of a boost.
 
         Args:
-            shares: The metric that each is a part of, an accruing quantity or an earlier part, and its mean share in
-                thousandths.
+            parts: More metrics, which accrue like those that they are parts of: for each, the accruing quantity or
+                earlier part, and its mean share in thousandths.
         """
         keys, totals, kinds = self.post_keys(rows), self.totals(rows), dict(_ACCRUING)
-        for name, (whole, per_mille) in shares.items():
+        for name, (whole, per_mille) in parts.items():
             share = floor(per_mille * (0.5 + uniform(keys, name)))
             totals[name] = np.where(totals[whole] == NOT_AVAILABLE, NOT_AVAILABLE, totals[whole] * share // 1000)
             kinds[name] = kinds[whole]
-        return self._accrued({name: totals[name] for name in shares}, kinds, rows, since=since, until=until)
-
-    def _accrued(
-        self, totals: Mapping[str, IntArray], kinds: Mapping[str, int], rows: IntArray, *, since: int, until: int
-    ) -> dict[str, IntArray]:
-        """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total.
-
-        Paid metrics are not available before the first day of a boost.
-        """
         before, after = self._accrued_shares(rows, since), self._accrued_shares(rows, until + 1)
         is_boosted = until >= self.posts.day[rows] + self.posts.boost_age[rows]
         found = {}
@@ -317,7 +305,8 @@ class World:
             is_available = (total != NOT_AVAILABLE) & (is_boosted if kind == _PAID else True)
             recorded = total * after[kind] // _WHOLE - total * before[kind] // _WHOLE
             found[name] = np.where(is_available, recorded, NOT_AVAILABLE)
-        return found
+        is_known = self.posts.cost_day[rows] <= self.last_day.toordinal()
+        return found | {"cost": np.where(is_known, self.posts.cost[rows], NOT_AVAILABLE)}
 
     def _accrued_shares(self, rows: IntArray, day: int) -> tuple[IntArray, IntArray, IntArray]:
         """Return the shares of totals that accrued before a day, in units of 1 / _WHOLE, by kind."""
