@@ -84,26 +84,15 @@ def instances(*, format_: str) -> None:
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.lake.coverage import intact_files
-    from later_reporting_dagster.quality.instances import instances_table, stored_instances
-    from later_reporting_dagster.quality.late_posts import stored_late_posts
+    from later_reporting_dagster.quality.instances import instances_table
 
     project = current_project()
     later, settings = project.later, project.settings
     check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
     lake, now = later.lake(), datetime.now(UTC)
-    days = settings.expected_days(now)
-    rows = instances_table(
-        listed,
-        configured=later.configured_instances(),
-        retired=lake.retired.ids(),
-        previous=stored_instances(lake),
-        present=intact_files(lake, RAW_NAMES),
-        stale=stored_late_posts(lake, days={*days}).stale,
-        days=days,
-        today=now.date(),
-    )
+    days, configured = settings.expected_days(now), later.configured_instances()
+    rows = instances_table(lake, listed, configured=configured, days=days, today=now.date())
     if format_ == "json":
         _print_json(rows.to_pylist())
     else:

@@ -40,7 +40,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.instances import instances_table, stored_instances
+from later_reporting_dagster.quality.instances import instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
 from later_reporting_dagster.quality.outdated import Footers, outdated
@@ -141,11 +141,11 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             fetches = newest_fetches(lake, RAW_NAMES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             rows = instances_table(
+                lake,
                 listed,
                 configured=configured,
                 retired=retired,
-                previous=stored_instances(lake),
-                present={name: files[name] for name in RAW_NAMES},
+                files=files,
                 stale=stale,
                 days=days,
                 today=now.date(),

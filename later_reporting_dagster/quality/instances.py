@@ -1,13 +1,13 @@
 """The dimension `instances`: which instances are known, with their newest and missing days."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from datetime import date
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake.coverage import Files
+from later_reporting_dagster.lake.coverage import Files, intact_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import (
@@ -19,6 +19,7 @@ from later_reporting_dagster.lake.tables import (
     Column,
     schema_of,
 )
+from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import missing_days
 
 
@@ -60,15 +61,15 @@ INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 
 
 def instances_table(
+    lake: Lake,
     listed: Collection[str],
     *,
     configured: Collection[str],
-    retired: Set[str],
-    previous: pa.Table | None,
-    present: Mapping[str, Collection[Partition]],
-    stale: Collection[Partition] = (),
     days: Sequence[date],
     today: date,
+    retired: Set[str] | None = None,
+    files: Files | None = None,
+    stale: Collection[Partition] | None = None,
 ) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
@@ -76,11 +77,13 @@ def instances_table(
 
     Args:
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
-        previous: the dimension as last written.
-        present: the partitions of each raw table that have a file.
-        stale: those that the lake contradicts.
         days: the days that every expected instance should have a file for.
+        retired, files, stale: what the lake says, if the caller has asked it already.
     """
+    previous, retired = stored_instances(lake), lake.retired.ids() if retired is None else retired
+    files = intact_files(lake, RAW_NAMES) if files is None else files
+    stale = stored_late_posts(lake, days=days).stale if stale is None else stale
+    present = {name: files[name] for name in RAW_NAMES}
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
     seen = {name for name, row in previous_rows.items() if row["first_seen"]}
     stored = {str(partition.instance_id) for partitions in present.values() for partition in partitions}

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE, RAW_TABLES
-from later_reporting_dagster.quality.instances import instances_table, known_instances, stored_instances
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE
+from later_reporting_dagster.quality.instances import instances_table, known_instances
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]
@@ -22,16 +22,7 @@ def by_id(rows: Any) -> dict[str, dict[str, Any]]:
 
 def refreshed(lake: Lake, listed: list[str], *, days: Sequence[date] = (), configured: Sequence[str] = ()) -> Any:
     """Return the dimension as of now, from the files of a lake."""
-    present = {table.name: lake.partitions(table.name) for table in RAW_TABLES}
-    return instances_table(
-        listed,
-        configured=configured,
-        retired=lake.retired.ids(),
-        previous=stored_instances(lake),
-        present=present,
-        days=days,
-        today=TODAY,
-    )
+    return instances_table(lake, listed, configured=configured, days=days, today=TODAY)
 
 
 def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:

@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_p
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
-from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, intact_files, update_records, write_coverage
+from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     FETCHED_NAMES,
@@ -21,12 +21,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.instances import (
-    INSTANCE_COLUMNS,
-    expected_files,
-    instances_table,
-    stored_instances,
-)
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, expected_files, instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts, with_late_posts
 
 
@@ -64,17 +59,9 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
     later, now = component.later(context), component.now()
     with failures():
         listed = wait_for(later.listed_instances)
-        lake, configured, days = later.lake(), later.configured_instances(), component.expected_days(now)
-        rows = instances_table(
-            listed,
-            configured=configured,
-            retired=lake.retired.ids(),
-            previous=stored_instances(lake),
-            present=intact_files(lake, RAW_NAMES),
-            stale=stored_late_posts(lake, days=days).stale,
-            days=days,
-            today=now.date(),
-        )
+        lake, configured = later.lake(), later.configured_instances()
+        days = component.expected_days(now)
+        rows = instances_table(lake, listed, configured=configured, days=days, today=now.date())
         context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
         written = lake.write_table(INSTANCES_TABLE, rows)
         yield table_result(written, {"instances": preview(rows, limit=rows.num_rows)})

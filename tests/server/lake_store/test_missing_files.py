@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.quality.instances import instances_table, stored_instances
+from later_reporting_dagster.quality.instances import instances_table
 from tests.rollups.conftest import posts_of, row
 from tests.server.lake_store.clients import assert_problem, days_query, get, page_of, served
 
@@ -71,10 +70,7 @@ def test_instances_that_the_api_lists_or_listed_are_expected(tmp_path: Path) -> 
         write(tmp_path, Partition(DAYS[0], name))
     write(tmp_path, Partition(DAYS[1], "north"))
     for listed in (["north", "south", "gone"], ["north", "south", "new"]):
-        files: Any = {"posts_published": lake.partitions("posts_published"), "post_metrics_daily": []}
-        rows = instances_table(
-            listed, configured=(), retired=set(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
-        )
+        rows = instances_table(lake, listed, configured=(), days=[], today=DAYS[1])
         lake.write_table("instances", rows)
     with served(tmp_path) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (str(DAYS[0]), "new")
