@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import pyarrow as pa
 
@@ -80,6 +80,14 @@ class WriteResult:
     key_values: Mapping[str, str] = field(default_factory=dict)
 
 
+class WriteOptions(TypedDict, total=False):
+    """Options of `Lake.write_all`, for one file."""
+
+    metadata: Mapping[str, str] | None
+    replaces_metadata: bool
+    check_replacement: Callable[[Any, pa.Table, pa.Table], None]
+
+
 WriteOutcome = WriteResult | LakeUnavailable | ReplacementRejected
 
 
@@ -114,14 +122,16 @@ class Lake:
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
 
-    def write(self, table_name: str, partition: Partition | None, rows: pa.Table, **options: Any) -> WriteResult:
+    def write(
+        self, table_name: str, partition: Partition | None, rows: pa.Table, **options: Unpack[WriteOptions]
+    ) -> WriteResult:
         """Replace all rows of a partition, as `write_all` does with these options; raise if they are not replaced."""
         result = self.write_all(table_name, {partition: rows}, **options)[partition]
         if isinstance(result, Exception):
             raise result
         return result
 
-    def write_table(self, table_name: str, rows: pa.Table, **options: Any) -> WriteResult:
+    def write_table(self, table_name: str, rows: pa.Table, **options: Unpack[WriteOptions]) -> WriteResult:
         """Replace all rows of an unpartitioned table, which is one file, as `write` does."""
         return self.write(table_name, None, rows, **options)
 

@@ -88,7 +88,7 @@ SELECT
     {{ place }}, time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
     {{ results }}
 FROM organic_paid_by_creator
-QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }};
+QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= 100;
 
 -- Young posts that were never paid for, and are organically above three quarters of their peers. Stories expire after a day.
 {%- set best = "organic_impressions_percentile + organic_engagement_rate_percentile DESC" %}
@@ -100,10 +100,10 @@ SELECT
     organic_impressions, organic_impressions_percentile, organic_engagement_rate, organic_engagement_rate_percentile
 FROM posts
 WHERE
-    age <= {{ most_boost_days }} AND coalesce(content_type, '') NOT LIKE '%story%' AND first_paid_day IS NULL
+    age <= 14 AND coalesce(content_type, '') NOT LIKE '%story%' AND first_paid_day IS NULL
     AND coalesce(paid_impressions, 0) = 0 AND coalesce(paid_engagements, 0) = 0
     AND organic_impressions_percentile >= 75 AND organic_engagement_rate_percentile >= 75
-QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id) <= {{ most_posts }};
+QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id) <= 25;
 
 -- Days; from an age of 91 days on, weeks, which are seven days from a multiple of seven on.
 CREATE OR REPLACE TABLE report_days AS

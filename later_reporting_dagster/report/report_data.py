@@ -41,7 +41,6 @@ FETCHED_TABLES = {
 }
 # The tables that report.sql creates, without their prefix `report_`.
 REPORT_TABLES = ("figures", "published", "parts", "creators", "posts", "days")
-MOST_CREATORS, MOST_POSTS, MOST_BOOST_DAYS = 100, 25, 14
 # What the metadata of the asset shows of `report_figures`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
@@ -133,8 +132,7 @@ def read_report(
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            limits = {"most_creators": MOST_CREATORS, "most_posts": MOST_POSTS, "most_boost_days": MOST_BOOST_DAYS}
-            database.connection.execute(template.render(limits))
+            database.connection.execute(template.render())
             return {
                 name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
                 for name in REPORT_TABLES
@@ -149,14 +147,8 @@ def read_report(
     if not last_days:
         return None
     days_missing = {name: days_by_instance(missing.get(name, ())) for name in FETCHED_TABLES}
-    named = {
-        name
-        for rows in tables.values()
-        if "instance_id" in rows.column_names
-        for name in rows["instance_id"].to_pylist()
-    }
-    named |= {name for by_instance in days_missing.values() for name in by_instance}
-    named |= {rows.instance_id for rows in quarantined}
+    named = {name for rows in tables.values() for name in rows["instance_id"].to_pylist()}
+    named.update(*days_missing.values(), (rows.instance_id for rows in quarantined))
     return ReportData(
         as_of=max(last_days),
         instances=sorted(name for name in named if name is not None),
