@@ -64,7 +64,7 @@ COVERAGE_COLUMNS = (
         True,
         "When the newest response for it was requested, which may not have changed it; null if that is unknown",
     ),
-    Column("content_hash", "string", True, "Hash of the rows in the file; null without it"),
+    Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
     Column(
         "file_version", "string", True, "Size of the file, and its modification time or ETag; null if it is missing"
     ),
