@@ -64,8 +64,9 @@ class Footers:
         # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
         with suppress(LakeUnavailable):
             versions = lake.file_versions(table.name, days=days)
-            found = self.of(lake, {partition_path(table.name, each): version for each, version in versions.items()})
-            return {each.day: found[partition_path(table.name, each)] for each in versions}
+            paths = {each.day: partition_path(table.name, each) for each in versions}
+            found = self.of(lake, dict(zip(paths.values(), versions.values(), strict=True)))
+            return {day: found[path] for day, path in paths.items()}
         return {}
 
     def of(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
