@@ -71,10 +71,6 @@ class Period:
     def slot(self) -> _Slot:
         return _slot(self.name, self.first_day)
 
-    @property
-    def ends_a_month(self) -> bool:
-        return (self.last_day + timedelta(days=1)).day == 1
-
     def __str__(self) -> str:
         return f"{self.name} {self.first_day} to {self.last_day}"
 
@@ -292,7 +288,8 @@ class PeriodsWriter:
             is_same = row == before | {"fetched_at": None}
             replaced[values["campaign_id"]] = before if is_same else row | {"fetched_at": requested_at}
         self._rows[period.slot] = replaced
-        if period.name == MONTH and period.ends_a_month:
+        is_over = (period.last_day + timedelta(days=1)).day == 1
+        if period.name == MONTH and is_over:
             self._fetched_months[period.first_day] = FetchedMonth(requested_at.date(), sorted(response.instances))
 
     def save(self) -> None:

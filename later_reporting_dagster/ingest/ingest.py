@@ -103,13 +103,14 @@ async def ingest(
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
     """Send partitions as failed if their instance id cannot be part of a path; return the others."""
-    valid = [*partitions]
-    for instance_id in {partition.instance_id for partition in partitions}:
+    valid: list[Partition] = []
+    for partition in partitions:
         try:
-            encode_instance_id(instance_id or "")
+            encode_instance_id(partition.instance_id or "")
         except ValueError as error:
-            await writer.fail([partition for partition in valid if partition.instance_id == instance_id], error)
-            valid = [partition for partition in valid if partition.instance_id != instance_id]
+            await writer.fail([partition], error)
+        else:
+            valid.append(partition)
     return valid
 
 

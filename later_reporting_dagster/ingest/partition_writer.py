@@ -107,7 +107,7 @@ async def confirm(
             error = WouldEmpty(NOT_LISTED)
             if await client.accessible(instance_ids) == instance_ids:
                 query, result, kept = await ask(unit)
-                is_sure = bool(result.total_items) or result.is_surely_empty
+                is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
                 in_doubt = await writer.write(query, result, [unit], kept=kept, is_confirmed=is_sure)
                 error = in_doubt.get(unit)
         except (LaterError, LakeUnavailable) as failure:
@@ -261,9 +261,11 @@ class PartitionWriter:
         for partition in [each for each in tables if received[each].kept]:
             new = tables.pop(partition)
             try:
-                tables[partition] = self._with_stored_rows(partition, new, received[partition].kept)
+                stored = self._stored_rows(partition, new.schema)
             except LakeUnavailable as error:
                 failed[partition] = error
+            else:
+                tables[partition] = with_stored_rows(new, stored, received[partition].kept, self.table)
         outcomes = failed | self.lake.write_all(
             self.table.name, tables, metadata=metadata, check_replacement=check_replacement, is_newer=is_newer
         )
@@ -291,18 +293,15 @@ class PartitionWriter:
         return results, fates
 
     def stored_keys(self, partition: Partition) -> Set[Hashable]:
-        """Return the keys of the stored rows; none if the file does not exist or is damaged."""
         schema = pa.schema([field for field in self.table.table.schema if field.name in self.table.key])
-        with suppress(FileDamaged):
-            stored = self.lake.read_daily_file(self.table.name, partition, schema=schema)
-            return {*keys_of(stored, self.table.key)} if stored else set()
-        return set()
+        return {*keys_of(self._stored_rows(partition, schema), self.table.key)}
 
-    def _with_stored_rows(self, partition: Partition, new: pa.Table, kept: Set[Hashable]) -> pa.Table:
+    def _stored_rows(self, partition: Partition, schema: pa.Schema) -> pa.Table:
+        """Return the stored rows; none if the file does not exist or is damaged."""
         with suppress(FileDamaged):
-            if stored := self.lake.read_daily_file(self.table.name, partition, schema=new.schema):
-                return with_stored_rows(new, stored, kept, self.table)
-        return new
+            if stored := self.lake.read_daily_file(self.table.name, partition, schema=schema):
+                return stored
+        return schema.empty_table()
 
     def _remove_quarantined(self, path: str) -> None:
         """Remove a quarantine file. If that fails, the check `quarantine_is_empty` reports it until the next fetch."""

@@ -186,8 +186,7 @@ class History:
     instance, a day, or both. What fails again and again is then left alone.
 
     Attributes:
-        days, instances: the numbers of days and instances of the run.
-        by_cursor: whether long ranges are queried in parts of some pages each.
+        days, instances: their numbers in the run.
         is_wider: whether each query also asks for the days around its own.
         rows_per_file: mean rows so far; before the first query succeeds, those of stored files.
         stopped_by: the error that ends the run: every query would fail.
