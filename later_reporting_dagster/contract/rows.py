@@ -21,6 +21,7 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.safe_line import safe_line
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+NEGATIVE = "must not be negative"
 EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
 _Struct = TypeVar("_Struct")
@@ -203,7 +204,7 @@ def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], in
 
     def parse_metric(value: object) -> int | float:
         if isinstance(value, int | float) and not minimum <= value <= maximum:  # nor is NaN
-            limit = f"is below {minimum:,}" if is_signed else "must not be negative"
+            limit = f"is below {minimum:,}" if is_signed else NEGATIVE
             raise ImpossibleValueError(f"{limit if value < 0 else f'is not at most {maximum:,}'}: {_excerpt(value)}")
         return parse(value)
 

@@ -159,13 +159,6 @@ def test_bad_rows_count_towards_a_full_page(service, new_cursor_client, july):
     assert (len(result.items), len(result.bad_rows), len(service.requests_to())) == (99, 1, 2)
 
 
-def test_empty_last_page_ends_the_pagination(service, new_cursor_client, july):
-    service.posts = THREE_PAGES[:200]
-    service.change_body = lambda number, body: body | {"nextCursor": f"c{number * 100}" if number < 3 else None}
-    result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.items), len(service.requests_to())) == (200, 3)
-
-
 @pytest.mark.parametrize(
     ("change_body", "problem_text"),
     [

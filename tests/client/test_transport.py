@@ -283,9 +283,6 @@ def test_token_under_another_name_is_not_retried_or_quoted(service, new_client, 
     assert of_type(events, RequestRetried) == []
 
 
-def test_token_of_any_success_is_accepted(service, new_client, july):
-    service.token_faults.append(JSONResponse({"jwt": service.new_token(), "expiresIn": 3600}, 201))
-    assert fetch_posts(new_client(), july).total_items == 0
 
 
 def test_redirect_is_not_followed(service, new_client, july):
