@@ -283,8 +283,6 @@ def test_token_under_another_name_is_not_retried_or_quoted(service, new_client, 
     assert of_type(events, RequestRetried) == []
 
 
-
-
 def test_redirect_is_not_followed(service, new_client, july):
     service.faults.append(Response(status_code=302, headers={"Location": "/elsewhere"}))
     with pytest.raises(UnexpectedResponse, match="a redirect, which is not followed"):
