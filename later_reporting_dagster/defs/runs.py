@@ -27,6 +27,7 @@ REQUESTED_AT_TAG = "later/requested_at"
 MAX_REQUESTS_A_DAY, TIME_BETWEEN_REQUESTS = 3, timedelta(minutes=55)
 # A run that has not logged an event for so long no longer exists.
 DEAD_AFTER = timedelta(hours=1)
+MAX_RUNS_LOOKED_AT = 500
 # After a run, automation conditions need two ticks to request what follows.
 SETTLING_TIME = timedelta(minutes=5)
 _NOT_FINISHED = [
@@ -124,8 +125,9 @@ def tables_in_progress(
     runs = [*runs_in_progress(context.instance)]
     if or_just_ended:
         since = utc_now() - SETTLING_TIME
-        # The time of an update may be off by any time zone, the end is not.
-        records = context.instance.get_run_records(dg.RunsFilter(updated_after=since - timedelta(hours=12)))
+        # The time of an update may be off by any time zone, the end is not. Projects of others may have many runs.
+        updated = dg.RunsFilter(updated_after=since - timedelta(hours=12))
+        records = context.instance.get_run_records(updated, limit=MAX_RUNS_LOOKED_AT)
         runs += [record.dagster_run for record in records if (record.end_time or 0.0) > since.timestamp()]
     found: set[str] = set()
     for run in runs:

@@ -105,12 +105,8 @@ TOO_NEW = r"There is no partition \S+ yet: the newest is \S+ \(UTC\)\. Select no
 @pytest.mark.parametrize(
     ("tags", "line"),
     [
-        ({}, "The run selects no partition: select one or a range"),
-        (
-            range_of("2024-03-02", "2024-03-01"),
-            "There is no partition 2024-03-02 to 2024-03-01: it ends before it starts",
-        ),
-        ({PARTITION_TAG: "2024-02-01"}, "There is no partition 2024-02-01: .*YYYY-MM-DD"),
+        ({}, "The run selects no partition: select one, or a range that does not end before it starts"),
+        (range_of("2024-03-02", "2024-03-01"), "The run selects no partition: "),
         ({PARTITION_TAG: str(TOO_NEW_DAY)}, TOO_NEW),
         (range_of(str(TOO_NEW_DAY - timedelta(days=3)), str(TOO_NEW_DAY)), TOO_NEW),
     ],

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -25,7 +24,6 @@ from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
-from tests.ingest.conftest import with_performance_of
 
 LIST_PATH, PERFORMANCE_PATH = "/v2/campaigns", "/v2/campaigns/performance"
 
@@ -135,41 +133,6 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
     assert service.request_count(PERFORMANCE_PATH) == 9 + 3
     assert_success(old.run(CAMPAIGN_PERIODS_TABLE, config={"all_months": True}))
     assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 9 + 7
-
-
-WINDOW_LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
-
-
-@both_api_versions
-def test_campaign_results_equal_what_the_api_returns_for_each_window(project: Project, service: Service) -> None:
-    def metrics_of(first: date, last: date) -> dict[str, float]:
-        days = (last - first).days + 1
-        spend = {"paidAdSpend": days * 1.5, "paidClicks": 3 * days, "paidReturnOnAdSpend": 2.25, "reach": 1000 - days}
-        return spend | {"estimatedContentCost": days * 10.25, "cpe": days / 100, "postsCount": days + 1}
-
-    def respond(request: Request) -> Response | None:
-        if request.url.path != PERFORMANCE_PATH:
-            return None
-        values = parameters(request)
-        metrics = metrics_of(*(date.fromisoformat(values[name][0]) for name in ("startDate", "endDate")))
-        if service.api_version is CURSOR:
-            return JSONResponse({"data": [{"campaignId": 1, "metrics": metrics}], "nextCursor": None})
-        return with_performance_of({"campaignId": 1, **metrics})(request)
-
-    service.override = respond
-    assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
-    assert_success(project.run("campaign_results"))
-    rows = pq.ParquetFile(project.root / "campaign_results" / "part-0.parquet").read().to_pylist()
-    assert [(row["time_window"], row["last_day"]) for row in rows] == [(name, DAYS[-1]) for name in WINDOW_LENGTHS]
-    for row, days in zip(rows, WINDOW_LENGTHS.values(), strict=True):
-        of_api = metrics_of(DAYS[-1] - timedelta(days=days - 1), DAYS[-1])
-        names = ("ad_spend", "paid_clicks", "return_on_ad_spend", "reach", "api_content_cost", "api_cpe")
-        assert [row[name] for name in (*names, "posts")] == [*of_api.values()]
-        assert row["ad_spend_per_click"] == 0.5
-    assert_success(project.run("campaign_costs_monthly"))
-    (month,) = pq.ParquetFile(project.root / "campaign_costs_monthly" / "part-0.parquet").read().to_pylist()
-    of_api = metrics_of(DAYS[0].replace(day=1), DAYS[-1])
-    assert (month["content_cost"], month["posts"]) == (of_api["estimatedContentCost"], of_api["postsCount"])
 
 
 def test_campaign_results_follow_the_periods(project: Project) -> None:
