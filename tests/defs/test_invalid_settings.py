@@ -20,7 +20,7 @@ LAKE = r"LATER_LAKE_ROOT \(lake_root\): "
 
 
 # Field, value, and a pattern of the error message.
-CLIENT_SETTINGS = [
+SETTINGS_OF_RUNS = [
     (
         "base_url",
         "https://someone:pa55word@example.com",
@@ -31,15 +31,11 @@ CLIENT_SETTINGS = [
     ("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
     ("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
     ("access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"),
-]
-LAKE_SETTINGS = [
     ("lake_root", "", rf"{LAKE}.*is empty: give a directory"),  # as if it were not set
     ("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
     ("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
     ("lake_root", "s3:/bucket/lake", rf"{LAKE}a URL has two slashes after its scheme, as in s3://bucket/lake"),
     ("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
-]
-INSTANCE_SETTINGS = [
     ("instance_ids", ",", rf"{INSTANCES}',' names no instance: omit it to fetch all"),
     ("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
@@ -53,7 +49,6 @@ LOAD_SETTINGS = [
     ("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
     ("memory_gb", "0.25", r"Input should be greater than 0.25"),
 ]
-SETTINGS_OF_RUNS = [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS]
 
 
 @pytest.mark.parametrize(("field", "value", "line"), SETTINGS_OF_RUNS)
