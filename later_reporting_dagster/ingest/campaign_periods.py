@@ -266,6 +266,10 @@ class PeriodsWriter:
         """Replace the rows of a period, but for those that stay, unless they were requested later."""
         rows, requested_at = response.rows, response.result.requested_at
         old = self._rows.get(period.slot, {})
+        times = known_times((row["fetched_at"] for row in old.values()), self.progress.warnings)
+        if any(time > requested_at for time in times):
+            self._accepted[period] = response
+            return
         (new,) = rows_by_group(CAMPAIGN_PERFORMANCE, {period: rows.items}, metrics=self.metrics).values()
         stored = pa.Table.from_pylist([*old.values()], schema=new.schema)
         diff = self.guard.check_replacement(
@@ -274,9 +278,6 @@ class PeriodsWriter:
         if diff.removed < diff.rows_before:
             self.keeping.add(None)
         self._accepted[period] = response
-        times = known_times((row["fetched_at"] for row in old.values()), self.progress.warnings)
-        if any(time > requested_at for time in times):
-            return
         replaced = {campaign: row for campaign, row in old.items() if campaign in rows.kept}
         of_period = {
             **dict.fromkeys(CAMPAIGN_PERIODS.schema.names),

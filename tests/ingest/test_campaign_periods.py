@@ -36,6 +36,7 @@ NEXT = NEWEST + timedelta(days=1)
 # Windows with their lengths, newest first; the period before each but the longest has as many days.
 LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 WEEK = "performance_date", "7d"
+SECOND = timedelta(seconds=1)
 
 
 async def ingest_periods(
@@ -255,9 +256,11 @@ def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Serv
 
 def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path: Path) -> None:
     now = datetime(2024, 3, 11, 6, tzinfo=UTC)
-    for requested_at, spend in ((now, 2), (now - timedelta(seconds=1), 1)):
-        service.override = with_performance_of({"campaignId": 1, "paidAdSpend": spend})
-        fetch(service, tmp_path, clock=requested_at.timestamp)
+    row = {"campaignId": 1, "paidAdSpend": 2}
+    for requested_at, rows in ((now, [row]), (now - SECOND, [row | {"paidAdSpend": 1}]), (now - SECOND, [])):
+        service.override = with_performance_of(*rows)
+        writer, _ = fetch(service, tmp_path, clock=requested_at.timestamp)
+        assert writer.failed == {}
     assert {(row["paid_ad_spend"], row["fetched_at"]) for row in stored(tmp_path)} == {(2, now)}
 
 
