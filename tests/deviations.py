@@ -297,11 +297,15 @@ def on_last_page(change: Callable[[Row], object]) -> Change:
     return page(lambda document: None if document["nextCursor"] else change(document))
 
 
-def end_on_an_empty_page(asked: Asked, reply: Reply) -> Reply:
-    """Send another cursor on the last page, and nothing on the page after it."""
-    if asked.values.get("nextCursor") == ["end"]:
-        return Reply(200, {"data": [], "nextCursor": None})
-    return on_last_page(lambda document: document.update(nextCursor="end"))(asked, reply)
+def end_on_page_of(rows: int) -> Change:
+    """Send another cursor on the last page, and so many rows of the first page again on the page after it."""
+
+    def change(asked: Asked, reply: Reply) -> Reply:
+        if asked.values.get("nextCursor") == ["end"]:
+            return Reply(200, {"data": reply.document["data"][:rows], "nextCursor": None})
+        return on_last_page(lambda document: document.update(nextCursor="end"))(asked, reply)
+
+    return change
 
 
 def without_cursor_of_the_end(pairs: Pairs) -> Pairs:
@@ -482,7 +486,8 @@ DEVIATIONS: dict[str, Deviation] = {
     "always the first page, without an echo": D(
         read=parameter("1", "pageNumber"), change=pagination(page=None), versions=PAGED
     ),
-    "an empty page after the last": D(read=without_cursor_of_the_end, change=end_on_an_empty_page, versions=CURSOR),
+    "an empty page after the last": D(read=without_cursor_of_the_end, change=end_on_page_of(0), versions=CURSOR),
+    "a row again after the last page": D(read=without_cursor_of_the_end, change=end_on_page_of(1), versions=CURSOR),
     "another order": D(read=parameter("cpm", "sortProperty")),
     "days of UTC-5": D(hours_from_utc=-5, tables=DAILY),
     "days of UTC+9": D(hours_from_utc=9, tables=DAILY),
