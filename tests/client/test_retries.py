@@ -18,7 +18,6 @@ from later_reporting_dagster.client.retries import (
     TemporaryFailure,
     classify_failure,
     retry_after_seconds,
-    stated_rate_limit,
 )
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
@@ -106,18 +105,6 @@ def test_failure_quotes_the_problem_details_in_one_short_line(length, shown):
 )
 def test_retry_after_may_be_seconds_or_a_date(headers, seconds):
     assert retry_after_seconds(headers, now=NOW) == seconds
-
-
-@pytest.mark.parametrize(
-    ("headers", "limit"),
-    [
-        ({"x-ratelimit-limit": "120", "x-ratelimit-window": "60"}, (120, 60.0)),
-        ({"x-ratelimit-window": "60"}, None),
-        ({"x-ratelimit-limit": "120", "x-ratelimit-window": "a minute"}, None),
-    ],
-)
-def test_stated_rate_limit_requires_both_headers(headers, limit):
-    assert stated_rate_limit(headers) == limit
 
 
 def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
