@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from later_reporting_dagster.lake.lake import Lake
-from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, removed_file_error
+from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, hides_instance, removed_file_error
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
@@ -119,7 +119,7 @@ class LakeDatabase:
         self._allowed.update(files)
         self._views[table.name] = table, files
         scans: list[str] = []
-        for paths, in_path in _by_layout(files):
+        for paths, in_path in _by_layout(files, by_url=self._filesystem is not None):
             # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
             # itself.
             variable = f"{table.name}/{len(scans)}"
@@ -327,14 +327,15 @@ def glob_select(table: Table, root: str) -> str:
     return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
 
 
-def _by_layout(files: _Files) -> Iterator[tuple[list[str], list[str]]]:
+def _by_layout(files: _Files, *, by_url: bool) -> Iterator[tuple[list[str], list[str]]]:
     """Group paths by the columns in them, which follow: `date`, `instance_id`. One scan reads one group."""
 
     def in_path(path: str) -> list[str]:
         partition = files[path]
         if partition is None:
             return []
-        return [DATE.name] if partition.instance_id is None else [DATE.name, _INSTANCE]
+        has_instance = partition.instance_id is not None and not (by_url and hides_instance(path))
+        return [DATE.name, _INSTANCE] if has_instance else [DATE.name]
 
     for names, paths in groupby(sorted(files, key=in_path), key=in_path):
         yield list(paths), names

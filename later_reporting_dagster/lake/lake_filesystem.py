@@ -4,14 +4,28 @@ Each file is read as a whole, by one request.
 """
 
 import io
+import re
 import threading
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import fsspec
 
+from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
+
+# In the URL of a path that `hides_instance`, in place of `instance_id=`.
+_HIDDEN_PREFIX = "hidden-"
+
+
+def hides_instance(path: str) -> bool:
+    """Return whether the URL of a path has no `instance_id=`, because the id, such as `a/../b`, has the part `..`.
+
+    DuckDB decodes the ids in paths, and then takes such a part for the folder above, which is not allowed.
+    """
+    return ".." in path and ".." in re.split(r"[/\\]", unquote(path))
 
 
 class _OpenFile(io.BytesIO):
@@ -45,14 +59,23 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         self._lock = threading.Lock()
 
     def url(self, path: str) -> str:
+        if hides_instance(path):
+            path = path.replace("%", "%25").replace(INSTANCE_PREFIX, _HIDDEN_PREFIX)
         return f"{self.protocol}://{path}"
+
+    def path_of(self, url: str) -> str:
+        """Return the path that `url` was given."""
+        path = url.removeprefix(f"{self.protocol}://")
+        if f"/{_HIDDEN_PREFIX}" not in path:
+            return path
+        return path.replace(_HIDDEN_PREFIX, INSTANCE_PREFIX).replace("%25", "%")
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """Return the path itself: `*` and `[` are part of the names of files here, not patterns."""
         return [path]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
-        path = path.removeprefix(self.url(""))
+        path = self.path_of(path)
         if mode != "rb" or (self.allowed is not None and path not in self.allowed):
             raise _access_denied(path)
         # DuckDB opens a file for its footer and, before closing it, again for its rows. Sharing the content saves a
@@ -74,7 +97,7 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
 
     def size(self, path: str) -> int:
         """Return the size of a file when it was last opened."""
-        return self._sizes[path.removeprefix(self.url(""))]
+        return self._sizes[self.path_of(path)]
 
     def modified(self, path: str) -> datetime:  # noqa: ARG002
         """Return the current time, so that DuckDB does not reuse what it cached of a file in an earlier query."""

@@ -72,7 +72,7 @@ class Storage(ABC):
 
     def read(self, path: str) -> bytes | None:
         """Read a whole file; None if it does not exist."""
-        with self._translated_errors("read", path), suppress(FileNotFoundError, IsADirectoryError):
+        with self._translated_errors("read", path), suppress(FileNotFoundError):
             return self._read(path)
         return None
 

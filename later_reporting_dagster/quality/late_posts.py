@@ -73,8 +73,9 @@ def stored_late_posts(lake: Lake, *, days: Collection[date], fetched: Records | 
         if record.day not in days or record.instance_id in retired:
             continue
         newest = (fetched or {}).get((POSTS_PUBLISHED.name, record.partition))
-        if record.is_stale and not (newest and newest.was_requested_since(record.stale_since)):
-            late.stale[record.partition] = [*(record.stale_posts or ())]
+        is_answered = newest and newest.was_requested_since(record.stale_since)
+        if record.is_stale and record.stale_posts and not is_answered:
+            late.stale[record.partition] = [*record.stale_posts]
         if record.withdrawn_posts:
             late.withdrawn[record.partition] = [*record.withdrawn_posts]
     return late
@@ -100,9 +101,11 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
     metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
     compared = {each: record for (name, each), record in records.items() if name == published and record.has_file}
     absent_before = {each: {*(row.stale_posts or ()), *(row.withdrawn_posts or ())} for each, row in compared.items()}
-    changed = [each for each in update.changed.get(metrics, ()) if records[metrics, each].has_file]
-    requested = {each: records[metrics, each].content_requested_at for each in changed}
     replaced = {*update.changed.get(published, ())}
+    # Earlier tables did not say which posts are absent.
+    looks_at_all = any(row.stale_posts is None for each, row in compared.items() if each not in replaced)
+    changed = [each for name, each in records if name == metrics] if looks_at_all else update.changed.get(metrics, ())
+    requested = {each: row.content_requested_at for each in changed if (row := records[metrics, each]).has_file}
     known = {each: posts for each, posts in absent_before.items() if posts and each in replaced}
     look = Look()
     instances = sorted({str(partition.instance_id) for partition in [*requested, *known]})

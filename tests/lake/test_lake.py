@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,8 +31,9 @@ from later_reporting_dagster.lake.database import open_database
 from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
+from later_reporting_dagster.lake.sql_query import run_query
 from tests.conftest import files
-from tests.lake.conftest import DAY, rows
+from tests.lake.conftest import DAY, post, rows
 
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "NULL", "A", "[z]*?"]
@@ -350,10 +353,20 @@ def test_damaged_quarantine_file_stands_for_its_rows_beside_those_of_other_files
         local.quarantine.rewrite(local.quarantine.files("posts")[1], lambda row: row)
 
 
-def test_instance_whose_folder_is_a_file_is_missing_and_no_other(local: Lake) -> None:
+@pytest.mark.parametrize("spoil", [Path.touch, lambda path: path.symlink_to(path.name)], ids=["file", "loop of links"])
+def test_instance_whose_folder_is_none_is_missing_and_no_other(spoil: Callable[[Path], None], local: Lake) -> None:
     local.write("posts", DAY, rows(1))
-    Path.touch(Path(local.url("posts", DAY)).parent.with_name("instance_id=other"))
+    spoil(Path(local.url("posts", DAY)).parent.with_name("instance_id=other"))
     assert local.partitions("posts") == [DAY]
+
+
+def test_pipe_in_place_of_a_file_is_a_missing_file_that_is_replaced(local: Lake) -> None:
+    path = Path(local.root, "coverage", "part-0.parquet")
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert local.read_table("coverage", schema=POSTS_SCHEMA) is None
+    local.write_table("coverage", rows(2))
+    assert path.is_file()
 
 
 def test_file_of_fetch_records_with_an_impossible_date_is_passed_over(local: Lake) -> None:
@@ -362,3 +375,12 @@ def test_file_of_fetch_records_with_an_impossible_date_is_passed_over(local: Lak
     path = Path(local.root, run.path)
     path.with_name("2024-13-30_w.parquet").write_bytes(path.read_bytes())
     assert [file.path for file in record_files(local, "posts")] == [run.path]
+
+
+@pytest.mark.parametrize("instance_id", ["a/../b", r"a\..\b", "..", "..."])
+def test_query_reads_instances_whose_id_has_two_dots(instance_id: str, lake: Lake) -> None:
+    posts = [post(1, instance_id=instance_id)]
+    lake.write("posts", Partition(DAY.day, instance_id), posts_table(posts))
+    lake.write("posts", DAY, rows(1))
+    found = run_query("SELECT DISTINCT instance_id FROM posts ORDER BY 1", lake, [Table("posts", POST_COLUMNS)])
+    assert found["instance_id"].to_pylist() == sorted([instance_id, str(DAY.instance_id)])

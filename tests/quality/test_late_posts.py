@@ -11,7 +11,14 @@ import pytest
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, newest_fetches, update_records, write_coverage
+from later_reporting_dagster.lake.coverage import (
+    COVERAGE_SCHEMA,
+    FileRecord,
+    RunRecords,
+    newest_fetches,
+    update_records,
+    write_coverage,
+)
 from later_reporting_dagster.lake.database import LakeDatabase
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts, with_late_posts
@@ -188,6 +195,16 @@ def test_a_look_reads_only_changed_files_and_those_of_the_days_that_they_name(la
     Path(late.lake.root, COVERAGE_TABLE, "part-0.parquet").unlink()
     assert found == late.look()
     assert len(late.read) == 5
+
+
+def test_the_first_look_at_a_lake_of_an_older_version_is_at_all_files(late: LateLake) -> None:
+    late.report(NEW, {5: OLD}, requested=at(NEW + DAY))
+    late.look()
+    stored = late.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert stored is not None
+    late.lake.write_table(COVERAGE_TABLE, stored.drop_columns(["stale_posts", "stale_since", "withdrawn_posts"]))
+    assert stored_late_posts(late.lake, days=[OLD]) == LatePosts()  # which posts, it did not say
+    assert late.look().stale == {OF_A: [5]}
 
 
 def test_a_stale_file_is_not_stale_once_a_run_has_recorded_a_later_response(late: LateLake) -> None:
