@@ -14,9 +14,9 @@ import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
 import msgspec
 
@@ -24,20 +24,23 @@ from later_reporting_dagster.client.auth import validate_base_url
 
 logger = logging.getLogger(__name__)
 
+MAX_STATED_LIMIT = 2**53  # a header may hold any number; the ledger stores integers of 64 bits
 MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 1800.0
 # From the reserved slot to the arrival of a request. A retransmission on an open connection takes 0.2 s and more; four
 # processes on two busy cores were measured at up to 0.54 s.
 MAX_JITTER_SECONDS = 0.5
+# The API states its limit in each response, so a limit that was last stated longer ago belongs to no running process.
+STATED_RATE_SECONDS = 86_400.0
 LOCK_TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A limit of `limit` requests in any window of `window_seconds`."""
+class Rate(msgspec.Struct, array_like=True, frozen=True):
+    """A limit of `limit` requests in any window of `window_seconds`; `stated_at` is when the API stated it."""
 
     limit: int
     window_seconds: float
+    stated_at: float = 0.0
 
     @property
     def is_valid(self) -> bool:
@@ -54,14 +57,18 @@ class Rate:
 
 
 class Ledger(msgspec.Struct, array_like=True):
-    """What all processes share of the rate limit."""
+    """What all processes know of the rate limit."""
 
     reserved: list[float] = []  # slots, ascending
     not_before: float = 0.0  # the end of the last pause
     updated_at: float = 0.0  # when the last slot was reserved
+    stated: Rate | None = None  # by the API: a new process keeps it from its first request on
 
-    def reserve(self, now: float, *rates: Rate) -> float:
-        """Reserve and return the next slot within the limits."""
+    def reserve(self, now: float, user_rate: Rate) -> float:
+        """Reserve and return the next slot within the limits of the user and of the API."""
+        rates = [user_rate]
+        if self.stated is not None and now - self.stated.stated_at <= STATED_RATE_SECONDS:
+            rates.append(self.stated)
         longest = max(rate.padded_window_seconds for rate in rates)
         if self.updated_at > now + longest:  # the clock was set back
             self.reserved, self.not_before = [], 0.0
@@ -79,7 +86,7 @@ class RateLimiter:
     """Rate limit of `requests` in any `window_seconds`, over all processes that share the file `path`.
 
     Args:
-        requests: the user's limit. The limit that the API states in the last response to this process applies, too.
+        requests: the user's limit. The limit that the API states in a response to any of the processes applies too.
         path: the file of the ledger. Without one, and with a warning once it cannot be used, the limiter counts alone.
     """
 
@@ -96,7 +103,7 @@ class RateLimiter:
         if not self._user_rate.is_valid:
             raise ValueError(f"a rate limit must be at least 1 request in 0 to 3600 s: {requests} in {window_seconds}")
         self._path, self._clock, self._sleep = path, clock, sleep
-        self._stated: Rate | None = None
+        self._stated: Rate | None = None  # what the API stated last in a response to this process
         self._own = Ledger()  # without a file
         self._not_before = 0.0  # the end of the last pause that an update has seen
         self._turn = asyncio.Lock()
@@ -120,8 +127,8 @@ class RateLimiter:
                 return
 
     def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
-        """Apply the limit that a response states, too."""
-        stated = Rate(limit, window_seconds)
+        """Apply the limit that a response states, too. The next reservation stores it for all processes."""
+        stated = Rate(min(limit, MAX_STATED_LIMIT), window_seconds, self._clock())
         if stated.is_valid:
             self._stated = stated
 
@@ -145,7 +152,9 @@ class RateLimiter:
         if pause is not None:
             slot = ledger.not_before = max(ledger.not_before, now + pause)
         else:
-            slot = ledger.reserve(now, self._user_rate, *([self._stated] if self._stated else []))
+            if self._stated and not (ledger.stated and self._stated.stated_at <= ledger.stated.stated_at <= now):
+                ledger.stated = self._stated
+            slot = ledger.reserve(now, self._user_rate)
         self._not_before = ledger.not_before
         return slot
 
@@ -156,12 +165,14 @@ class RateLimiter:
             raise PermissionError("its folder must belong to this user and not be writable by others")
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as stream:
             _lock(stream)
-            ledger = Ledger()
-            with suppress(msgspec.MsgspecError):  # the file is new, damaged, or of another version of this package
-                ledger = msgspec.msgpack.decode(stream.read(), type=Ledger)
+            checksum, data, ledger = stream.read(4), stream.read(), Ledger()
+            if checksum == crc32(data).to_bytes(4):  # else the file is new or damaged
+                with suppress(msgspec.MsgspecError):  # of another version of this package
+                    ledger = msgspec.msgpack.decode(data, type=Ledger)
             result = self._change(ledger, pause)
+            data = msgspec.msgpack.encode(ledger)
             stream.seek(0)
-            stream.write(msgspec.msgpack.encode(ledger))
+            stream.write(crc32(data).to_bytes(4) + data)
             stream.truncate()
             return result
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from bisect import bisect_right
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -126,8 +127,43 @@ def test_no_window_holds_more_arrivals_than_the_limit_although_requests_are_dela
     assert min(gaps) > rate.window_seconds
 
 
+def test_new_process_keeps_the_limit_that_the_api_stated_to_another(time, tmp_path):
+    one, other = (new_limiter(time, requests=10**6, path=tmp_path / "rate") for _ in range(2))
+    asyncio.run(one.acquire())
+    one.set_stated_limit(limit=3, window_seconds=5)
+    instants = [START, *asyncio.run(acquire_times(one, time, 2)), *asyncio.run(acquire_times(other, time, 4))]
+    assert max_per_window(instants, 5.0) == 3
+    assert instants[3] > START + 5
+
+
+def test_limit_that_the_api_stated_last_replaces_earlier_ones_of_all_processes(time, tmp_path):
+    one, other = (new_limiter(time, requests=10**6, path=tmp_path / "rate") for _ in range(2))
+    for limiter, limit in ((one, 2), (other, 5)):
+        time.now += 1
+        limiter.set_stated_limit(limit=limit, window_seconds=60)
+        asyncio.run(limiter.acquire())
+    begin = time.now
+    # The first process does not store its own limit of 2 again, which is older.
+    assert asyncio.run(acquire_times(one, time, 3)) == [begin] * 3
+    assert asyncio.run(acquire_times(one, time, 1))[0] > begin + 58
+
+
+def test_limit_that_the_api_stated_expires_after_a_day():
+    def wait_of_second(age: float) -> float:
+        ledger = Ledger(stated=Rate(1, 60.0, START))
+        first, second = (ledger.reserve(START + age, Rate(100, 60.0)) for _ in range(2))
+        return second - first
+
+    assert wait_of_second(86_000) > 60
+    assert wait_of_second(87_000) == 0
+
+
+def checked(data: bytes) -> bytes:
+    return crc32(data).to_bytes(4) + data
+
+
 def stored(**fields: object) -> bytes:
-    return msgspec.msgpack.encode(Ledger(**fields))
+    return checked(msgspec.msgpack.encode(Ledger(**fields)))
 
 
 LATER = START + 3600
@@ -141,7 +177,7 @@ LATER = START + 3600
         stored(reserved=[START] * 5)[:-3],
         stored(reserved=[START] * 5) + b"\0",
         stored(reserved=[START + 30] * 5).replace(b"\xcb", b"\xcc", 1),
-        msgspec.msgpack.encode([[START], "of another version"]),
+        checked(msgspec.msgpack.encode([[START], "of another version"])),
         # Written before the clock was set back by an hour.
         stored(reserved=[LATER] * 5, updated_at=LATER),
         stored(reserved=[LATER], updated_at=LATER, not_before=LATER + 20),
@@ -243,7 +279,7 @@ def test_processes_lose_no_slot_of_each_other(tmp_path):
     path = tmp_path / "rate"
     processes = [subprocess.Popen([sys.executable, "-c", ACQUIRE, str(path)]) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
-    assert len(msgspec.msgpack.decode(path.read_bytes(), type=Ledger).reserved) == 4 * 50
+    assert len(msgspec.msgpack.decode(path.read_bytes()[4:], type=Ledger).reserved) == 4 * 50
 
 
 @pytest.mark.parametrize(
