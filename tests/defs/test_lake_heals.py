@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import dagster as dg
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import Phase, note, settings
@@ -27,17 +29,18 @@ from later_reporting_dagster.defs.events import day_materialization, partition_m
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.coverage import RunRecords, read_records, record_files
-from later_reporting_dagster.lake.parquet_file import content_hash_of
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, RunRecords, read_records, record_files
+from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, schema_of
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
+from later_reporting_dagster.rollups.made_from import parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEEKLY, days_of, first_day_of
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import FIRST_DAY, NO_RATE_LIMIT, Service, files, parameters, sandbox_settings
-from tests.defs.conftest import RAW_ASSETS, Project, asset_key, current_definitions, list_instances
+from tests.defs.conftest import RAW_ASSETS, Project, assert_success, asset_key, current_definitions, list_instances
 from tests.lake.conftest import SPOIL
 
 NOW = datetime(2024, 3, 5, 13, tzinfo=UTC)
@@ -394,6 +397,22 @@ class LakeWithFaults(RuleBasedStateMachine):
             path.rmdir()
         self.obstacles.clear()
 
+    @rule(name=st.sampled_from([*ROLLUPS]), is_recorded=st.booleans())
+    def downgrade(self, name: str, is_recorded: bool) -> None:
+        """Replace a table by what an older release made of the same files; before 1.0, it did not record that."""
+        table, lake = ROLLUPS[name], self.lake
+        schema = schema_of(table.columns)
+        paths = [partition_path(table.name, file) for file in lake.partitions(table.name)] or [table_path(table.name)]
+        for path in paths:
+            with suppress(FileDamaged, LakeUnavailable):
+                if data := lake.storage.read(path):
+                    made_from = parse_made_from(parse_metadata(data).key_values)
+                    older = {} if made_from is None else msgspec.structs.replace(made_from, definition=0).key_values
+                    rows = from_parquet(data, schema=schema).slice(1)
+                    key_values = older if is_recorded else {}
+                    file = to_parquet(rows, content_hash=content_hash_of(rows), key_values=key_values)
+                    lake.storage.write(path, file)
+
     @rule(instance_id=instance_ids, undo=st.booleans())
     def retire(self, instance_id: str, undo: bool) -> None:
         (self.lake.retired.remove if undo else self.lake.retired.add)(instance_id)
@@ -442,6 +461,7 @@ class LakeWithFaults(RuleBasedStateMachine):
         before = files(self.project.root)
         assert not [*self.ticks.all(), *self.ticks.all(), *self.ticks.all()]
         assert files(self.project.root) == before
+        self.assert_nothing_changes()
 
     def wrong(self) -> Iterator[str]:
         """Yield what is not as it should be."""
@@ -479,6 +499,19 @@ class LakeWithFaults(RuleBasedStateMachine):
         if self.lake.read_table(WINDOW.name, schema=schema_of(WINDOW.columns)) != windows.tables[WINDOW.name]:
             yield f"{WINDOW.name} is different"
         shutil.rmtree(self.folder / "scratch")
+
+    def assert_nothing_changes(self) -> None:
+        """Assert that `coverage`, but for times of requests, and the report are what they would be if made again."""
+
+        def made() -> tuple[pa.Table | None, bytes | None]:
+            coverage = self.lake.read_table("coverage", schema=COVERAGE_SCHEMA.remove(requested_at))
+            return coverage, self.lake.storage.read(REPORT_PATH)
+
+        requested_at = COVERAGE_SCHEMA.get_field_index("requested_at")
+        before = made()
+        for name in ("coverage", REPORT):
+            assert_success(self.project.run(name))
+        assert made() == before
 
 
 def stored_number(lake: Lake, table: str, file: Partition) -> int | None:
