@@ -1,7 +1,8 @@
 """Break a lake under a running daemon, and wait until it has healed.
 
 The sensors tick every few seconds, so runs take as long as several ticks; with the real intervals, a tick rarely finds
-a run in progress. So only ticks that find none are counted, and those that request something.
+a run in progress. So only ticks that find none are counted, and those that request something. Nor does `later_outdated`
+count while it waits after a run, because the automation condition comes first.
 """
 
 import json
@@ -44,6 +45,8 @@ ROLLUPS = (DAILY, OVERALL)
 ASSETS = (RAW, COVERAGE, *(table.name for table in ROLLUPS), REPORT)
 # Of jobs whose runs do not name assets.
 JOBS = {"later_posts": {RAW}, "later_coverage": {COVERAGE}}
+# How long `later_outdated` waits after a run, in proportion to the intervals of the sensors.
+SETTLING_SECONDS = 3
 SENSORS = BY_API, OUTDATED, AUTOMATION = ("later_instances", "later_outdated", "later_automation")
 
 
@@ -230,9 +233,9 @@ class Recovery:
         """Yield all runs that sensors have requested since something was broken."""
         runs = self.runs()
         for sensor in SENSORS:
-            number = 0
+            number, settling = 0, SETTLING_SECONDS if sensor == OUTDATED else 0
             for tick in self.ticks(sensor):
-                is_idle = not any(run.created <= tick.timestamp < run.ended for run in runs)
+                is_idle = not any(run.created <= tick.timestamp < run.ended + settling for run in runs)
                 number += is_idle or bool(tick.run_ids)
                 for run in runs:
                     if {run.run_id, run.backfill} & {*tick.run_ids}:
@@ -267,6 +270,7 @@ def running_recovery(directory: Path, *, storage: str = "", lake: Path | None = 
     folder.mkdir()
     # The newest day is due at any hour at which the tests run.
     variables = {"LATER_TABLES": ",".join(ASSETS), "RECOVERY_FOLDER": str(folder), "LATER_DUE_HOUR_UTC": "0"}
+    variables["RECOVERY_SETTLING_SECONDS"] = str(SETTLING_SECONDS)
     if lake:
         variables["LATER_LAKE_ROOT"] = str(lake)
     with (

@@ -45,7 +45,8 @@ class RecoveryComponent(LaterReportingComponent):
 
 
 # In proportion to the intervals.
-runs.SETTLING_TIME, runs.TIME_BETWEEN_REQUESTS = timedelta(seconds=3), timedelta(seconds=4)
+runs.SETTLING_TIME = timedelta(seconds=float(os.environ["RECOVERY_SETTLING_SECONDS"]))
+runs.TIME_BETWEEN_REQUESTS = timedelta(seconds=4)
 # A day passes faster, too.
 runs.MAX_REQUESTS_A_DAY = 100
 if (versions := FOLDER / "definitions.json").exists():
