@@ -28,7 +28,7 @@ LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 MEMORY_GB = 1.0
 FIRST_SORTS = {SortProperty.IMPRESSIONS: "impressions", SortProperty.POST_DATE: "post_date"}
 CLIENTS, PAGES_PER_CLIENT = 8, 50
-MAX_FIRST_PAGE_RATIO, MAX_PAGE_MILLISECONDS, MAX_MEGABYTES = 4.0, 4.0, 1_100
+MAX_FIRST_PAGE_RATIO, MAX_PAGE_MILLISECONDS, MAX_MEGABYTES = 4.0, 4.0, 1_000
 CREDENTIALS = {"clientId": "benchmark", "clientSecret": "benchmark-secret"}
 
 

@@ -29,8 +29,8 @@ from later_reporting_dagster.contract.rows import (
 )
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
-
-
+MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
+MAX_CURSOR_LENGTH = 8192  # it has to fit into the request line of the next page
 # After every request.
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -191,7 +191,7 @@ def _page(
 
 def _envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
     try:
-        members = json.loads(body)
+        members = json.loads(body, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     if not isinstance(members, dict) or "data" not in members:
@@ -232,6 +232,13 @@ def _next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | 
         notes.oddities[f"no {name}" if cursor is None else f"{name} is empty"] += 1
         return None
     try:
-        return parse_text(cursor)
+        cursor = parse_text(cursor)
     except FieldError as error:
         raise UnreadableBody(f"not a page of {rows}: no valid {name}: {error}") from None
+    if len(cursor) > MAX_CURSOR_LENGTH:
+        raise UnreadableBody(f"not a page of {rows}: no valid {name}: {len(cursor)} characters")
+    return cursor
+
+
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)

@@ -1,7 +1,7 @@
 """The routes of the API as an ASGI application over a store."""
 
 import hashlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +110,8 @@ class RateLimitMiddleware:
             (b"x-ratelimit-limit", f"{limit.requests}".encode()),
             (b"x-ratelimit-window", f"{limit.window_seconds:g}".encode()),
         ]
-        self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)  # when, by address
+        # When requests of each address were admitted. Addresses are in the order of their newest request.
+        self._admitted: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -129,9 +130,13 @@ class RateLimitMiddleware:
 
     def _admit(self, scope: Scope) -> bool:
         client, now = scope.get("client"), self._clock()
-        admitted = self._admitted[client[0] if client else ""]
-        while admitted and admitted[0] <= now - self._limit.window_seconds:
+        address, expired = client[0] if client else "", now - self._limit.window_seconds
+        self._admitted[address] = admitted = self._admitted.pop(address, deque())
+        while admitted and admitted[0] <= expired:
             admitted.popleft()
+        # Otherwise a client with many addresses could fill the memory.
+        while (oldest := next(iter(self._admitted))) != address and self._admitted[oldest][-1] <= expired:
+            del self._admitted[oldest]
         if len(admitted) >= self._limit.requests:
             return False
         admitted.append(now)

@@ -1,5 +1,6 @@
 """Serve an application on a port: in the foreground for the command line, in a thread for the demo and tests."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -8,10 +9,12 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 DEFAULT_PORT = 8484
 MAX_CONNECTIONS = 500
-"""A request on one more connection gets the status 503."""
+FIRST_REQUEST_SECONDS = 30.0
+"""Longest time from a connection to the head of its first request."""
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -52,6 +55,23 @@ def _base_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Connection(H11Protocol):
+    """A connection that is closed if there are too many, or if its first request is late.
+
+    Not httptools, which uvicorn takes if it is installed: it has no limit of the size of a head. That of h11 is 64 KB.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_without_request)
+
+    def _close_without_request(self) -> None:
+        if self.scope is None:
+            self.transport.abort()
+
+
 def _server(app: ASGIApp) -> uvicorn.Server:
     """Return a server that logs warnings only and keeps idle connections for longer than a rate-limit window."""
     return uvicorn.Server(
@@ -59,9 +79,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
             app,
             log_level="warning",
             access_log=False,
-            # Not httptools, which uvicorn takes if it is installed: it has no limit of the size of a head.
-            http="h11",
-            limit_concurrency=MAX_CONNECTIONS,
+            http=_Connection,
             ws="none",
             # The address of a client is that of its connection: a header could name any other one.
             proxy_headers=False,

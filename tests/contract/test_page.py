@@ -32,7 +32,7 @@ def test_next_cursor_is_returned_unchanged(cursor):
     assert instances_page_from_body(instances, CURSOR).next_cursor == cursor
 
 
-@pytest.mark.parametrize("cursor", [5, ["on"], "\ud800", "a\udfff\n"])
+@pytest.mark.parametrize("cursor", [5, ["on"], "\ud800", "a\udfff\n", "x" * 8193])
 def test_cursor_page_without_valid_next_cursor_is_unreadable(cursor):
     with pytest.raises(UnreadableBody, match="not a page of posts: no valid nextCursor"):
         cursor_page_from_body(cursor_body([], cursor))

@@ -84,7 +84,7 @@ def test_count_is_exact(literal, count):
         ("impressions", '"100000000001"', "impressions is not at most 100,000,000,000: 100000000001"),
         ("impressions", "-1", "impressions must not be negative: -1"),
         ("impressions", '"-1"', "impressions must not be negative: -1"),
-        ("impressions", "9" * 4300, f"impressions is not at most 100,000,000,000: {'9' * 80}…"),
+        ("impressions", "9" * 10**6, "impressions is not at most 100,000,000,000: Infinity"),
         ("impressions", "NaN", "impressions is not at most 100,000,000,000: NaN"),
         ("cpm", "1000000000.01", "cpm is not at most 1,000,000,000: 1000000000.01"),
         ("cpm", "-2e12", "cpm is below -1,000,000,000: -2000000000000.0"),

@@ -1,11 +1,12 @@
 """Tokens, instance scope, limits and error responses of the application, over synthetic posts."""
 
+import asyncio
 import base64
 import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.server import Client, http_server
+from later_reporting_dagster.server.app import RateLimit, RateLimitMiddleware
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
 from later_reporting_dagster.server.tokens import TOKEN_SECONDS
 from tests.client.scripted_api import FakeTime
@@ -169,6 +171,22 @@ def test_rate_limit_window_slides() -> None:
         assert [status_at(1010), status_at(1010.1), status_at(1018.9), status_at(1019)] == [200, 429, 429, 200]
 
 
+def test_rate_limit_forgets_addresses_that_are_silent_for_a_window() -> None:
+    clock = FakeTime(now=1000.0)
+    limit = RateLimit(requests=5, window_seconds=10)
+    middleware = RateLimitMiddleware(PlainTextResponse("hello"), limit=limit, clock=clock)
+
+    async def request_from(address: str) -> None:
+        transport = httpx.ASGITransport(middleware, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.get("/")).status_code == 200
+
+    for number in range(100):
+        clock.now += 1
+        asyncio.run(request_from(f"10.0.0.{number}"))
+    assert len(middleware._admitted) <= 10
+
+
 # Error responses
 
 
@@ -184,19 +202,37 @@ def test_undocumented_request_gets_a_problem_response(app_api: httpx.Client) -> 
         assert_problem(app_api.request(method, path), status, f"ANL_00{status}")
 
 
-# Limits of connections
+# Limits of connections, read from plain sockets
 
 
-def test_endless_request_head_is_refused() -> None:
-    with running_server(PlainTextResponse("hello")) as base_url, connected(base_url) as connection:
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def hello_url() -> Iterator[str]:
+    with running_server(PlainTextResponse("hello")) as base_url:
+        yield base_url
+
+
+def test_endless_request_head_is_refused(hello_url: str) -> None:
+    with connected(hello_url) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000)
         assert b" 200 " not in read_to_end(connection)
 
 
-def test_requests_beyond_the_limit_of_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, hello_url: str) -> None:
+    monkeypatch.setattr(http_server, "FIRST_REQUEST_SECONDS", 0.2)
+    with connected(hello_url) as connection:
+        connection.sendall(REQUEST[:20])
+        assert read_to_end(connection) == b""
+
+
+def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch, hello_url: str) -> None:
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
-    with running_server(PlainTextResponse("hello")) as base_url:
-        assert httpx.get(base_url).status_code == 200
-        with connected(base_url), connected(base_url):
-            assert httpx.get(base_url).status_code == 503
+    with ExitStack() as stack:
+        first, second, third = (stack.enter_context(connected(hello_url)) for _ in range(3))
+        assert read_to_end(third) == b""
+        for connection in (first, second):
+            connection.sendall(REQUEST)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")

@@ -65,7 +65,7 @@ MAX_READS = 5
 WRITES_AT_ONCE = 2
 """More would need more memory and be no faster; with one, a short query would wait for the longest one."""
 
-MAX_PAGINATIONS = 1_000
+MAX_PAGINATIONS = 10_000
 
 # More than the server can do: clients that adapt to the stated limit should not wait.
 _RATE_LIMIT = RateLimit(requests=1_000_000, window_seconds=60.0)
