@@ -1,6 +1,7 @@
 """What the commands share: option types, errors of one line, and text that is safe to print."""
 
 import errno
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 def yesterday() -> date:
     """Return the newest day that is over in UTC."""
     return newest_day(utc_now())
+
+
+class NumberRange(click.FloatRange):
+    """A number in a range. `click.FloatRange` alone accepts `nan`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with a usage error."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def table_name(asset: str, known: Sequence[str], *, project: "Project") -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from starlette.types import ASGIApp
 
-from later_reporting_dagster.cli.options import check_all, current_project, prefix_errors_with, yesterday
+from later_reporting_dagster.cli.options import NumberRange, check_all, current_project, prefix_errors_with, yesterday
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import Client, listen
 from later_reporting_dagster.server import sandbox as sandbox_package
@@ -140,9 +140,9 @@ def _read_clients(_context: click.Context, _parameter: click.Parameter, path: Pa
     help="API version to serve: paged, cursor, or that of the parameters of each request.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse a query with 409 if a file of its days and instances is missing.")
-@click.option("--memory-gb", default=1.0, type=click.FloatRange(0.25, 1e6), help="Memory limit of DuckDB, in GB.")
+@click.option("--memory-gb", default=1.0, type=NumberRange(0.25, 1e6), help="Memory limit of DuckDB, in GB.")
 @click.option(
-    "--snapshot-gb", default=8.0, type=click.FloatRange(0, 1e6, min_open=True), help="Disk space below TMPDIR, in GB."
+    "--snapshot-gb", default=8.0, type=NumberRange(0, 1e6, min_open=True), help="Disk space below TMPDIR, in GB."
 )
 def serve(
     *, host: str, port: int, no_auth: bool, clients: tuple[Client, ...], api_version: str, **settings: Any

@@ -123,6 +123,7 @@ def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypat
         (["sandbox", "--host", "\udcff"], "Invalid value for '--host': it is no address"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
+        (["serve", "--snapshot-gb", "nan"], "Invalid value for '--snapshot-gb': 'nan' is not a number"),
         (["sandbox", "--late-posts", "2:60"], "Invalid value for '--late-posts': '2:60' is not a share and a number"),
         (["sandbox", "--late-posts", "0.02"], "Invalid value for '--late-posts': '0.02' is not a share and a number"),
         (["sandbox", "--posts-per-day", "9223372036854775808"], "Invalid value for '--posts-per-day': "),
