@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.cli.main import main
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import FETCHED_BY_DAY, PERSONAL_COLUMNS, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import PERSONAL_COLUMNS, POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, sandbox_settings
 from tests.test_secrets import contents_of
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.e2e
 
 SETTING = "LATER_STORE_CREATOR_PROFILES"
 FIRST_DAY, LAST_DAY = date(2024, 2, 1), date(2024, 2, 5)  # enough days for a copy of the month
-FETCHED = tuple(table.name for table in FETCHED_BY_DAY)
+FETCHED = tuple(table.name for table in RAW_TABLES)
 TABLES = (
     *(*FETCHED, "instances", "campaigns", "coverage", "organic_paid_daily", "organic_paid_overall"),
     *("organic_paid_by_creator", "organic_paid_by_campaign", "posts", "organic_paid_report"),

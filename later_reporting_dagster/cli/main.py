@@ -27,8 +27,8 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
-    FETCHED_NAMES,
     INSTANCES_TABLE,
+    POSTS_NAMES,
     RAW_NAMES,
 )
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-QUARANTINED_ASSETS = (*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
+QUARANTINED_ASSETS = (*RAW_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
 DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 _json_option = click.option(
@@ -213,7 +213,7 @@ def backfill(
     report_failures(outcomes)
     if format_ == "json":
         return
-    if name in FETCHED_NAMES:
+    if name in RAW_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
     elif name == REPORT or (name is None and REPORT in project.settings.tables):
         click.echo(f"Next: open {project.report_location()}")
@@ -224,7 +224,7 @@ def backfill(
 
 def _days(asset: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
     """Return the days to materialize of an asset or, without its name, of all; None if it has no partitions."""
-    if asset not in (None, *FETCHED_NAMES, *CADENCES):
+    if asset not in (None, *RAW_NAMES, *CADENCES):
         if start or end:
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None
@@ -250,9 +250,9 @@ def _run_config(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict
     for option, value in options.items():
         if not value:
             continue
-        applies_to = RAW_NAMES if option == "instances" else FETCHED_NAMES
+        applies_to = POSTS_NAMES if option == "instances" else RAW_NAMES
         if option == "accept_shrinking":
-            applies_to = (*FETCHED_NAMES, CAMPAIGN_PERIODS_TABLE)
+            applies_to = (*RAW_NAMES, CAMPAIGN_PERIODS_TABLE)
         selected = [name for name in names if name in applies_to]
         if not selected:
             flag = f"--{option.replace('_', '-')}"
@@ -323,7 +323,7 @@ def redact() -> None:
     lake.storage.remove(REPORT_PATH)
     lake.remove_left_over_folders()
     # They have the hashes of what files had before, which these would contradict.
-    for name in FETCHED_NAMES:
+    for name in RAW_NAMES:
         for file in record_files(lake, name):
             lake.storage.remove(file.path)
     click.echo(

@@ -18,13 +18,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_records
-from later_reporting_dagster.lake.tables import (
-    CAMPAIGNS_TABLE,
-    COVERAGE_TABLE,
-    FETCHED_NAMES,
-    INSTANCES_TABLE,
-    RAW_NAMES,
-)
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -63,7 +57,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     settings, lake = project.settings, project.later.lake()
     if left_over := lake.remove_left_over_folders():
         click.echo(f"Removed what only earlier versions used: {', '.join(left_over)}")
-    if not any(lake.partitions(name) for name in RAW_NAMES):
+    if not any(lake.partitions(name) for name in POSTS_NAMES):
         advice = "fetch some with `later-reporting backfill`"
         click.echo(f"{lake.root} has no posts, so there are no rollups: {advice}", err=True)
     listed = [name for name in LISTED_TABLES if name in settings.tables]
@@ -96,7 +90,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
 def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None:
     """Report days to Dagster whose version it does not know, such as those that a killed run has written."""
     settings, lake = project.settings, project.later.lake()
-    names = [name for name in FETCHED_NAMES if name in settings.tables]
+    names = [name for name in RAW_NAMES if name in settings.tables]
     # Before the files are listed, so that no version is older than what Dagster knows.
     known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
     records = stored_records(lake)
@@ -115,7 +109,7 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
             metadata={
                 "dagster/partition_row_count": sum(file.rows or 0 for file in files),
                 "dagster/uri": lake.day_url(name, day),
-                **({"instances": len(files)} if name in RAW_NAMES else {}),
+                **({"instances": len(files)} if name in POSTS_NAMES else {}),
             },
             tags=version_tags(version, code_version=graph.get(key).code_version),
         )

@@ -27,7 +27,7 @@ from later_reporting_dagster.defs.resource import (
     yaml_model,
 )
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_BY_DAY, INSTANCES_TABLE
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
@@ -158,7 +158,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield the assets that are defined."""
-        for raw_table in FETCHED_BY_DAY:
+        for raw_table in RAW_TABLES:
             if raw_table.name in self.tables:
                 yield raw_asset(self, raw_table)
         others = {

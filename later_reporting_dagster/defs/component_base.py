@@ -18,7 +18,7 @@ from later_reporting_dagster.contract.days import expected_days, refetch_ages, u
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, INSTANCES_TABLE, RAW_NAMES, RawTable
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES, RawTable
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
@@ -26,7 +26,7 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 METADATA_PREFIX = "later_reporting/"
 # All assets of this project, in the order of their lineage.
 ASSET_NAMES = (
-    *RAW_NAMES,
+    *POSTS_NAMES,
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -170,7 +170,7 @@ class ComponentBase(dg.Model):
     @property
     def fetched_tables(self) -> tuple[str, ...]:
         """The tables that the daily run fetches from the API."""
-        fetched = {*FETCHED_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
+        fetched = {*RAW_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
         return tuple(name for name in self.tables if name in fetched)
 
     def refetch_ages(self, today: date) -> list[int]:

@@ -33,13 +33,7 @@ from later_reporting_dagster.lake import (
     Partition,
 )
 from later_reporting_dagster.lake.coverage import Files, described_days, intact_files, newest_fetches, stored_records
-from later_reporting_dagster.lake.tables import (
-    COVERAGE_TABLE,
-    FETCHED_NAMES,
-    INSTANCES_TABLE,
-    POSTS_PUBLISHED,
-    RAW_NAMES,
-)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
 from later_reporting_dagster.quality.instances import instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
@@ -137,8 +131,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             configured, days, retired = later.configured_instances(), component.expected_days(now), lake.retired.ids()
             # Those that are not damaged, as far as `coverage` knows.
             records = stored_records(lake)
-            files = intact_files(lake, FETCHED_NAMES, records=records)
-            fetches = newest_fetches(lake, RAW_NAMES)
+            files = intact_files(lake, RAW_NAMES, records=records)
+            fetches = newest_fetches(lake, POSTS_NAMES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             rows = instances_table(
                 lake,
@@ -165,7 +159,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
             new = requested.keys() - {str(pair.instance_id) for pair in failures}
-            stored = {partition.instance_id for name in RAW_NAMES for partition in files[name]}
+            stored = {partition.instance_id for name in POSTS_NAMES for partition in files[name]}
             with_campaigns = bool(stored) and not stored.issuperset(new)
             request = _missing_files_request(component, requested, with_campaigns=with_campaigns)
             if may_request_now(context.instance, request.tags, component.posts_job_name):
@@ -196,7 +190,7 @@ def describe_emptied(instance: dg.DagsterInstance, component: ComponentBase, lak
     """
     if {*lake.storage.directories()} - _MADE_WITHOUT_POSTS:
         return ""
-    for key in (component.asset_key(name) for name in RAW_NAMES if name in component.tables):
+    for key in (component.asset_key(name) for name in POSTS_NAMES if name in component.tables):
         if instance.get_latest_materialization_event(key):
             return (
                 f"{lake.root} is empty, although {key.to_user_string()} was materialized: is the disk mounted, and"
@@ -223,7 +217,7 @@ def _days_to_fetch(
     for partition in stale:
         if partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables:
             found.setdefault(str(partition.instance_id), set()).add(partition.day)
-    for table_name in RAW_NAMES:
+    for table_name in POSTS_NAMES:
         if table_name in component.tables:
             for name, lacking in missing_days(days, expected, files[table_name]).items():
                 found.setdefault(name, set()).update(lacking)
@@ -241,7 +235,7 @@ def _missing_files_request(
     """
     pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
     configs: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(RAW_NAMES, {"pairs": pairs, "only_missing": True}),
+        **dict.fromkeys(POSTS_NAMES, {"pairs": pairs, "only_missing": True}),
         CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
         CAMPAIGN_PERIODS_TABLE: {"all_months": with_campaigns},
     }

@@ -38,7 +38,7 @@ from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
-    FETCHED_NAMES,
+    POSTS_NAMES,
     POSTS_PUBLISHED,
     RAW_NAMES,
     Column,
@@ -414,7 +414,7 @@ class Update:
 def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]]) -> Update:
     """Return what is known now of these files, and of those that are expected and missing."""
     before = stored_records(lake)
-    recorded = [file for name in FETCHED_NAMES for file in record_files(lake, name)]
+    recorded = [file for name in RAW_NAMES for file in record_files(lake, name)]
     of_runs = read_records(lake, recorded)
     responses = _newest(record for record in of_runs if not record.error)
     failures = _newest(record for record in of_runs if record.error)
@@ -489,8 +489,8 @@ def newest_requests(lake: Lake) -> pa.Table:
     names = ["table_name", "date", "instance_id", "requested_at"]
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     known = COVERAGE_SCHEMA.empty_table() if stored is None else stored
-    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(RAW_NAMES)).select(names)
-    records = read_records(lake, [file for name in RAW_NAMES for file in record_files(lake, name)])
+    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(POSTS_NAMES)).select(names)
+    records = read_records(lake, [file for name in POSTS_NAMES for file in record_files(lake, name)])
     recorded = to_table(record for record in records if not record.error).select(names)
     newer = recorded.join(known.select(names[:3]), names[:3], join_type="left semi").cast(known.schema)
     files = pa.concat_tables([known, newer]).group_by(names[:3]).aggregate([("requested_at", "max")])

@@ -27,7 +27,7 @@ from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import DATE, FETCHED_NAMES, RAW_NAMES, ColumnType, Table
+from later_reporting_dagster.lake.tables import DATE, POSTS_NAMES, RAW_NAMES, ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -278,7 +278,7 @@ def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[s
     These have a lower version of it in their metadata, or lack a column that is never null. Files that cannot be read
     are not among them.
     """
-    if table.name in FETCHED_NAMES:
+    if table.name in RAW_NAMES:
         return set()
     required = {column.name for column in table.columns if not column.nullable}
 
@@ -320,7 +320,7 @@ def glob_select(table: Table, root: str) -> str:
     returns a column `empty`; the `UNION` has the columns of the table.
     """
     in_path = [DATE.name] if table.is_partitioned else []
-    if table.name in RAW_NAMES:
+    if table.name in POSTS_NAMES:
         in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
     files = _read_parquet(table, literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")

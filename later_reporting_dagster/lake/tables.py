@@ -93,18 +93,18 @@ class RawTable:
 
 POST_METRICS_DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 POSTS_PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
-RAW_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
-RAW_NAMES = tuple(table.name for table in RAW_TABLES)
+POSTS_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
+POSTS_NAMES = tuple(table.name for table in POSTS_TABLES)
 # It has one file a day, because the API does not state the instance of a campaign's performance (docs/api.md).
 CAMPAIGN_PERFORMANCE_TABLE = "campaign_performance_daily"
 CAMPAIGN_PERFORMANCE = RawTable(
     CAMPAIGN_PERFORMANCE_TABLE, DateBasis.PERFORMANCE_DATE, "campaigns", ("campaign_id",), CAMPAIGN_METRICS
 )
 # What is fetched day by day.
-FETCHED_BY_DAY = (*RAW_TABLES, CAMPAIGN_PERFORMANCE)
-FETCHED_NAMES = tuple(table.name for table in FETCHED_BY_DAY)
+RAW_TABLES = (*POSTS_TABLES, CAMPAIGN_PERFORMANCE)
+RAW_NAMES = tuple(table.name for table in RAW_TABLES)
 # Whether the files of these tables have one instance each.
-HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in FETCHED_BY_DAY}
+HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in RAW_TABLES}
 # Each of these is one file; `quality` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"

@@ -20,7 +20,7 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
     POST_METRICS_DAILY,
-    RAW_NAMES,
+    POSTS_NAMES,
 )
 from later_reporting_dagster.probe.sample import (
     HOURS_FROM_MIDNIGHT,
@@ -406,9 +406,9 @@ _POSTS, _AGES = "posts", "organic_by_age"
 _COSTS, _RESULTS, _PUBLISHED = "campaign_costs_monthly", "campaign_results", "posts_published"
 
 ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
-    rows_can_be_read: RAW_NAMES,
-    instances_add_up: RAW_NAMES,
-    range_has_its_last_day: RAW_NAMES,
+    rows_can_be_read: POSTS_NAMES,
+    instances_add_up: POSTS_NAMES,
+    range_has_its_last_day: POSTS_NAMES,
     older_posts_come_by_performance_date: (POST_METRICS_DAILY.name, *_ORGANIC_PAID, _POSTS, _AGES),
     days_of_posts_add_up: (*_ORGANIC_PAID, _POSTS, _AGES),
     days_of_campaigns_add_up: (CAMPAIGN_PERFORMANCE_TABLE, _COSTS),
@@ -419,10 +419,10 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     campaign_is_the_sum_of_its_posts: (_COSTS, _RESULTS),
     lifetime_is_the_result_to_date: (_POSTS, _AGES),
     post_days_are_utc: (_PUBLISHED, _POSTS, _AGES),
-    pages_have_all_rows: (*RAW_NAMES, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE),
+    pages_have_all_rows: (*POSTS_NAMES, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE),
     campaigns_of_a_post_have_the_same_counts: (*_ORGANIC_PAID, _POSTS, _AGES),
     campaigns_of_a_post_have_the_same_cost: (_POSTS, _COSTS),
-    rates_are_percentages: RAW_NAMES,
+    rates_are_percentages: POSTS_NAMES,
     nothing_paid_is_null: _ORGANIC_PAID,
     counts_to_date_are_not_negative: (_PUBLISHED, _POSTS),
     rate_limit_is_as_documented: (),

@@ -13,9 +13,9 @@ from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
     INSTANCES_TABLE,
+    POSTS_NAMES,
     POSTS_PUBLISHED,
-    RAW_NAMES,
-    RAW_TABLES,
+    POSTS_TABLES,
     Column,
     schema_of,
 )
@@ -36,7 +36,7 @@ def _columns() -> Iterable[Column]:
         " set, listed now or before, or it has files",
     )
     yield Column("retired", "bool", True, "Whether it is retired: left out of rollups, the report and `serve`")
-    for table in RAW_TABLES:
+    for table in POSTS_TABLES:
         yield Column(
             f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
         )
@@ -81,9 +81,9 @@ def instances_table(
         retired, files, stale: what the lake says, if the caller has asked it already.
     """
     previous, retired = stored_instances(lake), lake.retired.ids() if retired is None else retired
-    files = intact_files(lake, RAW_NAMES) if files is None else files
+    files = intact_files(lake, POSTS_NAMES) if files is None else files
     stale = stored_late_posts(lake, days=days).stale if stale is None else stale
-    present = {name: files[name] for name in RAW_NAMES}
+    present = {name: files[name] for name in POSTS_NAMES}
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
     seen = {name for name, row in previous_rows.items() if row["first_seen"]}
     stored = {str(partition.instance_id) for partitions in present.values() for partition in partitions}
@@ -136,7 +136,7 @@ def listed_instances(lake: Lake, *, configured: Sequence[str] = ()) -> list[str]
 
 
 def instances_with_files(lake: Lake) -> set[str]:
-    return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
+    return {str(partition.instance_id) for table in POSTS_TABLES for partition in lake.partitions(table.name)}
 
 
 def stored_instances(lake: Lake) -> pa.Table | None:
@@ -153,7 +153,7 @@ def expected_files(
     """
     instances = known_instances(lake, configured=configured)
     pairs = [Partition(day, name) for day in days for name in instances]
-    expected = {name: pairs for name in RAW_NAMES if name in tables}
+    expected = {name: pairs for name in POSTS_NAMES if name in tables}
     if CAMPAIGN_PERFORMANCE_TABLE in tables and files[CAMPAIGN_PERFORMANCE_TABLE]:
         expected[CAMPAIGN_PERFORMANCE_TABLE] = [Partition(day) for day in days]
     return expected

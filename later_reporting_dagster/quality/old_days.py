@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import due_since
-from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.lake.tables import POSTS_NAMES
 
 # After an upgrade or an outage, hundreds may be due.
 MAX_DAYS_PER_RUN = 20
@@ -29,7 +29,7 @@ def due_old_days(
     )
     is_wanted = (
         pc.field("has_file")
-        & pc.field("table_name").isin(RAW_NAMES)
+        & pc.field("table_name").isin(POSTS_NAMES)
         & pc.field("instance_id").isin(pa.array(instances, pa.string()))
     )
     wanted = coverage.filter(is_wanted)

@@ -20,7 +20,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, FETCHED_BY_DAY, POST_METRICS_DAILY
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs, periods_without_raw_files
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
@@ -110,7 +110,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     inputs = list_inputs(lake, tables)
     campaigns = read_campaigns(lake)
     # Facts may read a table from which none of the results is made.
-    views = [(source.table, inputs.raw.get(source.name, ())) for source in FETCHED_BY_DAY]
+    views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaigns(database.connection, campaigns)
         unreadable_periods = ""

@@ -12,7 +12,7 @@ from itertools import groupby
 import msgspec
 
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, FileVersion, Lake, Partition
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 
 # The key in the metadata of a file.
@@ -65,7 +65,7 @@ class Inputs:
         """Return whether there is anything to make a table from: posts, or periods of campaigns."""
         if CAMPAIGN_PERIODS_TABLE in table.sources:
             return bool(self.files[CAMPAIGN_PERIODS_TABLE])
-        return any(self.days.get(name) for name in RAW_NAMES)
+        return any(self.days.get(name) for name in POSTS_NAMES)
 
     def first_days(self, table: RollupTable) -> list[date]:
         """Return the first day of each day, week or month with raw files."""

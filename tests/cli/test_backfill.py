@@ -19,7 +19,7 @@ from later_reporting_dagster.cli.run_progress import ProgressLines, progress_bar
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import FETCHED_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import POSTS_NAMES, RAW_NAMES
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
@@ -29,7 +29,7 @@ DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
 PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
 TODAY = datetime.now(UTC).date()
-WITHOUT_ROLLUPS = (*FETCHED_NAMES, "campaigns", "campaign_performance_periods", "instances", "coverage")
+WITHOUT_ROLLUPS = (*RAW_NAMES, "campaigns", "campaign_performance_periods", "instances", "coverage")
 FEW_ROLLUPS = ("organic_paid_daily", "organic_paid_overall")
 
 
@@ -127,7 +127,7 @@ def test_backfill_without_asset_does_everything_for_the_last_30_days(
     assert result.exit_code == 0, result.stderr
     written = dict(line.split(": ", 1) for line in result.stdout.splitlines() if line.startswith("later/"))
     assert written.keys() == {f"later/{name}" for name in (*WITHOUT_ROLLUPS, *FEW_ROLLUPS, "organic_paid_report")}
-    for name in FETCHED_NAMES:
+    for name in RAW_NAMES:
         days = [partition.day for partition in Lake(str(user.lake)).partitions(name)]
         assert (min(days), max(days), len({*days})) == (yesterday - timedelta(days=29), yesterday, 30)
         assert written[f"later/{name}"].startswith("30 days, ")
@@ -148,12 +148,12 @@ def test_backfill_without_asset_goes_on_after_a_failed_instance_and_prints_json(
     printed = json.loads(result.stdout)
     assert printed["succeeded"] is False
     failed = {(each["asset"], each["subject"]) for each in printed["failed"]}
-    assert failed == {(name, f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, 007") for name in RAW_NAMES}
+    assert failed == {(name, f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, 007") for name in POSTS_NAMES}
     written = {each["asset"].removeprefix("later/"): each for each in printed["written"]}
-    assert {*FETCHED_NAMES, *FEW_ROLLUPS, "organic_paid_report"} <= written.keys()
+    assert {*RAW_NAMES, *FEW_ROLLUPS, "organic_paid_report"} <= written.keys()
     assert written["organic_paid_daily"]["partitions"] == len(DAYS)
     red = {check["asset"] for check in printed["checks"] if check["check"] == "every_instance_is_present"}
-    assert red == {f"later/{name}" for name in RAW_NAMES}
+    assert red == {f"later/{name}" for name in POSTS_NAMES}
 
 
 def test_backfill_without_asset_passes_options_to_the_tables_that_have_them(

@@ -11,7 +11,7 @@ from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_period_columns
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.lake.database import SQL_TYPES
-from later_reporting_dagster.lake.tables import FETCHED_BY_DAY
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User
@@ -21,7 +21,7 @@ EXPECTED = {
     "coverage": COVERAGE_COLUMNS,
     "campaigns": CAMPAIGN_COLUMNS,
     "campaign_performance_periods": campaign_period_columns(CAMPAIGN_METRICS),
-    **{table.name: table.columns(table.known_metrics) for table in FETCHED_BY_DAY},
+    **{table.name: table.columns(table.known_metrics) for table in RAW_TABLES},
     **{table.name: table.with_metrics(METRICS).columns for table in TABLES},
 }
 

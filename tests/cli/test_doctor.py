@@ -16,7 +16,7 @@ from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.tables import FETCHED_NAMES
+from later_reporting_dagster.lake.tables import RAW_NAMES
 from tests.cli.conftest import User
 from tests.cli.test_probe import without_ids
 from tests.conftest import Service, both_api_versions, problem
@@ -132,7 +132,7 @@ def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatc
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     monkeypatch.setenv("LATER_DUE_HOUR_UTC", "0")
     monkeypatch.setenv("LATER_START_DATE", str(yesterday - timedelta(days=1)))
-    monkeypatch.setenv("LATER_TABLES", ",".join((*FETCHED_NAMES, *ONE_FILE)))
+    monkeypatch.setenv("LATER_TABLES", ",".join((*RAW_NAMES, *ONE_FILE)))
     assert user.run("backfill").exit_code == 0
     before = check_results(user, exit_code=0)
     complete = dict.fromkeys(("later/post_metrics_daily", "later/posts_published"), "complete: 2 days of 4 instances")

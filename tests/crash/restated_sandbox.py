@@ -18,7 +18,7 @@ from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
 from tests.ingest.conftest import run_ingest
 
 PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
-RAW_TABLES = (PUBLISHED, DAILY)
+POSTS_TABLES = (PUBLISHED, DAILY)
 DAYS = [date(2024, 3, number) for number in range(1, 4)]
 INGESTED_PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 VERSIONS = 3
@@ -54,7 +54,7 @@ class RestatedSandbox:
             truth = Truth(client)
             return {
                 (raw_table.name, each): truth.partition(raw_table.date_basis.value, each.day, each.instance_id or "")
-                for raw_table in RAW_TABLES
+                for raw_table in POSTS_TABLES
                 for each in INGESTED_PARTITIONS
             }
 
@@ -98,6 +98,6 @@ def restated_sandbox() -> Iterator[RestatedSandbox]:
 
 
 def ingest_without_failures(root: str, *, base_url: str) -> None:
-    for table in RAW_TABLES:
+    for table in POSTS_TABLES:
         service = Service(base_url=base_url)
         assert not run_ingest(INGESTED_PARTITIONS, table=table, service=service, root=Path(root)).failed

@@ -23,8 +23,8 @@ from tests.crash.child_process import ChildProcess
 from tests.crash.restated_sandbox import (
     DAYS,
     INGESTED_PARTITIONS,
+    POSTS_TABLES,
     PUBLISHED,
-    RAW_TABLES,
     VERSIONS,
     RestatedSandbox,
     ingest_without_failures,
@@ -43,7 +43,7 @@ class Writer:
 
     def __init__(self, directory: Path, sandbox: RestatedSandbox, *, by_command: bool) -> None:
         self.root = directory / "lake"
-        self.tables = [PUBLISHED.name] if by_command else [table.name for table in RAW_TABLES]
+        self.tables = [PUBLISHED.name] if by_command else [table.name for table in POSTS_TABLES]
         self.partitions = [(name, each) for name in self.tables for each in INGESTED_PARTITIONS]
         self._sandbox, self._by_command = sandbox, by_command
         self.environment = backfill_command.user_environment(

@@ -19,7 +19,7 @@ from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES
 from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import sandbox_settings
@@ -66,7 +66,7 @@ class World:
         request = self.project.scheduled(self.set_clock(today))
         assert_success(self.project.execute(request))
         self.project.update_coverage()
-        return old_days(request, names=RAW_NAMES)
+        return old_days(request, names=POSTS_NAMES)
 
     def tick(self) -> SensorExecutionData:
         return tick(self.project)

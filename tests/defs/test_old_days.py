@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, partition_path
-from later_reporting_dagster.lake.tables import FETCHED_NAMES
+from later_reporting_dagster.lake.tables import RAW_NAMES
 from tests.conftest import INSTANCE_IDS, Service, parameters
 from tests.defs.conftest import DAYS, Project, assert_success, asset_key, failure
 from tests.defs.test_missing_files import tick
@@ -19,7 +19,7 @@ SETTINGS = {"restate_days": 1, "refetch_factor": 2.0}
 NOW = datetime(2024, 3, 4, 6, tzinfo=UTC)
 
 
-def old_days(request: dg.RunRequest, *, names: Sequence[str] = FETCHED_NAMES) -> list[str]:
+def old_days(request: dg.RunRequest, *, names: Sequence[str] = RAW_NAMES) -> list[str]:
     """Return the old days that a request names for each table that is fetched by day: those with these names."""
     ops = dict(request.run_config.get("ops", {}))
     days: list[str] = next(iter(ops.values()))["config"]["old_days"] if ops else []

@@ -17,7 +17,7 @@ from later_reporting_dagster.client import QueryRejected
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
 from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
-from later_reporting_dagster.lake.tables import RAW_TABLES, RawTable
+from later_reporting_dagster.lake.tables import POSTS_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE
@@ -77,7 +77,7 @@ def test_the_lake_has_all_values_that_the_api_has(
 def test_metrics_that_the_paged_version_lacks_are_null_and_cost_no_request(
     service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    for table in RAW_TABLES:
+    for table in POSTS_TABLES:
         urls = []
         for metrics in (DEFAULT_METRICS, METRICS):
             rows = ingested_rows(service, tmp_path / str(len(metrics)), table, metrics)

@@ -20,7 +20,7 @@ from later_reporting_dagster.lake import (
     open_dataset,
 )
 from later_reporting_dagster.lake.sql_query import run_query
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import POSTS_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.services
 DAYS = [date(2024, 3, number) for number in range(1, 7)]
 INSTANCES = ("instance_000", "instance_001")
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
-TABLES = [Table(table.name, POST_COLUMNS) for table in RAW_TABLES]
+TABLES = [Table(table.name, POST_COLUMNS) for table in POSTS_TABLES]
 SQL = """
     SELECT date, instance_id, count(*) AS posts, sum(impressions) AS impressions, sum(paid_engagements) AS paid
     FROM posts_published GROUP BY ALL ORDER BY ALL
@@ -88,7 +88,7 @@ def new_lake(store: ObjectStore) -> Lake:
 def fetch(lake: Lake, service: Service) -> list[Partition]:
     """Fetch all partitions of both raw tables, and return those that changed; fail if one fails."""
     changed: list[Partition] = []
-    for table in RAW_TABLES:
+    for table in POSTS_TABLES:
         results = run_ingest(PARTITIONS, table=table, service=service, root=lake)
         assert not results.failed
         changed += [partition for partition, written in results.written.items() if written.file.changed]
@@ -111,7 +111,7 @@ def all_results(lake: Lake) -> list[Any]:
 def test_a_new_or_changed_file_takes_two_requests_and_an_unchanged_one_takes_one(
     store: ObjectStore, lake: Lake, sandbox: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, tables = len(PARTITIONS) * len(RAW_TABLES), len(RAW_TABLES)
+    files, tables = len(PARTITIONS) * len(POSTS_TABLES), len(POSTS_TABLES)
     store.proxy.take()
     assert len(fetch(lake, sandbox)) == files
     new = store.proxy.take()

@@ -22,7 +22,7 @@ from later_reporting_dagster.lake.coverage import (
     update_records,
     write_coverage,
 )
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.instances import expected_files
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
@@ -40,7 +40,7 @@ def fetch(lake: Lake, partition: Partition, *post_ids: int, at: datetime = FIRST
 
 def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
     """Update the table; return its rows by table, day and instance, and the number of footers read."""
-    files = {name: lake.file_versions(name) for name in FETCHED_NAMES}
+    files = {name: lake.file_versions(name) for name in RAW_NAMES}
     expected = expected_files(lake, files, DAYS, configured=instances, tables=TABLES)
     update = update_records(lake, files, expected)
     write_coverage(lake, update, update.records, today=TODAY, compared=())

@@ -20,10 +20,10 @@ from later_reporting_dagster.lake.coverage import (
     write_coverage,
 )
 from later_reporting_dagster.lake.database import LakeDatabase
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES, Table
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_NAMES, Table
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts, with_late_posts
 
-METRICS, PUBLISHED = RAW_NAMES
+METRICS, PUBLISHED = POSTS_NAMES
 START, OLD, OTHER, NEW = date(2024, 1, 1), date(2024, 1, 10), date(2024, 1, 20), date(2024, 4, 1)
 A, B = "a", "b/é"
 DAY = timedelta(days=1)
@@ -73,7 +73,7 @@ class LateLake:
 
     def look(self) -> LatePosts:
         """Update `coverage`, as its asset does, and return what its files lack."""
-        files = {name: self.lake.file_versions(name) for name in RAW_NAMES}
+        files = {name: self.lake.file_versions(name) for name in POSTS_NAMES}
         update = update_records(self.lake, files, {})
         self.read.clear()
         if self.unavailable:
@@ -212,7 +212,7 @@ def test_a_stale_file_is_not_stale_once_a_run_has_recorded_a_later_response(late
     late.look()
     late.publish(OLD, 1, requested=at(NEW + DAY, 7))  # unchanged, so nothing requests an update of the table
     assert stored_late_posts(late.lake, days=[OLD]).stale
-    fetched = newest_fetches(late.lake, RAW_NAMES)
+    fetched = newest_fetches(late.lake, POSTS_NAMES)
     assert not stored_late_posts(late.lake, days=[OLD], fetched=fetched).stale
 
 

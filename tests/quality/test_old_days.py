@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, refetch_ages, restated_days
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.lake.tables import POSTS_NAMES
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 
 START, RESTATE_DAYS = date(2022, 1, 1), 28
@@ -23,7 +23,7 @@ def coverage(requested: Mapping[date, date | None], *, instance_id: str = "a") -
     times = {day: at and datetime.combine(at, time(6), UTC) for day, at in requested.items()}
     rows = [
         {"table_name": name, "date": day, "instance_id": instance_id, "has_file": True, "requested_at": at}
-        for name in RAW_NAMES
+        for name in POSTS_NAMES
         for day, at in times.items()
     ]
     return pa.Table.from_pylist(rows, COVERAGE_SCHEMA)

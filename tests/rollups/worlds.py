@@ -30,7 +30,7 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERIODS,
     CAMPAIGN_PERIODS_TABLE,
-    RAW_NAMES,
+    POSTS_NAMES,
     WINDOWS,
 )
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
@@ -59,7 +59,10 @@ def open_world(
         with open_database(lake, spill_directory=folder, **options) as database:
             if threads:
                 database.connection.execute(f"SET threads = {threads}")
-            tables = [*(Table(name, post_columns(metrics_of(world))) for name in RAW_NAMES), CAMPAIGN_PERFORMANCE.table]
+            tables = [
+                *(Table(name, post_columns(metrics_of(world))) for name in POSTS_NAMES),
+                CAMPAIGN_PERFORMANCE.table,
+            ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             register_campaigns(database.connection, read_campaigns(lake))
             periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)

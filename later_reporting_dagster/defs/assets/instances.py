@@ -14,13 +14,7 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
-from later_reporting_dagster.lake.tables import (
-    COVERAGE_TABLE,
-    FETCHED_NAMES,
-    INSTANCES_TABLE,
-    POSTS_PUBLISHED,
-    RAW_NAMES,
-)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, expected_files, instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts, with_late_posts
 
@@ -34,7 +28,7 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
             component.table_spec(
                 INSTANCES_TABLE,
                 INSTANCE_COLUMNS,
-                deps=component.dependencies(*RAW_NAMES),
+                deps=component.dependencies(*POSTS_NAMES),
                 description=(
                     "All instances that the credentials have ever had access to: when the API listed each first and"
                     f" last, its newest day in each raw table, and how many days since {component.start_date} are"
@@ -70,7 +64,7 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
 def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
     """Return the table of all files that exist or are missing, updated when they change, and at the due hour."""
     due = dg.AutomationCondition.cron_tick_passed(component.due_cron)
-    followed = component.dependencies(*FETCHED_NAMES)
+    followed = component.dependencies(*RAW_NAMES)
 
     @dg.multi_asset(
         name=component.op_name(COVERAGE_TABLE),
@@ -78,7 +72,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
             component.table_spec(
                 COVERAGE_TABLE,
                 COVERAGE_COLUMNS,
-                deps=component.dependencies(*FETCHED_NAMES, INSTANCES_TABLE),
+                deps=component.dependencies(*RAW_NAMES, INSTANCES_TABLE),
                 description=(
                     "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
                     f" and whether it is stale; and each file that is missing since {component.start_date}."
@@ -102,7 +96,7 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
     with failures():
         lake, now = later.lake(), component.now()
         days = component.expected_days(now)
-        files = {name: lake.file_versions(name) for name in FETCHED_NAMES}
+        files = {name: lake.file_versions(name) for name in RAW_NAMES}
         configured = later.configured_instances()
         expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         update = update_records(lake, files, expected)

@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import intact_files, stored_records
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, FETCHED_NAMES, POST_METRICS_DAILY
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import expected_files
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
@@ -66,7 +66,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
         made_from = report_inputs(lake)
-        files = intact_files(lake, FETCHED_NAMES, records=stored_records(lake))
+        files = intact_files(lake, RAW_NAMES, records=stored_records(lake))
         configured = later.configured_instances()
         expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         data = read_report(

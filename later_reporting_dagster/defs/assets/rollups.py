@@ -31,7 +31,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, RAW_NAMES
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 from later_reporting_dagster.quality.outdated import outdated
@@ -207,7 +207,7 @@ def roll_up_windows(
         if windows.campaigns.error:
             context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
         needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
-        has_posts = any(windows.contents.partitions[name] for name in RAW_NAMES)
+        has_posts = any(windows.contents.partitions[name] for name in POSTS_NAMES)
         # If all instances are retired, the tables become empty.
         if needs_posts and not has_posts and not lake.retired.ids():
             raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)

@@ -19,9 +19,9 @@ from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
     POST_METRICS_DAILY,
+    POSTS_NAMES,
     POSTS_PUBLISHED,
-    RAW_NAMES,
-    RAW_TABLES,
+    POSTS_TABLES,
     RawTable,
 )
 from later_reporting_dagster.quality.data_quality import (
@@ -131,7 +131,7 @@ def _evaluate_settlement(run: CheckRun) -> Results:
 
 
 def late_posts_are_checked(component: ComponentBase) -> bool:
-    return {*RAW_NAMES, COVERAGE_TABLE} <= {*component.tables}
+    return {*POSTS_NAMES, COVERAGE_TABLE} <= {*component.tables}
 
 
 def _evaluate_staleness(run: CheckRun) -> Results:
@@ -153,21 +153,21 @@ POSTS_STEPS = (
             checks={raw_table.name: (*_CHECKS_OF_FILES, AS_DOCUMENTED, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)},
             evaluate=partial(_evaluate_raw_table, raw_table),
         )
-        for raw_table in RAW_TABLES
+        for raw_table in POSTS_TABLES
     ),
     CheckStep(
         name=f"{POSTS_PUBLISHED.name}_settlement",
         checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=_evaluate_settlement,
         deps=[POST_METRICS_DAILY.name],
-        needs=RAW_NAMES,
+        needs=POSTS_NAMES,
     ),
     CheckStep(
         name=f"{POSTS_PUBLISHED.name}_late_posts",
         checks={POSTS_PUBLISHED.name: [NOT_STALE]},
         evaluate=_evaluate_staleness,
         deps=[COVERAGE_TABLE],
-        needs=[*RAW_NAMES, COVERAGE_TABLE],
+        needs=[*POSTS_NAMES, COVERAGE_TABLE],
     ),
     CheckStep(name=f"{INSTANCES_TABLE}_checks", checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=_evaluate_instances),
 )

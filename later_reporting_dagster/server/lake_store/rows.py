@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, K
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import POSTS_TABLES
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
@@ -219,7 +219,7 @@ class PostRows:
 
     @property
     def table(self) -> Table:
-        (raw_table,) = (table for table in RAW_TABLES if table.date_basis is self.query.basis)
+        (raw_table,) = (table for table in POSTS_TABLES if table.date_basis is self.query.basis)
         return Table(raw_table.name, post_columns(_metrics_to_read(self.query)))
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:

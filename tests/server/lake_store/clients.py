@@ -19,7 +19,7 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import POSTS_TABLES
 from later_reporting_dagster.server import Client, running_server
 from later_reporting_dagster.server.lake_store.app import ServeOptions, lake_app
 from tests.independent_server import IndependentServer
@@ -143,7 +143,7 @@ def land(base_url: str, root: Path, *, days: tuple[date, date], instance_ids: Se
         )
 
     async def run() -> None:
-        for table in RAW_TABLES:
+        for table in POSTS_TABLES:
             fetch = DayFetch(table=table, days=days_between(*days), instance_ids=tuple(instance_ids), metrics=METRICS)
             async for day in fetch_days(fetch, client=later(), lake=lake, now=lambda: now):
                 assert not day.failed
