@@ -61,7 +61,9 @@ def _table(spec: dg.AssetSpec) -> Table:
     ]
     definition = spec.metadata.get(DEFINITION, 0)
     version = definition.value if isinstance(definition, dg.IntMetadataValue) else definition
-    return Table(spec.key.path[-1], tuple(columns), spec.partitions_def is not None, version or 0)
+    return Table(
+        spec.key.path[-1], tuple(columns), spec.partitions_def is not None, version or 0, spec.description or ""
+    )
 
 
 class LaterLake(dg.ConfigurableIOManager):

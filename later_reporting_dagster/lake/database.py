@@ -131,6 +131,18 @@ class LakeDatabase:
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
         return sorted((partition for partition in files.values() if partition), key=partition_sort_key)
 
+    def add_comments(self, tables: Iterable[Table]) -> None:
+        """Comment on views and their columns, for `duckdb_views()`, `duckdb_columns()` and tools that read these."""
+        for table in tables:
+            view = _identifier(table.name)
+            comments = [f"COMMENT ON VIEW {view} IS {literal(table.description)}"]
+            if table.is_partitioned:
+                comments.append(f"COMMENT ON COLUMN {view}.{DATE.name} IS 'First UTC day of the partition of the row'")
+            for column in table.columns:
+                text = f"{column.description} [{column.unit}]" if column.unit else column.description
+                comments.append(f"COMMENT ON COLUMN {view}.{_identifier(column.name)} IS {literal(text)}")
+            self.connection.execute("; ".join(comments))
+
     def is_empty(self, name: str) -> bool:
         return not self._views[name][1]
 

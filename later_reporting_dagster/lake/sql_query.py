@@ -76,6 +76,13 @@ def run_query(
                     on_note(f"{table.name}: {describe_older(older)}")
                 elif on_note is not None and database.is_empty(table.name):
                     on_note(f"{table.name} has no files in {lake.root}")
+                elif (
+                    on_note is not None and _has_both_scopes(table) and not re.search(r"\bscope\b", sql, re.IGNORECASE)
+                ):
+                    on_note(
+                        f"{table.name} has rows of each instance and of all together: add scope = 'all', or 'instance'"
+                    )
+            database.add_comments(tables)
             connection = database.connection
             return _narrow_sums(
                 interruptible(connection, lambda: _read(connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
@@ -85,6 +92,12 @@ def run_query(
             if isinstance(error, LakeUnavailable):
                 raise
             raise _translated(error, database, [table.name for table in tables], memory_gb) from error
+
+
+def _has_both_scopes(table: Table) -> bool:
+    """Return whether the table has rows of all instances together; creators and campaigns are of one instance."""
+    names = {column.name for column in table.columns}
+    return "scope" in names and not names & {"creator_id", "campaign_id"}
 
 
 def interruptible(connection: "duckdb.DuckDBPyConnection", compute: Callable[[], _Result]) -> _Result:

@@ -50,12 +50,14 @@ class Table:
             the first day of the row's partition.
         is_partitioned: False if the table is one file.
         definition: of a rollup, the version of its definition. Files of a lower one are not read.
+        description: what it has, for tools that show tables.
     """
 
     name: str
     columns: Sequence[Column]
     is_partitioned: bool = True
     definition: int = 0
+    description: str = ""
 
     @property
     def schema(self) -> pa.Schema:

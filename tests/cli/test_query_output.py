@@ -103,6 +103,17 @@ def test_query_has_a_view_of_every_table_even_without_files(user: User) -> None:
     assert sorted(result.stderr.splitlines()) == sorted(f"{name} has no files in {user.lake}" for name in without_files)
 
 
+def test_every_view_and_column_of_a_query_has_a_comment(user: User) -> None:
+    views = "SELECT view_name AS name, comment FROM duckdb_views() WHERE NOT internal"
+    columns = "SELECT table_name || '.' || column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    printed = user.run("query", f"{views} UNION ALL {columns}", "--format", "json").stdout
+    comments = {row["name"]: row["comment"] for row in json.loads(printed)}
+    assert [name for name, comment in comments.items() if not comment] == []
+    assert comments["campaigns"].startswith("All campaigns that the API")
+    assert comments["posts_published.date"] == "First UTC day of the partition of the row"
+    assert comments["posts.content_cost_per_engagement"] == "content_cost / organic_engagements [USD per engagement]"
+
+
 def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None:
     sql = "SELECT * FROM range(1234) t(number)"
     result = user.run("query", sql)

@@ -217,6 +217,29 @@ def test_table_without_files_is_empty_and_noted(lake: Lake) -> None:
     assert notes == [f"without_files has no files in {lake.root}"]
 
 
+def test_query_of_both_scopes_says_so_once(lake: Lake) -> None:
+    """Rows of creators and campaigns are of one instance each."""
+    columns = [Column(name, "string", False, "") for name in ("scope", "platform", "creator_id")]
+    totals, creators = (
+        Table("totals", columns[:2], is_partitioned=False),
+        Table("creators", columns, is_partitioned=False),
+    )
+    for table in (totals, creators):
+        lake.write_table(table.name, table.schema.empty_table())
+
+    def notes(sql: str) -> list[str]:
+        found: list[str] = []
+        run_query(sql, lake, [totals, creators], on_note=found.append)
+        return found
+
+    note = "totals has rows of each instance and of all together: add scope = 'all', or 'instance'"
+    assert notes(
+        "SELECT count(*) FROM totals UNION ALL FROM creators SELECT count(*) UNION ALL FROM totals SELECT 1"
+    ) == [note]
+    assert notes("SELECT count(*) FROM totals WHERE Scope = 'all'") == []
+    assert notes("SELECT count(*) FROM creators") == []
+
+
 def test_unpartitioned_tables_can_be_queried(lake: Lake) -> None:
     window, empty = (Table(name, POSTS.columns, is_partitioned=False) for name in ("window_of_all", "empty_window"))
     lake.write_table("window_of_all", posts_table([post(4, impressions=0)]))
