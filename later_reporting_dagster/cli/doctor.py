@@ -16,10 +16,10 @@ from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import CredentialsRejected, LaterClient, LaterError
 from later_reporting_dagster.client.client import Probe
-from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
+from later_reporting_dagster.contract.route import posts_route
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase

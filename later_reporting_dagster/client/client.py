@@ -28,19 +28,19 @@ from later_reporting_dagster.client.pagination import (
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, server_time, stated_rate_limit
-from later_reporting_dagster.client.route import (
-    FIRST_PAGE,
-    INSTANCES,
-    PageRequest,
-    Route,
-    campaign_performance_route,
-    campaigns_route,
-    posts_route,
-)
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract.page import ListResult, version_of_instances
 from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
+from later_reporting_dagster.contract.route import (
+    FIRST_PAGE,
+    INSTANCES,
+    PageRequest,
+    Route,
+    RouteOf,
+    campaigns_route,
+    posts_route,
+)
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
 # Of the page of posts that shows the API version.
@@ -68,6 +68,7 @@ class LaterClient:
         >>> import asyncio
         >>> from datetime import date
         >>> from later_reporting_dagster.client import ClientCredentials, RateLimiter
+        >>> from later_reporting_dagster.contract.route import posts_route
         >>> from later_reporting_dagster.server.sandbox import World, create_app, running_server
         >>> day = date(2024, 7, 1)
         >>> async def fetch_day(base_url):
@@ -76,7 +77,7 @@ class LaterClient:
         ...     async with LaterClient(base_url=base_url, credentials=credentials, limiter=limiter) as client:
         ...         instance_ids = await client.fetch_instances()
         ...         query = PerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
-        ...         return await client.fetch_posts(query)
+        ...         return await client.fetch(posts_route, query)
         >>> with running_server(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
         ...     result = asyncio.run(fetch_day(base_url))
         >>> {post.instance_id for post in result.items} == {'instance_000', 'instance_001'}
@@ -197,29 +198,32 @@ class LaterClient:
                 raise
         return await self.fetch_campaigns(accessible)
 
-    async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
-        """Fetch the `CampaignPerformance` items of a query (docs/api.md, "Campaigns")."""
-        queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
-        return await self._fetch_all(
-            [campaign_performance_route(each, personal_data=self._personal_data) for each in queries]
-        )
-
-    async def fetch_posts(
-        self, query: PerformanceQuery, *, max_posts: int | None = None, max_attempts: int | None = None
+    async def fetch(
+        self,
+        route_of: RouteOf,
+        query: PerformanceQuery,
+        *,
+        max_rows: int | None = None,
+        max_attempts: int | None = None,
     ) -> ListResult:
-        """Fetch all `Post` items of a query, and verify that they are complete before returning any.
+        """Fetch all rows of a query, and verify that they are complete before returning any.
+
+        Instances that do not fit one URL are requested in parts.
 
         Args:
-            max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
-                paged version shows on the first page that there are more, the cursor version only after so many posts.
+            route_of: such as `posts_route`.
+            max_rows: the maximum number of rows of a part that the caller accepts; None for as many as the API can
+                return. The paged version shows on the first page that there are more, the cursor version only after so
+                many rows.
             max_attempts: of each request; None for those of the retry policy.
 
         Raises:
             LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `QueryRejected` ask for other
                 queries.
         """
-        route = posts_route(query, personal_data=self._personal_data, max_attempts=max_attempts)
-        return await self._fetch(route, max_rows=max_posts)
+        queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
+        routes = [route_of(each, personal_data=self._personal_data) for each in queries]
+        return await self._fetch_all([replace(route, max_attempts=max_attempts) for route in routes], max_rows=max_rows)
 
     async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> ListResult:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
@@ -236,9 +240,9 @@ class LaterClient:
         """For how long the token is valid from now on; None if it does not state it, or there is none yet."""
         return self._transport.token_seconds
 
-    async def _fetch_all(self, routes: Sequence[Route]) -> ListResult:
+    async def _fetch_all(self, routes: Sequence[Route], *, max_rows: int | None = None) -> ListResult:
         """Fetch a list in parts, each of other instances."""
-        result = ListResult.of([await self._fetch(route) for route in routes])
+        result = ListResult.of([await self._fetch(route, max_rows=max_rows) for route in routes])
         if repeated := len(result.items) - len({*map(routes[0].key, result.items)}):
             raise InconsistentPages(f"{routes[0].description}: {repeated} rows are those of other instances, too.")
         return result

@@ -24,11 +24,11 @@ import msgspec
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.retries import Request, Response
-from later_reporting_dagster.client.route import PageRequest, Route
 from later_reporting_dagster.client.transport import PageFetched, Transport
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
 from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery
+from later_reporting_dagster.contract.route import PageRequest, Route
 from later_reporting_dagster.contract.rows import BadRow
 from later_reporting_dagster.contract.safe_line import safe_line
 

@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.metrics import parse_metrics
+from later_reporting_dagster.contract.route import campaign_performance_route
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, UnitWriter, confirm
 from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
@@ -176,7 +177,7 @@ class CampaignFetch:
     async def _fetch_accepted(self, query: PerformanceQuery) -> tuple[PerformanceQuery, ListResult]:
         query = replace(query, metrics=self.metrics, instance_ids=self.instance_ids)
         try:
-            return query, await self.client.fetch_campaign_performance(query)
+            return query, await self.client.fetch(campaign_performance_route, query)
         except QueryRejected as error:
             is_smaller = error.is_forbidden and await self._has_dropped_instances(query)
             if error.status in METRICS_STATUSES:
@@ -209,7 +210,7 @@ class CampaignFetch:
     async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
         with suppress(QueryRejected):
-            again = await self.client.fetch_campaign_performance(replace(query, instance_ids=instance_ids))
+            again = await self.client.fetch(campaign_performance_route, replace(query, instance_ids=instance_ids))
             return again.is_surely_empty
         return False
 
@@ -222,7 +223,7 @@ class CampaignFetch:
 
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
-            return await self.client.fetch_campaign_performance(replace(query, metrics=metrics, instance_ids=()))
+            return await self.client.fetch(campaign_performance_route, replace(query, metrics=metrics, instance_ids=()))
 
         if not await find_accepted_metrics(parse_metrics("impressions", known=CAMPAIGN_METRICS), request):
             return False  # the query is refused for another reason

@@ -19,6 +19,7 @@ from later_reporting_dagster.client import InconsistentPages, LaterClient, ListR
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
+from later_reporting_dagster.contract.route import posts_route
 from later_reporting_dagster.contract.rows import Post, post_type
 from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.ingest.query_plan import (
@@ -70,8 +71,8 @@ class PostFetch:
                 # The API requires at least one metric.
                 accepted = partial(self._accepted, query, max_attempts=max_attempts)
                 requested = await accepted(self._metrics) or await accepted(DEFAULT_METRICS)
-            result = await self._client.fetch_posts(
-                replace(query, metrics=requested), max_posts=max_posts, max_attempts=max_attempts
+            result = await self._client.fetch(
+                posts_route, replace(query, metrics=requested), max_rows=max_posts, max_attempts=max_attempts
             )
         except TooManyPosts as error:
             if not by_content:
@@ -137,7 +138,9 @@ class PostFetch:
         results: list[ListResult] = []
         for part in split_by_content(query, parts=_ONE_EACH):
             if metrics := await self._accepted(part, missing, max_attempts=max_attempts):
-                result = await self._client.fetch_posts(replace(part, metrics=metrics), max_attempts=max_attempts)
+                result = await self._client.fetch(
+                    posts_route, replace(part, metrics=metrics), max_attempts=max_attempts
+                )
                 found = {post.key: post for post in result.items}
                 unexpected = len(found.keys() - posts.keys())
                 lost = sum(key not in found and bool(part.selects(post.content_type)) for key, post in posts.items())
@@ -189,7 +192,7 @@ class PostFetch:
 
     async def _request_page(self, query: PerformanceQuery, max_attempts: int | None) -> None:
         with suppress(TooManyPosts):
-            await self._client.fetch_posts(query, max_posts=1, max_attempts=max_attempts)
+            await self._client.fetch(posts_route, query, max_rows=1, max_attempts=max_attempts)
 
     def _with_all_metrics(self, post: Post) -> Any:
         """Return the post with an attribute for each metric of the run, and for no other."""

@@ -4,7 +4,7 @@ Most queries are about one campaign with at most 100 active posts, so that a pag
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
@@ -13,7 +13,6 @@ from typing import Any
 
 from later_reporting_dagster.client import LaterClient, LaterError, QueryRejected
 from later_reporting_dagster.client.client import Probe
-from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, Route, campaign_performance_route, posts_route
 from later_reporting_dagster.contract import (
     CAMPAIGN_METRICS,
     DEFAULT_METRICS,
@@ -25,6 +24,13 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, MAX_RANGE_YEARS, years_later
+from later_reporting_dagster.contract.route import (
+    FIRST_PAGE,
+    PageRequest,
+    RouteOf,
+    campaign_performance_route,
+    posts_route,
+)
 
 MAX_REQUESTS = 25
 # Within so many hours of midnight, another time zone usually has another day.
@@ -34,7 +40,6 @@ PREFERRED_POSTS = 20
 FROM_END = PageRequest(1, from_end=True)
 DAY = timedelta(days=1)
 Metrics = tuple[Metric, ...]
-RouteOf = Callable[[PerformanceQuery], Route]
 VIEWS = (*DEFAULT_METRICS, *(metric for metric in METRICS if metric.api_name in ("views", "paidViews")))
 # If the API refuses one of the metrics of a query, only these are requested.
 _NEEDED: dict[RouteOf, Metrics] = {posts_route: DEFAULT_METRICS, campaign_performance_route: CAMPAIGN_METRICS[:8]}

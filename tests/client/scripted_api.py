@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import METRICS, PAGED, ApiVersion, PerformanceQuery
 from later_reporting_dagster.contract.page import ListResult
+from later_reporting_dagster.contract.route import posts_route
 from tests.conftest import problem
 
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
@@ -209,7 +209,7 @@ def run_with(client, function):
 
 
 def fetch_posts(client, query, **options):
-    return run_with(client, lambda client: client.fetch_posts(query, **options))
+    return run_with(client, lambda client: client.fetch(posts_route, query, **options))
 
 
 def fetch_instances(client):

@@ -16,8 +16,8 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.client.client import Probe
-from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.contract.route import PageRequest, posts_route
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, run_with
 from tests.conftest import problem
@@ -174,7 +174,7 @@ def test_version_is_detected_by_one_request_of_a_client(service, new_detecting_c
     service.by_cursor, service.posts = by_cursor, THREE_PAGES
 
     async def fetch(client):
-        results = [await client.fetch_posts(july) for _ in range(2)]
+        results = [await client.fetch(posts_route, july) for _ in range(2)]
         return results, await client.api_version()
 
     results, version = run_with(new_detecting_client(), fetch)
@@ -205,7 +205,7 @@ def test_rejected_query_costs_no_other_request(service, new_detecting_client, ju
     async def fetch(client):
         for _ in range(3):
             with pytest.raises(QueryRejected, match="endDate is wrong"):
-                await client.fetch_posts(july)
+                await client.fetch(posts_route, july)
 
     run_with(new_detecting_client(), fetch)
     assert (len(service.requests_to()), len(service.requests_to(INSTANCES))) == (3, 1)

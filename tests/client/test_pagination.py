@@ -14,18 +14,18 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import InconsistentPages, PageFetched, PagesRefetched, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
-from later_reporting_dagster.client.route import posts_route
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
+from later_reporting_dagster.contract.route import posts_route
 from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, posts_page_from_body, run_with
 from tests.conftest import problem
 
 
-def test_more_posts_than_max_posts_raise_after_one_request(service, new_client, july):
+def test_more_posts_than_max_rows_raise_after_one_request(service, new_client, july):
     service.posts = THREE_PAGES
-    assert len(fetch_posts(new_client(), july, max_posts=250).items) == 250
+    assert len(fetch_posts(new_client(), july, max_rows=250).items) == 250
     del service.requests[:]
     with pytest.raises(TooManyPosts) as raised:
-        fetch_posts(new_client(), july, max_posts=249)
+        fetch_posts(new_client(), july, max_rows=249)
     assert str(raised.value) == (
         "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b': 250 items on 3 pages are too"
         " many for one query. Query fewer days or instances."
@@ -89,7 +89,7 @@ def test_verification_rate_selects_the_share_of_queries(service, new_client, jul
     async def results(client):
         counts = []
         for _ in range(3):
-            await client.fetch_posts(july)
+            await client.fetch(posts_route, july)
             counts.append(len(service.requests_to()) - sum(counts))
         return counts
 
@@ -145,11 +145,11 @@ def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, 
     assert raised.value.content_types == {"unlisted", "instagram_reel"}
 
 
-@pytest.mark.parametrize(("max_posts", "requests"), [(250, 3), (199, 2), (99, 1)])
-def test_more_posts_than_max_posts_raise_after_so_many(service, new_cursor_client, july, max_posts, requests):
+@pytest.mark.parametrize(("max_rows", "requests"), [(250, 3), (199, 2), (99, 1)])
+def test_more_posts_than_max_rows_raise_after_so_many(service, new_cursor_client, july, max_rows, requests):
     service.posts = THREE_PAGES
-    with contextlib.nullcontext() if max_posts == 250 else pytest.raises(TooManyPosts, match=f"more than {max_posts} "):
-        fetch_posts(new_cursor_client(), july, max_posts=max_posts)
+    with contextlib.nullcontext() if max_rows == 250 else pytest.raises(TooManyPosts, match=f"more than {max_rows} "):
+        fetch_posts(new_cursor_client(), july, max_rows=max_rows)
     assert len(service.requests_to()) == requests
 
 

@@ -22,6 +22,7 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.contract.route import posts_route
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import (
     CLIENT_ID,
@@ -81,7 +82,7 @@ def test_concurrent_queries_share_the_token_and_the_concurrency(service, new_cli
 
     async def scenario():
         async with new_client(concurrency=3) as client:
-            return await asyncio.gather(*(client.fetch_posts(july) for _ in range(4)))
+            return await asyncio.gather(*(client.fetch(posts_route, july) for _ in range(4)))
 
     results = asyncio.run(scenario())
     assert [len(result.items) for result in results] == [250] * 4
@@ -109,7 +110,7 @@ def test_429_delays_all_requests(service, new_client, july, time):
         retry = RetryPolicy(max_refused_seconds=10)
         async with new_client(limiter=limiter, concurrency=1, retry=retry) as client:
             with pytest.raises(RetriesExhausted, match="HTTP 429"):
-                await client.fetch_posts(july)
+                await client.fetch(posts_route, july)
         await limiter.acquire()
         return time.now - started
 
@@ -137,7 +138,7 @@ def test_nothing_but_429_for_half_an_hour_fails_all_queries_and_no_more_are_sent
             await client.fetch_instances()
             for _ in range(100):
                 with pytest.raises(RetriesExhausted) as failed:
-                    await client.fetch_posts(july)
+                    await client.fetch(posts_route, july)
                 failures.append(str(failed.value))
 
     started = time.now
@@ -165,7 +166,7 @@ def test_query_that_alone_gets_nothing_but_429_fails_after_half_an_hour_and_othe
     async def scenario():
         async with client:
             with pytest.raises(RetriesExhausted, match="page 1: HTTP 429 .* Nothing but 429 for 30 minutes"):
-                await client.fetch_posts(july)
+                await client.fetch(posts_route, july)
             return await client.fetch_instances()
 
     service.faults.extend([refuse_posts] * 10_000)
@@ -196,7 +197,7 @@ def test_a_token_request_has_as_many_attempts_as_the_request_that_needs_it(servi
 
     async def scenario():
         async with new_client(api_version=PAGED) as client:
-            await client.fetch_posts(july, max_attempts=3)
+            await client.fetch(posts_route, july, max_attempts=3)
 
     with pytest.raises(RetriesExhausted, match="token: HTTP 500 .* Failed in 3 attempts"):
         asyncio.run(scenario())

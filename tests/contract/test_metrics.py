@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import (
     CAMPAIGN_METRICS,
     CURSOR,
@@ -21,6 +20,7 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.contract.metrics import Channel
 from later_reporting_dagster.contract.parameters import SortDirection, SortProperty
+from later_reporting_dagster.contract.route import PageRequest, posts_route
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.parameters import SortDirection, SortProperty, years_later
+from later_reporting_dagster.contract.route import PageRequest, posts_route
 from later_reporting_dagster.server.query_parameters import parse_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}

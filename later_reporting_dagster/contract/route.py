@@ -6,7 +6,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from later_reporting_dagster.contract import ApiVersion, DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.page import ListResult, instances_page_from_body, list_page_from_body
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
@@ -15,8 +14,10 @@ from later_reporting_dagster.contract.parameters import (
     MAX_PAGE_SIZE,
     METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
+    ApiVersion,
+    DateBasis,
 )
-from later_reporting_dagster.contract.query import instance_parameters
+from later_reporting_dagster.contract.query import PerformanceQuery, instance_parameters
 from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser, post_parser
 
 SHOWN_INSTANCES = 5
@@ -93,13 +94,16 @@ INSTANCES = Route(
 )
 
 
-def posts_route(query: PerformanceQuery, *, personal_data: bool = True, max_attempts: int | None = None) -> Route:
+RouteOf = Callable[..., Route]
+"""Returns the list of a query; with `personal_data=False`, without that of its rows."""
+
+
+def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
     return replace(
         _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, rows="posts", personal_data=personal_data),
         posts_query=query,
         too_long_advice="Query fewer days or instances.",
         too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
-        max_attempts=max_attempts,
     )
 
 
