@@ -1,5 +1,5 @@
 "use strict";
-// Elements and charts, for page.js. Colours are in page.css, so they follow light, dark and print without a script.
+// Elements and charts. Colours are in page.css, so they follow light, dark and print without a script.
 
 const CHANNELS = ["organic", "paid"];
 
@@ -74,4 +74,24 @@ function barChart(groups) {
       return bar;
     })),
   ]));
+}
+
+const charts = new Map();  // container -> function that returns its chart for a width in pixels
+const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => drawIn(target)));
+
+function drawIn(container) {
+  const chart = charts.get(container);
+  if (!chart || !container.clientWidth) return;
+  container.querySelector("[aria-hidden]").replaceChildren(chart(container.clientWidth));
+}
+
+/** Draws a chart, or says that there is no data. Screen readers get `description` instead of its marks. */
+function draw(name, hasData, description, chart) {
+  const container = document.getElementById(`chart-${name}`);
+  charts.set(container, hasData ? chart : null);
+  container.replaceChildren(hasData
+    ? make("div", { role: "img", "aria-label": description }, make("div", { "aria-hidden": "true" }))
+    : make("p", { class: "nothing" }, "No data for this selection."));
+  drawIn(container);
+  widths.observe(container);
 }

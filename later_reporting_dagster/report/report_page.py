@@ -1,7 +1,7 @@
 """Render the report as one HTML file that makes no network requests and treats data as text, never as markup.
 
 The page has the report's results as JSON. Its script looks up the results for the chosen filters. Its content security
-policy allows only its two scripts and its style sheet, by their hashes.
+policy allows only that script and its style sheet, by their hashes.
 """
 
 import base64
@@ -25,6 +25,8 @@ from later_reporting_dagster.lake.tables import WINDOWS
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 
+# The page's script, in the order in which its parts use each other.
+_SCRIPTS = ("selection.js", "charts.js", "tables.js", "missing.js", "page.js")
 # Columns of the tables that the page does not show.
 _NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status", "oldest_age")
 _POLICY = (
@@ -53,12 +55,11 @@ def made_from_of_page(page: bytes) -> MadeFrom | None:
 
 def report_page(data: ReportData) -> bytes:
     """Return the report as an HTML page. The same data gives the same bytes."""
-    style, charts, script = (_read(name) for name in ("page.css", "charts.js", "page.js"))
+    style, script = _read("page.css"), "".join(map(_read, _SCRIPTS))
     page = Template(_read("page.html")).substitute(
-        policy=_POLICY.format(scripts=f"{_hash(charts)} {_hash(script)}", styles=_hash(style)),
+        policy=_POLICY.format(scripts=_hash(script), styles=_hash(style)),
         as_of=data.as_of.isoformat(),
         style=style,
-        charts=charts,
         script=script,
         data=json_for_html(page_data(data)),
     )
@@ -97,7 +98,10 @@ def page_data(data: ReportData) -> dict[str, Any]:
     }
     return {
         "as_of": data.as_of.isoformat(),
-        "windows": {name: {"days": WINDOWS[name], "label": f"Last {WINDOWS[name]} days"} for name in data.windows},
+        "windows": {
+            name: {"label": f"Last {WINDOWS[name]} days", "first": WINDOWS[name] - 1, "last": 0}
+            for name in data.windows
+        },
         "window": data.initial_window,
         "oldest_age": data.oldest_age,
         "tables": FETCHED_TABLES,
