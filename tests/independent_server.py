@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -49,6 +50,18 @@ CAMPAIGN_METRICS = (
     "trackingLinksConversionValue", "trackingLinksConversions",
 )  # fmt: skip
 PAGED_CAMPAIGN_METRICS = tuple(name for name in CAMPAIGN_METRICS if name not in ("influencersCount", "reach"))
+ACCOUNT_METRICS = (
+    "affiliateLinksClicks", "affiliateLinksConversions", "affiliateLinksSales", "campaignsCost", "cpe", "cpm",
+    "engagementRate", "engagements", "estimatedContentCost", "estimatedValueGenerated", "impressions", "paidAdSpend",
+    "paidCpe", "paidCpm", "paidEngagementRate", "paidEngagements", "paidImpressions", "paidPostsCount",
+    "paidReturnOnAdSpend", "paidViews", "postsCount", "reach", "returnOnInvestment", "trackingLinksClicks",
+    "trackingLinksConversionValue", "trackingLinksConversions", "views",
+)  # fmt: skip
+BUCKET_METRICS = (
+    "clicks", "comments", "cpe", "cpm", "engagementRate", "engagements", "estimatedValueGenerated", "impressions",
+    "likes", "paidComments", "paidEngagementRate", "paidEngagements", "paidImpressions", "paidLikes", "paidReach",
+    "paidShares", "paidViews", "postsCount", "reach", "shares", "views",
+)  # fmt: skip
 # Metrics of a campaign that add up over days.
 ADDED_COUNTS = (
     "affiliateLinksClicks", "affiliateLinksConversions", "engagements", "impressions", "paidClicks", "paidEngagements",
@@ -104,6 +117,7 @@ class Posts:
         seed: Selects the posts.
         least, most: Smallest and largest number of posts of an instance on a day.
         campaign_ids: Campaigns. An instance has posts in all of them.
+        has_large_values: Whether some values are so large that their sum may be larger than a client accepts.
     """
 
     def __init__(
@@ -116,7 +130,9 @@ class Posts:
         least: int = 0,
         most: int = 10,
         campaign_ids: Sequence[int] = CAMPAIGN_IDS,
+        has_large_values: bool = True,
     ) -> None:
+        self._has_large_values = has_large_values
         self.instance_ids = instance_ids
         random = Random(seed)
         self._posts: list[Row] = []
@@ -128,7 +144,9 @@ class Posts:
                     cost = self._costs[post["postId"]] = random.choice((None, 0, 25, round(10**4 * random.random(), 2)))
                     campaigns = random.sample(campaign_ids, random.choice((1, 1, 1, 2, 3)))
                     self._posts += [
-                        post | {"campaignId": number} | _metrics_of_days([_day_metrics(random)], cost)
+                        post
+                        | {"campaignId": number}
+                        | _metrics_of_days([_day_metrics(random, self._has_large_values)], cost)
                         for number in campaigns
                     ]
         self._seed = seed
@@ -154,7 +172,7 @@ class Posts:
         random = Random(f"{self._seed} {post_id} {self._restatements[post_id]}")
         for row in self._posts:
             if row["postId"] == post_id:
-                row |= _metrics_of_days([_day_metrics(random)], self._costs[post_id]) | metrics
+                row |= _metrics_of_days([_day_metrics(random, self._has_large_values)], self._costs[post_id]) | metrics
 
     def _visible(self) -> list[Row]:
         return [row for row in self._posts if row["postId"] not in self.hidden]
@@ -175,7 +193,10 @@ class Posts:
             reported = {*_days(self._account_day(post), REPORTED_DAYS)} | self.active.get(post["postId"], set())
             days = sorted(day for day in reported if first <= day <= last)
             key = f"{post['postId']} {post['campaignId']}{' restated' * self._restatements[post['postId']]}"
-            metrics = [_day_metrics(Random(f"{self._seed} {day} {key}"), withdrawn=True) for day in days]
+            metrics = [
+                _day_metrics(Random(f"{self._seed} {day} {key}"), self._has_large_values, withdrawn=True)
+                for day in days
+            ]
             if days:
                 found.append(post | _metrics_of_days(metrics, self._costs[post["postId"]]))
         return found
@@ -228,6 +249,33 @@ class Posts:
                 }
             )
         return found
+
+    def totals(self, rows: Sequence[Row], first: date, last: date, *, post_counts_once: bool) -> Row:
+        """Return the metrics of an account in a range of days, given the posts of its instances that have some.
+
+        Those that posts do not have are random.
+
+        `post_counts_once`: whether of a post of several campaigns only the row of the lowest campaign id counts.
+        """
+        if post_counts_once:
+            lowest = {
+                (row["instanceId"], row["postId"]): row for row in sorted(rows, key=lambda row: -row["campaignId"])
+            }
+            rows = [row for row in rows if row is lowest[row["instanceId"], row["postId"]]]
+        cost = _total(self._costs[row["postId"]] for row in rows)
+        days = [*_days(first, (last - first).days + 1)]
+        names = sorted({row["instanceId"] for row in rows})
+        found = _campaign_metrics([Random(f"{self._seed} {name} {day}") for name in names for day in days], cost)
+        found |= {name: _total(row[name] for row in rows) for name in (*WHOLE_METRICS, "estimatedValueGenerated")}
+        found |= {name: max((row[name] or 0 for row in rows), default=None) for name in ("reach", "paidReach")}
+        found |= _rates("", found, cost) | _rates("paid", found, found[AD_SPEND])
+        return found | {
+            "campaignsCost": cost,
+            "clicks": found["trackingLinksClicks"],
+            "paidPostsCount": sum((row["paidImpressions"] or 0) > 0 for row in rows),
+            "postsCount": len(rows),
+            "returnOnInvestment": _quotient(found["estimatedValueGenerated"], cost),
+        }
 
 
 def _campaign_metrics(random_of_days: Sequence[Random], cost: float | None) -> Row:
@@ -304,7 +352,7 @@ def _profile(random: Random, number: int) -> Row | None:
     return random.choice((None, profile, profile))
 
 
-def _day_metrics(random: Random, *, withdrawn: bool = False) -> Row:
+def _day_metrics(random: Random, has_large_values: bool, *, withdrawn: bool = False) -> Row:
     """Return the metrics of a post but rates, and its ad spend: unknown, zero, all zero, frequent and large values.
 
     `withdrawn`: whether counts may be negative, as on a day with more unlikes than likes.
@@ -312,13 +360,14 @@ def _day_metrics(random: Random, *, withdrawn: bool = False) -> Row:
     if random.randrange(12) == 0:
         return dict.fromkeys((*WHOLE_METRICS, *AMOUNTS, AD_SPEND), random.choice((None, 0)))
     large = (2**31 + random.randrange(99), LARGEST_COUNT - random.randrange(9))
-    whole = (None, 0, 1, 2, random.randrange(10**6), *large)
+    whole = (None, 0, 1, 2, random.randrange(10**6), *(large if has_large_values else ()))
     found: Row = {name: random.choice(whole) for name in WHOLE_METRICS}
     if withdrawn and random.randrange(4) == 0:
         found |= {name: -random.randrange(1, 10**4) for name in WHOLE_METRICS if name not in PEOPLE}
     for name in AMOUNTS:
         cents = random.randrange(10**4) / 100
-        found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, LARGEST_VALUE, -1.5))
+        largest = LARGEST_VALUE if has_large_values else cents
+        found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, largest, -1.5))
     return found | {AD_SPEND: random.choice((None, 0, random.randrange(10**5) / 100))}
 
 
@@ -327,14 +376,20 @@ def _metrics_of_days(days: Sequence[Row], cost: float | None) -> Row:
     found = {name: _total(day[name] for day in days) for name in (*WHOLE_METRICS, *AMOUNTS)}
     for name in (*PEOPLE, "avgWatchTime"):
         found[name] = max((day[name] for day in days if day[name] is not None), default=None)
-    for prefix, money in (("", cost), ("paid", _total(day[AD_SPEND] for day in days))):
-        engagements, impressions, rate, cpe, cpm = (
-            (prefix + name[0].upper() + name[1:] if prefix else name)
-            for name in ("engagements", "impressions", "engagementRate", "cpe", "cpm")
-        )
-        found[rate] = _quotient(found[engagements], found[impressions], 100)
-        found[cpe], found[cpm] = _quotient(money, found[engagements]), _quotient(money, found[impressions], 1000)
-    return found
+    return found | _rates("", found, cost) | _rates("paid", found, _total(day[AD_SPEND] for day in days))
+
+
+def _rates(prefix: str, found: Row, money: Any) -> Row:
+    """Return the rates of a channel."""
+    engagements, impressions, rate, cpe, cpm = (
+        (prefix + name[0].upper() + name[1:] if prefix else name)
+        for name in ("engagements", "impressions", "engagementRate", "cpe", "cpm")
+    )
+    return {
+        rate: _quotient(found[engagements], found[impressions], 100),
+        cpe: _quotient(money, found[engagements]),
+        cpm: _quotient(money, found[impressions], 1000),
+    }
 
 
 @dataclass(frozen=True)
@@ -381,6 +436,9 @@ class IndependentServer:
         issued: Number of issued tokens.
         read: Changes the target of a request before it is read.
         rows: Changes the posts of a query, with all of their metrics, before they are divided into pages.
+        totalled: The posts that totals of the account count; None: those that it lists.
+        totalled_twice: Ids of posts that these totals count twice.
+        post_counts_once: Whether a post counts once in them, or once for each of its campaigns.
         change: Changes the response to a request.
         asked: Number of requests, by method and target.
     """
@@ -391,6 +449,9 @@ class IndependentServer:
     issued: int = 0
     read: Callable[[str], str] = lambda target: target
     rows: Callable[[list[Row]], list[Row]] = lambda rows: rows
+    totalled: Posts | None = None
+    totalled_twice: Collection[int] = ()
+    post_counts_once: bool = True
     change: Callable[[Asked, Reply], Reply] = lambda asked, reply: reply
     asked: Counter[str] = field(default_factory=Counter)
 
@@ -438,6 +499,8 @@ class IndependentServer:
             "/v2/posts/performance": self._posts,
             "/v2/campaigns": self._campaigns,
             "/v2/campaigns/performance": self._campaign_performance,
+            "/v2/instances/performance": self._account,
+            "/v2/instances/performance-over-time": self._buckets,
         }
         if method != "GET" or url.path not in routes:
             return _problem(404)
@@ -455,9 +518,15 @@ class IndependentServer:
 
     def select(self, parameters: Parameters) -> list[Row]:
         """Return the posts of a query, sorted: parameters are valid, and their values separate."""
-        first, last = (date.fromisoformat(parameters[name][0]) for name in ("startDate", "endDate"))
+        rows = self._filtered(self.posts, parameters, *_range(parameters))
+        sort_property = parameters.get("sortProperty", ["postDate"])[0]
+        known = [row for row in rows if row[sort_property] is not None]
+        known.sort(key=lambda row: row[sort_property], reverse=parameters.get("sortDirection") != ["ASC"])
+        return known + [row for row in rows if row[sort_property] is None]
+
+    def _filtered(self, posts: Posts, parameters: Parameters, first: date, last: date) -> list[Row]:
         by_performance = parameters.get("dateBasis") == ["performance_date"]
-        rows = (self.posts.reported if by_performance else self.posts.published)(first, last)
+        rows = (posts.reported if by_performance else posts.published)(first, last)
         for name, key in (("instanceIds", "instanceId"), ("contentType", "contentType")):
             if name in parameters:
                 rows = [row for row in rows if row[key] in parameters[name]]
@@ -465,10 +534,7 @@ class IndependentServer:
             rows = [row for row in rows if row["campaignId"] in {int(number) for number in parameters["campaignIds"]}]
         if "platform" in parameters:
             rows = [row for row in rows if (row["contentType"] or "").split("_")[0] in parameters["platform"]]
-        sort_property = parameters.get("sortProperty", ["postDate"])[0]
-        known = [row for row in rows if row[sort_property] is not None]
-        known.sort(key=lambda row: row[sort_property], reverse=parameters.get("sortDirection") != ["ASC"])
-        return known + [row for row in rows if row[sort_property] is None]
+        return rows
 
     def _issue_token(self) -> str:
         with self._lock:
@@ -488,10 +554,52 @@ class IndependentServer:
         return query.page([row for row in self.posts.campaigns() if row["instanceId"] in instance_ids])
 
     def _campaign_performance(self, query: "_Query") -> Reply:
-        first, last = (date.fromisoformat(query.values[name][0]) for name in ("startDate", "endDate"))
         by_post_date = query.values.get("dateBasis") != ["performance_date"]
-        rows = self.posts.campaigns_reported(first, last, by_post_date=by_post_date)
+        rows = self.posts.campaigns_reported(*_range(query.values), by_post_date=by_post_date)
         return query.page_of_metrics(rows, CAMPAIGN_METRICS, PAGED_CAMPAIGN_METRICS)
+
+    def _account(self, query: "_Query") -> Reply:
+        return query.object_of_metrics(self._totals(query, *_range(query.values)), ACCOUNT_METRICS)
+
+    def _buckets(self, query: "_Query") -> Reply:
+        """Return a page of buckets: those without posts are omitted, and the first and the last one may be cut."""
+        if not query.by_cursor and query.page_size not in (50, 100):
+            return _problem(400)
+        first, last = _range(query.values)
+        days = [*_days(first, (last - first).days + 1)]
+        start_of = _STARTS[query.values.get("granularity", ["month"])[0]]
+        buckets = [(of_bucket[0], of_bucket[-1]) for of_bucket in (list(group) for _, group in groupby(days, start_of))]
+        names = (*BUCKET_METRICS, "startDate", "endDate")
+        # The format is not documented.
+        times = ("T00:00:00.000Z", "T23:59:59.999Z") if query.by_cursor else ("", "")
+        rows = [
+            {name: total for name, total in totals.items() if name in names}
+            | {"startDate": f"{start}{times[0]}", "endDate": f"{end}{times[1]}"}
+            for start, end in buckets
+            if (totals := self._totals(query, start, end))["postsCount"]
+        ]
+        return query.page_of_metrics(rows, BUCKET_METRICS, BUCKET_METRICS)
+
+    def _totals(self, query: "_Query", first: date, last: date) -> Row:
+        posts = self.totalled or self.posts
+        rows = self._filtered(posts, query.values, first, last)
+        rows = [*rows, *(row for row in rows if row["postId"] in self.totalled_twice)]
+        return posts.totals(rows, first, last, post_counts_once=self.post_counts_once)
+
+
+def _range(parameters: Parameters) -> tuple[date, date]:
+    first, last = (date.fromisoformat(parameters[name][0]) for name in ("startDate", "endDate"))
+    return first, last
+
+
+# By granularity, what the days of a bucket have in common.
+_STARTS: dict[str, Callable[[date], Any]] = {
+    "day": lambda day: day,
+    "week": lambda day: day.isocalendar()[:2],
+    "month": lambda day: (day.year, day.month),
+    "quarter": lambda day: (day.year, (day.month - 1) // 3),
+    "year": lambda day: day.year,
+}
 
 
 def _parameters(text: str) -> Parameters:
@@ -517,13 +625,24 @@ class _Query:
         by_cursor = bool({"limit", "nextCursor", "metrics"} & self.values.keys())
         self.by_cursor = by_cursor if is_paged or by_cursor else None
         self._path = path
-        self._size = int(self.values.pop("limit" if by_cursor else "pageSize", ["50"])[0])
+        self._is_of_page = bool({"pageSize", "pageNumber", "limit", "nextCursor"} & self.values.keys())
+        self.page_size = int(self.values.pop("limit" if by_cursor else "pageSize", ["50"])[0])
         self._page = self.values.pop("nextCursor" if by_cursor else "pageNumber", [""])[0].removesuffix("null")
+
+    def object_of_metrics(self, row: Row, metrics: Sequence[str]) -> Reply:
+        """Return metrics as an object: in the cursor version, the requested ones."""
+        if not (names := self._names(metrics, metrics)) or self._is_of_page:
+            return _problem(400)
+        return Reply(200, {"data": self._render({name: row[name] for name in names}, names, metrics)})
+
+    def _names(self, metrics: Collection[str], paged_metrics: Sequence[str]) -> Sequence[str]:
+        """Return the metrics to send; none if unknown ones are requested."""
+        names = self.values.get("metrics", []) if self.by_cursor else paged_metrics
+        return names if {*names} <= {*metrics} else ()
 
     def page_of_metrics(self, rows: Sequence[Row], metrics: Collection[str], paged_metrics: Sequence[str]) -> Reply:
         """Return the requested page of rows with metrics: in the cursor version, the requested ones."""
-        names = self.values.get("metrics", []) if self.by_cursor else paged_metrics
-        if not names or not {*names} <= {*metrics}:
+        if not (names := self._names(metrics, paged_metrics)):
             return _problem(400)
         return self.page(rows, wrap=lambda rows: [self._render(row, names, metrics) for row in rows])
 
@@ -534,7 +653,7 @@ class _Query:
 
     def page(self, rows: Sequence[Any], *, wrap: Callable[[Sequence[Any]], Any] = lambda rows: rows) -> Reply:
         """Return the requested page of rows."""
-        size, total = self._size, len(rows)
+        size, total = self.page_size, len(rows)
         if self.by_cursor:
             offset = 0
             if self._page:
@@ -551,7 +670,7 @@ class _Query:
 
     def _cursor(self, offset: int) -> str:
         """Return the cursor to an offset, which is valid for this query only."""
-        text = f"{offset} {self._path} {self._size} {sorted(self.values.items())}"
+        text = f"{offset} {self._path} {self.page_size} {sorted(self.values.items())}"
         return base64.urlsafe_b64encode(text.encode()).decode()
 
 
