@@ -6,10 +6,10 @@ from pathlib import Path
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.client.rate_limiter import rate_limit_path
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.lake.tables import RAW_TABLES
 
 UNLIMITED = 10**9
 
@@ -41,7 +41,7 @@ async def _ingest(partitions: PartitionRange, *, client: LaterClient, date_basis
     """Fetch partitions, and assert that all are written."""
     rows = 0
     fetch = DayFetch(
-        table=RawTable(TABLE_NAMES[date_basis], DateBasis(date_basis)),
+        table=RAW_TABLES[TABLE_NAMES[date_basis]],
         days=sorted({each.start for each in partitions.partitions}),
         instance_ids=tuple(dict.fromkeys(each.instance_ids[0] for each in partitions.partitions)),
     )

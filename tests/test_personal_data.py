@@ -32,7 +32,7 @@ pytestmark = pytest.mark.e2e
 
 SETTING = "LATER_STORE_CREATOR_PROFILES"
 FIRST_DAY, LAST_DAY = date(2024, 2, 1), date(2024, 2, 5)  # enough days for a copy of the month
-FETCHED = tuple(table.name for table in RAW_TABLES)
+FETCHED = tuple(RAW_TABLES)
 TABLES = (
     *(*FETCHED, "instances", "campaigns", "coverage", "organic_paid_daily", "organic_paid_overall"),
     *("organic_paid_by_creator", "organic_paid_by_campaign", "posts", "organic_paid_report"),

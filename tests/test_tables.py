@@ -11,15 +11,9 @@ from pydantic.fields import FieldInfo
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
-from later_reporting_dagster.lake import (
-    CAMPAIGN_COLUMNS,
-    POST_COLUMNS,
-    Column,
-    campaign_performance_columns,
-    campaign_period_columns,
-    post_columns,
-)
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, campaign_period_columns, post_columns
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
@@ -87,7 +81,7 @@ def metrics_table() -> str:
         )
     }
     posts = post_columns(METRICS)
-    columns = [*posts, *without(campaign_performance_columns(CAMPAIGN_METRICS), posts)]
+    columns = [*posts, *without(CAMPAIGN_PERFORMANCE.columns(CAMPAIGN_METRICS), posts)]
     return markdown_table([column for column in columns if column.unit], requested)
 
 

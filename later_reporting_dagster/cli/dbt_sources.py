@@ -22,7 +22,7 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 _KEYS: Mapping[str, tuple[str, ...]] = {
-    **{table.name: ("date", *table.key) for table in RAW_TABLES},
+    **{table.name: ("date", *table.key) for table in RAW_TABLES.values()},
     INSTANCES_TABLE: ("instance_id",),
     CAMPAIGNS_TABLE: ("instance_id", "campaign_id"),
     CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIOD_KEY,
@@ -41,7 +41,7 @@ def sources_yaml(definitions: dg.Definitions, settings: ComponentBase) -> str:
     # In an object store, the path of no file has two slashes in a row.
     root = f'{{{{ env_var("{settings.name.upper()}_LAKE_ROOT").rstrip("/") }}}}'
     descriptions = {name: spec.description for name, spec in table_specs(definitions, settings).items()}
-    by_day = {table.name: table.table for table in RAW_TABLES}
+    by_day = {table.name: table.table for table in RAW_TABLES.values()}
     rollups = {table.name: table.with_metrics(METRICS).table for table in TABLES}
     wide = by_day | {CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIODS} | rollups
     source = {

@@ -26,7 +26,13 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    INSTANCES_TABLE,
+    OF_INSTANCES,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+)
 from later_reporting_dagster.probe.assumptions import unreadable_rows
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
@@ -214,7 +220,7 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
     stale = stored_late_posts(lake, days={*days}).stale
     for name, present in files.items():
         missing: Mapping[str | None, list[date]] = missing_days(
-            days, instances if name in POSTS_NAMES else [None], present
+            days, instances if name in OF_INSTANCES else [None], present
         )
         lacks = [describe_missing(missing, instances=len(instances))]
         lacking = {day for of_instance in missing.values() for day in of_instance}
@@ -223,11 +229,11 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
             lacking |= {partition.day for partition in stale}
         key = settings.asset_key(name).to_user_string()
         if not lacking:
-            of_instances = f" of {len(instances)} instance{'s' * (len(instances) != 1)}" if name in POSTS_NAMES else ""
+            of_instances = f" of {len(instances)} instance{'s' * (len(instances) != 1)}" if name in OF_INSTANCES else ""
             yield CheckResult(key, f"complete: {len(days)} day{'s' * (len(days) != 1)}{of_instances}")
             continue
         fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
-        if name in POSTS_NAMES:
+        if name in OF_INSTANCES:
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):

@@ -28,7 +28,7 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     INSTANCES_TABLE,
-    POSTS_NAMES,
+    OF_INSTANCES,
     RAW_NAMES,
 )
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
@@ -250,7 +250,7 @@ def _run_config(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict
     for option, value in options.items():
         if not value:
             continue
-        applies_to = POSTS_NAMES if option == "instances" else RAW_NAMES
+        applies_to = OF_INSTANCES if option == "instances" else RAW_NAMES
         if option == "accept_shrinking":
             applies_to = (*RAW_NAMES, CAMPAIGN_PERIODS_TABLE)
         selected = [name for name in names if name in applies_to]

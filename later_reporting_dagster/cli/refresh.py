@@ -18,7 +18,14 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_records
-from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGNS_TABLE,
+    COVERAGE_TABLE,
+    INSTANCES_TABLE,
+    OF_INSTANCES,
+    POSTS_NAMES,
+    RAW_NAMES,
+)
 from later_reporting_dagster.quality.outdated import Footers, describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -109,7 +116,7 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
             metadata={
                 "dagster/partition_row_count": sum(file.rows or 0 for file in files),
                 "dagster/uri": lake.day_url(name, day),
-                **({"instances": len(files)} if name in POSTS_NAMES else {}),
+                **({"instances": len(files)} if name in OF_INSTANCES else {}),
             },
             tags=version_tags(version, code_version=graph.get(key).code_version),
         )

@@ -13,7 +13,7 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.check import WARN
 from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
 from later_reporting_dagster.defs.events import describe_failures
-from later_reporting_dagster.lake.tables import POSTS_NAMES
+from later_reporting_dagster.lake.tables import OF_INSTANCES
 
 MAX_LISTED_FAILURES = 50
 # Other checks are about missing days, or warn.
@@ -61,7 +61,7 @@ def warnings_of(outcomes: Sequence[RunOutcome], days: tuple[date, date] | None) 
     """Yield the warnings of fetches, also of tables without rows if all files of a range of days were written."""
     for fetch in [fetch for outcome in outcomes for fetch in outcome.fetches]:
         yield from map(one_line, fetch.warnings)
-        if days and fetch.table_name in POSTS_NAMES and fetch.written and not fetch.rows:
+        if days and fetch.table_name in OF_INSTANCES and fetch.written and not fetch.rows:
             yield (
                 f"{fetch.table_name} has no rows from {days[0]} to {days[1]}: all {fetch.written} files are empty."
                 " Check the days, the instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`,"

@@ -329,10 +329,15 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 @lru_cache(64)
-def post_type(metrics: Metrics, /) -> Any:
-    """Return a `PostWithoutMetrics` with an attribute for each metric, named as its column."""
+def with_metrics(struct: type[msgspec.Struct], metrics: Metrics, /) -> Any:
+    """Return the type of rows with an attribute for each metric, named as its column."""
     fields = [(metric.column, (int if metric.kind.is_integer else float) | None, None) for metric in metrics]
-    return msgspec.defstruct("Post", fields, bases=(PostWithoutMetrics,), module=__name__, kw_only=True)
+    return msgspec.defstruct(f"{struct.__name__}WithMetrics", fields, bases=(struct,), module=__name__, kw_only=True)
+
+
+def post_type(metrics: Metrics, /) -> Any:
+    """Return a `PostWithoutMetrics` with an attribute for each metric."""
+    return with_metrics(PostWithoutMetrics, metrics)
 
 
 # A post of any metrics, in annotations: the type checker sees only the fields without metrics.
@@ -415,15 +420,13 @@ def campaign_from_json(row: Mapping[str, Any], notes: Notes | None = None) -> Ca
     return RowParser(row, CAMPAIGN_FIELDS, notes or Notes()).finish(Campaign)
 
 
-class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
-    """An item of `GET /v2/campaigns/performance`.
+class CampaignPerformance(msgspec.Struct, kw_only=True, rename="camel"):
+    """An item of `GET /v2/campaigns/performance`, apart from its metrics.
 
-    `metrics` has the available values by column. The API reference does not name the fields that describe the campaign;
-    they are in `extra`, as JSON.
+    The API reference does not name the fields that describe the campaign; they are in `extra`, as JSON.
     """
 
     campaign_id: int
-    metrics: Mapping[str, int | float]
     extra: str | None = None
 
     @property
@@ -431,21 +434,20 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
         return self.campaign_id
 
 
-_PERFORMANCE_FIELDS: Fields = {"campaignId": Field("campaign_id", parse_integer, number_respelled, is_required=True)}
+def performance_parser(
+    struct: type[msgspec.Struct], metrics: Metrics, *, nested: bool = False, of_days: bool = False
+) -> Callable[..., Any]:
+    """Return a parser of rows with these fields and metrics, those of a day or to date; it may return a `BadRow`."""
+    row_type, fields, wanted = with_metrics(struct, metrics), fields_of(struct), metric_fields(metrics, of_days=of_days)
 
-
-def campaign_performance_parser(
-    metrics: Metrics, *, nested: bool = False, of_days: bool = False
-) -> Callable[..., CampaignPerformance | BadRow]:
-    """Return a parser of the performance of campaigns with these metrics, those of a day or to date."""
-    wanted = metric_fields(metrics, of_days=of_days)
-
-    def performance(*, campaign_id: int, extra: str | None, **values: int | float) -> CampaignPerformance:
-        return CampaignPerformance(campaign_id=campaign_id, metrics=values, extra=extra)
-
-    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> CampaignPerformance | BadRow:
-        parser = RowParser(row, _PERFORMANCE_FIELDS, notes or Notes())
+    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> Any:
+        parser = RowParser(row, fields, notes or Notes())
         parser.take_metrics(wanted, nested=nested)
-        return parser.finish(performance)
+        return parser.finish(row_type)
 
     return parse
+
+
+def campaign_performance_parser(metrics: Metrics, *, nested: bool = False, of_days: bool = False) -> Callable[..., Any]:
+    """Return a parser of `CampaignPerformance`, as `performance_parser` describes."""
+    return performance_parser(CampaignPerformance, metrics, nested=nested, of_days=of_days)

@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import describe_emptied, instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -83,7 +83,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
             description="Lists all files of the fetched tables, and reads the footers of those that have changed.",
         )
     # It fetches missing files, also without the asset `instances`.
-    if {INSTANCES_TABLE, *POSTS_NAMES} & {*component.tables}:
+    if {INSTANCES_TABLE, *OF_INSTANCES} & {*component.tables}:
         sensors.insert(0, instances_sensor(component, posts_job, coverage_job))
     return {
         "jobs": [posts_job, checks_job, *([coverage_job] if coverage_job else [])],

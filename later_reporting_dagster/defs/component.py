@@ -158,7 +158,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield the assets that are defined."""
-        for raw_table in RAW_TABLES:
+        for raw_table in RAW_TABLES.values():
             if raw_table.name in self.tables:
                 yield raw_asset(self, raw_table)
         others = {

@@ -17,8 +17,8 @@ from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_M
 from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES, RawTable
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES, RawTable
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
@@ -26,10 +26,9 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 METADATA_PREFIX = "later_reporting/"
 # All assets of this project, in the order of their lineage.
 ASSET_NAMES = (
-    *POSTS_NAMES,
+    *RAW_NAMES,
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
     COVERAGE_TABLE,
     *(table.name for table in TABLES),
@@ -145,10 +144,9 @@ class ComponentBase(dg.Model):
         return f"0 {self.due_hour_utc} * * *"
 
     def metrics_of(self, table: RawTable) -> tuple[Metric, ...]:
-        """Return the selected metrics that are requested by day: of campaigns, those that add up over days."""
-        if table.rows == "posts":
-            return self.metrics
-        return tuple(metric for metric in self.campaign_metrics if metric.kind.adds_up_over_days)
+        """Return the metrics that are requested for a table: those of the setting for its rows, or else all."""
+        selected = {"posts": self.metrics, "campaigns": self.campaign_metrics}.get(table.rows, table.known_metrics)
+        return tuple(metric for metric in selected if not table.only_sums or metric.kind.adds_up_over_days)
 
     def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:
         """Return the initial state of a schedule. Later, its state is what was last set in the UI."""

@@ -15,7 +15,7 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, environment_texts
 from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Table, read_frame
 from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
-from later_reporting_dagster.lake.tables import POSTS_NAMES, ColumnType
+from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
 
@@ -201,7 +201,7 @@ class LaterLake(dg.ConfigurableIOManager):
                 keys = map(date.fromisoformat, spec.partitions_def.get_partition_keys())
                 days = [day for day in keys if (start or day) <= day <= last]
             instances: Collection[str | None] = (None,)
-            if table.name in POSTS_NAMES:
+            if table.name in OF_INSTANCES:
                 instances = instance_ids or known_instances(lake) or instances
             missing = describe_missing(missing_days(days, instances, selected), instances=len(instances))
         elif (start, end, instance_ids) != (None, None, None):

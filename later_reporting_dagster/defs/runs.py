@@ -12,7 +12,7 @@ import dagster as dg
 from later_reporting_dagster.contract.days import days_between, newest_day, parse_day_ranges, utc_now
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
-from later_reporting_dagster.lake.tables import POSTS_NAMES
+from later_reporting_dagster.lake.tables import OF_INSTANCES
 from later_reporting_dagster.quality.outdated import Outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES
@@ -102,7 +102,7 @@ def runs_in_progress(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
 
 def days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> set[date]:
     """Return the days that runs of a raw table are fetching, or will when they start."""
-    keys = {component.asset_key(name) for name in POSTS_NAMES}
+    keys = {component.asset_key(name) for name in OF_INSTANCES}
     days: set[date] = set()
     for run in runs_in_progress(instance):
         fetches = run.asset_selection & keys if run.asset_selection else run.job_name == component.posts_job_name

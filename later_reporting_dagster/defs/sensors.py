@@ -1,7 +1,7 @@
 """The sensors: what is missing from the lake, and what is outdated in it."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import date
 from typing import Any
 
@@ -25,15 +25,17 @@ from later_reporting_dagster.defs.runs import (
     runs_of,
     tables_in_progress,
 )
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    CAMPAIGN_PERIODS_TABLE,
-    Lake,
-    LakeUnavailable,
-    Partition,
-)
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.coverage import Files, described_days, intact_files, newest_fetches, stored_records
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    INSTANCES_TABLE,
+    OF_INSTANCES,
+    POSTS_NAMES,
+    POSTS_PUBLISHED,
+    RAW_NAMES,
+    RAW_TABLES,
+)
 from later_reporting_dagster.quality.instances import instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
@@ -132,7 +134,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             # Those that are not damaged, as far as `coverage` knows.
             records = stored_records(lake)
             files = intact_files(lake, RAW_NAMES, records=records)
-            fetches = newest_fetches(lake, POSTS_NAMES)
+            fetches = newest_fetches(lake, OF_INSTANCES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             rows = instances_table(
                 lake,
@@ -151,14 +153,14 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         expected = [name for name in configured or listed if name not in retired]
-        missing = _days_to_fetch(component, expected, days=days, files=files, stale=stale)
-        failures = {pair: fetch.failed_at for (_, pair), fetch in fetches.items() if fetch.failed_at}
-        failed_today = {pair for pair, at in failures.items() if at.date() >= now.date()}
-        requested = days_to_fetch(missing, days_in_progress=in_progress, failed=failed_today)
+        failures = {file: fetch.failed_at for file, fetch in fetches.items() if fetch.failed_at}
+        failed_today = {file for file, at in failures.items() if at.date() >= now.date()}
+        missing = _days_to_fetch(component, expected, days=days, files=files, stale=stale, failed=failed_today)
+        requested = days_to_fetch(missing, days_in_progress=in_progress)
         requests: list[dg.RunRequest] = []
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
-            new = requested.keys() - {str(pair.instance_id) for pair in failures}
+            new = requested.keys() - {str(pair.instance_id) for _, pair in failures}
             stored = {partition.instance_id for name in POSTS_NAMES for partition in files[name]}
             with_campaigns = bool(stored) and not stored.issuperset(new)
             request = _missing_files_request(component, requested, with_campaigns=with_campaigns)
@@ -211,16 +213,23 @@ def _days_to_fetch(
     days: Sequence[date],
     files: Files,
     stale: Collection[Partition],
+    failed: Set[tuple[str, Partition]],
 ) -> dict[str, list[date]]:
-    """Return the days of each expected instance that are missing in at least one of the raw tables, or stale."""
+    """Return the days of each expected instance that are missing in at least one table, or stale.
+
+    Those of files that have `failed` are left out.
+    """
     found: dict[str, set[date]] = {}
     for partition in stale:
-        if partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables:
+        is_of_run = partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables
+        if is_of_run and (POSTS_PUBLISHED.name, partition) not in failed:
             found.setdefault(str(partition.instance_id), set()).add(partition.day)
-    for table_name in POSTS_NAMES:
-        if table_name in component.tables:
+    for table_name in OF_INSTANCES:
+        is_expected = files[table_name] or not RAW_TABLES[table_name].is_optional
+        if table_name in component.tables and is_expected:
             for name, lacking in missing_days(days, expected, files[table_name]).items():
-                found.setdefault(name, set()).update(lacking)
+                due = [day for day in lacking if (table_name, Partition(day, name)) not in failed]
+                found.setdefault(name, set()).update(due)
     return {name: sorted(lacking) for name, lacking in found.items()}
 
 
@@ -235,8 +244,8 @@ def _missing_files_request(
     """
     pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
     configs: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(POSTS_NAMES, {"pairs": pairs, "only_missing": True}),
-        CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
+        **dict.fromkeys(RAW_NAMES, {"only_missing": not with_campaigns}),
+        **dict.fromkeys(OF_INSTANCES, {"pairs": pairs, "only_missing": True}),
         CAMPAIGN_PERIODS_TABLE: {"all_months": with_campaigns},
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}

@@ -26,7 +26,7 @@ from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, RawTable
+from later_reporting_dagster.lake.tables import RawTable
 
 # Results that wait until the consumer asks for them. If it is slower than the API, fewer queries are fetched.
 BUFFERED_RESULTS = 64
@@ -123,14 +123,15 @@ async def fetch_days(
     Raises:
         LaterError: the instances cannot be listed, or there is none.
         LakeUnavailable: the lake cannot be listed.
-        RouteRefused: the API offers no performance of campaigns.
+        RouteRefused: the API does not offer the route of an optional table.
     """
     progress = progress or Progress(fetch.table.name)
     days: dict[date, FetchedDay] = {}
     sender, results = anyio.create_memory_object_stream[PartitionResult](BUFFERED_RESULTS)
 
     async def work() -> None:
-        instances = () if fetch.table is CAMPAIGN_PERFORMANCE else await _instances(fetch, client, lake, progress)
+        per_instance = fetch.table.has_file_per_instance
+        instances = await _instances(fetch, client, lake, progress) if per_instance else ()
         inherited: list[FileRecord] = []
         if fetch.continued_run is not None:
             inherited = await anyio.to_thread.run_sync(fetched_by, lake, fetch.table.name, fetch.continued_run)
@@ -142,11 +143,11 @@ async def fetch_days(
         new_writer = partial(PartitionWriter, table=fetch.table, lake=lake, guard=fetch.guard, metrics=fetch.metrics)
         writer = await anyio.to_thread.run_sync(partial(new_writer, results=sender, records=records, progress=progress))
         try:
-            if fetch.table is CAMPAIGN_PERFORMANCE:
+            if per_instance:
+                await ingest(partitions, writer, client=client, widen_days=fetch.widen_days)
+            else:
                 days_to_fetch = [partition.day for partition in partitions]
                 await ingest_campaign_performance(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
-            else:
-                await ingest(partitions, writer, client=client, widen_days=fetch.widen_days)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
@@ -200,7 +201,7 @@ def _plan(
     fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FileRecord]
 ) -> dict[date, FetchedDay]:
     """Return the days, each with the files that are present and pending."""
-    names: Sequence[str | None] = [None] if fetch.table is CAMPAIGN_PERFORMANCE else instances
+    names: Sequence[str | None] = instances if fetch.table.has_file_per_instance else [None]
     partitions = {Partition(day, name) for day in fetch.days for name in names}
     if fetch.pairs is not None:
         partitions &= fetch.pairs

@@ -150,11 +150,6 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
             )
 
 
-def _value(item: Any, column: str) -> object:
-    metrics = getattr(item, "metrics", None)  # of campaigns
-    return getattr(item, column) if metrics is None else metrics.get(column)
-
-
 def _mostly_bad(bad_rows: Sequence[BadRow], bad: int, total: int) -> Unreadable | None:
     if bad * 2 <= total:
         return None
@@ -169,7 +164,7 @@ def _unreadable_metric(
     for metric in query.metrics:
         excerpts = [of_row[metric.column] for of_row in columns if metric.column in of_row]
         if excerpts:
-            sent = len(excerpts) + sum(_value(item, metric.column) is not None for item in items)
+            sent = len(excerpts) + sum(getattr(item, metric.column) is not None for item in items)
             if len(excerpts) * 2 > sent:
                 return Unreadable(
                     f"{len(excerpts)} of {sent} values of {metric.column} cannot be read, such as {excerpts[0]}."

@@ -38,7 +38,7 @@ from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
-    POSTS_NAMES,
+    OF_INSTANCES,
     POSTS_PUBLISHED,
     RAW_NAMES,
     Column,
@@ -489,8 +489,8 @@ def newest_requests(lake: Lake) -> pa.Table:
     names = ["table_name", "date", "instance_id", "requested_at"]
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     known = COVERAGE_SCHEMA.empty_table() if stored is None else stored
-    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(POSTS_NAMES)).select(names)
-    records = read_records(lake, [file for name in POSTS_NAMES for file in record_files(lake, name)])
+    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(OF_INSTANCES)).select(names)
+    records = read_records(lake, [file for name in OF_INSTANCES for file in record_files(lake, name)])
     recorded = to_table(record for record in records if not record.error).select(names)
     newer = recorded.join(known.select(names[:3]), names[:3], join_type="left semi").cast(known.schema)
     files = pa.concat_tables([known, newer]).group_by(names[:3]).aggregate([("requested_at", "max")])

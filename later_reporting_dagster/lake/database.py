@@ -27,7 +27,7 @@ from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import DATE, POSTS_NAMES, RAW_NAMES, ColumnType, Table
+from later_reporting_dagster.lake.tables import DATE, OF_INSTANCES, RAW_NAMES, ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -332,7 +332,7 @@ def glob_select(table: Table, root: str) -> str:
     returns a column `empty`; the `UNION` has the columns of the table.
     """
     in_path = [DATE.name] if table.is_partitioned else []
-    if table.name in POSTS_NAMES:
+    if table.name in OF_INSTANCES:
         in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
     files = _read_parquet(table, literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")

@@ -41,7 +41,7 @@ from later_reporting_dagster.lake.storage import (
     Storage,
     without_credentials,
 )
-from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, with_date_column
+from later_reporting_dagster.lake.tables import RAW_TABLES, with_date_column
 
 # The partition that is a file; None for an unpartitioned table.
 _File = TypeVar("_File", bound=Partition | None)
@@ -312,6 +312,7 @@ class Lake:
             # On an object store, it takes one request for each month.
             months = groupby(sorted(wanted), key=lambda day: day.replace(day=1))
             listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
+        declared = RAW_TABLES.get(table_name)
         found: dict[Partition, FileVersion] = {}
         for files in self.storage.map(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
             for path, version in files.items():
@@ -320,7 +321,7 @@ class Lake:
                     continue
                 has_instance = partition.instance_id is not None
                 # A file with the layout of another table is none of this one.
-                if HAS_FILE_PER_INSTANCE.get(table_name, has_instance) is has_instance:
+                if declared is None or declared.has_file_per_instance is has_instance:
                     found[partition] = version
         return {
             partition: found[partition]

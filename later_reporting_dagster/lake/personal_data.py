@@ -11,14 +11,12 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    CAMPAIGN_PERIODS_TABLE,
-    CAMPAIGNS_TABLE,
-    PERSONAL_COLUMNS,
-)
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, PERSONAL_COLUMNS, RAW_TABLES
 
-_OF_CAMPAIGNS = (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE)
+# What the rows of a table are; of others, posts.
+_ROWS = {name: table.rows for name, table in RAW_TABLES.items()} | dict.fromkeys(
+    (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE), "campaigns"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
 
     Each file is replaced as a whole, and keeps its rows, ids and numbers. What is done stays done after an interrupt.
     """
-    rows = "campaigns" if table_name in _OF_CAMPAIGNS else "posts"
+    rows = _ROWS.get(table_name, "posts")
     change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
     paths = lake.storage.named_files([table_name], FILE_NAME)
     results = lake.storage.map(

@@ -7,7 +7,7 @@ have the same order and types, so the files can be read as one table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from operator import attrgetter
@@ -64,49 +64,7 @@ class Table:
         return schema_of(self.columns)
 
 
-POST_KEY = ("instance_id", "campaign_id", "post_id")
-
-
-@dataclass(frozen=True, slots=True)
-class RawTable:
-    """A table of rows as the API returned them: one file for each UTC day, and of posts also for each instance.
-
-    Attributes:
-        rows: what its rows are, in the plural, for messages.
-        key: the columns that identify a row.
-        known_metrics: the metrics that its rows may have.
-    """
-
-    name: str
-    date_basis: DateBasis
-    rows: str = "posts"
-    key: tuple[str, ...] = POST_KEY
-    known_metrics: tuple[Metric, ...] = METRICS
-
-    @property
-    def table(self) -> Table:
-        """The table with the columns of all known metrics; a metric that was not requested is null."""
-        return Table(self.name, self.columns(self.known_metrics))
-
-    def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
-        """Return the columns of rows that were requested with these metrics."""
-        return post_columns(metrics) if self.rows == "posts" else campaign_performance_columns(metrics)
-
-
-POST_METRICS_DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
-POSTS_PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
-POSTS_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
-POSTS_NAMES = tuple(table.name for table in POSTS_TABLES)
-# It has one file a day, because the API does not state the instance of a campaign's performance (docs/api.md).
 CAMPAIGN_PERFORMANCE_TABLE = "campaign_performance_daily"
-CAMPAIGN_PERFORMANCE = RawTable(
-    CAMPAIGN_PERFORMANCE_TABLE, DateBasis.PERFORMANCE_DATE, "campaigns", ("campaign_id",), CAMPAIGN_METRICS
-)
-# What is fetched day by day.
-RAW_TABLES = (*POSTS_TABLES, CAMPAIGN_PERFORMANCE)
-RAW_NAMES = tuple(table.name for table in RAW_TABLES)
-# Whether the files of these tables have one instance each.
-HAS_FILE_PER_INSTANCE = {table.name: table.rows == "posts" for table in RAW_TABLES}
 # Each of these is one file; `quality` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"
@@ -175,14 +133,96 @@ CAMPAIGN_COLUMNS = (
 )
 
 
+POST_KEY = ("instance_id", "campaign_id", "post_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawTable:
+    """The declaration of a table of rows as the API returned them: of what is fetched, stored, checked and shown.
+
+    Attributes:
+        description: of the asset, beside its route.
+        rows: what its rows are, in the plural: for messages, and the group of the asset.
+        key: the columns that identify a row of a day.
+        attributes: the columns before those of the metrics.
+        known_metrics: the metrics that its rows may have.
+        only_sums: whether only those are requested that add up over days.
+        has_file_per_instance: whether a file has the rows of a day of one instance, or of all that the API answers for.
+        is_optional: whether the API may refuse its route to an account; its files are expected once there is one.
+        has_rates_of_counts: whether the rates of a row follow from its counts.
+        label: what the report calls it where it lists missing days.
+    """
+
+    name: str
+    description: str
+    rows: str
+    date_basis: DateBasis
+    key: tuple[str, ...]
+    attributes: tuple[Column, ...]
+    known_metrics: tuple[Metric, ...]
+    label: str
+    only_sums: bool = False
+    has_file_per_instance: bool = True
+    is_optional: bool = False
+    has_rates_of_counts: bool = False
+
+    @property
+    def table(self) -> Table:
+        """The table with the columns of all known metrics; a metric that was not requested is null."""
+        return Table(self.name, self.columns(self.known_metrics))
+
+    def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
+        """Return the columns of rows that were requested with these metrics, in their order."""
+        return (*self.attributes, *map(_metric_column, metrics), _EXTRA)
+
+
+# docs/api.md, "Date basis"
+POST_METRICS_DAILY = RawTable(
+    name="post_metrics_daily",
+    description="The metrics that posts of any age recorded on the day: one row per post and campaign"
+    " (`dateBasis=performance_date`). Days can be summed.",
+    rows="posts",
+    date_basis=DateBasis.PERFORMANCE_DATE,
+    key=POST_KEY,
+    attributes=_POST_ATTRIBUTES,
+    known_metrics=METRICS,
+    label="daily metrics",
+    has_rates_of_counts=True,
+)
+POSTS_PUBLISHED = replace(
+    POST_METRICS_DAILY,
+    name="posts_published",
+    description="The posts published on the day, with their metrics to date (`dateBasis=post_date`)."
+    " Metrics keep changing for weeks, so the newest days are fetched again every day.",
+    date_basis=DateBasis.POST_DATE,
+    label="published posts",
+)
+CAMPAIGN_PERFORMANCE = RawTable(
+    name=CAMPAIGN_PERFORMANCE_TABLE,
+    description="What campaigns spent and returned on the day, as the API totals it: one row per campaign"
+    " (`dateBasis=performance_date`). It has only metrics that can be summed over days.",
+    rows="campaigns",
+    date_basis=DateBasis.PERFORMANCE_DATE,
+    key=("campaign_id",),
+    attributes=(Column("campaign_id", "int64", False, "Campaign; the row key"),),
+    known_metrics=CAMPAIGN_METRICS,
+    label="campaign totals",
+    only_sums=True,
+    # The API does not state the instance of a campaign's performance (docs/api.md).
+    has_file_per_instance=False,
+    is_optional=True,
+)
+POSTS_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
+POSTS_NAMES = tuple(table.name for table in POSTS_TABLES)
+RAW_TABLES = {table.name: table for table in (*POSTS_TABLES, CAMPAIGN_PERFORMANCE)}
+RAW_NAMES = tuple(RAW_TABLES)
+# Those whose files have one instance each.
+OF_INSTANCES = tuple(table.name for table in RAW_TABLES.values() if table.has_file_per_instance)
+
+
 def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     """Return the columns of posts that were requested with `metrics`, in the order of `METRICS`."""
-    return (*_POST_ATTRIBUTES, *map(_metric_column, metrics), _EXTRA)
-
-
-def campaign_performance_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
-    """Return the columns of campaign performance that was requested with `metrics`, in the order of their contract."""
-    return (Column("campaign_id", "int64", False, "Campaign; the row key"), *map(_metric_column, metrics), _EXTRA)
+    return POSTS_PUBLISHED.columns(metrics)
 
 
 def campaign_period_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
@@ -267,11 +307,11 @@ def with_date_column(rows: pa.Table, row_counts: Iterable[tuple[date, int]]) -> 
 def rows_by_group(
     table: RawTable, rows: Mapping[_Group, Sequence[Any]], *, metrics: tuple[Metric, ...]
 ) -> dict[_Group, pa.Table]:
-    """Return the posts or campaigns of each group as rows of a raw table, sorted by key.
+    """Return the rows of each group as rows of a raw table, sorted by key.
 
-    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. Posts need an
-    attribute for each metric. They are slices of one table: most groups are partitions of few rows, and for few rows
-    building a table takes longer than filling it.
+    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. They are
+    slices of one table: most groups are partitions of few rows, and for few rows building a table takes longer than
+    filling it.
     """
     ordered: list[Any] = []
     bounds: dict[_Group, tuple[int, int]] = {}
@@ -283,8 +323,7 @@ def rows_by_group(
         bounds[group] = (len(ordered), len(of_group))
         ordered += of_group
     schema = schema_of(table.columns(metrics))
-    values = _values_of_posts if table.rows == "posts" else _values_of_campaigns
-    columns = [pa.array(values(ordered, field.name), field.type) for field in schema]
+    columns = [pa.array(_values(ordered, field.name), field.type) for field in schema]
     together = pa.Table.from_arrays(columns, schema=schema)
     return {group: together.slice(start, count) for group, (start, count) in bounds.items()}
 
@@ -294,16 +333,11 @@ def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_
     return rows_by_group(POSTS_PUBLISHED, {None: posts}, metrics=metrics)[None]
 
 
-def _values_of_posts(posts: Sequence[Post], column: str) -> list[Any]:
-    attribute = column.removeprefix("creator_")
+def _values(rows: Sequence[Any], column: str) -> list[Any]:
+    """Return the values of a column; null for a metric that was not requested."""
+    profile_field = column.removeprefix("creator_")
     if column == "platform":
-        return [platform_of(post.content_type) for post in posts]
-    if column != attribute and attribute in CreatorProfile.__struct_fields__:
-        return [getattr(post.creator_profile, attribute, None) for post in posts]
-    return list(map(attrgetter(column), posts))
-
-
-def _values_of_campaigns(campaigns: Sequence[Any], column: str) -> list[Any]:
-    if column in ("campaign_id", "extra"):
-        return list(map(attrgetter(column), campaigns))
-    return [campaign.metrics.get(column) for campaign in campaigns]
+        return [platform_of(post.content_type) for post in rows]
+    if column != profile_field and profile_field in CreatorProfile.__struct_fields__:
+        return [getattr(post.creator_profile, profile_field, None) for post in rows]
+    return [getattr(row, column, None) for row in rows]

@@ -453,7 +453,7 @@ def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expecte
 
 def _value(row: Any, column: str) -> float | None:
     """Return a metric of a post or of a campaign; None if it is null or was not requested, or without a row."""
-    value: float | None = row.metrics.get(column) if hasattr(row, "metrics") else getattr(row, column, None)
+    value: float | None = getattr(row, column, None)
     return value
 
 

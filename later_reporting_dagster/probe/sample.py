@@ -278,11 +278,15 @@ def posts_of_two_instances(posts: Fetched) -> list[Any]:
 def suitable_campaign(campaigns: Sequence[Any]) -> int | None:
     """Return the campaign that shows most: with both costs, if any has, and about as many posts as preferred."""
 
-    def value(campaign: Any) -> tuple[int, int]:
-        costs = [campaign.metrics.get(name) for name in ("estimated_content_cost", "paid_ad_spend")]
-        return sum(map(bool, costs)), -abs(campaign.metrics.get("posts_count", MAX_PAGE_SIZE) - PREFERRED_POSTS)
+    def posts(campaign: Any, *, if_unknown: int) -> int:
+        count: int | None = getattr(campaign, "posts_count", None)
+        return if_unknown if count is None else count
 
-    fitting = [each for each in campaigns if 0 < each.metrics.get("posts_count", 1) <= MAX_PAGE_SIZE]
+    def value(campaign: Any) -> tuple[int, int]:
+        costs = [getattr(campaign, name, None) for name in ("estimated_content_cost", "paid_ad_spend")]
+        return sum(map(bool, costs)), -abs(posts(campaign, if_unknown=MAX_PAGE_SIZE) - PREFERRED_POSTS)
+
+    fitting = [each for each in campaigns if 0 < posts(each, if_unknown=1) <= MAX_PAGE_SIZE]
     return max(fitting, key=value).campaign_id if fitting else None
 
 

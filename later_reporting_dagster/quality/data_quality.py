@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, DateBasis
-from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition
-from later_reporting_dagster.lake.tables import POST_KEY, RawTable
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
+from later_reporting_dagster.lake import FileDamaged, Lake, Partition
+from later_reporting_dagster.lake.tables import RawTable, schema_of
 
 # The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
 # The rest allows for binary floating point.
@@ -21,7 +21,6 @@ REPEATED_KEYS = "rows repeat a key"
 OF_OTHER_FILES = "rows belong to another file"
 CONTRADICTORY = "rates contradict their counts"
 _COMPARED = ("engagements", "impressions", "engagement_rate", "cpe", "cpm")
-_KNOWN_METRICS = {metric.api_name for metric in METRICS}
 # Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
 _FILES_TOGETHER = 64
 
@@ -32,17 +31,19 @@ def find_problems(
     """Return how often a problem or an unknown field is in each file, and how many files and rows were read."""
     found: dict[str, Counter[Partition]] = defaultdict(Counter)
     looked_at = {"files": 0, "rows": 0}
+    # Only the metrics that are compared, so that reading stays fast.
+    schema = schema_of(raw_table.columns(metric for metric in raw_table.known_metrics if metric in DEFAULT_METRICS))
     for start in range(0, len(partitions), _FILES_TOGETHER):
         batch = partitions[start : start + _FILES_TOGETHER]
         files: list[tuple[Partition, pa.Table]] = []
-        tables = lake.read_daily_files(raw_table.name, batch, schema=POSTS_SCHEMA)
+        tables = lake.read_daily_files(raw_table.name, batch, schema=schema)
         for partition, rows in zip(batch, tables, strict=True):
             if isinstance(rows, FileDamaged):
                 found[UNREADABLE][partition] += 1
             elif rows is not None:  # else it was removed since the listing
                 files.append((partition, rows))
         looked_at["files"] += len(files)
-        looked_at["rows"] += sum(posts.num_rows for _, posts in files)
+        looked_at["rows"] += sum(rows.num_rows for _, rows in files)
         for file in files if _count_problems(files, raw_table) else ():
             for problem, count in _count_problems([file], raw_table).items():
                 found[problem][file[0]] += count
@@ -52,15 +53,15 @@ def find_problems(
 def _count_problems(files: Sequence[tuple[Partition, pa.Table]], raw_table: RawTable) -> Counter[str]:
     if not files:
         return Counter()
-    posts = pa.concat_tables([rows for _, rows in files])
+    together = pa.concat_tables([rows for _, rows in files])
     file_number = pa.array(np.repeat(np.arange(len(files)), [rows.num_rows for _, rows in files]))
-    keys = posts.select(list(POST_KEY)).append_column("file", file_number)
+    keys = together.select(list(raw_table.key)).append_column("file", file_number)
     problems = {
         REPEATED_KEYS: keys.num_rows - keys.group_by(keys.column_names).aggregate([]).num_rows,
         OF_OTHER_FILES: count_rows_outside_partition(files, date_basis=raw_table.date_basis),
-        CONTRADICTORY: count_inconsistent_rates(posts),
+        CONTRADICTORY: count_inconsistent_rates(together) if raw_table.has_rates_of_counts else 0,
     }
-    return +Counter({**problems, **count_unknown_fields(posts)})  # + drops zeros
+    return +Counter({**problems, **count_unknown_fields(together, raw_table.known_metrics)})  # + drops zeros
 
 
 def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
@@ -69,12 +70,13 @@ def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *,
     By `performance_date` a post of any date may be in a partition.
     """
     rows = [posts.num_rows for _, posts in files]
-    columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])
-    post_date = columns["post_date"]
+    names = ["instance_id", *(["post_date"] if date_basis is DateBasis.POST_DATE else [])]
+    columns = pa.concat_tables([posts.select(names) for _, posts in files])
     file_number = np.repeat(np.arange(len(files)), rows)
     instance_id = pa.array([partition.instance_id for partition, _ in files], pa.string()).take(file_number)
     inside = pc.equal(columns["instance_id"], instance_id)
     if date_basis is DateBasis.POST_DATE:
+        post_date = columns["post_date"]
         midnight = pa.array([partition.day for partition, _ in files]).cast(post_date.type).take(file_number)
         inside = pc.and_(inside, pc.greater_equal(post_date, midnight))
         inside = pc.and_(inside, pc.less(post_date, pc.add(midnight, timedelta(days=1))))
@@ -100,19 +102,20 @@ def count_inconsistent_rates(posts: pa.Table) -> int:
     return count
 
 
-def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
-    """Return the number of rows with each unknown field, and with each content type of an unknown platform.
+def count_unknown_fields(rows: pa.Table, known_metrics: Sequence[Metric] = METRICS) -> dict[str, int]:
+    """Return the number of rows with each unknown field, and of posts with each content type of an unknown platform.
 
     Names are `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`. Metrics that were not
     requested are known.
     """
     counts: Counter[str] = Counter()
-    for extra in posts["extra"].drop_null().to_pylist():
+    for extra in rows["extra"].drop_null().to_pylist():
         for name, value in json.loads(extra).items():
             is_creator = name == "creatorProfile" and isinstance(value, dict)
             counts.update([f"{name}.{each}" for each in value] if is_creator else [name])
     # The platform is null if the content type is null or names no known platform.
-    if posts["platform"].null_count > posts["content_type"].null_count:
-        unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
+    if "platform" in rows.column_names and rows["platform"].null_count > rows["content_type"].null_count:
+        unknown = rows["content_type"].filter(rows["platform"].is_null()).drop_null()
         counts.update(f"contentType={name}" for name in unknown.to_pylist())
-    return {name: count for name, count in counts.items() if name not in _KNOWN_METRICS}
+    known = {metric.api_name for metric in known_metrics}
+    return {name: count for name, count in counts.items() if name not in known}

@@ -11,11 +11,11 @@ from later_reporting_dagster.lake.coverage import Files, intact_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERFORMANCE_TABLE,
     INSTANCES_TABLE,
     POSTS_NAMES,
     POSTS_PUBLISHED,
     POSTS_TABLES,
+    RAW_TABLES,
     Column,
     schema_of,
 )
@@ -149,11 +149,12 @@ def expected_files(
 ) -> dict[str, list[Partition]]:
     """Return the partitions that should have a file, by table, given the files that there are.
 
-    Days of campaign performance are expected if any exists, because the API may refuse its route.
+    Those of an optional table are expected if any exists, because the API may refuse its route.
     """
     instances = known_instances(lake, configured=configured)
     pairs = [Partition(day, name) for day in days for name in instances]
-    expected = {name: pairs for name in POSTS_NAMES if name in tables}
-    if CAMPAIGN_PERFORMANCE_TABLE in tables and files[CAMPAIGN_PERFORMANCE_TABLE]:
-        expected[CAMPAIGN_PERFORMANCE_TABLE] = [Partition(day) for day in days]
-    return expected
+    return {
+        name: pairs if table.has_file_per_instance else [Partition(day) for day in days]
+        for name, table in RAW_TABLES.items()
+        if name in tables and (not table.is_optional or files[name])
+    }

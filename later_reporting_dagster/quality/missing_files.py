@@ -50,16 +50,13 @@ def _describe_gap(first: date, last: date, names: Sequence[str], instances: int)
 
 
 def days_to_fetch(
-    missing: Mapping[str, Collection[date]], *, days_in_progress: Collection[date], failed: Collection[Partition]
+    missing: Mapping[str, Collection[date]], *, days_in_progress: Collection[date]
 ) -> dict[str, list[date]]:
-    """Return the days to request of each instance, in at most `MAX_RANGES` ranges.
-
-    Left out are days that a run is fetching, and pairs that have failed today.
-    """
+    """Return the days to request of each instance, in at most `MAX_RANGES` ranges, without those in progress."""
     requested: dict[str, list[date]] = {}
     remaining = MAX_RANGES
     for name, days in missing.items():
-        due = [day for day in days if day not in days_in_progress and Partition(day, name) not in failed]
+        due = [day for day in days if day not in days_in_progress]
         ranges = contiguous_ranges(due)[:remaining]
         remaining -= len(ranges)
         if ranges:

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Template
 
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, WINDOWS
+from later_reporting_dagster.lake.tables import RAW_TABLES, WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CONTENT_TYPE,
@@ -34,11 +34,7 @@ _SINGLE_TABLES = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL
 _DAILY_TABLES = (DAILY, DAILY_BY_CAMPAIGN)
 SHOWN_TABLES = tuple(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES))
 # The fetched tables whose missing days a report lists: name -> label.
-FETCHED_TABLES = {
-    POST_METRICS_DAILY.name: "daily metrics",
-    POSTS_PUBLISHED.name: "published posts",
-    CAMPAIGN_PERFORMANCE_TABLE: "campaign totals",
-}
+FETCHED_TABLES = {name: table.label for name, table in RAW_TABLES.items()}
 # The tables that report.sql creates, without their prefix `report_`.
 REPORT_TABLES = ("figures", "published", "parts", "creators", "posts", "days")
 # What the metadata of the asset shows of `report_figures`.

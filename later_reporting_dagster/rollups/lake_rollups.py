@@ -110,7 +110,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     inputs = list_inputs(lake, tables)
     campaigns = read_campaigns(lake)
     # Facts may read a table from which none of the results is made.
-    views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES]
+    views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES.values()]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         register_campaigns(database.connection, campaigns)
         unreadable_periods = ""

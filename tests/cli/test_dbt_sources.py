@@ -21,7 +21,7 @@ EXPECTED = {
     "coverage": COVERAGE_COLUMNS,
     "campaigns": CAMPAIGN_COLUMNS,
     "campaign_performance_periods": campaign_period_columns(CAMPAIGN_METRICS),
-    **{table.name: table.columns(table.known_metrics) for table in RAW_TABLES},
+    **{table.name: table.columns(table.known_metrics) for table in RAW_TABLES.values()},
     **{table.name: table.with_metrics(METRICS).columns for table in TABLES},
 }
 

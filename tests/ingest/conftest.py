@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
@@ -24,7 +24,7 @@ from later_reporting_dagster.ingest.progress import FailedPartition, PartitionRe
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import RunRecords
-from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.server import Client
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import (
@@ -42,8 +42,7 @@ from tests.conftest import (
 )
 from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
 
-PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
-DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
 DEFAULT_GUARD = WriteGuard()
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 

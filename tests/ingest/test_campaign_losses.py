@@ -140,7 +140,7 @@ def test_a_stored_campaign_stays_in_place_of_several_values(of: Any, service: Se
     assert all(each == dict.fromkeys(ALL, 7) | {2: 5} for each in of.stored(lake))
     quarantined = Lake(str(lake)).quarantine.rows(of.table_name)
     assert len(quarantined) == 2 * len(of.stored(lake))
-    assert all('"campaign_id":2' in each.raw for each in quarantined)
+    assert all('"campaignId":2' in each.raw for each in quarantined)
 
 
 @both_units

@@ -23,7 +23,7 @@ CAMPAIGN = 49761  # that the probe chooses
 
 def total(page: Fetched, column: str) -> float:
     rows = [row for row in rows_of(page) if row.campaign_id == CAMPAIGN]
-    return sum((row.metrics.get(column) if hasattr(row, "metrics") else getattr(row, column)) or 0 for row in rows)
+    return sum(getattr(row, column) or 0 for row in rows)
 
 
 def change_if(is_asked: Callable[[Asked], bool], change: Callable[[Row], Row]) -> Change:

@@ -24,29 +24,14 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Partition
-from later_reporting_dagster.lake.tables import HAS_FILE_PER_INSTANCE, POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 # At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
 SECONDS_PER_FILE = 2
-# docs/api.md, "Date basis"
-_DESCRIPTIONS = {
-    POST_METRICS_DAILY.name: (
-        "The metrics that posts of any age recorded on the day: one row per post and campaign"
-        " (`dateBasis=performance_date`). Days can be summed."
-    ),
-    POSTS_PUBLISHED.name: (
-        "The posts published on the day, with their metrics to date (`dateBasis=post_date`)."
-        " Metrics keep changing for weeks, so the newest days are fetched again every day."
-    ),
-    CAMPAIGN_PERFORMANCE_TABLE: (
-        "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
-        " (`dateBasis=performance_date`). It has only metrics that can be summed over days."
-    ),
-}
 
 
 class FetchConfig(dg.Config):
@@ -65,8 +50,8 @@ class FetchConfig(dg.Config):
     )
 
 
-class PostsConfig(FetchConfig):
-    """Run config of a fetch of posts; by default it fetches every instance of the selected days."""
+class InstancesConfig(FetchConfig):
+    """Run config of a fetch of files of instances; by default it fetches every instance of the selected days."""
 
     instances: list[str] = Field(
         default_factory=list,
@@ -84,10 +69,10 @@ def raw_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinition:
     """Return a raw table. A backfill of any number of days is one run, which plans the fewest requests.
 
     If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
-    in its metadata, and the run fails at its end with the files that failed. If the API refuses the route of campaigns,
-    the run logs a warning and writes nothing.
+    in its metadata, and the run fails at its end with the files that failed. If the API refuses the route of an
+    optional table, the run logs a warning and writes nothing.
     """
-    config_type = PostsConfig if HAS_FILE_PER_INSTANCE[table.name] else FetchConfig
+    config_type = InstancesConfig if table.has_file_per_instance else FetchConfig
 
     @dg.multi_asset(
         name=component.op_name(table.name),
@@ -95,7 +80,7 @@ def raw_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinition:
             component.table_spec(
                 table.name,
                 table.columns(component.metrics_of(table)),
-                description=_DESCRIPTIONS[table.name],
+                description=table.description,
                 group_name=table.rows,
                 kinds={"later"},
                 tags={"later/layer": "raw", "later/date_basis": str(table.date_basis)},
@@ -168,7 +153,7 @@ def _planned_fetch(
     days, pairs = _selected_days(context, config, component), None
     named: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
-    if isinstance(config, PostsConfig):
+    if isinstance(config, InstancesConfig):
         if config.pairs:
             days, pairs = _selected_pairs(config, component, days)
         named = tuple(dict.fromkeys(config.instances or config.pairs))
@@ -200,7 +185,7 @@ def _selected_days(context: dg.AssetExecutionContext, config: FetchConfig, compo
 
 
 def _selected_pairs(
-    config: PostsConfig, component: ComponentBase, days: list[date]
+    config: InstancesConfig, component: ComponentBase, days: list[date]
 ) -> tuple[list[date], set[Partition]]:
     """Return those of the days that are in the pairs of a run's config, and the pairs."""
     pairs = {

@@ -1,16 +1,14 @@
 """The checks of campaigns, which hold what the API reports for campaigns against their posts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
-from later_reporting_dagster.defs.checks.posts import DUE_DAY, QUARANTINE_EMPTY, evaluate_quarantine
-from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Lake
+from later_reporting_dagster.defs.checks.posts import QUARANTINE_EMPTY, evaluate_quarantine
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
@@ -19,12 +17,6 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     reconcile_campaigns,
 )
 
-PERFORMANCE_DUE = replace(
-    DUE_DAY,
-    description="The newest day that is due has a file, unless the API refuses the route.",
-    severity=WARN,
-    nothing="Not fetched yet",
-)
 TOTALS_AGREE = Check(
     "totals_agree_with_posts",
     "Impressions and engagements of each campaign and day equal those of its posts in"
@@ -45,8 +37,6 @@ AD_SPEND_AGREES = Check(
 
 def _evaluate_table(name: str, run: CheckRun) -> Results:
     yield evaluate_quarantine(name, lake=run.later.lake())
-    if run.has(PERFORMANCE_DUE):
-        yield evaluate_newest_due_day(run.later.lake(), run.component)
 
 
 def _evaluate_totals(run: CheckRun) -> Results:
@@ -58,15 +48,10 @@ def _evaluate_spend(run: CheckRun) -> Results:
     yield evaluate_ad_spend(reconcile_ad_spend(run.later.lake(), memory_gb=run.later.memory_gb))
 
 
-_CHECKS: Mapping[str, Sequence[Check]] = {
-    CAMPAIGNS_TABLE: [QUARANTINE_EMPTY],
-    CAMPAIGN_PERIODS_TABLE: [QUARANTINE_EMPTY],
-    CAMPAIGN_PERFORMANCE_TABLE: [QUARANTINE_EMPTY, PERFORMANCE_DUE],
-}
 CAMPAIGN_STEPS = (
     *(
-        CheckStep(name=f"{name}_checks", checks={name: checks}, evaluate=partial(_evaluate_table, name))
-        for name, checks in _CHECKS.items()
+        CheckStep(name=f"{name}_checks", checks={name: [QUARANTINE_EMPTY]}, evaluate=partial(_evaluate_table, name))
+        for name in (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
     ),
     CheckStep(
         name=f"{CAMPAIGN_PERFORMANCE_TABLE}_totals",
@@ -83,20 +68,6 @@ CAMPAIGN_STEPS = (
         needs=[CAMPAIGN_PERFORMANCE_TABLE],
     ),
 )
-
-
-def evaluate_newest_due_day(lake: Lake, component: ComponentBase) -> dg.AssetCheckResult:
-    """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
-    expected = component.expected_days(component.now())
-    due = expected[-1] if expected else None
-    days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
-    return PERFORMANCE_DUE.result(
-        not days or due is None or due in days,
-        f"{due} is missing: materialize it",
-        otherwise=f"{due} has a file" if due else "No day is due yet",
-        looked_at={"days": len(days)},
-        due_day=str(due),
-    )
 
 
 def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResult:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from itertools import chain
@@ -21,7 +22,7 @@ from later_reporting_dagster.lake.tables import (
     POST_METRICS_DAILY,
     POSTS_NAMES,
     POSTS_PUBLISHED,
-    POSTS_TABLES,
+    RAW_TABLES,
     RawTable,
 )
 from later_reporting_dagster.quality.data_quality import (
@@ -33,10 +34,10 @@ from later_reporting_dagster.quality.data_quality import (
 )
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
-from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.missing_files import InstanceId, describe_missing, missing_days
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
-ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows share instance, campaign and post.")
+ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows of a file share their key.")
 ROWS_BELONG = Check("rows_belong_to_partition", "Each file can be read, and its rows belong to its instance and day.")
 RATES_AGREE = Check(
     "rates_agree_with_counts",
@@ -65,6 +66,16 @@ DUE_DAY = Check(
     " returns about 48 hours after their publication.",
     nothing="No day is due yet",
     is_daily=True,
+)
+# Of tables whose route the API may refuse to an account.
+EVERY_INSTANCE_IF_ANY, DUE_DAY_IF_ANY = (
+    replace(
+        check,
+        description=f"{check.description} Unless the API refuses the route.",
+        severity=WARN,
+        nothing="Not fetched yet",
+    )
+    for check in (EVERY_INSTANCE, DUE_DAY)
 )
 NOT_STALE = Check(
     "no_file_is_stale",
@@ -103,6 +114,17 @@ RETIRE = "`later-reporting retire ID`"
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
+def _checks_of(table: RawTable) -> Iterator[Check]:
+    """Yield the checks that every table with this declaration has."""
+    if table.has_file_per_instance:
+        yield from (ROWS_UNIQUE, ROWS_BELONG, *([RATES_AGREE] if table.has_rates_of_counts else []), NO_UNKNOWN_FIELDS)
+        yield AS_DOCUMENTED
+    yield QUARANTINE_EMPTY
+    if table.has_file_per_instance:
+        yield EVERY_INSTANCE_IF_ANY if table.is_optional else EVERY_INSTANCE
+    yield DUE_DAY_IF_ANY if table.is_optional else DUE_DAY
+
+
 def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
     """Evaluate the checks of a raw asset. The two for missing files look at all days in any run."""
     lake = run.later.lake()
@@ -114,7 +136,7 @@ def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
         yield evaluate_responses(raw_table.name, lake=lake)
     if run.has(EVERY_INSTANCE, DUE_DAY):
         instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
-        yield from evaluate_files(lake, raw_table.name, instances=instances, component=run.component)
+        yield from evaluate_files(lake, raw_table, instances=instances, component=run.component)
 
 
 def _evaluate_settlement(run: CheckRun) -> Results:
@@ -150,10 +172,10 @@ POSTS_STEPS = (
     *(
         CheckStep(
             name=f"{raw_table.name}_checks",
-            checks={raw_table.name: (*_CHECKS_OF_FILES, AS_DOCUMENTED, QUARANTINE_EMPTY, EVERY_INSTANCE, DUE_DAY)},
+            checks={raw_table.name: [*_checks_of(raw_table)]},
             evaluate=partial(_evaluate_raw_table, raw_table),
         )
-        for raw_table in POSTS_TABLES
+        for raw_table in RAW_TABLES.values()
     ),
     CheckStep(
         name=f"{POSTS_PUBLISHED.name}_settlement",
@@ -247,11 +269,16 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
 
 
 def evaluate_files(
-    lake: Lake, table_name: str, *, instances: Sequence[str], component: ComponentBase
+    lake: Lake, table: RawTable, *, instances: Sequence[str], component: ComponentBase
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
-    days = component.expected_days(component.now())
-    missing = missing_days(days, instances, intact_files(lake, [table_name])[table_name])
+    present = intact_files(lake, [table.name])[table.name]
+    days = component.expected_days(component.now()) if present or not table.is_optional else []
+    every, due = (EVERY_INSTANCE_IF_ANY, DUE_DAY_IF_ANY) if table.is_optional else (EVERY_INSTANCE, DUE_DAY)
+    if not table.has_file_per_instance:
+        yield evaluate_newest_due_day(missing_days(days, [None], present), days=days, instances=[None], check=due)
+        return
+    missing = missing_days(days, instances, present)
     problem = f"No instance is known: materialize {INSTANCES_TABLE}"
     if instances:
         next_step = (
@@ -259,27 +286,35 @@ def evaluate_files(
             f" gone for good: {RETIRE}"
         )
         problem = f"{describe_missing(missing, instances=len(instances))}. {next_step}"
-    yield EVERY_INSTANCE.result(
+    yield every.result(
         not missing and bool(instances or not days),
         problem,
         otherwise=f"All {len(instances)} instances on {len(days)} days",
-        looked_at={"instances": len(instances), "days": len(days)},
+        looked_at={"instances": len(instances) if days else 0, "days": len(days)},
         missing_files=sum(map(len, missing.values())),
         missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
     )
-    yield evaluate_newest_due_day(missing, days=days, instances=instances)
+    yield evaluate_newest_due_day(missing, days=days, instances=instances, check=due)
 
 
 def evaluate_newest_due_day(
-    missing: Mapping[str, Sequence[date]], *, days: Sequence[date], instances: Sequence[str]
+    missing: Mapping[InstanceId, Sequence[date]],
+    *,
+    days: Sequence[date],
+    instances: Sequence[InstanceId],
+    check: Check = DUE_DAY,
 ) -> dg.AssetCheckResult:
-    """Evaluate whether the newest expected day has a file of each instance; if none is known, it has no file."""
+    """Evaluate whether the newest expected day has a file of each instance; if none is known, it has no file.
+
+    The instance None stands for all, whose rows are in one file.
+    """
     due = days[-1] if days else None
     lacking = [name for name, days_of_instance in missing.items() if days_of_instance[-1] == due]
-    return DUE_DAY.result(
+    named = [name for name in lacking if name is not None]
+    return check.result(
         not due or (bool(instances) and not lacking),
-        f"{due} is missing{f' for {join_first(lacking)}' if lacking else ''}: materialize it",
-        otherwise=f"{due} has files of all {len(instances)} instances",
+        f"{due} is missing{f' for {join_first(named)}' if named else ''}: materialize it",
+        otherwise=f"{due} has {'its file' if None in instances else f'files of all {len(instances)} instances'}",
         looked_at={"instances": len(instances) if due else 0},
         due_day=str(due),
         missing_instances=len(lacking),
