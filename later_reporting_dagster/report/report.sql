@@ -39,8 +39,9 @@ SELECT
     return_on_ad_spend, paid_clicks, tracking_links_conversions, newest_day - totals_last_day AS totals_age,
     -- Totals of another period say nothing about this one, and those of more days have no price per result.
     CASE WHEN coalesce(totals_last_day = newest_day, true) THEN spend END AS ad_spend,
-    CASE WHEN paid_engagements > 0 AND (campaign_id IS NULL OR days = days_expected)
-        THEN CAST(ad_spend AS DOUBLE) / paid_engagements
+    CASE
+        WHEN campaign_id IS NULL THEN of_scopes.ad_spend_per_engagement
+        WHEN paid_engagements > 0 AND days = days_expected THEN CAST(ad_spend AS DOUBLE) / paid_engagements
     END AS ad_spend_per_engagement,
     100 * (ad_spend_high - ad_spend_low) / nullif(ad_spend_high + ad_spend_low, 0) AS ad_spend_uncertainty,
     100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements

@@ -12,7 +12,7 @@ WITH groups AS (
         CAST(sum({{ rate.name }}_{{ rate.unit }}) AS BIGINT) AS {{ rate.name }}_{{ rate.unit }},
         {%- endfor %}
         count(*) FILTER (is_same_post) AS same_posts,
-        count(*) FILTER (is_paid_higher) AS same_posts_paid_higher,
+        count(*) FILTER (is_paid_higher) AS paid_higher,
         -- A post without a creator counts as one.
         count(DISTINCT creator_id) FILTER (is_same_post)
             + count(*) FILTER (is_same_post AND creator_id IS NULL) AS same_post_creators,
@@ -20,7 +20,9 @@ WITH groups AS (
         sum(same_post_organic) AS same_post_organic,
         sum(ad_spend_low) AS ad_spend_low,
         sum(ad_spend_high) AS ad_spend_high,
-        count(ad_spend_low) AS ad_spend_posts
+        count(ad_spend_low) AS ad_spend_posts,
+        middle(sum(twice_spend_with_engagements), 0) AS ad_spend_with_paid_engagements,
+        CAST(sum(engagements_with_spend) AS BIGINT) AS paid_engagements_with_ad_spend
     FROM {{ facts }}
     GROUP BY ALL
 ),
@@ -39,10 +41,11 @@ SELECT
     {%- for ratio in ratios %}
     quotient({{ ratio.paid }}, {{ ratio.organic }}) AS {{ ratio.column }},
     {%- endfor %}
-    CASE WHEN same_posts >= {{ minimum_same_posts }} AND same_post_creators >= {{ minimum_same_post_creators }}
-        THEN quotient(same_post_paid, same_post_organic)
-    END AS same_post_rate_ratio,
+    same_posts >= {{ minimum_same_posts }} AND same_post_creators >= {{ minimum_same_post_creators }} AS is_enough,
+    CASE WHEN is_enough THEN quotient(same_post_paid, same_post_organic) END AS same_post_rate_ratio,
+    CASE WHEN is_enough THEN paid_higher END AS same_posts_paid_higher,
     middle(ad_spend_low, ad_spend_high) AS ad_spend,
+    quotient(ad_spend_with_paid_engagements, paid_engagements_with_ad_spend) AS ad_spend_per_engagement,
     days,
     last_day - first_day + 1 AS days_expected
 FROM groups JOIN days USING (first_day, instance_id)

@@ -1,7 +1,8 @@
 -- What posts recorded on each day. Rows with an absurd value are left out. Negative counts correct those of an earlier day.
 --
 --   campaign_post_days   a post of a campaign on a day
---   post_days            a post on a day, once: of a post in several campaigns, the row with the lowest campaign id of that day
+--   post_days            a post on a day, once: of a post in several campaigns, the row with the lowest campaign id of that day.
+--                        Its ad spend is within the bounds of all of them. If these disagree, the ad spend is unknown
 
 CREATE OR REPLACE TABLE campaign_post_days AS
 SELECT
@@ -21,10 +22,15 @@ WHERE {{ within_limits }};
 CREATE OR REPLACE TABLE several_campaigns AS
 SELECT instance_id, post_id FROM campaign_post_days GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id);
 
-CREATE OR REPLACE TABLE other_copies AS
-SELECT date, instance_id, post_id, campaign_id
-FROM campaign_post_days SEMI JOIN several_campaigns USING (instance_id, post_id)
-QUALIFY campaign_id <> min(campaign_id) OVER (PARTITION BY date, instance_id, post_id);
+CREATE OR REPLACE TABLE merged_post_days AS
+SELECT * REPLACE (bounded(low, low, high) AS ad_spend_low, bounded(high, low, high) AS ad_spend_high)
+FROM (
+    SELECT * REPLACE (max(low) OVER same_post AS low, min(high) OVER same_post AS high)
+    FROM campaign_post_days SEMI JOIN several_campaigns USING (instance_id, post_id)
+    WINDOW same_post AS (PARTITION BY date, instance_id, post_id)
+    QUALIFY count(*) OVER same_post > 1 AND campaign_id = min(campaign_id) OVER same_post
+);
 
 CREATE OR REPLACE VIEW post_days AS
-FROM campaign_post_days ANTI JOIN other_copies USING (date, instance_id, post_id, campaign_id);
+FROM campaign_post_days ANTI JOIN merged_post_days USING (date, instance_id, post_id)
+UNION ALL BY NAME FROM merged_post_days;

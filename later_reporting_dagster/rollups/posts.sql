@@ -7,8 +7,9 @@ WITH days AS (
             sum(organic_engagements) FILTER (organic_impressions <> 0),
             sum(organic_impressions) FILTER (organic_impressions <> 0 AND organic_engagements IS NOT NULL)
         ) AS organic_engagement_rate,
-        sum(ad_spend_low) AS spend_low,
-        sum(ad_spend_high) AS spend_high,
+        -- With the ad spend of a part of its days, it is unknown what a post has cost.
+        CASE WHEN count(ad_spend_low) = count(low) THEN sum(ad_spend_low) END AS spend_low,
+        CASE WHEN count(ad_spend_low) = count(low) THEN sum(ad_spend_high) END AS spend_high,
         min(date) FILTER (paid_impressions > 0 OR paid_engagements > 0) AS first_paid_day,
         max(date) FILTER (paid_impressions > 0 OR paid_engagements > 0) AS last_paid_day
     FROM post_days
@@ -25,7 +26,7 @@ stored_days AS (
 -- each day since its publication, or is {{ maximum_age }} days old.
 earned AS (
     SELECT instance_id, post_id, platform, content_type, age, 1 AS peer, organic_impressions, organic_engagement_rate
-    FROM post_ages
+    FROM post_ages WHERE is_peer
     UNION ALL
     SELECT instance_id, post_id, platform, content_type, age, 0, organic_impressions, organic_engagement_rate
     FROM aged_posts JOIN days USING (instance_id, post_id)
@@ -64,7 +65,6 @@ known AS (
         known_posts.*, last_day, last_day - published_on AS age, last_day - published_on + 1 AS days_expected,
         NOT is_published AND published_files.date IS NOT NULL AS is_withdrawn,
         coalesce(stored_days.days, 0) AS days, first_paid_day, last_paid_day, first_paid_day - published_on AS first_paid_age,
-        -- Without one of its days, it is unknown what a post has cost.
         CASE WHEN stored_days.days = days_expected THEN spend_low END AS ad_spend_low,
         CASE WHEN stored_days.days = days_expected THEN spend_high END AS ad_spend_high,
         middle(ad_spend_low, ad_spend_high) AS ad_spend,

@@ -57,7 +57,7 @@ class RollupTable:
     sources: Sequence[str] = (POST_METRICS_DAILY.name,)
     description: str
     metrics: Sequence[Metric] = DEFAULT_METRICS
-    definition: int = 3
+    definition: int = 4
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
         """Return the table with sums of these metrics. Metrics of the API reference are always included."""
@@ -178,7 +178,7 @@ POSTS = RollupTable(
     facts=("post_days", "known_posts", "post_ages"),
     key=("instance_id", "post_id"),
     sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
-    definition=4,
+    definition=5,
     description="Each post once: its results to date, what it has cost, when it was paid for, and where its organic"
     " results stand among posts of its platform, content type and age.",
 )

@@ -95,7 +95,7 @@ def test_numbers_equal_the_reference(
         (overall,) = rows_of("organic_paid_overall", window, instance_id=instance or "")
         for name in FIGURES:
             assert same(report.figure(name), overall[name], name), name
-        assert same(report.figure("ad_spend_per_engagement"), overall["ad_spend"] / overall["paid_engagements"], "")
+        assert same(report.figure("ad_spend_per_engagement"), overall["ad_spend_per_engagement"], "")
         assert same(report.figure("paid_share_of_engagements"), share_of_engagements(overall), "")
         since = NEWEST - timedelta(days=int(window.removesuffix("d")) - 1)
         for name, expected in cost_of_posts(world, since, instance).items():
@@ -169,7 +169,7 @@ def test_first_screen_has_a_picture_the_rates_and_what_is_missing(
         shown = [float(each.get_attribute("value") or "") for each in report.page.locator("#headline data").all()]
         wanted = [
             *(overall["paid_share_of_impressions"], share_of_engagements(overall)),
-            *(overall["ad_spend"], overall["ad_spend"] / overall["paid_engagements"]),
+            *(overall["ad_spend"], overall["ad_spend_per_engagement"]),
             *(overall["paid_engagement_rate"], overall["organic_engagement_rate"]),
         ]
         assert shown == pytest.approx([*map(float, wanted)], rel=1e-6)

@@ -14,6 +14,7 @@ from typing import Any
 Row = dict[str, Any]
 Files = Mapping[tuple[date, str], Sequence[Row]]  # (day, instance) -> its rows
 Period = tuple[date, date]
+Bounds = tuple[Fraction, Fraction]
 
 CHANNELS = ("organic", "paid")
 # By column of a metric that adds up over days: the name of its sum, and the largest value that a row may have.
@@ -99,9 +100,9 @@ class World:
 
     @cached_property
     def days(self) -> list[Row]:
-        """A post on a day, once: the row with the lowest campaign id."""
+        """A post on a day, once: the row with the lowest campaign id, with the rows of all its campaigns."""
         of_day = grouped(self.campaign_days, lambda row: key_of(row, ("date", "instance_id", "post_id")))
-        return [min(rows, key=lambda row: row["campaign_id"]) for _, rows in of_day]
+        return [min(rows, key=lambda row: row["campaign_id"]) | {"copies": rows} for _, rows in of_day]
 
     @cached_property
     def last_day(self) -> date:
@@ -129,8 +130,19 @@ class Post:
         return (sum(row[engagements] for row in both), sum(row[units] for row in both)) if both else None
 
     @property
-    def ad_spend(self) -> tuple[Fraction, Fraction] | None:
-        return plus_bounds(bounds_of([row], "paid") for row in self.rows)
+    def ad_spend(self) -> Bounds | None:
+        return plus_bounds(spend_of(row) for row in self.rows)
+
+    @property
+    def spend_and_engagements(self) -> tuple[Bounds, int] | None:
+        """Return ad spend and paid engagements, over the rows that have both."""
+        both = [
+            (spend, row["paid_engagements"])
+            for row in self.rows
+            if (spend := spend_of(row)) and row["paid_engagements"] is not None
+        ]
+        spend = plus_bounds(spend for spend, _ in both)
+        return None if spend is None else (spend, sum(engagements for _, engagements in both))
 
     @property
     def creator(self) -> Any:
@@ -194,8 +206,17 @@ def posts_of(rows: Iterable[Row], key: Sequence[str]) -> list[Post]:
 # Costs.
 
 
-def bounds_of(rows: Iterable[Row], channel: str) -> tuple[Fraction, Fraction] | None:
+def bounds_of(rows: Iterable[Row], channel: str) -> Bounds | None:
     """Return the bounds of a cost that all rows state, from unit costs known to half a cent; None if they disagree."""
+    bounds = stated_bounds(rows, channel)
+    if not bounds:
+        return None
+    least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
+    return (least, most) if least <= most <= MAX_COST else None
+
+
+def stated_bounds(rows: Iterable[Row], channel: str) -> list[Bounds]:
+    """Return the bounds of a cost by each unit cost of each row."""
     bounds = []
     for row in rows:
         for cost, measure, per in UNIT_COSTS:
@@ -203,18 +224,25 @@ def bounds_of(rows: Iterable[Row], channel: str) -> tuple[Fraction, Fraction] | 
             if unit_cost is not None and units is not None and units > 0:
                 low = exact(unit_cost) - HALF_A_CENT
                 bounds.append((max(low, Fraction(0)) * units / per, (low + 2 * HALF_A_CENT) * units / per))
-    if not bounds:
-        return None
-    least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
-    return (least, most) if least <= most <= MAX_COST else None
+    return bounds
 
 
-def plus_bounds(bounds: Iterable[tuple[Fraction, Fraction] | None]) -> tuple[Fraction, Fraction] | None:
+def spend_of(row: Row) -> Bounds | None:
+    """Return the bounds of the ad spend of a day, which all rows of the post state; None if they disagree."""
+    return bounds_of(row.get("copies", [row]), "paid")
+
+
+def is_disputed(row: Row) -> bool:
+    """Return whether the rows of a day state an ad spend, and disagree on it."""
+    return bool(stated_bounds(row["copies"], "paid")) and spend_of(row) is None
+
+
+def plus_bounds(bounds: Iterable[Bounds | None]) -> Bounds | None:
     known = [each for each in bounds if each is not None]
     return (sum((low for low, _ in known), Fraction()), sum((high for _, high in known), Fraction())) if known else None
 
 
-def cost_columns(name: str, bounds: tuple[Fraction, Fraction] | None) -> Row:
+def cost_columns(name: str, bounds: Bounds | None) -> Row:
     low, high = bounds or (None, None)
     return {name: None if bounds is None else sum(bounds) / 2, f"{name}_low": low, f"{name}_high": high}
 
@@ -246,11 +274,18 @@ def comparison_of(posts: Sequence[Post], world: World) -> Row:
     creators = len(known) + sum(post.creator is None for post, *_ in same)
     ratio = quotient(sum(paid for _, paid, _ in same), sum(organic for *_, organic in same))
     group["same_posts"] = len(same)
-    group["same_posts_paid_higher"] = sum(paid > organic for _, paid, organic in same)
-    group["same_post_rate_ratio"] = ratio if len(same) >= 20 and creators >= 5 else None
+    is_enough = len(same) >= 20 and creators >= 5
+    group["same_posts_paid_higher"] = sum(paid > organic for _, paid, organic in same) if is_enough else None
+    group["same_post_rate_ratio"] = ratio if is_enough else None
     spends = [post.ad_spend for post in posts]
     group |= cost_columns("ad_spend", plus_bounds(spends))
     group["ad_spend_posts"] = sum(spend is not None for spend in spends)
+    both = [found for post in posts if (found := post.spend_and_engagements)]
+    spend = plus_bounds(spend for spend, _ in both)
+    group["ad_spend_with_paid_engagements"] = spend and sum(spend) / 2
+    group["paid_engagements_with_ad_spend"] = total(engagements for _, engagements in both)
+    parts = (group["ad_spend_with_paid_engagements"], group["paid_engagements_with_ad_spend"])
+    group["ad_spend_per_engagement"] = quotient(*parts)
     return group
 
 
@@ -309,11 +344,12 @@ def over_windows(world: World, table: str) -> Iterator[Row]:
             row |= comparison_of(posts, world)
             compared = comparison_of(groups_before[key], world) if key in groups_before else {}
             is_complete = days == previous_days == length
+            compared.setdefault("posts", 0)
             row |= {f"previous_{name}": compared.get(name) if is_complete else None for name in PREVIOUS}
             if "campaign_id" in grain:
                 row["campaign_name"] = campaign_named(world, instance_id, row["campaign_id"])["campaign_name"]
             if "creator_id" in grain:
-                del row["same_post_rate_ratio"]
+                del row["same_post_rate_ratio"], row["same_posts_paid_higher"]
                 row |= labels.get((instance_id, row["creator_id"]), dict.fromkeys(LABELS))
             yield row
 
@@ -351,6 +387,7 @@ class Known:
     days: list[Row]
     seen: int = 0
     is_peer: bool = False
+    is_in_age_sample: bool = False
     by_age: dict[int, Row] = field(default_factory=dict)
 
     @property
@@ -390,12 +427,15 @@ def known_posts(world: World) -> list[Known]:
 
 def set_peers(world: World, posts: Sequence[Known]) -> None:
     year = [post for post in posts if post.is_published and 0 <= age_of(world, post) < 365]
-    sizes = {group: len(members) for group, members in grouped(year, lambda post: key_of(post.row, KIND))}
     for post in year:
         while (post.published_on + post.seen * ONE_DAY, post.row["instance_id"]) in world.recorded:
             post.seen += 1
-        place = Fraction(post.row["post_id"] * 2_654_435_761 % 2**32, 2**32)
-        post.is_peer = place * sizes[key_of(post.row, KIND)] < world.maximum_peers
+    for _, of_kind in grouped(year, lambda post: key_of(post.row, KIND)):
+        complete = [post for post in of_kind if post.seen > 28]
+        for post in of_kind:
+            place = Fraction(post.row["post_id"] * 2_654_435_761 % 2**32, 2**32)
+            post.is_peer = place * len(of_kind) < world.maximum_peers
+            post.is_in_age_sample = post.seen > 28 and place * len(complete) < world.maximum_peers
 
 
 def age_of(world: World, post: Known) -> int:
@@ -435,7 +475,8 @@ def posts(world: World) -> Iterator[Row]:
                 row[f"{name}_rate"] = percent(row[f"organic_{name}s"], row["organic_impressions"])
         row |= cost_columns("content_cost", bounds_of(post.copies, "organic") if post.is_published else None)
         is_complete = row["days"] == row["days_expected"]
-        row |= cost_columns("ad_spend", Post(post.row, post.days).ad_spend if is_complete else None)
+        is_known = is_complete and not any(map(is_disputed, post.days))
+        row |= cost_columns("ad_spend", Post(post.row, post.days).ad_spend if is_known else None)
         row["content_cost_per_engagement"] = quotient(row["content_cost"], row["organic_engagements"])
         row["ad_spend_per_engagement"] = quotient(row["ad_spend"], row["paid_engagements"])
         if "views" in world.metrics:
@@ -469,7 +510,7 @@ def by_age(world: World) -> Iterator[Row]:
     seen = [
         post
         for post in world.posts
-        if post.is_peer and post.seen > 28 and post.row["platform"] is not None
+        if post.is_in_age_sample and post.row["platform"] is not None
         and post.row["platform"] not in SELF_REPORTED
         and any(post.by(2)[name] is not None for name in ("organic_impressions", "organic_engagements"))
     ]  # fmt: skip
@@ -478,7 +519,9 @@ def by_age(world: World) -> Iterator[Row]:
             row = {**{name: of_group[0].row[name] for name in KIND}, "age": age, "posts": len(of_group)}
             for name in ("organic_impressions", "organic_engagements"):
                 pairs = [(post.by(age)[name], post.by(28)[name]) for post in of_group]
-                shares = sorted(Fraction(100 * part, whole) for part, whole in pairs if part is not None and whole)
+                pairs = [(part, whole) for part, whole in pairs if part is not None and whole]
+                shares = sorted(Fraction(100 * part, whole) for part, whole in pairs)
+                row[f"{name}_share_pooled"] = percent(total(part for part, _ in pairs), total(w for _, w in pairs))
                 for quarter in (1, 2, 3):
                     row[f"{name}_share_p{25 * quarter}"] = quantile(shares, Fraction(quarter, 4))
             yield row

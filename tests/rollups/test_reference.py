@@ -122,6 +122,18 @@ def test_rows_of_a_post_that_disagree_on_its_cost_make_it_unknown() -> None:
     assert (post["content_cost"], post["content_cost_low"]) == (None, None)
 
 
+def test_campaigns_that_disagree_on_the_ad_spend_of_a_post_make_it_unknown() -> None:
+    same = {"paid_impressions": 100, "paid_engagements": 5}
+    of_campaigns = [{**same, "post_id": 1, "campaign_id": 1, "paid_cpe": 2.0}]
+    of_campaigns += [{**same, "post_id": 1, "campaign_id": 2, "paid_cpe": 3.0}]
+    found = checked(published_of(*of_campaigns, {**same, "post_id": 2, "campaign_id": 3, "paid_cpe": 4.0}))
+    assert [post["ad_spend"] for post in found["posts"].to_pylist()] == [None, 20]
+    assert [each["ad_spend"] for each in in_all(found)] == [10, 15, 20]
+    (day,) = found["organic_paid_daily"].to_pylist()
+    names = ("ad_spend", "ad_spend_with_paid_engagements", "paid_engagements_with_ad_spend", "ad_spend_per_engagement")
+    assert (day["paid_engagements"], *(day[name] for name in names)) == (10, 20, 20, 5, 4)
+
+
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
     """Return a post from the engagements and impressions of each channel."""
     return {
@@ -158,8 +170,8 @@ def test_same_post_rate_ratio_needs_20_posts_of_5_creators(same_posts: dict[str,
     names = ("same_posts", "same_posts_paid_higher", "same_post_rate_ratio")
     assert {case: tuple(group[name] for name in names) for case, group in same_posts.items()} == {
         "20 posts of 5 creators": (20, 8, 1),
-        "19 posts": (19, 7, None),
-        "4 creators": (20, 8, None),
+        "19 posts": (19, None, None),
+        "4 creators": (20, None, None),
         "posts without creator": (20, 8, 1),
         "without organic engagements": (20, 20, None),
         "with posts in one or no rate": (20, 8, 1),
@@ -192,14 +204,14 @@ def test_corrections_of_earlier_days_are_in_the_rates() -> None:
     assert nothing["paid_share_of_impressions"] is None
 
 
-def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> World:
-    """Return a world of 90 posts of two instances, most in one content type, over 20 days."""
+def posts_by_age(*, days_of_world: int = 20, missing: date | None = None, maximum_peers: int = 1000) -> World:
+    """Return a world of 90 posts of two instances, most in one content type."""
     rng = random.Random(4)
-    days = [NEWEST - timedelta(days=number) for number in range(20)]
+    days = [NEWEST - timedelta(days=number) for number in range(days_of_world)]
     files: list[dict[tuple[date, str], list[Row]]]
     files = [{(day, name): [] for day in days for name in ("a", "b") if (day, name) != (missing, "b")} for _ in (0, 1)]
     for number in range(90):
-        published = days[rng.choice([2, 6, rng.randint(0, 19)])]
+        published = days[rng.choice([2, 6, rng.randint(0, days_of_world - 1)])]
         named = {
             "instance_id": rng.choice("ab"),
             "post_id": rng.choice([number, 10**12 + number]),
@@ -228,6 +240,15 @@ def test_posts_are_ranked_among_those_of_the_same_age(maximum_peers: int, monkey
     assert len(ranked) >= 20
     assert {row["instance_id"] for row in ranked if row["age"] < 4} == {"a", "b"}
     assert not [row for row in ranked if row["age"] >= 4 and row["instance_id"] == "b"]
+
+
+def test_shares_by_age_are_of_a_sample_of_the_posts_that_reached_day_28(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(templates.CONSTANTS, "maximum_peers", 10)
+    world = posts_by_age(days_of_world=60, maximum_peers=10)
+    with open_world(world) as database:
+        found = roll_up_tables(database.connection, POST_TABLES)
+    assert differences(found, world) == []
+    assert max(row["posts"] for row in found["organic_by_age"].to_pylist()) >= 5  # of all posts, 10 in 68 are peers
 
 
 def test_costs_are_the_middle_of_both_unit_costs_and_contradictions_are_unknown() -> None:

@@ -1,7 +1,5 @@
--- Cost per engagement: organic, paid and blended, of the posts whose costs are both known.
+-- Cost per engagement to date, organic and paid: both parts of the posts that have both.
 SELECT
-    sum(content_cost) / sum(organic_engagements) AS organic,
-    sum(ad_spend) / sum(paid_engagements) AS paid,
-    (sum(content_cost) + sum(ad_spend)) / (sum(organic_engagements) + sum(paid_engagements)) AS blended
+    sum(content_cost) FILTER (organic_engagements IS NOT NULL) / sum(organic_engagements) FILTER (content_cost IS NOT NULL) AS organic,
+    sum(ad_spend) FILTER (paid_engagements IS NOT NULL) / sum(paid_engagements) FILTER (ad_spend IS NOT NULL) AS paid
 FROM posts
-WHERE content_cost IS NOT NULL AND ad_spend IS NOT NULL
