@@ -23,7 +23,6 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, confirm
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
-    MAX_DAYS,
     MAX_POSTS_PER_PART,
     History,
     partitions_of,
@@ -69,8 +68,7 @@ async def ingest(
         await writer.fail(partitions, error)
         return
     widen_days = widen_days if table.date_basis is DateBasis.POST_DATE else 0
-    max_days = MAX_DAYS - 2 * widen_days
-    plan = partial(plan_queries, partitions, date_basis=table.date_basis, metrics=writer.metrics, max_days=max_days)
+    plan = partial(plan_queries, partitions, table=table, metrics=writer.metrics, wider_by=widen_days)
     history = History(
         days=len({partition.day for partition in partitions}),
         instances=len({partition.instance_id for partition in partitions}),
@@ -84,7 +82,7 @@ async def ingest(
     run = _IngestRun(
         client,
         writer,
-        posts=PostFetch(client, metrics=writer.metrics, by_cursor=by_cursor),
+        posts=PostFetch(client, table=table, metrics=writer.metrics, by_cursor=by_cursor),
         partitions=frozenset(partitions),
         history=history,
         widen_days=widen_days,

@@ -19,7 +19,6 @@ from later_reporting_dagster.client import InconsistentPages, LaterClient, ListR
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
-from later_reporting_dagster.contract.route import posts_route
 from later_reporting_dagster.contract.rows import Post, post_type
 from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.ingest.query_plan import (
@@ -28,6 +27,7 @@ from later_reporting_dagster.ingest.query_plan import (
     query_text,
     split_by_content,
 )
+from later_reporting_dagster.lake.tables import RawTable
 
 # The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
@@ -41,8 +41,9 @@ _ONE_EACH = len(Platform) + len(ContentType)
 class PostFetch:
     """Fetches the queries of one run. The API may reject metrics in the cursor version only."""
 
-    def __init__(self, client: LaterClient, *, metrics: tuple[Metric, ...], by_cursor: bool) -> None:
+    def __init__(self, client: LaterClient, *, table: RawTable, metrics: tuple[Metric, ...], by_cursor: bool) -> None:
         self._client = client
+        self._table = table
         self._metrics = metrics
         self._by_cursor = by_cursor
         # Whether the API accepts a metric with some filters: searched for once per run.
@@ -72,10 +73,10 @@ class PostFetch:
                 accepted = partial(self._accepted, query, max_attempts=max_attempts)
                 requested = await accepted(self._metrics) or await accepted(DEFAULT_METRICS)
             result = await self._client.fetch(
-                posts_route, replace(query, metrics=requested), max_rows=max_posts, max_attempts=max_attempts
+                self._table.route, replace(query, metrics=requested), max_rows=max_posts, max_attempts=max_attempts
             )
         except TooManyPosts as error:
-            if not by_content:
+            if not (by_content and self._table.splits_by_content):
                 raise
             too_many = error
         except QueryRejected as error:
@@ -84,7 +85,7 @@ class PostFetch:
             self._accepts.setdefault(_filters(query), {})
             return await self.fetch(query, by_content=by_content, max_posts=max_posts, max_attempts=max_attempts)
         else:
-            if missing := _without(self._metrics, requested):
+            if self._table.splits_by_content and (missing := _without(self._metrics, requested)):
                 posts = {post.key: self._with_all_metrics(post) for post in result.items}
                 # Each bad row of the query itself may be any post of the narrower queries.
                 parts = await self._add_metrics(
@@ -139,7 +140,7 @@ class PostFetch:
         for part in split_by_content(query, parts=_ONE_EACH):
             if metrics := await self._accepted(part, missing, max_attempts=max_attempts):
                 result = await self._client.fetch(
-                    posts_route, replace(part, metrics=metrics), max_attempts=max_attempts
+                    self._table.route, replace(part, metrics=metrics), max_attempts=max_attempts
                 )
                 found = {post.key: post for post in result.items}
                 unexpected = len(found.keys() - posts.keys())
@@ -192,7 +193,7 @@ class PostFetch:
 
     async def _request_page(self, query: PerformanceQuery, max_attempts: int | None) -> None:
         with suppress(TooManyPosts):
-            await self._client.fetch(posts_route, query, max_rows=1, max_attempts=max_attempts)
+            await self._client.fetch(self._table.route, query, max_rows=1, max_attempts=max_attempts)
 
     def _with_all_metrics(self, post: Post) -> Any:
         """Return the post with an attribute for each metric of the run, and for no other."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -36,12 +36,11 @@ from later_reporting_dagster.contract.parameters import (
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.tables import MAX_QUERY_DAYS, RawTable
 
 # Posts in each part when a query has more posts than its pages can return. Well below what they can, because posts are
 # not spread evenly.
 MAX_POSTS_PER_PART = MAX_PAGE_NUMBER * MAX_PAGE_SIZE * 3 // 5
-# The API allows two years. 730 days are within two years whether or not there is a leap year.
-MAX_DAYS = 730
 # The pages of a cursor query are fetched one after the other, and its last page is half empty on average. So a range of
 # days is fetched as queries of some 25 pages: several at a time, for 2 % more pages.
 PAGES_PER_CURSOR_QUERY = 25
@@ -64,30 +63,36 @@ _Item = TypeVar("_Item")
 def plan_queries(
     partitions: Collection[Partition],
     *,
-    date_basis: DateBasis,
+    table: RawTable,
     rows_per_file: float | None = None,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
-    max_days: int = MAX_DAYS,
+    wider_by: int = 0,
 ) -> list[PerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
     A query covers other partitions as well only if that costs fewer requests by `rows_per_file`, the mean rows of a
-    partition.
+    partition. Each is asked `wider_by` so many days on each side.
     """
-    instances_of_day: dict[date, set[str]] = defaultdict(set)
+    max_days = table.days_per_query - 2 * wider_by
+    # By those that are requested together, and day.
+    instances_of: dict[tuple[str, date], set[str]] = defaultdict(set)
     for partition in partitions:
-        instances_of_day[partition.day].add(str(partition.instance_id))
+        name = str(partition.instance_id)
+        instances_of[name if table.one_instance_per_query else "", partition.day].add(name)
     days = [
         PerformanceQuery(
-            start_date=day, end_date=day, instance_ids=tuple(sorted(names)), date_basis=date_basis, metrics=metrics
+            start_date=day,
+            end_date=day,
+            instance_ids=tuple(sorted(names)),
+            date_basis=table.date_basis,
+            metrics=metrics,
         )
-        for day, names in sorted(instances_of_day.items())
+        for (_, day), names in sorted(instances_of.items())
     ]
-    if date_basis is DateBasis.POST_DATE:
-        days = _join_contiguous(days, max_days=max_days)
-        if rows_per_file is not None:
-            days = _merge(days, rows_per_file=rows_per_file, max_days=max_days)
-    return [replace(query, instance_ids=group) for query in days for group in group_by_url_length(query.instance_ids)]
+    queries = sorted(_join_contiguous(days, max_days=max_days), key=attrgetter("start_date"))
+    if rows_per_file is not None:
+        queries = _merge(queries, rows_per_file=rows_per_file, max_days=max_days)
+    return [replace(query, instance_ids=ids) for query in queries for ids in group_by_url_length(query.instance_ids)]
 
 
 def _join_contiguous(days: Sequence[PerformanceQuery], *, max_days: int) -> list[PerformanceQuery]:
@@ -143,9 +148,7 @@ def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQ
 
 
 def split_by_days(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
-    """Split a `post_date` query into at most `parts` ranges of days, newest first; empty for a single day."""
-    if query.date_basis is not DateBasis.POST_DATE:
-        return []
+    """Split a query into at most `parts` ranges of days, newest first; empty for a single day."""
     days = _even_parts(days_between(query.start_date, query.end_date), parts)
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in reversed(days)]
 
@@ -274,7 +277,7 @@ class History:
     def days_per_query(self, query: PerformanceQuery) -> int:
         """Return how many days of a range are queried at once."""
         if not self.by_cursor or query.date_basis is not DateBasis.POST_DATE:
-            return MAX_DAYS
+            return MAX_QUERY_DAYS
         if self.rows_per_file is None:
             return FIRST_DAYS_PER_CURSOR_QUERY
         # The days around those of a wider query are fetched twice, so it has more pages.

@@ -18,6 +18,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.contract.parameters import DateBasis, platform_of
 from later_reporting_dagster.contract.personal_data import personal_fields
+from later_reporting_dagster.contract.route import RouteOf, campaign_performance_route, posts_route
 from later_reporting_dagster.contract.rows import CreatorProfile, Post, PostWithoutMetrics
 
 # Arrow's names of the types that the lake stores.
@@ -68,8 +69,10 @@ CAMPAIGN_PERFORMANCE_TABLE = "campaign_performance_daily"
 # Each of these is one file; `quality` has the columns of the last two, beside the code that computes them.
 CAMPAIGNS_TABLE = "campaigns"
 CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"
-# The windows by name, with their lengths in days. The API allows no query of more days than the last.
-WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+# The API allows two years. 730 days are within two years whether or not there is a leap year.
+MAX_QUERY_DAYS = 730
+# The windows by name, with their lengths in days.
+WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": MAX_QUERY_DAYS}
 CAMPAIGN_PERIOD_KEY = ("date_basis", "period", "first_day", "last_day", "campaign_id")
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"
@@ -141,19 +144,23 @@ class RawTable:
     """The declaration of a table of rows as the API returned them: of what is fetched, stored, checked and shown.
 
     Attributes:
-        description: of the asset, beside its route.
+        route: returns the list of the API with its rows, for a query.
         rows: what its rows are, in the plural: for messages, and the group of the asset.
         key: the columns that identify a row of a day.
         attributes: the columns before those of the metrics.
         known_metrics: the metrics that its rows may have.
         only_sums: whether only those are requested that add up over days.
         has_file_per_instance: whether a file has the rows of a day of one instance, or of all that the API answers for.
+        days_per_query: the maximum; more than one if each row says its day.
+        one_instance_per_query: whether instances are requested one by one, because no row says its instance.
+        splits_by_content: whether a query can be narrowed to some platforms and content types.
         is_optional: whether the API may refuse its route to an account; its files are expected once there is one.
         has_rates_of_counts: whether the rates of a row follow from its counts.
         label: what the report calls it where it lists missing days.
     """
 
     name: str
+    route: RouteOf
     description: str
     rows: str
     date_basis: DateBasis
@@ -163,6 +170,9 @@ class RawTable:
     label: str
     only_sums: bool = False
     has_file_per_instance: bool = True
+    days_per_query: int = 1
+    one_instance_per_query: bool = False
+    splits_by_content: bool = False
     is_optional: bool = False
     has_rates_of_counts: bool = False
 
@@ -179,6 +189,7 @@ class RawTable:
 # docs/api.md, "Date basis"
 POST_METRICS_DAILY = RawTable(
     name="post_metrics_daily",
+    route=posts_route,
     description="The metrics that posts of any age recorded on the day: one row per post and campaign"
     " (`dateBasis=performance_date`). Days can be summed.",
     rows="posts",
@@ -187,6 +198,7 @@ POST_METRICS_DAILY = RawTable(
     attributes=_POST_ATTRIBUTES,
     known_metrics=METRICS,
     label="daily metrics",
+    splits_by_content=True,
     has_rates_of_counts=True,
 )
 POSTS_PUBLISHED = replace(
@@ -195,10 +207,12 @@ POSTS_PUBLISHED = replace(
     description="The posts published on the day, with their metrics to date (`dateBasis=post_date`)."
     " Metrics keep changing for weeks, so the newest days are fetched again every day.",
     date_basis=DateBasis.POST_DATE,
+    days_per_query=MAX_QUERY_DAYS,
     label="published posts",
 )
 CAMPAIGN_PERFORMANCE = RawTable(
     name=CAMPAIGN_PERFORMANCE_TABLE,
+    route=campaign_performance_route,
     description="What campaigns spent and returned on the day, as the API totals it: one row per campaign"
     " (`dateBasis=performance_date`). It has only metrics that can be summed over days.",
     rows="campaigns",

@@ -1,6 +1,7 @@
 """The query plan covers every partition exactly once, and costs as few requests as possible."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from math import ceil
 
@@ -21,7 +22,6 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.query import MAX_INSTANCE_CHARACTERS
 from later_reporting_dagster.ingest.query_plan import (
-    MAX_DAYS,
     MAX_POSTS_PER_PART,
     RESULTS_IN_A_ROW,
     History,
@@ -34,6 +34,7 @@ from later_reporting_dagster.ingest.query_plan import (
     split_query,
 )
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.tables import MAX_QUERY_DAYS, POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 
 FIRST = date(2024, 1, 1)
 
@@ -42,7 +43,9 @@ partitions = st.builds(
     st.integers(0, 12),
     st.sampled_from(["a", "b", "c", "ä|,/", "."]),
 )
-date_bases = st.sampled_from(DateBasis)
+# One whose rows say their day, but not their instance.
+DAYS_OF_INSTANCES = replace(POST_METRICS_DAILY, days_per_query=5, one_instance_per_query=True)
+tables = st.sampled_from([POSTS_PUBLISHED, POST_METRICS_DAILY, DAYS_OF_INSTANCES])
 
 
 def partition_range(days: int, instances: int) -> list[Partition]:
@@ -54,11 +57,9 @@ def covered(queries: list[PerformanceQuery]) -> Counter[Partition]:
     return Counter(partition for query in queries for partition in partitions_of(query))
 
 
-@given(st.sets(partitions, max_size=40), date_bases)
-def test_plan_queries_covers_each_partition_exactly_once_and_no_other(
-    wanted: set[Partition], date_basis: DateBasis
-) -> None:
-    queries = plan_queries(wanted, date_basis=date_basis)
+@given(st.sets(partitions, max_size=40), tables)
+def test_plan_queries_covers_each_partition_exactly_once_and_no_other(wanted: set[Partition], table: RawTable) -> None:
+    queries = plan_queries(wanted, table=table)
     assert covered(queries) == Counter(wanted)
     assert len(queries) <= len(wanted)
     assert [query.start_date for query in queries] == sorted(query.start_date for query in queries)
@@ -71,8 +72,8 @@ def test_plan_queries_with_rows_per_file_never_costs_more_requests(
     def page_count(queries: list[PerformanceQuery]) -> int:
         return sum(max(1, ceil(len(partitions_of(query)) * rows_per_file / 100)) for query in queries)
 
-    narrow = plan_queries(wanted, date_basis=DateBasis.POST_DATE)
-    wide = plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=rows_per_file)
+    narrow = plan_queries(wanted, table=POSTS_PUBLISHED)
+    wide = plan_queries(wanted, table=POSTS_PUBLISHED, rows_per_file=rows_per_file)
     assert page_count(wide) <= page_count(narrow)
     assert len(wide) <= len(narrow)
     counts = covered(wide)
@@ -82,22 +83,28 @@ def test_plan_queries_with_rows_per_file_never_costs_more_requests(
 
 def test_plan_queries_merges_two_days_only_if_that_saves_a_request() -> None:
     wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
-    (query,) = plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=33.3)
+    (query,) = plan_queries(wanted, table=POSTS_PUBLISHED, rows_per_file=33.3)
     assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=2))
     # The merged query would cost as many requests as the two separate ones.
-    assert len(plan_queries(wanted, date_basis=DateBasis.POST_DATE, rows_per_file=33.4)) == 2
+    assert len(plan_queries(wanted, table=POSTS_PUBLISHED, rows_per_file=33.4)) == 2
     # Days by performance cannot be merged.
-    assert len(plan_queries(wanted, date_basis=DateBasis.PERFORMANCE_DATE, rows_per_file=10)) == 2
+    assert len(plan_queries(wanted, table=POST_METRICS_DAILY, rows_per_file=10)) == 2
 
 
 def test_plan_queries_splits_a_range_of_more_than_two_years() -> None:
-    queries = plan_queries(partition_range(MAX_DAYS + 1, 1), date_basis=DateBasis.POST_DATE)
-    assert [len(partitions_of(query)) for query in queries] == [MAX_DAYS, 1]
+    queries = plan_queries(partition_range(MAX_QUERY_DAYS + 1, 1), table=POSTS_PUBLISHED)
+    assert [len(partitions_of(query)) for query in queries] == [MAX_QUERY_DAYS, 1]
+
+
+def test_plan_queries_asks_for_one_instance_at_a_time_if_no_row_says_its_own() -> None:
+    queries = plan_queries(partition_range(11, 2), table=DAYS_OF_INSTANCES)
+    assert {query.instance_ids for query in queries} == {("i0",), ("i1",)}
+    assert Counter(len(partitions_of(query)) for query in queries) == {5: 4, 1: 2}
 
 
 def test_plan_queries_groups_instances_by_the_length_of_the_url() -> None:
     wanted = [Partition(FIRST, f"{'é' * 15}{index:0>10}") for index in range(200)]
-    queries = plan_queries(wanted, date_basis=DateBasis.PERFORMANCE_DATE)
+    queries = plan_queries(wanted, table=POST_METRICS_DAILY)
     assert len(queries) > 1
     assert covered(queries) == Counter(wanted)
     length = len("&instanceIds=") + len("%C3%A9") * 15 + 10
@@ -105,11 +112,9 @@ def test_plan_queries_groups_instances_by_the_length_of_the_url() -> None:
     assert max(lengths) <= MAX_INSTANCE_CHARACTERS < lengths[0] + length
 
 
-@given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 1_000_000), date_bases)
-def test_split_query_covers_the_same_partitions(
-    days: int, instances: int, total_items: int, date_basis: DateBasis
-) -> None:
-    for query in plan_queries(partition_range(min(days, 30), instances), date_basis=date_basis):
+@given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 1_000_000), tables)
+def test_split_query_covers_the_same_partitions(days: int, instances: int, total_items: int, table: RawTable) -> None:
+    for query in plan_queries(partition_range(min(days, 30), instances), table=table):
         parts = split_query(query, parts=number_of_parts(total_items, posts_each=MAX_POSTS_PER_PART))
         if len(partitions_of(query)) == 1:
             assert parts == []
@@ -119,9 +124,9 @@ def test_split_query_covers_the_same_partitions(
 
 
 def test_split_query_returns_as_many_parts_as_requested_and_two_by_default() -> None:
-    (day,) = plan_queries(partition_range(1, 8), date_basis=DateBasis.POST_DATE)
-    (days,) = plan_queries(partition_range(8, 1), date_basis=DateBasis.POST_DATE)
-    (partition,) = plan_queries(partition_range(1, 1), date_basis=DateBasis.POST_DATE)
+    (day,) = plan_queries(partition_range(1, 8), table=POSTS_PUBLISHED)
+    (days,) = plan_queries(partition_range(8, 1), table=POSTS_PUBLISHED)
+    (partition,) = plan_queries(partition_range(1, 1), table=POSTS_PUBLISHED)
     for query in (day, days):
         assert [len(partitions_of(part)) for part in split_query(query)] == [4, 4]
         assert [len(partitions_of(part)) for part in split_query(query, parts=4)] == [2, 2, 2, 2]
@@ -256,16 +261,16 @@ def test_a_run_of_one_day_ends_once_five_instances_have_failed() -> None:
     first_day=st.integers(0, 400),
     instances=st.integers(1, 6),
     refused=st.sets(st.sampled_from("abcdef")),
-    basis=date_bases,
+    table=tables,
 )
 def test_a_contract_that_began_late_costs_the_days_before_it_and_few_queries(
-    days: int, first_day: int, instances: int, refused: set[str], basis: DateBasis
+    days: int, first_day: int, instances: int, refused: set[str], table: RawTable
 ) -> None:
     names = "abcdef"[:instances]
     wanted = {Partition(FIRST + timedelta(days=day), name) for day in range(days) for name in names}
     begins = FIRST + timedelta(days=first_day)
     history, stored, failed, refusals = History(days=days), set[Partition](), set[Partition](), 0
-    queue = plan_queries(wanted, date_basis=basis)
+    queue = plan_queries(wanted, table=table)
     while queue:
         query = queue.pop()
         parts = queries_to_ask(query, history)
