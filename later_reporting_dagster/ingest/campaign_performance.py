@@ -25,7 +25,7 @@ from later_reporting_dagster.contract.route import campaign_performance_route
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, UnitWriter, confirm
 from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
 from later_reporting_dagster.ingest.replacement import InDoubt, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, LakeUnavailable, Partition
 
@@ -33,17 +33,6 @@ from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, LakeUnavailable,
 OUTAGE_DAYS = 5
 
 _Unit = TypeVar("_Unit")
-
-
-class RouteRefused(Exception):  # noqa: N818 - named for what happened
-    """The API does not offer a route of campaigns to these credentials: HTTP 403 or 404."""
-
-
-def refusal(error: Exception | None) -> RouteRefused | None:
-    """Return the error to raise if the route itself is refused."""
-    if isinstance(error, QueryRejected) and error.status in (403, 404):
-        return RouteRefused(str(error))
-    return None
 
 
 async def ingest_campaign_performance(

@@ -22,6 +22,7 @@ from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, confirm
 from later_reporting_dagster.ingest.post_fetch import PostFetch
+from later_reporting_dagster.ingest.progress import refusal
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     History,
@@ -136,6 +137,7 @@ class _IngestRun:
 
     Attributes:
         in_doubt: the partitions whose stored rows may not be gone, although the response lacks them.
+        refused: the instances that the API lists, and for which it has refused the route of the table.
         queue: the queries to fetch. Last in, first out: the parts of a query are fetched before the next query, which
             can then leave out what has failed.
     """
@@ -147,6 +149,7 @@ class _IngestRun:
     history: History
     widen_days: int
     in_doubt: dict[Partition, InDoubt] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     queue: asyncio.LifoQueue[PerformanceQuery] = field(default_factory=asyncio.LifoQueue)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
@@ -174,6 +177,8 @@ class _IngestRun:
             self.history.add_failure(query, error)
             if isinstance(error, QueryRejected) and error.is_forbidden:
                 await self._find_unlisted(query)
+            if self.writer.table.is_optional and not self.history.has_succeeded:
+                await self._raise_if_refused(query, error)
             posts_each = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
             parts = queries_after(query, error, self.history, posts_each=posts_each)
             for part in reversed(parts):
@@ -186,8 +191,8 @@ class _IngestRun:
             self.in_doubt |= await self.writer.write(self._widened(query), result, self._wanted(query))
 
     async def _find_unlisted(self, query: PerformanceQuery) -> None:
-        """Remember which of several instances the API does not list. A 403 does not say which it is about."""
-        if len(query.instance_ids) == 1:
+        """Remember which instances of a query the API does not list. A 403 does not say which it is about."""
+        if len(query.instance_ids) == 1 and not self.writer.table.one_instance_per_query:
             return
         with suppress(LaterError):
             accessible = await self.client.accessible(query.instance_ids)
@@ -197,6 +202,16 @@ class _IngestRun:
                     "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
                     status=403,
                 )
+
+    async def _raise_if_refused(self, query: PerformanceQuery, error: LaterError) -> None:
+        """Raise if the API offers the route of the table to none of two instances that it lists, or to the only one."""
+        refused = refusal(error)
+        if refused is None:
+            return
+        with suppress(LaterError):
+            self.refused.update(await self.client.accessible(query.instance_ids))
+        if len(self.refused) >= min(2, self.history.instances):
+            raise refused from None
 
     async def ask_alone(self, partition: Partition) -> Response:
         query = PerformanceQuery(

@@ -10,6 +10,7 @@ from later_reporting_dagster.client import (
     LaterError,
     PageFetched,
     PagesRefetched,
+    QueryRejected,
     RateLimitWait,
     RequestRetried,
 )
@@ -32,6 +33,17 @@ class WrittenPartition:
     rows: pa.Table
     bad_rows: int
     diff: PartitionDiff | None = None
+
+
+class RouteRefused(Exception):  # noqa: N818 - named for what happened
+    """The API does not offer the route of a table to these credentials: HTTP 403 or 404."""
+
+
+def refusal(error: Exception | None) -> RouteRefused | None:
+    """Return the error to raise if the route itself is refused."""
+    if isinstance(error, QueryRejected) and error.status in (403, 404):
+        return RouteRefused(str(error))
+    return None
 
 
 # The API, the lake or the write guard failed, or the instance id cannot be part of a path.

@@ -240,6 +240,10 @@ class History:
         if len(instances) >= OUTAGE_INSTANCES and len(days) >= min(RESULTS_IN_A_ROW, self.days):
             self.stopped_by = error
 
+    @property
+    def has_succeeded(self) -> bool:
+        return self._files > 0
+
     def is_suspect(self, instance_id: str) -> bool:
         """Return whether an instance is queried alone: one of its last three results was a failure."""
         return any(error for _, error in self._results.get(instance_id, ())[-RESULTS_IN_A_ROW:])

@@ -98,10 +98,10 @@ def assign_rows(query: PerformanceQuery, result: ListResult, partitions: Sequenc
     # Looked up by a plain tuple, because creating a Partition for each post is slow.
     rows_of = {(partition.day, partition.instance_id): rows for partition, rows in found.by_partition.items()}
     is_for_all = any(partition.instance_id is None for partition in partitions)  # campaigns
-    is_of_day = is_for_all or query.date_basis is DateBasis.PERFORMANCE_DATE or query.start_date == query.end_date
+    is_of_day = is_for_all or query.start_date == query.end_date
     by_post_date = query.date_basis is DateBasis.POST_DATE and not is_for_all
     for item in result.items:
-        day = item.post_date.astimezone(UTC).date() if by_post_date else query.start_date
+        day = item.post_date.astimezone(UTC).date() if by_post_date else getattr(item, "day", query.start_date)
         rows = rows_of.get((day, None if is_for_all else item.instance_id))
         if rows is None:
             found.others += 1

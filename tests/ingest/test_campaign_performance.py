@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import LaterClient, QueryRejected, RetriesExhausted, UnexpectedResponse
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
-from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
-from later_reporting_dagster.ingest.progress import PartitionResult
+from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
+from later_reporting_dagster.ingest.progress import PartitionResult, RouteRefused
 from later_reporting_dagster.ingest.replacement import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE

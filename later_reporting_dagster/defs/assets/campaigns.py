@@ -14,7 +14,6 @@ from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_chec
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
-from later_reporting_dagster.ingest.campaign_performance import RouteRefused, refusal
 from later_reporting_dagster.ingest.campaign_periods import (
     PeriodsWriter,
     ingest_campaign_periods,
@@ -22,7 +21,7 @@ from later_reporting_dagster.ingest.campaign_periods import (
     read_periods,
 )
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERIODS_TABLE,

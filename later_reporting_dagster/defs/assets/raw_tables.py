@@ -21,9 +21,8 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.event_loop import iterate
 from later_reporting_dagster.defs.events import combined_failure, day_materialization, failures, nothing_to_log
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.ingest.campaign_performance import RouteRefused
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.quality.instances import known_instances
