@@ -293,7 +293,7 @@ def _campaign_metrics(random_of_days: Sequence[Random], cost: float | None) -> R
         "affiliateLinksRoi": _quotient(found["affiliateLinksCommissionEarned"], cost),
         "estimatedContentCost": cost,
         "paidReturnOnAdSpend": _quotient(found["trackingLinksConversionValue"], found["paidAdSpend"]),
-        "reach": max(day["reach"] for day in days),
+        "reach": max((day["reach"] for day in days), default=None),
     }
 
 

@@ -216,6 +216,31 @@ CAMPAIGN_METRICS: tuple[Metric, ...] = (
 """All known metrics of campaigns, in the order of their columns."""
 
 
+_CAMPAIGN_OR_POST_METRICS = {metric.api_name: metric for metric in (*METRICS, *CAMPAIGN_METRICS)}
+
+_OVER_TIME = (
+    "engagements", "impressions", "paidEngagements", "paidImpressions", "engagementRate", "postsCount", "reach",
+    "views", "estimatedValueGenerated", "cpe", "cpm", "paidEngagementRate", "paidViews", "likes", "comments", "shares",
+    "clicks", "paidLikes", "paidComments", "paidShares", "paidReach",
+)  # fmt: skip
+OVER_TIME_METRICS = tuple(_CAMPAIGN_OR_POST_METRICS[name] for name in _OVER_TIME)
+"""All known metrics of the buckets of account totals, in the order of their columns (docs/api.md, "Account totals")."""
+
+_ACCOUNT = (
+    *_OVER_TIME[:13], "estimatedContentCost", "paidCpe", "paidCpm", "paidPostsCount", "paidAdSpend",
+    "paidReturnOnAdSpend", "trackingLinksClicks", "trackingLinksConversions", "trackingLinksConversionValue",
+    "affiliateLinksClicks", "affiliateLinksConversions", "affiliateLinksSales",
+)  # fmt: skip
+ACCOUNT_METRICS = (
+    *(_CAMPAIGN_OR_POST_METRICS[name] for name in _ACCOUNT),
+    Metric("returnOnInvestment", "return_on_investment", ORGANIC, RATE, "not stated", "Return on investment"),
+)  # fmt: skip
+"""All known metrics of the totals of a period, in the order of their columns.
+
+`campaignsCost` is not among them, because no source defines it.
+"""
+
+
 def parse_campaign_metrics(text: str) -> tuple[Metric, ...]:
     """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts."""
     metrics = parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)

@@ -9,6 +9,8 @@ POSTS_PERFORMANCE_PATH = "/v2/posts/performance"
 INSTANCES_PATH = "/v2/instances"
 CAMPAIGNS_PATH = "/v2/campaigns"
 CAMPAIGNS_PERFORMANCE_PATH = "/v2/campaigns/performance"
+INSTANCES_PERFORMANCE_PATH = "/v2/instances/performance"
+PERFORMANCE_OVER_TIME_PATH = "/v2/instances/performance-over-time"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a route, not a secret
 
 DEFAULT_PAGE_SIZE = 50
@@ -114,6 +116,16 @@ class DateBasis(StrEnum):
 
     POST_DATE = "post_date"
     PERFORMANCE_DATE = "performance_date"
+
+
+class Granularity(StrEnum):
+    """Length of a bucket (docs/api.md, "Account totals"); the API's default is `month`."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
 
 
 class SortProperty(StrEnum):

@@ -4,7 +4,6 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,19 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from later_reporting_dagster.client.auth import is_loopback
-from later_reporting_dagster.contract.parameters import (
-    CAMPAIGNS_PATH,
-    CAMPAIGNS_PERFORMANCE_PATH,
-    INSTANCES_PATH,
-    POSTS_PERFORMANCE_PATH,
-    TOKEN_PATH,
-    ApiVersion,
-)
-from later_reporting_dagster.server.query_parameters import (
-    parse_campaign_performance_query,
-    parse_list_query,
-    parse_posts_query,
-)
+from later_reporting_dagster.contract.parameters import TOKEN_PATH, ApiVersion
+from later_reporting_dagster.server.query_parameters import ApiRoute
 from later_reporting_dagster.server.responses import (
     PageQuery,
     ProblemError,
@@ -71,23 +59,11 @@ def forbidden_instances(instance_ids: Iterable[str]) -> ProblemError:
     return ProblemError(HTTPStatus.FORBIDDEN, detail)
 
 
-Parse = Callable[[str, ApiVersion], tuple[Any, PageQuery]]
-"""Parses the query string of a list, to a query with `instance_ids`, None for all."""
-
 Page = Callable[[Any, PageQuery, Caller], Awaitable[Response]]
-"""Returns a page of a list to a caller, whose query has only instances that the caller can access.
+"""Returns a page, or the one object, of a route to a caller, whose query has only instances that the caller can access.
 
 It raises `ProblemError`: 400 for a metric that the query cannot have, 403 for an instance that does not exist.
 """
-
-# Starlette tries one route after the other, and most requests are for posts.
-LISTS: Mapping[str, Parse] = {
-    POSTS_PERFORMANCE_PATH: parse_posts_query,
-    INSTANCES_PATH: partial(parse_list_query, of="instances"),
-    CAMPAIGNS_PATH: partial(parse_list_query, of="campaigns"),
-    CAMPAIGNS_PERFORMANCE_PATH: parse_campaign_performance_query,
-}
-"""The lists of the API, by path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +120,7 @@ class RateLimitMiddleware:
 
 
 def api_app(
-    pages: Mapping[str, Page],
+    pages: Mapping[ApiRoute, Page],
     *,
     tokens: Tokens | None,
     rate_limit: RateLimit,
@@ -155,7 +131,7 @@ def api_app(
     """Return the routes of the API as an ASGI application.
 
     Args:
-        pages: The lists to serve, by path in `LISTS`; any other path is a 404.
+        pages: The routes to serve, those with most requests first; any other path is a 404.
         tokens: None: requests need no token, but a loopback address or `localhost` as their host.
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
@@ -164,7 +140,7 @@ def api_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *(Route(path, handlers.of_list(parse, pages[path])) for path, parse in LISTS.items() if path in pages),
+            *(Route(route.path, handlers.of(route, page)) for route, page in pages.items()),
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
         ],
         middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock)],
@@ -195,11 +171,11 @@ class _Handlers:
             token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
         return json_response({"jwt": token})
 
-    def of_list(self, parse: Parse, page_of: Page) -> Callable[[Request], Awaitable[Response]]:
+    def of(self, route: ApiRoute, page_of: Page) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             caller = self._authorize(request)
             query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
-            query, page = parse(query_string, self.api_version(query_string))
+            query, page = route.parse(query_string, self.api_version(query_string))
             return await page_of(replace(query, instance_ids=caller.instances(query.instance_ids)), page, caller)
 
         return respond

@@ -1,10 +1,11 @@
-"""Parse and validate the query strings of the list routes.
+"""The routes of the API, and how their query strings are parsed and validated.
 
 Unknown parameters are rejected, also those of the other API version.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import date
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,63 +15,73 @@ import msgspec
 from msgspec import Meta, field
 
 from later_reporting_dagster.contract.metrics import (
+    ACCOUNT_METRICS,
     CAMPAIGN_METRICS,
     DEFAULT_CAMPAIGN_METRICS,
     DEFAULT_METRICS,
     METRICS,
+    OVER_TIME_METRICS,
     Metric,
 )
 from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
     CURSOR,
     DEFAULT_PAGE_SIZE,
+    INSTANCES_PATH,
+    INSTANCES_PERFORMANCE_PATH,
     MAX_CAMPAIGN_IDS,
     MAX_PAGE_NUMBER,
     MAX_PAGE_SIZE,
     MAX_RANGE_YEARS,
     METRICS_MEMBER,
     PAGED,
+    PERFORMANCE_OVER_TIME_PATH,
+    POSTS_PERFORMANCE_PATH,
     ApiVersion,
     ContentType,
     DateBasis,
+    Granularity,
     Platform,
     ProblemType,
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.server.responses import PageQuery, ProblemError, bad_request, page_at_cursor
+from later_reporting_dagster.server.responses import (
+    PageQuery,
+    ProblemError,
+    bad_request,
+    page_at_cursor,
+    reject_metrics,
+)
 
 CAMPAIGN_SORT_PROPERTIES = tuple(
     dict.fromkeys(metric.api_name for metric in (*DEFAULT_CAMPAIGN_METRICS, *DEFAULT_METRICS))
 )
 """The metrics of campaigns in the paged version. Which ones these are is not public (docs/api.md, "Campaigns")."""
 
-_ARRAYS = ("instanceIds", "campaignIds", "platform", "contentType", METRICS_MEMBER)
+_INSTANCE_IDS = "instanceIds"
+_ARRAYS = (_INSTANCE_IDS, "campaignIds", "platform", "contentType", METRICS_MEMBER)
 _SORT_PROPERTY = "sortProperty"
 _PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)]
 _PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE_NUMBER)]
 
 
-class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of a query for posts, or for the performance of the campaigns that these are in, without the page.
+class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a query that selects posts, without the page. None stands for an omitted filter.
 
-    None stands for an omitted filter.
-
-    Attributes:
-        sort_property: None: the publication time of posts, and the ascending id of campaigns.
-        metrics: Requested metrics, which may be unknown; None in the API version without this parameter.
+    `metrics` is None in the API version without this parameter.
     """
 
     start: date = field(name="startDate")
     end: date = field(name="endDate")
-    instance_ids: tuple[str, ...] | None = field(default=None, name="instanceIds")
+    instance_ids: tuple[str, ...] | None = field(default=None, name=_INSTANCE_IDS)
     campaign_ids: Annotated[tuple[int, ...], Meta(max_length=MAX_CAMPAIGN_IDS)] | None = field(
         default=None, name="campaignIds"
     )
     platforms: tuple[Platform, ...] | None = field(default=None, name="platform")
     content_types: tuple[ContentType, ...] | None = field(default=None, name="contentType")
     basis: DateBasis = field(default=DateBasis.POST_DATE, name="dateBasis")
-    sort_property: str | None = field(default=None, name=_SORT_PROPERTY)  # the API reference has no default
-    sort_direction: SortDirection = field(default=SortDirection.DESC, name="sortDirection")
     metrics: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -83,38 +94,85 @@ class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("platform and contentType cannot be combined: provide only one of the two")
 
 
-class ListQuery(msgspec.Struct, frozen=True):
+class PostsQuery(MetricsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a query for rows in an order: posts, or the campaigns that these are in.
+
+    `sort_property`: None for the publication time of posts, and the ascending id of campaigns.
+    """
+
+    sort_property: str | None = field(default=None, name=_SORT_PROPERTY)  # the API reference has no default
+    sort_direction: SortDirection = field(default=SortDirection.DESC, name="sortDirection")
+
+
+class OverTimeQuery(MetricsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a query for totals by day, week, month, quarter or year."""
+
+    granularity: Granularity = Granularity.MONTH
+
+
+class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of a query for a list without metrics: the instances to include, None for all."""
 
-    instance_ids: tuple[str, ...] | None = None
+    instance_ids: tuple[str, ...] | None = field(default=None, name=_INSTANCE_IDS)
 
 
-def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageQuery]:
-    """Parse the query string of `GET /v2/posts/performance`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRoute:
+    """A route of the API, and its parameters.
 
-    Raises:
-        ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
+    Attributes:
+        query: The type of its queries.
+        metrics: The metrics that a query can request in the cursor version; empty for a list without metrics.
+        filters_in: The API versions in which a query can select instances.
+        page_sizes: The sizes of a page; empty if it returns one object.
     """
-    return _parse_performance(query_string, api_version, of="posts", sort_properties=SortProperty, metrics=METRICS)
+
+    path: str
+    query: type[MetricsQuery | ListQuery]
+    metrics: tuple[Metric, ...] = ()
+    sort_properties: tuple[str, ...] = ()
+    filters_in: tuple[ApiVersion, ...] = (PAGED, CURSOR)
+    page_sizes: Collection[int] = range(1, MAX_PAGE_SIZE + 1)
+
+    def parse(self, query_string: str, api_version: ApiVersion = PAGED) -> tuple[Any, PageQuery]:
+        """Parse a query string.
+
+        Raises:
+            ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
+        """
+        parameters, page = _read(query_string, api_version, route=self)
+        if self.sort_properties and parameters.get(_SORT_PROPERTY) not in (None, *self.sort_properties):
+            detail = f"sortProperty must be one of {', '.join(self.sort_properties)}"
+            raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
+        if api_version.uses_cursors and self.metrics:
+            known = [metric.api_name for metric in self.metrics]
+            if METRICS_MEMBER not in parameters:
+                raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(known)}")
+            reject_metrics([name for name in parameters[METRICS_MEMBER] if name not in known])
+        elif METRICS_MEMBER in parameters:
+            _reject([METRICS_MEMBER])
+        if _INSTANCE_IDS in parameters and api_version not in self.filters_in:
+            _reject([_INSTANCE_IDS])
+        return _convert(parameters, self.query), page
 
 
-def parse_campaign_performance_query(query_string: str, api_version: ApiVersion) -> tuple[PostsQuery, PageQuery]:
-    """Parse the query string of `GET /v2/campaigns/performance`; raise what `parse_posts_query` raises."""
-    of, names = "campaign performance", CAMPAIGN_SORT_PROPERTIES
-    return _parse_performance(query_string, api_version, of=of, sort_properties=names, metrics=CAMPAIGN_METRICS)
+POSTS = ApiRoute(path=POSTS_PERFORMANCE_PATH, query=PostsQuery, metrics=METRICS, sort_properties=tuple(SortProperty))
+INSTANCES = ApiRoute(path=INSTANCES_PATH, query=ListQuery, filters_in=())
+CAMPAIGNS = ApiRoute(path=CAMPAIGNS_PATH, query=ListQuery, filters_in=(PAGED,))
+CAMPAIGN_PERFORMANCE = ApiRoute(
+    path=CAMPAIGNS_PERFORMANCE_PATH,
+    query=PostsQuery,
+    metrics=CAMPAIGN_METRICS,
+    sort_properties=CAMPAIGN_SORT_PROPERTIES,
+)
+ACCOUNT = ApiRoute(path=INSTANCES_PERFORMANCE_PATH, query=MetricsQuery, metrics=ACCOUNT_METRICS, page_sizes=())
+OVER_TIME = ApiRoute(
+    path=PERFORMANCE_OVER_TIME_PATH, query=OverTimeQuery, metrics=OVER_TIME_METRICS, page_sizes=(50, 100)
+)
 
 
-def parse_list_query(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[ListQuery, PageQuery]:
-    """Parse the query string of a list without metrics; in the paged version, that of campaigns has a filter."""
-    parameters, page = _read(query_string, api_version, of=of)
-    has_filter = of == "campaigns" and api_version is not CURSOR
-    instance_ids = parameters.pop("instanceIds", None) if has_filter else None
-    _reject(parameters)
-    return ListQuery(instance_ids), page
-
-
-def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[str, Any], PageQuery]:
-    """Return the parameters of a query for some rows, arrays as tuples of distinct values; and the requested page.
+def _read(query_string: str, api_version: ApiVersion, *, route: ApiRoute) -> tuple[dict[str, Any], PageQuery]:
+    """Return the parameters of a query, arrays as tuples of distinct values; and the requested page.
 
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
     values only in the first form.
@@ -135,10 +193,16 @@ def _read(query_string: str, api_version: ApiVersion, *, of: str) -> tuple[dict[
             raise bad_request(f"{name} must be given once")
         parameters[name] = given[0]
     name = api_version.page_size_parameter
+    if not route.page_sizes:
+        return parameters, PageQuery(0, 1, api_version)
     size = _convert(parameters.pop(name, DEFAULT_PAGE_SIZE), _PageSize, name=name)
+    if size not in route.page_sizes and not api_version.uses_cursors:
+        raise bad_request(f"{name} must be one of {', '.join(map(str, route.page_sizes))}")
     position = parameters.pop(api_version.page_parameter, None)
     if api_version is CURSOR:
-        return parameters, page_at_cursor(position, size=size, query=f"{of} {size} {sorted(parameters.items())}")
+        return parameters, page_at_cursor(
+            position, size=size, query=f"{route.path} {size} {sorted(parameters.items())}"
+        )
     number = 1 if position is None else _convert(position, _PageNumber, name=api_version.page_parameter)
     return parameters, PageQuery((number - 1) * size, size, api_version)
 
@@ -149,20 +213,6 @@ def _convert(value: object, kind: Any, *, name: str = "") -> Any:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise bad_request(f"{name}: {error}" if name else str(error)) from None
-
-
-def _parse_performance(
-    query_string: str, api_version: ApiVersion, *, of: str, sort_properties: Iterable[str], metrics: Iterable[Metric]
-) -> tuple[PostsQuery, PageQuery]:
-    parameters, page = _read(query_string, api_version, of=of)
-    if parameters.get(_SORT_PROPERTY) not in (None, *sort_properties):
-        detail = f"sortProperty must be one of {', '.join(sort_properties)}"
-        raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
-    if api_version.uses_cursors and METRICS_MEMBER not in parameters:
-        raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in metrics)}")
-    if not api_version.uses_cursors and METRICS_MEMBER in parameters:
-        _reject([METRICS_MEMBER])
-    return _convert(parameters, PostsQuery), page
 
 
 def _reject(names: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from later_reporting_dagster.contract import (
     Platform,
     parse_metrics,
 )
-from later_reporting_dagster.contract.metrics import Channel
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS, Channel
 from later_reporting_dagster.contract.parameters import SortDirection, SortProperty
 from later_reporting_dagster.contract.route import PageRequest, posts_route
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
@@ -75,7 +75,9 @@ def test_metrics_equal_those_of_the_contract() -> None:
         assert schema["type"] == ["integer" if metric.kind.is_integer else "number", "null"]
     assert sorted(metric.api_name for metric in METRICS) == sorted(CURSOR_SCHEMAS["MetricName"]["enum"])
     assert METRICS[: len(DEFAULT_METRICS)] == DEFAULT_METRICS
-    assert CURSOR_SCHEMAS["CampaignMetricName"]["enum"] == [metric.api_name for metric in CAMPAIGN_METRICS]
+    of_totals = {"Campaign": CAMPAIGN_METRICS, "Account": ACCOUNT_METRICS, "Bucket": OVER_TIME_METRICS}
+    for name, metrics in of_totals.items():
+        assert CURSOR_SCHEMAS[f"{name}MetricName"]["enum"] == [metric.api_name for metric in metrics]
 
 
 def test_parameters_in_the_documents_equal_those_that_are_sent() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.parameters import SortDirection, SortProperty, years_later
 from later_reporting_dagster.contract.route import PageRequest, posts_route
-from later_reporting_dagster.server.query_parameters import parse_posts_query
+from later_reporting_dagster.server.query_parameters import POSTS
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
@@ -61,7 +61,7 @@ def queries(draw):
 @given(queries(), st.integers(1, 500), st.booleans())
 def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query, number, from_end):
     pairs = posts_route(query).parameters(PAGED, PageRequest(number, from_end=from_end))
-    question, page = parse_posts_query(urlencode(pairs))
+    question, page = POSTS.parse(urlencode(pairs))
     assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
     assert set(question.instance_ids or ()) == set(query.instance_ids)
     assert (question.campaign_ids or ()) == query.campaign_ids

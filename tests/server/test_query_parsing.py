@@ -3,7 +3,7 @@
 import pytest
 
 from later_reporting_dagster.contract import CURSOR
-from later_reporting_dagster.server.query_parameters import parse_posts_query
+from later_reporting_dagster.server.query_parameters import POSTS
 from later_reporting_dagster.server.responses import ProblemError
 
 JUNE = "startDate=2024-06-01&endDate=2024-06-14"
@@ -66,13 +66,13 @@ REJECTED = {
 def test_invalid_query_is_rejected(queries: list[str]) -> None:
     for query in queries:
         with pytest.raises(ProblemError) as raised:
-            parse_posts_query(query)
+            POSTS.parse(query)
         assert (raised.value.status_code, raised.value.type) == (400, ""), query
 
 
 def test_unsupported_sort_property_is_rejected_with_its_own_problem_type() -> None:
     with pytest.raises(ProblemError) as raised:
-        parse_posts_query(f"{JUNE}&sortProperty=postId")
+        POSTS.parse(f"{JUNE}&sortProperty=postId")
     assert (raised.value.status_code, raised.value.type) == (400, "ANL_00422")
 
 
@@ -86,32 +86,32 @@ def test_unsupported_sort_property_is_rejected_with_its_own_problem_type() -> No
     ],
 )
 def test_query_bounds_are_inclusive(query: str) -> None:
-    parse_posts_query(query)
+    POSTS.parse(query)
 
 
 @pytest.mark.parametrize("parameter", ["pageSize=10", "pageNumber=1", "limit=0", "limit=101", "limit=ten", "page=1"])
 def test_cursor_version_rejects_other_parameters(parameter: str) -> None:
     with pytest.raises(ProblemError, match=parameter.partition("=")[0]):
-        parse_posts_query(f"{JUNE}&metrics=impressions&{parameter}", CURSOR)
+        POSTS.parse(f"{JUNE}&metrics=impressions&{parameter}", CURSOR)
 
 
 def test_metrics_are_required_in_the_cursor_version() -> None:
     with pytest.raises(ProblemError, match="metrics is required, of engagements, impressions"):
-        parse_posts_query(JUNE, CURSOR)
+        POSTS.parse(JUNE, CURSOR)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "AAAA", "%C3%A9", "A" * 24, "!!!!"])
 def test_unknown_cursor_is_rejected(cursor: str) -> None:
     with pytest.raises(ProblemError, match="nextCursor is invalid"):
-        parse_posts_query(f"{JUNE}&metrics=impressions&nextCursor={cursor}", CURSOR)
+        POSTS.parse(f"{JUNE}&metrics=impressions&nextCursor={cursor}", CURSOR)
 
 
 @pytest.mark.parametrize("change", ["&limit=11", "&platform=tiktok", "&sortDirection=ASC", "&instanceIds=a"])
 def test_cursor_is_valid_only_for_its_query(change: str) -> None:
     query = f"{JUNE}&metrics=impressions"
-    _, page = parse_posts_query(query, CURSOR)
-    assert parse_posts_query(f"{query}&nextCursor=null", CURSOR)[1] == page
+    _, page = POSTS.parse(query, CURSOR)
+    assert POSTS.parse(f"{query}&nextCursor=null", CURSOR)[1] == page
     cursor = page.cursor_to(50)
-    parse_posts_query(f"{query}&nextCursor={cursor}", CURSOR)
+    POSTS.parse(f"{query}&nextCursor={cursor}", CURSOR)
     with pytest.raises(ProblemError, match="nextCursor is invalid"):
-        parse_posts_query(f"{query}{change}&nextCursor={cursor}", CURSOR)
+        POSTS.parse(f"{query}{change}&nextCursor={cursor}", CURSOR)

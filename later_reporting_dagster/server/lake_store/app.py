@@ -23,16 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import (
-    CAMPAIGNS_PATH,
-    CURSOR,
-    INSTANCES_PATH,
-    METRICS_MEMBER,
-    PAGED,
-    POSTS_PERFORMANCE_PATH,
-    ApiVersion,
-)
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, DEFAULT_METRICS, OVER_TIME_METRICS, Metric
+from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
@@ -41,12 +33,24 @@ from later_reporting_dagster.server.lake_store.rows import (
     LakeState,
     PostRows,
     Rows,
+    TotalRows,
     refused_instances,
     served_instances,
     write_rows,
 )
 from later_reporting_dagster.server.lake_store.snapshots import DiskFull, Snapshot, Snapshots, private_folder
-from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import (
+    ACCOUNT,
+    CAMPAIGNS,
+    INSTANCES,
+    OVER_TIME,
+    POSTS,
+    ApiRoute,
+    ListQuery,
+    MetricsQuery,
+    OverTimeQuery,
+    PostsQuery,
+)
 from later_reporting_dagster.server.responses import (
     PageQuery,
     ProblemError,
@@ -158,7 +162,7 @@ class AccessLogMiddleware:
 
 
 class LakeStore:
-    """The lists of a lake. All methods have to be called in one event loop, while `running`."""
+    """The routes of a lake. All methods have to be called in one event loop, while `running`."""
 
     _snapshots: Snapshots
 
@@ -181,12 +185,14 @@ class LakeStore:
             yield
 
     @property
-    def pages(self) -> Mapping[str, Page]:
-        """The lists that a lake has: it has the performance of campaigns by day only, for all platforms together."""
+    def pages(self) -> Mapping[ApiRoute, Page]:
+        """The routes that a lake has: it has the performance of campaigns by day only, for all platforms together."""
         return {
-            POSTS_PERFORMANCE_PATH: self.posts_page,
-            INSTANCES_PATH: self.instances_page,
-            CAMPAIGNS_PATH: self.campaigns_page,
+            POSTS: self.posts_page,
+            INSTANCES: self.instances_page,
+            CAMPAIGNS: self.campaigns_page,
+            ACCOUNT: self.account,
+            OVER_TIME: self.over_time_page,
         }
 
     async def instances_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:  # noqa: ARG002
@@ -199,6 +205,14 @@ class LakeStore:
 
     async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
         return await self._page(CampaignRows(query.instance_ids), page, caller)
+
+    async def account(self, query: MetricsQuery, page: PageQuery, caller: Caller) -> Response:
+        snapshot = await self._current_snapshot(TotalRows(query, ACCOUNT_METRICS), caller)
+        (totals,) = msgspec.json.decode(self._snapshots.read(snapshot, page.rows))
+        return json_response({"data": totals}, snapshot.headers)
+
+    async def over_time_page(self, query: OverTimeQuery, page: PageQuery, caller: Caller) -> Response:
+        return await self._page(TotalRows(query, OVER_TIME_METRICS), page, caller)
 
     async def _page(self, rows: Rows, page: PageQuery, caller: Caller) -> Response:
         """Return a page of the snapshot that it belongs to; a first page, of the lake as it is now.

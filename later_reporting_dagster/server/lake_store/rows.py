@@ -26,7 +26,7 @@ from later_reporting_dagster.quality.instances import instances_with_files, know
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
-from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.query_parameters import MetricsQuery, OverTimeQuery, PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
 
 _logger = logging.getLogger(__name__)
@@ -219,25 +219,10 @@ class PostRows:
 
     @property
     def table(self) -> Table:
-        (raw_table,) = (table for table in POSTS_TABLES if table.date_basis is self.query.basis)
-        return Table(raw_table.name, post_columns(_metrics_to_read(self.query)))
+        return _table_of(self.query, _metrics_to_read(self.query))
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:
-        """Return the state of the files. Days that are not over are not expected to have files."""
-        start, end, retired = self.query.start, self.query.end, lake.retired.ids()
-        stored = lake.partitions(self.table.name, days=days_between(start, end))
-        found = [each for each in stored if each.instance_id not in retired]
-        if self.instance_ids is None:
-            expected = known_instances(lake) or {str(each.instance_id) for each in found}
-        else:
-            expected = set(self.instance_ids) - retired
-            found = [each for each in found if each.instance_id in expected]
-        over = days_between(start, min(end, newest_day(now)))
-        return LakeState(
-            version=version_of_files(lake, self.table, found),
-            partitions=found,
-            missing=missing_headers(over, expected, found),
-        )
+        return _inspect_posts(self.table, self.query, lake, now)
 
     def sql(self, state: LakeState) -> str:  # noqa: ARG002
         query, metrics = self.query, _metrics_to_read(self.query)
@@ -264,6 +249,27 @@ class PostRows:
                 if not metric.kind.adds_up_over_days and metric not in DEFAULT_METRICS
             ],
         )
+
+
+def _table_of(query: MetricsQuery, metrics: Iterable[Metric]) -> Table:
+    (raw_table,) = (table for table in POSTS_TABLES if table.date_basis is query.basis)
+    return Table(raw_table.name, post_columns(metrics))
+
+
+def _inspect_posts(table: Table, query: MetricsQuery, lake: Lake, now: datetime) -> LakeState:
+    """Return the state of the files. Days that are not over are not expected to have files."""
+    retired = lake.retired.ids()
+    stored = lake.partitions(table.name, days=days_between(query.start, query.end))
+    found = [each for each in stored if each.instance_id not in retired]
+    if query.instance_ids is None:
+        expected = known_instances(lake) or {str(each.instance_id) for each in found}
+    else:
+        expected = set(query.instance_ids) - retired
+        found = [each for each in found if each.instance_id in expected]
+    over = days_between(query.start, min(query.end, newest_day(now)))
+    return LakeState(
+        version=version_of_files(lake, table, found), partitions=found, missing=missing_headers(over, expected, found)
+    )
 
 
 def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
@@ -348,4 +354,72 @@ class CampaignRows:
         return f"{' AND '.join(conditions)} ORDER BY instance_id, campaign_id"
 
 
-Rows = PostRows | CampaignRows
+@dataclass(frozen=True, slots=True)
+class TotalRows:
+    """The totals of the posts that a query selects, of which each counts once: one row, or one for each bucket.
+
+    What does not follow from posts by day is null: numbers of people, costs, returns and links.
+    """
+
+    query: MetricsQuery
+    metrics: tuple[Metric, ...]
+
+    @property
+    def instance_ids(self) -> tuple[str, ...] | None:
+        return self.query.instance_ids
+
+    @property
+    def table(self) -> Table:
+        return _table_of(self.query, METRICS)
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:
+        return _inspect_posts(self.table, self.query, lake, now)
+
+    def sql(self, state: LakeState) -> str:  # noqa: ARG002
+        query = self.query
+        names = [metric.api_name for metric in self.metrics] if query.metrics is None else query.metrics
+        metrics = {metric.api_name: _total(metric) for metric in self.metrics}
+        members = {name: metrics[name] for name in names}
+        fields = members if query.metrics is None else {METRICS_MEMBER: _object(members)}
+        bucket = "NULL"
+        if isinstance(query, OverTimeQuery):
+            bucket = f"date_trunc('{query.granularity}', date)"
+            last = f"bucket + INTERVAL 1 {query.granularity} - INTERVAL 1 DAY"
+            fields = {
+                "startDate": f"CAST(greatest(bucket, DATE '{query.start}') AS DATE)",
+                "endDate": f"CAST(least({last}, DATE '{query.end}') AS DATE)",
+                **fields,
+            }
+        conditions = [
+            *_conditions("campaign_id", query.campaign_ids),
+            *_conditions("platform", query.platforms),
+            *_conditions("content_type", query.content_types),
+        ]
+        return f"""
+            WITH posts AS (
+                SELECT *, {bucket} AS bucket FROM {self.table.name}
+                WHERE {" AND ".join(conditions) or "true"}
+                QUALIFY row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) = 1
+            )
+            SELECT CAST(to_json({_object(fields)}) AS VARCHAR) AS "{ROW}"
+            FROM posts {"GROUP BY bucket ORDER BY bucket" if "startDate" in fields else ""}
+        """
+
+
+def _total(metric: Metric) -> str:
+    """Return SQL for a metric of posts together, each of which has a row for each day."""
+    column = metric.column
+    if metric.api_name == "postsCount":
+        return "count(DISTINCT (instance_id, post_id))"
+    if metric.api_name in ("engagementRate", "paidEngagementRate"):
+        prefix = column.removesuffix("engagement_rate")
+        both = f"FILTER ({prefix}engagements IS NOT NULL AND {prefix}impressions IS NOT NULL)"
+        return f"round(rate(sum({prefix}engagements) {both}, sum({prefix}impressions) {both}), 2)"
+    if metric not in METRICS or not metric.kind.adds_up_over_days:
+        return "NULL"
+    if metric.kind is Kind.COUNT:
+        return f"TRY_CAST(sum({column}) AS BIGINT)"
+    return f"CAST(sum(TRY_CAST({column} AS DECIMAL(38, 6))) AS DOUBLE)"
+
+
+Rows = PostRows | CampaignRows | TotalRows

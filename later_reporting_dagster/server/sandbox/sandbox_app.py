@@ -11,23 +11,28 @@ from functools import cache
 from starlette.applications import Starlette
 from starlette.responses import Response
 
-from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.parameters import (
-    CAMPAIGNS_PATH,
-    CAMPAIGNS_PERFORMANCE_PATH,
-    INSTANCES_PATH,
-    PAGED,
-    POSTS_PERFORMANCE_PATH,
-    ApiVersion,
-)
+from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
 from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app
 from later_reporting_dagster.server.http_server import running_server
-from later_reporting_dagster.server.query_parameters import ListQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import (
+    ACCOUNT,
+    CAMPAIGN_PERFORMANCE,
+    CAMPAIGNS,
+    INSTANCES,
+    OVER_TIME,
+    POSTS,
+    ApiRoute,
+    ListQuery,
+    MetricsQuery,
+    OverTimeQuery,
+    PostsQuery,
+)
 from later_reporting_dagster.server.responses import PageQuery, instances_page, json_response, reject_metrics
 from later_reporting_dagster.server.sandbox.campaigns import campaigns_page, performance_page
 from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
 from later_reporting_dagster.server.sandbox.served_posts import included_content_types, posts_page
 from later_reporting_dagster.server.sandbox.synthetic_world import World, two_years_before
+from later_reporting_dagster.server.sandbox.totals import account_body, over_time_page
 from later_reporting_dagster.server.tokens import Client, Tokens
 
 
@@ -54,7 +59,7 @@ def create_app(
     options = options or SandboxOptions()
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     return api_app(
-        _lists(world),
+        _pages(world),
         tokens=Tokens([Client(options.client_id, options.client_secret, scope)]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: options.api_version,
@@ -62,8 +67,8 @@ def create_app(
     )
 
 
-def _lists(world: World) -> Mapping[str, Page]:
-    """Return the lists of a world. Its client names the instances that it can access."""
+def _pages(world: World) -> Mapping[ApiRoute, Page]:
+    """Return the routes of a world. Its client names the instances that it can access."""
 
     async def instances(query: ListQuery, page: PageQuery, _caller: Caller) -> Response:
         return instances_page(query.instance_ids or (), page)
@@ -76,16 +81,21 @@ def _lists(world: World) -> Mapping[str, Page]:
         return json_response(campaigns_page(world, query.instance_ids or (), page))
 
     async def performance(query: PostsQuery, page: PageQuery, _caller: Caller) -> Response:
-        # All metrics are supported: a campaign may have posts of any content type.
-        known = {metric.api_name for metric in CAMPAIGN_METRICS}
-        reject_metrics([name for name in query.metrics or () if name not in known])
         return json_response(performance_page(world, query, page))
 
+    async def account(query: MetricsQuery, _page: PageQuery, _caller: Caller) -> Response:
+        return json_response(account_body(world, query))
+
+    async def over_time(query: OverTimeQuery, page: PageQuery, _caller: Caller) -> Response:
+        return json_response(over_time_page(world, query, page))
+
     return {
-        POSTS_PERFORMANCE_PATH: posts,
-        INSTANCES_PATH: instances,
-        CAMPAIGNS_PATH: campaigns,
-        CAMPAIGNS_PERFORMANCE_PATH: performance,
+        POSTS: posts,
+        INSTANCES: instances,
+        CAMPAIGNS: campaigns,
+        CAMPAIGN_PERFORMANCE: performance,
+        ACCOUNT: account,
+        OVER_TIME: over_time,
     }
 
 

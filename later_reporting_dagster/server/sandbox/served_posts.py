@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
-from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.query_parameters import MetricsQuery, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import (
@@ -28,12 +28,12 @@ _WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_ME
 
 
 @lru_cache(maxsize=256)  # a query is sorted once for all its pages
-def matching_rows(world: World, query: PostsQuery) -> IntArray:
-    """Return the positions in `world.posts` of the posts that are returned and match a query, in its order.
+def _sorted_rows(world: World, query: PostsQuery) -> IntArray:
+    """Return the positions in `world.posts` of the posts that match a query, in its order.
 
     Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
     """
-    rows = np.flatnonzero(_matches(world, query))
+    rows = matching_rows(world, query)
     if query.sort_property in (None, SortProperty.POST_DATE):
         values = world.posts.published_ms[rows]
     else:
@@ -53,7 +53,7 @@ def posts_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
 
     Names are sorted; whole amounts have no fraction. The cursor version nests the requested metrics.
     """
-    posts, matching = world.posts, matching_rows(world, query)
+    posts, matching = world.posts, _sorted_rows(world, query)
     rows = matching[page.rows]
     since, until = metric_days(world, query)
     values = world.metrics(rows, since=since, until=until)
@@ -80,13 +80,17 @@ def posts_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
             "postId": post_id,
         }
         metrics = {name: column[index] for name, column in columns.items()}
-        data.append(
-            dict(sorted((fields | metrics).items())) if query.metrics is None else {**fields, METRICS_MEMBER: metrics}
-        )
+        row = with_metrics(fields, metrics, query)
+        data.append(dict(sorted(row.items())) if query.metrics is None else row)
     return page_body(data, page=page, total=len(matching))
 
 
-def included_content_types(query: PostsQuery) -> list[str]:
+def with_metrics(fields: JsonObject, metrics: JsonObject, query: MetricsQuery) -> JsonObject:
+    """Return a row with its metrics, which the cursor version nests."""
+    return fields | (metrics if query.metrics is None else {METRICS_MEMBER: metrics})
+
+
+def included_content_types(query: MetricsQuery) -> list[str]:
     return [
         content_type
         for content_type, platform, _ in CONTENT_TYPES
@@ -95,13 +99,10 @@ def included_content_types(query: PostsQuery) -> list[str]:
     ]
 
 
-def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
+def matching_rows(world: World, query: MetricsQuery) -> IntArray:
+    """Return the positions in `world.posts` of the posts that are returned and match a query, in the world's order."""
     posts = world.posts
-    since, until = metric_days(world, query)
-    if query.basis is DateBasis.POST_DATE:
-        matches = (posts.day >= query.start.toordinal()) & (posts.day <= query.end.toordinal())
-    else:
-        matches = (posts.day <= until) & (posts.day + posts.lifetime_days > since) & (since <= until)
+    matches = are_in_range(world, query, np.arange(len(posts)))
     if query.instance_ids is not None:
         instance_ids = set(query.instance_ids)
         matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
@@ -112,10 +113,19 @@ def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
     matches &= ~world.not_returned_yet
     included = included_content_types(query)
     matches &= np.array([name in included for name, _, _ in CONTENT_TYPES])[posts.content_type]
-    return matches
+    return np.flatnonzero(matches)
 
 
-def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
+def are_in_range(world: World, query: MetricsQuery, rows: IntArray) -> NDArray[np.bool_]:
+    """Return which of these posts were published in the range of a query, or have metrics of it."""
+    days, lifetimes = world.posts.day[rows], world.posts.lifetime_days[rows]
+    if query.basis is DateBasis.POST_DATE:
+        return (days >= query.start.toordinal()) & (days <= query.end.toordinal())
+    since, until = metric_days(world, query)
+    return (days <= until) & (days + lifetimes > since) & (since <= until)
+
+
+def metric_days(world: World, query: MetricsQuery) -> tuple[int, int]:
     """Return the first and last ordinal day of the metrics: to date by `post_date`, else those of the range."""
     if query.basis is DateBasis.POST_DATE:
         return date.min.toordinal(), world.last_day.toordinal()

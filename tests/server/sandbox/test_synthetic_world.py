@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.server.query_parameters import parse_posts_query
+from later_reporting_dagster.server.query_parameters import POSTS
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE, IntArray
@@ -28,7 +28,7 @@ SUMMED = (*COUNTS, "estimatedValueGenerated", "paidCost")
 def recorded(day: int) -> tuple[IntArray, dict[str, IntArray]]:
     """Return the posts with metrics on a day, and these metrics."""
     today = date.fromordinal(day)
-    query, _ = parse_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
+    query, _ = POSTS.parse(f"startDate={today}&endDate={today}&dateBasis=performance_date")
     rows = matching_rows(WORLD, query)
     return rows, WORLD.metrics(rows, since=day, until=day)
 
