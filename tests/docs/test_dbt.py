@@ -82,6 +82,19 @@ def test_campaign_model_has_each_campaign_and_day(project: Shell, shell: Shell) 
     assert any(row["spend"] for row in model)
 
 
+def test_account_model_counts_posts_once(project: Shell, shell: Shell) -> None:
+    days = lake_rows(shell, "organic_paid_daily")
+    model, by_campaign = rows(project, "later__account_report"), rows(project, "later__campaign_report")
+    totals = [sum(row[name] or 0 for row in model) for name in ("impressions", "spend", "conversions")]
+    assert totals == pytest.approx(
+        [
+            sum(row["paid_impressions"] or 0 for row in days),
+            sum(row["ad_spend"] or 0 for row in days),
+            sum(row["conversions"] or 0 for row in by_campaign),
+        ]
+    )
+
+
 def test_join_with_ad_accounts_counts_spend_once(project: Shell) -> None:
     day, campaign = "2024-01-03", rows(project, "later__campaign_report")[0]["campaign_id"]
     (join,) = code_blocks(PAGE.read_text(), "jinja")
