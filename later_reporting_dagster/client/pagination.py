@@ -15,7 +15,7 @@ the same rows: whatever is lost between pages is lost at another place then (doc
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -27,10 +27,8 @@ from later_reporting_dagster.client.retries import Request, Response
 from later_reporting_dagster.client.transport import PageFetched, Transport
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
 from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion
-from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.route import PageRequest, Route
 from later_reporting_dagster.contract.rows import BadRow
-from later_reporting_dagster.contract.safe_line import safe_line
 
 # Limits on the pages of one list and on their bodies, to bound memory: about 70,000 posts of 700 bytes. In memory they
 # may take four times as much, because a string that contains an emoji takes four bytes per character.
@@ -94,7 +92,7 @@ class PageReader:
         total_items = self._total_items = found.stated_total if self._total_items is None else self._total_items
         if not self._version.uses_cursors and found.stated_total not in (None, total_items):
             raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.stated_total}")
-        if self.route.posts_query and (problem := find_unrequested_rows(self.route.posts_query, found)):
+        if problem := self.route.find_problem(found):
             raise Inconsistency(problem)
         return found
 
@@ -146,6 +144,8 @@ class PageReader:
             result.oddities["another number of rows than the total"] += 1
         if repeated := len(result.items) - len({*map(route.key, result.items)}):
             problem = f"{repeated} of {received} rows are duplicates"
+            if reason := route.find_problem(result):
+                raise Inconsistency(reason)
             result = _without_repeated_rows(route, result)
         if self.from_end:
             result.items.reverse()
@@ -175,28 +175,6 @@ def _without_repeated_rows(route: Route, result: ListResult) -> ListResult:
                 for row in rows
             ]
     return replace(result, items=items, bad_rows=bad_rows, oddities=result.oddities + oddities)
-
-
-def find_unrequested_rows(query: PerformanceQuery, page: ListResult) -> str | None:
-    """Describe posts and bad rows that the query's filters exclude; return None if there are none.
-
-    By performance date, the date of a post is not checked. By post date, rows of the day before and of the day after
-    the range may be those of another time zone.
-    """
-    rows = [*page.items, *page.bad_rows]
-    instances = {row.instance_id for row in rows}
-    content_types = {name for name in {post.content_type for post in page.items} if query.selects(name) is False}
-    if query.instance_ids and (other := instances - {None, *query.instance_ids}):
-        return f"rows of instances that were not requested: {_examples(other)}"
-    if content_types:
-        return f"rows of content types that were not requested: {_examples(content_types)}"
-    for row in query.rows_outside(rows, days=1):
-        return f"a row of {row.post_date.isoformat()}, more than a day outside of the range"
-    return None
-
-
-def _examples(values: Iterable[object]) -> str:
-    return safe_line(", ".join(sorted(map(repr, values))[:5]))
 
 
 async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = None) -> FetchedList:
@@ -308,7 +286,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             raise
         raise Inconsistency(f"the cursor of page {len(pages) + 1} was rejected: {error}") from None
     except TooManyPosts as error:
-        if route.posts_query:
+        if route.is_sorted:
             error.content_types = frozenset(post.content_type for each in pages for post in each.items)
         raise
     return reader.complete(pages)

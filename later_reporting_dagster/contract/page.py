@@ -130,14 +130,18 @@ def list_page_from_body(
     rows: str,
     personal_data: bool = True,
     instance_id: str | None = None,
+    has_instance: bool = True,
     needs_total: bool = True,
+    is_object: bool = False,
 ) -> ListResult:
     """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
         personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
         instance_id: the instance of rows that do not state theirs.
+        has_instance: whether rows are documented to state it.
         needs_total: whether a page with rows that states no total, in the paged version, is none.
+        is_object: whether `data` is one row, and not a list; the only row of a list is accepted, too.
     """
 
     def parse(received: Any, notes: Notes) -> Any:
@@ -146,23 +150,32 @@ def list_page_from_body(
             return BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
         if instance_id is not None and row.get("instanceId") in (None, ""):
             row = row | {"instanceId": instance_id}
-            notes.oddities["instanceId missing"] += 1
+            if has_instance:
+                notes.oddities["instanceId missing"] += 1
         return parse_row(row, notes)
 
-    return _page(body, api_version, rows=rows, parse=parse, needs_total=needs_total)
+    return _page(body, api_version, rows=rows, parse=parse, needs_total=needs_total, is_object=is_object)
 
 
 def _page(
-    body: bytes, api_version: ApiVersion, *, rows: str, parse: Callable[[Any, Notes], Any], needs_total: bool
+    body: bytes,
+    api_version: ApiVersion,
+    *,
+    rows: str,
+    parse: Callable[[Any, Notes], Any],
+    needs_total: bool,
+    is_object: bool = False,
 ) -> ListResult:
     """Parse the rows in `data`, or in its member `instanceIds`, and the position of the page."""
     envelope = _envelope(body, api_version, rows=rows)
     data, notes = envelope["data"], Notes()
     if rows == "instances" and isinstance(data, dict):
         data = data.get("instanceIds", data)
+    if is_object and isinstance(data, dict):
+        data = [data]
     if data is None:
         notes.oddities["data is null"] += 1
-    elif not isinstance(data, list):
+    elif not isinstance(data, list) or (is_object and len(data) != 1):
         raise _other_envelope(f"not a page of {rows}: data is", data)
     elif len(data) > MAX_ROWS:
         raise UnreadableBody(f"not a page of {rows}: {len(data)} rows")
@@ -172,8 +185,8 @@ def _page(
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     pagination = envelope.get(PAGED.pagination_member)
     total_items = _number(pagination, "totalItems", notes)
-    next_cursor = _next_cursor(envelope, notes, rows=rows) if api_version.uses_cursors else None
-    if not api_version.uses_cursors and total_items is None:
+    next_cursor = _next_cursor(envelope, notes, rows=rows) if api_version.uses_cursors and not is_object else None
+    if not (api_version.uses_cursors or is_object) and total_items is None:
         if parsed and needs_total:
             raise _other_envelope(f"not a page of {rows}: no valid totalItems in", envelope)
         notes.oddities["no total"] += 1

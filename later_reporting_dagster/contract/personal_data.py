@@ -7,17 +7,19 @@ from typing import Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, CAMPAIGN_METRICS, METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.rows import (
     CAMPAIGN_FIELDS,
     POST_FIELDS,
     PROFILE_FIELDS,
+    AccountBucket,
     CreatorProfile,
     Field,
     FieldError,
     PersonalText,
     PostWithoutMetrics,
+    fields_of,
     metric_fields,
     parse_instant,
     parse_text,
@@ -35,15 +37,17 @@ def personal_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 _PERSONAL = {*personal_fields(PostWithoutMetrics), *personal_fields(CreatorProfile)}
 _POST_METRICS, _CAMPAIGN_METRICS = metric_fields(METRICS), metric_fields(CAMPAIGN_METRICS)
+_TOTALS = metric_fields((*ACCOUNT_METRICS, *OVER_TIME_METRICS))
 # The known fields, by what the rows are; of an object, those of its members.
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
     "posts": {**POST_FIELDS, **_POST_METRICS, METRICS_MEMBER: _POST_METRICS, "creatorProfile": PROFILE_FIELDS},
     "campaigns": {**CAMPAIGN_FIELDS, **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
+    "totals": {**fields_of(AccountBucket), **_TOTALS, METRICS_MEMBER: _TOTALS},
 }
 
 
 def without_personal_data(row: object, *, rows: str) -> Any:
-    """Return a row, as decoded JSON, without personal data. `rows` says what it is one of: posts or campaigns.
+    """Return a row, as decoded JSON, without personal data. `rows` says what it is one of: posts, campaigns or totals.
 
     Fields with personal data are left out, and those that the API reference does not name: their names and values may
     be anything. So may a value that its field does not accept: it becomes an empty one of its own type, or a text

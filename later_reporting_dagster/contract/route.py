@@ -1,7 +1,8 @@
 """The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -11,14 +12,25 @@ from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
     INSTANCES_PATH,
+    INSTANCES_PERFORMANCE_PATH,
     MAX_PAGE_SIZE,
     METRICS_MEMBER,
+    PERFORMANCE_OVER_TIME_PATH,
     POSTS_PERFORMANCE_PATH,
     ApiVersion,
     DateBasis,
+    Granularity,
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, instance_parameters
-from later_reporting_dagster.contract.rows import campaign_from_json, campaign_performance_parser, post_parser
+from later_reporting_dagster.contract.rows import (
+    AccountBucket,
+    AccountTotals,
+    CampaignPerformance,
+    campaign_from_json,
+    performance_parser,
+    post_parser,
+)
+from later_reporting_dagster.contract.safe_line import safe_line
 
 SHOWN_INSTANCES = 5
 
@@ -49,9 +61,11 @@ class Route:
         key: returns the identity of a valid row.
         filters: the pairs of the query string that select rows.
         metrics: the API names of the metrics to request, in the version that nests metrics.
-        posts_query: the query of a list of posts, which all of its rows have to match; None for other lists. Posts are
+        find_problem: says of a page that was read, or of repeated rows, why the response is not that of the query.
+        is_sorted: whether the order of the rows is requested, so that the list can be fetched from its end. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
         max_attempts: of each request; None for those of the retry policy.
+        page_size: 0 for a response without pages.
     """
 
     path: str
@@ -60,22 +74,20 @@ class Route:
     key: Callable[[Any], Hashable] = attrgetter("key")
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
-    posts_query: PerformanceQuery | None = None
+    find_problem: Callable[[ListResult], str | None] = lambda _: None
+    is_sorted: bool = False
     too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
     too_volatile_advice: str = "Try later."
     max_attempts: int | None = None
     page_size: int = MAX_PAGE_SIZE
-
-    @property
-    def is_sorted(self) -> bool:
-        """Whether the order of the rows is requested, so that the list can be fetched from its end."""
-        return self.posts_query is not None
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
         pairs = [*self.filters]
         if api_version.uses_cursors and self.metrics:
             # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
             pairs.append((METRICS_MEMBER, ",".join(self.metrics)))
+        if not self.page_size:
+            return pairs
         pairs.append((api_version.page_size_parameter, str(self.page_size)))
         position = page.cursor if api_version.uses_cursors else str(page.number)
         if position is not None:
@@ -99,34 +111,81 @@ RouteOf = Callable[..., Route]
 
 
 def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+    route = _performance_route(
+        POSTS_PERFORMANCE_PATH,
+        "posts",
+        query,
+        parser=post_parser,
+        rows="posts",
+        personal_data=personal_data,
+        instance_id=_only(query.instance_ids),
+    )
     return replace(
-        _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, rows="posts", personal_data=personal_data),
-        posts_query=query,
+        route,
+        find_problem=partial(find_unrequested_rows, query),
+        is_sorted=True,
         too_long_advice="Query fewer days or instances.",
         too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
     )
 
 
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    what, path = "campaign performance", CAMPAIGNS_PERFORMANCE_PATH
-    return _performance_route(path, what, query, rows="campaigns", personal_data=personal_data)
+    return _performance_route(
+        CAMPAIGNS_PERFORMANCE_PATH,
+        "campaign performance",
+        query,
+        parser=partial(performance_parser, CampaignPerformance),
+        rows="campaigns",
+        personal_data=personal_data,
+    )
 
 
-def _performance_route(path: str, what: str, query: PerformanceQuery, *, rows: str, personal_data: bool) -> Route:
+def account_totals_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+    """Return the route of one row: totals of all instances of a query together."""
+    route = _performance_route(
+        INSTANCES_PERFORMANCE_PATH,
+        "totals",
+        query,
+        parser=partial(performance_parser, AccountTotals),
+        rows="totals",
+        personal_data=personal_data,
+        instance_id=_only(query.instance_ids),
+        has_instance=False,
+        is_object=True,
+    )
+    # The totals of instances that do not fit one URL cannot be merged: those of a second part are a repeated row.
+    return replace(route, key=lambda _: None, find_problem=partial(find_other_totals, query), page_size=0)
+
+
+def account_days_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+    """Return the route of the totals of the days of a query, of all of its instances together.
+
+    Days without results have no row. Up to 100 days need one request.
+    """
+    route = _performance_route(
+        PERFORMANCE_OVER_TIME_PATH,
+        "daily totals",
+        query,
+        parser=partial(performance_parser, AccountBucket),
+        rows="totals",
+        personal_data=personal_data,
+        instance_id=_only(query.instance_ids),
+        has_instance=False,
+    )
+    filters = (*route.filters, ("granularity", Granularity.DAY.value))
+    return replace(route, key=attrgetter("day"), find_problem=partial(find_other_buckets, query), filters=filters)
+
+
+def _performance_route(
+    path: str, what: str, query: PerformanceQuery, *, parser: Callable[..., Callable[..., Any]], **options: Any
+) -> Route:
+    """Return a route of rows with metrics; the options are those of `list_page_from_body`."""
     of_days = query.date_basis is DateBasis.PERFORMANCE_DATE
     days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
 
     def parse_page(body: bytes, api_version: ApiVersion) -> ListResult:
-        is_post, nested = rows == "posts", api_version.uses_cursors
-        parser = post_parser if is_post else campaign_performance_parser
-        return list_page_from_body(
-            body,
-            api_version,
-            parse_row=parser(query.metrics, nested=nested, of_days=of_days),
-            rows=rows,
-            personal_data=personal_data,
-            instance_id=_only(query.instance_ids) if is_post else None,
-        )
+        parse_row = parser(query.metrics, nested=api_version.uses_cursors, of_days=of_days)
+        return list_page_from_body(body, api_version, parse_row=parse_row, **options)
 
     return Route(
         path=path,
@@ -161,3 +220,51 @@ def describe_instances(instance_ids: tuple[str, ...]) -> str:
     shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
     more = len(instance_ids) - SHOWN_INSTANCES
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def find_unrequested_rows(query: PerformanceQuery, page: ListResult) -> str | None:
+    """Describe posts and bad rows that the query's filters exclude; return None if there are none.
+
+    By performance date, the date of a post is not checked. By post date, rows of the day before and of the day after
+    the range may be those of another time zone.
+    """
+    rows = [*page.items, *page.bad_rows]
+    instances = {row.instance_id for row in rows}
+    content_types = {name for name in {post.content_type for post in page.items} if query.selects(name) is False}
+    if query.instance_ids and (other := instances - {None, *query.instance_ids}):
+        return f"rows of instances that were not requested: {_examples(other)}"
+    if content_types:
+        return f"rows of content types that were not requested: {_examples(content_types)}"
+    for row in query.rows_outside(rows, days=1):
+        return f"a row of {row.post_date.isoformat()}, more than a day outside of the range"
+    return None
+
+
+def _examples(values: Iterable[object]) -> str:
+    return safe_line(", ".join(sorted(map(repr, values))[:5]))
+
+
+def find_other_totals(query: PerformanceQuery, page: ListResult) -> str | None:
+    """Describe a row that states another instance than the only one of a query; return None if there is none."""
+    expected = {None, "", _only(query.instance_ids)}
+    if other := {row.instance_id for row in (*page.items, *page.bad_rows)} - expected:
+        return f"a row of an instance that was not requested alone: {_examples(other)}"
+    return None
+
+
+def find_other_buckets(query: PerformanceQuery, page: ListResult) -> str | None:
+    """Describe a bucket that is not one day of a query, or comes twice; return None if there is none.
+
+    A day without a bucket has no results, so a bucket whose days are unknown may hide one.
+    """
+    seen: set[date] = set()
+    for row in (*page.items, *page.bad_rows):
+        days = f"{row.first_day} to {row.last_day}"
+        if row.first_day is None or row.last_day is None:
+            return f"a bucket whose days cannot be read: {row.reason}"
+        if not query.start_date <= row.first_day == row.last_day <= query.end_date:
+            return f"the bucket {days} is no single day from {query.start_date} to {query.end_date}"
+        if row.first_day in seen:
+            return f"the bucket {days} came twice"
+        seen.add(row.first_day)
+    return find_other_totals(query, page)

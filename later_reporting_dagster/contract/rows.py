@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache, partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -32,6 +32,8 @@ Metrics = tuple[Metric, ...]
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row without a key, or that cannot be true, for the quarantine, with what could be parsed of its partition.
 
+    Of a bucket, this is its first and its last day.
+
     `row_key`: if other rows of the response have the same key, with other values; the stored row stays.
     """
 
@@ -39,6 +41,8 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     instance_id: str | None = None
     post_date: datetime | None = None
+    first_day: date | None = None
+    last_day: date | None = None
     row_key: Hashable = None
 
     @property
@@ -176,9 +180,8 @@ class RowParser:
             if self.unreadable:
                 self._notes.unreadable[row.key] = self.unreadable  # type: ignore[attr-defined]
             return row
-        instance_id, post_date = self.values.get("instance_id"), self.values.get("post_date")
-        reason = "; ".join(self.problems)
-        return BadRow(reason=reason, raw=to_json(self._row), instance_id=instance_id, post_date=post_date)
+        known = {name: self.values.get(name) for name in ("instance_id", "post_date", "first_day", "last_day")}
+        return BadRow(reason="; ".join(self.problems), raw=to_json(self._row), **known)
 
 
 def metric_fields(metrics: Metrics, *, of_days: bool = False) -> Fields:
@@ -280,6 +283,11 @@ def instant_respelled(value: object) -> object:
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
 
 
+def parse_day(value: object) -> date:
+    """Return the UTC day of a day or a time of any ISO 8601 format, in UTC if it has no zone."""
+    return parse_instant(instant_respelled(value)).date()
+
+
 def json_type(value: object) -> str:
     return {dict: "an object", list: "an array", type(None): "null"}.get(type(value), type(value).__name__)
 
@@ -352,6 +360,7 @@ _READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] 
     **dict.fromkeys((str, str | None, PersonalText), (parse_text, _unchanged)),
     **dict.fromkeys((int, int | None), (parse_integer, number_respelled)),
     datetime | None: (parse_instant, instant_respelled),
+    date: (parse_day, _unchanged),
     InstanceId: (parse_instance_id, instance_id_respelled),
 }
 
@@ -434,6 +443,32 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, rename="camel"):
         return self.campaign_id
 
 
+class AccountTotals(msgspec.Struct, kw_only=True, rename="camel"):
+    """Totals of an instance, or of several together, apart from their metrics; `instance_id` is then empty."""
+
+    instance_id: InstanceId = ""
+    extra: str | None = None
+
+    @property
+    def key(self) -> Hashable:
+        return self.instance_id
+
+
+class AccountBucket(AccountTotals, kw_only=True):
+    """Totals of some days, apart from their metrics (docs/api.md, "Account totals")."""
+
+    first_day: date = msgspec.field(name="startDate")
+    last_day: date = msgspec.field(name="endDate")
+
+    @property
+    def key(self) -> Hashable:
+        return (self.instance_id, self.first_day)
+
+    @property
+    def day(self) -> date:
+        return self.first_day
+
+
 def performance_parser(
     struct: type[msgspec.Struct], metrics: Metrics, *, nested: bool = False, of_days: bool = False
 ) -> Callable[..., Any]:
@@ -446,8 +481,3 @@ def performance_parser(
         return parser.finish(row_type)
 
     return parse
-
-
-def campaign_performance_parser(metrics: Metrics, *, nested: bool = False, of_days: bool = False) -> Callable[..., Any]:
-    """Return a parser of `CampaignPerformance`, as `performance_parser` describes."""
-    return performance_parser(CampaignPerformance, metrics, nested=nested, of_days=of_days)
