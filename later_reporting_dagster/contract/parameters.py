@@ -118,16 +118,6 @@ class DateBasis(StrEnum):
     PERFORMANCE_DATE = "performance_date"
 
 
-class Granularity(StrEnum):
-    """Length of a bucket (docs/api.md, "Account totals"); the API's default is `month`."""
-
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    QUARTER = "quarter"
-    YEAR = "year"
-
-
 class SortProperty(StrEnum):
     """Values of `sortProperty`; any other is rejected with HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
 

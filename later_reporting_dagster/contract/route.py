@@ -19,7 +19,6 @@ from later_reporting_dagster.contract.parameters import (
     POSTS_PERFORMANCE_PATH,
     ApiVersion,
     DateBasis,
-    Granularity,
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, instance_parameters
 from later_reporting_dagster.contract.rows import (
@@ -111,17 +110,10 @@ RouteOf = Callable[..., Route]
 
 
 def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    route = _performance_route(
-        POSTS_PERFORMANCE_PATH,
-        "posts",
-        query,
-        parser=post_parser,
-        rows="posts",
-        personal_data=personal_data,
-        instance_id=_only(query.instance_ids),
-    )
+    path, only = POSTS_PERFORMANCE_PATH, _only(query.instance_ids)
+    options = {"rows": "posts", "personal_data": personal_data, "instance_id": only}
     return replace(
-        route,
+        _performance_route(path, "posts", query, parser=post_parser, **options),
         find_problem=partial(find_unrequested_rows, query),
         is_sorted=True,
         too_long_advice="Query fewer days or instances.",
@@ -130,50 +122,33 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route
 
 
 def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    return _performance_route(
-        CAMPAIGNS_PERFORMANCE_PATH,
-        "campaign performance",
-        query,
-        parser=partial(performance_parser, CampaignPerformance),
-        rows="campaigns",
-        personal_data=personal_data,
-    )
+    path, parser = CAMPAIGNS_PERFORMANCE_PATH, partial(performance_parser, CampaignPerformance)
+    options = {"rows": "campaigns", "personal_data": personal_data}
+    return _performance_route(path, "campaign performance", query, parser=parser, **options)
 
 
 def account_totals_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    """Return the route of one row: totals of all instances of a query together."""
-    route = _performance_route(
-        INSTANCES_PERFORMANCE_PATH,
-        "totals",
-        query,
-        parser=partial(performance_parser, AccountTotals),
-        rows="totals",
-        personal_data=personal_data,
-        instance_id=_only(query.instance_ids),
-        has_instance=False,
-        is_object=True,
-    )
+    """Return the route of one row: the totals of all instances of a query together."""
+    path, parser = INSTANCES_PERFORMANCE_PATH, partial(performance_parser, AccountTotals)
+    route = _totals_route(path, "totals", query, parser=parser, personal_data=personal_data, is_object=True)
     # The totals of instances that do not fit one URL cannot be merged: those of a second part are a repeated row.
     return replace(route, key=lambda _: None, find_problem=partial(find_other_totals, query), page_size=0)
 
 
 def account_days_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    """Return the route of the totals of the days of a query, of all of its instances together.
+    """Return the route of the totals of each day of a query, of all of its instances together.
 
     Days without results have no row. Up to 100 days need one request.
     """
-    route = _performance_route(
-        PERFORMANCE_OVER_TIME_PATH,
-        "daily totals",
-        query,
-        parser=partial(performance_parser, AccountBucket),
-        rows="totals",
-        personal_data=personal_data,
-        instance_id=_only(query.instance_ids),
-        has_instance=False,
-    )
-    filters = (*route.filters, ("granularity", Granularity.DAY.value))
+    path, parser = PERFORMANCE_OVER_TIME_PATH, partial(performance_parser, AccountBucket)
+    route = _totals_route(path, "daily totals", query, parser=parser, personal_data=personal_data)
+    filters = (*route.filters, ("granularity", "day"))
     return replace(route, key=attrgetter("day"), find_problem=partial(find_other_buckets, query), filters=filters)
+
+
+def _totals_route(path: str, what: str, query: PerformanceQuery, **options: Any) -> Route:
+    options |= {"rows": "totals", "instance_id": _only(query.instance_ids), "has_instance": False}
+    return _performance_route(path, what, query, **options)
 
 
 def _performance_route(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -41,7 +41,6 @@ from later_reporting_dagster.contract.parameters import (
     ApiVersion,
     ContentType,
     DateBasis,
-    Granularity,
     Platform,
     ProblemType,
     SortDirection,
@@ -107,7 +106,7 @@ class PostsQuery(MetricsQuery, frozen=True, kw_only=True, forbid_unknown_fields=
 class OverTimeQuery(MetricsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters of a query for totals by day, week, month, quarter or year."""
 
-    granularity: Granularity = Granularity.MONTH
+    granularity: Literal["day", "week", "month", "quarter", "year"] = "month"
 
 
 class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,10 +148,10 @@ class ApiRoute:
             if METRICS_MEMBER not in parameters:
                 raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(known)}")
             reject_metrics([name for name in parameters[METRICS_MEMBER] if name not in known])
-        elif METRICS_MEMBER in parameters:
-            _reject([METRICS_MEMBER])
-        if _INSTANCE_IDS in parameters and api_version not in self.filters_in:
-            _reject([_INSTANCE_IDS])
+        else:
+            _reject(parameters.keys() & {METRICS_MEMBER})
+        if api_version not in self.filters_in:
+            _reject(parameters.keys() & {_INSTANCE_IDS})
         return _convert(parameters, self.query), page
 
 

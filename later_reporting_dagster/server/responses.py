@@ -109,8 +109,8 @@ def _digest(position: bytes, cursor_query: bytes) -> bytes:
     return hashlib.blake2b(position + cursor_query, digest_size=_DIGEST_BYTES).digest()
 
 
-def instances_page(instance_ids: Sequence[str], page: "PageQuery") -> Response:
-    return json_response(page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids)))
+def instances_page(instance_ids: Sequence[str], page: PageQuery) -> JsonObject:
+    return page_body({"instanceIds": instance_ids[page.rows]}, page=page, total=len(instance_ids))
 
 
 def page_body(data: object, *, page: PageQuery, total: int) -> JsonObject:

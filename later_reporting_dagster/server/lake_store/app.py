@@ -196,7 +196,8 @@ class LakeStore:
         }
 
     async def instances_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:  # noqa: ARG002
-        return instances_page(await run_in_threadpool(served_instances, self._lake, caller.instance_ids), page)
+        served = await run_in_threadpool(served_instances, self._lake, caller.instance_ids)
+        return json_response(instances_page(served, page))
 
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""

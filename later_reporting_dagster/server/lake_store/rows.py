@@ -377,9 +377,8 @@ class TotalRows:
 
     def sql(self, state: LakeState) -> str:  # noqa: ARG002
         query = self.query
-        names = [metric.api_name for metric in self.metrics] if query.metrics is None else query.metrics
         metrics = {metric.api_name: _total(metric) for metric in self.metrics}
-        members = {name: metrics[name] for name in names}
+        members = {name: metrics[name] for name in query.metrics or metrics}
         fields = members if query.metrics is None else {METRICS_MEMBER: _object(members)}
         bucket = "NULL"
         if isinstance(query, OverTimeQuery):

@@ -1,6 +1,5 @@
 """The campaigns of the sandbox, as a pure function of a seed, and their performance: sums over the posts of a query."""
 
-from collections.abc import Collection
 from datetime import date
 from functools import cache
 from operator import itemgetter
@@ -8,9 +7,8 @@ from operator import itemgetter
 import numpy as np
 
 from later_reporting_dagster.contract.parameters import years_later
-from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, PostsQuery
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, ListQuery, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
-from later_reporting_dagster.server.sandbox.post_sums import PostSums, keys_of_campaigns
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows, sorted_positions, with_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CAMPAIGNS,
@@ -20,6 +18,7 @@ from later_reporting_dagster.server.sandbox.synthetic_world import (
     json_times,
     uniform,
 )
+from later_reporting_dagster.server.sandbox.totals import PostSums, keys_of_campaigns
 
 DRAFTS_PER_INSTANCE = 2
 _DRAFT_ID_OFFSET = 17  # between the ids of two campaigns with posts
@@ -83,8 +82,9 @@ def _campaigns(world: World) -> dict[int, JsonObject]:
     return {each["campaignId"]: each for each in sorted(campaigns, key=itemgetter("campaignId"))}
 
 
-def campaigns_page(world: World, instance_ids: Collection[str], page: PageQuery) -> JsonObject:
+def campaigns_page(world: World, query: ListQuery, page: PageQuery) -> JsonObject:
     """Return the body of a page of campaigns, ordered by instance and id."""
+    instance_ids = query.instance_ids or ()
     listed = [campaign for campaign in _campaigns(world).values() if campaign["instanceId"] in instance_ids]
     post_dates = _post_dates(world)
     rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -22,17 +23,12 @@ from later_reporting_dagster.server.query_parameters import (
     OVER_TIME,
     POSTS,
     ApiRoute,
-    ListQuery,
-    MetricsQuery,
-    OverTimeQuery,
-    PostsQuery,
 )
-from later_reporting_dagster.server.responses import PageQuery, instances_page, json_response, reject_metrics
+from later_reporting_dagster.server.responses import JsonObject, PageQuery, instances_page, json_response
 from later_reporting_dagster.server.sandbox.campaigns import campaigns_page, performance_page
-from later_reporting_dagster.server.sandbox.cursor_metrics import find_unsupported_metrics
-from later_reporting_dagster.server.sandbox.served_posts import included_content_types, posts_page
+from later_reporting_dagster.server.sandbox.served_posts import posts_page
 from later_reporting_dagster.server.sandbox.synthetic_world import World, two_years_before
-from later_reporting_dagster.server.sandbox.totals import account_body, over_time_page
+from later_reporting_dagster.server.sandbox.totals import account_totals, buckets_page
 from later_reporting_dagster.server.tokens import Client, Tokens
 
 
@@ -59,7 +55,7 @@ def create_app(
     options = options or SandboxOptions()
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     return api_app(
-        _pages(world),
+        {route: _page(world, body_of) for route, body_of in _BODIES.items()},
         tokens=Tokens([Client(options.client_id, options.client_secret, scope)]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
         api_version=lambda _: options.api_version,
@@ -67,36 +63,23 @@ def create_app(
     )
 
 
-def _pages(world: World) -> Mapping[ApiRoute, Page]:
-    """Return the routes of a world. Its client names the instances that it can access."""
+# The world's client names the instances that it can access.
+_BODIES: Mapping[ApiRoute, Callable[[World, Any, PageQuery], JsonObject]] = {
+    POSTS: posts_page,
+    INSTANCES: lambda _, query, page: instances_page(query.instance_ids, page),
+    CAMPAIGNS: campaigns_page,
+    CAMPAIGN_PERFORMANCE: performance_page,
+    ACCOUNT: account_totals,
+    OVER_TIME: buckets_page,
+}
+"""The routes of the sandbox, and the functions that return the bodies of their responses."""
 
-    async def instances(query: ListQuery, page: PageQuery, _caller: Caller) -> Response:
-        return instances_page(query.instance_ids or (), page)
 
-    async def posts(query: PostsQuery, page: PageQuery, _caller: Caller) -> Response:
-        reject_metrics(find_unsupported_metrics(query.metrics or (), included_content_types(query)))
-        return json_response(posts_page(world, query, page))
+def _page(world: World, body_of: Callable[[World, Any, PageQuery], JsonObject]) -> Page:
+    async def respond(query: Any, page: PageQuery, _caller: Caller) -> Response:
+        return json_response(body_of(world, query, page))
 
-    async def campaigns(query: ListQuery, page: PageQuery, _caller: Caller) -> Response:
-        return json_response(campaigns_page(world, query.instance_ids or (), page))
-
-    async def performance(query: PostsQuery, page: PageQuery, _caller: Caller) -> Response:
-        return json_response(performance_page(world, query, page))
-
-    async def account(query: MetricsQuery, _page: PageQuery, _caller: Caller) -> Response:
-        return json_response(account_body(world, query))
-
-    async def over_time(query: OverTimeQuery, page: PageQuery, _caller: Caller) -> Response:
-        return json_response(over_time_page(world, query, page))
-
-    return {
-        POSTS: posts,
-        INSTANCES: instances,
-        CAMPAIGNS: campaigns,
-        CAMPAIGN_PERFORMANCE: performance,
-        ACCOUNT: account,
-        OVER_TIME: over_time,
-    }
+    return respond
 
 
 @cache

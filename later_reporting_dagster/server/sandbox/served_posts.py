@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.server.query_parameters import MetricsQuery, PostsQuery
-from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
-from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body, reject_metrics
+from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics, find_unsupported_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CONTENT_TYPES,
     NOT_AVAILABLE,
@@ -53,6 +53,7 @@ def posts_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
 
     Names are sorted; whole amounts have no fraction. The cursor version nests the requested metrics.
     """
+    reject_metrics(find_unsupported_metrics(query.metrics or (), included_content_types(query)))
     posts, matching = world.posts, _sorted_rows(world, query)
     rows = matching[page.rows]
     since, until = metric_days(world, query)
