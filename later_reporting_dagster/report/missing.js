@@ -49,10 +49,9 @@ function quarantineLines() {
 
 /** Returns the networks of which no post reports impressions in the period, or none any more. */
 function networkLines() {
-  const ofWindow = (name) => parts.filter((row) =>
-    row.kind === "platform" && row.instance === chosenInstance() && row.time_window === name);
-  const recent = new Map(ofWindow(SILENT_DAYS).map((row) => [row.platform, row]));
-  return ofWindow(filters.window).flatMap((row) => {
+  const networks = (window) => partsOf(window, null).filter((row) => row.kind === "platform");
+  const recent = new Map(networks(SILENT_DAYS).map((row) => [row.platform, row]));
+  return networks(filters.window).flatMap((row) => {
     const network = bold(readable(row.platform));
     const number = (of) => withUnit(of.posts, "post");
     if (!row.organic_impressions_posts) {
@@ -66,14 +65,13 @@ function networkLines() {
   });
 }
 
-/** Returns what is known of Later's totals of campaigns if they are of another period. */
+/** Returns a line for each reason why Later's totals of campaigns are withheld. */
 function totalsLines() {
-  const others = ofCampaigns(figures).filter((row) => row.totals_age);
-  if (!others.length) return [];
-  const days = [...new Set(others.map((row) => row.totals_age))].sort(descending).map(dayOf);
-  const ends = ` end on ${listed(days, "day", "days")}, the posts on ${dayOf(0)}:`;
-  const campaigns = make("b", {}, withUnit(others.length, "campaign"));
-  return [["Later's totals of ", campaigns, ends, " their ad spend and return are left out."]];
+  const byReason = groupedBy(ofCampaigns(figures).filter(withheld), withheld);
+  return [...byReason].map(([reason, rows]) => {
+    const campaigns = make("b", {}, withUnit(rows.length, "campaign"));
+    return ["Ad spend, return, clicks and conversions of ", campaigns, ` are left out: ${reason}.`];
+  });
 }
 
 /** Returns when the data begin, if that is in the period. */

@@ -51,15 +51,16 @@ function ratesInWords(row) {
 function showKpis(row) {
   const isComparable = row.days === row.days_expected && row.previous_days === row.days_expected;
   byId("headline").replaceChildren(...headline(row));
+  const reason = withheld(row);
   const kpi = ([name, format, what]) => cell(...(name ? [
-    make("span", { class: "value", id: `figure-${name}` }, figure(row[name], format)),
+    make("span", { class: "value", id: `figure-${name}` }, figure(row[name], format, reason)),
     ...(what ? [make("span", { class: "what" }, what)] : []),
     make("span", { class: "change", id: `change-${name}` }, isComparable ? change(row, name, format) : ""),
   ] : []));
-  const shown = KPIS.filter(([, ...cells], index) => index < ALWAYS_SHOWN || cells.some(([name]) => row[name] != null));
-  byId("kpis").replaceChildren(...shown.map(([label, ...cells]) =>
+  const isShown = ([, ...cells], index) => index < ALWAYS_SHOWN || reason || cells.some(([name]) => row[name] != null);
+  byId("kpis").replaceChildren(...KPIS.filter(isShown).map(([label, ...cells]) =>
     make("tr", {}, make("th", { scope: "row" }, label), ...cells.map(kpi))));
-  byId("basis").replaceChildren("Rates are of posts that report both numbers.", ...basisOfSpend(row));
+  byId("basis").replaceChildren("Rates and costs per engagement are of posts with both.", ...basisOfSpend(row));
   byId("compared").textContent = isComparable
     ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
 }
@@ -74,6 +75,7 @@ function keyFigures() {
 
 /** Returns what the ad spend is, and how exact. */
 function basisOfSpend(row) {
+  if (withheld(row)) return [` Ad spend and return are left out: ${withheld(row)}.`];
   if (row.ad_spend == null) return [];
   if (filters.campaign !== null) return [" Ad spend and return are Later's own totals of the campaign in the period."];
   const uncertainty = row.ad_spend_uncertainty;
@@ -180,7 +182,7 @@ const RESULTS = [
 
 function showNetworks() {
   const isNetwork = (row) => row.kind === "platform";
-  const rows = parts.filter((row) => row.time_window === filters.window && row.instance === chosenInstance());
+  const rows = partsOf(filters.window, filters.campaign);
   const [networks, types] = [rows.filter(isNetwork), rows.filter((row) => !isNetwork(row))];
   const groups = networks.slice(0, DRAWN_NETWORKS).map((row) => ({
     name: readable(row.platform), bars: CHANNELS.map((channel) => barOf(row, channel)),
@@ -201,27 +203,34 @@ function showNetworks() {
   ], ordered, { limit: Infinity, kind: (row) => (isNetwork(row) ? "of-platform" : "of-type") });
 }
 
+/** Returns the bar of a rate, with the number of posts that it has, or of a campaign, of impressions. */
 function barOf(row, channel) {
   const value = row[`${channel}_engagement_rate`];
-  const number = withUnit(row[`${channel}_engagements_posts`] ?? 0, "post");
-  const label = value === null ? "–" : `${formatted(value, "percent")} · ${number}`;
-  const tooltip = `${readable(row.platform)}, ${channel}: ${value === null ? NOT_AVAILABLE : label}`;
-  return { channel, value, label, tooltip };
+  const unit = row.campaign === null ? "post" : "impression";
+  const number = row[`${channel}_rate_${unit}s`];
+  const rate = formatted(value, "percent");
+  const label = value === null ? "–" : `${rate} · ${short.format(number)} ${unit}${number === 1 ? "" : "s"}`;
+  const of = value === null ? "" : ` of ${withUnit(number, unit)}`;
+  return { channel, value, label, tooltip: `${readable(row.platform)}, ${channel}: ${rate}${of}` };
 }
 
+/** Returns the row below the campaigns, in which a post of several counts once, as in the headline. */
+const postsOnce = (table) => (filters.campaign === null ? [{ ...chosen(table), label: "Posts once" }] : []);
+
 function showCampaigns() {
+  byId("withheld").replaceChildren(...totalsLines().flatMap((line) => [...line, " "]));
   const rows = ofCampaigns(figures).map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
   fillTable("campaigns", [
-    column.name("Campaign", (row) => campaignName(row.campaign)),
-    column.number("Ad spend", "ad_spend", "money"),
-    column.number("Return on ad spend", "return_on_ad_spend", "ratio"),
-    ...RESULTS.slice(1, 5), column.number("Conversions by links", "tracking_links_conversions"),
+    column.name("Campaign", (row) => row.label ?? campaignName(row.campaign)),
+    column.number("Ad spend", "ad_spend", "money", withheld),
+    column.number("Return on ad spend", "return_on_ad_spend", "ratio", withheld),
+    ...RESULTS.slice(1, 5), column.number("Conversions by links", "tracking_links_conversions", "count", withheld),
     ...more(
       column.text("Status", (row) => row.status), RESULTS[0],
       column.number("Ad spend per engagement", "ad_spend_per_engagement", "money"),
-      column.number("Paid clicks", "paid_clicks"), RESULTS[5],
+      column.number("Paid clicks", "paid_clicks", "count", withheld), RESULTS[5],
     ),
-  ], rows.filter((row) => row.posts || row.ad_spend != null));
+  ], rows.filter((row) => row.posts || row.ad_spend != null), { foot: postsOnce(figures) });
 }
 
 function showPublished() {
@@ -237,12 +246,14 @@ function showPublished() {
   byId("published-figures").replaceChildren(
     ...shown.map(([label, ...values]) => make("div", {}, make("dt", {}, label), make("dd", {}, ...values))));
   fillTable("published", [
-    column.name("Campaign", (each) => campaignName(each.campaign)),
+    column.name("Campaign", (each) => each.label ?? campaignName(each.campaign)),
     column.number("Posts published", "published_posts"),
     column.number("Content cost so far", "content_cost", "money"),
     column.number("Posts of unknown cost", "posts_without_cost"),
     column.number("Content cost per organic engagement", "content_cost_per_engagement", "money"),
-  ], ofCampaigns(published).sort((left, right) => descending(left.content_cost, right.content_cost)));
+  ], ofCampaigns(published).sort((left, right) => descending(left.content_cost, right.content_cost)), {
+    foot: postsOnce(published),
+  });
 }
 
 function showPosts() {
@@ -263,7 +274,14 @@ function showPosts() {
 function showCreators() {
   const unnamed = (id) => (id === null ? "Unknown creator" : `Creator ${id}`);
   const name = (row) => (row.name ?? row.handle ?? unnamed(row.creator_id)) + ofInstance(row.instance);
-  fillTable("creators", [column.name("Creator", name, (row) => row.link), ...RESULTS], inWindow(creators));
+  const known = inWindow(creators);
+  const shown = known.filter((row) => row.posts >= Number(byId("least-posts").value));
+  const { creators: all = 0 } = lookUp(figures, chosenInstance(), null);
+  const cut = known.length < all ? ` The page has the ${report.most_creators} with the most impressions of each instance.` : "";
+  byId("creators-shown").textContent = `${whole.format(shown.length)} of ${withUnit(all, "creator")} are listed.${cut}`;
+  fillTable("creators", [
+    column.name("Creator", name, (row) => row.link), column.text("Handle", (row) => row.handle, "handle"), ...RESULTS,
+  ], shown, { empty: "None with so many posts." });
 }
 
 // The page.
@@ -335,5 +353,6 @@ setOptions("instance", [["", "All"], ...report.instances.map((name, index) => [i
 setCampaignOptions();
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").addEventListener("change", choose);
+byId("least-posts").addEventListener("change", showCreators);
 document.addEventListener("click", press);
 show();

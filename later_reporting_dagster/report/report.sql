@@ -4,56 +4,62 @@
 -- rows in the order of `place`.
 {%- set key = "time_window, instance_id, campaign_id" %}
 {%- set results = "posts, organic_impressions, paid_impressions, organic_impressions_posts, organic_engagement_rate, paid_engagement_rate,
-    organic_engagements_posts, paid_engagements_posts, rate_ratio" %}
+    organic_rate_posts, paid_rate_posts, rate_ratio" %}
 {%- set most_seen = "coalesce(organic_impressions + paid_impressions, organic_impressions, paid_impressions) DESC NULLS LAST" %}
 {%- set place = "rank() OVER (ORDER BY " ~ most_seen ~ ") AS place" %}
+{%- set windows = "SELECT DISTINCT time_window, first_day, last_day FROM organic_paid_overall" %}
 {%- set counts = ("organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements", "organic_rate_engagements",
     "organic_rate_impressions", "paid_rate_engagements", "paid_rate_impressions") %}
 
 CREATE OR REPLACE TABLE report_figures AS
 WITH results AS (
-    SELECT * REPLACE (nullif(instance_id, '') AS instance_id), NULL AS campaign_id, ad_spend AS spend FROM organic_paid_overall
+    SELECT * REPLACE (nullif(instance_id, '') AS instance_id), NULL AS campaign_id FROM organic_paid_overall
     UNION ALL BY NAME
     -- The ad spend of a campaign is the one that Later totals.
-    SELECT * EXCLUDE (ad_spend_low, ad_spend_high, previous_ad_spend) FROM organic_paid_by_campaign
+    SELECT * EXCLUDE (ad_spend, ad_spend_low, ad_spend_high, previous_ad_spend) FROM organic_paid_by_campaign
 ),
+-- What Later totals stands beside posts only if both cover the same days.
 totals AS (
     SELECT
-        {{ key }}, campaign_name, campaign_status, last_day AS totals_last_day, ad_spend AS spend, return_on_ad_spend, paid_clicks,
-        tracking_links_conversions
-    FROM campaign_results WHERE instance_id IS NOT NULL
+        {{ key }}, campaign_name, campaign_status,
+        newest_day - campaign_results.first_day AS totals_first_age, newest_day - campaign_results.last_day AS totals_last_age,
+        (campaign_results.first_day, campaign_results.last_day, days) = (periods.first_day, periods.last_day, days_expected) AS is_same,
+        {%- for name in ("ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions") %}
+        CASE WHEN is_same THEN {{ name }} END AS {{ name }}{{ "," if not loop.last }}
+        {%- endfor %}
+    FROM campaign_results
+    LEFT JOIN (SELECT time_window, instance_id, first_day, last_day, days, days_expected FROM organic_paid_overall) AS periods USING (time_window, instance_id)
+    CROSS JOIN (SELECT max(last_day) AS newest_day FROM organic_paid_overall)
+    WHERE instance_id IS NOT NULL
+),
+creators AS (
+    SELECT time_window, instance_id, count(*) AS creators FROM organic_paid_by_creator
+    GROUP BY GROUPING SETS ((time_window, instance_id), (time_window))
 ),
 of_scopes AS (
-    SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}, scope, ad_spend)))
-    FROM (FROM results UNION ALL BY NAME FROM totals)
+    SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}, scope, is_same)))
+    FROM (FROM results UNION ALL BY NAME FROM totals UNION ALL BY NAME FROM creators)
     GROUP BY {{ key }}
-),
-newest AS (SELECT max(last_day) AS newest_day FROM results)
+)
 SELECT
-    {{ place }}, {{ key }}, campaign_name, campaign_status, last_day, days, days_expected, previous_days,
+    {{ place }}, {{ key }}, campaign_name, campaign_status, first_day, last_day, days, days_expected, previous_days,
     posts, organic_impressions, paid_impressions, organic_engagements, paid_engagements, organic_impressions_posts, paid_impressions_posts,
     organic_engagement_rate, paid_engagement_rate, rate_ratio, same_post_rate_ratio, same_posts, same_posts_paid_higher,
-    paid_share_of_impressions,
+    paid_share_of_impressions, creators,
     previous_organic_impressions, previous_paid_impressions, previous_organic_engagements, previous_paid_engagements,
     previous_organic_engagement_rate, previous_paid_engagement_rate, previous_ad_spend,
-    return_on_ad_spend, paid_clicks, tracking_links_conversions, newest_day - totals_last_day AS totals_age,
-    -- Totals of another period say nothing about this one, and those of more days have no price per result.
-    CASE WHEN coalesce(totals_last_day = newest_day, true) THEN spend END AS ad_spend,
-    CASE
-        WHEN campaign_id IS NULL THEN of_scopes.ad_spend_per_engagement
-        WHEN paid_engagements > 0 AND days = days_expected THEN CAST(ad_spend AS DOUBLE) / paid_engagements
-    END AS ad_spend_per_engagement,
+    ad_spend, ad_spend_per_engagement, return_on_ad_spend, paid_clicks, tracking_links_conversions, totals_first_age, totals_last_age,
     100 * (ad_spend_high - ad_spend_low) / nullif(ad_spend_high + ad_spend_low, 0) AS ad_spend_uncertainty,
     100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements
-FROM of_scopes, newest;
+FROM of_scopes;
 
 -- Content cost of the posts that were published in a window, as far as it is known by now. A post of several campaigns costs each.
--- A campaign without figures, which the page does not know, is left out here and in the days.
+-- Posts from before the lake are left out, and campaigns without figures, which the page does not know.
 CREATE OR REPLACE TABLE report_published AS
-WITH windows AS (SELECT DISTINCT time_window, first_day, last_day FROM organic_paid_overall),
-published AS (
+WITH published AS (
     SELECT time_window, posts.*
-    FROM posts JOIN windows ON CAST(post_date AS DATE) BETWEEN windows.first_day AND windows.last_day
+    FROM posts JOIN ({{ windows }}) AS windows ON CAST(post_date AS DATE) BETWEEN windows.first_day AND windows.last_day
+    WHERE is_published
 ),
 scoped AS (
     SELECT *, NULL AS campaign_id FROM published
@@ -68,19 +74,40 @@ SELECT
     sum(CAST(content_cost AS DECIMAL(28, 6))) AS content_cost,
     100 * sum(CAST(content_cost_high - content_cost_low AS DECIMAL(28, 6)))
         / nullif(sum(CAST(content_cost_high + content_cost_low AS DECIMAL(28, 6))), 0) AS content_cost_uncertainty,
-    sum(CAST(content_cost AS DECIMAL(28, 6))) FILTER (organic_engagements IS NOT NULL)
-        / nullif(sum(organic_engagements) FILTER (content_cost IS NOT NULL), 0) AS content_cost_per_engagement
+    quotient(
+        sum(CAST(content_cost AS DECIMAL(28, 6))) FILTER (organic_engagements IS NOT NULL),
+        sum(organic_engagements) FILTER (content_cost IS NOT NULL)
+    ) AS content_cost_per_engagement
 FROM scoped
 GROUP BY ALL;
 
--- Networks, and the content types of each.
+-- Networks, and the content types of each. Those of a campaign are summed over its days, over which numbers of posts do not add up.
 CREATE OR REPLACE TABLE report_parts AS
+WITH of_campaigns AS (
+    SELECT
+        {{ key }}, platform, content_type, grouping(content_type) = 1 AS is_platform,
+        {%- for name in counts %}
+        CAST(sum({{ name }}) AS BIGINT) AS {{ name }},
+        {%- endfor %}
+        rate(sum(organic_rate_engagements), sum(organic_rate_impressions)) AS organic_engagement_rate,
+        rate(sum(paid_rate_engagements), sum(paid_rate_impressions)) AS paid_engagement_rate
+    FROM organic_paid_daily_by_campaign
+    JOIN ({{ windows }}) AS windows ON date BETWEEN first_day AND last_day
+    SEMI JOIN report_figures USING (instance_id, campaign_id)
+    GROUP BY GROUPING SETS (({{ key }}, platform), ({{ key }}, platform, content_type))
+)
 SELECT {{ place }}, * REPLACE (nullif(instance_id, '') AS instance_id)
 FROM (
     SELECT 'platform' AS kind, time_window, instance_id, platform, {{ results }}, same_post_rate_ratio, same_posts FROM organic_paid_by_platform
     UNION ALL BY NAME
     SELECT 'content' AS kind, time_window, instance_id, platform, content_type, {{ results }}, same_post_rate_ratio, same_posts
     FROM organic_paid_by_content_type
+    UNION ALL BY NAME
+    SELECT
+        if(is_platform, 'platform', 'content') AS kind, {{ key }}, platform, content_type, organic_impressions, paid_impressions,
+        organic_engagement_rate, paid_engagement_rate, quotient(paid_engagement_rate, organic_engagement_rate) AS rate_ratio,
+        organic_rate_impressions, paid_rate_impressions
+    FROM of_campaigns
 );
 
 -- The creators of each instance with the most impressions.
@@ -89,7 +116,7 @@ SELECT
     {{ place }}, time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
     {{ results }}
 FROM organic_paid_by_creator
-QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= 100;
+QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }};
 
 -- Young posts that were never paid for, and are organically above three quarters of their peers. Stories expire after a day.
 {%- set best = "organic_impressions_percentile + organic_engagement_rate_percentile DESC" %}

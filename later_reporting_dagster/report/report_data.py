@@ -25,6 +25,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     POSTS,
 )
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
+from later_reporting_dagster.rollups.templates import render
 
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
@@ -45,6 +46,8 @@ KEY_FIGURES = (
     *("ad_spend", "ad_spend_per_engagement"),
 )
 MAX_DAYS = max(WINDOWS.values())
+# So many creators of each instance and window are on the page: those with the most impressions.
+MOST_CREATORS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ def read_report(
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            database.connection.execute(template.render())
+            database.connection.execute(render("macros.sql", {}))
+            database.connection.execute(template.render(most_creators=MOST_CREATORS))
             return {
                 name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
                 for name in REPORT_TABLES

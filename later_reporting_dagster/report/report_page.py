@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.lake.tables import WINDOWS
-from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
+from later_reporting_dagster.report.report_data import FETCHED_TABLES, MOST_CREATORS, ReportData
 from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 
 # The page's script, in the order in which its parts use each other.
 _SCRIPTS = ("selection.js", "charts.js", "tables.js", "missing.js", "page.js")
 # Columns of the tables that the page does not show.
-_NOT_SHOWN = ("place", "last_day", "campaign_name", "campaign_status", "oldest_age")
+_NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status", "oldest_age")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -38,7 +38,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 7
+REPORT_DEFINITION = 8
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -104,6 +104,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         },
         "window": data.initial_window,
         "oldest_age": data.oldest_age,
+        "most_creators": MOST_CREATORS,
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),
         "campaigns": [

@@ -61,7 +61,21 @@ const inWindow = (rows) =>
   rows.filter((row) => row.time_window === filters.window && row.instance !== null && isChosen(row.instance));
 const ofCampaigns = (table) =>
   inWindow([...table.values()]).filter(({ campaign }) => campaign !== null && isChosenCampaign(campaign));
+/** Returns the networks and content types of a campaign, or without one those of the chosen instance. */
+const partsOf = (window, campaign) => parts.filter((row) =>
+  row.time_window === window && row.instance === chosenInstance() && row.campaign === campaign);
 const instances = () => report.instances.map((_, index) => index).filter(isChosen);
+
+/**
+ * Returns why Later's totals of a campaign are withheld, if they are: they cover other days than its posts.
+ * What the API totals stands beside the lake only if both cover the same days.
+ */
+function withheld({ instance, totals_first_age: first, totals_last_age: last }) {
+  if (last == null) return undefined;
+  if (first !== period().first || last !== period().last) return `Later's totals are of ${daysOf(last, first)}`;
+  const { days = 0, days_expected: expected = lengthOf(period()) } = lookUp(figures, instance, null);
+  return days < expected ? `Later's totals cover ${expected} days, and the lake has ${days} of them` : undefined;
+}
 
 // Names.
 

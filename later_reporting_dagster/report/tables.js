@@ -30,11 +30,11 @@ const formats = {
 
 const formatted = (value, format) => (value == null ? NOT_AVAILABLE : formats[format](value));
 
-/** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash. */
-function figure(value, format) {
+/** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash and the reason. */
+function figure(value, format, reason = NOT_AVAILABLE) {
   if (value != null) return make("data", { value: String(value) }, formats[format](value));
   const dash = make("span", { "aria-hidden": "true" }, "–");
-  return make("span", { class: "null" }, dash, make("span", { class: "unseen" }, NOT_AVAILABLE));
+  return make("span", { class: "null", title: reason }, dash, make("span", { class: "unseen" }, reason));
 }
 
 /** Compares two values: the larger first, null last. */
@@ -81,11 +81,12 @@ const column = {
   }),
   text: (label, text, kind = "name") => ({
     label, names: [label], values: (row) => [text(row)],
-    cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, text(row))),
+    cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, shortened(text(row), 60))),
   }),
-  number: (label, name, format = "count") => ({
-    label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]],
-    cell: (row) => cell(figure(row[name], format)),
+  // `reason` returns why a number is withheld, if it is.
+  number: (label, name, format = "count", reason = () => undefined) => ({
+    label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], reason,
+    cell: (row) => cell(figure(row[name], format, reason(row))),
   }),
   // A number, and another one below it.
   pair: (label, name, format, below, belowText) => ({
@@ -107,14 +108,16 @@ const SHOWN_ROWS = matchMedia("(max-width: 36rem)").matches ? 5 : 6;  // of a ta
 const tables = new Map();
 
 /**
- * Fills a table. A column without any value is left out, unless it is the first or one of `more`.
- * `limit` is the number of rows until all are shown; the CSV file has all.
+ * Fills a table. A column without any value is left out, unless it is the first, one of `more`, or withheld.
+ * `limit` is the number of rows until all are shown; the CSV file has all. Rows of `foot` stay at the end.
  */
 function fillTable(id, columns, rows, options = {}) {
-  const isFilled = (each) => rows.some((row) => each.values(row).some((value) => value != null && value !== ""));
+  const defaults = { empty: "No data for this selection.", limit: SHOWN_ROWS, kind: () => "", foot: [] };
+  const withDefaults = { ...defaults, ...options };
+  const isFilled = (each) => [...rows, ...withDefaults.foot].some((row) =>
+    each.values(row).some((value) => value != null && value !== "") || each.reason?.(row));
   const shown = columns.filter((each, index) => !index || !rows.length || each.isMore || isFilled(each));
-  const defaults = { empty: "No data for this selection.", limit: SHOWN_ROWS, kind: () => "" };
-  tables.set(id, { ...tables.get(id), columns: shown, rows, options: { ...defaults, ...options } });
+  tables.set(id, { ...tables.get(id), columns: shown, rows, options: withDefaults });
   showTable(id);
 }
 
@@ -136,6 +139,7 @@ function showTable(id) {
   const empty = make("tr", {}, make("td", { colspan: String(columns.length) }, options.empty));
   const line = (row) => make("tr", { class: options.kind(row) }, ...columns.map((each) => each.cell(row)));
   document.getElementById(id).replaceChildren(...(rows.length ? visible.map(line) : [empty]));
+  container.querySelector("tfoot").replaceChildren(...(rows.length ? options.foot.map(line) : []));
   const [allRows, allColumns] = [".all", ".more"].map((name) => container.querySelector(name));
   allRows.hidden = rows.length <= options.limit;
   allRows.textContent = isWhole ? `Show the first ${options.limit}` : `Show all ${whole.format(rows.length)}`;
@@ -165,7 +169,7 @@ function addElements(container, id) {
   const { title } = container.dataset;
   const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
   const [caption, body] = [make("caption", { class: "unseen" }, title), make("tbody", { id })];
-  scroll.append(make("table", {}, caption, make("thead", {}), body));
+  scroll.append(make("table", {}, caption, make("thead", {}), body, make("tfoot", {})));
   const button = (name, kind, attributes = {}, label = "") =>
     make("button", { type: "button", class: kind, [`data-${name}`]: id, ...attributes }, label);
   const buttons = [
@@ -188,8 +192,9 @@ function csvValue(value) {
 }
 
 /** Returns the lines of a table's CSV file: the names of its columns, then its rows. */
-function csvLines({ columns, rows }) {
-  return [columns.flatMap(({ names }) => names), ...rows.map((row) => columns.flatMap(({ values }) => values(row)))];
+function csvLines({ columns, rows, options }) {
+  const line = (row) => columns.flatMap(({ values }) => values(row));
+  return [columns.flatMap(({ names }) => names), ...[...rows, ...options.foot].map(line)];
 }
 
 function download(name, lines) {

@@ -11,6 +11,7 @@ WITH groups AS (
         {%- for rate in rates %}
         CAST(sum({{ rate.name }}_engagements) AS BIGINT) AS {{ rate.name }}_engagements,
         CAST(sum({{ rate.name }}_{{ rate.unit }}) AS BIGINT) AS {{ rate.name }}_{{ rate.unit }},
+        count({{ rate.name }}_engagements) AS {{ rate.name }}_posts,
         {%- endfor %}
         count(*) FILTER (is_same_post) AS same_posts,
         count(*) FILTER (is_paid_higher) AS paid_higher,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pyarrow.compute as pc
 import pytest
@@ -12,7 +13,7 @@ from later_reporting_dagster.report.report_data import QuarantinedRows, ReportDa
 from later_reporting_dagster.rollups.made_from import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
 from tests.e2e.browser import chromium
-from tests.rollups.reference import World
+from tests.rollups.reference import Row, World
 from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
 
 INSTANCES = ("007", "acme & <sons>")
@@ -46,15 +47,20 @@ def report_of_world(world: World) -> ReportData:
     return report_of(world, expected=missing, quarantined=[bad])
 
 
-def report_of(
+def report_of(world: World, **options: Any) -> ReportData:
+    """Roll up a world in a lake, and read the report; see `report_and_tables`."""
+    return report_and_tables(world, **options)[0]
+
+
+def report_and_tables(
     world: World,
     *,
     expected: Mapping[str, Collection[Partition]] | None = None,
     quarantined: Sequence[QuarantinedRows] = (),
     outdated: Sequence[str] = (),
     without: Collection[str] = (),
-) -> ReportData:
-    """Roll up a world in a lake, and read the report.
+) -> tuple[ReportData, dict[str, list[Row]]]:
+    """Roll up a world in a lake. Return the report, and the rows of each rollup table.
 
     `expected` are the files that there should be, by table, and `without` the rollup tables of one file that are not.
     """
@@ -73,4 +79,4 @@ def report_of(
         missing = {name: {*partitions} - {*lake.partitions(name)} for name, partitions in (expected or {}).items()}
         data = read_report(lake, memory_gb=1, missing=missing, quarantined=quarantined, outdated=outdated)
     assert data is not None
-    return data
+    return data, {name: rows.to_pylist() for name, rows in found.items()}

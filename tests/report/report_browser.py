@@ -22,10 +22,22 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
   return found.length ? found.map(each => each.value === undefined ? null : Number(each.value))
     : (cell.querySelector('bdi') ?? cell).textContent.trim();
 }))"""
+# All tables by name: rows of cells by heading. A cell is a number, null or text; of two numbers, the first.
+_READ_TABLES = """() => Object.fromEntries([...document.querySelectorAll('.table')].map(table => {
+  const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.replace(/ [↑↓]$/, ''));
+  const value = cell => {
+    const found = cell.querySelector('data, .null');
+    return found ? (found.value === undefined ? null : Number(found.value))
+      : (cell.querySelector('bdi') ?? cell).textContent;
+  };
+  const rows = [...table.querySelectorAll('tbody tr, tfoot tr')].filter(row => !row.querySelector('[colspan]'));
+  const cells = row => Object.fromEntries([...row.cells].map((cell, index) => [heads[index], value(cell)]));
+  return [table.id.replace('table-', ''), rows.map(cells)];
+}))"""
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return text !== '–not available';
+  if (each.className === 'null') return text !== '–' + each.title;
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
   const size = { bn: 1e9, m: 1e6 }[text.match(/[bm]n?$/)?.[0]];
   if (size) return Math.abs(Number(words) * size - value) > 0.5000001e-2 * size;
@@ -51,6 +63,11 @@ _SCROLLS_WITHOUT_HINT = """() => [...document.querySelectorAll('.scroll')].filte
   return each.scrollWidth > each.clientWidth + 1 && (!hint.offsetWidth || each.tabIndex !== 0);
 }).map(each => each.getAttribute('aria-label'))"""
 
+_OPEN_ALL = """() => {
+  document.querySelectorAll('details').forEach(each => { each.open = true; });
+  const isClosed = each => !each.hidden && /^(Show all|More columns)/.test(each.textContent);
+  [...document.querySelectorAll('button')].filter(isClosed).forEach(each => each.click());
+}"""
 _BARS = """bars => bars.map(bar =>
   [bar.title.split(':')[0], getComputedStyle(bar, '::before').width, bar.textContent])"""
 
@@ -71,6 +88,11 @@ class Report:
         found: list[list[Any]] = self.page.locator(f"#{body}").evaluate(_READ)
         return found
 
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of all tables, by name: cells by heading, each a number, None or text."""
+        found: dict[str, list[dict[str, Any]]] = self.page.evaluate(_READ_TABLES)
+        return found
+
     def columns(self, table: str) -> dict[str, int]:
         """Return the places of the columns of a table, by their headings."""
         heads = self.page.locator(f"#table-{table} thead th").all_inner_texts()
@@ -79,6 +101,11 @@ class Report:
     def figure(self, name: str) -> float | None:
         found = self.page.locator(f"#figure-{name} data")
         return float(found.get_attribute("value") or "") if found.count() else None
+
+    def tooltips(self) -> dict[str, str]:
+        """Return the tooltip of each bar, by network and channel."""
+        found = self.page.locator(".bar").evaluate_all("all => all.map(each => each.title.split(': '))")
+        return {name: text for name, text in found}
 
     def missing(self) -> list[str]:
         return self.page.locator("#missing li:not(.aside)").all_inner_texts()
@@ -118,10 +145,7 @@ class Report:
 
     def open_all(self) -> None:
         """Unfold all sections, and show all rows and columns of all tables."""
-        self.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-        for kind in ("all", "more"):
-            for button in self.page.locator(f"[data-{kind}]:visible").all():
-                button.click()
+        self.page.evaluate(_OPEN_ALL)
 
 
 @contextmanager

@@ -263,6 +263,7 @@ def comparison_of(posts: Sequence[Post], world: World) -> Row:
                 engagements, units = total(e for e, _ in pairs), total(units for _, units in pairs)
                 group[f"{channel}_rate{suffix}_engagements"] = engagements
                 group[f"{channel}_rate{suffix}_{measure}"] = units
+                group[f"{channel}_rate{suffix}_posts"] = len(pairs)
                 group[f"{channel}_engagement_rate{suffix}"] = percent(engagements, units)
         rates = [group.get(f"{channel}_engagement_rate{suffix}", 0) for channel in ("paid", "organic")]
         if {raw(channel, measure) for channel in CHANNELS} <= {*world.metrics}:

@@ -17,7 +17,7 @@ def test_with_metrics_adds_columns_to_those_of_the_api_reference(table: RollupTa
     assert all(column.nullable or column in table.columns for column in wide)
     added = {column.name for column in table.with_metrics(parse_metrics("paid_views, reach")).columns} - {*names}
     views = {f"paid_{name}" for name in ("views", "views_posts", "rate_by_views_engagements", "rate_by_views_views",
-        "engagement_rate_by_views")}  # fmt: skip
+        "rate_by_views_posts", "engagement_rate_by_views")}  # fmt: skip
     of_posts = {"paid_views", "paid_engagement_rate_by_views"}
     has_sums, is_of_posts = "paid_impressions_posts" in names, "post_id" in table.key
     assert added == (views if has_sums else of_posts if is_of_posts else set())
