@@ -18,8 +18,8 @@ from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
     BY_CONTENT_TYPE,
-    CAMPAIGN_COSTS_MONTHLY,
     CAMPAIGN_RESULTS,
+    CAMPAIGNS_MONTHLY,
     DAILY,
     POSTS,
     TABLES,
@@ -67,7 +67,7 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
         for column in without(CAMPAIGN_RESULTS.columns, [*DAILY.columns, *BY_CONTENT_TYPE.columns])
         if not column.name.startswith(("tracking_links", "affiliate_links", "paid_clicks"))
     ],
-    "columns of campaign_costs_monthly": without(CAMPAIGN_COSTS_MONTHLY.columns, CAMPAIGN_RESULTS.columns),
+    "columns of campaigns_monthly": without(CAMPAIGNS_MONTHLY.columns, CAMPAIGN_RESULTS.columns),
 }
 
 

@@ -1,8 +1,8 @@
 """Fetch what the API totals for campaigns over whole periods, and merge it into the one file of the table.
 
 What a campaign cost, how many people it reached, and how many posts it had do not add up over days: only a query for
-exactly the period has them. By performance date, the periods are windows that end yesterday, and the same number of
-days before each. By post date, they are calendar months, which add up, because each post is in one of them.
+exactly the period has them. By performance date, the periods are windows that end yesterday, the same number of days
+before each, and calendar months. By post date, they are calendar months, which add up, because each post is in one.
 """
 
 from calendar import monthrange
@@ -41,15 +41,19 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERIOD_KEY,
     CAMPAIGN_PERIODS,
+    PUBLISHED_MONTH,
+    RECORDED_MONTH,
     WINDOWS,
     rows_by_group,
 )
 
-MONTH = "month"
+MONTHS = {RECORDED_MONTH: DateBasis.PERFORMANCE_DATE, PUBLISHED_MONTH: DateBasis.POST_DATE}
+# The name of months by post date when there were no others.
+_ONLY_MONTH = "month"
 # The current month and those before it, which each run fetches again; older months are fetched like old days.
 MONTHS_FETCHED_AGAIN = 3
 # Metadata of the file: what was last fetched of each month since it ended. Rows show only when they changed.
-FETCHED_MONTHS = "months"
+FETCHED_MONTHS = {RECORDED_MONTH: "recorded_months", PUBLISHED_MONTH: "months"}
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
 
@@ -85,10 +89,10 @@ class FetchedMonth:
 
 @dataclass(frozen=True, slots=True)
 class StoredPeriods:
-    """The table as last written, and the last fetch of each month since it ended, by its first day."""
+    """The table as last written, and the last fetch of each month since it ended, by its name and first day."""
 
     rows: pa.Table
-    fetched_months: Mapping[date, FetchedMonth] = field(default_factory=dict)
+    fetched_months: Mapping[tuple[str, date], FetchedMonth] = field(default_factory=dict)
 
 
 def windows(newest: date) -> Iterator[Period]:
@@ -103,11 +107,12 @@ def windows(newest: date) -> Iterator[Period]:
 
 
 def months(start_date: date, newest: date) -> Iterator[Period]:
-    """Yield the calendar months from that of the newest day, which ends with it, back to that of the start date."""
+    """Yield both kinds of each calendar month, from that of the newest day, which ends with it, to the start date's."""
     last = newest
     while last >= start_date:
         first = last.replace(day=1)
-        yield Period(DateBasis.POST_DATE, MONTH, first, last)
+        for name, date_basis in MONTHS.items():
+            yield Period(date_basis, name, first, last)
         last = first - timedelta(days=1)
 
 
@@ -127,14 +132,15 @@ def periods_to_fetch(
     latest = (utc_now() + MAX_CLOCK_ERROR).date()  # a later day is that of a clock that was wrong
 
     def is_due(month: Period) -> bool:
-        fetched = stored.fetched_months.get(month.first_day)
+        fetched = stored.fetched_months.get((month.name, month.first_day))
         if fetched is None or fetched.day > latest or not {*instances} <= {*fetched.instances}:
             return True
         return is_overdue(month.last_day, fetched=fetched.day, today=newest + timedelta(days=1), ages=ages)
 
     found = [*months(start_date, newest)]
-    older = [month for month in found[MONTHS_FETCHED_AGAIN:] if all_months or is_due(month)]
-    return [*windows(newest), *found[:MONTHS_FETCHED_AGAIN], *older]
+    newer = MONTHS_FETCHED_AGAIN * len(MONTHS)
+    older = [month for month in found[newer:] if all_months or is_due(month)]
+    return [*windows(newest), *found[:newer], *older]
 
 
 def read_periods(lake: Lake) -> StoredPeriods:
@@ -143,13 +149,16 @@ def read_periods(lake: Lake) -> StoredPeriods:
         rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
         metadata = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
         if rows is not None and metadata is not None:
-            text = metadata.key_values.get(FETCHED_MONTHS, "{}")
-            return StoredPeriods(rows, msgspec.json.decode(text, type=dict[date, FetchedMonth]))
+            fetched: dict[tuple[str, date], FetchedMonth] = {}
+            for name, key in FETCHED_MONTHS.items():
+                of_kind = msgspec.json.decode(metadata.key_values.get(key, "{}"), type=dict[date, FetchedMonth])
+                fetched |= {(name, first_day): month for first_day, month in of_kind.items()}
+            return StoredPeriods(rows, fetched)
     return StoredPeriods(CAMPAIGN_PERIODS.schema.empty_table())
 
 
 def _slot(name: str, first_day: date) -> _Slot:
-    return name, first_day if name == MONTH else None
+    return name, first_day if name in MONTHS else None
 
 
 async def ingest_campaign_periods(
@@ -179,11 +188,12 @@ async def ingest_campaign_periods(
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """What came for a period, and the instances that were in reach of it."""
+    """What came for a period, the instances that were in reach of it, and the path for its bad rows."""
 
     result: ListResult
     rows: PartitionRows
     instances: Collection[str]
+    bad_rows_path: str
     is_confirmed: bool
 
 
@@ -218,6 +228,7 @@ class PeriodsWriter:
         # By campaign. One that is kept in a window has the days of an earlier one.
         self._rows: dict[_Slot, dict[Hashable, _Row]] = {}
         for row in self.stored.rows.to_pylist():
+            row["period"] = PUBLISHED_MONTH if row["period"] == _ONLY_MONTH else row["period"]
             self._rows.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
 
     def stored_keys(self, period: Period) -> Set[Hashable]:
@@ -238,11 +249,13 @@ class PeriodsWriter:
         rows.kept |= kept
         fates = Counter(received=result.total_items, quarantined=len(rows.bad_rows), failed=len(rows.items))
         in_doubt: dict[Period, InDoubt] = {}
+        text = query_text(query)
+        path = self.lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, (period.first_day, period.last_day))
         try:
             if rows.bad_rows:
-                await anyio.to_thread.run_sync(self._quarantine, query, rows)
+                await anyio.to_thread.run_sync(self._quarantine, path, text, rows)
             self.guard.check_received(rows)
-            self._replace(period, _Response(result, rows, query.instance_ids or self.listed, is_confirmed))
+            self._replace(period, _Response(result, rows, query.instance_ids or self.listed, path, is_confirmed))
         except InDoubt as doubt:
             in_doubt[period] = doubt
         except (LakeUnavailable, ReplacementRejected) as error:
@@ -256,10 +269,8 @@ class PeriodsWriter:
     async def fail(self, periods: Collection[Period], error: PartitionError) -> None:
         self.failed |= {str(period): reason_of(error) for period in periods}
 
-    def _quarantine(self, query: PerformanceQuery, rows: PartitionRows) -> None:
-        text, day_range = query_text(query), (query.start_date, query.end_date)
-        path = self.lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, day_range)
-        self.lake.quarantine.write(path, rows.bad_rows, query=text)
+    def _quarantine(self, path: str, query: str, rows: PartitionRows) -> None:
+        self.lake.quarantine.write(path, rows.bad_rows, query=query)
         self._quarantined.add(path)
 
     def _replace(self, period: Period, response: _Response) -> None:
@@ -290,8 +301,10 @@ class PeriodsWriter:
             replaced[values["campaign_id"]] = before if is_same else row | {"fetched_at": requested_at}
         self._rows[period.slot] = replaced
         is_over = (period.last_day + timedelta(days=1)).day == 1
-        if period.name == MONTH and is_over:
-            self._fetched_months[period.first_day] = FetchedMonth(requested_at.date(), sorted(response.instances))
+        if period.name in MONTHS and is_over:
+            self._fetched_months[period.name, period.first_day] = FetchedMonth(
+                requested_at.date(), sorted(response.instances)
+            )
 
     def save(self) -> None:
         """Write the table, and remove the quarantine files that it replaces."""
@@ -330,19 +343,34 @@ class PeriodsWriter:
             if not found.equals(self.stored.rows.select(found.column_names)):
                 raise _ChangedMeanwhile
 
-        metadata = {FETCHED_MONTHS: msgspec.json.encode(dict(sorted(self._fetched_months.items()))).decode()}
+        fetched = sorted(self._fetched_months.items())
+        metadata = {
+            key: msgspec.json.encode(
+                {first_day: month for (kind, first_day), month in fetched if kind == name}
+            ).decode()
+            for name, key in FETCHED_MONTHS.items()
+        }
         return self.lake.write_table(
             CAMPAIGN_PERIODS_TABLE, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
         )
 
     def _remove_quarantined(self) -> None:
         """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
-        known = {(row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()} | {
-            (first, first.replace(day=monthrange(first.year, first.month)[1])) for first in self._fetched_months
+        known = {
+            (row["period"], row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()
+        } | {
+            (name, first, first.replace(day=monthrange(first.year, first.month)[1]))
+            for name, first in self._fetched_months
         }
-        kept = known - {(period.first_day, period.last_day) for period in self._accepted}
+        others = known - {(period.name, period.first_day, period.last_day) for period in self._accepted}
+        # Two kinds of month have the same days, but not the same query.
+        kept, replaced = (
+            {(first, last) for _, first, last in others},
+            {each.bad_rows_path for each in self._accepted.values()},
+        )
         for file in self.lake.quarantine.files(CAMPAIGN_PERIODS_TABLE):
-            if file.day_range not in kept and file.path not in self._quarantined:
+            is_outdated = file.path in replaced or file.day_range not in kept
+            if is_outdated and file.path not in self._quarantined:
                 self.lake.storage.remove(file.path)
 
 

@@ -73,6 +73,10 @@ CAMPAIGN_PERIODS_TABLE = "campaign_performance_periods"
 MAX_QUERY_DAYS = 730
 # The windows by name, with their lengths in days.
 WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": MAX_QUERY_DAYS}
+# Windows of rollups too: the calendar month of the newest day, up to that day, and the month before.
+MONTH_WINDOWS = ("this_month", "last_month")
+# Calendar months of campaign_performance_periods: what was recorded in one, and the posts that were published in it.
+RECORDED_MONTH, PUBLISHED_MONTH = "recorded_month", "published_month"
 CAMPAIGN_PERIOD_KEY = ("date_basis", "period", "first_day", "last_day", "campaign_id")
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"
@@ -242,13 +246,19 @@ def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
 def campaign_period_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     """Return the columns of the performance of campaigns over whole periods."""
     return (
-        Column("date_basis", "string", False, "performance_date for windows, post_date for months; part of the key"),
+        Column(
+            "date_basis",
+            "string",
+            False,
+            "post_date for published_month, performance_date for the others; part of the key",
+        ),
         Column(
             "period",
             "string",
             False,
             "Window of 7d, 28d, 90d, 365d or 730d; previous_7d, … previous_365d, the same number of days before it; or"
-            " month, a calendar month; part of the key",
+            " a calendar month: recorded_month, what was recorded in it, or published_month, what the posts that were"
+            " published in it have earned to date; part of the key",
         ),
         Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
         Column(

@@ -403,7 +403,7 @@ def _unknown(names: Iterable[str], text: str) -> Result:
 
 _ORGANIC_PAID = tuple(table.name for table in (*PERIOD_TABLES, *WINDOW_TABLES))
 _POSTS, _AGES = "posts", "organic_by_age"
-_COSTS, _RESULTS, _PUBLISHED = "campaign_costs_monthly", "campaign_results", "posts_published"
+_MONTHLY, _RESULTS, _PUBLISHED = "campaigns_monthly", "campaign_results", "posts_published"
 
 ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     rows_can_be_read: POSTS_NAMES,
@@ -411,17 +411,17 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     range_has_its_last_day: POSTS_NAMES,
     older_posts_come_by_performance_date: (POST_METRICS_DAILY.name, *_ORGANIC_PAID, _POSTS, _AGES),
     days_of_posts_add_up: (*_ORGANIC_PAID, _POSTS, _AGES),
-    days_of_campaigns_add_up: (CAMPAIGN_PERFORMANCE_TABLE, _COSTS),
-    campaign_costs_of_months_add_up: (_COSTS,),
+    days_of_campaigns_add_up: (CAMPAIGN_PERFORMANCE_TABLE,),
+    campaign_costs_of_months_add_up: (_MONTHLY,),
     content_cost_of_a_range_is_whole: (),
-    cpe_and_cpm_agree: (*_ORGANIC_PAID, _POSTS, _COSTS),
-    cpe_and_cpm_state_the_content_cost: (_POSTS, _COSTS),
-    campaign_is_the_sum_of_its_posts: (_COSTS, _RESULTS),
+    cpe_and_cpm_agree: (*_ORGANIC_PAID, _POSTS, _MONTHLY),
+    cpe_and_cpm_state_the_content_cost: (_POSTS, _MONTHLY),
+    campaign_is_the_sum_of_its_posts: (_MONTHLY, _RESULTS),
     lifetime_is_the_result_to_date: (_POSTS, _AGES),
     post_days_are_utc: (_PUBLISHED, _POSTS, _AGES),
     pages_have_all_rows: (*POSTS_NAMES, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE),
     campaigns_of_a_post_have_the_same_counts: (*_ORGANIC_PAID, _POSTS, _AGES),
-    campaigns_of_a_post_have_the_same_cost: (_POSTS, _COSTS),
+    campaigns_of_a_post_have_the_same_cost: (_POSTS, _MONTHLY),
     rates_are_percentages: POSTS_NAMES,
     nothing_paid_is_null: _ORGANIC_PAID,
     counts_to_date_are_not_negative: (_PUBLISHED, _POSTS),

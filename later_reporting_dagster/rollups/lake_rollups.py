@@ -43,6 +43,7 @@ class Campaigns:
     rows: pa.Table
     error: str = ""
     retired: Set[int] = frozenset()
+    retired_instances: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +82,24 @@ class PeriodRollup:
 
 def read_campaigns(lake: Lake) -> Campaigns:
     """Read the table of campaigns. It is small: one row per campaign."""
-    schema = schema_of(CAMPAIGN_COLUMNS)
+    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), lake.retired.ids(), ""
+    rows = schema.empty_table()
     try:
-        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema)
-    except FileDamaged as error:
-        return Campaigns(schema.empty_table(), str(error))
-    if rows is None:
-        return Campaigns(schema.empty_table())
-    is_retired = pc.is_in(rows["instance_id"], pa.array(lake.retired.ids(), pa.string()))
+        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema) or rows
+    except FileDamaged as damage:
+        error = str(damage)
+    is_retired = pc.is_in(rows["instance_id"], pa.array(retired, pa.string()))
     kept, left_out = rows.filter(pc.invert(is_retired)), rows.filter(is_retired)
-    return Campaigns(kept, retired={*left_out["campaign_id"].to_pylist()} - {*kept["campaign_id"].to_pylist()})
+    ids = {*left_out["campaign_id"].to_pylist()} - {*kept["campaign_id"].to_pylist()}
+    return Campaigns(kept, error, ids, retired)
 
 
 def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: Campaigns) -> None:
-    """Create the relations `campaigns` and `retired_campaigns`."""
+    """Create the relations `campaigns`, `retired_campaigns` and `retired_instances`."""
     connection.register(CAMPAIGNS_TABLE, campaigns.rows)
     connection.register("retired_campaigns", pa.table({"campaign_id": pa.array([*campaigns.retired], pa.int64())}))
+    retired = pa.array([*campaigns.retired_instances], pa.string())
+    connection.register("retired_instances", pa.table({"instance_id": retired}))
 
 
 def register_campaign_periods(connection: "duckdb.DuckDBPyConnection", rows: pa.Table | None) -> None:

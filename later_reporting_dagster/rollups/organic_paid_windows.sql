@@ -49,7 +49,7 @@ rated AS (
 )
 SELECT
     rated.*, current_days.first_day, current_days.last_day, current_days.days, current_days.days_expected,
-    previous_days.days AS previous_days,
+    previous_days.first_day AS previous_first_day, previous_days.last_day AS previous_last_day, previous_days.days AS previous_days,
     -- What a group earned before is comparable if both periods have all their days. Then, a group without a row had no posts.
     current_days.days = current_days.days_expected AND previous_days.days = previous_days.days_expected AS is_comparable,
     {%- for name in previous %}

@@ -9,7 +9,6 @@ from typing import Any
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     POST_METRICS_DAILY,
@@ -100,7 +99,7 @@ class RollupTable:
 
 
 _KIND = ("platform", "content_type")
-_WINDOWS = "over the last 7, 28, 90, 365 and 730 days, beside the period before"
+_WINDOWS = "the last 7, 28, 90, 365 and 730 days, this month and last month"
 
 
 def _over_time(name: str, cadence: Cadence, description: str, *, by_campaign: bool = False) -> RollupTable:
@@ -122,7 +121,8 @@ def _over_windows(name: str, what: str, grain: Sequence[str], **attributes: Any)
         query="organic_paid_windows",
         grain=grain,
         key=("time_window", "scope", "instance_id", *grain),
-        description=f"{what}: organic beside paid results recorded {_WINDOWS}.",
+        description=f"{what}: organic beside paid results recorded over {_WINDOWS}, beside the period before.",
+        definition=5,
         **{"facts": ("post_days", "window_periods", "post_periods"), **attributes},
     )
 
@@ -190,35 +190,36 @@ BY_AGE = RollupTable(
     key=(*_KIND, "age"),
     sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
     description="What share of its organic result of day 28 a post had at each age, by platform and content type:"
-    " quartiles. Shows how fast a post earns, and whether a campaign is ahead of earlier ones at its age.",
+    " quartiles, and the share of all posts together. Shows how fast a post earns, and whether a campaign is ahead of"
+    " earlier ones at its age.",
 )
+_OF_CAMPAIGNS = (CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, POST_METRICS_DAILY.name, POSTS_PUBLISHED.name)
 CAMPAIGN_RESULTS = RollupTable(
     name="campaign_results",
     query="campaign_results",
-    facts=("window_periods", "named_campaigns"),
+    facts=("post_days", "window_periods", "known_posts", "named_campaigns"),
     key=("time_window", "campaign_id"),
-    sources=(CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE),
-    description="Campaigns: what the API totals for each over exactly the last 7, 28, 90, 365 and 730 days: spend,"
-    " return, links, reach.",
+    sources=_OF_CAMPAIGNS,
+    definition=5,
+    description=f"Campaigns: what the API totals for each over exactly {_WINDOWS}: spend, return, links, reach; whether"
+    " that is its whole life.",
 )
-CAMPAIGN_COSTS_MONTHLY = RollupTable(
-    name="campaign_costs_monthly",
-    query="campaign_costs_monthly",
+CAMPAIGNS_MONTHLY = RollupTable(
+    name="campaigns_monthly",
+    query="campaigns_monthly",
     facts=("post_days", "known_posts", "named_campaigns"),
     key=("month", "campaign_id"),
-    sources=(
-        *(CAMPAIGN_PERIODS_TABLE, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE),
-        *(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
-    ),
-    description="What campaigns cost: content cost of the posts published in a month, and ad spend of its days. Months"
-    " of a campaign can be summed; a post of several campaigns costs each of them.",
+    sources=_OF_CAMPAIGNS,
+    description="Campaigns by month: spend, return, links and reach recorded in it, and number and content cost of the"
+    " posts published in it, as the API totals exactly the month. Spend and costs of a campaign add up over months; a"
+    " post of several campaigns counts in each of them.",
 )
 
 PERIOD_TABLES: tuple[RollupTable, ...] = (DAILY, DAILY_BY_CAMPAIGN, WEEKLY, MONTHLY)
 CADENCES: Mapping[str, Cadence] = {table.name: table.cadence for table in PERIOD_TABLES}
 WINDOW_TABLES: tuple[RollupTable, ...] = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL)
 POST_TABLES: tuple[RollupTable, ...] = (POSTS, BY_AGE)
-CAMPAIGN_TABLES: tuple[RollupTable, ...] = (CAMPAIGN_RESULTS, CAMPAIGN_COSTS_MONTHLY)
+CAMPAIGN_TABLES: tuple[RollupTable, ...] = (CAMPAIGN_RESULTS, CAMPAIGNS_MONTHLY)
 # Each of these is one file, without partitions.
 SINGLE_TABLES: tuple[RollupTable, ...] = (*WINDOW_TABLES, *POST_TABLES, *CAMPAIGN_TABLES)
 TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)

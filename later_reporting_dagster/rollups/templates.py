@@ -13,7 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.metrics import Channel, Kind
 from later_reporting_dagster.lake.database import SQL_TYPES
-from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, POST_COLUMNS, WINDOWS, Column, metric_column_type
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_COLUMNS,
+    MONTH_WINDOWS,
+    POST_COLUMNS,
+    WINDOWS,
+    Column,
+    metric_column_type,
+)
 
 TEMPLATES = Environment(
     loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
@@ -112,7 +119,8 @@ def _sum(metric: Metric) -> dict[str, str]:
 
 
 CONSTANTS: dict[str, Any] = {
-    "windows": WINDOWS,
+    "lengths": WINDOWS,
+    "windows": (*WINDOWS, *MONTH_WINDOWS),
     "minimum_same_posts": MINIMUM_SAME_POSTS,
     "minimum_same_post_creators": MINIMUM_SAME_POST_CREATORS,
     "maximum_age": MAXIMUM_AGE,

@@ -58,7 +58,7 @@ class Periods:
         return [
             {number: row["impressions"] for number, row in rows.items()}
             for (_, name, first_day, _), rows in found.items()
-            if name != "month" or first_day >= date(2024, 1, 1)
+            if "month" not in name or first_day >= date(2024, 1, 1)
         ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +29,7 @@ from later_reporting_dagster.ingest.campaign_periods import (
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
 from tests.ingest.conftest import DEFAULT_GUARD, PERFORMANCE_PATH, client_of, served_performance, with_performance_of
 
@@ -36,6 +38,7 @@ NEXT = NEWEST + timedelta(days=1)
 # Windows with their lengths, newest first; the period before each but the longest has as many days.
 LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
 WEEK = "performance_date", "7d"
+RECORDED, PUBLISHED = "recorded_month", "published_month"
 SECOND = timedelta(seconds=1)
 
 
@@ -71,6 +74,10 @@ def stored(root: Path) -> list[Row]:
     return rows
 
 
+def without_times(rows: Sequence[Row]) -> list[Row]:
+    return [{name: value for name, value in row.items() if name != "fetched_at"} for row in rows]
+
+
 def by_period(root: Path) -> dict[tuple[str, str, date, date], dict[int, Row]]:
     """Return the metrics of each campaign, by period."""
     found: dict[tuple[str, str, date, date], dict[int, Row]] = {}
@@ -91,7 +98,8 @@ def expected_periods(newest: date) -> list[tuple[str, str, date, date]]:
             found.append(("performance_date", f"previous_{name}", first - timedelta(days), first - timedelta(1)))
     for year, month in ((2023, 10), (2023, 11), (2023, 12), (2024, 1), (2024, 2), (2024, 3)):
         last = date(year, month, monthrange(year, month)[1])
-        found.append(("post_date", "month", date(year, month, 1), min(last, newest)))
+        kinds = (("performance_date", RECORDED), ("post_date", PUBLISHED))
+        found += [(*kind, date(year, month, 1), min(last, newest)) for kind in kinds]
     return found
 
 
@@ -110,19 +118,24 @@ def fail(*first_days: date) -> Callable[[Request], Response | None]:
 @both_api_versions
 def test_periods_equal_what_the_api_returns_for_each(service: Service, api: httpx.Client, tmp_path: Path) -> None:
     result, warnings = fetch(service, tmp_path)
-    assert (result.failed, warnings, service.request_count(PERFORMANCE_PATH)) == ({}, [], 9 + 6)
+    assert (result.failed, warnings, service.request_count(PERFORMANCE_PATH)) == ({}, [], 9 + 6 + 6)
     truth = {period: expected(api, period) for period in expected_periods(NEWEST)}
     assert by_period(tmp_path) == {period: rows for period, rows in truth.items() if rows}
     before = files(tmp_path)
+    service.requests.clear()
     fetch(service, tmp_path)
-    assert files(tmp_path) == before
+    assert (files(tmp_path), service.request_count(PERFORMANCE_PATH)) == (before, 9 + 3 + 3)
 
 
 def test_older_months_are_fetched_once_also_without_campaigns(service: Service, tmp_path: Path) -> None:
     def months_requested() -> list[str]:
+        """Return the months, each of which has to be requested by both dates."""
         found = [parameters(each) for each in service.requests if each.url.path == PERFORMANCE_PATH]
         service.requests.clear()
-        return sorted(values["startDate"][0] for values in found if values["dateBasis"] == ["post_date"])
+        days = [(*values["dateBasis"], *values["startDate"], *values["endDate"]) for values in found]
+        months = sorted((first, last) for basis, first, last in days if basis == "post_date")
+        assert {("performance_date", *days_of_month) for days_of_month in months} <= {*days}
+        return [first for first, _ in months]
 
     all_months = ["2023-10-01", "2023-11-01", "2023-12-01", "2024-01-01", "2024-02-01", "2024-03-01"]
     fetch(service, tmp_path, newest=date(2024, 2, 20))
@@ -136,7 +149,7 @@ def test_older_months_are_fetched_once_also_without_campaigns(service: Service, 
     assert months_requested() == ["2024-04-01", "2024-05-01", "2024-06-01"]
     lake = Lake(str(tmp_path))
     again = periods_to_fetch(read_periods(lake), start_date=START, newest=date(2024, 6, 2), ages=[28], all_months=True)
-    assert len([period for period in again if period.name == "month"]) == 9
+    assert [sum(period.name == name for period in again) for name in (RECORDED, PUBLISHED)] == [9, 9]
     assert {key[3] for key in by_period(tmp_path) if key[2] == date(2024, 2, 1)} == {date(2024, 2, 29)}
 
 
@@ -144,16 +157,18 @@ def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Servic
     fetch(service, tmp_path, newest=date(2024, 2, 20))
     stored, ages = read_periods(Lake(str(tmp_path))), refetch_ages(28, 1.5, oldest=1_100)
     # As if it had been fetched on the day after its end, when it was last seen to change.
-    fetched = {**stored.fetched_months, date(2023, 11, 1): FetchedMonth(date(2023, 12, 1), [])}
+    month = (RECORDED, date(2023, 11, 1))
+    fetched = {**stored.fetched_months, month: FetchedMonth(date(2023, 12, 1), [])}
 
     def older_months(today: date) -> list[date]:
         found = periods_to_fetch(
             StoredPeriods(stored.rows, fetched), start_date=START, newest=today - timedelta(1), ages=ages
         )
-        return [each.first_day for each in found if each.name == "month"][3:]
+        assert not [each for each in found if each.name == PUBLISHED][3:]
+        return [each.first_day for each in found if each.name == RECORDED][3:]
 
     assert older_months(date(2024, 2, 21)) == [date(2023, 11, 1)]
-    fetched[date(2023, 11, 1)] = FetchedMonth(date(2024, 2, 21), [])  # at the age of 83 days
+    fetched[month] = FetchedMonth(date(2024, 2, 21), [])  # at the age of 83 days
     assert older_months(date(2024, 2, 22)) == []
     assert older_months(date(2024, 3, 2)) == []
     assert date(2023, 11, 1) in older_months(date(2024, 3, 3))  # of 94 days
@@ -166,7 +181,9 @@ def test_months_are_fetched_again_for_an_instance_that_came_into_reach(service: 
 
     def older_months(*instances: str) -> int:
         due = periods_to_fetch(read_periods(lake), start_date=START, newest=NEWEST, ages=[28], instances=instances)
-        return sum(period.name == "month" for period in due) - 3
+        kinds = {sum(period.name == name for period in due) - 3 for name in (RECORDED, PUBLISHED)}
+        assert len(kinds) == 1
+        return kinds.pop()
 
     assert older_months(*INSTANCE_IDS[:2]) == 0
     assert older_months(*INSTANCE_IDS[1:3]) == 3
@@ -174,9 +191,44 @@ def test_months_are_fetched_again_for_an_instance_that_came_into_reach(service: 
     assert older_months(*INSTANCE_IDS) == 0
 
 
+def test_the_kinds_of_month_are_recorded_apart(service: Service, tmp_path: Path) -> None:
+    """A month that failed by one of the two dates is fetched again by that date only."""
+    is_recorded = {"startDate": ["2023-11-01"], "dateBasis": ["performance_date"]}.items()
+    service.override = lambda request: problem(503) if is_recorded <= parameters(request).items() else None
+    result, _ = fetch(service, tmp_path)
+    assert [*result.failed] == ["recorded_month 2023-11-01 to 2023-11-30"]
+    lake = Lake(str(tmp_path))
+    due = periods_to_fetch(read_periods(lake), start_date=START, newest=NEWEST, ages=[28])
+    older = [(each.name, each.first_day) for each in due if each.first_day < date(2024, 1, 1) and "month" in each.name]
+    assert older == [(RECORDED, date(2023, 11, 1))]
+
+
+def test_months_of_a_file_with_one_kind_are_those_by_post_date(service: Service, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    lake, rows = Lake(str(tmp_path)), stored(tmp_path)
+    fetched = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
+    assert fetched is not None
+    of_one = [row | {"period": row["period"].replace(PUBLISHED, "month")} for row in rows if row["period"] != RECORDED]
+    metadata = {"months": fetched.key_values["months"]}
+    old = pa.Table.from_pylist(of_one, schema=CAMPAIGN_PERIODS.schema)
+    lake.write_table(CAMPAIGN_PERIODS_TABLE, old, metadata=metadata, replaces_metadata=True)
+    service.requests.clear()
+    fetch(service, tmp_path)
+    assert service.request_count(PERFORMANCE_PATH) == 9 + 6 + 3
+    assert {key[:2] for key in by_period(tmp_path) if "month" in key[1]} == {
+        ("performance_date", RECORDED),
+        ("post_date", PUBLISHED),
+    }
+    assert without_times(stored(tmp_path)) == without_times(rows)
+
+
 def test_months_add_up_and_windows_end_with_the_newest_day() -> None:
     found = [*months(date(2023, 12, 15), date(2024, 3, 1))]
-    assert [(each.first_day, each.last_day) for each in found] == [
+    assert [each.name for each in found] == [RECORDED, PUBLISHED] * 4
+    assert [(each.first_day, each.last_day) for each in found[::2]] == [
+        (each.first_day, each.last_day) for each in found[1::2]
+    ]
+    assert [(each.first_day, each.last_day) for each in found[::2]] == [
         (date(2024, 3, 1), date(2024, 3, 1)),
         (date(2024, 2, 1), date(2024, 2, 29)),
         (date(2024, 1, 1), date(2024, 1, 31)),
@@ -194,9 +246,15 @@ def test_a_failed_period_keeps_its_rows_and_affects_no_other(
     month, week = date(2024, 2, 1), NEXT - timedelta(days=6)
     service.override = fail(month, week)
     result, _ = fetch(service, tmp_path, newest=NEXT)
-    assert [*result.failed] == [f"7d {week} to {NEXT}", "month 2024-02-01 to 2024-02-29"]
+    days_of_month = (month, date(2024, 2, 29))
+    failed = [f"7d {week} to {NEXT}", *(f"{name} 2024-02-01 to 2024-02-29" for name in (RECORDED, PUBLISHED))]
+    assert sorted(result.failed) == sorted(failed)
     after = by_period(tmp_path)
-    kept = [(*WEEK, NEWEST - timedelta(days=6), NEWEST), ("post_date", "month", month, date(2024, 2, 29))]
+    kept = [
+        (*WEEK, NEWEST - timedelta(days=6), NEWEST),
+        ("performance_date", RECORDED, *days_of_month),
+        ("post_date", PUBLISHED, *days_of_month),
+    ]
     assert all(after[period] == before[period] for period in kept)
     newer = [each for each in expected_periods(NEXT) if each[2] not in (month, week)]
     assert after == {period: before[period] for period in kept} | {
@@ -207,16 +265,17 @@ def test_a_failed_period_keeps_its_rows_and_affects_no_other(
 def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> None:
     service.override = lambda request: problem(503) if request.url.path == PERFORMANCE_PATH else None
     result, _ = fetch(service, tmp_path)
-    assert (result.written, len(result.failed)) == (None, 15)
+    assert (result.written, len(result.failed)) == (None, 21)
     assert files(tmp_path) == {}
     assert service.request_count(PERFORMANCE_PATH) <= 2 * (1 + 8 + 4)
 
 
 def test_a_period_that_is_refused_after_others_fails_alone(service: Service, tmp_path: Path) -> None:
-    service.override = lambda request: problem(404) if "endDate=2024-02-29" in str(request.url) else None
+    is_published = {"endDate": ["2024-02-29"], "dateBasis": ["post_date"]}.items()
+    service.override = lambda request: problem(404) if is_published <= parameters(request).items() else None
     result, _ = fetch(service, tmp_path)
-    assert [*result.failed] == ["month 2024-02-01 to 2024-02-29"]
-    assert {key[1] for key in by_period(tmp_path)} >= {"month", *LENGTHS}
+    assert [*result.failed] == ["published_month 2024-02-01 to 2024-02-29"]
+    assert {key[1] for key in by_period(tmp_path)} >= {RECORDED, PUBLISHED, *LENGTHS}
 
 
 def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
@@ -228,7 +287,7 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
     assert {row.reason for row in quarantined} == {"paidAdSpend is not at most 1,000,000,000: 1000000000000"}
     assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
     strict, _ = fetch(service, tmp_path, newest=NEXT, guard=WriteGuard(bad_rows_limit_percent=10))
-    assert len(strict.failed) == 12
+    assert len(strict.failed) == 9 + 3 + 3
     service.override = with_performance_of(good, good | {"campaignId": 2})
     fetch(service, tmp_path, newest=NEXT)
     # Those of older months, which are not fetched again.
@@ -239,11 +298,22 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
     }
 
 
+def test_a_month_without_bad_rows_leaves_those_of_the_other_kind(service: Service, tmp_path: Path) -> None:
+    lake, good, bad = Lake(str(tmp_path)), {"campaignId": 1, "paidAdSpend": 5}, {"campaignId": 2, "paidAdSpend": 10**12}
+    service.override = with_performance_of(good, bad)
+    both = [*months(date(2024, 2, 1), date(2024, 2, 29))]
+    asyncio.run(ingest_periods(service, lake, both))
+    service.override = with_performance_of(good)
+    for left, period in ((1, both[0]), (0, both[1])):
+        asyncio.run(ingest_periods(service, lake, [period]))
+        assert len(lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)) == left
+
+
 def test_rows_and_what_is_odd_about_them_are_counted(service: Service, tmp_path: Path) -> None:
     service.override = with_performance_of({"campaignId": 1, "reach": "7"}, {"campaignId": 2, "reach": 10**12})
     progress = fetch(service, tmp_path)[0].progress
-    assert progress.rows_by_fate == {"received": 30, "written": 15, "quarantined": 15}
-    assert progress.oddities == {"reach spelled otherwise": 15}
+    assert progress.rows_by_fate == {"received": 42, "written": 21, "quarantined": 21}
+    assert progress.oddities == {"reach spelled otherwise": 21}
 
 
 def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Service, tmp_path: Path) -> None:
@@ -251,7 +321,7 @@ def test_metrics_that_are_no_longer_requested_stay_in_older_months(service: Serv
     fetch(service, tmp_path)
     fetch(service, tmp_path, newest=NEXT, metrics=DEFAULT_CAMPAIGN_METRICS[:8])
     months_with_reach = [row["first_day"] for row in stored(tmp_path) if row["reach"] is not None]
-    assert months_with_reach == [date(2023, 10, 1), date(2023, 11, 1), date(2023, 12, 1)]
+    assert months_with_reach == [date(2023, 10, 1), date(2023, 11, 1), date(2023, 12, 1)] * 2
 
 
 def test_an_older_response_never_replaces_a_newer_one(service: Service, tmp_path: Path) -> None:
@@ -268,7 +338,7 @@ def test_a_clock_that_was_wrong_once_freezes_no_period(service: Service, tmp_pat
     future = datetime.now(UTC) + timedelta(days=400)
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 1})
     fetch(service, tmp_path, clock=future.timestamp)
-    older = [*months(START, NEWEST)][3:]
+    older = [*months(START, NEWEST)][6:]
     due = periods_to_fetch(read_periods(Lake(str(tmp_path))), start_date=START, newest=NEWEST, ages=[28])
     assert {*older} <= {*due}
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 2})
@@ -286,4 +356,4 @@ def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) 
         return await asyncio.gather(*(ingest_periods(service, lake, [period]) for period in periods))
 
     assert all(not result.failed for result, _ in asyncio.run(run_all()))
-    assert {key[1] for key in by_period(tmp_path)} == {"month", *LENGTHS}
+    assert {key[1] for key in by_period(tmp_path)} == {RECORDED, PUBLISHED, *LENGTHS}

@@ -3,6 +3,7 @@
 It imports nothing of the package.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -54,7 +55,8 @@ PREVIOUS = (
     "posts", "organic_impressions", "organic_engagements", "paid_impressions", "paid_engagements",
     "organic_engagement_rate", "paid_engagement_rate", "ad_spend",
 )  # fmt: skip
-WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+LENGTHS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": 730}
+WINDOWS = (*LENGTHS, "this_month", "last_month")
 LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
 ATTRIBUTES = (
     "creator_id", "creator_handle_name", "creator_full_name", "platform", "content_type", "content_url", "post_date",
@@ -330,21 +332,20 @@ def over_windows(world: World, table: str) -> Iterator[Row]:
         return
     grain, last = OVER_WINDOWS[table], world.last_day
     labels = labels_of_creators(world)
-    for window, length in WINDOWS.items():
-        period = (last - (length - 1) * ONE_DAY, last)
-        before = (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
+    for window, (period, before) in windows_of(last).items():
         groups_before = dict(groups_of(world, grain, before))
         for key, posts in groups_of(world, grain, period):
             scope, instance_id = key[:2]
             days, previous_days = (days_of(world.recorded, instance_id, each) for each in (period, before))
             row = {
                 "time_window": window, "scope": scope, "instance_id": instance_id,
-                "first_day": period[0], "last_day": last, "days": days, "days_expected": length,
-                "previous_days": previous_days, **{name: posts[0].attributes[name] for name in grain},
+                "first_day": period[0], "last_day": period[1], "days": days, "days_expected": length_of(period),
+                "previous_first_day": before[0], "previous_last_day": before[1], "previous_days": previous_days,
+                **{name: posts[0].attributes[name] for name in grain},
             }  # fmt: skip
             row |= comparison_of(posts, world)
             compared = comparison_of(groups_before[key], world) if key in groups_before else {}
-            is_complete = days == previous_days == length
+            is_complete = days == length_of(period) and previous_days == length_of(before)
             compared.setdefault("posts", 0)
             row |= {f"previous_{name}": compared.get(name) if is_complete else None for name in PREVIOUS}
             if "campaign_id" in grain:
@@ -353,6 +354,28 @@ def over_windows(world: World, table: str) -> Iterator[Row]:
                 del row["same_post_rate_ratio"], row["same_posts_paid_higher"]
                 row |= labels.get((instance_id, row["creator_id"]), dict.fromkeys(LABELS))
             yield row
+
+
+def windows_of(last: date) -> dict[str, tuple[Period, Period]]:
+    """Return each window whose newest day is `last`, and the period before it: of a month, the month before.
+
+    The period before this month has its first days: as many as this month has so far, or all.
+    """
+    found = {}
+    for name, length in LENGTHS.items():
+        first = last - (length - 1) * ONE_DAY
+        found[name] = (first, last), (first - length * ONE_DAY, first - ONE_DAY)
+    this = last.replace(day=1)
+    before = (this - ONE_DAY).replace(day=1)
+    before_that = (before - ONE_DAY).replace(day=1)
+    same_days = (before, min(before + (last - this), this - ONE_DAY))
+    found["this_month"] = (this, last), same_days
+    found["last_month"] = (before, this - ONE_DAY), (before_that, before - ONE_DAY)
+    return found
+
+
+def length_of(period: Period) -> int:
+    return (period[1] - period[0]).days + 1
 
 
 def groups_of(world: World, grain: Sequence[str], period: Period) -> list[tuple[tuple[Any, ...], list[Post]]]:
@@ -557,43 +580,84 @@ RESULTS = {
 }  # fmt: skip
 
 
-def name_of_campaign(world: World, campaign_id: int) -> Row:
-    """Return instance, name and status of a campaign id; null if it belongs to several instances, or to none."""
-    rows = [row for row in world.campaigns if row["campaign_id"] == campaign_id]
-    row = rows[0] if len(rows) == 1 else {"instance_id": None, "campaign_name": None, "status": None}
-    return {name: row[name] for name in ("instance_id", "campaign_name")} | {"campaign_status": row["status"]}
+# The same, of those of campaigns_monthly that are recorded in the month.
+RECORDED = (
+    "reach", "ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_clicks", "tracking_links_conversions",
+    "tracking_links_conversion_value", "affiliate_links_clicks", "affiliate_links_conversions", "affiliate_links_sales",
+    "affiliate_links_commission_earned",
+)  # fmt: skip
+
+
+def described(world: World, campaign_id: int) -> Row:
+    """Return instance, name and status of a campaign id, and when it began.
+
+    The instance is the only one that has the id: in campaigns, else in what the API says with a period, else of the
+    posts of the campaign.
+    """
+    of_id = [row for row in world.campaigns if row["campaign_id"] == campaign_id]
+    own = [json.loads(row["extra"] or "{}") for row in world.periods if row["campaign_id"] == campaign_id]
+    sources = (
+        {row["instance_id"] for row in of_id},
+        {extra["instanceId"] for extra in own if extra.get("instanceId")},
+        {post.row["instance_id"] for post in world.posts if campaign_id in campaigns_of(post)},
+    )
+    instance = next((name for names in sources if len(names) == 1 for name in names), None)
+    listed = next((row for row in of_id if row["instance_id"] == instance), {})
+    began = [moment.date() for name in ("start_date", "first_post_date") if (moment := listed.get(name))]
+    return {
+        "instance_id": instance, "campaign_name": listed.get("campaign_name"),
+        "campaign_status": listed.get("status"), "started_on": min(began, default=None),
+    }  # fmt: skip
+
+
+def campaigns_of(post: Known) -> set[int]:
+    return {copy["campaign_id"] for copy in post.copies}
 
 
 def campaign_results(world: World) -> Iterator[Row]:
+    newest = max((row["last_day"] for row in world.periods if row["date_basis"] == "performance_date"), default=None)
+    if newest is None:
+        return
+    months = {windows_of(newest)[window][0][0]: window for window in ("this_month", "last_month")}
     for window in WINDOWS:
-        rows = [row for row in world.periods if row["period"] == window]
+        rows = [
+            row
+            for row in world.periods
+            if row["period"] == window
+            or (row["period"] == "recorded_month" and months.get(row["first_day"]) == window)
+        ]  # fmt: skip
         for period in sorted(rows, key=lambda row: row["campaign_id"]):
             row = {name: period[column] for name, column in RESULTS.items()}
             row |= {name: period[name] for name in ("campaign_id", "first_day", "last_day")}
             row |= {"time_window": window, "ad_spend_per_click": quotient(exact(row["ad_spend"]), row["paid_clicks"])}
-            yield row | name_of_campaign(world, period["campaign_id"])
+            row |= described(world, period["campaign_id"])
+            began = row["started_on"]
+            # Since last month, it may have had further results.
+            row["is_whole"] = False if window == "last_month" else None if began is None else began >= row["first_day"]
+            yield row
 
 
-def campaign_costs_monthly(world: World) -> Iterator[Row]:
-    content = {(row["first_day"], row["campaign_id"]): row for row in world.periods if row["period"] == "month"}
-    spent: dict[tuple[date, int], list[Any]] = {}
-    for day, rows in world.performance.items():
-        for row in rows:
-            if abs(row["paid_ad_spend"] or 0) <= MAX_COST:
-                spent.setdefault((day.replace(day=1), row["campaign_id"]), []).append(row["paid_ad_spend"])
-    for month, campaign_id in sorted(content.keys() | spent.keys()):
-        row = content.get((month, campaign_id), {})
-        following = (month + 31 * ONE_DAY).replace(day=1)
+def campaigns_monthly(world: World) -> Iterator[Row]:
+    recorded, published = (
+        {(row["first_day"], row["campaign_id"]): row for row in world.periods if row["period"] == name}
+        for name in ("recorded_month", "published_month")
+    )
+    stored = [day.replace(day=1) for day, _ in (*world.recorded, *world.published)]
+    first = min([*stored, *(month for month, _ in (*recorded, *published))], default=None)
+    for month, campaign_id in sorted(recorded.keys() | published.keys()):
+        of_days, of_posts = (rows.get((month, campaign_id), {}) for rows in (recorded, published))
+        row = described(world, campaign_id)
+        began = row.pop("started_on")
         costless = [
             post
             for post in world.posts
-            if post.is_published and month <= post.published_on < following
-            and campaign_id in {copy["campaign_id"] for copy in post.copies}
+            if post.is_published and post.published_on.replace(day=1) == month and campaign_id in campaigns_of(post)
             and bounds_of(post.copies, "organic") is None
         ]  # fmt: skip
-        yield {
-            "month": month, "campaign_id": campaign_id, "content_cost": row.get("estimated_content_cost"),
-            "posts": row.get("posts_count"), "ad_spend": total(spent.get((month, campaign_id), ())),
-            "posts_without_cost": len(costless), "days": sum(month <= day < following for day in world.performance),
-            "days_expected": (following - month).days, **name_of_campaign(world, campaign_id),
+        yield row | {name: of_days.get(RESULTS[name]) for name in RECORDED} | {
+            "month": month, "campaign_id": campaign_id, "recorded_until": of_days.get("last_day"),
+            "published_until": of_posts.get("last_day"), "published_posts": of_posts.get("posts_count"),
+            "published_content_cost": of_posts.get("estimated_content_cost"),
+            "published_posts_of_unknown_own_cost": len(costless),
+            "began_before_lake": None if began is None else began < first,
         }  # fmt: skip

@@ -57,6 +57,17 @@ def results_of_week(windows: WindowRollups) -> list[tuple[object, ...]]:
     return [(each["last_day"], each["ad_spend"], each["campaign_name"]) for each in rows]
 
 
+def test_campaigns_that_are_not_listed_have_the_instance_that_the_api_or_their_posts_name(lake: Lake) -> None:
+    named = [
+        period("7d", campaign_id=number, extra=f'{{"instanceId": "{name}"}}') for number, name in ((2, "b"), (3, "c"))
+    ]
+    write_campaigns(lake, World({}, {}, periods=[period("7d"), *named]), rng=None)
+    lake.retired.add("c")
+    windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
+    found = windows.tables[CAMPAIGN_RESULTS.name].select(["campaign_id", "instance_id"]).to_pylist()
+    assert [(each["campaign_id"], each["instance_id"]) for each in found] == [(1, "a"), (2, "b")]
+
+
 def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
     write_campaigns(lake, World({}, {}, campaigns=[campaign()], periods=[period("7d", paid_ad_spend=3.0)]), rng=None)
     windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)

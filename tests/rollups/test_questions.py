@@ -79,11 +79,11 @@ def test_two_tables_give_one_answer(question: str, query: Query) -> None:
     assert_equal_answers(question, query)
 
 
-def test_costs_of_campaigns_and_posts_agree_on_posts_without_cost(query: Query) -> None:
-    by_campaign = query("SELECT sum(posts_without_cost) AS posts FROM campaign_costs_monthly")
+def test_campaigns_and_posts_agree_on_posts_of_unknown_cost(query: Query) -> None:
+    by_campaign = query("SELECT sum(published_posts_of_unknown_own_cost) AS posts FROM campaigns_monthly")
     of_posts = query(
         "SELECT count(*) AS posts FROM (SELECT *, unnest(campaign_ids) AS campaign_id FROM posts) AS posts"
-        " JOIN campaign_costs_monthly USING (campaign_id)"
+        " JOIN campaigns_monthly USING (campaign_id)"
         " WHERE posts.content_cost IS NULL AND is_published AND date_trunc('month', post_date) = month"
     )
     assert by_campaign.to_pylist() == of_posts.to_pylist()

@@ -8,19 +8,20 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import cycle
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, parse_metrics
-from later_reporting_dagster.lake import schema_of
+from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.rollups import templates
-from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
-from later_reporting_dagster.rollups.sql_engine import roll_up_tables
+from later_reporting_dagster.rollups.rollup_tables import OVERALL, POST_TABLES, TABLES
+from later_reporting_dagster.rollups.sql_engine import facts_sql, register_stored_files, roll_up_tables
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import Files, World
+from tests.rollups.reference import Files, World, windows_of
 from tests.rollups.worlds import NEWEST, Shape, differences, metrics_of, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
@@ -176,6 +177,18 @@ def test_same_post_rate_ratio_needs_20_posts_of_5_creators(same_posts: dict[str,
         "without organic engagements": (20, 20, None),
         "with posts in one or no rate": (20, 8, 1),
     }
+
+
+def test_windows_of_each_day_equal_the_reference() -> None:
+    with duckdb.connect() as connection:
+        for newest in (date(2023, 12, 25) + timedelta(days=number) for number in range(500)):
+            register_stored_files(connection, {"post_metrics_daily": [Partition(newest, "a")]})
+            connection.execute(facts_sql(OVERALL)["window_periods"]).fetchall()
+            found: dict[str, list[tuple[date, date]]] = {}
+            ordered = "SELECT time_window, first_day, last_day FROM periods ORDER BY time_window, is_previous"
+            for window, *days in connection.sql(ordered).fetchall():
+                found.setdefault(window, []).append((days[0], days[1]))
+            assert {window: tuple(periods) for window, periods in found.items()} == windows_of(newest)
 
 
 def test_rows_without_impressions_are_in_no_rate(same_posts: dict[str, Row]) -> None:

@@ -1,5 +1,6 @@
 """Random worlds of posts: write them to a lake, roll them up, and compare the rollups with the reference."""
 
+import json
 import math
 import random
 import tempfile
@@ -124,7 +125,7 @@ REFERENCES: Mapping[str, Callable[[World], Iterable[Row]]] = {
     "posts": reference.posts,
     "organic_by_age": reference.by_age,
     "campaign_results": reference.campaign_results,
-    "campaign_costs_monthly": reference.campaign_costs_monthly,
+    "campaigns_monthly": reference.campaigns_monthly,
 }
 
 
@@ -232,9 +233,20 @@ class _WorldBuilder:
         """
         rng, names = self.rng, ["Spring", "", None, "<b>"]
         ids = [1, 2, 4, *(10 + number for number in range(len(self.shape.instances)))]
+        # What the API says with a period, if anything.
+        own = {each: rng.choice([None, json.dumps({"instanceId": rng.choice(self.shape.instances)})]) for each in ids}
+        began = [
+            None,
+            *(datetime.combine(NEWEST, time(23), UTC) - timedelta(days=age) for age in (-1, 0, 3, 30, 700, 800)),
+        ]
         known = [
             campaign(
-                campaign_id=each, instance_id=instance_id, campaign_name=rng.choice(names), status=rng.choice(names)
+                campaign_id=each,
+                instance_id=instance_id,
+                campaign_name=rng.choice(names),
+                status=rng.choice(names),
+                start_date=rng.choice(began),
+                first_post_date=rng.choice(began),
             )
             for each in ids
             for number, instance_id in enumerate(self.shape.instances)
@@ -249,13 +261,17 @@ class _WorldBuilder:
                 if not self.happens(self.shape.missing)
             },
             periods=[
-                of_period | random_performance(rng, each, nulls=self.shape.nulls)
+                of_period | random_performance(rng, each, nulls=self.shape.nulls) | {"extra": own[each]}
                 for of_period in (
                     *(
                         period(name, last_day=rng.choice([NEWEST, NEWEST - timedelta(days=1)]))
                         for name in (*WINDOWS, "previous_7d")
                     ),
-                    *(month(first_day) for first_day in sorted({day.replace(day=1) for day in self.days})),
+                    *(
+                        month(first_day, is_recorded=is_recorded)
+                        for first_day in sorted({day.replace(day=1) for day in self.days})
+                        for is_recorded in (True, False)
+                    ),
                 )
                 for each in ids
                 if not self.happens(0.3)
@@ -364,10 +380,11 @@ def period(name: str, *, last_day: date = NEWEST, **fields: Any) -> Row:
     return performance() | of_row | days | fields
 
 
-def month(first_day: date, **fields: Any) -> Row:
-    """Return a row of campaign_performance_periods, of the posts published in a month."""
+def month(first_day: date, *, is_recorded: bool, **fields: Any) -> Row:
+    """Return a row of campaign_performance_periods: what was recorded in a month, or the posts published in it."""
     last_day = min(NEWEST, (first_day + timedelta(days=31)).replace(day=1) - timedelta(days=1))
-    of_row = {"date_basis": "post_date", "period": "month", "first_day": first_day, "last_day": last_day}
+    kind = ("performance_date", "recorded_month") if is_recorded else ("post_date", "published_month")
+    of_row = {"date_basis": kind[0], "period": kind[1], "first_day": first_day, "last_day": last_day}
     return period("7d") | of_row | fields
 
 

@@ -111,7 +111,8 @@ def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 campaign_period_columns(component.campaign_metrics),
                 description=(
                     "What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"
-                    " days that end yesterday overlap; months, of the posts published in them, add up over months."
+                    " days that end yesterday overlap; calendar months, of what was recorded in them, and of the posts"
+                    " published in them, add up."
                 ),
                 group_name="campaigns",
                 kinds={"later"},

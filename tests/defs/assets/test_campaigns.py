@@ -44,8 +44,8 @@ def test_daily_run_fetches_posts_and_campaigns(
     assert_success(project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1])))
     assert [partition.day for partition in project.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)] == DAYS
     assert {row["instance_id"] for row in stored_campaigns(project)} == {*INSTANCE_IDS}
-    # The nine windows, and the month since the start date.
-    assert (service.request_count(LIST_PATH), service.request_count(PERFORMANCE_PATH)) == (1, len(DAYS) + 9 + 1)
+    # The nine windows, and both kinds of the month since the start date.
+    assert (service.request_count(LIST_PATH), service.request_count(PERFORMANCE_PATH)) == (1, len(DAYS) + 9 + 2)
     again = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     assert sorted(project.metadata(again)) == [str(day) for day in DAYS]
     for metadata in project.metadata(again).values():
@@ -118,7 +118,7 @@ def test_failed_period_fails_the_run_at_its_end_and_affects_no_other(project: Pr
     result = project.run(CAMPAIGN_PERIODS_TABLE)
     description, metadata = failure(result)
     assert description.startswith(
-        f"1 period failed and was not changed; 9 written.\n28d {first} to {DAYS[-1]}: HTTP 400 "
+        f"1 period failed and was not changed; 10 written.\n28d {first} to {DAYS[-1]}: HTTP 400 "
     )
     assert [*metadata["failed_partitions"]] == [f"28d {first} to {DAYS[-1]}"]
     assert [*project.logged(result)] == [(CAMPAIGN_PERIODS_TABLE, None)]
@@ -130,9 +130,9 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
     assert_success(old.run(CAMPAIGN_PERIODS_TABLE))
     service.requests.clear()
     assert_success(old.run(CAMPAIGN_PERIODS_TABLE))
-    assert service.request_count(PERFORMANCE_PATH) == 9 + 3
+    assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 3
     assert_success(old.run(CAMPAIGN_PERIODS_TABLE, config={"all_months": True}))
-    assert service.request_count(PERFORMANCE_PATH) == 9 + 3 + 9 + 7
+    assert service.request_count(PERFORMANCE_PATH) == (9 + 3 + 3) + (9 + 7 + 7)
 
 
 def test_campaign_results_follow_the_periods(project: Project) -> None:

@@ -35,7 +35,7 @@ RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 TOTALS = (PERFORMANCE, "totals_agree_with_posts")
-MADE_FROM_PERIODS = {"campaign_results", "campaign_costs_monthly"}
+MADE_FROM_PERIODS = {"campaign_results", "campaigns_monthly"}
 ALL_CHECKS = {
     *(
         (asset, check)
