@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, date
+from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
@@ -109,7 +109,7 @@ def assign_rows(query: PerformanceQuery, result: ListResult, partitions: Sequenc
             rows.items.append(item)
     only_instance = query.instance_ids[0] if len(query.instance_ids) == 1 else None
     for row in result.bad_rows:
-        day_of_row: date | None = query.start_date if is_of_day else None
+        day_of_row = query.start_date if is_of_day else row.first_day
         if by_post_date and row.post_date is not None:
             day_of_row = row.post_date.astimezone(UTC).date()
         instance_id = None if is_for_all else row.instance_id or only_instance
@@ -164,7 +164,7 @@ def _unreadable_metric(
     for metric in query.metrics:
         excerpts = [of_row[metric.column] for of_row in columns if metric.column in of_row]
         if excerpts:
-            sent = len(excerpts) + sum(getattr(item, metric.column) is not None for item in items)
+            sent = len(excerpts) + sum(getattr(item, metric.column, None) is not None for item in items)
             if len(excerpts) * 2 > sent:
                 return Unreadable(
                     f"{len(excerpts)} of {sent} values of {metric.column} cannot be read, such as {excerpts[0]}."
