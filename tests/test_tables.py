@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, campaign_period_columns, post_columns
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
@@ -78,6 +79,7 @@ def metrics_table() -> str:
         for name, known, default in (
             ("of posts", METRICS, DEFAULT_METRICS),
             ("of campaigns", CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS),
+            ("of daily totals", OVER_TIME_METRICS, OVER_TIME_METRICS),
         )
     }
     posts = post_columns(METRICS)

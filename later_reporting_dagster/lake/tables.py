@@ -15,10 +15,16 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
+from later_reporting_dagster.contract.metrics import (
+    CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    OVER_TIME_METRICS,
+    Metric,
+)
 from later_reporting_dagster.contract.parameters import DateBasis, platform_of
 from later_reporting_dagster.contract.personal_data import personal_fields
-from later_reporting_dagster.contract.route import RouteOf, campaign_performance_route, posts_route
+from later_reporting_dagster.contract.route import RouteOf, account_days_route, campaign_performance_route, posts_route
 from later_reporting_dagster.contract.rows import CreatorProfile, Post, PostWithoutMetrics
 
 # Arrow's names of the types that the lake stores.
@@ -230,9 +236,24 @@ CAMPAIGN_PERFORMANCE = RawTable(
     has_file_per_instance=False,
     is_optional=True,
 )
+INSTANCE_PERFORMANCE_DAILY = RawTable(
+    name="instance_performance_daily",
+    route=account_days_route,
+    description="What Later itself totals for the instance and day over all of its content: at most one row"
+    " (`dateBasis=performance_date`), and none for a day without results. Reach is that of the day, and never summed.",
+    rows="totals",
+    date_basis=DateBasis.PERFORMANCE_DATE,
+    key=("instance_id",),
+    attributes=(Column("instance_id", "string", False, "Later instance; the row key"),),
+    known_metrics=OVER_TIME_METRICS,
+    label="daily totals of Later",
+    days_per_query=100,  # of which a page has all
+    one_instance_per_query=True,
+    is_optional=True,
+)
 POSTS_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
 POSTS_NAMES = tuple(table.name for table in POSTS_TABLES)
-RAW_TABLES = {table.name: table for table in (*POSTS_TABLES, CAMPAIGN_PERFORMANCE)}
+RAW_TABLES = {table.name: table for table in (*POSTS_TABLES, CAMPAIGN_PERFORMANCE, INSTANCE_PERFORMANCE_DAILY)}
 RAW_NAMES = tuple(RAW_TABLES)
 # Those whose files have one instance each.
 OF_INSTANCES = tuple(table.name for table in RAW_TABLES.values() if table.has_file_per_instance)

@@ -249,7 +249,7 @@ def test_two_accounts_load_side_by_side() -> None:
     for spec in merged.resolve_all_asset_specs():
         groups[spec.key.path[0]].add(spec.group_name)
     for name, of_account in groups.items():
-        assert of_account == {f"{name}_{group}" for group in ("posts", "campaigns", "organic_paid")}
+        assert of_account == {f"{name}_{group}" for group in ("posts", "campaigns", "totals", "organic_paid")}
 
 
 def test_assets_name_their_source_and_owners(monkeypatch: pytest.MonkeyPatch) -> None:

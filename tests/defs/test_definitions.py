@@ -12,14 +12,15 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
+from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.report.report_data import SHOWN_TABLES
 from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily", "campaign_performance_periods")
-PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLLUPS)
+FETCHED = (*RAW_TABLES, "campaigns", "campaign_performance_periods")
+PARTITIONED = (*RAW_TABLES, *ROLLUPS, *PERIOD_ROLLUPS)
 LOAD_OFFLINE = """
 import socket
 import warnings
@@ -74,7 +75,7 @@ def test_asset_dependencies() -> None:
         **dict.fromkeys([*ROLLUPS, *PERIOD_ROLLUPS], {"post_metrics_daily"}),
         **{table.name: {*table.sources} for table in SINGLE_TABLES},
         "instances": set(RAW_ASSETS),
-        "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
+        "coverage": {*RAW_TABLES, "instances"},
         "organic_paid_report": {"coverage", *SHOWN_TABLES},
     }
 
