@@ -15,6 +15,7 @@ from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS,
     CAMPAIGN_PERIODS_TABLE,
+    INSTANCE_PERFORMANCE_DAILY,
     POST_COLUMNS,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
@@ -30,6 +31,14 @@ TOLERANCE_PERCENT = 1
 MAX_EXAMPLES = 20
 # The days of the windows whose ad spend is compared, and some more: the windows may be those of an earlier run.
 MAX_SPEND_DAYS = 60
+# Of what Later totals for an account: networks restate late, and a difference that is small on each day adds up.
+ACCOUNT_TOLERANCES = {
+    "seconds_between_requests": 24 * 3600,
+    "day_percent": 1,
+    "day_minimum": 10,
+    "days_together": 28,
+    "together_percent": 0.1,
+}
 COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
 _POSTS = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
 
@@ -105,6 +114,55 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
             return sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
 
         return database.read([(CAMPAIGN_PERFORMANCE.table, days)], reconcile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountReconciliation:
+    """The comparison of posts with what Later totals for each instance and day.
+
+    Attributes:
+        compared: number of (day, instance) pairs with a metric that can be compared.
+        differing: days and periods whose sums differ: first_day, last_day, instance_id, metric, of_later, the sums of
+            the posts, counted `once` and `by_campaign`, and how many of them are `lacking` the metric.
+        counts_by_campaign: whether all of them agree if a post counts once for each of its campaigns.
+        unreadable_files: number of files that were skipped.
+    """
+
+    compared: int
+    differing: Sequence[Mapping[str, Any]]
+    counts_by_campaign: bool
+    unreadable_files: int
+
+
+def reconcile_accounts(
+    lake: Lake, *, last_day: date, memory_gb: float, requests: pa.Table, days: Collection[date] | None = None
+) -> AccountReconciliation:
+    """Compare the days that both tables have, of `days` or of all, up to `last_day`. Skip files that cannot be read.
+
+    `requests` is that of `sum_settled_posts`.
+    """
+    accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, with_retired=False)
+    posts = lake.file_versions(_POSTS.name, days={partition.day for partition in accounts}, with_retired=False)
+    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
+        connection = database.connection
+        connection.register("requests", requests)
+
+        def reconcile(contents: ViewContents) -> AccountReconciliation:
+            sql_engine.register_stored_files(connection, contents.partitions)
+            variables = {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES}
+            connection.execute(render("account_reconciliation.sql", variables)).fetchall()
+            count = "SELECT count(DISTINCT (date, instance_id)) FROM compared_accounts"
+            ((compared,),) = connection.sql(count).fetchall()
+            found = sql_engine.query_rows(connection, "FROM account_differences ORDER BY ALL")
+            differing = [row for row in found if row["differs"]]
+            return AccountReconciliation(
+                compared=compared,
+                differing=differing,
+                counts_by_campaign=bool(differing) and not any(row["differs_by_campaign"] for row in found),
+                unreadable_files=sum(map(len, contents.unreadable.values())),
+            )
+
+        return database.read([(INSTANCE_PERFORMANCE_DAILY.table, accounts), (_POSTS, posts)], reconcile)
 
 
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.defs.checks.accounts import ACCOUNT_STEPS
 from later_reporting_dagster.defs.checks.campaigns import CAMPAIGN_STEPS
 from later_reporting_dagster.defs.checks.check import CheckRun, CheckStep, days_of_run, to_evaluation
 from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
@@ -17,8 +18,9 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
-    steps = [step for step in (*POSTS_STEPS, *CAMPAIGN_STEPS) if {*step.checks, *step.needs} <= {*component.tables}]
-    return [*steps, *rollup_checks(component)]
+    steps = (*POSTS_STEPS, *CAMPAIGN_STEPS, *ACCOUNT_STEPS)
+    defined = [step for step in steps if {*step.checks, *step.needs} <= {*component.tables}]
+    return [*defined, *rollup_checks(component)]
 
 
 def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:

@@ -27,23 +27,25 @@ from tests.defs.conftest import (
     assert_success,
     asset_key,
     fill_once,
+    freeze_clock,
     plain_metadata,
 )
 from tests.lake.conftest import SPOIL
 
 RAW, ROLLUP, PERFORMANCE = "post_metrics_daily", "organic_paid_daily", "campaign_performance_daily"
+ACCOUNTS = "instance_performance_daily"
 TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 TOTALS = (PERFORMANCE, "totals_agree_with_posts")
 MADE_FROM_PERIODS = {"campaign_results", "campaigns_monthly"}
 ALL_CHECKS = {
+    *((asset, "rates_agree_with_counts") for asset in ("post_metrics_daily", "posts_published")),
     *(
         (asset, check)
-        for asset in ("post_metrics_daily", "posts_published")
+        for asset in ("post_metrics_daily", "posts_published", ACCOUNTS)
         for check in (
             "rows_unique_by_key",
             "rows_belong_to_partition",
-            "rates_agree_with_counts",
             "no_unknown_fields",
             "responses_are_as_documented",
             "quarantine_is_empty",
@@ -51,6 +53,7 @@ ALL_CHECKS = {
             "newest_due_day_is_present",
         )
     ),
+    (RAW, "posts_agree_with_later"),
     ("posts_published", "no_file_is_stale"),
     ("posts_published", "days_add_up_to_metrics_to_date"),
     ("instances", "every_instance_is_still_listed"),
@@ -71,7 +74,7 @@ CHECKED_BY_RUNS_ONLY = {
 
 
 def file_of(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> Path:
-    return Path(lake.url(table, partition if table == RAW else Partition(partition.day)))
+    return Path(lake.url(table, partition if table in (RAW, ACCOUNTS) else Partition(partition.day)))
 
 
 def stored(lake: Lake, table: str = RAW, partition: Partition = TAMPERED) -> pa.Table:
@@ -91,7 +94,7 @@ def set_values(lake: Lake, table: str = RAW, **values: object) -> None:
         field = rows.schema.field(column)
         array = pa.array([value] * rows.num_rows, field.type)
         rows = rows.set_column(rows.schema.get_field_index(column), field, array)
-    lake.write(table, TAMPERED if table == RAW else Partition(TAMPERED.day), rows)
+    lake.write(table, TAMPERED if table in (RAW, ACCOUNTS) else Partition(TAMPERED.day), rows)
 
 
 def alter(path: Path) -> None:
@@ -118,9 +121,13 @@ EXPECTED = {
 
 @pytest.fixture
 def filled(project: Project, module_lake: Path) -> Project:
-    """The project with one raw table, its rollup and the totals of its campaigns in the lake."""
+    """The project with one raw table, its rollup, and the totals of its campaigns and instances in the lake."""
     tags = range_tags(DAYS[0], DAYS[-1])
-    return fill_once(project, module_lake, lambda new: new.run(RAW, ROLLUP, PERFORMANCE, tags=tags).success)
+
+    def fill(new: Project) -> bool:
+        return new.run(RAW, ROLLUP, PERFORMANCE, ACCOUNTS, tags=tags).success and new.run("coverage").success
+
+    return fill_once(project, module_lake, fill)
 
 
 def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
@@ -169,6 +176,22 @@ def test_check_fails_on_a_tampered_lake(check: str, tamper: Callable[[Lake], obj
     result = results[asset, check]
     assert (result.passed, result.severity) == (False, severity)
     assert description in (result.description or "")
+
+
+def test_posts_are_held_against_what_later_totals_three_days_later(
+    filled: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = (RAW, "posts_agree_with_later")
+    (before,) = filled.check(key).values()
+    freeze_clock(monkeypatch, datetime(2024, 3, 7, 13, tzinfo=UTC))
+    (agreeing,) = filled.check(key).values()
+    set_values(filled.lake, table=ACCOUNTS, impressions=10**9)
+    (differing,) = filled.check(key).values()
+    assert [each.passed for each in (before, agreeing, differing)] == [True, True, False]
+    assert (before.description or "").startswith("No day can be compared: ")
+    assert agreeing.description == "The posts of 12 days of instances add up to Later's totals"
+    assert "impressions of instance_000 on 2024-03-02 (1000000000, and " in (differing.description or "")
+    assert differing.severity is WARN
 
 
 def test_table_that_cannot_be_listed_leaves_the_other_checks_their_results(filled: Project) -> None:

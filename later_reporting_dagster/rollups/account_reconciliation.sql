@@ -1,0 +1,71 @@
+-- Of each instance, day and metric: what Later totals for the account (`of_later`), and what its posts add up to, if each post
+-- counts once (`once`), and if it counts once for each of its campaigns (`by_campaign`). Posts whose value is null (`lacking`)
+-- count as nothing: Later can only add up what it has.
+--
+--   compared_columns   variable: columns of both tables that are compared
+--   stored_files       relation of the files of both tables
+--   requests           relation: when each file was last requested
+--
+-- A day is compared if it was over for some days, and if both files were requested within a day: networks restate results. A
+-- metric that Later does not state is not. Later omits days without results.
+CREATE OR REPLACE TABLE compared_accounts AS
+WITH compared_days AS (
+    SELECT date, instance_id
+    FROM (FROM requests WHERE table_name = 'post_metrics_daily') AS posts
+    JOIN (FROM requests WHERE table_name = 'instance_performance_daily') AS accounts USING (date, instance_id)
+    SEMI JOIN (FROM stored_files WHERE table_name = 'post_metrics_daily') AS post_files USING (date, instance_id)
+    SEMI JOIN (FROM stored_files WHERE table_name = 'instance_performance_daily') AS account_files USING (date, instance_id)
+    WHERE date <= DATE '{{ last_day }}'
+        AND abs(epoch(posts.requested_at) - epoch(accounts.requested_at)) <= {{ seconds_between_requests }}
+),
+each_post AS (
+    SELECT
+        date, instance_id, post_id
+        {%- for name in compared_columns %},
+        arg_min({{ name }}, campaign_id) AS {{ name }}, sum({{ name }}) AS {{ name }}_by_campaign
+        {%- endfor %}
+    FROM post_metrics_daily
+    GROUP BY ALL
+),
+of_posts AS (
+    SELECT
+        date, instance_id
+        {%- for name in compared_columns %},
+        sum({{ name }}) AS {{ name }}, sum({{ name }}_by_campaign) AS {{ name }}_by_campaign,
+        count(*) - count({{ name }}) AS {{ name }}_lacking
+        {%- endfor %}
+    FROM each_post
+    GROUP BY ALL
+)
+{%- for name in compared_columns %}
+SELECT
+    date, instance_id, '{{ name }}' AS metric, coalesce(accounts.{{ name }}, 0) AS of_later,
+    coalesce(of_posts.{{ name }}, 0) AS once, coalesce({{ name }}_by_campaign, 0) AS by_campaign,
+    coalesce({{ name }}_lacking, 0) AS lacking
+FROM compared_days
+LEFT JOIN instance_performance_daily AS accounts USING (date, instance_id)
+LEFT JOIN of_posts USING (date, instance_id)
+WHERE accounts.{{ name }} IS NOT NULL OR accounts.instance_id IS NULL
+{{- " UNION ALL" if not loop.last }}
+{%- endfor %};
+
+-- The days that differ, and the last days together, whose first and last day are those of the period.
+CREATE OR REPLACE VIEW account_differences AS
+WITH periods AS (
+    SELECT date AS first_day, date AS last_day, instance_id, metric, of_later, once, by_campaign, lacking,
+        greatest({{ day_percent }} / 100 * abs(of_later), {{ day_minimum }}) AS tolerance
+    FROM compared_accounts
+    UNION ALL
+    SELECT min(date), max(date), instance_id, metric, sum(of_later), sum(once), sum(by_campaign), sum(lacking),
+        {{ together_percent }} / 100 * abs(sum(of_later))
+    FROM compared_accounts
+    WHERE date > DATE '{{ last_day }}' - {{ days_together }}
+    GROUP BY instance_id, metric
+    HAVING count(*) > 1
+)
+SELECT
+    * EXCLUDE (tolerance),
+    abs(of_later - once) > tolerance AS differs,
+    abs(of_later - by_campaign) > tolerance AS differs_by_campaign
+FROM periods
+WHERE differs OR differs_by_campaign;
