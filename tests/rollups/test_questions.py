@@ -45,8 +45,8 @@ def in_a_world(questions: dict[str, str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def query() -> Iterator[Query]:
-    """Run a query in a random world of 60 days, with all its tables."""
-    world = world_of(Shape(days=60, posts=500, missing=0, moved=0, several=0.3, creators=12, corrected=0.1), seed=5)
+    """Run a query in a random world of two whole months and some days, with all its tables."""
+    world = world_of(Shape(days=66, posts=500, missing=0, moved=0, several=0.3, creators=12, corrected=0.1), seed=5)
     with open_world(world) as database:
         for name, rows in roll_up(database, metrics_of(world)).items():
             is_by_period = rows.column_names[0] == FIRST_DAY
