@@ -58,7 +58,7 @@ function networkLines() {
       return [["No post of ", network, ` reports impressions (${number(row)}), so it has no rate.`]];
     }
     const last = recent.get(row.platform);
-    if (!last || last.organic_impressions_posts) return [];
+    if (period().last || !last || last.organic_impressions_posts) return [];
     const chance = (1 - row.organic_impressions_posts / row.posts) ** last.posts;
     const silence = ["No post of ", network, ` has reported impressions in the last 7 days (${number(last)}).`];
     return chance < UNLIKELY ? [silence] : [];

@@ -49,20 +49,18 @@ function ratesInWords(row) {
 }
 
 function showKpis(row) {
-  const isComparable = row.days === row.days_expected && row.previous_days === row.days_expected;
   byId("headline").replaceChildren(...headline(row));
   const reason = withheld(row);
   const kpi = ([name, format, what]) => cell(...(name ? [
     make("span", { class: "value", id: `figure-${name}` }, figure(row[name], format, reason)),
     ...(what ? [make("span", { class: "what" }, what)] : []),
-    make("span", { class: "change", id: `change-${name}` }, isComparable ? change(row, name, format) : ""),
+    make("span", { class: "change", id: `change-${name}` }, change(row, name, format)),
   ] : []));
   const isShown = ([, ...cells], index) => index < ALWAYS_SHOWN || reason || cells.some(([name]) => row[name] != null);
   byId("kpis").replaceChildren(...KPIS.filter(isShown).map(([label, ...cells]) =>
     make("tr", {}, make("th", { scope: "row" }, label), ...cells.map(kpi))));
-  byId("basis").replaceChildren("Rates and costs per engagement are of posts with both.", ...basisOfSpend(row));
-  byId("compared").textContent = isComparable
-    ? `Changes are against the ${row.days_expected} days before.` : missingDays(row);
+  byId("basis").replaceChildren("Rates and costs per engagement: posts with both.", ...basisOfSpend(row));
+  byId("compared").textContent = whatIsCompared(row);
 }
 
 /** Returns the lines of the CSV file of the key figures. */
@@ -80,15 +78,18 @@ function basisOfSpend(row) {
   if (filters.campaign !== null) return [" Ad spend and return are Later's own totals of the campaign in the period."];
   const uncertainty = row.ad_spend_uncertainty;
   const range = uncertainty == null ? [] : [", ±\u00a0", figure(uncertainty, "percent")];
-  return [" Ad spend is that of posts, by rounded unit costs", ...range, "."];
+  return [" Ad spend: of posts, from unit costs", ...range, "."];
 }
 
-/** Returns why no changes are shown. */
-function missingDays(row) {
+/** Returns which days the changes are against, or why none are shown. */
+function whatIsCompared(row) {
   if (row.days == null) return "";
-  const lacking = [[row.days, "days"], [row.previous_days ?? 0, "days before"]]
-    .filter(([days]) => days < row.days_expected)
-    .map(([days, which]) => `${days} of the ${row.days_expected} ${which}`);
+  const { first, last } = before(row);
+  const what = hasSameLength(row) ? "Changes" : "Changes of rates only, because months differ in length";
+  if (isComparable(row)) return `${what}: against ${daysOf(last, first)}.`;
+  const lacking = [[row.days, row.days_expected, "days"], [row.previous_days, lengthOf(before(row)), "days before"]]
+    .filter(([days, expected]) => days < expected)
+    .map(([days, expected, which]) => `${days} of the ${expected} ${which}`);
   return `No changes are shown: there are only ${lacking.join(" and ")}.`;
 }
 
@@ -96,6 +97,7 @@ function missingDays(row) {
 function change(row, name, format) {
   const [now, previous] = [row[name], row[`previous_${name}`]];
   const isRate = format === "percent";
+  if (!isComparable(row) || !(isRate || hasSameLength(row))) return "";
   if (now == null || previous == null || (!isRate && !previous)) return "";
   const difference = isRate ? now - previous : (100 * (now - previous)) / previous;
   const size = (isRate ? decimal : tenth).format(Math.abs(difference));

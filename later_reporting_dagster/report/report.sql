@@ -12,7 +12,8 @@
     "organic_rate_impressions", "paid_rate_engagements", "paid_rate_impressions") %}
 
 CREATE OR REPLACE TABLE report_figures AS
-WITH results AS (
+WITH newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall),
+results AS (
     SELECT * REPLACE (nullif(instance_id, '') AS instance_id), NULL AS campaign_id FROM organic_paid_overall
     UNION ALL BY NAME
     -- The ad spend of a campaign is the one that Later totals.
@@ -29,7 +30,7 @@ totals AS (
         {%- endfor %}
     FROM campaign_results
     LEFT JOIN (SELECT time_window, instance_id, first_day, last_day, days, days_expected FROM organic_paid_overall) AS periods USING (time_window, instance_id)
-    CROSS JOIN (SELECT max(last_day) AS newest_day FROM organic_paid_overall)
+    CROSS JOIN newest
     WHERE instance_id IS NOT NULL
 ),
 creators AS (
@@ -48,10 +49,11 @@ SELECT
     paid_share_of_impressions, creators,
     previous_organic_impressions, previous_paid_impressions, previous_organic_engagements, previous_paid_engagements,
     previous_organic_engagement_rate, previous_paid_engagement_rate, previous_ad_spend,
+    newest_day - previous_first_day AS previous_first_age, newest_day - previous_last_day AS previous_last_age,
     ad_spend, ad_spend_per_engagement, return_on_ad_spend, paid_clicks, tracking_links_conversions, totals_first_age, totals_last_age,
     100 * (ad_spend_high - ad_spend_low) / nullif(ad_spend_high + ad_spend_low, 0) AS ad_spend_uncertainty,
     100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements
-FROM of_scopes;
+FROM of_scopes, newest;
 
 -- Content cost of the posts that were published in a window, as far as it is known by now. A post of several campaigns costs each.
 -- Posts from before the lake are left out, and campaigns without figures, which the page does not know.

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from importlib.resources import files as files_of_package
 from typing import Any
 
@@ -12,7 +12,7 @@ from jinja2 import Template
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import RAW_TABLES, WINDOWS
+from later_reporting_dagster.lake.tables import MONTH_WINDOWS, RAW_TABLES, WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CONTENT_TYPE,
@@ -83,12 +83,21 @@ class ReportData:
     outdated: Sequence[str] = ()
 
     @property
-    def windows(self) -> list[str]:
-        """The windows of the key figures, shortest first, up to the first one that has all days of files."""
-        rows = self.tables["figures"].select(["time_window", "instance_id", "days"]).to_pylist()
-        files = {row["time_window"]: row["days"] or 0 for row in rows if row["instance_id"] is None}
-        days = [files.get(name, 0) for name in WINDOWS]
-        return [*WINDOWS][: days.index(max(days)) + 1]
+    def windows(self) -> dict[str, tuple[date, date]]:
+        """The first and the last day of the windows of the key figures.
+
+        Those of days are up to the first one that has all days of files, shortest first. A month has results.
+        """
+        rows = (
+            self.tables["figures"].select(["time_window", "instance_id", "days", "first_day", "last_day"]).to_pylist()
+        )
+        of_all = {row["time_window"]: row for row in rows if row["instance_id"] is None}
+        days = [of_all[name]["days"] if name in of_all else 0 for name in WINDOWS]
+        lengths = [*WINDOWS.items()][: days.index(max(days)) + 1]
+        months = [name for name in MONTH_WINDOWS if name in of_all]
+        return {name: (self.as_of - timedelta(days=length - 1), self.as_of) for name, length in lengths} | {
+            name: (of_all[name]["first_day"], of_all[name]["last_day"]) for name in months
+        }
 
     @property
     def oldest_age(self) -> int | None:

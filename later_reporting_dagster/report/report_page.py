@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from html import escape
@@ -38,7 +38,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 8
+REPORT_DEFINITION = 9
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -99,8 +99,8 @@ def page_data(data: ReportData) -> dict[str, Any]:
     return {
         "as_of": data.as_of.isoformat(),
         "windows": {
-            name: {"label": f"Last {WINDOWS[name]} days", "first": WINDOWS[name] - 1, "last": 0}
-            for name in data.windows
+            name: {"label": _label(name, first), "first": (data.as_of - first).days, "last": (data.as_of - last).days}
+            for name, (first, last) in data.windows.items()
         },
         "window": data.initial_window,
         "oldest_age": data.oldest_age,
@@ -131,9 +131,16 @@ def page_data(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _shown(rows: pa.Table, windows: Sequence[str]) -> pa.Table:
+def _label(window: str, first_day: date) -> str:
+    """Return what the page calls a window, such as Last 28 days, or Last month (October)."""
+    if window in WINDOWS:
+        return f"Last {WINDOWS[window]} days"
+    return f"{window.replace('_', ' ').capitalize()} ({first_day:%B})"
+
+
+def _shown(rows: pa.Table, windows: Iterable[str]) -> pa.Table:
     if "time_window" in rows.column_names:
-        rows = rows.filter(pc.is_in(rows["time_window"], pa.array(windows)))
+        rows = rows.filter(pc.is_in(rows["time_window"], pa.array([*windows])))
     return rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names])
 
 

@@ -26,6 +26,13 @@ const inPeriod = (ranges) => ranges
 const dayOf = (age) => new Date(NEWEST - age * DAY).toISOString().slice(0, 10);
 const daysOf = (last, first) => (first === last ? dayOf(last) : `${dayOf(first)} to ${dayOf(last)}`);
 
+/** Returns the ages of the first and the last day of the period before. */
+const before = ({ previous_first_age: first, previous_last_age: last }) => ({ first, last });
+/** Returns whether both periods are complete. */
+const isComparable = (row) => row.days === row.days_expected && row.previous_days === lengthOf(before(row));
+/** Returns whether sums of both periods can be compared, too: not those of months, which may have other lengths. */
+const hasSameLength = (row) => filters.window !== "last_month" && row.days_expected === lengthOf(before(row));
+
 // Look-up. A row of a table is of a campaign, of an instance, or of all instances. Tables are stored by column, with
 // the rows in the order in which they are shown.
 

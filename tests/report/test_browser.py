@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -188,12 +188,15 @@ def test_any_few_days_of_files_and_posts_are_shown(
     posts_of = {age: [row(impressions=10, engagements=1)] for age in range(newest, oldest + 1)}
     days = {(NEWEST - timedelta(days=age), "a"): posts_of.get(age, []) for age in range(files)}
     with open_report(browser, report_of(World(days, days)), tmp_path) as report:
+        ages = {f"Last {days} days": range(days) for days in (7, 28, 90) if days == 7 or files > (7, 28)[days > 28]}
+        months = {"This month (March)": range(6), "Last month (February)": range(6, 35)}
+        ages |= {name: of_month for name, of_month in months.items() if posts_of.keys() & {*of_month}}
         periods = report.page.locator("#period option").all_inner_texts()
-        assert periods == [f"Last {days} days" for days in (7, 28, 90) if days == 7 or files > (7, 28)[days > 28]]
+        assert periods == [*ages]
         assert report.page.locator("#period").input_value() == ("28d" if files > 7 else "7d")
         for period in reversed(periods):
             report.choose("period", period)
-            shown = len(posts_of.keys() & {*range(int(period.split()[1]))})
+            shown = len(posts_of.keys() & {*ages[period]})
             assert report.figure("organic_impressions") == (10 * shown or None)
             report.open_all()
 
@@ -272,11 +275,35 @@ def test_changes_are_shown_if_both_periods_have_all_days(
         difference = 100 * (now - before) / before
         sign = "+" if difference > 0 else "−"
         assert change.inner_text() == f"{sign}{abs(float(difference)):.1f}\u00a0%"
-        assert compared.inner_text() == "Changes are against the 28 days before."
+        first, last = overall["previous_first_day"], overall["previous_last_day"]
+        assert compared.inner_text() == f"Changes: against {first} to {last}."
         report.choose("period", "Last 90 days")
         assert change.inner_text() == ""
         text = "No changes are shown: there are only 60 of the 90 days and 0 of the 90 days before."
         assert compared.inner_text() == text
+
+
+def test_months_are_periods_with_their_days_and_changes_of_rates(browser: Browser, tmp_path: Path) -> None:
+    days = [date(2024, 1, 1) + timedelta(days=number) for number in range((NEWEST - date(2024, 1, 1)).days + 1)]
+    world = World({(day, "a"): [row(impressions=100, engagements=day.month)] for day in days}, {})
+    with open_report(browser, report_of(world), tmp_path) as report:
+        dates, compared = report.page.locator("#dates"), report.page.locator("#compared")
+        impressions, rate = (
+            report.page.locator(f"#change-organic_{name}") for name in ("impressions", "engagement_rate")
+        )
+        report.choose("period", "This month (March)")
+        assert dates.inner_text() == "2024-03-01 to 2024-03-06"
+        assert report.figure("organic_impressions") == 600
+        assert compared.inner_text() == "Changes: against 2024-02-01 to 2024-02-06."
+        assert (impressions.inner_text(), rate.inner_text()) == ("±0.0\u00a0%", "+1.00 points")
+        report.choose("period", "Last month (February)")
+        assert dates.inner_text() == "2024-02-01 to 2024-02-29"
+        assert report.figure("organic_impressions") == 2900
+        of_rates = "Changes of rates only, because months differ in length: against 2024-01-01 to 2024-01-31."
+        assert compared.inner_text() == of_rates
+        assert (impressions.inner_text(), rate.inner_text()) == ("", "+1.00 points")
+        report.open_all()
+        assert [each[0] for each in report.rows("days")] == [str(day) for day in reversed(days) if day.month == 2]
 
 
 def test_campaigns_show_what_later_totals_for_them(browser: Browser, tmp_path: Path) -> None:
