@@ -122,6 +122,9 @@ def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
     lake = filled(remote_lake("bucket"))
     with open_database(lake, confined=True) as database:
         database.add_view(POSTS)
+        BucketFileSystem.requests.clear()
+        database.add_comments([POSTS])
+        assert BucketFileSystem.requests == []
         for sql in ("SELECT sum(impressions), max(extra) FROM posts", "SELECT count(*) FROM posts"):
             BucketFileSystem.requests.clear()
             fetch(database, sql)

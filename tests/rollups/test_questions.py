@@ -28,7 +28,9 @@ OTHERS = by_question(
     ";\n".join(path.read_text() for path in sorted(Path(__file__).with_name("questions").glob("*.sql")))
 )
 # A random world has none of these tables, or others than its posts add up to.
-NOT_IN_A_WORLD = re.compile(r"\b(coverage|instances|campaign_results|campaign_performance_daily)\b")
+NOT_IN_A_WORLD = re.compile(
+    r"\b(coverage|instances|instance_performance_daily|campaign_results|campaign_performance_daily)\b"
+)
 
 
 # In a random world, in which posts are seen on too few days in a row.
