@@ -1,6 +1,6 @@
 -- Of each instance, day and metric: what Later totals for the account (`of_later`), and what its posts add up to, if each post
--- counts once (`once`), and if it counts once for each of its campaigns (`by_campaign`). Posts whose value is null (`lacking`)
--- count as nothing: Later can only add up what it has.
+-- counts once (`once`: its row with the lowest campaign id, as in post_days), and if it counts once for each of its campaigns
+-- (`by_campaign`). Posts whose value is null (`lacking`) count as nothing: Later can only add up what it has.
 --
 --   compared_columns   variable: columns of both tables that are compared
 --   stored_files       relation of the files of both tables
@@ -22,7 +22,7 @@ each_post AS (
     SELECT
         date, instance_id, post_id
         {%- for name in compared_columns %},
-        arg_min({{ name }}, campaign_id) AS {{ name }}, sum({{ name }}) AS {{ name }}_by_campaign
+        arg_min_null({{ name }}, campaign_id) AS {{ name }}, sum({{ name }}) AS {{ name }}_by_campaign
         {%- endfor %}
     FROM post_metrics_daily
     GROUP BY ALL

@@ -140,6 +140,15 @@ def test_null_counts_as_nothing(tmp_path: Path) -> None:
     assert [(each["metric"], each["lacking"]) for each in found.differing] == [("impressions", 1)]
 
 
+def test_of_a_post_of_several_campaigns_the_row_with_the_lowest_id_counts_even_if_null(tmp_path: Path) -> None:
+    """As in the rollups, so that its other rows are no result of the post."""
+    day, counts = Partition(LAST_DAY, "north"), dict.fromkeys(COMPARED_METRICS, 500)
+    several = [row(instance_id="north", campaign_id=2, **counts | {"impressions": None})]
+    several.append(row(instance_id="north", campaign_id=3, **counts))
+    accounts = {day: [account("north", **counts | {"impressions": 0})]}
+    assert differences(reconciled(tmp_path, {day: several}, accounts)) == []
+
+
 def test_totals_may_count_a_post_once_for_each_of_its_campaigns(tmp_path: Path) -> None:
     posts = world()
     found = reconciled(tmp_path, posts, totals(posts, by_campaign=True))
