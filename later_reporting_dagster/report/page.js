@@ -279,8 +279,9 @@ function showCreators() {
   const known = inWindow(creators);
   const shown = known.filter((row) => row.posts >= Number(byId("least-posts").value));
   const { creators: all = 0 } = lookUp(figures, chosenInstance(), null);
-  const cut = known.length < all ? ` The page has the ${report.most_creators} with the most impressions of each instance.` : "";
-  byId("creators-shown").textContent = `${whole.format(shown.length)} of ${withUnit(all, "creator")} are listed.${cut}`;
+  const isCut = known.length < all;
+  byId("creators-shown").textContent = `${whole.format(shown.length)} of ${withUnit(all, "creator")} are listed.`
+    + (isCut ? ` The page has the ${report.most_creators} with the most impressions of each instance.` : "");
   fillTable("creators", [
     column.name("Creator", name, (row) => row.link), column.text("Handle", (row) => row.handle, "handle"), ...RESULTS,
   ], shown, { empty: "None with so many posts." });

@@ -44,6 +44,7 @@ const descending = (left, right) => (left == null || right == null ? (left == nu
 
 const LISTED_FIRST = 3;
 const NAME_LENGTH = 200;
+const TEXT_LENGTH = 60;
 const readable = (name) => (name ? name.replaceAll("_", " ") : "other");
 const withUnit = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 const bold = (text) => make("b", {}, make("bdi", {}, text));
@@ -81,7 +82,10 @@ const column = {
   }),
   text: (label, text, kind = "name") => ({
     label, names: [label], values: (row) => [text(row)],
-    cell: (row) => make("td", {}, text(row) == null ? figure(null) : make("bdi", { class: kind }, shortened(text(row), 60))),
+    cell: (row) => {
+      const shown = text(row) == null ? figure(null) : make("bdi", { class: kind }, shortened(text(row), TEXT_LENGTH));
+      return make("td", {}, shown);
+    },
   }),
   // `reason` returns why a number is withheld, if it is.
   number: (label, name, format = "count", reason = () => undefined) => ({
