@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
-from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, campaign_period_columns, post_columns
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, post_columns
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
+from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
@@ -56,7 +56,7 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of instances": INSTANCE_COLUMNS,
     "columns of coverage": COVERAGE_COLUMNS,
     "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
-    "columns of campaign_performance_periods": without(campaign_period_columns([]), [POST_COLUMNS[-1]]),
+    "columns of campaign_performance_periods": without(CAMPAIGN_PERIODS.columns([]), [POST_COLUMNS[-1]]),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of windows": [
         column for column in without(BY_CONTENT_TYPE.columns, DAILY.columns) if column.name not in PREVIOUS_COLUMNS
@@ -79,11 +79,16 @@ def metrics_table() -> str:
         for name, known, default in (
             ("of posts", METRICS, DEFAULT_METRICS),
             ("of campaigns", CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS),
-            ("of daily totals", OVER_TIME_METRICS, OVER_TIME_METRICS),
         )
+    }
+    totals = {"days": OVER_TIME_METRICS, "periods": ACCOUNT_METRICS}
+    requested["of instances"] = {
+        metric.column: " and ".join(name for name, metrics in totals.items() if metric in metrics)
+        for metric in (*OVER_TIME_METRICS, *ACCOUNT_METRICS)
     }
     posts = post_columns(METRICS)
     columns = [*posts, *without(CAMPAIGN_PERFORMANCE.columns(CAMPAIGN_METRICS), posts)]
+    columns += without(ACCOUNT_PERIODS.columns(ACCOUNT_METRICS), columns)
     return markdown_table([column for column in columns if column.unit], requested)
 
 

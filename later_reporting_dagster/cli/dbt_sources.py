@@ -11,21 +11,14 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.io_manager import all_tables, table_specs
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Table
 from later_reporting_dagster.lake.database import SQL_TYPES, glob_select
-from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERIOD_KEY,
-    CAMPAIGN_PERIODS,
-    CAMPAIGN_PERIODS_TABLE,
-    COVERAGE_TABLE,
-    INSTANCES_TABLE,
-    RAW_TABLES,
-)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 _KEYS: Mapping[str, tuple[str, ...]] = {
     **{table.name: ("date", *table.key) for table in RAW_TABLES.values()},
     INSTANCES_TABLE: ("instance_id",),
     CAMPAIGNS_TABLE: ("instance_id", "campaign_id"),
-    CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIOD_KEY,
+    **{table.name: table.key for table in PERIODS_TABLES.values()},
     COVERAGE_TABLE: ("table_name", "date", "instance_id"),
     **{table.name: tuple(table.key) for table in TABLES},
 }
@@ -43,7 +36,7 @@ def sources_yaml(definitions: dg.Definitions, settings: ComponentBase) -> str:
     descriptions = {name: spec.description for name, spec in table_specs(definitions, settings).items()}
     by_day = {table.name: table.table for table in RAW_TABLES.values()}
     rollups = {table.name: table.with_metrics(METRICS).table for table in TABLES}
-    wide = by_day | {CAMPAIGN_PERIODS_TABLE: CAMPAIGN_PERIODS} | rollups
+    wide = by_day | {table.name: table.table for table in PERIODS_TABLES.values()} | rollups
     source = {
         "name": settings.name,
         "description": "Later's Reporting API, organic beside paid. Null is not available; 0 is a measured zero.",

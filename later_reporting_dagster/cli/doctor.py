@@ -24,12 +24,13 @@ from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
     OF_INSTANCES,
+    PERIODS_TABLES,
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
@@ -236,7 +237,7 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
         if name in OF_INSTANCES:
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
-    for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE, COVERAGE_TABLE):
+    for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, *PERIODS_TABLES, COVERAGE_TABLE):
         if name in settings.tables:
             key = settings.asset_key(name).to_user_string()
             if (metadata := lake.read_metadata(name)) is None:

@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, RAW_NAMES
+from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_NAMES
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 # A daemon with `run_retries` would repeat a failed run, of which the command has listed what failed.
@@ -97,7 +97,7 @@ def materialize(
     earlier = len(project.later.fetches)
     set_origin_of_runs(instance, job, project.location)
     try:
-        fetches, fetched = project.later.fetches, {*RAW_NAMES, CAMPAIGN_PERIODS_TABLE} & {*assets}
+        fetches, fetched = project.later.fetches, {*RAW_NAMES, *PERIODS_TABLES} & {*assets}
         has_bars = fetched and os.isatty(2)
         with progress_bars(fetches, earlier=earlier) if has_bars else progress_lines(assets, fetches, earlier=earlier):
             result = job.execute_in_process(

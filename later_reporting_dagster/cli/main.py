@@ -25,10 +25,10 @@ from later_reporting_dagster.cli.options import (
 from later_reporting_dagster.cli.servers import sandbox, serve
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     INSTANCES_TABLE,
     OF_INSTANCES,
+    PERIODS_TABLES,
     RAW_NAMES,
 )
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-QUARANTINED_ASSETS = (*RAW_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
+QUARANTINED_ASSETS = (*RAW_NAMES, CAMPAIGNS_TABLE, *PERIODS_TABLES)
 DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 _json_option = click.option(
@@ -252,7 +252,7 @@ def _run_config(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict
             continue
         applies_to = OF_INSTANCES if option == "instances" else RAW_NAMES
         if option == "accept_shrinking":
-            applies_to = (*RAW_NAMES, CAMPAIGN_PERIODS_TABLE)
+            applies_to = (*RAW_NAMES, *PERIODS_TABLES)
         selected = [name for name in names if name in applies_to]
         if not selected:
             flag = f"--{option.replace('_', '-')}"

@@ -450,8 +450,12 @@ class AccountTotals(msgspec.Struct, kw_only=True, rename="camel"):
     extra: str | None = None
 
     @property
+    def scope(self) -> str:
+        return "instance" if self.instance_id else "all"
+
+    @property
     def key(self) -> Hashable:
-        return self.instance_id
+        return (self.scope, self.instance_id)
 
 
 class AccountBucket(AccountTotals, kw_only=True):

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.defs.assets.campaigns import campaign_periods_asset, campaigns_asset
+from later_reporting_dagster.defs.assets.campaigns import campaigns_asset, periods_asset
 from later_reporting_dagster.defs.assets.instances import coverage_asset, instances_asset
 from later_reporting_dagster.defs.assets.raw_tables import raw_asset
 from later_reporting_dagster.defs.assets.report import report_asset
@@ -26,8 +26,8 @@ from later_reporting_dagster.defs.resource import (
     environment_texts,
     yaml_model,
 )
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, RAW_TABLES
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
@@ -161,10 +161,12 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         for raw_table in RAW_TABLES.values():
             if raw_table.name in self.tables:
                 yield raw_asset(self, raw_table)
+        for periods_table in PERIODS_TABLES.values():
+            if periods_table.name in self.tables:
+                yield periods_asset(self, periods_table)
         others = {
             INSTANCES_TABLE: instances_asset,
             CAMPAIGNS_TABLE: campaigns_asset,
-            CAMPAIGN_PERIODS_TABLE: campaign_periods_asset,
             COVERAGE_TABLE: coverage_asset,
             REPORT: report_asset,
         }

@@ -17,8 +17,8 @@ from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_M
 from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Column
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, RAW_NAMES, RawTable
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Column
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, RAW_NAMES, RawTable
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES, RollupTable
 
@@ -29,7 +29,7 @@ ASSET_NAMES = (
     *RAW_NAMES,
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
-    CAMPAIGN_PERIODS_TABLE,
+    *PERIODS_TABLES,
     COVERAGE_TABLE,
     *(table.name for table in TABLES),
     REPORT,
@@ -168,7 +168,7 @@ class ComponentBase(dg.Model):
     @property
     def fetched_tables(self) -> tuple[str, ...]:
         """The tables that the daily run fetches from the API."""
-        fetched = {*RAW_NAMES, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
+        fetched = {*RAW_NAMES, CAMPAIGNS_TABLE, *PERIODS_TABLES}
         return tuple(name for name in self.tables if name in fetched)
 
     def refetch_ages(self, today: date) -> list[int]:

@@ -25,12 +25,13 @@ from later_reporting_dagster.defs.runs import (
     runs_of,
     tables_in_progress,
 )
-from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.coverage import Files, described_days, intact_files, newest_fetches, stored_records
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
     OF_INSTANCES,
+    PERIODS_TABLES,
     POSTS_NAMES,
     POSTS_PUBLISHED,
     RAW_NAMES,
@@ -246,7 +247,7 @@ def _missing_files_request(
     configs: dict[str, dict[str, Any]] = {
         **dict.fromkeys(RAW_NAMES, {"only_missing": not with_campaigns}),
         **dict.fromkeys(OF_INSTANCES, {"pairs": pairs, "only_missing": True}),
-        CAMPAIGN_PERIODS_TABLE: {"all_months": with_campaigns},
+        **dict.fromkeys(PERIODS_TABLES, {"all_months": with_campaigns}),
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     all_days = [day for of_instance in days.values() for day in of_instance]

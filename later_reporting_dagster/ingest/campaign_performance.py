@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Hashable, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TypeVar
 
@@ -19,15 +19,15 @@ from later_reporting_dagster.client import (
     QueryRejected,
     UnexpectedResponse,
 )
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.metrics import parse_metrics
-from later_reporting_dagster.contract.route import campaign_performance_route
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, UnitWriter, confirm
 from later_reporting_dagster.ingest.post_fetch import METRICS_STATUSES, find_accepted_metrics
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
 from later_reporting_dagster.ingest.replacement import InDoubt, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake.tables import RawTable
 
 # A fetch ends once so many days or periods have failed in a row.
 OUTAGE_DAYS = 5
@@ -64,8 +64,10 @@ async def ingest_campaigns(
     if not queries:
         return
     first, *others = queries
-    instances = await anyio.to_thread.run_sync(instances_of_campaigns, writer.lake)
-    fetch = CampaignFetch(client, writer.guard, writer.progress, instances, writer.metrics, queries[first].instance_ids)
+    instances: dict[Hashable, set[str]] = {}
+    if not writer.table.has_file_per_instance:  # no row says its instance
+        instances = await anyio.to_thread.run_sync(instances_of_campaigns, writer.lake)
+    fetch = CampaignFetch(client, writer.table, writer.guard, writer.progress, instances, writer.metrics)
     in_doubt: dict[_Unit, InDoubt] = {}
     slots = asyncio.Semaphore(client.concurrency)
 
@@ -99,7 +101,7 @@ async def ingest_campaigns(
         for unit in others:
             tasks.start_soon(process, unit)
     for unit, doubt in in_doubt.items():
-        names, is_left = fetch.instance_ids, bool(writer.keeping)
+        names, is_left = fetch.accessible(queries[unit]), bool(writer.keeping)
         await confirm(doubt, unit, writer, fetch_unit, client=client, instance_ids=names, is_left=is_left)
 
 
@@ -123,17 +125,19 @@ class CampaignFetch:
     """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list.
 
     Attributes:
-        instances: of each known campaign.
+        instances: of each known campaign; empty if rows say theirs.
+        inaccessible: instances that the API does not list, found by a refused query.
         stopped_by: the error that ended the fetch: every query would fail, or so many have failed in a row.
         has_succeeded: whether the API has returned anything, so that it does not refuse the route.
     """
 
     client: LaterClient
+    table: RawTable
     guard: WriteGuard
     progress: Progress
     instances: Mapping[Hashable, Set[str]]
     metrics: tuple[Metric, ...]
-    instance_ids: tuple[str, ...]
+    inaccessible: set[str] = field(default_factory=set)
     stopped_by: LaterError | None = None
     has_succeeded: bool = False
     _failed_in_a_row: int = 0
@@ -164,16 +168,20 @@ class CampaignFetch:
         return False
 
     async def _fetch_accepted(self, query: PerformanceQuery) -> tuple[PerformanceQuery, ListResult]:
-        query = replace(query, metrics=self.metrics, instance_ids=self.instance_ids)
+        asked = replace(query, metrics=self.metrics, instance_ids=self.accessible(query))
         try:
-            return query, await self.client.fetch(campaign_performance_route, query)
+            return asked, await self.client.fetch(self.table.route, asked)
         except QueryRejected as error:
-            is_smaller = error.is_forbidden and await self._has_dropped_instances(query)
+            is_smaller = error.is_forbidden and await self._has_dropped_instances(asked)
             if error.status in METRICS_STATUSES:
-                is_smaller = await self._has_dropped_metrics(query)
+                is_smaller = await self._has_dropped_metrics(asked)
             if not is_smaller:
                 raise
         return await self._fetch_accepted(query)
+
+    def accessible(self, query: PerformanceQuery) -> tuple[str, ...]:
+        """Return the instances of a query that are not known to be inaccessible."""
+        return tuple(name for name in query.instance_ids if name not in self.inaccessible)
 
     async def kept_campaigns(self, stored: Set[Hashable], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the stored campaigns that are not in the response, but whose rows stay, because of their instances.
@@ -182,7 +190,7 @@ class CampaignFetch:
         campaigns, and a second response does not say that there is nothing. Only `retire` takes an instance out of the
         rollups.
         """
-        present = {item.campaign_id for item in result.items}
+        present = {item.key for item in result.items}
         absent = {campaign: self.instances[campaign] for campaign in stored - present if campaign in self.instances}
         returned = {name for campaign in present for name in self.instances.get(campaign, ())}
         silent = {name for names in absent.values() for name in names} - returned
@@ -199,7 +207,7 @@ class CampaignFetch:
     async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
         with suppress(QueryRejected):
-            again = await self.client.fetch(campaign_performance_route, replace(query, instance_ids=instance_ids))
+            again = await self.client.fetch(self.table.route, replace(query, instance_ids=instance_ids))
             return again.is_surely_empty
         return False
 
@@ -212,16 +220,17 @@ class CampaignFetch:
 
         async def request(metrics: tuple[Metric, ...]) -> object:
             # Instances do not decide it, so no forbidden instance can interfere.
-            return await self.client.fetch(campaign_performance_route, replace(query, metrics=metrics, instance_ids=()))
+            return await self.client.fetch(self.table.route, replace(query, metrics=metrics, instance_ids=()))
 
-        if not await find_accepted_metrics(parse_metrics("impressions", known=CAMPAIGN_METRICS), request):
+        if not await find_accepted_metrics(parse_metrics("impressions", known=self.table.known_metrics), request):
             return False  # the query is refused for another reason
         accepted = await find_accepted_metrics(query.metrics, request)
         if accepted in ((), query.metrics):
             return False
         refused = [metric.api_name for metric in query.metrics if metric not in accepted]
         self.metrics = accepted
-        self._warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
+        rows = self.table.rows
+        self._warn(f"The API refuses these metrics of {rows}, which are therefore null: {', '.join(refused)}")
         return True
 
     async def _has_dropped_instances(self, query: PerformanceQuery) -> bool:
@@ -229,9 +238,11 @@ class CampaignFetch:
         accessible = await self.client.accessible(query.instance_ids)
         if accessible in ((), query.instance_ids):
             return False
-        self.instance_ids = accessible
         inaccessible = [name for name in query.instance_ids if name not in accessible]
-        self._warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
+        self.inaccessible.update(inaccessible)
+        self._warn(
+            f"Not accessible with these credentials, so without their {self.table.rows}: {', '.join(inaccessible)}"
+        )
         return True
 
     def _warn(self, warning: str) -> None:

@@ -1,4 +1,4 @@
-"""Fetch what the API totals for campaigns over whole periods, and merge it into the one file of the table.
+"""Fetch what the API totals for campaigns or accounts over whole periods, and merge it into the one file of a table.
 
 What a campaign cost, how many people it reached, and how many posts it had do not add up over days: only a query for
 exactly the period has them. By performance date, the periods are windows that end yesterday, the same number of days
@@ -7,9 +7,9 @@ before each, and calendar months. By post date, they are calendar months, which 
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from operator import itemgetter
 from typing import Any
@@ -20,30 +20,22 @@ import msgspec
 import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient, ListResult
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import is_overdue, utc_now
+from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaigns
 from later_reporting_dagster.ingest.partition_writer import known_times
 from later_reporting_dagster.ingest.progress import PartitionError, Progress, reason_of
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.replacement import InDoubt, PartitionRows, WriteGuard, assign_rows
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERIODS_TABLE,
-    FileDamaged,
-    Lake,
-    LakeUnavailable,
-    Partition,
-    ReplacementRejected,
-    WriteResult,
-)
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERFORMANCE,
-    CAMPAIGN_PERIOD_KEY,
-    CAMPAIGN_PERIODS,
     PUBLISHED_MONTH,
     RECORDED_MONTH,
     WINDOWS,
+    PeriodsTable,
+    RawTable,
     rows_by_group,
 )
 
@@ -57,31 +49,42 @@ FETCHED_MONTHS = {RECORDED_MONTH: "recorded_months", PUBLISHED_MONTH: "months"}
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
 
+# The windows of each instance; all together have all.
+WINDOWS_OF_INSTANCES = ("7d", "28d")
+
 _Row = dict[str, Any]
-# What a newer response replaces: a window by its name, whatever its days are; a month by its first day.
-_Slot = tuple[str, date | None]
+# What a newer response replaces: a window by its name, whatever its days are; a month by its first day; of totals of an
+# instance, also by that.
+_Slot = tuple[str, date | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The days of one query, and what the table calls them."""
+    """The days of one query, and what the table calls them.
+
+    Attributes:
+        instance_ids: those of the query; empty for all that the credentials can read.
+        subject: the only instance; empty for all together.
+    """
 
     date_basis: DateBasis
     name: str
     first_day: date
     last_day: date
+    instance_ids: tuple[str, ...] = ()
+    subject: str = ""
 
     @property
     def slot(self) -> _Slot:
-        return _slot(self.name, self.first_day)
+        return _slot(self.name, self.first_day, self.subject)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.first_day} to {self.last_day}"
+        return f"{self.name} {self.first_day} to {self.last_day}{f' of {self.subject}' * bool(self.subject)}"
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedMonth:
-    """A fetch of a month that had ended: its day, and the instances whose campaigns were in reach of it."""
+    """A fetch of a month that had ended, of all instances together: its day, and those in reach of it."""
 
     day: date
     instances: Collection[str]
@@ -143,33 +146,50 @@ def periods_to_fetch(
     return [*windows(newest), *found[:newer], *older]
 
 
-def read_periods(lake: Lake) -> StoredPeriods:
+def queries_of(
+    table: PeriodsTable, periods: Sequence[Period], *, configured: tuple[str, ...], instances: Iterable[str]
+) -> list[Period]:
+    """Return periods with the instances of each query: all of campaigns; of accounts each, and all together.
+
+    Of all together there are none if their ids do not fit one URL, because reach cannot be merged. Accounts have no
+    months of posts published.
+    """
+    if not table.of.one_instance_per_query:
+        return [replace(period, instance_ids=configured) for period in periods]
+    instance_ids = tuple(instances)
+    recorded = [period for period in periods if period.name != PUBLISHED_MONTH]
+    months = [period for period in recorded if period.name == RECORDED_MONTH]
+    of_each = [*(each for each in recorded if each.name in WINDOWS_OF_INSTANCES), *months[:MONTHS_FETCHED_AGAIN]]
+    is_one_query = len(instance_ids) > 1 == len(group_by_url_length(instance_ids))
+    return [
+        *(replace(period, instance_ids=instance_ids) for period in recorded if is_one_query),
+        *(replace(period, instance_ids=(name,), subject=name) for period in of_each for name in instance_ids),
+    ]
+
+
+def read_periods(lake: Lake, table: PeriodsTable) -> StoredPeriods:
     """Read the table; if its file does not exist or is damaged, it is empty."""
     with suppress(FileDamaged):
-        rows = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-        metadata = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
+        rows = lake.read_table(table.name, schema=table.schema)
+        metadata = lake.read_metadata(table.name)
         if rows is not None and metadata is not None:
             fetched: dict[tuple[str, date], FetchedMonth] = {}
             for name, key in FETCHED_MONTHS.items():
                 of_kind = msgspec.json.decode(metadata.key_values.get(key, "{}"), type=dict[date, FetchedMonth])
                 fetched |= {(name, first_day): month for first_day, month in of_kind.items()}
             return StoredPeriods(rows, fetched)
-    return StoredPeriods(CAMPAIGN_PERIODS.schema.empty_table())
+    return StoredPeriods(table.schema.empty_table())
 
 
-def _slot(name: str, first_day: date) -> _Slot:
-    return name, first_day if name in MONTHS else None
+def _slot(name: str, first_day: date, subject: str) -> _Slot:
+    return name, first_day if name in MONTHS else None, subject
 
 
-async def ingest_campaign_periods(
-    periods: Sequence[Period], writer: "PeriodsWriter", *, instance_ids: tuple[str, ...], client: LaterClient
-) -> None:
+async def ingest_periods(periods: Sequence[Period], writer: "PeriodsWriter", *, client: LaterClient) -> None:
     """Fetch periods, each with one query, and replace their rows in the table.
 
     A period that fails keeps its rows. A response that was requested before the stored rows of its period replaces
     nothing.
-
-    `instance_ids`: the instances whose campaigns are wanted; empty for all that the credentials can read.
     """
     writer.progress.partitions = len(periods)
     queries = {
@@ -177,7 +197,7 @@ async def ingest_campaign_periods(
             start_date=period.first_day,
             end_date=period.last_day,
             date_basis=period.date_basis,
-            instance_ids=instance_ids,
+            instance_ids=period.instance_ids,
         )
         for period in periods
     }
@@ -210,6 +230,7 @@ class PeriodsWriter:
         written: None if no period could be fetched: then the file is left as it is.
     """
 
+    periods: PeriodsTable
     lake: Lake
     stored: StoredPeriods
     guard: WriteGuard
@@ -225,11 +246,17 @@ class PeriodsWriter:
 
     def __post_init__(self) -> None:
         self._fetched_months = {**self.stored.fetched_months}
-        # By campaign. One that is kept in a window has the days of an earlier one.
+        self._key_of = itemgetter(*self.table.key)
+        # By key. A campaign that is kept in a window has the days of an earlier one.
         self._rows: dict[_Slot, dict[Hashable, _Row]] = {}
         for row in self.stored.rows.to_pylist():
             row["period"] = PUBLISHED_MONTH if row["period"] == _ONLY_MONTH else row["period"]
-            self._rows.setdefault(_slot(row["period"], row["first_day"]), {})[row["campaign_id"]] = row
+            slot = _slot(row["period"], row["first_day"], row.get("instance_id", ""))
+            self._rows.setdefault(slot, {})[self._key_of(row)] = row
+
+    @property
+    def table(self) -> RawTable:
+        return self.periods.of
 
     def stored_keys(self, period: Period) -> Set[Hashable]:
         return self._rows.get(period.slot, {}).keys()
@@ -250,7 +277,7 @@ class PeriodsWriter:
         fates = Counter(received=result.total_items, quarantined=len(rows.bad_rows), failed=len(rows.items))
         in_doubt: dict[Period, InDoubt] = {}
         text = query_text(query)
-        path = self.lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, text, (period.first_day, period.last_day))
+        path = self.lake.quarantine.path_of_query(self.periods.name, text, (period.first_day, period.last_day))
         try:
             if rows.bad_rows:
                 await anyio.to_thread.run_sync(self._quarantine, path, text, rows)
@@ -281,27 +308,26 @@ class PeriodsWriter:
         if any(time > requested_at for time in times):
             self._accepted[period] = response
             return
-        (new,) = rows_by_group(CAMPAIGN_PERFORMANCE, {period: rows.items}, metrics=self.metrics).values()
+        (new,) = rows_by_group(self.table, {period: rows.items}, metrics=self.metrics).values()
         stored = pa.Table.from_pylist([*old.values()], schema=new.schema)
-        diff = self.guard.check_replacement(
-            stored, new, rows, table=CAMPAIGN_PERFORMANCE, is_confirmed=response.is_confirmed
-        )
+        diff = self.guard.check_replacement(stored, new, rows, table=self.table, is_confirmed=response.is_confirmed)
         if diff.removed < diff.rows_before:
             self.keeping.add(None)
         self._accepted[period] = response
-        replaced = {campaign: row for campaign, row in old.items() if campaign in rows.kept}
+        replaced = {key: row for key, row in old.items() if key in rows.kept}
         of_period = {
-            **dict.fromkeys(CAMPAIGN_PERIODS.schema.names),
+            **dict.fromkeys(self.periods.schema.names),
             **{"date_basis": str(period.date_basis), "period": period.name},
             **{"first_day": period.first_day, "last_day": period.last_day},
         }
         for values in new.to_pylist():
-            row, before = of_period | values, old.get(values["campaign_id"], {})
+            row, key = of_period | values, self._key_of(values)
+            before = old.get(key, {})
             is_same = row == before | {"fetched_at": None}
-            replaced[values["campaign_id"]] = before if is_same else row | {"fetched_at": requested_at}
+            replaced[key] = before if is_same else row | {"fetched_at": requested_at}
         self._rows[period.slot] = replaced
         is_over = (period.last_day + timedelta(days=1)).day == 1
-        if period.name in MONTHS and is_over:
+        if period.name in MONTHS and is_over and not period.subject:
             self._fetched_months[period.name, period.first_day] = FetchedMonth(
                 requested_at.date(), sorted(response.instances)
             )
@@ -318,7 +344,7 @@ class PeriodsWriter:
                 self.progress.rows = self.rows.num_rows
                 self._remove_quarantined()
                 return
-            self.stored = read_periods(self.lake)
+            self.stored = read_periods(self.lake, self.periods)
             self.__post_init__()
             responses, self._accepted = self._accepted, {}
             for period, response in responses.items():
@@ -327,15 +353,15 @@ class PeriodsWriter:
                 except ReplacementRejected as error:
                     self.failed[str(period)] = str(error)
         raise LakeUnavailable(
-            f"other runs keep replacing {CAMPAIGN_PERIODS_TABLE} in {self.lake.root}: run it again after them"
+            f"other runs keep replacing {self.periods.name} in {self.lake.root}: run it again after them"
         )
 
     def _table(self) -> pa.Table:
         """Return all rows, sorted by key, with the requested metrics and those that older rows still have."""
         rows = [row for of_slot in self._rows.values() for row in of_slot.values()]
-        rows.sort(key=itemgetter(*CAMPAIGN_PERIOD_KEY))
-        table = pa.Table.from_pylist(rows, schema=CAMPAIGN_PERIODS.schema)
-        others = [metric.column for metric in CAMPAIGN_METRICS if metric not in self.metrics]
+        rows.sort(key=itemgetter(*self.periods.key))
+        table = pa.Table.from_pylist(rows, schema=self.periods.schema)
+        others = [metric.column for metric in self.table.known_metrics if metric not in self.metrics]
         return table.drop_columns([name for name in others if table[name].null_count == table.num_rows])
 
     def _write(self, rows: pa.Table) -> WriteResult:
@@ -351,24 +377,26 @@ class PeriodsWriter:
             for name, key in FETCHED_MONTHS.items()
         }
         return self.lake.write_table(
-            CAMPAIGN_PERIODS_TABLE, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
+            self.periods.name, rows, metadata=metadata, replaces_metadata=True, check_replacement=check
         )
 
     def _remove_quarantined(self) -> None:
         """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
         known = {
-            (row["period"], row["first_day"], row["last_day"]) for rows in self._rows.values() for row in rows.values()
+            (row["period"], row.get("instance_id", ""), row["first_day"], row["last_day"])
+            for rows in self._rows.values()
+            for row in rows.values()
         } | {
-            (name, first, first.replace(day=monthrange(first.year, first.month)[1]))
+            (name, "", first, first.replace(day=monthrange(first.year, first.month)[1]))
             for name, first in self._fetched_months
         }
-        others = known - {(period.name, period.first_day, period.last_day) for period in self._accepted}
+        others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
         # Two kinds of month have the same days, but not the same query.
         kept, replaced = (
-            {(first, last) for _, first, last in others},
+            {(first, last) for _, _, first, last in others},
             {each.bad_rows_path for each in self._accepted.values()},
         )
-        for file in self.lake.quarantine.files(CAMPAIGN_PERIODS_TABLE):
+        for file in self.lake.quarantine.files(self.periods.name):
             is_outdated = file.path in replaced or file.day_range not in kept
             if is_outdated and file.path not in self._quarantined:
                 self.lake.storage.remove(file.path)

@@ -66,6 +66,9 @@ class UnitWriter(Protocol[_Unit]):
     progress: Progress
     keeping: set[str | None]
 
+    @property
+    def table(self) -> RawTable: ...
+
     def stored_keys(self, unit: _Unit, /) -> Set[Hashable]: ...
 
     async def write(

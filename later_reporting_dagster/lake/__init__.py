@@ -19,7 +19,6 @@ from later_reporting_dagster.lake.tables import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.tables import POSTS_SCHEMA as POSTS_SCHEMA
 from later_reporting_dagster.lake.tables import Column as Column
 from later_reporting_dagster.lake.tables import Table as Table
-from later_reporting_dagster.lake.tables import campaign_period_columns as campaign_period_columns
 from later_reporting_dagster.lake.tables import post_columns as post_columns
 from later_reporting_dagster.lake.tables import posts_schema as posts_schema
 from later_reporting_dagster.lake.tables import posts_table as posts_table

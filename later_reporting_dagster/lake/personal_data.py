@@ -11,12 +11,14 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, PERSONAL_COLUMNS, RAW_TABLES
+from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, PERIODS_TABLES, PERSONAL_COLUMNS, RAW_TABLES
 
 # What the rows of a table are; of others, posts.
-_ROWS = {name: table.rows for name, table in RAW_TABLES.items()} | dict.fromkeys(
-    (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE), "campaigns"
-)
+_ROWS = {
+    CAMPAIGNS_TABLE: "campaigns",
+    **{name: table.rows for name, table in RAW_TABLES.items()},
+    **{name: table.of.rows for name, table in PERIODS_TABLES.items()},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 
 from later_reporting_dagster.contract.metrics import (
+    ACCOUNT_METRICS,
     CAMPAIGN_METRICS,
     DEFAULT_METRICS,
     METRICS,
@@ -24,7 +25,13 @@ from later_reporting_dagster.contract.metrics import (
 )
 from later_reporting_dagster.contract.parameters import DateBasis, platform_of
 from later_reporting_dagster.contract.personal_data import personal_fields
-from later_reporting_dagster.contract.route import RouteOf, account_days_route, campaign_performance_route, posts_route
+from later_reporting_dagster.contract.route import (
+    RouteOf,
+    account_days_route,
+    account_totals_route,
+    campaign_performance_route,
+    posts_route,
+)
 from later_reporting_dagster.contract.rows import CreatorProfile, Post, PostWithoutMetrics
 
 # Arrow's names of the types that the lake stores.
@@ -83,7 +90,6 @@ WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": MAX_QUERY_DAYS}
 MONTH_WINDOWS = ("this_month", "last_month")
 # Calendar months of campaign_performance_periods: what was recorded in one, and the posts that were published in it.
 RECORDED_MONTH, PUBLISHED_MONTH = "recorded_month", "published_month"
-CAMPAIGN_PERIOD_KEY = ("date_basis", "period", "first_day", "last_day", "campaign_id")
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"
 
@@ -264,45 +270,88 @@ def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     return POSTS_PUBLISHED.columns(metrics)
 
 
-def campaign_period_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
-    """Return the columns of the performance of campaigns over whole periods."""
-    return (
-        Column(
-            "date_basis",
-            "string",
-            False,
-            "post_date for published_month, performance_date for the others; part of the key",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodsTable:
+    """The declaration of a table of what the API totals over windows and calendar months: one file.
+
+    Attributes:
+        of: the declaration of its rows: their route, key and metrics.
+    """
+
+    name: str
+    description: str
+    of: RawTable
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("date_basis", "period", "first_day", "last_day", *self.of.key)
+
+    @property
+    def table(self) -> Table:
+        """The table with the columns of all known metrics; a metric that was not requested is null."""
+        return Table(self.name, self.columns(self.of.known_metrics), is_partitioned=False)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.table.schema
+
+    def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
+        """Return the columns of rows that were requested with these metrics, in their order."""
+        return (*_PERIOD_COLUMNS, *self.of.columns(metrics), _FETCHED_AT)
+
+
+_PERIOD_COLUMNS = (
+    Column(
+        "date_basis", "string", False, "post_date for published_month, performance_date for the others; part of the key"
+    ),
+    Column(
+        "period",
+        "string",
+        False,
+        "Window of 7d, 28d, 90d, 365d or 730d; previous_7d, … previous_365d, the same number of days before it; or"
+        " a calendar month: recorded_month, what was recorded in it, or published_month, what the posts that were"
+        " published in it have earned to date; part of the key",
+    ),
+    Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
+    Column(
+        "last_day",
+        "date32[day]",
+        False,
+        "Last UTC day of the period: of a window, the day before it was fetched; part of the key",
+    ),
+)
+_FETCHED_AT = Column(
+    "fetched_at",
+    "timestamp[us, tz=UTC]",
+    False,
+    "When the row was requested; a later response with the same row does not change it",
+)
+CAMPAIGN_PERIODS = PeriodsTable(
+    name=CAMPAIGN_PERIODS_TABLE,
+    description="What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"
+    " days that end yesterday overlap; calendar months, of what was recorded in them, and of the posts published in"
+    " them, add up.",
+    of=replace(CAMPAIGN_PERFORMANCE, only_sums=False),
+)
+ACCOUNT_PERIODS = PeriodsTable(
+    name="instance_performance_periods",
+    description="What Later itself totals over whole periods: one row per instance and period, and one of all instances"
+    " together, whose reach no sum has.",
+    of=replace(
+        INSTANCE_PERFORMANCE_DAILY,
+        route=account_totals_route,
+        known_metrics=ACCOUNT_METRICS,
+        key=("scope", "instance_id"),
+        attributes=(
+            Column("scope", "string", False, "instance, or all: of all instances together; part of the key"),
+            Column("instance_id", "string", False, "Later instance; '' in scope all; part of the key"),
         ),
-        Column(
-            "period",
-            "string",
-            False,
-            "Window of 7d, 28d, 90d, 365d or 730d; previous_7d, … previous_365d, the same number of days before it; or"
-            " a calendar month: recorded_month, what was recorded in it, or published_month, what the posts that were"
-            " published in it have earned to date; part of the key",
-        ),
-        Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
-        Column(
-            "last_day",
-            "date32[day]",
-            False,
-            "Last UTC day of the period: of a window, the day before it was fetched; part of the key",
-        ),
-        Column("campaign_id", "int64", False, "Campaign; part of the key"),
-        *map(_metric_column, metrics),
-        _EXTRA,
-        Column(
-            "fetched_at",
-            "timestamp[us, tz=UTC]",
-            False,
-            "When the row was requested; a later response with the same row does not change it",
-        ),
-    )
+    ),
+)
+PERIODS_TABLES = {table.name: table for table in (CAMPAIGN_PERIODS, ACCOUNT_PERIODS)}
 
 
 POST_COLUMNS = post_columns(DEFAULT_METRICS)
-# With the columns of all known metrics; a metric that was not requested is null.
-CAMPAIGN_PERIODS = Table(CAMPAIGN_PERIODS_TABLE, campaign_period_columns(CAMPAIGN_METRICS), is_partitioned=False)
 
 
 _Group = TypeVar("_Group")

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from jinja2 import Template
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, campaign_period_columns
+from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.lake.database import SQL_TYPES
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_TABLES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.cli.conftest import User
@@ -20,7 +20,7 @@ EXPECTED = {
     "instances": INSTANCE_COLUMNS,
     "coverage": COVERAGE_COLUMNS,
     "campaigns": CAMPAIGN_COLUMNS,
-    "campaign_performance_periods": campaign_period_columns(CAMPAIGN_METRICS),
+    **{table.name: table.columns(table.of.known_metrics) for table in PERIODS_TABLES.values()},
     **{table.name: table.columns(table.known_metrics) for table in RAW_TABLES.values()},
     **{table.name: table.with_metrics(METRICS).columns for table in TABLES},
 }

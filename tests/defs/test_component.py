@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.component import ScaffoldParameters
 from later_reporting_dagster.defs.component_base import ASSET_NAMES, AssetEvent
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import RAW_NAMES
+from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_NAMES
 from tests.defs.conftest import QUIET_LOGGING, assert_success
 
 # Dagster itself causes these when it loads components.
@@ -256,7 +256,7 @@ def test_assets_name_their_source_and_owners(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LATER_OWNERS", "team:data, someone@example.com")
     specs = LaterReportingComponent.from_environment().build_definitions().resolve_all_asset_specs()
     assert {(*spec.owners,) for spec in specs} == {("team:data", "someone@example.com")}
-    fetched = {*RAW_NAMES, "instances", "campaigns", "campaign_performance_periods"}
+    fetched = {*RAW_NAMES, "instances", "campaigns", *PERIODS_TABLES}
     assert {spec.key.path[-1] for spec in specs if "later" in spec.kinds} == fetched
 
 

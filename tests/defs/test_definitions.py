@@ -12,14 +12,14 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
-from later_reporting_dagster.lake.tables import RAW_TABLES
+from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_TABLES
 from later_reporting_dagster.report.report_data import SHOWN_TABLES
 from later_reporting_dagster.rollups.rollup_tables import SINGLE_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-FETCHED = (*RAW_TABLES, "campaigns", "campaign_performance_periods")
+FETCHED = (*RAW_TABLES, *PERIODS_TABLES, "campaigns")
 PARTITIONED = (*RAW_TABLES, *ROLLUPS, *PERIOD_ROLLUPS)
 LOAD_OFFLINE = """
 import socket

@@ -15,14 +15,15 @@ from starlette.responses import Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
+from later_reporting_dagster.ingest import campaign_periods
 from later_reporting_dagster.ingest.campaign_periods import (
     FetchedMonth,
     Period,
     PeriodsWriter,
     StoredPeriods,
-    ingest_campaign_periods,
     months,
     periods_to_fetch,
+    queries_of,
     read_periods,
     windows,
 )
@@ -55,18 +56,29 @@ async def ingest_periods(
 ) -> tuple[PeriodsWriter, list[str]]:
     """Fetch periods; return the writer and the warnings."""
     progress = Progress(CAMPAIGN_PERIODS_TABLE)
-    stored = read_periods(lake)
-    writer = PeriodsWriter(lake=lake, stored=stored, metrics=metrics, guard=guard, progress=progress, listed=listed)
+    writer = PeriodsWriter(
+        periods=CAMPAIGN_PERIODS,
+        lake=lake,
+        stored=read_periods(lake, CAMPAIGN_PERIODS),
+        metrics=metrics,
+        guard=guard,
+        progress=progress,
+        listed=listed,
+    )
+    asked = queries_of(CAMPAIGN_PERIODS, periods, configured=instance_ids, instances=listed)
     async with client_of(service, **options) as client:
-        await ingest_campaign_periods(periods, writer, instance_ids=instance_ids, client=client)
+        await campaign_periods.ingest_periods(asked, writer, client=client)
     return writer, progress.warnings
+
+
+def stored_periods(root: Path) -> StoredPeriods:
+    return read_periods(Lake(str(root)), CAMPAIGN_PERIODS)
 
 
 def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsWriter, list[str]]:
     """Fetch what a run on the day after `newest` fetches."""
-    lake = Lake(str(root))
-    periods = periods_to_fetch(read_periods(lake), start_date=START, newest=newest, ages=[28])
-    return asyncio.run(ingest_periods(service, lake, periods, **options))
+    periods = periods_to_fetch(stored_periods(root), start_date=START, newest=newest, ages=[28])
+    return asyncio.run(ingest_periods(service, Lake(str(root)), periods, **options))
 
 
 def stored(root: Path) -> list[Row]:
@@ -147,15 +159,16 @@ def test_older_months_are_fetched_once_also_without_campaigns(service: Service, 
     assert months_requested() == ["2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01", "2024-06-01"]
     fetch(service, tmp_path, newest=date(2024, 6, 2))
     assert months_requested() == ["2024-04-01", "2024-05-01", "2024-06-01"]
-    lake = Lake(str(tmp_path))
-    again = periods_to_fetch(read_periods(lake), start_date=START, newest=date(2024, 6, 2), ages=[28], all_months=True)
+    again = periods_to_fetch(
+        stored_periods(tmp_path), start_date=START, newest=date(2024, 6, 2), ages=[28], all_months=True
+    )
     assert [sum(period.name == name for period in again) for name in (RECORDED, PUBLISHED)] == [9, 9]
     assert {key[3] for key in by_period(tmp_path) if key[2] == date(2024, 2, 1)} == {date(2024, 2, 29)}
 
 
 def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Service, tmp_path: Path) -> None:
     fetch(service, tmp_path, newest=date(2024, 2, 20))
-    stored, ages = read_periods(Lake(str(tmp_path))), refetch_ages(28, 1.5, oldest=1_100)
+    stored, ages = stored_periods(tmp_path), refetch_ages(28, 1.5, oldest=1_100)
     # As if it had been fetched on the day after its end, when it was last seen to change.
     month = (RECORDED, date(2023, 11, 1))
     fetched = {**stored.fetched_months, month: FetchedMonth(date(2023, 12, 1), [])}
@@ -180,7 +193,9 @@ def test_months_are_fetched_again_for_an_instance_that_came_into_reach(service: 
     asyncio.run(ingest_periods(service, lake, everything, instance_ids=INSTANCE_IDS[:2]))
 
     def older_months(*instances: str) -> int:
-        due = periods_to_fetch(read_periods(lake), start_date=START, newest=NEWEST, ages=[28], instances=instances)
+        due = periods_to_fetch(
+            stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28], instances=instances
+        )
         kinds = {sum(period.name == name for period in due) - 3 for name in (RECORDED, PUBLISHED)}
         assert len(kinds) == 1
         return kinds.pop()
@@ -197,8 +212,7 @@ def test_the_kinds_of_month_are_recorded_apart(service: Service, tmp_path: Path)
     service.override = lambda request: problem(503) if is_recorded <= parameters(request).items() else None
     result, _ = fetch(service, tmp_path)
     assert [*result.failed] == ["recorded_month 2023-11-01 to 2023-11-30"]
-    lake = Lake(str(tmp_path))
-    due = periods_to_fetch(read_periods(lake), start_date=START, newest=NEWEST, ages=[28])
+    due = periods_to_fetch(stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28])
     older = [(each.name, each.first_day) for each in due if each.first_day < date(2024, 1, 1) and "month" in each.name]
     assert older == [(RECORDED, date(2023, 11, 1))]
 
@@ -339,7 +353,7 @@ def test_a_clock_that_was_wrong_once_freezes_no_period(service: Service, tmp_pat
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 1})
     fetch(service, tmp_path, clock=future.timestamp)
     older = [*months(START, NEWEST)][6:]
-    due = periods_to_fetch(read_periods(Lake(str(tmp_path))), start_date=START, newest=NEWEST, ages=[28])
+    due = periods_to_fetch(stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28])
     assert {*older} <= {*due}
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 2})
     _, warnings = fetch(service, tmp_path)

@@ -1,7 +1,7 @@
-"""The dimension table of campaigns, and their performance over whole periods. That by day is in raw_tables.py."""
+"""The dimension table of campaigns, and what the API totals over whole periods. That by day is in raw_tables.py."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import dagster as dg
@@ -16,19 +16,16 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.ingest.campaign_periods import (
     PeriodsWriter,
-    ingest_campaign_periods,
+    ingest_periods,
     periods_to_fetch,
+    queries_of,
     read_periods,
 )
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
-from later_reporting_dagster.lake import (
-    CAMPAIGN_COLUMNS,
-    CAMPAIGN_PERIODS_TABLE,
-    CAMPAIGNS_TABLE,
-    campaign_period_columns,
-)
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.parquet_file import content_hash_of
+from later_reporting_dagster.lake.tables import PeriodsTable
 from later_reporting_dagster.quality.instances import listed_instances
 
 
@@ -91,30 +88,25 @@ class PeriodsConfig(dg.Config):
         " metrics of campaigns, were added.",
     )
     accept_shrinking: bool = Field(
-        default=False,
-        description="Also replace periods that lose more campaigns than LATER_SHRINK_LIMIT_PERCENT allows.",
+        default=False, description="Also replace periods that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows."
     )
 
 
-def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
-    """Return the performance of campaigns over whole periods.
+def periods_asset(component: ComponentBase, table: PeriodsTable) -> dg.AssetsDefinition:
+    """Return the totals of campaigns, or of accounts, over whole periods.
 
     If a period fails, it keeps its rows, the others are written, and the run fails at its end. If the API refuses the
     route, the run logs a warning and writes nothing.
     """
 
     @dg.multi_asset(
-        name=component.op_name(CAMPAIGN_PERIODS_TABLE),
+        name=component.op_name(table.name),
         specs=[
             component.table_spec(
-                CAMPAIGN_PERIODS_TABLE,
-                campaign_period_columns(component.campaign_metrics),
-                description=(
-                    "What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"
-                    " days that end yesterday overlap; calendar months, of what was recorded in them, and of the posts"
-                    " published in them, add up."
-                ),
-                group_name="campaigns",
+                table.name,
+                table.columns(component.metrics_of(table.of)),
+                description=table.description,
+                group_name=table.of.rows,
                 kinds={"later"},
                 tags={"later/layer": "raw"},
                 freshness_policy=component.freshness,
@@ -123,26 +115,27 @@ def campaign_periods_asset(component: ComponentBase) -> dg.AssetsDefinition:
         pool=component.pool,
         required_resource_keys={component.resource_key},
     )
-    def campaign_periods(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
-        yield from component.execute(context, fetch_campaign_periods(context, config, component))
+    def periods(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
+        yield from component.execute(context, fetch_periods(context, config, component, table))
 
-    return campaign_periods
+    return periods
 
 
-def fetch_campaign_periods(
-    context: dg.AssetExecutionContext, config: PeriodsConfig, component: ComponentBase
+def fetch_periods(
+    context: dg.AssetExecutionContext, config: PeriodsConfig, component: ComponentBase, table: PeriodsTable
 ) -> Iterator[AssetEvent]:
     """Fetch the windows, the newest months and the older months whose turn it is, and update the table."""
-    later, progress = component.later(context), Progress(CAMPAIGN_PERIODS_TABLE)
+    later, progress = component.later(context), Progress(table.name)
     later.fetches.append(progress)
     with failures():
         lake, newest, configured = later.lake(), newest_day(component.now()), later.configured_instances()
-        listed = listed_instances(lake, configured=configured)
+        listed, retired = listed_instances(lake, configured=configured), lake.retired.ids()
         writer = PeriodsWriter(
+            periods=table,
             lake=lake,
-            stored=read_periods(lake),
+            stored=read_periods(lake, table),
             guard=later.write_guard(accept_shrinking=config.accept_shrinking),
-            metrics=component.campaign_metrics,
+            metrics=component.metrics_of(table.of),
             progress=progress,
             listed=listed,
         )
@@ -158,9 +151,11 @@ def fetch_campaign_periods(
         async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:
                 if not writer.listed:  # in the first run; a month records which instances it was fetched for
-                    with suppress(LaterError):
+                    with nullcontext() if table.of.one_instance_per_query else suppress(LaterError):
                         writer.listed = await client.fetch_instances()
-                await ingest_campaign_periods(periods, writer, instance_ids=configured, client=client)
+                instances = [name for name in writer.listed if name not in retired]
+                asked = queries_of(table, periods, configured=configured, instances=instances)
+                await ingest_periods(asked, writer, client=client)
 
         try:
             wait_for(fetch)
@@ -172,12 +167,13 @@ def fetch_campaign_periods(
         for warning in progress.warnings:
             context.log.warning(warning)
         context.log.info(
-            f"{progress.written} of {len(periods)} periods fetched; {progress.rows_text()};"
+            f"{progress.written} of {progress.partitions} periods fetched; {progress.rows_text()};"
             f" {progress.requests} requests"
         )
         if writer.written is not None and writer.rows is not None:
-            shown = ["date_basis", "period", "first_day", "last_day", "campaign_id"]
-            yield table_result(writer.written, {"preview": preview(writer.rows.select(shown))})
+            yield table_result(writer.written, {"preview": preview(writer.rows.select([*table.key]))})
+        elif not writer.failed:
+            yield nothing_to_log(context)
         if writer.failed:
             yield from evaluate_skipped_checks(context, later, component)
             raise combined_failure(writer.failed, what="period", written=progress.written)

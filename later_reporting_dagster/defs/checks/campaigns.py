@@ -9,7 +9,7 @@ import dagster as dg
 from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.checks.posts import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY
+from later_reporting_dagster.lake.tables import PERIODS_TABLES, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
     CampaignReconciliation,
@@ -51,7 +51,7 @@ def _evaluate_spend(run: CheckRun) -> Results:
 CAMPAIGN_STEPS = (
     *(
         CheckStep(name=f"{name}_checks", checks={name: [QUARANTINE_EMPTY]}, evaluate=partial(_evaluate_table, name))
-        for name in (CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
+        for name in (CAMPAIGNS_TABLE, *PERIODS_TABLES)
     ),
     CheckStep(
         name=f"{CAMPAIGN_PERFORMANCE_TABLE}_totals",

@@ -20,7 +20,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, INSTANCE_PERFORMANCE_DAILY
+from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, INSTANCE_PERFORMANCE_DAILY
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
@@ -65,7 +65,8 @@ def test_refused_routes_cost_a_warning_each_and_keep_what_is_stored(project: Pro
         (warning,) = [each for each in project.warnings(result) if f"later/{name} was" in each]
         assert "HTTP 403" in warning
         assert warning.endswith(f"To request it no more, set LATER_TABLES (tables) to -{name}.")
-    assert {asset for asset, _ in project.logged(result)} == {*RAW_ASSETS, INSTANCE_PERFORMANCE_DAILY.name}
+    others = {*RAW_ASSETS, INSTANCE_PERFORMANCE_DAILY.name, ACCOUNT_PERIODS.name}
+    assert {asset for asset, _ in project.logged(result)} == others
     assert before.items() <= files(project.root).items()
 
 
