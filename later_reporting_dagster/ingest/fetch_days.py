@@ -18,11 +18,11 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.ingest.totals import ingest_days
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
@@ -147,7 +147,7 @@ async def fetch_days(
                 await ingest(partitions, writer, client=client, widen_days=fetch.widen_days)
             else:
                 days_to_fetch = [partition.day for partition in partitions]
-                await ingest_campaign_performance(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
+                await ingest_days(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)

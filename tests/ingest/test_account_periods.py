@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
-from later_reporting_dagster.ingest.campaign_periods import (
+from later_reporting_dagster.ingest.periods import (
     PeriodsWriter,
     ingest_periods,
     periods_to_fetch,

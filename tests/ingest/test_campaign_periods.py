@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
-from later_reporting_dagster.ingest import campaign_periods
-from later_reporting_dagster.ingest.campaign_periods import (
+from later_reporting_dagster.ingest import periods as periods_module
+from later_reporting_dagster.ingest.periods import (
     FetchedMonth,
     Period,
     PeriodsWriter,
@@ -67,7 +67,7 @@ async def ingest_periods(
     )
     asked = queries_of(CAMPAIGN_PERIODS, periods, configured=instance_ids, instances=listed)
     async with client_of(service, **options) as client:
-        await campaign_periods.ingest_periods(asked, writer, client=client)
+        await periods_module.ingest_periods(asked, writer, client=client)
     return writer, progress.warnings
 
 

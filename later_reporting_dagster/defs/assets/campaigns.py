@@ -14,14 +14,14 @@ from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_chec
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
-from later_reporting_dagster.ingest.campaign_periods import (
+from later_reporting_dagster.ingest.campaigns import write_campaigns
+from later_reporting_dagster.ingest.periods import (
     PeriodsWriter,
     ingest_periods,
     periods_to_fetch,
     queries_of,
     read_periods,
 )
-from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.parquet_file import content_hash_of

@@ -1,4 +1,4 @@
-"""Fetch the performance of all campaigns over days or whole periods, with one query for each."""
+"""Fetch what the API totals for campaigns or accounts over days or whole periods, with one query for each."""
 
 import asyncio
 from collections.abc import Collection, Hashable, Mapping, Set
@@ -35,12 +35,12 @@ OUTAGE_DAYS = 5
 _Unit = TypeVar("_Unit")
 
 
-async def ingest_campaign_performance(
+async def ingest_days(
     days: Collection[date], writer: PartitionWriter, *, instance_ids: tuple[str, ...], client: LaterClient
 ) -> None:
-    """Fetch and write days of `campaign_performance_daily`; the writer sends the result of each exactly once.
+    """Fetch and write days whose files have the rows of all instances; the writer sends each result exactly once.
 
-    `instance_ids`: the instances whose campaigns are wanted; empty for all that the credentials can read.
+    `instance_ids`: the instances whose rows are wanted; empty for all that the credentials can read.
     """
     queries = {
         Partition(day): PerformanceQuery(
@@ -48,15 +48,15 @@ async def ingest_campaign_performance(
         )
         for day in sorted(days, reverse=True)
     }
-    await ingest_campaigns(queries, writer, client=client)
+    await ingest_totals(queries, writer, client=client)
 
 
-async def ingest_campaigns(
+async def ingest_totals(
     queries: Mapping[_Unit, PerformanceQuery], writer: UnitWriter[_Unit], *, client: LaterClient
 ) -> None:
-    """Fetch and write days or periods of campaigns, each with one query, in the order given.
+    """Fetch and write days or periods, each with one query, in the order given.
 
-    A day or a period is replaced whole, but for the rows of `CampaignFetch.kept_campaigns`.
+    A day or a period is replaced whole, but for the rows of `TotalsFetch.kept_campaigns`.
 
     Raises:
         RouteRefused: the API refuses the first of them, and another one.
@@ -67,7 +67,7 @@ async def ingest_campaigns(
     instances: dict[Hashable, set[str]] = {}
     if not writer.table.has_file_per_instance:  # no row says its instance
         instances = await anyio.to_thread.run_sync(instances_of_campaigns, writer.lake)
-    fetch = CampaignFetch(client, writer.table, writer.guard, writer.progress, instances, writer.metrics)
+    fetch = TotalsFetch(client, writer.table, writer.guard, writer.progress, instances, writer.metrics)
     in_doubt: dict[_Unit, InDoubt] = {}
     slots = asyncio.Semaphore(client.concurrency)
 
@@ -121,7 +121,7 @@ def instances_of_campaigns(lake: Lake) -> dict[Hashable, set[str]]:
 
 
 @dataclass(eq=False, slots=True)
-class CampaignFetch:
+class TotalsFetch:
     """Fetches days or periods, without the metrics that the API refuses and the instances that it does not list.
 
     Attributes:
