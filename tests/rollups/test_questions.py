@@ -36,7 +36,7 @@ NOT_IN_A_WORLD = re.compile(
 # In a random world, in which posts are seen on too few days in a row.
 MAYBE_EMPTY = {
     "Which posts should be boosted?",
-    "How fast do posts earn, such as reels?",
+    "How fast do posts, such as reels, earn their impressions?",
     "Is a campaign ahead, at its age?",
 }
 
