@@ -29,7 +29,7 @@ OTHERS = by_question(
 )
 # A random world has none of these tables, or others than its posts add up to.
 NOT_IN_A_WORLD = re.compile(
-    r"\b(coverage|instances|instance_performance_daily|campaign_results|campaign_performance_daily)\b"
+    r"\b(coverage|instances|instance_performance_\w+|campaign_results|campaign_performance_daily)\b"
 )
 
 
