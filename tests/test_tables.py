@@ -51,15 +51,18 @@ def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]
 
 
 PREVIOUS_COLUMNS = {f"previous_{name}" for name in PREVIOUS}
+GROUPS = ("platform", "content_type")
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": post_columns([]),
     "columns of instances": INSTANCE_COLUMNS,
     "columns of coverage": COVERAGE_COLUMNS,
     "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
     "columns of campaign_performance_periods": without(CAMPAIGN_PERIODS.columns([]), [POST_COLUMNS[-1]]),
-    "columns of organic_paid_daily": DAILY.columns,
+    "columns of organic_paid_daily": without(DAILY.columns, POST_COLUMNS),
     "columns of windows": [
-        column for column in without(BY_CONTENT_TYPE.columns, DAILY.columns) if column.name not in PREVIOUS_COLUMNS
+        column
+        for column in without(BY_CONTENT_TYPE.columns, DAILY.columns)
+        if column.name not in (*PREVIOUS_COLUMNS, *GROUPS)
     ],
     "columns of the table posts": without(POSTS.columns, POST_COLUMNS),
     "columns of organic_by_age": without(BY_AGE.columns, POST_COLUMNS),
