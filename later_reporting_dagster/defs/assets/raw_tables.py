@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, file
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import known_instances, listed_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
@@ -158,6 +158,8 @@ def _planned_fetch(
         named = tuple(dict.fromkeys(config.instances or config.pairs))
         # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
         known = known_instances(lake, configured=configured)
+        if table.is_optional and not named:  # it does without a listing of its own, if one is an hour old at most
+            named = tuple(name for name in listed_instances(lake, configured=configured) if name in known)
     metrics = component.metrics_of(table)
     return DayFetch(
         table=table,
