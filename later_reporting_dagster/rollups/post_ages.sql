@@ -24,7 +24,8 @@ SELECT
     -- Multiplied by this number, neighbouring ids spread evenly.
     CAST(post_id AS HUGEINT) * 2654435761 % 4294967296 AS place,
     place * count(*) OVER of_kind < CAST({{ maximum_peers }} AS HUGEINT) * 4294967296 AS is_peer,
-    ages_seen > {{ last_age }} AND place * count(*) FILTER (ages_seen > {{ last_age }}) OVER of_kind
+    -- As a FILTER of a window over a million posts, the condition takes a hundred times as long.
+    ages_seen > {{ last_age }} AND place * count(CASE WHEN ages_seen > {{ last_age }} THEN 1 END) OVER of_kind
         < CAST({{ maximum_peers }} AS HUGEINT) * 4294967296 AS is_in_age_sample
 FROM known_posts CROSS JOIN newest LEFT JOIN runs USING (instance_id, published_on)
 WHERE is_published AND published_on BETWEEN last_day - 364 AND last_day
