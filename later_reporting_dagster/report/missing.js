@@ -70,7 +70,7 @@ function totalsLines() {
   const byReason = groupedBy(ofCampaigns(figures).filter(withheld), withheld);
   return [...byReason].map(([reason, rows]) => {
     const campaigns = make("b", {}, withUnit(rows.length, "campaign"));
-    return ["Ad spend, return, clicks and conversions of ", campaigns, ` are left out: ${reason}.`];
+    return ["Ad spend, return, reach, clicks and conversions of ", campaigns, ` are left out: ${reason}.`];
   });
 }
 

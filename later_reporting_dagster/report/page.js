@@ -219,6 +219,13 @@ function barOf(row, channel) {
 /** Returns the row below the campaigns, in which a post of several counts once, as in the headline. */
 const postsOnce = (table) => (filters.campaign === null ? [{ ...chosen(table), label: "Posts once" }] : []);
 
+/** Returns the row of what Later totals for the chosen instance, or for all, if the lake has it. */
+function account() {
+  const row = lookUp(accounts, filters.instance, undefined);
+  const isShown = filters.campaign === null && row.totals_last_age != null;
+  return isShown ? [{ ...row, label: "Account, as Later totals it" }] : [];
+}
+
 function showCampaigns() {
   byId("withheld").replaceChildren(...totalsLines().flatMap((line) => [...line, " "]));
   const rows = ofCampaigns(figures).map((row) => ({ ...row, status: report.campaigns[row.campaign][3] }));
@@ -226,13 +233,16 @@ function showCampaigns() {
     column.name("Campaign", (row) => row.label ?? campaignName(row.campaign)),
     column.number("Ad spend", "ad_spend", "money", withheld),
     column.number("Return on ad spend", "return_on_ad_spend", "ratio", withheld),
+    column.number("Reach", "reach", "count", withheld),
     ...RESULTS.slice(1, 5), column.number("Conversions by links", "tracking_links_conversions", "count", withheld),
     ...more(
       column.text("Status", (row) => row.status), RESULTS[0],
       column.number("Ad spend per engagement", "ad_spend_per_engagement", "money"),
       column.number("Paid clicks", "paid_clicks", "count", withheld), RESULTS[5],
     ),
-  ], rows.filter((row) => row.posts || row.ad_spend != null), { foot: postsOnce(figures) });
+  ], rows.filter((row) => row.posts || row.ad_spend != null), {
+    foot: [...postsOnce(figures), ...account()],
+  });
 }
 
 function showPublished() {

@@ -7,39 +7,61 @@
     organic_rate_posts, paid_rate_posts, rate_ratio" %}
 {%- set most_seen = "coalesce(organic_impressions + paid_impressions, organic_impressions, paid_impressions) DESC NULLS LAST" %}
 {%- set place = "rank() OVER (ORDER BY " ~ most_seen ~ ") AS place" %}
-{%- set windows = "SELECT DISTINCT time_window, first_day, last_day FROM organic_paid_overall" %}
+{%- set windows = "SELECT DISTINCT time_window, first_day, last_day FROM periods" %}
 {%- set counts = ("organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements", "organic_rate_engagements",
     "organic_rate_impressions", "paid_rate_engagements", "paid_rate_impressions") %}
 
+{%- set totals = ("reach", "ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions", "organic_impressions",
+    "paid_impressions") %}
+
+CREATE OR REPLACE TABLE newest AS SELECT max(last_day) AS newest_day FROM organic_paid_overall;
+
+CREATE OR REPLACE TABLE periods AS
+SELECT time_window, instance_id, first_day, last_day, days = days_expected AS is_complete
+FROM organic_paid_overall;
+
+-- What Later totals for campaigns, instances and all together, if the lake has the same days.
+CREATE OR REPLACE TABLE totals AS
+WITH of_api AS (
+    FROM campaign_results WHERE instance_id IS NOT NULL
+    UNION ALL BY NAME
+    SELECT
+        accounts.*, time_window, impressions AS organic_impressions, paid_ad_spend AS ad_spend,
+        paid_return_on_ad_spend AS return_on_ad_spend
+    FROM (SELECT * FROM instance_performance_periods WHERE date_basis = 'performance_date') AS accounts
+    JOIN (SELECT DISTINCT time_window, first_day AS from_day FROM periods) ON
+        period = time_window OR time_window IN ('this_month', 'last_month') AND period = 'recorded_month' AND first_day = from_day
+)
+SELECT
+    {{ key }}, campaign_name, campaign_status,
+    newest_day - of_api.first_day AS totals_first_age, newest_day - of_api.last_day AS totals_last_age,
+    {%- for name in totals %}
+    CASE WHEN is_complete AND of_api.first_day = periods.first_day AND of_api.last_day = periods.last_day THEN {{ name }} END AS {{ name }},
+    {%- endfor %}
+FROM of_api
+CROSS JOIN newest
+LEFT JOIN periods USING (time_window, instance_id);
+
+CREATE OR REPLACE TABLE report_accounts AS
+SELECT * EXCLUDE (campaign_id, campaign_name, campaign_status) REPLACE (nullif(instance_id, '') AS instance_id)
+FROM totals WHERE campaign_id IS NULL;
+
 CREATE OR REPLACE TABLE report_figures AS
-WITH newest AS (SELECT max(last_day) AS newest_day FROM organic_paid_overall),
-results AS (
+WITH results AS (
     SELECT * REPLACE (nullif(instance_id, '') AS instance_id), NULL AS campaign_id FROM organic_paid_overall
     UNION ALL BY NAME
     -- The ad spend of a campaign is the one that Later totals.
     SELECT * EXCLUDE (ad_spend, ad_spend_low, ad_spend_high, previous_ad_spend) FROM organic_paid_by_campaign
-),
--- What Later totals stands beside posts only if both cover the same days.
-totals AS (
-    SELECT
-        {{ key }}, campaign_name, campaign_status,
-        newest_day - campaign_results.first_day AS totals_first_age, newest_day - campaign_results.last_day AS totals_last_age,
-        (campaign_results.first_day, campaign_results.last_day, days) = (periods.first_day, periods.last_day, days_expected) AS is_same,
-        {%- for name in ("ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions") %}
-        CASE WHEN is_same THEN {{ name }} END AS {{ name }}{{ "," if not loop.last }}
-        {%- endfor %}
-    FROM campaign_results
-    LEFT JOIN (SELECT time_window, instance_id, first_day, last_day, days, days_expected FROM organic_paid_overall) AS periods USING (time_window, instance_id)
-    CROSS JOIN newest
-    WHERE instance_id IS NOT NULL
+    UNION ALL BY NAME
+    SELECT * EXCLUDE (organic_impressions, paid_impressions) FROM totals WHERE campaign_id IS NOT NULL
 ),
 creators AS (
     SELECT time_window, instance_id, count(*) AS creators FROM organic_paid_by_creator
     GROUP BY GROUPING SETS ((time_window, instance_id), (time_window))
 ),
 of_scopes AS (
-    SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}, scope, is_same)))
-    FROM (FROM results UNION ALL BY NAME FROM totals UNION ALL BY NAME FROM creators)
+    SELECT {{ key }}, any_value(COLUMNS(* EXCLUDE ({{ key }}, scope)))
+    FROM (FROM results UNION ALL BY NAME FROM creators)
     GROUP BY {{ key }}
 )
 SELECT
@@ -50,7 +72,7 @@ SELECT
     previous_organic_impressions, previous_paid_impressions, previous_organic_engagements, previous_paid_engagements,
     previous_organic_engagement_rate, previous_paid_engagement_rate, previous_ad_spend,
     newest_day - previous_first_day AS previous_first_age, newest_day - previous_last_day AS previous_last_age,
-    ad_spend, ad_spend_per_engagement, return_on_ad_spend, paid_clicks, tracking_links_conversions, totals_first_age, totals_last_age,
+    reach, ad_spend, ad_spend_per_engagement, return_on_ad_spend, paid_clicks, tracking_links_conversions, totals_first_age, totals_last_age,
     100 * (ad_spend_high - ad_spend_low) / nullif(ad_spend_high + ad_spend_low, 0) AS ad_spend_uncertainty,
     100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements
 FROM of_scopes, newest;
@@ -137,8 +159,7 @@ QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id
 
 -- Days; from an age of 91 days on, weeks, which are seven days from a multiple of seven on.
 CREATE OR REPLACE TABLE report_days AS
-WITH newest AS (SELECT max(last_day) AS newest_day FROM report_figures),
-scoped AS (
+WITH scoped AS (
     SELECT *, NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME FROM organic_paid_daily_by_campaign SEMI JOIN report_figures USING (instance_id, campaign_id)

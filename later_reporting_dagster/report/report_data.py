@@ -12,7 +12,7 @@ from jinja2 import Template
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import MONTH_WINDOWS, RAW_TABLES, WINDOWS
+from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, MONTH_WINDOWS, RAW_TABLES, WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CONTENT_TYPE,
@@ -30,14 +30,14 @@ from later_reporting_dagster.rollups.templates import render
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
 REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
-# The rollup tables that report.sql reads.
+# The tables that report.sql reads: rollups, and what Later totals for accounts.
 _SINGLE_TABLES = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL, POSTS, CAMPAIGN_RESULTS)
 _DAILY_TABLES = (DAILY, DAILY_BY_CAMPAIGN)
-SHOWN_TABLES = tuple(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES))
+SHOWN_TABLES = (*(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES)), ACCOUNT_PERIODS.name)
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {name: table.label for name, table in RAW_TABLES.items()}
 # The tables that report.sql creates, without their prefix `report_`.
-REPORT_TABLES = ("figures", "published", "parts", "creators", "posts", "days")
+REPORT_TABLES = ("figures", "accounts", "published", "parts", "creators", "posts", "days")
 # What the metadata of the asset shows of `report_figures`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
@@ -136,7 +136,7 @@ def read_report(
     newest = max((partition.day for partition in stored[DAILY]), default=date.min)
     template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for table in _SINGLE_TABLES:
+        for table in (*_SINGLE_TABLES, ACCOUNT_PERIODS):
             database.add_view(table.table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:

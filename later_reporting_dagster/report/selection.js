@@ -53,7 +53,7 @@ function rowsOf(name) {
 
 const scopeKey = (row) => `${row.time_window}/${row.instance}/${row.campaign}`;
 const byScope = (name) => new Map(rowsOf(name).map((row) => [scopeKey(row), row]));
-const [figures, published] = ["figures", "published"].map(byScope);
+const [figures, accounts, published] = ["figures", "accounts", "published"].map(byScope);
 const [parts, creators, posts, daily] = ["parts", "creators", "posts", "days"].map(rowsOf);
 const dailyByScope = groupedBy(daily, (row) => `${row.instance}/${row.campaign}`);
 
@@ -74,7 +74,7 @@ const partsOf = (window, campaign) => parts.filter((row) =>
 const instances = () => report.instances.map((_, index) => index).filter(isChosen);
 
 /**
- * Returns why Later's totals of a campaign are withheld, if they are: they cover other days than its posts.
+ * Returns why Later's totals of a campaign or an account are withheld, if they are: they cover other days than its posts.
  * What the API totals stands beside the lake only if both cover the same days.
  */
 function withheld({ instance, totals_first_age: first, totals_last_age: last }) {

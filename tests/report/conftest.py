@@ -4,11 +4,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import Browser
 
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
 from later_reporting_dagster.rollups.made_from import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
@@ -59,13 +61,18 @@ def report_and_tables(
     quarantined: Sequence[QuarantinedRows] = (),
     outdated: Sequence[str] = (),
     without: Collection[str] = (),
+    accounts: Sequence[Row] = (),
 ) -> tuple[ReportData, dict[str, list[Row]]]:
     """Roll up a world in a lake. Return the report, and the rows of each rollup table.
 
-    `expected` are the files that there should be, by table, and `without` the rollup tables of one file that are not.
+    `expected` are the files that there should be, by table, `without` the rollup tables of one file that are not, and
+    `accounts` the rows of instance_performance_periods.
     """
     with open_world(world) as database:
         lake, found = database.lake, roll_up(database, world.metrics)
+        if accounts:
+            rows = [dict.fromkeys(ACCOUNT_PERIODS.schema.names) | each for each in accounts]
+            lake.write_table(ACCOUNT_PERIODS.name, pa.Table.from_pylist(rows, ACCOUNT_PERIODS.schema))
         for table in SINGLE_TABLES:
             if table.name not in without:
                 metadata = MadeFrom(inputs="", definition=table.definition).key_values

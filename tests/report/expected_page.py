@@ -22,6 +22,7 @@ RESULTS = {
     "Rate ratio": "rate_ratio",
 }
 TOTALS = {
+    "Reach": "reach",
     "Ad spend": "ad_spend",
     "Return on ad spend": "return_on_ad_spend",
     "Conversions by links": "tracking_links_conversions",

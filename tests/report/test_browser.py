@@ -239,7 +239,7 @@ def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path)
     with open_report(browser, report_of(world, outdated=[outdated]), tmp_path) as report:
         assert report.missing() == [
             outdated,
-            "Ad spend, return, clicks and conversions of 1 campaign are left out:"
+            "Ad spend, return, reach, clicks and conversions of 1 campaign are left out:"
             f" Later's totals are of {NEWEST - timedelta(days=9)} to {NEWEST - timedelta(days=3)}.",
             "No post of tiktok reports impressions (1 post), so it has no rate.",
         ]
@@ -337,6 +337,35 @@ def test_totals_of_other_days_than_the_posts_are_withheld_with_their_reason(
         report.choose("campaign", withheld.first.locator("th").inner_text())
         assert report.figure("ad_spend") is None
         assert f"Ad spend and return are left out: {reason}." in report.page.locator("#basis").inner_text()
+
+
+def test_account_is_what_later_totals_for_exactly_the_days_of_the_posts(browser: Browser, tmp_path: Path) -> None:
+    world = one_post(impressions=50, engagements=5)
+    week = {"first_day": NEWEST - timedelta(days=6), "last_day": NEWEST}
+    month = {"first_day": NEWEST.replace(day=1), "last_day": NEWEST - timedelta(days=1)}
+    rows = [
+        {"date_basis": basis, "period": name, **days, "scope": scope, "instance_id": instance,
+         "fetched_at": datetime(2024, 3, 7, tzinfo=UTC), "reach": reach, "paid_ad_spend": 9.0, "impressions": 51}
+        for basis, name, days, reach in (
+            ("performance_date", "7d", week, 40), ("performance_date", "recorded_month", month, 30),
+            ("post_date", "published_month", month | {"last_day": NEWEST}, 20),
+        )
+        for scope, instance in (("all", ""), ("instance", "a"))
+    ]  # fmt: skip
+    with open_report(browser, report_of(world, accounts=rows), tmp_path) as report:
+        for instance in ("All", "a"):
+            report.choose("instance", instance)
+            report.choose("period", "Last 7 days")
+            account = report.tables()["campaigns"][-1]
+            assert account["Campaign"] == "Account, as Later totals it"
+            assert [account[name] for name in ("Reach", "Ad spend", "Organic impressions")] == [40, 9, 51]
+            report.choose("period", "This month (March)")
+            account = report.tables()["campaigns"][-1]
+            assert [account[name] for name in ("Reach", "Ad spend", "Organic impressions")] == [None, None, None]
+            reason = f"Later's totals are of {month['first_day']} to {month['last_day']}"
+            assert report.page.locator(f'#table-campaigns tfoot [title="{reason}"]').count() > 0
+        report.choose("campaign", "7")
+        assert len(report.tables()["campaigns"]) == 1
 
 
 def test_posts_from_before_the_lake_are_not_counted_as_published(browser: Browser, tmp_path: Path) -> None:
