@@ -59,7 +59,7 @@ function showKpis(row) {
   const isShown = ([, ...cells], index) => index < ALWAYS_SHOWN || reason || cells.some(([name]) => row[name] != null);
   byId("kpis").replaceChildren(...KPIS.filter(isShown).map(([label, ...cells]) =>
     make("tr", {}, make("th", { scope: "row" }, label), ...cells.map(kpi))));
-  byId("basis").replaceChildren("Rates and costs per engagement: posts with both.", ...basisOfSpend(row));
+  byId("basis").replaceChildren("Rates and costs per engagement: of posts that report both.", ...basisOfSpend(row));
   byId("compared").textContent = whatIsCompared(row);
 }
 

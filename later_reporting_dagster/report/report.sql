@@ -10,7 +10,6 @@
 {%- set windows = "SELECT DISTINCT time_window, first_day, last_day FROM periods" %}
 {%- set counts = ("organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements", "organic_rate_engagements",
     "organic_rate_impressions", "paid_rate_engagements", "paid_rate_impressions") %}
-
 {%- set totals = ("reach", "ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions", "organic_impressions",
     "paid_impressions") %}
 
@@ -105,11 +104,12 @@ SELECT
 FROM scoped
 GROUP BY ALL;
 
--- Networks, and the content types of each. Those of a campaign are summed over its days, over which numbers of posts do not add up.
+-- Networks, and the content types of each. Networks of a campaign are summed over its days, over which numbers of posts do not
+-- add up.
 CREATE OR REPLACE TABLE report_parts AS
 WITH of_campaigns AS (
     SELECT
-        {{ key }}, platform, content_type, grouping(content_type) = 1 AS is_platform,
+        {{ key }}, platform,
         {%- for name in counts %}
         CAST(sum({{ name }}) AS BIGINT) AS {{ name }},
         {%- endfor %}
@@ -118,7 +118,7 @@ WITH of_campaigns AS (
     FROM organic_paid_daily_by_campaign
     JOIN ({{ windows }}) AS windows ON date BETWEEN first_day AND last_day
     SEMI JOIN report_figures USING (instance_id, campaign_id)
-    GROUP BY GROUPING SETS (({{ key }}, platform), ({{ key }}, platform, content_type))
+    GROUP BY ALL
 )
 SELECT {{ place }}, * REPLACE (nullif(instance_id, '') AS instance_id)
 FROM (
@@ -128,9 +128,8 @@ FROM (
     FROM organic_paid_by_content_type
     UNION ALL BY NAME
     SELECT
-        if(is_platform, 'platform', 'content') AS kind, {{ key }}, platform, content_type, organic_impressions, paid_impressions,
-        organic_engagement_rate, paid_engagement_rate, quotient(paid_engagement_rate, organic_engagement_rate) AS rate_ratio,
-        organic_rate_impressions, paid_rate_impressions
+        'platform' AS kind, * EXCLUDE (organic_engagements, paid_engagements, organic_rate_engagements, paid_rate_engagements),
+        quotient(paid_engagement_rate, organic_engagement_rate) AS rate_ratio
     FROM of_campaigns
 );
 

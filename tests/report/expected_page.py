@@ -113,7 +113,7 @@ class ExpectedPage:
         return found | ({} if at.campaign or not found else {ONCE: once})
 
     def parts(self, at: Selection) -> list[Row]:
-        """Return the networks and content types, without an order."""
+        """Return the networks and content types, or of a campaign the networks, without an order."""
         if at.campaign:
             first, last = self.days(at)
             rows = [
@@ -121,12 +121,9 @@ class ExpectedPage:
                 for row in self.tables["organic_paid_daily_by_campaign"]
                 if (row["instance_id"], row["campaign_id"]) == at.campaign and first <= row["first_day"] <= last
             ]
-            named = [((row["platform"],), row) for row in rows]
-            named += [((row["platform"], row["content_type"]), row) for row in rows]
             return [
-                {NETWORK: text(key[-1]), "is_network": len(key) == 1}
-                | results(rates(add_up([row for other, row in named if other == key])))
-                for key in {key for key, _ in named}
+                {NETWORK: text(name)} | results(rates(add_up([row for row in rows if row["platform"] == name])))
+                for name in {row["platform"] for row in rows}
             ]
         found = []
         for kind in ("platform", "content_type"):
@@ -148,9 +145,8 @@ class ExpectedPage:
             name = row[NETWORK] if at.campaign else text(row["platform"])
             rate = row[f"{channel.capitalize()} rate"] if at.campaign else row[f"{channel}_engagement_rate"]
             number = row[f"{channel}_rate_{unit}s"]
-            if not at.campaign or row["is_network"]:
-                of = "not available" if rate is None else f" of {number:,} {unit}{'' if number == 1 else 's'}"
-                found[f"{name}, {channel}"] = of
+            of = "not available" if rate is None else f" of {number:,} {unit}{'' if number == 1 else 's'}"
+            found[f"{name}, {channel}"] = of
         return found
 
     def creators(self, at: Selection, *, least_posts: int) -> list[Row]:

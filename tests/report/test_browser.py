@@ -306,6 +306,15 @@ def test_months_are_periods_with_their_days_and_changes_of_rates(browser: Browse
         assert [each[0] for each in report.rows("days")] == [str(day) for day in reversed(days) if day.month == 2]
 
 
+def test_sums_of_last_month_are_not_compared_even_if_both_months_have_31_days(browser: Browser, tmp_path: Path) -> None:
+    days = [date(2023, 7, 1) + timedelta(days=number) for number in range(31 + 31 + 5)]
+    world = World({(day, "a"): [row(impressions=100, engagements=day.month)] for day in days}, {})
+    with open_report(browser, report_of(world), tmp_path) as report:
+        report.choose("period", "Last month (August)")
+        changes = [report.page.locator(f"#change-organic_{name}") for name in ("impressions", "engagement_rate")]
+        assert [each.inner_text() for each in changes] == ["", "+1.00 points"]
+
+
 def test_campaigns_show_what_later_totals_for_them(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=50, engagements=5, paid_impressions=100, paid_engagements=4, paid_cpm=20.0)
     totals = period("7d", campaign_id=7, paid_ad_spend=3.0, paid_return_on_ad_spend=1.5)
