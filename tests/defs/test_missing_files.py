@@ -13,6 +13,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from later_reporting_dagster.contract.days import days_between, parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path
+from later_reporting_dagster.lake.tables import OF_INSTANCES, PERIODS_TABLES
 from later_reporting_dagster.quality.missing_files import MAX_RANGES, days_to_fetch
 from tests.conftest import INSTANCE_IDS, Service, Truth, problem, stored_rows
 from tests.defs.assets.test_instances import stored
@@ -47,9 +48,10 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     assert request.run_key is None
     ops = dict(request.run_config["ops"])
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
-    assert ops.pop("later__campaign_performance_periods")["config"].keys() == {"all_months"}
+    for name in PERIODS_TABLES:
+        assert ops.pop(f"later__{name}")["config"].keys() == {"all_months"}
     pairs: dict[str, list[str]] = ops["later__posts_published"]["config"]["pairs"]
-    assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in RAW_ASSETS}
+    assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in OF_INSTANCES}
     days = parse_day_ranges([each for ranges in pairs.values() for each in ranges], earliest=date.min, latest=date.max)
     assert request.tags.items() >= range_tags(min(days), max(days)).items()
     return pairs
@@ -179,6 +181,10 @@ def test_missing_and_damaged_files_are_red_by_name_and_fetched_by_one_run(
     green = project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY]
     assert (green.passed, green.description) == (True, f"All 4 instances on {len(DAYS)} days")
     assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
+    # Of a table that an account may lack, all files are expected once there is one.
+    others = tick(project)
+    assert requested_days(others)["007"] == [str(DAYS[0]), str(DAYS[2])]
+    assert_success(execute(project, others))
     assert not requested_days(tick(project))
 
 

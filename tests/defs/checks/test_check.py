@@ -17,6 +17,7 @@ from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
+from later_reporting_dagster.lake.tables import OF_INSTANCES
 from tests.conftest import INSTANCE_IDS
 from tests.defs.conftest import (
     DAYS,
@@ -42,7 +43,7 @@ ALL_CHECKS = {
     *((asset, "rates_agree_with_counts") for asset in ("post_metrics_daily", "posts_published")),
     *(
         (asset, check)
-        for asset in ("post_metrics_daily", "posts_published", ACCOUNTS)
+        for asset in OF_INSTANCES
         for check in (
             "rows_unique_by_key",
             "rows_belong_to_partition",
