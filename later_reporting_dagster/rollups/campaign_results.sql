@@ -27,4 +27,5 @@ SELECT
 FROM windows
 ANTI JOIN retired_campaigns USING (campaign_id)
 LEFT JOIN named_campaigns USING (campaign_id)
-WHERE time_window IS NOT NULL AND NOT coalesce(instance_id IN (FROM retired_instances), false)
+ANTI JOIN retired_instances USING (instance_id)
+WHERE time_window IS NOT NULL

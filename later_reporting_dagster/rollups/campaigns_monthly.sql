@@ -19,7 +19,7 @@ of_unknown_cost AS (
 ),
 lake AS (
     SELECT least(
-        (SELECT min(first_day) FROM (SELECT first_day FROM recorded UNION ALL SELECT first_day FROM published)),
+        (SELECT min(first_day) FROM campaign_performance_periods WHERE period LIKE '%month'),
         (SELECT date_trunc('month', min(date)) FROM stored_files WHERE table_name IN ('post_metrics_daily', 'posts_published'))
     ) AS first_month
 )
@@ -35,4 +35,4 @@ CROSS JOIN lake
 ANTI JOIN retired_campaigns USING (campaign_id)
 LEFT JOIN of_unknown_cost USING (first_day, campaign_id)
 LEFT JOIN named_campaigns USING (campaign_id)
-WHERE NOT coalesce(instance_id IN (FROM retired_instances), false)
+ANTI JOIN retired_instances USING (instance_id)
