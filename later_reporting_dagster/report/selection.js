@@ -74,7 +74,7 @@ const partsOf = (window, campaign) => parts.filter((row) =>
 const instances = () => report.instances.map((_, index) => index).filter(isChosen);
 
 /**
- * Returns why Later's totals of a campaign or an account are withheld, if they are: they cover other days than its posts.
+ * Returns why Later's totals of a campaign or an account are withheld, if they are.
  * What the API totals stands beside the lake only if both cover the same days.
  */
 function withheld({ instance, totals_first_age: first, totals_last_age: last }) {
