@@ -39,7 +39,7 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.quality.instances import instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
-from later_reporting_dagster.quality.missing_files import days_to_fetch, missing_days
+from later_reporting_dagster.quality.missing_files import days_to_request, missing_days
 from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -135,7 +135,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             # Those that are not damaged, as far as `coverage` knows.
             records = stored_records(lake)
             files = intact_files(lake, RAW_NAMES, records=records)
-            fetches = newest_fetches(lake, OF_INSTANCES)
+            fetches = newest_fetches(lake, RAW_NAMES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             rows = instances_table(
                 lake,
@@ -156,12 +156,12 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         expected = [name for name in configured or listed if name not in retired]
         failures = {file: fetch.failed_at for file, fetch in fetches.items() if fetch.failed_at}
         failed_today = {file for file, at in failures.items() if at.date() >= now.date()}
-        missing = _days_to_fetch(component, expected, days=days, files=files, stale=stale, failed=failed_today)
-        requested = days_to_fetch(missing, days_in_progress=in_progress)
+        missing = _missing_or_stale(component, expected, days=days, files=files, stale=stale, failed=failed_today)
+        requested = days_to_request(missing, days_in_progress=in_progress)
         requests: list[dg.RunRequest] = []
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
-            new = requested.keys() - {str(pair.instance_id) for _, pair in failures}
+            new = requested.keys() - {None, *(pair.instance_id for _, pair in failures)}
             stored = {partition.instance_id for name in POSTS_NAMES for partition in files[name]}
             with_campaigns = bool(stored) and not stored.issuperset(new)
             request = _missing_files_request(component, requested, with_campaigns=with_campaigns)
@@ -207,7 +207,7 @@ def _check_lake(instance: dg.DagsterInstance, component: ComponentBase, lake: La
         raise LakeUnavailable(emptied)
 
 
-def _days_to_fetch(
+def _missing_or_stale(
     component: ComponentBase,
     expected: Sequence[str],
     *,
@@ -215,35 +215,36 @@ def _days_to_fetch(
     files: Files,
     stale: Collection[Partition],
     failed: Set[tuple[str, Partition]],
-) -> dict[str, list[date]]:
+) -> dict[str | None, list[date]]:
     """Return the days of each expected instance that are missing in at least one table, or stale.
 
-    Those of files that have `failed` are left out.
+    Those of files that have `failed` are left out. The instance None stands for all, whose rows are in one file.
     """
-    found: dict[str, set[date]] = {}
+    found: dict[str | None, set[date]] = {}
     for partition in stale:
         is_of_run = partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables
         if is_of_run and (POSTS_PUBLISHED.name, partition) not in failed:
-            found.setdefault(str(partition.instance_id), set()).add(partition.day)
-    for table_name in OF_INSTANCES:
-        is_expected = files[table_name] or not RAW_TABLES[table_name].is_optional
-        if table_name in component.tables and is_expected:
-            for name, lacking in missing_days(days, expected, files[table_name]).items():
-                due = [day for day in lacking if (table_name, Partition(day, name)) not in failed]
-                found.setdefault(name, set()).update(due)
+            found.setdefault(partition.instance_id, set()).add(partition.day)
+    for table in RAW_TABLES.values():
+        if table.name not in component.tables or not table.is_expected(files=files[table.name]):
+            continue
+        names: Sequence[str | None] = expected if table.has_file_per_instance else [None]
+        for name, lacking in missing_days(days, names, files[table.name]).items():
+            due = [day for day in lacking if (table.name, Partition(day, name)) not in failed]
+            found.setdefault(name, set()).update(due)
     return {name: sorted(lacking) for name, lacking in found.items()}
 
 
 def _missing_files_request(
-    component: ComponentBase, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
+    component: ComponentBase, days: Mapping[str | None, Sequence[date]], *, with_campaigns: bool
 ) -> dg.RunRequest:
-    """Return the request of a run of the posts job that fetches these days of each instance.
+    """Return the request of a run of the posts job that fetches these days of each instance; see `_missing_or_stale`.
 
     Args:
         with_campaigns: whether to fetch the campaigns of all days and months again, whose files have the rows of all
             instances.
     """
-    pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
+    pairs = {name: day_ranges(of_instance) for name, of_instance in days.items() if name is not None}
     configs: dict[str, dict[str, Any]] = {
         **dict.fromkeys(RAW_NAMES, {"only_missing": not with_campaigns}),
         **dict.fromkeys(OF_INSTANCES, {"pairs": pairs, "only_missing": True}),
@@ -251,6 +252,6 @@ def _missing_files_request(
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}
     all_days = [day for of_instance in days.values() for day in of_instance]
-    made = [f"{name} {ranges}" for name, ranges in pairs.items()]
+    made = [f"{name} {day_ranges(of_instance)}" for name, of_instance in days.items()]
     tags = range_tags(min(all_days), max(all_days)) | request_tags(component, component.posts_job_name, *made)
     return dg.RunRequest(job_name=component.posts_job_name, tags=tags, run_config={"ops": ops})

@@ -397,8 +397,8 @@ class PeriodsWriter:
             {each.bad_rows_path for each in self._accepted.values()},
         )
         for file in self.lake.quarantine.files(self.periods.name):
-            is_outdated = file.path in replaced or file.day_range not in kept
-            if is_outdated and file.path not in self._quarantined:
+            is_replaced = file.path in replaced or file.day_range not in kept
+            if is_replaced and file.path not in self._quarantined:
                 self.lake.storage.remove(file.path)
 
 

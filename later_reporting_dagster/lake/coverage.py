@@ -13,11 +13,10 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
@@ -36,15 +35,7 @@ from later_reporting_dagster.lake.parquet_file import (
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
-from later_reporting_dagster.lake.tables import (
-    COVERAGE_TABLE,
-    OF_INSTANCES,
-    POSTS_PUBLISHED,
-    RAW_NAMES,
-    Column,
-    ColumnType,
-    schema_of,
-)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, OF_INSTANCES, RAW_NAMES, Column, ColumnType, schema_of
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -104,9 +95,6 @@ _MAX_SHARE_OF_TIME = 0.05
 MAX_CLOCK_ERROR = timedelta(hours=1)
 # Metadata of the file.
 _ODDITIES = "oddities"
-
-# Absent posts of a file, each with when the results that name it were requested; None for one that was known before.
-AbsentPosts = Mapping[int, datetime | None]
 
 
 class FileRecord(NamedTuple):
@@ -184,24 +172,6 @@ class FileRecord(NamedTuple):
         if record.failed_at and record.requested_at and record.requested_at >= record.failed_at:
             record = record._replace(failed_at=None, error=None)
         return record
-
-    def after_look(self, absent: AbsentPosts | None) -> "FileRecord":
-        """Return the record of a file of `posts_published` that lacks these posts; None if it was not looked at.
-
-        A file is stale if results that name an absent post were requested after it, and is then requested again. A post
-        that is still absent from that response is withdrawn, and the file is not requested for it again.
-        """
-        stale, withdrawn, since = {*(self.stale_posts or ())}, {*(self.withdrawn_posts or ())}, self.stale_since
-        if stale and self.was_requested_since(since):
-            stale, withdrawn = set[int](), stale | withdrawn
-        if absent is not None:
-            new = {post: named for post, named in absent.items() if named and post not in stale | withdrawn}
-            late = {post for post, named in new.items() if not self.was_requested_since(named)}
-            stale, withdrawn = (stale & absent.keys()) | late, (withdrawn & absent.keys()) | (new.keys() - late)
-            since = max([*(new[post] for post in late), *([since] if since else [])], default=None)
-        return self._replace(
-            stale_posts=sorted(stale), stale_since=since if stale else None, withdrawn_posts=sorted(withdrawn)
-        )
 
     def was_requested_since(self, instant: datetime | None) -> bool:
         return instant is None or (self.requested_at is not None and self.requested_at >= instant)
@@ -443,29 +413,18 @@ def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Par
     return Update(records, changed, recorded)
 
 
-def write_coverage(
-    lake: Lake, update: Update, records: Records, *, today: date, compared: Container[date]
-) -> tuple[WriteResult, str]:
+def write_coverage(lake: Lake, update: Update, records: Records, *, today: date) -> tuple[WriteResult, str]:
     """Write the table; return its hash without the times of requests, which each response changes.
 
     Then the files of runs that began some days ago are removed.
-
-    Args:
-        compared: days whose files are stale if they have stale posts; the others are not judged.
     """
-    table = to_table(map(partial(_judged, compared=compared), records.values()))
+    table = to_table(records.values())
     version = content_hash_of(table.drop_columns(["requested_at", "failed_at", "error", "run_id"]))
     written = lake.write_table(COVERAGE_TABLE, table, metadata={HASH_WITHOUT_REQUESTS: version})
     for file in update.recorded:
         if not today - timedelta(days=RECORD_DAYS) <= file.day <= today + timedelta(days=1):
             lake.storage.remove(file.path)
     return written, version
-
-
-def _judged(record: FileRecord, *, compared: Container[date]) -> FileRecord:
-    is_compared = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
-    is_stale = bool(record.stale_posts) if is_compared else None
-    return record if record.is_stale is is_stale else record._replace(is_stale=is_stale)
 
 
 def described_days(files: Files, records: Records) -> dict[tuple[str, date], list[FileRecord] | None]:

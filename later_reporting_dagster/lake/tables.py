@@ -6,7 +6,7 @@ The columns of a file of posts depend only on the requested metrics. In files wi
 have the same order and types, so the files can be read as one table.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -191,6 +191,10 @@ class RawTable:
     splits_by_content: bool = False
     is_optional: bool = False
     has_rates_of_counts: bool = False
+
+    def is_expected(self, *, files: Collection[object]) -> bool:
+        """Return whether days should have files, given those that there are."""
+        return bool(files) or not self.is_optional
 
     @property
     def table(self) -> Table:

@@ -156,5 +156,5 @@ def expected_files(
     return {
         name: pairs if table.has_file_per_instance else [Partition(day) for day in days]
         for name, table in RAW_TABLES.items()
-        if name in tables and (not table.is_optional or files[name])
+        if name in tables and table.is_expected(files=files.get(name, ()))
     }

@@ -1,10 +1,11 @@
 """Posts that came after the day of their publication was fetched: they have results, and its file lacks them.
 
-A look reads what has changed. What it finds is kept in the rows of `coverage`; see `FileRecord.after_look`.
+A look reads what has changed. What it finds is kept in the rows of `coverage`: `after_look` and `judged` decide what is
+stale.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, Records, Update, from_table
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, FileRecord, Records, Update, from_table
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
@@ -28,6 +29,8 @@ _POSTS_SCHEMA = pa.schema({"instance_id": pa.string(), "date": pa.date32(), "pos
 _FILES_SCHEMA = pa.schema(
     {"instance_id": pa.string(), "date": pa.date32(), "requested_at": pa.timestamp("us", tz="UTC")}
 )
+# Absent posts of a file, each with when the results that name it were requested; None for one that was known before.
+AbsentPosts = Mapping[int, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +131,40 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
         absent = look.absent.get(partition)
         if absent is not None and partition not in replaced:
             absent = {**dict.fromkeys(absent_before[partition]), **absent}
-        records[published, partition] = record.after_look(absent)
+        records[published, partition] = after_look(record, absent)
     for partition in look.unread:
         # As of no version, so that it is looked at again.
         records[metrics, partition] = records[metrics, partition]._replace(file_version=None)
     return records
+
+
+def after_look(record: FileRecord, absent: AbsentPosts | None) -> FileRecord:
+    """Return the record of a file of `posts_published` that lacks these posts; None if it was not looked at.
+
+    A file is stale if results that name an absent post were requested after it, and is then requested again. A post
+    that is still absent from that response is withdrawn, and the file is not requested for it again.
+    """
+    stale, withdrawn, since = {*(record.stale_posts or ())}, {*(record.withdrawn_posts or ())}, record.stale_since
+    if stale and record.was_requested_since(since):
+        stale, withdrawn = set[int](), stale | withdrawn
+    if absent is not None:
+        new = {post: named for post, named in absent.items() if named and post not in stale | withdrawn}
+        late = {post for post, named in new.items() if not record.was_requested_since(named)}
+        stale, withdrawn = (stale & absent.keys()) | late, (withdrawn & absent.keys()) | (new.keys() - late)
+        since = max([*(new[post] for post in late), *([since] if since else [])], default=None)
+    return record._replace(
+        stale_posts=sorted(stale), stale_since=since if stale else None, withdrawn_posts=sorted(withdrawn)
+    )
+
+
+def judged(records: Records, *, compared: Container[date]) -> Records:
+    """Return the records with `is_stale`, of files of `posts_published` on these days; the others are not judged."""
+
+    def is_stale(record: FileRecord) -> bool | None:
+        is_compared = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
+        return bool(record.stale_posts) if is_compared else None
+
+    return {key: record._replace(is_stale=is_stale(record)) for key, record in records.items()}
 
 
 def _look_at_batch(

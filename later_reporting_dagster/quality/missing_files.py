@@ -1,4 +1,4 @@
-"""Which expected files are missing, how a message names them, and which of them to request now."""
+"""Which files are missing, how a message names them, and how many of them are requested together."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
@@ -49,11 +49,11 @@ def _describe_gap(first: date, last: date, names: Sequence[str], instances: int)
     return f"{days}: {'all ' if len(names) == instances else f'{len(names)} of '}{instances} instances"
 
 
-def days_to_fetch(
-    missing: Mapping[str, Collection[date]], *, days_in_progress: Collection[date]
-) -> dict[str, list[date]]:
+def days_to_request(
+    missing: Mapping[InstanceId, Collection[date]], *, days_in_progress: Collection[date]
+) -> dict[InstanceId, list[date]]:
     """Return the days to request of each instance, in at most `MAX_RANGES` ranges, without those in progress."""
-    requested: dict[str, list[date]] = {}
+    requested: dict[InstanceId, list[date]] = {}
     remaining = MAX_RANGES
     for name, days in missing.items():
         due = [day for day in days if day not in days_in_progress]

@@ -19,7 +19,7 @@ from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, POSTS_NAMES, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import sandbox_settings
@@ -123,8 +123,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with IndependentServer(posts, by_cursor=False).running() as base_url, dg.DagsterInstance.ephemeral() as instance:
         settings = {**sandbox_settings(base_url, lake_root=str(tmp_path / "lake")), "LATER_API_VERSION": "paged"}
         settings |= {"LATER_START_DATE": str(START), "LATER_RESTATE_DAYS": str(RESTATE_DAYS)}
-        without_campaigns = "-campaigns,-campaign_performance_daily,-campaign_performance_periods"
-        settings |= {"LATER_SHRINK_LIMIT_PERCENT": "100", "LATER_TABLES": without_campaigns}
+        without_totals = ",".join(
+            f"-{name}" for name in ("campaigns", *PERIODS_TABLES, *({*RAW_NAMES} - {*POSTS_NAMES}))
+        )
+        settings |= {"LATER_SHRINK_LIMIT_PERCENT": "100", "LATER_TABLES": without_totals}
         for name, value in (settings | {"LATER_CLIENT_ID": CLIENT_ID, "LATER_CLIENT_SECRET": CLIENT_SECRET}).items():
             monkeypatch.setenv(name, value)
         project = Project(dg.Definitions(), instance, tmp_path / "lake").configured(start_date=START)

@@ -43,7 +43,7 @@ def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[t
     files = {name: lake.file_versions(name) for name in RAW_NAMES}
     expected = expected_files(lake, files, DAYS, configured=instances, tables=TABLES)
     update = update_records(lake, files, expected)
-    write_coverage(lake, update, update.records, today=TODAY, compared=())
+    write_coverage(lake, update, update.records, today=TODAY)
     footers_read = sum(map(len, update.changed.values()))
     rows = to_table(update.records.values()).select(COVERAGE_SCHEMA.names[:7]).to_pylist()
     keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]

@@ -21,7 +21,13 @@ from later_reporting_dagster.lake.coverage import (
 )
 from later_reporting_dagster.lake.database import LakeDatabase
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_NAMES, Table
-from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts, with_late_posts
+from later_reporting_dagster.quality.late_posts import (
+    LatePosts,
+    describe_stale,
+    judged,
+    stored_late_posts,
+    with_late_posts,
+)
 
 METRICS, PUBLISHED = POSTS_NAMES
 START, OLD, OTHER, NEW = date(2024, 1, 1), date(2024, 1, 10), date(2024, 1, 20), date(2024, 4, 1)
@@ -83,7 +89,7 @@ class LateLake:
         if self.unavailable:
             self.unavailable.with_suffix(".away").replace(self.unavailable)
         days = days_between(START, self.before - DAY)
-        write_coverage(self.lake, update, records, today=NEW, compared=days)
+        write_coverage(self.lake, update, judged(records, compared=days), today=NEW)
         return stored_late_posts(self.lake, days=days_between(START, NEW))
 
 

@@ -106,7 +106,7 @@ class Account:
     def compare(self) -> AccountReconciliation:
         expected = {table.name: [Partition(*pair) for pair in product(DAYS, INSTANCE_IDS)] for table in METRICS}
         update = update_records(self.lake, {name: self.lake.file_versions(name) for name in expected}, expected)
-        write_coverage(self.lake, update, update.records, today=DAYS[-1], compared=())
+        write_coverage(self.lake, update, update.records, today=DAYS[-1])
         return reconcile_accounts(self.lake, last_day=DAYS[-1], memory_gb=1, requests=newest_requests(self.lake))
 
     def true_differences(self) -> Iterator[Difference]:

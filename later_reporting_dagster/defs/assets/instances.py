@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, expected_files, instances_table
-from later_reporting_dagster.quality.late_posts import stored_late_posts, with_late_posts
+from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -103,8 +103,8 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         compares = late_posts_are_checked(component)
         records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
-        compared = {*old_days} if compares else set()
-        written, version = write_coverage(lake, update, records, today=now.date(), compared=compared)
+        records = judged(records, compared={*old_days} if compares else set())
+        written, version = write_coverage(lake, update, records, today=now.date())
         missing = sum(not record.has_file for record in records.values())
         context.log.info(
             f"{len(records) - missing} files and {missing} missing ones; read the footers of"

@@ -158,7 +158,8 @@ def _planned_fetch(
         named = tuple(dict.fromkeys(config.instances or config.pairs))
         # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
         known = known_instances(lake, configured=configured)
-        if table.is_optional and not named:  # it does without a listing of its own, if one is an hour old at most
+        if table.one_instance_per_query and not named:
+            # Without a listing of its own: an instance that the API lists since then follows with the next run.
             named = tuple(name for name in listed_instances(lake, configured=configured) if name in known)
     metrics = component.metrics_of(table)
     return DayFetch(

@@ -273,7 +273,7 @@ def evaluate_files(
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files of these instances, from a listing of all files."""
     present = intact_files(lake, [table.name])[table.name]
-    days = component.expected_days(component.now()) if present or not table.is_optional else []
+    days = component.expected_days(component.now()) if table.is_expected(files=present) else []
     every, due = (EVERY_INSTANCE_IF_ANY, DUE_DAY_IF_ANY) if table.is_optional else (EVERY_INSTANCE, DUE_DAY)
     if not table.has_file_per_instance:
         yield evaluate_newest_due_day(missing_days(days, [None], present), days=days, instances=[None], check=due)
