@@ -92,9 +92,10 @@ def test_rollups_of_random_worlds_equal_the_reference(shape: Shape, seed: int) -
     [
         Shape(largest=10**11, contradictory=0, posts=30),
         Shape(days=30, maximum_gap=60, posts=20),  # more than 730 days
+        Shape(days=70, posts=40, missing=0),  # two whole months before the newest day
         Shape(days=40, posts=80, nulls=0.05, missing=0, several=0.3, moved=0.02, creators=20, corrected=0.1),
     ],
-    ids=["large counts", "years", "many creators"],
+    ids=["large counts", "years", "whole months", "many creators"],
 )
 def test_rollups_of_larger_worlds_equal_the_reference(shape: Shape) -> None:
     checked(world_of(shape, seed=1))
@@ -121,6 +122,14 @@ def test_rows_of_a_post_that_disagree_on_its_cost_make_it_unknown() -> None:
     found = checked(published_of({**same, "campaign_id": 1, "cpe": 2.0}, {**same, "campaign_id": 2, "cpe": 3.0}))
     (post,) = found["posts"].to_pylist()
     assert (post["content_cost"], post["content_cost_low"]) == (None, None)
+
+
+def test_a_group_without_posts_in_a_complete_period_before_had_none_and_no_results() -> None:
+    files: dict[tuple[date, str], list[Row]] = {(NEWEST - timedelta(days=number), "a"): [] for number in range(14)}
+    files[NEWEST, "a"] = [row(post_date=at(NEWEST), impressions=10)]
+    found = checked(World(files, {}))["organic_paid_overall"].to_pylist()
+    before = {each["time_window"]: (each["previous_posts"], each["previous_organic_impressions"]) for each in found}
+    assert (before["7d"], before["28d"]) == ((0, None), (None, None))
 
 
 def test_campaigns_that_disagree_on_the_ad_spend_of_a_post_make_it_unknown() -> None:
