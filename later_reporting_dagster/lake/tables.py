@@ -313,8 +313,8 @@ _PERIOD_COLUMNS = (
         "string",
         False,
         "Window of 7d, 28d, 90d, 365d or 730d; previous_7d, … previous_365d, the same number of days before it; or"
-        " a calendar month: recorded_month, what was recorded in it, or published_month, what the posts that were"
-        " published in it have earned to date; part of the key",
+        " a calendar month: recorded_month, what was recorded in it, or, of campaigns, published_month, what the posts"
+        " that were published in it have earned to date; part of the key",
     ),
     Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
     Column(
