@@ -19,7 +19,7 @@ from later_reporting_dagster.cli.run_progress import ProgressLines, progress_bar
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.tables import POSTS_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
@@ -148,12 +148,12 @@ def test_backfill_without_asset_goes_on_after_a_failed_instance_and_prints_json(
     printed = json.loads(result.stdout)
     assert printed["succeeded"] is False
     failed = {(each["asset"], each["subject"]) for each in printed["failed"]}
-    assert failed == {(name, f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, 007") for name in POSTS_NAMES}
+    assert failed == {(name, f"{len(DAYS)} files, {DAYS[0]} to {DAYS[-1]}, 007") for name in OF_INSTANCES}
     written = {each["asset"].removeprefix("later/"): each for each in printed["written"]}
     assert {*RAW_NAMES, *FEW_ROLLUPS, "organic_paid_report"} <= written.keys()
     assert written["organic_paid_daily"]["partitions"] == len(DAYS)
     red = {check["asset"] for check in printed["checks"] if check["check"] == "every_instance_is_present"}
-    assert red == {f"later/{name}" for name in POSTS_NAMES}
+    assert red == {f"later/{name}" for name in OF_INSTANCES}
 
 
 def test_backfill_without_asset_passes_options_to_the_tables_that_have_them(
@@ -308,7 +308,11 @@ def test_backfill_that_cannot_start_prints_the_reason(
         ("posts_published", f"--start {TODAY}", f"--start {TODAY} is not over yet"),
         ("campaigns", "--start 2024-03-01 --end 2024-03-02", "campaigns has no partitions: omit --start and --end"),
         ("campaign_performance_periods", "--start 2024-03-01", "has no partitions: omit --start and --end"),
-        ("campaign_performance_daily", "--instances 007", "applies to post_metrics_daily, posts_published: omit it"),
+        (
+            "campaign_performance_daily",
+            "--instances 007",
+            "applies to post_metrics_daily, posts_published, instance_performance_daily: omit it",
+        ),
         ("organic_paid_weekly", "--start 2024-03-01 --end 2024-03-02 --only-missing", "for organic_paid_weekly"),
     ],
 )

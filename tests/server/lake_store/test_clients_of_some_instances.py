@@ -156,7 +156,9 @@ def test_folder_that_names_no_retired_instance_is_named_in_the_log(
     with serving(tmp_path) as url, authenticated(url) as api:
         for response in (get(api, RANGE), get(api, [], "/v2/instances")):
             assert folder not in assert_problem(response, 503, "ANL_00503")
-    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    # What other tests have set the level of requests to does not matter.
+    errors = [record for record in caplog.records if record.levelname != "INFO"]
+    assert [record.levelname for record in errors] == ["ERROR", "ERROR"]
     assert str(path.parent) in caplog.text
 
 
