@@ -252,7 +252,7 @@ function showPublished() {
   const shown = [
     ["Posts published", value("published_posts", "count")],
     ["Content cost so far", value("content_cost", "money"), ...(row.content_cost == null ? [] : [uncertainty])],
-    ["Posts of unknown cost, not in it", value("posts_without_cost", "count")],
+    ["Posts of unknown cost, not in it", value("posts_of_unknown_cost", "count")],
     ["Content cost per organic engagement of posts with a known cost", value("content_cost_per_engagement", "money")],
   ];
   byId("published-figures").replaceChildren(
@@ -261,7 +261,7 @@ function showPublished() {
     column.name("Campaign", (each) => each.label ?? campaignName(each.campaign)),
     column.number("Posts published", "published_posts"),
     column.number("Content cost so far", "content_cost", "money"),
-    column.number("Posts of unknown cost", "posts_without_cost"),
+    column.number("Posts of unknown cost", "posts_of_unknown_cost"),
     column.number("Content cost per organic engagement", "content_cost_per_engagement", "money"),
   ], ofCampaigns(published).sort((left, right) => descending(left.content_cost, right.content_cost)), {
     foot: postsOnce(published),

@@ -93,7 +93,7 @@ scoped AS (
 SELECT
     {{ key }},
     count(*) AS published_posts,
-    count(*) FILTER (content_cost IS NULL) AS posts_without_cost,
+    count(*) FILTER (content_cost IS NULL) AS posts_of_unknown_cost,
     sum(CAST(content_cost AS DECIMAL(28, 6))) AS content_cost,
     100 * sum(CAST(content_cost_high - content_cost_low AS DECIMAL(28, 6)))
         / nullif(sum(CAST(content_cost_high + content_cost_low AS DECIMAL(28, 6))), 0) AS content_cost_uncertainty,

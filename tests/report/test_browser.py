@@ -384,7 +384,7 @@ def test_posts_from_before_the_lake_are_not_counted_as_published(browser: Browse
     recorded = {**world.recorded, (before, "a"): [old]}
     with open_report(browser, report_of(World(recorded, published)), tmp_path) as report:
         assert report.figure("published_posts") == 1
-        assert report.figure("posts_without_cost") == 1
+        assert report.figure("posts_of_unknown_cost") == 1
         report.open_all()
         assert [each[1] for each in report.rows("published")] == [[1]]
 

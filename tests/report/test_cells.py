@@ -25,7 +25,7 @@ FIGURES = (
 COSTS = {
     "published_posts": "Posts published",
     "content_cost": "Content cost so far",
-    "posts_without_cost": "Posts of unknown cost",
+    "posts_of_unknown_cost": "Posts of unknown cost",
     "content_cost_per_engagement": "Content cost per organic engagement",
 }
 # Of text that no rollup table has.
