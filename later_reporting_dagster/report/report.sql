@@ -13,7 +13,10 @@
 {%- set totals = ("reach", "ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions", "organic_impressions",
     "paid_impressions") %}
 
-CREATE OR REPLACE TABLE newest AS SELECT max(last_day) AS newest_day FROM organic_paid_overall;
+-- A lake may lack either of these tables.
+CREATE OR REPLACE TABLE newest AS
+SELECT max(last_day) AS newest_day
+FROM (SELECT last_day FROM organic_paid_overall UNION ALL SELECT last_day FROM organic_paid_by_campaign);
 
 CREATE OR REPLACE TABLE periods AS
 SELECT time_window, instance_id, first_day, last_day, days = days_expected AS is_complete

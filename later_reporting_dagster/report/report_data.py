@@ -88,10 +88,10 @@ class ReportData:
 
         Those of days are up to the first one that has all days of files, shortest first. A month has results.
         """
-        rows = (
-            self.tables["figures"].select(["time_window", "instance_id", "days", "first_day", "last_day"]).to_pylist()
-        )
-        of_all = {row["time_window"]: row for row in rows if row["instance_id"] is None}
+        names = ["time_window", "instance_id", "days", "first_day", "last_day"]
+        rows = self.tables["figures"].select(names).to_pylist()
+        # Without the table of all posts, rows of all instances have no days.
+        of_all = {row["time_window"]: row for row in rows if row["instance_id"] is None and row["days"] is not None}
         days = [of_all[name]["days"] if name in of_all else 0 for name in WINDOWS]
         lengths = [*WINDOWS.items()][: days.index(max(days)) + 1]
         months = [name for name in MONTH_WINDOWS if name in of_all]

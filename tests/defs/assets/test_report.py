@@ -51,6 +51,14 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     assert sum(impressions) in data["figures"]["organic_impressions"]
 
 
+def test_report_without_the_table_of_all_posts_is_written(project: Project) -> None:
+    project.fetch("post_metrics_daily")
+    assert_success(project.roll_up("organic_paid_daily"))
+    assert_success(project.run("organic_paid_by_campaign"))
+    assert_success(project.run(REPORT))
+    assert page_data(project)["instances"] == sorted(INSTANCE_IDS)
+
+
 def test_report_without_results_says_so_and_what_to_run(project: Project) -> None:
     result = project.run(REPORT)
     assert_success(result)
