@@ -169,6 +169,9 @@ class TotalsFetch:
 
     async def _fetch_accepted(self, query: PerformanceQuery) -> tuple[PerformanceQuery, ListResult]:
         asked = replace(query, metrics=self.metrics, instance_ids=self.accessible(query))
+        if query.instance_ids and not asked.instance_ids:  # without any, the query would ask for all instances
+            names = ", ".join(query.instance_ids)
+            raise QueryRejected(f"Not accessible with these credentials: {names}", status=403)
         try:
             return asked, await self.client.fetch(self.table.route, asked)
         except QueryRejected as error:

@@ -136,3 +136,18 @@ def test_no_answer_empties_no_row(service: Service, tmp_path: Path) -> None:
     service.override = lambda request: JSONResponse(body) if request.url.path == PATH else None
     assert fetch(service, tmp_path).failed
     assert stored(tmp_path) == before
+
+
+def test_an_instance_out_of_reach_is_never_asked_for_as_all(service: Service, tmp_path: Path) -> None:
+    def forbid(request: Request) -> Response | None:
+        asked = parameters(request).get("instanceIds[]", parameters(request).get("instanceIds", []))
+        return problem(403) if request.url.path == PATH and "gone" in asked else None
+
+    service.override = forbid
+    failed = fetch(service, tmp_path, instances=(*INSTANCE_IDS, "gone")).failed
+    assert len(failed) == 5
+    assert all(name.endswith(" of gone") for name in failed)
+    together = [key for key, row in stored(tmp_path).items() if row["scope"] == "all"]
+    assert len(together) == len({(name, first) for name, first, _ in together}) > 0
+    asked = [parameters(request) for request in service.requests if request.url.path == PATH]
+    assert all("instanceIds" in query or "instanceIds[]" in query for query in asked)
