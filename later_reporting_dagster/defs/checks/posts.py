@@ -69,13 +69,12 @@ DUE_DAY = Check(
 )
 # Of tables whose route the API may refuse to an account.
 EVERY_INSTANCE_IF_ANY, DUE_DAY_IF_ANY = (
-    replace(
-        check,
-        description=f"{check.description} Unless the API refuses the route.",
-        severity=WARN,
-        nothing="Not fetched yet",
-    )
-    for check in (EVERY_INSTANCE, DUE_DAY)
+    replace(check, description=description, severity=WARN, nothing="Not fetched yet")
+    for check, description in {
+        EVERY_INSTANCE: "Every day from the start date to the newest day that is due has a file of every instance,"
+        " unless the API refuses the route.",
+        DUE_DAY: "The newest day that is due has its files, unless the API refuses the route.",
+    }.items()
 )
 NOT_STALE = Check(
     "no_file_is_stale",
