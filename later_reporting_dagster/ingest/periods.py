@@ -392,10 +392,8 @@ class PeriodsWriter:
         }
         others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
         # Two kinds of month have the same days, but not the same query.
-        kept, replaced = (
-            {(first, last) for _, _, first, last in others},
-            {each.bad_rows_path for each in self._accepted.values()},
-        )
+        kept = {(first, last) for _, _, first, last in others}
+        replaced = {each.bad_rows_path for each in self._accepted.values()}
         for file in self.lake.quarantine.files(self.periods.name):
             is_replaced = file.path in replaced or file.day_range not in kept
             if is_replaced and file.path not in self._quarantined:

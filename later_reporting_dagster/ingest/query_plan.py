@@ -71,7 +71,7 @@ def plan_queries(
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
     A query covers other partitions as well only if that costs fewer requests by `rows_per_file`, the mean rows of a
-    partition. Each is asked `wider_by` so many days on each side.
+    partition. Each is asked `wider_by` days wider on each side.
     """
     max_days = table.days_per_query - 2 * wider_by
     # By those that are requested together, and day.
