@@ -80,6 +80,8 @@ class Commands(click.Group):
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted") from error
         except Exception as error:
+            if str(error) == "Query interrupted":  # how DuckDB raises a Ctrl-C that it hears itself
+                raise Interrupted("interrupted") from error
             if isinstance(error, user_errors()):
                 raise click.ClickException(one_line(str(error))) from error
             raise

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from datetime import date
 from pathlib import Path
 
@@ -209,7 +210,35 @@ def test_interrupt_ends_a_query_that_has_no_rows_yet(tmp_path: Path) -> None:
     )
     with start_query(tmp_path, endless) as process:
         assert process.stderr
-        assert process.stderr.readline().startswith("posts has no files")  # the next thing is the query
+        assert process.stderr.readline().startswith("posts has no files")
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=WAIT_SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, "Error: interrupted\n")
+
+
+@pytest.mark.e2e
+def test_interrupt_heard_by_duckdb_ends_a_command_with_one_line() -> None:
+    """In the thread that hears Ctrl-C, DuckDB raises an error of its own; here it makes views there without end."""
+    command = """
+import click, duckdb
+from later_reporting_dagster.cli.options import Commands
+@click.group(cls=Commands)
+def commands(): pass
+@commands.command()
+def endless():
+    print("started", flush=True)
+    while True:
+        duckdb.execute("CREATE OR REPLACE VIEW a AS SELECT 1;" * 1_000)
+commands()
+"""
+    arguments = [sys.executable, "-c", command, "endless"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "started\n"
+        time.sleep(0.5)  # until DuckDB works; an interrupt before is Python's own
         process.send_signal(signal.SIGINT)
         try:
             _, errors = process.communicate(timeout=WAIT_SECONDS)
