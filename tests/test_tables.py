@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
-from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, PostWithoutMetrics
+from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, Post
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, post_columns
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
@@ -37,7 +37,7 @@ SETTINGS = {
 
 def test_every_field_of_a_row_has_a_column() -> None:
     """A field without a column would be lost: it is not in `extra`."""
-    of_posts = {*PostWithoutMetrics.__struct_fields__} - {"creator_profile"}
+    of_posts = {*Post.__struct_fields__} - {"creator_profile"}
     of_posts |= {f"creator_{name}" for name in CreatorProfile.__struct_fields__}
     assert of_posts == {column.name for column in post_columns([])} - {"platform"}
     seen = {"first_seen", "last_seen", "listed_now"}

@@ -29,7 +29,7 @@ from later_reporting_dagster.client.pagination import (
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, server_time, stated_rate_limit
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
-from later_reporting_dagster.contract.page import ListResult, version_of_instances
+from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
 from later_reporting_dagster.contract.route import (
@@ -40,6 +40,7 @@ from later_reporting_dagster.contract.route import (
     RouteOf,
     campaigns_route,
     posts_route,
+    version_of_instances,
 )
 
 MAX_FETCHES = 2  # of a list whose pages are inconsistent
@@ -191,7 +192,7 @@ class LaterClient:
         requested = () if (await self.api_version()).uses_cursors else instance_ids
         groups = group_by_url_length(requested)
         try:
-            return await self._fetch_all([campaigns_route(each, personal_data=self._personal_data) for each in groups])
+            return await self._fetch_all([*map(campaigns_route, groups)])
         except QueryRejected as error:
             accessible = await self.accessible(requested) if error.is_forbidden else ()
             if accessible in ((), requested):
@@ -222,8 +223,8 @@ class LaterClient:
                 queries.
         """
         queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
-        routes = [route_of(each, personal_data=self._personal_data) for each in queries]
-        return await self._fetch_all([replace(route, max_attempts=max_attempts) for route in routes], max_rows=max_rows)
+        routes = [replace(route_of(each), max_attempts=max_attempts) for each in queries]
+        return await self._fetch_all(routes, max_rows=max_rows)
 
     async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> ListResult:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
@@ -253,6 +254,7 @@ class LaterClient:
         If rows repeat, or differ from the total in number, the second fetch is in reverse order, if that can be
         requested, and may show that no row is missing.
         """
+        route = replace(route, personal_data=self._personal_data)
         with _naming_query(route):
             version = await self.api_version()
             fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages

@@ -7,6 +7,7 @@ query requests them.
 The API reference lists bare names, so a unit is given only where the name, or the sample response, implies it.
 """
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -64,66 +65,69 @@ class Metric:
     """A metric of a post or a campaign; null means *not available* (docs/api.md, "Metrics, null and units")."""
 
     api_name: str
-    column: str
-    channel: Channel
     kind: Kind
     unit: str
     description: str
 
+    @property
+    def column(self) -> str:
+        """The API name in snake case."""
+        return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", self.api_name)
 
-ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
+    @property
+    def channel(self) -> Channel:
+        return next((channel for channel in Channel if self.column.startswith(channel)), Channel.ORGANIC)
+
+
 COUNT, MONEY, COST, TIME, RATE, GAUGE = Kind
 _PEOPLE = "never summed, because one person may be counted by several posts and on several days"
 
 DEFAULT_METRICS: tuple[Metric, ...] = (
-    Metric("engagements", "engagements", ORGANIC, COUNT, "engagements", "Organic engagements"),
-    Metric("impressions", "impressions", ORGANIC, COUNT, "impressions", "Organic impressions"),
-    Metric("engagementRate", "engagement_rate", ORGANIC, RATE, "percent", "Organic engagements per 100 impressions"),
-    Metric("estimatedValueGenerated", "estimated_value_generated", ORGANIC, MONEY, "USD", "Estimated value"),
-    Metric("cpe", "cpe", ORGANIC, RATE, "USD per engagement", "Cost per organic engagement"),
-    Metric("cpm", "cpm", ORGANIC, RATE, "USD per 1000 impressions", "Cost per 1000 organic impressions"),
-    Metric("paidEngagements", "paid_engagements", PAID, COUNT, "engagements", "Paid engagements"),
-    Metric("paidImpressions", "paid_impressions", PAID, COUNT, "impressions", "Paid impressions"),
-    Metric("paidEngagementRate", "paid_engagement_rate", PAID, RATE, "percent", "Paid engagements per 100 impressions"),
-    Metric("paidCpe", "paid_cpe", PAID, RATE, "USD per engagement", "Cost per paid engagement"),
-    Metric("paidCpm", "paid_cpm", PAID, RATE, "USD per 1000 impressions", "Cost per 1000 paid impressions"),
+    Metric("engagements", COUNT, "engagements", "Organic engagements"),
+    Metric("impressions", COUNT, "impressions", "Organic impressions"),
+    Metric("engagementRate", RATE, "percent", "Organic engagements per 100 impressions"),
+    Metric("estimatedValueGenerated", MONEY, "USD", "Estimated value"),
+    Metric("cpe", RATE, "USD per engagement", "Cost per organic engagement"),
+    Metric("cpm", RATE, "USD per 1000 impressions", "Cost per 1000 organic impressions"),
+    Metric("paidEngagements", COUNT, "engagements", "Paid engagements"),
+    Metric("paidImpressions", COUNT, "impressions", "Paid impressions"),
+    Metric("paidEngagementRate", RATE, "percent", "Paid engagements per 100 impressions"),
+    Metric("paidCpe", RATE, "USD per engagement", "Cost per paid engagement"),
+    Metric("paidCpm", RATE, "USD per 1000 impressions", "Cost per 1000 paid impressions"),
 )  # fmt: skip
 """The metrics that are fetched unless a setting names others (docs/api.md, "Metrics, null and units")."""
 
 METRICS: tuple[Metric, ...] = (
     *DEFAULT_METRICS,
     # Metrics of the cursor version only (docs/api.md, "Cursor version").
-    Metric("likes", "likes", ORGANIC, COUNT, "likes", "Organic likes"),
-    Metric("comments", "comments", ORGANIC, COUNT, "comments", "Organic comments"),
-    Metric("shares", "shares", ORGANIC, COUNT, "shares", "Organic shares"),
-    Metric("saves", "saves", ORGANIC, COUNT, "saves", "Organic saves"),
-    Metric("views", "views", ORGANIC, COUNT, "views", "Organic views"),
-    Metric("totalInteractions", "total_interactions", ORGANIC, COUNT, "interactions", "Interactions of all kinds"),
-    Metric("replies", "replies", ORGANIC, COUNT, "replies", "Replies"),
-    Metric("reposts", "reposts", ORGANIC, COUNT, "reposts", "Reposts"),
-    Metric("reach", "reach", ORGANIC, GAUGE, "people", f"People reached; {_PEOPLE}"),
-    Metric("organicReach", "organic_reach", ORGANIC, GAUGE, "people", f"People reached organically; {_PEOPLE}"),
-    Metric("potentialReach", "potential_reach", ORGANIC, GAUGE, "people", f"People within reach; {_PEOPLE}"),
-    Metric("followersAtPostDate", "followers_at_post_date", ORGANIC, GAUGE, "followers",
+    Metric("likes", COUNT, "likes", "Organic likes"),
+    Metric("comments", COUNT, "comments", "Organic comments"),
+    Metric("shares", COUNT, "shares", "Organic shares"),
+    Metric("saves", COUNT, "saves", "Organic saves"),
+    Metric("views", COUNT, "views", "Organic views"),
+    Metric("totalInteractions", COUNT, "interactions", "Interactions of all kinds"),
+    Metric("replies", COUNT, "replies", "Replies"),
+    Metric("reposts", COUNT, "reposts", "Reposts"),
+    Metric("reach", GAUGE, "people", f"People reached; {_PEOPLE}"),
+    Metric("organicReach", GAUGE, "people", f"People reached organically; {_PEOPLE}"),
+    Metric("potentialReach", GAUGE, "people", f"People within reach; {_PEOPLE}"),
+    Metric("followersAtPostDate", GAUGE, "followers",
            "Followers of the creator when the post was published; never summed, because it is a count at one moment"),
-    Metric("videoViewTotalTime", "video_view_total_time", ORGANIC, TIME, "not stated",
+    Metric("videoViewTotalTime", TIME, "not stated",
            "Total time that the video was watched, over all views; the API does not document the unit"),
-    Metric("avgWatchTime", "avg_watch_time", ORGANIC, RATE, "milliseconds",
-           "Average time that an Instagram reel was watched; never summed"),
-    Metric("navigationTapExit", "navigation_tap_exit", ORGANIC, COUNT, "taps", "Taps that left the story"),
-    Metric("navigationTapBack", "navigation_tap_back", ORGANIC, COUNT, "taps", "Taps back"),
-    Metric("navigationTapForward", "navigation_tap_forward", ORGANIC, COUNT, "taps", "Taps forward"),
-    Metric("navigationSwipeForward", "navigation_swipe_forward", ORGANIC, COUNT, "swipes", "Swipes forward"),
-    Metric("crosspostedViews", "crossposted_views", ORGANIC, COUNT, "views",
-           "Views of reels that were crossposted to Facebook"),
-    Metric("crosspostedFacebookOnlyViews", "crossposted_facebook_only_views", ORGANIC, COUNT, "views",
-           "Views of crossposted reels, on Facebook alone"),
-    Metric("paidLikes", "paid_likes", PAID, COUNT, "likes", "Paid likes"),
-    Metric("paidComments", "paid_comments", PAID, COUNT, "comments", "Paid comments"),
-    Metric("paidShares", "paid_shares", PAID, COUNT, "shares", "Paid shares"),
-    Metric("paidSaves", "paid_saves", PAID, COUNT, "saves", "Paid saves"),
-    Metric("paidViews", "paid_views", PAID, COUNT, "views", "Paid views"),
-    Metric("paidReach", "paid_reach", PAID, GAUGE, "people", f"People reached through paid distribution; {_PEOPLE}"),
+    Metric("avgWatchTime", RATE, "milliseconds", "Average time that an Instagram reel was watched; never summed"),
+    Metric("navigationTapExit", COUNT, "taps", "Taps that left the story"),
+    Metric("navigationTapBack", COUNT, "taps", "Taps back"),
+    Metric("navigationTapForward", COUNT, "taps", "Taps forward"),
+    Metric("navigationSwipeForward", COUNT, "swipes", "Swipes forward"),
+    Metric("crosspostedViews", COUNT, "views", "Views of reels that were crossposted to Facebook"),
+    Metric("crosspostedFacebookOnlyViews", COUNT, "views", "Views of crossposted reels, on Facebook alone"),
+    Metric("paidLikes", COUNT, "likes", "Paid likes"),
+    Metric("paidComments", COUNT, "comments", "Paid comments"),
+    Metric("paidShares", COUNT, "shares", "Paid shares"),
+    Metric("paidSaves", COUNT, "saves", "Paid saves"),
+    Metric("paidViews", COUNT, "views", "Paid views"),
+    Metric("paidReach", GAUGE, "people", f"People reached through paid distribution; {_PEOPLE}"),
 )  # fmt: skip
 """All known metrics; the default metrics come first."""
 
@@ -151,7 +155,6 @@ def parse_metrics(
 
 
 _POST_METRICS = {metric.api_name: metric for metric in METRICS}
-_TRACKING, _AFFILIATE = Channel.TRACKING_LINKS, Channel.AFFILIATE_LINKS
 _NOT_SUMMED = "never summed over days, because the same ones are counted on several days"
 
 DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
@@ -159,37 +162,31 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
     _POST_METRICS["impressions"],
     _POST_METRICS["paidEngagements"],
     _POST_METRICS["paidImpressions"],
-    Metric("postsCount", "posts_count", ORGANIC, GAUGE, "posts", f"Posts; {_NOT_SUMMED}"),
+    Metric("postsCount", GAUGE, "posts", f"Posts; {_NOT_SUMMED}"),
     _POST_METRICS["estimatedValueGenerated"],
-    Metric("estimatedContentCost", "estimated_content_cost", ORGANIC, COST, "USD",
+    Metric("estimatedContentCost", COST, "USD",
            "Cost of the creators of the posts that have results in the range; never summed over days, because each day"
            " has the whole cost of its posts"),
-    Metric("paidAdSpend", "paid_ad_spend", PAID, MONEY, "USD", "Ad spend"),
-    Metric("paidCost", "paid_cost", PAID, COST, "USD",
+    Metric("paidAdSpend", MONEY, "USD", "Ad spend"),
+    Metric("paidCost", COST, "USD",
            "Paid cost; never summed over days, because the API does not document how it differs from ad spend"),
-    Metric("paidClicks", "paid_clicks", PAID, COUNT, "clicks", "Paid clicks"),
-    Metric("paidReturnOnAdSpend", "paid_return_on_ad_spend", PAID, RATE, "USD per USD", "Revenue per ad spend"),
-    Metric("trackingLinksClicks", "tracking_links_clicks", _TRACKING, COUNT, "clicks", "Clicks on tracking links"),
-    Metric("trackingLinksConversions", "tracking_links_conversions", _TRACKING, COUNT, "conversions",
-           "Conversions through tracking links"),
-    Metric("trackingLinksConversionValue", "tracking_links_conversion_value", _TRACKING, MONEY, "USD",
-           "Value of the conversions through tracking links"),
-    Metric("affiliateLinksClicks", "affiliate_links_clicks", _AFFILIATE, COUNT, "clicks", "Clicks on affiliate links"),
-    Metric("affiliateLinksConversions", "affiliate_links_conversions", _AFFILIATE, COUNT, "conversions",
-           "Conversions through affiliate links"),
-    Metric("affiliateLinksConversionRate", "affiliate_links_conversion_rate", _AFFILIATE, RATE, "not stated",
+    Metric("paidClicks", COUNT, "clicks", "Paid clicks"),
+    Metric("paidReturnOnAdSpend", RATE, "USD per USD", "Revenue per ad spend"),
+    Metric("trackingLinksClicks", COUNT, "clicks", "Clicks on tracking links"),
+    Metric("trackingLinksConversions", COUNT, "conversions", "Conversions through tracking links"),
+    Metric("trackingLinksConversionValue", MONEY, "USD", "Value of the conversions through tracking links"),
+    Metric("affiliateLinksClicks", COUNT, "clicks", "Clicks on affiliate links"),
+    Metric("affiliateLinksConversions", COUNT, "conversions", "Conversions through affiliate links"),
+    Metric("affiliateLinksConversionRate", RATE, "not stated",
            "Conversions per click on affiliate links; whether as a fraction or in percent is not stated"),
-    Metric("affiliateLinksSales", "affiliate_links_sales", _AFFILIATE, MONEY, "USD",
-           "Revenue of sales through affiliate links"),
-    Metric("affiliateLinksCommissionEarned", "affiliate_links_commission_earned", _AFFILIATE, MONEY, "USD",
-           "Commission earned through affiliate links"),
-    Metric("affiliateLinksRoi", "affiliate_links_roi", _AFFILIATE, RATE, "USD per USD",
-           "Commission through affiliate links per content cost"),
-    Metric("influencersCount", "influencers_count", ORGANIC, GAUGE, "people", f"Influencers; {_NOT_SUMMED}"),
+    Metric("affiliateLinksSales", MONEY, "USD", "Revenue of sales through affiliate links"),
+    Metric("affiliateLinksCommissionEarned", MONEY, "USD", "Commission earned through affiliate links"),
+    Metric("affiliateLinksRoi", RATE, "USD per USD", "Commission through affiliate links per content cost"),
+    Metric("influencersCount", GAUGE, "people", f"Influencers; {_NOT_SUMMED}"),
     _POST_METRICS["reach"],
     _POST_METRICS["cpe"],
     _POST_METRICS["cpm"],
-    Metric("estimatedRoi", "estimated_roi", ORGANIC, RATE, "not stated", "Estimated return on investment"),
+    Metric("estimatedRoi", RATE, "not stated", "Estimated return on investment"),
 )  # fmt: skip
 """What `campaign_results` has, and the totals that a check compares with those of the posts.
 
@@ -205,12 +202,11 @@ _SAME_AS_POSTS = (
 
 CAMPAIGN_METRICS: tuple[Metric, ...] = (
     *DEFAULT_CAMPAIGN_METRICS,
-    Metric("impressionsPerPost", "impressions_per_post", ORGANIC, RATE, "impressions per post", "Impressions per post"),
-    Metric("clicks", "clicks", ORGANIC, COUNT, "clicks", "Organic clicks"),
-    Metric("paidPostsCount", "paid_posts_count", PAID, GAUGE, "posts", f"Paid posts; {_NOT_SUMMED}"),
-    Metric("paidInfluencersCount", "paid_influencers_count", PAID, GAUGE, "people",
-           f"Influencers with paid posts; {_NOT_SUMMED}"),
-    Metric("paidInitialPlays", "paid_initial_plays", PAID, COUNT, "plays", "Paid initial plays"),
+    Metric("impressionsPerPost", RATE, "impressions per post", "Impressions per post"),
+    Metric("clicks", COUNT, "clicks", "Organic clicks"),
+    Metric("paidPostsCount", GAUGE, "posts", f"Paid posts; {_NOT_SUMMED}"),
+    Metric("paidInfluencersCount", GAUGE, "people", f"Influencers with paid posts; {_NOT_SUMMED}"),
+    Metric("paidInitialPlays", COUNT, "plays", "Paid initial plays"),
     *(_POST_METRICS[name] for name in _SAME_AS_POSTS),
 )  # fmt: skip
 """All known metrics of campaigns, in the order of their columns."""
@@ -233,7 +229,7 @@ _ACCOUNT = (
 )  # fmt: skip
 ACCOUNT_METRICS = (
     *(_CAMPAIGN_OR_POST_METRICS[name] for name in _ACCOUNT),
-    Metric("returnOnInvestment", "return_on_investment", ORGANIC, RATE, "not stated", "Return on investment"),
+    Metric("returnOnInvestment", RATE, "not stated", "Return on investment"),
 )  # fmt: skip
 """All known metrics of the totals of a period, in the order of their columns.
 

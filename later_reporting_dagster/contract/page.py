@@ -8,24 +8,20 @@ accepted").
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from later_reporting_dagster.contract.parameters import CURSOR, MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
-from later_reporting_dagster.contract.personal_data import without_personal_data
+from later_reporting_dagster.contract.parameters import CURSOR, MAX_PAGE_SIZE, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.rows import (
     BadRow,
     FieldError,
     Notes,
-    instance_id_respelled,
     json_type,
     number_respelled,
-    parse_instance_id,
     parse_integer,
     parse_text,
-    to_json,
 )
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
@@ -100,122 +96,20 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
         self.is_envelope = is_envelope
 
 
-def instances_page_from_body(body: bytes, api_version: ApiVersion) -> ListResult:
-    """Parse a page of instance ids: texts, numbers, or objects with an id."""
-
-    def parse(listed: Any, notes: Notes) -> str:
-        if isinstance(listed, str):
-            return parse_instance_id(listed)
-        notes.oddities["instance id spelled otherwise"] += 1
-        is_object = isinstance(listed, dict)
-        return parse_instance_id(
-            instance_id_respelled(listed.get("instanceId", listed.get("id")) if is_object else listed)
-        )
-
-    return _page(body, api_version, rows="instances", parse=parse, needs_total=False)
-
-
-def version_of_instances(body: bytes) -> ApiVersion | None:
-    """Return the API version that a page of instance ids shows; None if it may be of either."""
-    version = version_of_envelope(_envelope(body, None, rows="instances"))
-    page = instances_page_from_body(body, version or PAGED)
-    return None if version is PAGED and page.stated_total is None else version
-
-
-def list_page_from_body(
-    body: bytes,
-    api_version: ApiVersion,
-    *,
-    parse_row: Callable[[Any, Notes], Any],
-    rows: str,
-    personal_data: bool = True,
-    instance_id: str | None = None,
-    has_instance: bool = True,
-    needs_total: bool = True,
-    is_object: bool = False,
-) -> ListResult:
-    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
-
-    Args:
-        personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
-        instance_id: the instance of rows that do not state theirs.
-        has_instance: whether rows are documented to state it.
-        needs_total: whether a page with rows that states no total, in the paged version, is none.
-        is_object: whether `data` is one row, and not a list; the only row of a list is accepted, too.
-    """
-
-    def parse(received: Any, notes: Notes) -> Any:
-        row = received if personal_data else without_personal_data(received, rows=rows)
-        if not isinstance(row, dict):
-            return BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
-        if instance_id is not None and row.get("instanceId") in (None, ""):
-            row = row | {"instanceId": instance_id}
-            if has_instance:
-                notes.oddities["instanceId missing"] += 1
-        return parse_row(row, notes)
-
-    return _page(body, api_version, rows=rows, parse=parse, needs_total=needs_total, is_object=is_object)
-
-
-def _page(
-    body: bytes,
-    api_version: ApiVersion,
-    *,
-    rows: str,
-    parse: Callable[[Any, Notes], Any],
-    needs_total: bool,
-    is_object: bool = False,
-) -> ListResult:
-    """Parse the rows in `data`, or in its member `instanceIds`, and the position of the page."""
-    envelope = _envelope(body, api_version, rows=rows)
-    data, notes = envelope["data"], Notes()
-    if rows == "instances" and isinstance(data, dict):
-        data = data.get("instanceIds", data)
-    if is_object and isinstance(data, dict):
-        data = [data]
-    if data is None:
-        notes.oddities["data is null"] += 1
-    elif not isinstance(data, list) or (is_object and len(data) != 1):
-        raise _other_envelope(f"not a page of {rows}: data is", data)
-    elif len(data) > MAX_ROWS:
-        raise UnreadableBody(f"not a page of {rows}: {len(data)} rows")
-    try:
-        parsed = [parse(row, notes) for row in data or ()]
-    except (ValueError, RecursionError) as error:
-        raise UnreadableBody(f"not a page of {rows}: {error}") from None
-    pagination = envelope.get(PAGED.pagination_member)
-    total_items = _number(pagination, "totalItems", notes)
-    next_cursor = _next_cursor(envelope, notes, rows=rows) if api_version.uses_cursors and not is_object else None
-    if not (api_version.uses_cursors or is_object) and total_items is None:
-        if parsed and needs_total:
-            raise _other_envelope(f"not a page of {rows}: no valid totalItems in", envelope)
-        notes.oddities["no total"] += 1
-    return ListResult(
-        [row for row in parsed if not isinstance(row, BadRow)],
-        [row for row in parsed if isinstance(row, BadRow)],
-        stated_total=total_items,
-        number=_number(pagination, "page", notes),
-        next_cursor=next_cursor,
-        oddities=notes.oddities,
-        unreadable=notes.unreadable,
-        is_unsure=not parsed and (data is None or not (api_version.uses_cursors or total_items is not None)),
-    )
-
-
-def _envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
+def read_envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
     try:
         members = json.loads(body, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     if not isinstance(members, dict) or "data" not in members:
-        raise _other_envelope(f"not a page of {rows}:", members)
+        raise other_envelope(f"not a page of {rows}:", members)
     found = version_of_envelope(members)
     if api_version is not None and found not in (None, api_version):
         raise UnreadableBody(f"not a page of {rows} in API version {api_version}, but in {found}", api_version=found)
     return members
 
 
-def _other_envelope(message: str, value: object) -> UnreadableBody:
+def other_envelope(message: str, value: object) -> UnreadableBody:
     """Return the error of JSON of another form; it is a page of something else if it has a list or an object."""
     if isinstance(value, dict):
         is_envelope = any(isinstance(member, list | dict) for member in value.values())
@@ -223,7 +117,7 @@ def _other_envelope(message: str, value: object) -> UnreadableBody:
     return UnreadableBody(f"{message} {json_type(value)}", is_envelope=isinstance(value, list))
 
 
-def _number(pagination: object, name: str, notes: Notes) -> int | None:
+def read_number(pagination: object, name: str, notes: Notes) -> int | None:
     """Return a number of a pagination in any spelling; None if it states none."""
     value = pagination.get(name) if isinstance(pagination, dict) else None
     if not isinstance(value, int | None):
@@ -235,7 +129,7 @@ def _number(pagination: object, name: str, notes: Notes) -> int | None:
     return number if number >= 0 else None
 
 
-def _next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | None:
+def read_next_cursor(envelope: dict[str, Any], notes: Notes, *, rows: str) -> str | None:
     """Return the cursor of the next page; None after the last page."""
     name = CURSOR.pagination_member
     cursor = envelope.get(name)

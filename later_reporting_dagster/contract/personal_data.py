@@ -10,15 +10,14 @@ import msgspec
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, CAMPAIGN_METRICS, METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.rows import (
-    CAMPAIGN_FIELDS,
-    POST_FIELDS,
     PROFILE_FIELDS,
     AccountBucket,
+    Campaign,
     CreatorProfile,
     Field,
     FieldError,
     PersonalText,
-    PostWithoutMetrics,
+    Post,
     fields_of,
     metric_fields,
     parse_instant,
@@ -35,13 +34,13 @@ def personal_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {field.encode_name: field.name for field in fields if field.type == PersonalText}
 
 
-_PERSONAL = {*personal_fields(PostWithoutMetrics), *personal_fields(CreatorProfile)}
+_PERSONAL = {*personal_fields(Post), *personal_fields(CreatorProfile)}
 _POST_METRICS, _CAMPAIGN_METRICS = metric_fields(METRICS), metric_fields(CAMPAIGN_METRICS)
 _TOTALS = metric_fields((*ACCOUNT_METRICS, *OVER_TIME_METRICS))
 # The known fields, by what the rows are; of an object, those of its members.
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "posts": {**POST_FIELDS, **_POST_METRICS, METRICS_MEMBER: _POST_METRICS, "creatorProfile": PROFILE_FIELDS},
-    "campaigns": {**CAMPAIGN_FIELDS, **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
+    "posts": {**fields_of(Post), **_POST_METRICS, METRICS_MEMBER: _POST_METRICS, "creatorProfile": PROFILE_FIELDS},
+    "campaigns": {**fields_of(Campaign), **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
     "totals": {**fields_of(AccountBucket), **_TOTALS, METRICS_MEMBER: _TOTALS},
 }
 
@@ -64,7 +63,7 @@ def _value(value: object, known: Any) -> Any:
         case str():
             is_kept = known.parse is parse_text or _is_readable(value, known)
         case int() | float():
-            is_kept = known.parse not in (parse_text, parse_instant)
+            is_kept = known.parse not in (parse_text, parse_instant) or _is_readable(value, known)
         case _:
             is_kept = False
     return value if is_kept else _hidden(value)
@@ -83,8 +82,9 @@ def _hidden(value: object) -> Any:
 
 
 def _is_readable(value: object, field: Field) -> bool:
+    documented = field.respell(value)
     try:
-        field.read_otherwise(value)
+        _ = documented is None or field.parse(documented)
     except FieldError:
         return False
     return True

@@ -7,7 +7,17 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from later_reporting_dagster.contract.page import ListResult, instances_page_from_body, list_page_from_body
+import msgspec
+
+from later_reporting_dagster.contract.page import (
+    MAX_ROWS,
+    ListResult,
+    UnreadableBody,
+    other_envelope,
+    read_envelope,
+    read_next_cursor,
+    read_number,
+)
 from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
@@ -15,19 +25,25 @@ from later_reporting_dagster.contract.parameters import (
     INSTANCES_PERFORMANCE_PATH,
     MAX_PAGE_SIZE,
     METRICS_MEMBER,
+    PAGED,
     PERFORMANCE_OVER_TIME_PATH,
     POSTS_PERFORMANCE_PATH,
     ApiVersion,
     DateBasis,
+    version_of_envelope,
 )
+from later_reporting_dagster.contract.personal_data import without_personal_data
 from later_reporting_dagster.contract.query import PerformanceQuery, instance_parameters
 from later_reporting_dagster.contract.rows import (
     AccountBucket,
     AccountTotals,
+    BadRow,
+    Campaign,
     CampaignPerformance,
-    campaign_from_json,
-    performance_parser,
-    post_parser,
+    Notes,
+    Post,
+    parse_listed_instance,
+    row_parser,
 )
 from later_reporting_dagster.contract.safe_line import safe_line
 
@@ -57,6 +73,9 @@ class Route:
     """A list of the API.
 
     Attributes:
+        rows: what they are, in the plural: posts, campaigns, totals or instances.
+        row_parser: returns the parser of a row, given whether metrics are nested.
+        personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
         key: returns the identity of a valid row.
         filters: the pairs of the query string that select rows.
         metrics: the API names of the metrics to request, in the version that nests metrics.
@@ -64,12 +83,15 @@ class Route:
         is_sorted: whether the order of the rows is requested, so that the list can be fetched from its end. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
         max_attempts: of each request; None for those of the retry policy.
-        page_size: 0 for a response without pages.
+        page_size: 0 for a response without pages, whose `data` is one row.
+        needs_total: whether a page with rows that states no total, in the paged version, is none.
     """
 
     path: str
     description: str
-    parse_page: Callable[[bytes, ApiVersion], ListResult]
+    rows: str
+    row_parser: Callable[..., Callable[[Any, Notes], Any]]
+    personal_data: bool = True
     key: Callable[[Any], Hashable] = attrgetter("key")
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
@@ -79,6 +101,7 @@ class Route:
     too_volatile_advice: str = "Try later."
     max_attempts: int | None = None
     page_size: int = MAX_PAGE_SIZE
+    needs_total: bool = True
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
         pairs = [*self.filters]
@@ -95,25 +118,72 @@ class Route:
             pairs += [("sortProperty", "postDate"), ("sortDirection", "DESC" if page.from_end else "ASC")]
         return pairs
 
+    def parse_page(self, body: bytes, api_version: ApiVersion) -> ListResult:
+        """Parse a page. Its rows are in `data`, or in a member `instanceIds` of it; the rest may be absent."""
+        envelope = read_envelope(body, api_version, rows=self.rows)
+        data, notes = envelope["data"], Notes()
+        if self.rows == "instances" and isinstance(data, dict):
+            data = data.get("instanceIds", data)
+        is_object, by_cursor = not self.page_size, api_version.uses_cursors
+        if is_object and isinstance(data, dict):
+            data = [data]
+        if data is None:
+            notes.oddities["data is null"] += 1
+        elif not isinstance(data, list) or (is_object and len(data) != 1):
+            raise other_envelope(f"not a page of {self.rows}: data is", data)
+        elif len(data) > MAX_ROWS:
+            raise UnreadableBody(f"not a page of {self.rows}: {len(data)} rows")
+        parse = self.row_parser(nested=by_cursor)
+        try:
+            kept = (row if self.personal_data else without_personal_data(row, rows=self.rows) for row in data or ())
+            parsed = [parse(row, notes) for row in kept]
+        except (ValueError, RecursionError) as error:
+            raise UnreadableBody(f"not a page of {self.rows}: {error}") from None
+        pagination = envelope.get(PAGED.pagination_member)
+        total_items = read_number(pagination, "totalItems", notes)
+        if not (by_cursor or is_object) and total_items is None:
+            if parsed and self.needs_total:
+                raise other_envelope(f"not a page of {self.rows}: no valid totalItems in", envelope)
+            notes.oddities["no total"] += 1
+        return ListResult(
+            [row for row in parsed if not isinstance(row, BadRow)],
+            [row for row in parsed if isinstance(row, BadRow)],
+            stated_total=total_items,
+            number=read_number(pagination, "page", notes),
+            next_cursor=read_next_cursor(envelope, notes, rows=self.rows) if by_cursor and not is_object else None,
+            oddities=notes.oddities,
+            unreadable=notes.unreadable,
+            is_unsure=not parsed and (data is None or not (by_cursor or total_items is not None)),
+        )
+
     def row_keys(self, rows: ListResult) -> list[Hashable]:
         """Return the key of each valid row, and that of each bad row: its JSON."""
         return [*map(self.key, rows.items), *(row.key for row in rows.bad_rows)]
 
 
 INSTANCES = Route(
-    path=INSTANCES_PATH, description="instances", parse_page=instances_page_from_body, key=lambda name: name
+    path=INSTANCES_PATH,
+    description="instances",
+    rows="instances",
+    row_parser=lambda **_: parse_listed_instance,
+    key=lambda name: name,
+    needs_total=False,
 )
 
 
-RouteOf = Callable[..., Route]
-"""Returns the list of a query; with `personal_data=False`, without that of its rows."""
+def version_of_instances(body: bytes) -> ApiVersion | None:
+    """Return the API version that a page of instance ids shows; None if it may be of either."""
+    version = version_of_envelope(read_envelope(body, None, rows="instances"))
+    page = INSTANCES.parse_page(body, version or PAGED)
+    return None if version is PAGED and page.stated_total is None else version
 
 
-def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    path, only = POSTS_PERFORMANCE_PATH, _only(query.instance_ids)
-    options = {"rows": "posts", "personal_data": personal_data, "instance_id": only}
+RouteOf = Callable[[PerformanceQuery], Route]
+
+
+def posts_route(query: PerformanceQuery) -> Route:
     return replace(
-        _performance_route(path, "posts", query, parser=post_parser, **options),
+        _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, Post),
         find_problem=partial(find_unrequested_rows, query),
         is_sorted=True,
         too_long_advice="Query fewer days or instances.",
@@ -121,69 +191,48 @@ def posts_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route
     )
 
 
-def campaign_performance_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
-    path, parser = CAMPAIGNS_PERFORMANCE_PATH, partial(performance_parser, CampaignPerformance)
-    options = {"rows": "campaigns", "personal_data": personal_data}
-    return _performance_route(path, "campaign performance", query, parser=parser, **options)
+def campaign_performance_route(query: PerformanceQuery) -> Route:
+    return _performance_route(CAMPAIGNS_PERFORMANCE_PATH, "campaigns", query, CampaignPerformance)
 
 
-def account_totals_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+def account_totals_route(query: PerformanceQuery) -> Route:
     """Return the route of one row: the totals of all instances of a query together."""
-    path, parser = INSTANCES_PERFORMANCE_PATH, partial(performance_parser, AccountTotals)
-    route = _totals_route(path, "totals", query, parser=parser, personal_data=personal_data, is_object=True)
+    route = _performance_route(INSTANCES_PERFORMANCE_PATH, "totals", query, AccountTotals)
     # The totals of instances that do not fit one URL cannot be merged: those of a second part are a repeated row.
     return replace(route, key=lambda _: None, find_problem=partial(find_other_totals, query), page_size=0)
 
 
-def account_days_route(query: PerformanceQuery, *, personal_data: bool = True) -> Route:
+def account_days_route(query: PerformanceQuery) -> Route:
     """Return the route of the totals of each day of a query, of all of its instances together.
 
     Days without results have no row. Up to 100 days need one request.
     """
-    path, parser = PERFORMANCE_OVER_TIME_PATH, partial(performance_parser, AccountBucket)
-    route = _totals_route(path, "daily totals", query, parser=parser, personal_data=personal_data)
+    route = _performance_route(PERFORMANCE_OVER_TIME_PATH, "totals", query, AccountBucket)
     filters = (*route.filters, ("granularity", "day"))
     return replace(route, key=attrgetter("day"), find_problem=partial(find_other_buckets, query), filters=filters)
 
 
-def _totals_route(path: str, what: str, query: PerformanceQuery, **options: Any) -> Route:
-    options |= {"rows": "totals", "instance_id": _only(query.instance_ids), "has_instance": False}
-    return _performance_route(path, what, query, **options)
-
-
-def _performance_route(
-    path: str, what: str, query: PerformanceQuery, *, parser: Callable[..., Callable[..., Any]], **options: Any
-) -> Route:
-    """Return a route of rows with metrics; the options are those of `list_page_from_body`."""
-    of_days = query.date_basis is DateBasis.PERFORMANCE_DATE
+def _performance_route(path: str, rows: str, query: PerformanceQuery, struct: type[msgspec.Struct]) -> Route:
+    of_days, instance_id = query.date_basis is DateBasis.PERFORMANCE_DATE, _only(query.instance_ids)
     days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
-
-    def parse_page(body: bytes, api_version: ApiVersion) -> ListResult:
-        parse_row = parser(query.metrics, nested=api_version.uses_cursors, of_days=of_days)
-        return list_page_from_body(body, api_version, parse_row=parse_row, **options)
-
     return Route(
         path=path,
-        description=f"{what} of {days}, instances {describe_instances(query.instance_ids)}",
-        parse_page=parse_page,
+        description=f"{rows} of {days}, instances {describe_instances(query.instance_ids)}",
+        rows=rows,
+        row_parser=partial(row_parser, struct, query.metrics, of_days=of_days, instance_id=instance_id),
         filters=tuple(query.filter_parameters()),
         metrics=tuple(metric.api_name for metric in query.metrics),
     )
 
 
-def campaigns_route(instance_ids: tuple[str, ...], *, personal_data: bool = True) -> Route:
+def campaigns_route(instance_ids: tuple[str, ...]) -> Route:
     return Route(
         path=CAMPAIGNS_PATH,
         description=f"campaigns of instances {describe_instances(instance_ids)}",
-        parse_page=partial(
-            list_page_from_body,
-            parse_row=campaign_from_json,
-            rows="campaigns",
-            personal_data=personal_data,
-            instance_id=_only(instance_ids),
-            needs_total=False,
-        ),
+        rows="campaigns",
+        row_parser=lambda **_: row_parser(Campaign, instance_id=_only(instance_ids)),
         filters=tuple(instance_parameters(instance_ids)),
+        needs_total=False,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Kind, Metric
+from later_reporting_dagster.contract.metrics import Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.safe_line import safe_line
 
@@ -25,7 +25,6 @@ NEGATIVE = "must not be negative"
 EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
 _Struct = TypeVar("_Struct")
-Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 Metrics = tuple[Metric, ...]
 
 
@@ -63,17 +62,14 @@ class Field(NamedTuple):
 
     Attributes:
         parse: returns the value from its documented spelling.
-        respell: returns the documented spelling of another one; the value itself if there is none.
+        respell: returns the documented spelling of another one, None for an empty text; the value itself if it is
+            spelled as documented, or cannot be read.
     """
 
     attribute: str
     parse: Callable[[object], Any]
     respell: Callable[[object], object]
     is_required: bool = False
-
-    def read_otherwise(self, value: object) -> Any:
-        """Return a value that is not spelled as documented; None for an empty text."""
-        return None if value == "" else self.parse(self.respell(value))
 
 
 Fields = Mapping[str, Field]  # by API name
@@ -109,30 +105,23 @@ class RowParser:
         values: dict[str, Any] = {}
         for name, known in fields.items():
             sent = holder.pop(name, None)
+            documented = known.respell(sent)
             try:
-                value = None if sent is None else known.parse(sent)
-            except FieldError:
-                value = self._read_otherwise(known, sent, path + name)
-                if known.attribute in self.unreadable:
+                value = None if documented is None else known.parse(documented)
+            except FieldError as error:
+                if known.is_required or isinstance(error, ImpossibleValueError):
+                    self.problems.append(f"{path}{name} {error}")
+                else:
+                    self._cannot_read(known.attribute, path + name, sent)
                     holder[name] = sent
+                continue
+            if documented is not sent:
+                self._notes.oddities[f"{path}{name} spelled otherwise"] += 1
             if value is not None:
                 values[known.attribute] = value
-            elif known.is_required and sent in (None, ""):
+            elif known.is_required:
                 self.problems.append(f"{path}{name} is missing")
         return values
-
-    def _read_otherwise(self, known: Field, sent: object, name: str) -> Any:
-        """Return a value that is not spelled as documented; None if it is null, or cannot be read or be true."""
-        try:
-            value = known.read_otherwise(sent)
-        except FieldError as error:
-            if known.is_required or isinstance(error, ImpossibleValueError):
-                self.problems.append(f"{name} {error}")
-            else:
-                self._cannot_read(known.attribute, name, sent)
-            return None
-        self._notes.oddities[f"{name} spelled otherwise"] += 1
-        return value
 
     def _cannot_read(self, attribute: str, name: str, value: object) -> None:
         self.unreadable[attribute] = _excerpt(value)
@@ -148,6 +137,14 @@ class RowParser:
             for attribute in attributes:
                 self._cannot_read(attribute, name, value)
         return {}
+
+    def take_profile(self) -> None:
+        """Take the profile of a post's creator. Unknown fields stay in it."""
+        if profile := self.take_object("creatorProfile", "creator_profile"):
+            values = self.take(PROFILE_FIELDS, profile, path="creatorProfile.")
+            self.values["creator_profile"] = CreatorProfile(**values)
+            if profile:
+                self.unknown["creatorProfile"] = profile
 
     def take_metrics(self, metrics: Fields, *, nested: bool) -> None:
         """Take the requested metrics of a row: from the place that is documented, or else from the other one.
@@ -236,6 +233,8 @@ _NUMBER = r"(-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?)"
 
 def number_respelled(value: object, *, pattern: str = _NUMBER) -> object:
     """Return a number that was sent as text."""
+    if value == "":
+        return None
     if not isinstance(value, str) or not (number := re.fullmatch(pattern, value)):
         return value
     return float(number[1]) if "." in number[1] else int(number[1])
@@ -255,32 +254,27 @@ def parse_text(value: object) -> str:
     return value
 
 
-def parse_instance_id(value: object) -> str:
-    if value == "":
-        raise FieldError("is empty")
-    return parse_text(value)
-
-
 def instance_id_respelled(value: object) -> object:
     """Return the digits of a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value or None
 
 
 def parse_instant(value: object) -> datetime:
     """Return an ISO 8601 time with its zone, in UTC."""
+    text = parse_text(value)
     try:
-        return msgspec.convert(parse_text(value), Instant).astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError):
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise FieldError(f"must be an ISO 8601 time with its zone, not {_excerpt(value)}") from None
 
 
 def instant_respelled(value: object) -> object:
-    """Return a time of any ISO 8601 format, that of midnight for a day, in UTC if it has no zone."""
+    """Return a time without a zone as one in UTC, and a day as its midnight."""
     try:
         instant = datetime.fromisoformat(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return value
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
+        return value or None
+    return value if instant.tzinfo else instant.replace(tzinfo=UTC).isoformat()
 
 
 def parse_day(value: object) -> date:
@@ -316,7 +310,7 @@ class CreatorProfile(msgspec.Struct, frozen=True, rename="camel"):
     profile_link: PersonalText = None
 
 
-class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
+class Post(msgspec.Struct, kw_only=True, rename="camel"):
     """The fields of a post apart from its metrics (docs/api.md, "Posts performance")."""
 
     instance_id: InstanceId
@@ -336,74 +330,6 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
         return (self.instance_id, self.campaign_id, self.post_id)
 
 
-@lru_cache(64)
-def with_metrics(struct: type[msgspec.Struct], metrics: Metrics, /) -> Any:
-    """Return the type of rows with an attribute for each metric, named as its column."""
-    fields = [(metric.column, (int if metric.kind.is_integer else float) | None, None) for metric in metrics]
-    return msgspec.defstruct(f"{struct.__name__}WithMetrics", fields, bases=(struct,), module=__name__, kw_only=True)
-
-
-def post_type(metrics: Metrics, /) -> Any:
-    """Return a `PostWithoutMetrics` with an attribute for each metric."""
-    return with_metrics(PostWithoutMetrics, metrics)
-
-
-# A post of any metrics, in annotations: the type checker sees only the fields without metrics.
-Post = PostWithoutMetrics
-
-
-def _unchanged(value: object) -> object:
-    return value
-
-
-_READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] = {
-    **dict.fromkeys((str, str | None, PersonalText), (parse_text, _unchanged)),
-    **dict.fromkeys((int, int | None), (parse_integer, number_respelled)),
-    datetime | None: (parse_instant, instant_respelled),
-    date: (parse_day, _unchanged),
-    InstanceId: (parse_instance_id, instance_id_respelled),
-}
-
-
-def fields_of(struct: type[msgspec.Struct]) -> Fields:
-    """Return the texts, whole numbers and times among the fields of a struct."""
-    return {
-        field.encode_name: Field(field.name, *_READERS[field.type], is_required=field.required)
-        for field in msgspec.structs.fields(struct)
-        if field.type in _READERS and field.name != "extra"
-    }
-
-
-POST_FIELDS = fields_of(PostWithoutMetrics)
-DATED_POST_FIELDS = {**POST_FIELDS, "postDate": POST_FIELDS["postDate"]._replace(is_required=True)}
-PROFILE_FIELDS = fields_of(CreatorProfile)
-
-# The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
-
-
-def post_parser(
-    metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False, of_days: bool = False
-) -> Callable[..., Post | BadRow]:
-    """Return a parser of posts with these metrics, those of a day or to date. Only the latter need a date."""
-    post, wanted = post_type(metrics), metric_fields(metrics, of_days=of_days)
-    fields = POST_FIELDS if of_days else DATED_POST_FIELDS
-
-    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> Post | BadRow:
-        parser = RowParser(row, fields, notes or Notes())
-        # Before the metrics, one of which may have the same name.
-        profile = parser.take_object("creatorProfile", "creator_profile")
-        parser.take_metrics(wanted, nested=nested)
-        if profile:
-            values = parser.take(PROFILE_FIELDS, profile, path="creatorProfile.")
-            parser.values["creator_profile"] = CreatorProfile(**values)
-            if profile:
-                parser.unknown["creatorProfile"] = profile
-        parsed: Post | BadRow = parser.finish(post)
-        return parsed
-
-    return parse
-
-
 class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """An item of `GET /v2/campaigns`; `extra` is the JSON of its other fields."""
 
@@ -420,13 +346,6 @@ class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     @property
     def key(self) -> tuple[str, int]:
         return (self.instance_id, self.campaign_id)
-
-
-CAMPAIGN_FIELDS = fields_of(Campaign)
-
-
-def campaign_from_json(row: Mapping[str, Any], notes: Notes | None = None) -> Campaign | BadRow:
-    return RowParser(row, CAMPAIGN_FIELDS, notes or Notes()).finish(Campaign)
 
 
 class CampaignPerformance(msgspec.Struct, kw_only=True, rename="camel"):
@@ -473,15 +392,79 @@ class AccountBucket(AccountTotals, kw_only=True):
         return self.first_day
 
 
-def performance_parser(
-    struct: type[msgspec.Struct], metrics: Metrics, *, nested: bool = False, of_days: bool = False
-) -> Callable[..., Any]:
-    """Return a parser of rows with these fields and metrics, those of a day or to date; it may return a `BadRow`."""
-    row_type, fields, wanted = with_metrics(struct, metrics), fields_of(struct), metric_fields(metrics, of_days=of_days)
+@lru_cache(64)
+def with_metrics(struct: type[msgspec.Struct], metrics: Metrics, /) -> Any:
+    """Return the type of rows with an attribute for each metric, named as its column."""
+    fields = [(metric.column, (int if metric.kind.is_integer else float) | None, None) for metric in metrics]
+    return msgspec.defstruct(f"{struct.__name__}WithMetrics", fields, bases=(struct,), module=__name__, kw_only=True)
 
-    def parse(row: Mapping[str, Any], notes: Notes | None = None) -> Any:
-        parser = RowParser(row, fields, notes or Notes())
-        parser.take_metrics(wanted, nested=nested)
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+_READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] = {
+    **dict.fromkeys((str, str | None, PersonalText), (parse_text, _unchanged)),
+    **dict.fromkeys((int, int | None), (parse_integer, number_respelled)),
+    datetime | None: (parse_instant, instant_respelled),
+    date: (parse_day, _unchanged),
+    InstanceId: (parse_text, instance_id_respelled),
+}
+
+
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, Field]:
+    """Return the texts, whole numbers and times among the fields of a struct."""
+    return {
+        field.encode_name: Field(field.name, *_READERS[field.type], is_required=field.required)
+        for field in msgspec.structs.fields(struct)
+        if field.type in _READERS and field.name != "extra"
+    }
+
+
+PROFILE_FIELDS = fields_of(CreatorProfile)
+
+
+def row_parser(
+    struct: type[msgspec.Struct],
+    metrics: Metrics | None = None,
+    *,
+    nested: bool = False,
+    of_days: bool = False,
+    instance_id: str | None = None,
+) -> Callable[[Any, Notes], Any]:
+    """Return a parser of rows, as decoded by the standard library's JSON; it returns rows of `struct`, or a `BadRow`.
+
+    Args:
+        metrics: None for rows without metrics.
+        nested: whether metrics are documented to be nested, as in the cursor version.
+        of_days: whether the metrics are those of days, or else to date. Only posts of the latter need a date.
+        instance_id: the instance of rows that do not state theirs.
+    """
+    row_type, wanted = with_metrics(struct, metrics or ()), metric_fields(metrics or (), of_days=of_days)
+    fields, is_post = fields_of(struct), issubclass(struct, Post)
+    if is_post and not of_days:
+        fields["postDate"] = fields["postDate"]._replace(is_required=True)
+
+    def parse(row: Any, notes: Notes) -> Any:
+        if not isinstance(row, dict):
+            return BadRow(reason=f"a row must be an object, not {json_type(row)}", raw=to_json(row))
+        if instance_id is not None and "instanceId" in fields and row.get("instanceId") in (None, ""):
+            row = row | {"instanceId": instance_id}
+            if fields["instanceId"].is_required:
+                notes.oddities["instanceId missing"] += 1
+        parser = RowParser(row, fields, notes)
+        if is_post:  # before the metrics, one of which may have the same name
+            parser.take_profile()
+        if metrics is not None:
+            parser.take_metrics(wanted, nested=nested)
         return parser.finish(row_type)
 
     return parse
+
+
+def parse_listed_instance(listed: Any, notes: Notes) -> str:
+    """Return the id of an item of `GET /v2/instances`: a text, a number, or an object with an id."""
+    if not isinstance(listed, str):
+        notes.oddities["instance id spelled otherwise"] += 1
+    is_object = isinstance(listed, dict)
+    return parse_text(instance_id_respelled(listed.get("instanceId", listed.get("id")) if is_object else listed))

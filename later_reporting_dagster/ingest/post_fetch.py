@@ -19,7 +19,7 @@ from later_reporting_dagster.client import InconsistentPages, LaterClient, ListR
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
-from later_reporting_dagster.contract.rows import Post, post_type
+from later_reporting_dagster.contract.rows import Post, with_metrics
 from later_reporting_dagster.contract.safe_line import safe_line
 from later_reporting_dagster.ingest.query_plan import (
     MAX_ATTEMPTS_AFTER_FAILURE,
@@ -197,7 +197,7 @@ class PostFetch:
 
     def _with_all_metrics(self, post: Post) -> Any:
         """Return the post with an attribute for each metric of the run, and for no other."""
-        type_ = post_type(self._metrics)
+        type_ = with_metrics(Post, self._metrics)
         fields = msgspec.structs.asdict(post)
         return type_(**{name: fields[name] for name in type_.__struct_fields__ if name in fields})
 

@@ -32,7 +32,7 @@ from later_reporting_dagster.contract.route import (
     campaign_performance_route,
     posts_route,
 )
-from later_reporting_dagster.contract.rows import CreatorProfile, Post, PostWithoutMetrics
+from later_reporting_dagster.contract.rows import CreatorProfile, Post
 
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
@@ -132,7 +132,7 @@ _POST_ATTRIBUTES = (
     ),
 )
 # Those with personal data of creators, here and in rollups.
-PERSONAL_COLUMNS = {*personal_fields(PostWithoutMetrics).values()} | {
+PERSONAL_COLUMNS = {*personal_fields(Post).values()} | {
     f"creator_{name}" for name in personal_fields(CreatorProfile).values()
 }
 _EXTRA = Column("extra", "string", True, "JSON object of the fields that have no column; null without any")

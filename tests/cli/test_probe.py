@@ -64,7 +64,7 @@ def test_probe_shows_why_requests_failed(user: User, service: Service) -> None:
     service.override = lambda request: problem(400, "ANL_0x") if "campaigns" in request.url.path else None
     result = user.run("probe")
     assert result.exit_code == 0
-    assert "A request failed: campaign performance of 2024-03-07 to 2024-03-08 by performance_date" in result.stdout
+    assert "A request failed: campaigns of 2024-03-07 to 2024-03-08 by performance_date" in result.stdout
     assert "HTTP 400 ANL_0x" in result.stdout
 
 

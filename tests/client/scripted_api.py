@@ -6,7 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.contract import METRICS, PAGED, ApiVersion, PerformanceQuery
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, PAGED, ApiVersion, Metric, PerformanceQuery, Post
 from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.route import posts_route
+from later_reporting_dagster.contract.rows import Notes, row_parser
 from tests.conftest import problem
 
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
@@ -80,7 +81,12 @@ def posts_page_from_body(
 ) -> ListResult:
     """Parse a page of the posts of July, as the client does."""
     query = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), **filters)
-    return posts_route(query, personal_data=personal_data).parse_page(body, api_version)
+    return replace(posts_route(query), personal_data=personal_data).parse_page(body, api_version)
+
+
+def post_parser(metrics: tuple[Metric, ...] = DEFAULT_METRICS, **options: bool) -> Callable[[Any], Any]:
+    parse = row_parser(Post, metrics, **options)
+    return lambda row: parse(row, Notes())
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from later_reporting_dagster.contract.personal_data import (
     reason_without_values,
     without_personal_data,
 )
-from later_reporting_dagster.contract.rows import post_parser
+from tests.client.scripted_api import post_parser
 
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-01-03T00:00:00Z", "creatorId": 3}
 TEXT = "Ada Lovelace"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, BadRow, DateBasis, Post, parse_metrics
 from later_reporting_dagster.contract.page import ListResult
-from later_reporting_dagster.contract.rows import CreatorProfile, post_parser, post_type
-from tests.client.scripted_api import nest_metrics, posts_page_from_body
+from later_reporting_dagster.contract.rows import CreatorProfile, with_metrics
+from tests.client.scripted_api import nest_metrics, post_parser, posts_page_from_body
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}
@@ -322,7 +322,7 @@ SELECTIONS = st.lists(st.sampled_from(METRICS), max_size=6, unique=True).map(
 @given(rows(METRICS), SELECTIONS)
 def test_both_api_versions_yield_the_same_post_for_any_metrics(row, metrics):
     post = post_parser(metrics)(row)
-    assert type(post) is post_type(metrics)
+    assert type(post) is with_metrics(Post, metrics)
     assert post == post_parser(metrics, nested=True)(nest_metrics(row))
     for metric in metrics:
         assert getattr(post, metric.column) == row.get(metric.api_name)

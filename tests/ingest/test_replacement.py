@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import METRICS, BadRow, DateBasis, PerformanceQuery, Post, parse_metrics
-from later_reporting_dagster.contract.rows import post_type
+from later_reporting_dagster.contract.rows import with_metrics
 from later_reporting_dagster.ingest.query_plan import partitions_of
 from later_reporting_dagster.ingest.replacement import (
     InDoubt,
@@ -150,7 +150,10 @@ def test_diff_counts_values_after_of_metrics_that_had_values() -> None:
 def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
     old = table_of({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts_table(
-        [post_type(METRICS)(**(IDENTITY | {"post_id": each, "impressions": 5, "likes": 6})) for each in (1, 3)],
+        [
+            with_metrics(Post, METRICS)(**(IDENTITY | {"post_id": each, "impressions": 5, "likes": 6}))
+            for each in (1, 3)
+        ],
         metrics=parse_metrics("impressions, likes"),
     )
     forward, backward = diff_partitions(old, new), diff_partitions(new, old)

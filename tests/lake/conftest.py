@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric, Post
-from later_reporting_dagster.contract.rows import CreatorProfile, post_type
+from later_reporting_dagster.contract.rows import CreatorProfile, with_metrics
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
@@ -74,7 +74,7 @@ def remote_lake(scheme: str) -> Lake:
 
 def post(post_id: int = 1, *, metrics: tuple[Metric, ...] = DEFAULT_METRICS, **fields: Any) -> Post:
     fields = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 3, tzinfo=UTC)} | fields
-    created: Post = post_type(metrics)(post_id=post_id, **fields)
+    created: Post = with_metrics(Post, metrics)(post_id=post_id, **fields)
     return created
 
 

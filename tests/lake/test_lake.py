@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, BadRow, Metric, parse_metrics
-from later_reporting_dagster.contract.rows import post_type
+from later_reporting_dagster.contract.rows import Post, with_metrics
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -279,7 +279,7 @@ def post_of_day(number: int, metrics: tuple[Metric, ...]) -> pa.Table:
     """Return the only post of a day, which has a value of each metric."""
     identity = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 1, tzinfo=UTC)}
     values = {metric.column: value_of(metric, number) for metric in metrics}
-    return posts_table([post_type(metrics)(post_id=number, **identity, **values)], metrics=metrics)
+    return posts_table([with_metrics(Post, metrics)(post_id=number, **identity, **values)], metrics=metrics)
 
 
 def test_partitions_are_read_as_one_table(local: Lake) -> None:

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Platform, Post
-from later_reporting_dagster.contract.rows import CreatorProfile, post_parser
+from later_reporting_dagster.contract.rows import CreatorProfile
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, posts_table
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, rows_by_group
+from tests.client.scripted_api import post_parser
 from tests.contract.test_post import rows as json_rows
 from tests.lake.conftest import rows
 
