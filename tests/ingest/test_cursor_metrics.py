@@ -19,7 +19,7 @@ from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import POSTS_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World
-from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox.metrics import PostMetrics
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE
 from tests.conftest import DAYS, INSTANCE_IDS, Service, parameters, problem
 from tests.ingest.conftest import DAILY, ONE_QUERY_SECONDS, PARTITIONS, PUBLISHED, client_of, recorded_waits, run_ingest
@@ -38,8 +38,7 @@ def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) ->
         else:
             rows = np.flatnonzero((posts.day <= ordinal) & (posts.day + posts.lifetime_days > ordinal))
             since = until = ordinal
-        values = world.metrics(rows, since=since, until=until)
-        values |= cursor_only_metrics(world, rows, since=since, until=until)
+        values = PostMetrics(world, rows, (since, until))
         for position, row in enumerate(rows.tolist()):
             key = (world.instance_ids[posts.instance[row]], int(posts.campaign_id[row]), int(posts.post_id[row]))
             expected[day, *key] = {

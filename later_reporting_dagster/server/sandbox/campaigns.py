@@ -1,4 +1,4 @@
-"""The campaigns of the sandbox, as a pure function of a seed, and their performance: sums over the posts of a query."""
+"""The campaigns of the sandbox, as a pure function of a seed."""
 
 from datetime import date
 from functools import cache
@@ -7,18 +7,17 @@ from operator import itemgetter
 import numpy as np
 
 from later_reporting_dagster.contract.parameters import years_later
-from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, ListQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import ListQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
-from later_reporting_dagster.server.sandbox.served_posts import matching_rows, sorted_positions, with_metrics
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CAMPAIGNS,
     Keys,
     World,
     campaign_ids,
     json_times,
+    keys_of_campaigns,
     uniform,
 )
-from later_reporting_dagster.server.sandbox.totals import PostSums, keys_of_campaigns
 
 DRAFTS_PER_INSTANCE = 2
 _DRAFT_ID_OFFSET = 17  # between the ids of two campaigns with posts
@@ -75,7 +74,7 @@ def _index(key: Keys, name: str, *, choices: int) -> int:
 
 
 @cache
-def _campaigns(world: World) -> dict[int, JsonObject]:
+def campaigns_by_id(world: World) -> dict[int, JsonObject]:
     """Return all campaigns by id, in its order, which is that of the instances."""
     instances, numbers = range(len(world.instance_ids)), range(CAMPAIGNS + DRAFTS_PER_INSTANCE)
     campaigns = [_campaign(world, instance, number) for instance in instances for number in numbers]
@@ -85,34 +84,10 @@ def _campaigns(world: World) -> dict[int, JsonObject]:
 def campaigns_page(world: World, query: ListQuery, page: PageQuery) -> JsonObject:
     """Return the body of a page of campaigns, ordered by instance and id."""
     instance_ids = query.instance_ids or ()
-    listed = [campaign for campaign in _campaigns(world).values() if campaign["instanceId"] in instance_ids]
+    listed = [campaign for campaign in campaigns_by_id(world).values() if campaign["instanceId"] in instance_ids]
     post_dates = _post_dates(world)
     rows = [campaign | post_dates.get(campaign["campaignId"], {}) for campaign in listed[page.rows]]
     return page_body(rows, page=page, total=len(listed))
-
-
-def performance_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
-    """Return the body of a page of the performance of the campaigns that have a post that matches."""
-    rows = matching_rows(world, query)
-    sums = PostSums(world, rows, world.posts.campaign_id[rows], query)
-    order = np.arange(len(sums.groups))
-    if query.sort_property is not None:
-        order = sorted_positions(sums.metric(query.sort_property), query.sort_direction)
-    shown = order[page.rows]
-    metrics = sums.rendered(query.metrics or CAMPAIGN_SORT_PROPERTIES, shown)
-    data = []
-    for position, of_campaign in zip(shown.tolist(), metrics, strict=True):
-        campaign = _campaigns(world)[int(sums.groups[position])]
-        # All names but `campaignId` are invented.
-        details = {
-            "campaignId": campaign["campaignId"],
-            "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
-            "description": campaign["description"],
-            "platforms": sums.platforms(position),
-            "title": campaign["campaignName"],
-        }
-        data.append(with_metrics(details, of_campaign, query))
-    return page_body(data, page=page, total=len(order))
 
 
 @cache

@@ -25,10 +25,10 @@ from later_reporting_dagster.server.query_parameters import (
     ApiRoute,
 )
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, instances_page, json_response
-from later_reporting_dagster.server.sandbox.campaigns import campaigns_page, performance_page
+from later_reporting_dagster.server.sandbox.campaigns import campaigns_page
 from later_reporting_dagster.server.sandbox.served_posts import posts_page
 from later_reporting_dagster.server.sandbox.synthetic_world import World, two_years_before
-from later_reporting_dagster.server.sandbox.totals import account_totals, buckets_page
+from later_reporting_dagster.server.sandbox.totals import account_totals, buckets_page, performance_page
 from later_reporting_dagster.server.tokens import Client, Tokens
 
 

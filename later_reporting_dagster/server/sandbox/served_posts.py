@@ -11,7 +11,7 @@ from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_M
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.server.query_parameters import MetricsQuery, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body, reject_metrics
-from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics, find_unsupported_metrics
+from later_reporting_dagster.server.sandbox.metrics import PostMetrics, supports
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CONTENT_TYPES,
     NOT_AVAILABLE,
@@ -23,7 +23,7 @@ from later_reporting_dagster.server.sandbox.synthetic_world import (
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
 
-_PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
+_PAGED_METRICS = [metric.api_name for metric in DEFAULT_METRICS]
 _WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
@@ -37,8 +37,7 @@ def _sorted_rows(world: World, query: PostsQuery) -> IntArray:
     if query.sort_property in (None, SortProperty.POST_DATE):
         values = world.posts.published_ms[rows]
     else:
-        since, until = metric_days(world, query)
-        values = world.metrics(rows, since=since, until=until)[query.sort_property]
+        values = PostMetrics(world, rows, metric_days(world, query))[query.sort_property]
     return rows[sorted_positions(values, query.sort_direction)]
 
 
@@ -53,15 +52,12 @@ def posts_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
 
     Names are sorted; whole amounts have no fraction. The cursor version nests the requested metrics.
     """
-    reject_metrics(find_unsupported_metrics(query.metrics or (), included_content_types(query)))
+    content_types = included_content_types(query)
+    reject_metrics([name for name in query.metrics or () if not all(supports(each, name) for each in content_types)])
     posts, matching = world.posts, _sorted_rows(world, query)
     rows = matching[page.rows]
-    since, until = metric_days(world, query)
-    values = world.metrics(rows, since=since, until=until)
-    if not _PAGED_METRICS.issuperset(query.metrics or ()):
-        values |= cursor_only_metrics(world, rows, since=since, until=until)
-    names = _PAGED_METRICS if query.metrics is None else query.metrics
-    columns = {name: json_values(name, values[name]) for name in names}
+    values = PostMetrics(world, rows, metric_days(world, query))
+    columns = {name: json_values(name, values[name]) for name in query.metrics or _PAGED_METRICS}
     published = json_times(posts.published_ms[rows])
     data = []
     for index, row in enumerate(rows.tolist()):

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,29 +46,16 @@ CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Audience:
-    """What is typical of a network: medians, money in hundredths.
-
-    Attributes:
-        share_boosted: Probability that a post with typical results so far is boosted.
-    """
-
-    impressions: int
-    engagement_rate: float
-    value_of_engagement: int
-    paid_impressions: int
-    paid_engagement_rate: float
-    cost_of_paid_impression: float
-    share_boosted: float
-
-
-_AUDIENCES: Mapping[Platform, _Audience] = {
-    Platform.INSTAGRAM: _Audience(3_000, 0.040, 180, 8_000, 0.020, 1.5, 0.32),
-    Platform.TIKTOK: _Audience(6_000, 0.055, 90, 14_000, 0.035, 0.8, 0.36),
-    Platform.YOUTUBE: _Audience(4_000, 0.030, 260, 6_000, 0.008, 2.4, 0.20),
-    Platform.FACEBOOK: _Audience(1_500, 0.025, 150, 7_000, 0.015, 1.2, 0.28),
-    Platform.TWITTER: _Audience(1_000, 0.020, 120, 5_000, 0.010, 1.0, 0.12),
+# What is typical of the networks, in the order of `Platform`: medians, money in hundredths; and the probability that a
+# post with typical results so far is boosted.
+_TYPICAL: Mapping[str, tuple[float, ...]] = {
+    "impressions": (3_000, 6_000, 1_500, 4_000, 1_000),
+    "engagement_rate": (0.040, 0.055, 0.025, 0.030, 0.020),
+    "value_of_engagement": (180, 90, 150, 260, 120),
+    "paid_impressions": (8_000, 14_000, 7_000, 6_000, 5_000),
+    "paid_engagement_rate": (0.020, 0.035, 0.015, 0.008, 0.010),
+    "cost_of_paid_impression": (1.5, 0.8, 1.2, 2.4, 1.0),
+    "share_boosted": (0.32, 0.36, 0.28, 0.20, 0.12),
 }
 
 # Campaigns of an instance that have posts. The ids of the first two of the first instance are in the example of the API
@@ -83,29 +69,6 @@ _POST_IDS_PER_DAY = 1_000_000
 _SHARE_OF_DAYS_WITHOUT_POSTS = 0.03
 _MILLISECONDS_PER_DAY = 86_400_000
 _UNIX_EPOCH = date(1970, 1, 1).toordinal()
-
-# How quantities accrue over a post's lifetime: views and reactions may be withdrawn later, and what is paid for accrues
-# while the post is boosted.
-_VIEWS, _REACTIONS, _PAID = range(3)
-# The quantities in the order of `Posts.totals`: counts, and money in hundredths.
-_ACCRUING: Mapping[str, int] = {
-    "impressions": _VIEWS,
-    "engagements": _REACTIONS,
-    "estimatedValueGenerated": _REACTIONS,
-    "paidImpressions": _PAID,
-    "paidEngagements": _PAID,
-    "paidCost": _PAID,
-}
-# Rates in hundredths: the quantities that each is a quotient of, and its scale. The units are those of docs/api.md,
-# "Metrics, null and units".
-RATES: Mapping[str, tuple[str, str, int]] = {
-    "engagementRate": ("engagements", "impressions", 10_000),
-    "cpe": ("cost", "engagements", 1),
-    "cpm": ("cost", "impressions", 1_000),
-    "paidEngagementRate": ("paidEngagements", "paidImpressions", 10_000),
-    "paidCpe": ("paidCost", "paidEngagements", 1),
-    "paidCpm": ("paidCost", "paidImpressions", 1_000),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +85,8 @@ class Posts:
         boost_age: Age in days at which paid results begin, if there are any.
         boost_days: Number of days with paid results.
         withdrawal_age: Age in days at which some views or reactions of the day before are withdrawn; 0: never.
-        withdrawn: What is withdrawn, in units of 1 / _WHOLE of the total, of views and of reactions.
-        totals: One row per accruing quantity: its value at the end of the lifetime.
+        withdrawn: What is withdrawn, in units of 1 / WHOLE of the total, of views and of reactions.
+        totals: One row per accruing quantity (`ACCRUING`): its value at the end of the lifetime.
         cost: What the creator was paid for the post, in hundredths.
         cost_day: Day from which this cost is known, because the incentive is fulfilled, as a proleptic ordinal.
     """
@@ -236,7 +199,7 @@ class World:
         boost_age, boost_days = _boosts(post_key, lifetime)
         # A withdrawal, if there is one, takes back a part of what was counted before.
         has_withdrawal = (uniform(post_key, "withdrawal") < _SHARE_WITH_WITHDRAWAL) & (lifetime > 1)
-        withdrawn = floor(_WHOLE * (0.05 + 0.15 * uniform(post_key, "withdrawn")))
+        withdrawn = floor(WHOLE * (0.05 + 0.15 * uniform(post_key, "withdrawn")))
         kinds = uniform(post_key, "withdrawn kinds")
         return Posts(
             instance=instance,
@@ -259,67 +222,6 @@ class World:
             cost_day=day + np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0),
         )
 
-    def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """Return the metrics of both API versions for some posts.
-
-        Args:
-            rows: Positions in `posts`.
-            since: First day of the metrics, as a proleptic ordinal.
-            until: Last day of the metrics, inclusive.
-
-        Returns:
-            Columns by API name, content cost and ad spend: whole counts, money and rates in hundredths, `NOT_AVAILABLE`
-            for null.
-        """
-        values = self.accrued(rows, since=since, until=until)
-        return values | {
-            name: quotient(values[numerator], values[denominator], scale=scale)
-            for name, (numerator, denominator, scale) in RATES.items()
-        }
-
-    def totals(self, rows: IntArray) -> dict[str, IntArray]:
-        """Return the accruing quantities of some posts at the end of their lifetimes, by name."""
-        return dict(zip(_ACCRUING, self.posts.totals[:, rows], strict=True))
-
-    def accrued(
-        self, rows: IntArray, *, since: int, until: int, parts: Mapping[str, tuple[str, int]] = MappingProxyType({})
-    ) -> dict[str, IntArray]:
-        """Return what accrued on some days, and the content cost, by name; arguments and units as in `metrics`.
-
-        All days add up to the total. Paid metrics are not available before the first day of a boost.
-
-        Args:
-            parts: More metrics, which accrue like those that they are parts of: for each, the accruing quantity or
-                earlier part, and its mean share in thousandths.
-        """
-        keys, totals, kinds = self.post_keys(rows), self.totals(rows), dict(_ACCRUING)
-        for name, (whole, per_mille) in parts.items():
-            share = floor(per_mille * (0.5 + uniform(keys, name)))
-            totals[name] = np.where(totals[whole] == NOT_AVAILABLE, NOT_AVAILABLE, totals[whole] * share // 1000)
-            kinds[name] = kinds[whole]
-        before, after = self._accrued_shares(rows, since), self._accrued_shares(rows, until + 1)
-        is_boosted = until >= self.posts.day[rows] + self.posts.boost_age[rows]
-        found = {}
-        for name, total in totals.items():
-            kind = kinds[name]
-            is_available = (total != NOT_AVAILABLE) & (is_boosted if kind == _PAID else True)
-            recorded = total * after[kind] // _WHOLE - total * before[kind] // _WHOLE
-            found[name] = np.where(is_available, recorded, NOT_AVAILABLE)
-        is_known = self.posts.cost_day[rows] <= self.last_day.toordinal()
-        return found | {"cost": np.where(is_known, self.posts.cost[rows], NOT_AVAILABLE)}
-
-    def _accrued_shares(self, rows: IntArray, day: int) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the shares of totals that accrued before a day, in units of 1 / _WHOLE, by kind."""
-        posts = self.posts
-        lifetime = posts.lifetime_days[rows]
-        age = np.clip(day - posts.day[rows], 0, lifetime)
-        views = _ACCRUED[posts.decay[rows], lifetime, age]
-        is_before_withdrawal = (age == posts.withdrawal_age[rows]) & (age > 0)
-        withdrawn = posts.withdrawn[:, rows] * is_before_withdrawal
-        boost_days = posts.boost_days[rows]
-        paid = _WHOLE * np.clip(age - posts.boost_age[rows], 0, boost_days) // boost_days
-        return views + withdrawn[_VIEWS], views + withdrawn[_REACTIONS], paid
-
 
 def json_times(milliseconds: IntArray) -> list[str]:
     times: list[str] = np.datetime_as_string(milliseconds.astype("datetime64[ms]"), unit="ms").tolist()
@@ -331,30 +233,25 @@ def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:
     return FIRST_CAMPAIGN_ID + CAMPAIGN_ID_STEP * (CAMPAIGNS * instance + number)
 
 
-def campaign_positions(ids: IntArray) -> IntArray:
-    """Return the positions of campaigns among those of all instances, by their ids: the inverse of `campaign_ids`."""
-    return (ids - FIRST_CAMPAIGN_ID) // CAMPAIGN_ID_STEP
+def campaign_numbers(ids: IntArray) -> IntArray:
+    """Return the numbers of campaigns in their instances: the inverse of `campaign_ids`."""
+    return (ids - FIRST_CAMPAIGN_ID) // CAMPAIGN_ID_STEP % CAMPAIGNS
 
 
-def quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:
-    """Return `scale * numerator / denominator`, rounded half up.
-
-    The result is not available if a part is not available or the denominator is not above 0.
-    """
-    available = (numerator != NOT_AVAILABLE) & (denominator > 0)
-    divisor = np.where(available, denominator, 1)
-    return np.where(available, (2 * scale * numerator + divisor) // (2 * divisor), NOT_AVAILABLE)
+def keys_of_campaigns(instance_keys: Keys, numbers: IntArray) -> Keys:
+    """Return the keys of campaigns for random draws, which differ from those of the days of an instance."""
+    return child(instance_keys, -1 - numbers)
 
 
-# Share of a total that accrued before an age, in units of 1 / _WHOLE, as `[decay, lifetime, age in days]`. Daily
+# Share of a total that accrued before an age, in units of 1 / WHOLE, as `[decay, lifetime, age in days]`. Daily
 # metrics decay by a power of the age. Whole numbers make them exact differences that add up to the totals.
-_WHOLE = 2**20
+WHOLE = 2**20
 _DECAYS = (0.7, 1.0, 1.3, 1.7)
 
 
 _SUMS = np.cumsum([[0.0, *np.arange(1, MAX_LIFETIME_DAYS + 1) ** -exponent] for exponent in _DECAYS], axis=1)
 _SHARES = np.minimum(_SUMS[:, None, :] / np.maximum(_SUMS[:, :, None], 1.0), 1.0)
-_ACCRUED = np.rint(_WHOLE * _SHARES).astype(np.int64)
+ACCRUED = np.rint(WHOLE * _SHARES).astype(np.int64)
 _SHARE_WITH_WITHDRAWAL = 0.06
 
 
@@ -380,7 +277,7 @@ def _costs(creator_key: Keys, content_type: IntArray) -> IntArray:
 
 def _head_start(decay: IntArray, lifetime: IntArray, age: IntArray) -> NDArray[np.float64]:
     """Return how much of its total a post had earned at an age, relative to a typical post; 0 on its first day."""
-    return np.asarray(_ACCRUED[decay, lifetime, age] / np.maximum(_ACCRUED[1, 28, age], 1))
+    return np.asarray(ACCRUED[decay, lifetime, age] / np.maximum(ACCRUED[1, 28, age], 1))
 
 
 def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.float64]) -> IntArray:
@@ -391,8 +288,8 @@ def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.fl
     """
 
     def typical(name: str) -> NDArray[np.float64]:
-        values = np.array([getattr(_AUDIENCES[platform], name) for _, platform, _ in CONTENT_TYPES])
-        return np.asarray(values[content_type], dtype=np.float64)
+        values = dict(zip(Platform, _TYPICAL[name], strict=True))
+        return np.array([values[platform] for _, platform, _ in CONTENT_TYPES], dtype=np.float64)[content_type]
 
     def drawn(name: str, *, sigma: float) -> NDArray[np.float64]:
         return typical(name) * log_normal(post_key, name, median=1.0, sigma=sigma)

@@ -10,70 +10,24 @@ from msgspec.structs import replace
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import Platform
-from later_reporting_dagster.server.query_parameters import MetricsQuery, OverTimeQuery
+from later_reporting_dagster.server.query_parameters import (
+    CAMPAIGN_SORT_PROPERTIES,
+    MetricsQuery,
+    OverTimeQuery,
+    PostsQuery,
+)
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
-from later_reporting_dagster.server.sandbox.cursor_metrics import cursor_only_metrics
+from later_reporting_dagster.server.sandbox.campaigns import campaigns_by_id
+from later_reporting_dagster.server.sandbox.metrics import RATES, PostMetrics, quotient
 from later_reporting_dagster.server.sandbox.served_posts import (
     are_in_range,
     json_values,
     matching_rows,
     metric_days,
+    sorted_positions,
     with_metrics,
 )
-from later_reporting_dagster.server.sandbox.synthetic_world import (
-    CAMPAIGNS,
-    CONTENT_TYPES,
-    NOT_AVAILABLE,
-    RATES,
-    IntArray,
-    Keys,
-    World,
-    campaign_positions,
-    child,
-    quotient,
-    uniform,
-)
-
-# Additive metrics: the total that each is a part of, and its mean share in thousandths. Money is in hundredths, so that
-# the share of an amount per conversion is large. `paidRevenue` is not a metric: returns on ad spend come from it.
-_PARTS: Mapping[str, tuple[str, int]] = {
-    "clicks": ("impressions", 12),
-    "paidClicks": ("paidImpressions", 15),
-    "paidInitialPlays": ("paidImpressions", 350),
-    "paidRevenue": ("paidCost", 1_800),
-    "trackingLinksClicks": ("impressions", 8),
-    "trackingLinksConversions": ("trackingLinksClicks", 60),
-    "trackingLinksConversionValue": ("trackingLinksConversions", 4_500_000),
-    "affiliateLinksClicks": ("impressions", 6),
-    "affiliateLinksConversions": ("affiliateLinksClicks", 50),
-    "affiliateLinksSales": ("affiliateLinksConversions", 6_000_000),
-    "affiliateLinksCommissionEarned": ("affiliateLinksSales", 100),
-}
-_SHARES_OF_CAMPAIGNS_WITH_LINKS = {"trackingLinks": 0.6, "affiliateLinks": 0.5}
-
-
-def _campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-    """Return the additive metrics of posts, those that the API has for campaigns only, and the revenue of paid posts.
-
-    They accrue like the other metrics of a post. Some campaigns have no tracking links, some no affiliate links: these
-    metrics of their posts are not available. Arguments and units are those of `World.metrics`.
-    """
-    posts = world.posts
-    values = world.accrued(rows, since=since, until=until, parts=_PARTS)
-    numbers = campaign_positions(posts.campaign_id[rows]) % CAMPAIGNS
-    campaign_keys = keys_of_campaigns(world.instance_keys[posts.instance[rows]], numbers)
-    for prefix, share_of_campaigns in _SHARES_OF_CAMPAIGNS_WITH_LINKS.items():
-        has_links = uniform(campaign_keys, prefix) < share_of_campaigns
-        for name in _PARTS:
-            if name.startswith(prefix):
-                values[name] = np.where(has_links, values[name], NOT_AVAILABLE)
-    return values
-
-
-def keys_of_campaigns(instance_keys: Keys, numbers: IntArray) -> Keys:
-    """Return the keys of campaigns for random draws, which differ from those of the days of an instance."""
-    return child(instance_keys, -1 - numbers)
-
+from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, IntArray, World
 
 # In hundredths: the metrics that each is a quotient of, and its scale. Costs per result are blended: those of both
 # channels over the results of both. The units of the rates that posts do not have are invented: returns per amount
@@ -108,10 +62,7 @@ class PostSums:
         rows, self._group = rows[order], groups[order]
         self.groups, self._starts = np.unique(self._group, return_index=True)
         self._creator_id, self._content_type = world.posts.creator_id[rows], world.posts.content_type[rows]
-        self._columns: dict[str, IntArray] = {}
-        since, until = metric_days(world, query)
-        for columns in (_campaign_only_metrics, cursor_only_metrics):
-            self._columns |= columns(world, rows, since=since, until=until)
+        self._metrics = PostMetrics(world, rows, metric_days(world, query))
 
     def metric(self, name: str) -> IntArray:
         """Return a metric by its API name, by group: `NOT_AVAILABLE` for null, money and rates in hundredths."""
@@ -119,12 +70,12 @@ class PostSums:
             numerator, denominator, scale = _RATES[name]
             return quotient(self._total(numerator), self._total(denominator), scale=scale)
         if name in _COUNTS:
-            is_counted = (self._columns["paidImpressions"] > 0) | (not _COUNTS[name])
+            is_counted = (self._metrics["paidImpressions"] > 0) | (not _COUNTS[name])
             if "osts" in name:
                 return np.add.reduceat(is_counted.astype(np.int64), self._starts)
             pairs = np.unique(np.stack([self._group, self._creator_id])[:, is_counted], axis=1)
             return np.bincount(np.searchsorted(self.groups, pairs[0]), minlength=len(self.groups))
-        values = self._columns[_OTHER_NAMES.get(name, name)]
+        values = self._metrics[_OTHER_NAMES.get(name, name)]
         is_available = values != NOT_AVAILABLE
         any_available = np.logical_or.reduceat(is_available, self._starts)
         sums = np.add.reduceat(np.where(is_available, values, 0), self._starts)
@@ -144,6 +95,30 @@ class PostSums:
     def platforms(self, position: int) -> list[Platform]:
         content_types = self._content_type[self._group == self.groups[position]]
         return sorted({CONTENT_TYPES[content_type][1] for content_type in content_types.tolist()})
+
+
+def performance_page(world: World, query: PostsQuery, page: PageQuery) -> JsonObject:
+    """Return the body of a page of the performance of the campaigns that have a post that matches."""
+    rows = matching_rows(world, query)
+    sums = PostSums(world, rows, world.posts.campaign_id[rows], query)
+    order = np.arange(len(sums.groups))
+    if query.sort_property is not None:
+        order = sorted_positions(sums.metric(query.sort_property), query.sort_direction)
+    shown = order[page.rows]
+    metrics = sums.rendered(query.metrics or CAMPAIGN_SORT_PROPERTIES, shown)
+    data = []
+    for position, of_campaign in zip(shown.tolist(), metrics, strict=True):
+        campaign = campaigns_by_id(world)[int(sums.groups[position])]
+        # All names but `campaignId` are invented.
+        details = {
+            "campaignId": campaign["campaignId"],
+            "dateRange": {"startDate": campaign["startDate"][:10], "endDate": None},
+            "description": campaign["description"],
+            "platforms": sums.platforms(position),
+            "title": campaign["campaignName"],
+        }
+        data.append(with_metrics(details, of_campaign, query))
+    return page_body(data, page=page, total=len(order))
 
 
 # What the days of a bucket have in common.

@@ -7,7 +7,7 @@ import schemathesis
 from schemathesis import Case
 
 from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.server.sandbox.cursor_metrics import supports
+from later_reporting_dagster.server.sandbox.metrics import supports
 from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES
 from tests.openapi_documents import (
     CURSOR_DOCUMENT,

@@ -12,6 +12,7 @@ import pytest
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.server.query_parameters import POSTS
 from later_reporting_dagster.server.sandbox import World
+from later_reporting_dagster.server.sandbox.metrics import PostMetrics
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE, IntArray
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
@@ -25,12 +26,12 @@ COUNTS = ("impressions", "engagements", "paidImpressions", "paidEngagements")
 SUMMED = (*COUNTS, "estimatedValueGenerated", "paidCost")
 
 
-def recorded(day: int) -> tuple[IntArray, dict[str, IntArray]]:
+def recorded(day: int) -> tuple[IntArray, PostMetrics]:
     """Return the posts with metrics on a day, and these metrics."""
     today = date.fromordinal(day)
     query, _ = POSTS.parse(f"startDate={today}&endDate={today}&dateBasis=performance_date")
     rows = matching_rows(WORLD, query)
-    return rows, WORLD.metrics(rows, since=day, until=day)
+    return rows, PostMetrics(WORLD, rows, (day, day))
 
 
 def known(values: IntArray) -> IntArray:
@@ -60,7 +61,7 @@ def test_daily_performance_adds_up_to_metrics_to_date() -> None:
             added = np.where(before == NOT_AVAILABLE, 0, before) + values
             sums[name][rows] = np.where(values == NOT_AVAILABLE, before, added)
         negative += sum((known(metrics[name]) < 0).sum() for name in COUNTS)
-    totals = WORLD.metrics(ALL_POSTS, since=1, until=LAST)
+    totals = PostMetrics(WORLD, ALL_POSTS, (1, LAST))
     for name in SUMMED:
         assert (sums[name] == totals[name]).all(), name
         assert (known(totals[name]) >= 0).all(), name
@@ -68,7 +69,7 @@ def test_daily_performance_adds_up_to_metrics_to_date() -> None:
 
 
 def test_post_has_its_whole_cost_in_any_range() -> None:
-    to_date = WORLD.accrued(ALL_POSTS, since=1, until=LAST)["cost"]
+    to_date = PostMetrics(WORLD, ALL_POSTS, (1, LAST))["cost"]
     for day in range(FIRST, LAST + 1, 30):
         rows, metrics = recorded(day)
         assert (metrics["cost"] == to_date[rows]).all()
@@ -90,7 +91,7 @@ def test_campaign_is_the_sum_of_its_posts_and_has_their_whole_cost(
 
     posts, summed = SERVED.posts, (*COUNTS, "estimatedValueGenerated")
     keys = zip(posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True)
-    of_posts = SERVED.accrued(np.arange(len(posts)), since=1, until=last_day.toordinal())["cost"]
+    of_posts = PostMetrics(SERVED, np.arange(len(posts)), (1, last_day.toordinal()))["cost"]
     costs = dict(zip(keys, of_posts.tolist(), strict=True))
     of_campaign: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in fetch("posts", *summed):
