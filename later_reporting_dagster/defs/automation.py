@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -45,11 +46,12 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
     The sensor of the conditions evaluates these assets only. What fetches no posts runs by default: without it, rollups
     would not be updated.
     """
+    # In process: steps wait for the network or take a moment, and a process per step would only cost time.
+    define_job = partial(dg.define_asset_job, executor_def=dg.in_process_executor)
     keys = [spec.key for spec in specs]
-    checks_job = dg.define_asset_job(
+    checks_job = define_job(
         f"{component.name}_checks",
         selection=dg.AssetSelection.checks_for_assets(*keys),
-        executor_def=dg.in_process_executor,
         description="Evaluates all asset checks over the whole lake.",
     )
     schedules = [*_daily_checks_schedule(component, checks_job)]
@@ -67,19 +69,16 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         sensors.append(outdated_sensor(component))
     if not component.fetched_tables:
         return {"jobs": [checks_job], "schedules": schedules, "sensors": sensors}
-    # In process: its steps wait for the network or take a moment, and a process per step would only cost time.
-    posts_job: Any = dg.define_asset_job(
+    posts_job: Any = define_job(
         component.posts_job_name,
-        selection=dg.AssetSelection.assets(*(component.asset_key(name) for name in component.fetched_tables)),
-        executor_def=dg.in_process_executor,
+        selection=dg.AssetSelection.assets(*map(component.asset_key, component.fetched_tables)),
         description="Fetches the raw tables and the campaigns for a range of days.",
     )
     coverage_job: Any = None
     if COVERAGE_TABLE in component.tables:
-        coverage_job = dg.define_asset_job(
+        coverage_job = define_job(
             f"{component.name}_coverage",
             selection=dg.AssetSelection.assets(component.asset_key(COVERAGE_TABLE)),
-            executor_def=dg.in_process_executor,
             description="Lists all files of the fetched tables, and reads the footers of those that have changed.",
         )
     # It fetches missing files, also without the asset `instances`.

@@ -158,22 +158,15 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield the assets that are defined."""
-        for raw_table in RAW_TABLES.values():
-            if raw_table.name in self.tables:
-                yield raw_asset(self, raw_table)
-        for periods_table in PERIODS_TABLES.values():
-            if periods_table.name in self.tables:
-                yield periods_asset(self, periods_table)
+        yield from (raw_asset(self, table) for name, table in RAW_TABLES.items() if name in self.tables)
+        yield from (periods_asset(self, table) for name, table in PERIODS_TABLES.items() if name in self.tables)
         others = {
             INSTANCES_TABLE: instances_asset,
             CAMPAIGNS_TABLE: campaigns_asset,
             COVERAGE_TABLE: coverage_asset,
             REPORT: report_asset,
         }
-        for name, build in others.items():
-            if name in self.tables:
-                yield build(self)
-        for table in self.rollups(PERIOD_TABLES):
-            yield period_asset(self, table)
+        yield from (build(self) for name, build in others.items() if name in self.tables)
+        yield from (period_asset(self, table) for table in self.rollups(PERIOD_TABLES))
         if windows := self.rollups(SINGLE_TABLES):
             yield windows_asset(self, windows)

@@ -117,13 +117,13 @@ class LaterLake(dg.ConfigurableIOManager):
         """
         name, upstream = context.asset_key.to_user_string(), context.upstream_output
         with _failures(name):
-            partitions_def = _partitions_def(context)
-            days = None
-            if partitions_def and context.has_asset_partitions:
-                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
             metadata = upstream.definition_metadata if upstream else {}
+            spec, days = dg.AssetSpec(context.asset_key, metadata=metadata), None
+            if context.has_asset_partitions:
+                spec = spec.replace_attributes(partitions_def=context.asset_partitions_def)
+                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
             loaded, partitions, missing = self._load(
-                dg.AssetSpec(context.asset_key, metadata=metadata, partitions_def=partitions_def),
+                spec,
                 context.dagster_type.typing_type,
                 days=days,
                 allow_missing=context.definition_metadata.get(_ALLOW_MISSING) is not False,
@@ -216,13 +216,6 @@ class LaterLake(dg.ConfigurableIOManager):
                 " Next step: `later-reporting refresh`"
             )
         return read_frame(kind, lake, table, selected), selected, missing
-
-
-def _partitions_def(context: dg.InputContext) -> dg.PartitionsDefinition[Any] | None:
-    try:
-        return context.asset_partitions_def
-    except dg.DagsterInvariantViolationError:
-        return None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The sensors: what is missing from the lake, and what is outdated in it."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -25,8 +25,8 @@ from later_reporting_dagster.defs.runs import (
     runs_of,
     tables_in_progress,
 )
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.coverage import Files, described_days, intact_files, newest_fetches, stored_records
+from later_reporting_dagster.lake import Lake, LakeUnavailable
+from later_reporting_dagster.lake.coverage import described_days, intact_files, newest_fetches, stored_records
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
@@ -35,11 +35,10 @@ from later_reporting_dagster.lake.tables import (
     POSTS_NAMES,
     POSTS_PUBLISHED,
     RAW_NAMES,
-    RAW_TABLES,
 )
-from later_reporting_dagster.quality.instances import instances_table
+from later_reporting_dagster.quality.instances import expected_files, instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
-from later_reporting_dagster.quality.missing_files import days_to_request, missing_days
+from later_reporting_dagster.quality.missing_files import days_to_request
 from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -129,7 +128,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         in_progress = days_in_progress(context.instance, component)
         try:
             lake = later.lake()
-            _check_lake(context.instance, component, lake)
+            if emptied := describe_emptied(context.instance, component, lake):
+                raise LakeUnavailable(emptied)  # noqa: TRY301 - as other errors of the lake
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             configured, days, retired = later.configured_instances(), component.expected_days(now), lake.retired.ids()
             # Those that are not damaged, as far as `coverage` knows.
@@ -148,16 +148,24 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
                 today=now.date(),
             )
             written = lake.write_table(INSTANCES_TABLE, rows)
+            expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
-        expected = [name for name in configured or listed if name not in retired]
         failures = {file: fetch.failed_at for file, fetch in fetches.items() if fetch.failed_at}
-        failed_today = {file for file, at in failures.items() if at.date() >= now.date()}
-        missing = _missing_or_stale(component, expected, days=days, files=files, stale=stale, failed=failed_today)
-        requested = days_to_request(missing, days_in_progress=in_progress)
+        lacking = {(name, file) for name, of_table in expected.items() for file in of_table if file not in files[name]}
+        if POSTS_PUBLISHED.name in component.tables:
+            lacking.update((POSTS_PUBLISHED.name, file) for file in stale)
+        lacking -= {file for file, at in failures.items() if at.date() >= now.date()}
+        # The instance None stands for all, whose rows are in one file. Others that are not listed cannot be fetched.
+        due: dict[str | None, set[date]] = {None: set()}
+        due |= {name: set() for name in configured or listed if name not in retired}
+        for _, file in lacking:
+            if file.instance_id in due:
+                due[file.instance_id].add(file.day)
+        requested = days_to_request(due, days_in_progress=in_progress)
         requests: list[dg.RunRequest] = []
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.
@@ -202,43 +210,10 @@ def describe_emptied(instance: dg.DagsterInstance, component: ComponentBase, lak
     return ""
 
 
-def _check_lake(instance: dg.DagsterInstance, component: ComponentBase, lake: Lake) -> None:
-    if emptied := describe_emptied(instance, component, lake):
-        raise LakeUnavailable(emptied)
-
-
-def _missing_or_stale(
-    component: ComponentBase,
-    expected: Sequence[str],
-    *,
-    days: Sequence[date],
-    files: Files,
-    stale: Collection[Partition],
-    failed: Set[tuple[str, Partition]],
-) -> dict[str | None, list[date]]:
-    """Return the days of each expected instance that are missing in at least one table, or stale.
-
-    Those of files that have `failed` are left out. The instance None stands for all, whose rows are in one file.
-    """
-    found: dict[str | None, set[date]] = {}
-    for partition in stale:
-        is_of_run = partition.instance_id in expected and POSTS_PUBLISHED.name in component.tables
-        if is_of_run and (POSTS_PUBLISHED.name, partition) not in failed:
-            found.setdefault(partition.instance_id, set()).add(partition.day)
-    for table in RAW_TABLES.values():
-        if table.name not in component.tables or not table.is_expected(files=files[table.name]):
-            continue
-        names: Sequence[str | None] = expected if table.has_file_per_instance else [None]
-        for name, lacking in missing_days(days, names, files[table.name]).items():
-            due = [day for day in lacking if (table.name, Partition(day, name)) not in failed]
-            found.setdefault(name, set()).update(due)
-    return {name: sorted(lacking) for name, lacking in found.items()}
-
-
 def _missing_files_request(
     component: ComponentBase, days: Mapping[str | None, Sequence[date]], *, with_campaigns: bool
 ) -> dg.RunRequest:
-    """Return the request of a run of the posts job that fetches these days of each instance; see `_missing_or_stale`.
+    """Return the request of a run of the posts job that fetches these days of each instance; None: of the files of all.
 
     Args:
         with_campaigns: whether to fetch the campaigns of all days and months again, whose files have the rows of all

@@ -17,7 +17,7 @@ import pytest
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import API_VERSIONS, DEFAULT_METRICS
 from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
-from later_reporting_dagster.defs.checks.accounts import evaluate_account_totals
+from later_reporting_dagster.defs.checks.totals import evaluate_account_totals
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import newest_requests, update_records, write_coverage

@@ -161,9 +161,6 @@ def fetch_periods(
             wait_for(fetch)
         except RouteRefused as refused:
             progress.warnings.append(refusal_warning(context, refused))
-            context.log.warning(progress.warnings[-1])
-            yield nothing_to_log(context)
-            return
         for warning in progress.warnings:
             context.log.warning(warning)
         context.log.info(

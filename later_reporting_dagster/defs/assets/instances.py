@@ -9,7 +9,7 @@ from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks.all_checks import planned_checks
 from later_reporting_dagster.defs.checks.check import to_evaluation
-from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_posts, late_posts_are_checked
+from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_posts
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
@@ -100,7 +100,7 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         configured = later.configured_instances()
         expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         update = update_records(lake, files, expected)
-        compares = late_posts_are_checked(component)
+        compares = {*POSTS_NAMES} <= {*component.tables}
         records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
         records = judged(records, compared={*old_days} if compares else set())

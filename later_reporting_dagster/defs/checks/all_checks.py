@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.checks.accounts import ACCOUNT_STEPS
-from later_reporting_dagster.defs.checks.campaigns import CAMPAIGN_STEPS
 from later_reporting_dagster.defs.checks.check import CheckRun, CheckStep, days_of_run, to_evaluation
 from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
+from later_reporting_dagster.defs.checks.totals import TOTALS_STEPS
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
@@ -18,8 +17,7 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
-    steps = (*POSTS_STEPS, *CAMPAIGN_STEPS, *ACCOUNT_STEPS)
-    defined = [step for step in steps if {*step.checks, *step.needs} <= {*component.tables}]
+    defined = [step for step in (*POSTS_STEPS, *TOTALS_STEPS) if {*step.checks, *step.needs} <= {*component.tables}]
     return [*defined, *rollup_checks(component)]
 
 

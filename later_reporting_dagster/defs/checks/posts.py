@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges, days_between
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
-from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.coverage import intact_files, newest_requests, recorded_oddities
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -126,16 +125,14 @@ def _checks_of(table: RawTable) -> Iterator[Check]:
 
 def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
     """Evaluate the checks of a raw asset. The two for missing files look at all days in any run."""
-    lake = run.later.lake()
     if run.has(*_CHECKS_OF_FILES):
-        yield from evaluate_rows(lake, raw_table, lake.partitions(raw_table.name, days=run.days))
+        yield from _evaluate_rows(raw_table, run)
     if run.has(QUARANTINE_EMPTY):
-        yield evaluate_quarantine(raw_table.name, lake=lake)
+        yield from evaluate_quarantine(raw_table.name, run)
     if run.has(AS_DOCUMENTED):
-        yield evaluate_responses(raw_table.name, lake=lake)
+        yield from _evaluate_responses(raw_table.name, run)
     if run.has(EVERY_INSTANCE, DUE_DAY):
-        instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
-        yield from evaluate_files(lake, raw_table, instances=instances, component=run.component)
+        yield from _evaluate_files(raw_table, run)
 
 
 def _evaluate_settlement(run: CheckRun) -> Results:
@@ -151,12 +148,8 @@ def _evaluate_settlement(run: CheckRun) -> Results:
     yield evaluate_settled_posts(sums)
 
 
-def late_posts_are_checked(component: ComponentBase) -> bool:
-    return {*POSTS_NAMES, COVERAGE_TABLE} <= {*component.tables}
-
-
 def _evaluate_staleness(run: CheckRun) -> Results:
-    """Evaluate the check of stale files, as of the last update of `coverage`, which evaluates it, too."""
+    """As of the last update of `coverage`, which evaluates it, too."""
     lake, days = run.later.lake(), run.component.expected_days(run.component.now())
     files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
     yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
@@ -224,9 +217,10 @@ def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str], retire
     )
 
 
-def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partition]) -> Iterator[dg.AssetCheckResult]:
+def _evaluate_rows(raw_table: RawTable, run: CheckRun) -> Results:
     """Read files, and yield the results of the checks of their rows."""
-    found, looked_at = find_problems(lake, raw_table, partitions)
+    lake = run.later.lake()
+    found, looked_at = find_problems(lake, raw_table, lake.partitions(raw_table.name, days=run.days))
     otherwise = f"All {looked_at['rows']} rows of {looked_at['files']} files"
     for check, problems in _PROBLEMS.items():
         counts = {problem: files_with for problem in problems if (files_with := found.pop(problem, None))}
@@ -242,10 +236,9 @@ def evaluate_rows(lake: Lake, raw_table: RawTable, partitions: Sequence[Partitio
     )
 
 
-def evaluate_responses(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
-    """Evaluate whether responses deviated from the API reference. The metadata has the number of each deviation."""
-    oddities, runs = recorded_oddities(lake, table_name)
-    return AS_DOCUMENTED.result(
+def _evaluate_responses(table_name: str, run: CheckRun) -> Results:
+    oddities, runs = recorded_oddities(run.later.lake(), table_name)
+    yield AS_DOCUMENTED.result(
         not oddities,
         "Read in spite of this: " + join_first([f"{kind} ({count})" for kind, count in oddities.most_common()]),
         otherwise=f"Nothing was odd in {runs} runs",
@@ -254,11 +247,11 @@ def evaluate_responses(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
-    """Evaluate whether a table has rows in quarantine. The metadata has their number by reason."""
-    reasons = Counter(row.reason for row in lake.quarantine.rows(table_name))
+def evaluate_quarantine(table_name: str, run: CheckRun) -> Results:
+    """Yield the result of the check of rows in quarantine of any table."""
+    reasons = Counter(row.reason for row in run.later.lake().quarantine.rows(table_name))
     count = reasons.total()
-    return QUARANTINE_EMPTY.result(
+    yield QUARANTINE_EMPTY.result(
         not count,
         f"{count} rows in quarantine: see `later-reporting quarantine`",
         otherwise="Empty",
@@ -267,25 +260,25 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_files(
-    lake: Lake, table: RawTable, *, instances: Sequence[str], component: ComponentBase
-) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the checks for missing files of these instances, from a listing of all files."""
+def _evaluate_files(table: RawTable, run: CheckRun) -> Results:
+    """Yield the results of the checks for missing files, from a listing of all files."""
+    lake, checks = run.later.lake(), {check.name: check for check in _checks_of(table)}
     present = intact_files(lake, [table.name])[table.name]
-    days = component.expected_days(component.now()) if table.is_expected(files=present) else []
-    every, due = (EVERY_INSTANCE_IF_ANY, DUE_DAY_IF_ANY) if table.is_optional else (EVERY_INSTANCE, DUE_DAY)
+    days = run.component.expected_days(run.component.now()) if table.is_expected(files=present) else []
     if not table.has_file_per_instance:
-        yield evaluate_newest_due_day(missing_days(days, [None], present), days=days, instances=[None], check=due)
+        yield evaluate_newest_due_day(
+            missing_days(days, [None], present), days=days, instances=[None], check=checks[DUE_DAY.name]
+        )
         return
+    instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
     missing = missing_days(days, instances, present)
     problem = f"No instance is known: materialize {INSTANCES_TABLE}"
     if instances:
-        next_step = (
-            "Materialize these days; set `only_missing` in the run config to fetch nothing else. An instance that is"
-            f" gone for good: {RETIRE}"
+        problem = (
+            f"{describe_missing(missing, instances=len(instances))}. Materialize these days; set `only_missing` in the"
+            f" run config to fetch nothing else. An instance that is gone for good: {RETIRE}"
         )
-        problem = f"{describe_missing(missing, instances=len(instances))}. {next_step}"
-    yield every.result(
+    yield checks[EVERY_INSTANCE.name].result(
         not missing and bool(instances or not days),
         problem,
         otherwise=f"All {len(instances)} instances on {len(days)} days",
@@ -293,15 +286,11 @@ def evaluate_files(
         missing_files=sum(map(len, missing.values())),
         missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
     )
-    yield evaluate_newest_due_day(missing, days=days, instances=instances, check=due)
+    yield evaluate_newest_due_day(missing, days=days, instances=instances, check=checks[DUE_DAY.name])
 
 
 def evaluate_newest_due_day(
-    missing: Mapping[InstanceId, Sequence[date]],
-    *,
-    days: Sequence[date],
-    instances: Sequence[InstanceId],
-    check: Check = DUE_DAY,
+    missing: Mapping[InstanceId, Sequence[date]], *, days: Sequence[date], instances: Sequence[InstanceId], check: Check
 ) -> dg.AssetCheckResult:
     """Evaluate whether the newest expected day has a file of each instance; if none is known, it has no file.
 

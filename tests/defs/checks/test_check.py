@@ -12,7 +12,7 @@ import pytest
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.defs.checks.posts import evaluate_newest_due_day
+from later_reporting_dagster.defs.checks import posts
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
@@ -252,7 +252,9 @@ def test_checks_pass_on_an_empty_lake_except_for_missing_files(project: Project)
 
 def test_description_names_the_first_missing_instances() -> None:
     names = [f"i{number}" for number in range(50)]
-    result = evaluate_newest_due_day(dict.fromkeys(names[1:], DAYS), days=DAYS, instances=names)
+    result = posts.evaluate_newest_due_day(
+        dict.fromkeys(names[1:], DAYS), days=DAYS, instances=names, check=posts.DUE_DAY
+    )
     assert (result.description or "").endswith("i20 and 29 more: materialize it")
     assert (result.metadata["missing_instances"].value, result.metadata["instances"].value) == (49, 50)
 
