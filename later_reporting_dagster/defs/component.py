@@ -32,33 +32,16 @@ from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
 
-class ScaffoldParameters(BaseModel):
-    """Options of `dg scaffold defs later_reporting_dagster.LaterReportingComponent <name>`."""
+class LaterReportingScaffolder(dg.Scaffolder[Any]):
+    """Writes a `defs.yaml` that begins 30 days ago, and reads credentials and the lake's root from the environment."""
 
-    start_date: str = Field(
-        default_factory=lambda: str(utc_now().date() - timedelta(days=30)),
-        description="First partition, YYYY-MM-DD. Default: 30 days ago.",
-    )
-    demo_mode: bool = Field(default=False, description="Use the sandbox in place of the API, without credentials.")
-
-
-class LaterReportingScaffolder(dg.Scaffolder[ScaffoldParameters]):
-    """Writes a `defs.yaml` that reads credentials and the lake's root from the environment."""
-
-    @classmethod
-    def get_scaffold_params(cls) -> type[ScaffoldParameters]:
-        """Return the class of the command's options."""
-        return ScaffoldParameters
-
-    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParameters]) -> None:
-        """Write the file."""
-        attributes: dict[str, Any] = {"name": request.target_path.name, "start_date": request.params.start_date}
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         names = ("client_id", "client_secret", "lake_root")
-        attributes["resource"] = (
-            {"demo_mode": True}
-            if request.params.demo_mode
-            else {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names}
-        )
+        attributes = {
+            "name": request.target_path.name,
+            "start_date": str(utc_now().date() - timedelta(days=30)),
+            "resource": {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names},
+        }
         dg.scaffold_component(request, attributes)
 
 

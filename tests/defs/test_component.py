@@ -14,7 +14,6 @@ import pytest
 from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
-from later_reporting_dagster.defs.component import ScaffoldParameters
 from later_reporting_dagster.defs.component_base import ASSET_NAMES, AssetEvent
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake
@@ -261,7 +260,11 @@ def test_assets_name_their_source_and_owners(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_scaffolded_component_begins_30_days_ago() -> None:
-    assert ScaffoldParameters().start_date == str(datetime.now(UTC).date() - timedelta(days=30))
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(component_cls=LaterReportingComponent)
+        with sandbox.load_component_and_build_defs(path) as (component, _):
+            assert isinstance(component, LaterReportingComponent)
+            assert component.start_date == datetime.now(UTC).date() - timedelta(days=30)
 
 
 @pytest.mark.parametrize("table", ASSET_NAMES)

@@ -81,7 +81,9 @@ def test_documented_commands_add_the_component_beside_others(acme: Shell) -> Non
 
     # A second account, and the definitions of the user
     component = "later_reporting_dagster.LaterReportingComponent"
-    run(acme, f"dg scaffold defs {component} later_eu --json-params '{{\"demo_mode\": true}}'")
+    run(acme, f"dg scaffold defs {component} later_eu")
+    of_second = acme.directory / "src" / "acme" / "defs" / "later_eu" / "defs.yaml"
+    of_second.write_text(re.sub("resource:.*", "resource: {demo_mode: true}", of_second.read_text(), flags=re.DOTALL))
     assert '"later_eu/posts_published"' in run(acme, "dg list defs --json")
     assert "customers" in run(acme, "dg launch --assets customers")
     error = run(acme, "! later-reporting instances")
