@@ -53,7 +53,6 @@ class CheckRun:
     """A run of checks, and what it looks at.
 
     Attributes:
-        selected: the keys of the checks.
         partitions: first day of the first and the last partition that the run writes; None for all partitions.
         old_days: other days that it writes.
         instances: the instances that the run expects; empty for those that the lake expects.
@@ -67,7 +66,6 @@ class CheckRun:
     instances: Sequence[str] = ()
 
     def has(self, *checks: Check) -> bool:
-        """Return whether one of these checks is selected."""
         return not {check.name for check in checks}.isdisjoint(key.name for key in self.selected)
 
     @property
@@ -84,8 +82,8 @@ class CheckStep:
     """Checks that are evaluated in one step of a run; any subset can be run.
 
     Attributes:
-        name: the name of the step, without the prefix of the component.
-        checks: the checks of each table.
+        name: without the prefix of the component.
+        checks: by table.
         evaluate: yields the results of the selected checks, and may yield others. If the checks are those of several
             tables, each result has the key of its asset.
         deps: other tables that the checks read.
