@@ -9,7 +9,6 @@ from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.probe.assumptions import Result, Verdict
-from later_reporting_dagster.probe.result import networks
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sample
 
 _COLORS: Mapping[Verdict, str] = {"holds": "green", "does not hold": "red", "not testable": "yellow"}
@@ -37,8 +36,5 @@ def lines_of(sample: Sample, results: Sequence[Result]) -> Iterator[str]:
         details = f": {safe_line(', '.join(result.details))}" if result.details else ""
         yield f"{click.style(f'{result.verdict:<13}', fg=_COLORS[result.verdict])}  {result.question}"
         yield f"{'':<15}{'; '.join([result.text + details, *numbers])}"
-    for name, counts in networks(sample).items():
-        reported = ", ".join(f"{counts[metric]} with {metric}" for metric in ("impressions", "views", "paid"))
-        yield f"{name:<13}  {counts['posts']} posts, {reported}"
     for problem in dict.fromkeys(sample.problems):
         yield f"A request failed: {one_line(problem)}"

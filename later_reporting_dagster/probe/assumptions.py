@@ -7,8 +7,9 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from importlib.metadata import version
 from typing import Any, Literal
 
 from later_reporting_dagster.contract import METRICS, Metric
@@ -139,19 +140,16 @@ def older_posts_come_by_performance_date(sample: Sample) -> Result:
 
 def days_of_posts_add_up(sample: Sample) -> Result:
     """Do the metrics of posts on two days add up to those of both days?"""
-    first, second, both = ({post.key: post for post in all_rows_of(page)} for page in sample.posts_of_days)
-    return _days_add_up(sample.metrics, first, second, both)
+    return _days_add_up(sample.metrics, map(all_rows_of, sample.posts_of_days))
 
 
 def days_of_campaigns_add_up(sample: Sample) -> Result:
     """Do the metrics of a campaign on two days add up to those of both days?"""
-    first, second, both = ({row.key: row for row in _campaign(sample, page)} for page in sample.of_days)
-    return _days_add_up(sample.campaign_metrics, first, second, both)
+    return _days_add_up(sample.campaign_metrics, (_campaign(sample, page) for page in sample.of_days))
 
 
-def _days_add_up(
-    metrics: Iterable[Metric], first: Mapping[Any, Any], second: Mapping[Any, Any], both: Mapping[Any, Any]
-) -> Result:
+def _days_add_up(metrics: Iterable[Metric], days: Iterable[list[Any]]) -> Result:
+    first, second, both = ({row.key: row for row in rows} for rows in days)
     if not first.keys() & second.keys():
         raise NotTestable("nothing has results on both days")
     pairs = []
@@ -182,19 +180,11 @@ def content_cost_of_a_range_is_whole(sample: Sample) -> Result:
         for one, other in ((posts[0], posts[1]), (posts[1], posts[0]))
     )
     low, high = max(second + ended[0], first + new[0]), min(second + ended[1], first + new[1])
-    shares = [cost / max(len(active), 1) for cost, active in zip((first, second, both), posts, strict=True)]
-    weeks = ((_value(row, "estimated_content_cost"), row) for row in _campaign(sample, sample.of_weeks))
-    shares += [(cost or 0) / count for cost, row in weeks if (count := _value(row, "posts_count"))]
-    readings = {
-        "whole": low - CENTS <= both <= high + CENTS,
-        "by share of the active posts": max(shares) - min(shares) <= CENTS,
-        "the sum of its days": abs(first + second - both) <= CENTS,
-    }
-    fitting = [name for name, fits in readings.items() if fits]
-    if "whole" in fitting and len(fitting) > 1:
-        raise NotTestable(f"these days fit several readings: {', '.join(fitting)}")
-    numbers = {"whole": round(min(max(both, low), high), 2), "stated": both}
-    return Result("whole" in fitting, f"content cost in USD is {', '.join(fitting) or 'none of the known'}", numbers)
+    is_whole, is_sum = low - CENTS <= both <= high + CENTS, abs(first + second - both) <= CENTS
+    if is_whole and is_sum:
+        raise NotTestable("the whole cost is the sum of these days")
+    text = "content cost in USD" + ", the sum of its days" * is_sum
+    return Result(is_whole, text, {"whole": round(min(max(both, low), high), 2), "stated": both})
 
 
 def cpe_and_cpm_agree(sample: Sample) -> Result:
@@ -432,6 +422,30 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     content_types_are_known: (),
 }
 """All assumptions, and the tables whose numbers are wrong if one does not hold; none if no number depends on it."""
+
+
+def judge(sample: Sample) -> list[Result]:
+    """Return the result of each assumption."""
+    results = []
+    for assumption, tables in ASSUMPTIONS.items():
+        try:
+            found = assumption(sample)
+        except NotTestable as error:
+            found = Result(None, str(error))
+        affected_tables, question = () if found.holds is not False else tables, assumption.__doc__ or ""
+        results.append(replace(found, name=assumption.__name__, question=question, affected_tables=affected_tables))
+    return results
+
+
+def to_json(sample: Sample, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the results without ids, names, links and secrets."""
+    shown = ("name", "question", "verdict", "text", "numbers", "affected_tables")
+    return {
+        "version": version("later-reporting-dagster"),
+        "api_version": sample.service.api_version.name,
+        "requests": sample.requests,
+        "assumptions": [{name: getattr(result, name) for name in shown} for result in results],
+    }
 
 
 def _compare(pairs: Iterable[tuple[Metric, float | None, float | None]], expected: str, found: str) -> Result:

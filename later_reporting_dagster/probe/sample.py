@@ -17,7 +17,6 @@ from later_reporting_dagster.contract import (
     CAMPAIGN_METRICS,
     DEFAULT_METRICS,
     METRICS,
-    ContentType,
     DateBasis,
     Metric,
     PerformanceQuery,
@@ -40,7 +39,6 @@ PREFERRED_POSTS = 20
 FROM_END = PageRequest(1, from_end=True)
 DAY = timedelta(days=1)
 Metrics = tuple[Metric, ...]
-VIEWS = (*DEFAULT_METRICS, *(metric for metric in METRICS if metric.api_name in ("views", "paidViews")))
 # If the API refuses one of the metrics of a query, only these are requested.
 _NEEDED: dict[RouteOf, Metrics] = {posts_route: DEFAULT_METRICS, campaign_performance_route: CAMPAIGN_METRICS[:8]}
 
@@ -53,26 +51,29 @@ Fetched = ListResult | NotTestable
 
 
 def rows_of(page: Fetched) -> list[Any]:
-    return _fetched(page).items
+    """Return the rows of a page, or raise why there is none."""
+    if isinstance(page, NotTestable):
+        raise NotTestable(*page.args)
+    return page.items
 
 
 def all_rows_of(page: Fetched) -> list[Any]:
     """Return the rows of a page that has all of the query's."""
+    rows = rows_of(page)
     if not is_complete(page):
         raise NotTestable(f"a query has more than {MAX_PAGE_SIZE} rows")
-    return rows_of(page)
+    return rows
+
+
+def found_in(page: Fetched) -> list[Any]:
+    """Return the rows of a page; none if there is no page."""
+    return page.items if isinstance(page, ListResult) else []
 
 
 def is_complete(page: Fetched) -> bool:
-    found = _fetched(page)
-    is_last = found.total_items < MAX_PAGE_SIZE or found.stated_total in (None, found.total_items)
-    return found.next_cursor is None and is_last
-
-
-def _fetched(page: Fetched) -> ListResult:
-    if isinstance(page, NotTestable):
-        raise NotTestable(*page.args)
-    return page
+    if isinstance(page, NotTestable) or page.next_cursor is not None:
+        return False
+    return page.total_items < MAX_PAGE_SIZE or page.stated_total in (None, page.total_items)
 
 
 _NOTHING = NotTestable("no campaign with posts was found")
@@ -91,11 +92,10 @@ class Sample:
     # Of requests that failed; they may quote the server.
     problems: list[str] = field(default_factory=list)
     campaign_id: int | None = None
-    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign; and in four weeks.
+    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign.
     days: tuple[date, date] | None = None
     posts_of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
     of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
-    of_weeks: Fetched = _NOTHING
     # The posts of both days, requested again as two smaller pages.
     again: tuple[Fetched, ...] = (_NOTHING,)
     # The campaign's oldest posts of two years, with their metrics to date, and by performance date.
@@ -108,9 +108,8 @@ class Sample:
     of_months: tuple[Fetched, ...] = (_NOTHING,) * 3
     cost_days: tuple[date, date] | None = None
     of_cost_days: Fetched = _NOTHING
-    # Posts of all campaigns, with their metrics to date, and with views; and those of the newest days.
+    # Posts of all campaigns, with their metrics to date; and those of the newest days.
     recent: Fetched = _NOTHING
-    views: list[Fetched] = field(default_factory=list)
     newest_days: list[Fetched] = field(default_factory=list)
     # Of the recent posts, those of a day and of two instances; and the posts that a query for both has on this day.
     of_two_instances: list[Any] = field(default_factory=list)
@@ -119,16 +118,16 @@ class Sample:
     @property
     def to_date(self) -> list[Any]:
         """All posts with their metrics to date, each row once."""
-        pages = [each for each in (self.published, self.recent, *self.views) if isinstance(each, ListResult)]
-        if not any(page.items for page in pages):
+        posts = {post.key: post for page in (self.published, self.recent) for post in found_in(page)}
+        if not posts:
             raise NotTestable(*(self.recent.args if isinstance(self.recent, NotTestable) else _NOTHING.args))
-        return [*{post.key: post for page in pages for post in page.items}.values()]
+        return [*posts.values()]
 
     @property
     def pages_of_posts(self) -> list[ListResult]:
         """All pages of posts."""
         of_campaign = (*self.posts_of_days, *self.again, self.published, self.lifetime, self.posts_of_midnight)
-        found = (*of_campaign, self.recent, *self.views, *self.newest_days, self.together)
+        found = (*of_campaign, self.recent, *self.newest_days, self.together)
         return [each for each in found if isinstance(each, ListResult)]
 
 
@@ -158,9 +157,6 @@ async def fetch_sample(
     await _fetch_campaign(sample, fetch, first)
     if isinstance(sample.recent, NotTestable):
         sample.recent = await fetch(posts_route, *recent_days)
-    if sample.service.api_version.uses_cursors:
-        content_types = (ContentType.INSTAGRAM_REEL, ContentType.TIKTOK)
-        sample.views.append(await fetch(posts_route, *recent_days, content_types=content_types, metrics=VIEWS))
     if of_two := posts_of_two_instances(sample.recent):
         sample.of_two_instances, day = of_two, of_two[0].post_date.date()
         instance_ids = tuple(sorted({post.instance_id for post in of_two}))
@@ -181,7 +177,7 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     # Results of TikTok come after two days (docs/api.md, "Freshness").
     one, two = newest - 3 * DAY, newest - 2 * DAY
     listed = await fetch(campaign_performance_route, one, two, date_basis=by_performance_date)
-    campaign_id = suitable_campaign(listed.items) if isinstance(listed, ListResult) else None
+    campaign_id = suitable_campaign(found_in(listed))
     if not (is_listed := campaign_id is not None):
         sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
         if not (recent := in_order(sample.recent, first, newest)):
@@ -196,7 +192,6 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     missing = ranges[:2] if is_listed else ranges
     of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
     sample.of_days = (*of_days, listed)[:3]
-    sample.of_weeks = await campaign(two - 27 * DAY, two, date_basis=by_performance_date)
     if isinstance(both := sample.posts_of_days[2], ListResult) and both.total_items > 1:
         half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.total_items // 2))
         start = await half()
@@ -234,11 +229,10 @@ class _Fetch:
         *,
         page: PageRequest = FIRST_PAGE,
         size: int = MAX_PAGE_SIZE,
-        metrics: Metrics | None = None,
         **filters: Any,
     ) -> Fetched:
-        sample, needed, is_posts = self.sample, _NEEDED[route_of], route_of is posts_route
-        wanted = metrics or (sample.metrics if is_posts else sample.campaign_metrics)
+        sample, is_posts = self.sample, route_of is posts_route
+        wanted, needed = sample.metrics if is_posts else sample.campaign_metrics, _NEEDED[route_of]
         query = PerformanceQuery(
             start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self.instance_ids} | filters)
         )
@@ -247,7 +241,7 @@ class _Fetch:
         except LaterError as error:
             # The cursor version may not offer all metrics (docs/api.md, "Cursor version").
             may_be_metrics = sample.service.api_version.uses_cursors and isinstance(error, QueryRejected)
-            if not may_be_metrics or wanted in (metrics, needed):
+            if not may_be_metrics or wanted == needed:
                 sample.problems.append(str(error))
                 return NotTestable(f"a request failed ({type(error).__name__})")
         if is_posts:
@@ -259,15 +253,14 @@ class _Fetch:
 
 def in_order(posts: Fetched, first: date, last: date) -> list[Any]:
     """Return the posts that were published in a range of days, by the time of their publication."""
-    all_posts = posts.items if isinstance(posts, ListResult) else ()
-    found = [post for post in all_posts if post.post_date and first <= post.post_date.date() <= last]
+    found = [post for post in found_in(posts) if post.post_date and first <= post.post_date.date() <= last]
     return sorted(found, key=lambda post: post.post_date)
 
 
 def posts_of_two_instances(posts: Fetched) -> list[Any]:
     """Return the posts of two instances on a day on which both have some; the day with the fewest."""
     of_days: dict[date, list[Any]] = {}
-    for post in posts.items if isinstance(posts, ListResult) else ():
+    for post in found_in(posts):
         of_days.setdefault(post.post_date.date(), []).append(post)
     days = [of_day for of_day in of_days.values() if len({post.instance_id for post in of_day}) > 1]
     found = min(days, key=len, default=[])
@@ -278,15 +271,15 @@ def posts_of_two_instances(posts: Fetched) -> list[Any]:
 def suitable_campaign(campaigns: Sequence[Any]) -> int | None:
     """Return the campaign that shows most: with both costs, if any has, and about as many posts as preferred."""
 
-    def posts(campaign: Any, *, if_unknown: int) -> int:
+    def posts(campaign: Any) -> int:
         count: int | None = getattr(campaign, "posts_count", None)
-        return if_unknown if count is None else count
+        return MAX_PAGE_SIZE if count is None else count
 
     def value(campaign: Any) -> tuple[int, int]:
         costs = [getattr(campaign, name, None) for name in ("estimated_content_cost", "paid_ad_spend")]
-        return sum(map(bool, costs)), -abs(posts(campaign, if_unknown=MAX_PAGE_SIZE) - PREFERRED_POSTS)
+        return sum(map(bool, costs)), -abs(posts(campaign) - PREFERRED_POSTS)
 
-    fitting = [each for each in campaigns if 0 < posts(each, if_unknown=1) <= MAX_PAGE_SIZE]
+    fitting = [each for each in campaigns if 0 < posts(each) <= MAX_PAGE_SIZE]
     return max(fitting, key=value).campaign_id if fitting else None
 
 

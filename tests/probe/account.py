@@ -15,8 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
-from later_reporting_dagster.probe.assumptions import Result
-from later_reporting_dagster.probe.result import judge
+from later_reporting_dagster.probe.assumptions import Result, judge
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sample
 from tests.client.scripted_api import jwt
 from tests.conftest import NO_RATE_LIMIT
