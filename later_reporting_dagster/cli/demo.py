@@ -7,21 +7,16 @@ import signal
 import sys
 from datetime import date
 from pathlib import Path
-from textwrap import fill
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as PrintedTable
-from rich.text import Text
 
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, dagster_instance
-from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, Project, check_owner, load_project
+from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, check_owner, load_project
+from later_reporting_dagster.cli.query_output import to_table
 from later_reporting_dagster.cli.refresh import backfill_all
 from later_reporting_dagster.cli.run_report import check_summary, latest_checks
-from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.sql_query import run_query
-from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS, DAILY
+from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, CAMPAIGN_RESULTS
 from later_reporting_dagster.server.sandbox import BANNER
 
 MAIN_MODULE = "later_reporting_dagster.cli.main"
@@ -57,9 +52,9 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     with dagster_instance() as instance:
         outcomes = [*backfill_all(project, start, end, instance=instance)]
     click.echo(check_summary(latest_checks(outcomes)))
-    comparison = _COMPARISON.replace("FIRST_DAY", f"'{start}'").replace("LAST_DAY", f"'{end}'")
-    _print_rows(f"Organic and paid, {start} to {end}", comparison, project)
-    _print_rows("Campaigns with the highest ad spend of the last 28 days", _CAMPAIGNS, project)
+    for title, sql in _SUMMARY.items():
+        rows = run_query(sql, project.later.lake(), [BY_PLATFORM.table, CAMPAIGN_RESULTS.table])
+        click.echo(f"\n{title}\n{to_table(rows, width=None)}", nl=False)
     if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
         click.echo(f"The Dagster UI:  http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
         sys.stdout.flush()
@@ -68,7 +63,7 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
         os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(ui_port)])  # noqa: S606 - no shell needed
     program = sys.argv[:1] if Path(sys.argv[0]).suffix != ".py" else [sys.executable, "-m", MAIN_MODULE]
     environment = ["env", "LATER_DEMO_MODE=true", f"LATER_LAKE_ROOT={lake}"]
-    click.echo("Next: see the report, query the lake in SQL, or start the Dagster UI.\n")
+    click.echo("\nNext: see the report, query the lake in SQL, or start the Dagster UI.\n")
     for command in (
         ["python3", "-m", "webbrowser", project.report_location()],
         [*environment, *program, "query", _QUERY],
@@ -82,51 +77,21 @@ _QUERY = (
     "select post_date, creator_handle_name, content_cost, ad_spend from posts order by content_cost desc nulls last"
     " limit 5"
 )
-_COMPARISON = """
-SELECT
-    coalesce(platform, 'other') AS platform,
-    format('{:,}', organic::BIGINT) AS "organic impressions",
-    format('{:,}', paid::BIGINT) AS "paid impressions",
-    format('{:.1f} %', 100 * paid / (organic + paid)) AS "paid share",
-    format('{:.2f} %', organic_rate) AS "organic rate",
-    format('{:.2f} %', paid_rate) AS "paid rate",
-    format('{:.2f} ×', paid_rate / organic_rate) AS "rate ratio"
-FROM (
-    SELECT
-        platform,
-        sum(organic_impressions) AS organic,
-        sum(paid_impressions) AS paid,
-        100 * sum(organic_rate_engagements) / sum(organic_rate_impressions) AS organic_rate,
-        100 * sum(paid_rate_engagements) / sum(paid_rate_impressions) AS paid_rate
-    FROM organic_paid_daily
-    WHERE date BETWEEN FIRST_DAY AND LAST_DAY
-    GROUP BY platform
-)
-ORDER BY platform
-"""
-_CAMPAIGNS = """
-SELECT
-    coalesce(campaign_name, campaign_id::VARCHAR) AS campaign,
-    format('{:,.2f}', ad_spend) AS "ad spend USD",
-    format('{:.2f} ×', return_on_ad_spend) AS "return on ad spend",
-    format('{:,.2f}', ad_spend_per_click) AS "ad spend per click USD",
-    format('{:,}', tracking_links_conversions) AS "conversions by links"
-FROM campaign_results
-WHERE time_window = '28d' AND ad_spend IS NOT NULL
-ORDER BY ad_spend DESC, campaign_id
-LIMIT 5
-"""
-
-
-def _print_rows(title: str, sql: str, project: Project) -> None:
-    """Print the rows of a query, whose first column has their labels. An empty cell means *not available*."""
-    tables = [DAILY.table, CAMPAIGN_RESULTS.table]
-    rows = run_query(sql, project.later.lake(), tables)
-    table = PrintedTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    label, *others = rows.column_names
-    table.add_column(label)
-    for name in others:
-        table.add_column(fill(name, 8, break_long_words=False), justify="right", no_wrap=True)
-    for row in rows.to_pylist():
-        table.add_row(*(Text(one_line(text or "")) for text in row.values()))
-    Console().print(table)
+_SUMMARY = {
+    "Organic and paid of the last 28 days, rates and shares in percent": """
+        SELECT
+            coalesce(platform, 'other') AS platform, organic_impressions, paid_impressions,
+            round(paid_share_of_impressions, 1) AS paid_share, round(organic_engagement_rate, 2) AS organic_rate,
+            round(paid_engagement_rate, 2) AS paid_rate, round(rate_ratio, 2) AS rate_ratio
+        FROM organic_paid_by_platform
+        WHERE time_window = '28d' AND scope = 'all'
+        ORDER BY 1""",
+    "Campaigns with the highest ad spend of the last 28 days, in USD": """
+        SELECT
+            coalesce(campaign_name, campaign_id::VARCHAR) AS campaign, ad_spend,
+            round(return_on_ad_spend, 2) AS return_on_ad_spend, round(ad_spend_per_click, 2) AS ad_spend_per_click
+        FROM campaign_results
+        WHERE time_window = '28d' AND ad_spend IS NOT NULL
+        ORDER BY ad_spend DESC, campaign_id
+        LIMIT 5""",
+}
