@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from difflib import get_close_matches
+from itertools import chain
 from typing import Literal
 
 import click
@@ -23,7 +24,7 @@ from later_reporting_dagster.contract.route import posts_route
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource, variable_name
+from later_reporting_dagster.defs.resource import LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.lake.tables import (
@@ -77,16 +78,9 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     Checks that depend on a failed one are left out.
     """
     later = project.later
-    accessible: list[str] = []
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
-    try:
-        client = later.client(retry=RETRY_ONCE)
-    except InvalidSetting as error:
-        results.append(CheckResult("token", str(error), "FAIL"))
-    else:
-        async with client:
-            results += await _check_api(client, later=later, accessible=accessible, now=now)
-    results.append(_evaluate("lake", lambda: _check_lake(later)))
+    accessible, of_api = await _check_api(later, now)
+    results += [*of_api, _evaluate("lake", lambda: _check_lake(later))]
     if results[-1].mark == "ok":
         try:
             results += _check_tables(project, now(), accessible=accessible)
@@ -133,42 +127,37 @@ def _check_variables(project: Project) -> list[CheckResult]:
 
 
 async def _check_api(
-    client: LaterClient, *, later: LaterReportingResource, accessible: list[str], now: Callable[[], datetime]
-) -> list[CheckResult]:
-    """Check the API, and add the instances that it lists to `accessible`."""
+    later: LaterReportingResource, now: Callable[[], datetime]
+) -> tuple[Sequence[str], list[CheckResult]]:
+    """Check the token, its scope and a page of posts; also return the instances that the API lists."""
+    accessible: Sequence[str] = ()
+    results: list[CheckResult] = []
+    subject = "token"
     try:
-        observed = await client.probe()
-    except CredentialsRejected as error:
-        return [CheckResult("token", str(error), "FAIL")]
-    except LaterError as error:
-        message = f"{error} Check LATER_BASE_URL, which is {later.api_url()}."
-        return [CheckResult("token", message, "FAIL")]
-    results = [_evaluate("token", lambda: _check_response(observed, later, now()))]
-    try:
-        accessible += await client.fetch_instances()
-    except LaterError as error:
-        return [*results, CheckResult("scope", str(error), "FAIL")]
-    instances = later.configured_instances()
-    with suppress(*user_errors()):  # those of the lake, which has a check of its own
-        retired = later.lake().retired.ids()
-        instances = tuple(each for each in instances if each not in retired)
-    results.append(_evaluate("scope", lambda: _check_scope(accessible, instances)))
-    return [*results, await _check_posts(client, instances, newest_day(now()))] if results[-1].mark == "ok" else results
+        async with later.client(retry=RETRY_ONCE) as client:
+            observed = await _observe(client, later)
+            results.append(_evaluate(subject, lambda: _check_response(observed, later, now())))
+            subject = "scope"
+            accessible = await client.fetch_instances()
+            instances = later.configured_instances()
+            with suppress(*user_errors()):  # those of the lake, which has a check of its own
+                retired = later.lake().retired.ids()
+                instances = tuple(each for each in instances if each not in retired)
+            results.append(CheckResult(subject, _check_scope(accessible, instances)))
+            subject = "posts"
+            results.append(CheckResult(subject, await _check_posts(client, instances, newest_day(now()))))
+    except user_errors() as error:
+        results.append(CheckResult(subject, str(error), "FAIL"))
+    return accessible, results
 
 
-async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: date) -> CheckResult:
-    """Fetch a page of the posts of 30 days, and read it."""
-    instance_ids = group_by_url_length(instances)[0]
-    query = PerformanceQuery(start_date=newest - timedelta(days=29), end_date=newest, instance_ids=instance_ids)
+async def _observe(client: LaterClient, later: LaterReportingResource) -> Probe:
     try:
-        page = await client.fetch_page(posts_route(query))
+        return await client.probe()
+    except CredentialsRejected:
+        raise
     except LaterError as error:
-        return CheckResult("posts", str(error), "FAIL")
-    unreadable, reasons = unreadable_rows([page])
-    if unreadable:
-        problem = safe_line("; ".join(reasons))
-        return CheckResult("posts", f"{unreadable} of {page.total_items} rows cannot be read: {problem}", "FAIL")
-    return CheckResult("posts", f"{page.total_items} rows of the last 30 days can be read")
+        raise click.ClickException(f"{error} Check LATER_BASE_URL, which is {later.api_url()}.") from error
 
 
 def _check_response(observed: Probe, later: LaterReportingResource, now: datetime) -> str:
@@ -184,6 +173,18 @@ def _check_response(observed: Probe, later: LaterReportingResource, now: datetim
             " and days are due"
         )
     return f"accepted by {later.api_url()}, which responds in version {detected}"
+
+
+async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: date) -> str:
+    """Fetch a page of the posts of 30 days, and read it."""
+    instance_ids = group_by_url_length(instances)[0]
+    query = PerformanceQuery(start_date=newest - timedelta(days=29), end_date=newest, instance_ids=instance_ids)
+    page = await client.fetch_page(posts_route(query))
+    unreadable, reasons = unreadable_rows([page])
+    if unreadable:
+        problem = safe_line("; ".join(reasons))
+        raise click.ClickException(f"{unreadable} of {page.total_items} rows cannot be read: {problem}")
+    return f"{page.total_items} rows of the last 30 days can be read"
 
 
 def _check_scope(accessible: Sequence[str], required: Sequence[str]) -> str:
@@ -225,20 +226,18 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
         if not RAW_TABLES[name].is_expected(files=present):
             yield CheckResult(key, "no files: the next run fetches them, unless the API refuses their route")
             continue
-        missing: Mapping[str | None, list[date]] = missing_days(
-            days, instances if name in OF_INSTANCES else [None], present
-        )
+        of_instances = name in OF_INSTANCES
+        missing: Mapping[str | None, list[date]] = missing_days(days, instances if of_instances else [None], present)
         lacks = [describe_missing(missing, instances=len(instances))]
-        lacking = {day for of_instance in missing.values() for day in of_instance}
+        lacking = {*chain(*missing.values())}
         if name == POSTS_PUBLISHED.name:
             lacks.append(describe_stale(stale))
             lacking |= {partition.day for partition in stale}
         if not lacking:
-            of_instances = f" of {len(instances)} instance{'s' * (len(instances) != 1)}" if name in OF_INSTANCES else ""
-            yield CheckResult(key, f"complete: {len(days)} day{'s' * (len(days) != 1)}{of_instances}")
+            yield CheckResult(key, f"complete from {settings.start_date} on")
             continue
         fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
-        if name in OF_INSTANCES:
+        if of_instances:
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, *PERIODS_TABLES, COVERAGE_TABLE):

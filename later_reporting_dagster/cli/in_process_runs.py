@@ -2,9 +2,12 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import dagster as dg
@@ -12,17 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.options import Interrupted
 from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.cli.run_progress import progress_bars, progress_lines
 from later_reporting_dagster.contract.safe_line import one_line
+from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
-from later_reporting_dagster.defs.events import FAILED_PARTITIONS
+from later_reporting_dagster.defs.events import FAILED_PARTITIONS, describe_failures
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_NAMES
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 # A daemon with `run_retries` would repeat a failed run, of which the command has listed what failed.
 NO_RETRIES = {"dagster/max_retries": "0"}
+SECONDS_BETWEEN_LINES = 10.0
+# Other checks are about missing days, or warn.
+_CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,20 @@ class Written:
         return f"{self.asset}: {periods}, {self.changed:,} of them changed{rows}"
 
 
+class Failure(NamedTuple):
+    """What failed: an asset, which of its partitions or checks, and why."""
+
+    asset: str
+    subject: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """The result of a run."""
 
-    succeeded: bool
-    failed: Mapping[tuple[str, str], str]  # reasons by asset and partition; for raw assets, by asset and "day instance"
+    succeeded: bool  # also that no check found rows missing or damaged
+    failures: Sequence[Failure]  # each reason once for an asset
     error: str | None  # the reason, if a whole step failed
     written: Sequence[Written]  # each asset of which something was written, also if the run failed
     checks: Sequence[dg.AssetCheckEvaluation]
@@ -94,12 +107,11 @@ def materialize(
     job = project.definitions.resolve_implicit_global_asset_job_def()
     console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
     ops = {settings.op_name(asset): {"config": dict(of_asset)} for asset, of_asset in (config or {}).items()}
-    earlier = len(project.later.fetches)
     set_origin_of_runs(instance, job, project.location)
+    fetches = project.later.fetches
+    fetches.clear()
     try:
-        fetches, fetched = project.later.fetches, {*RAW_NAMES, *PERIODS_TABLES} & {*assets}
-        has_bars = fetched and os.isatty(2)
-        with progress_bars(fetches, earlier=earlier) if has_bars else progress_lines(assets, fetches, earlier=earlier):
+        with printed_progress(assets, fetches):
             result = job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -113,7 +125,46 @@ def materialize(
             f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
             f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
         ) from failure
-    return _outcome(result, settings, instance=instance, fetches=project.later.fetches[earlier:])
+    return _outcome(result, settings, instance=instance, fetches=[*fetches])
+
+
+@contextmanager
+def printed_progress(assets: Sequence[str], fetches: Sequence[Progress]) -> Iterator[None]:
+    """Print lines about a run that makes `assets` on standard error: at its start, now and then, and at its end."""
+    started, ended, printed = time.monotonic(), threading.Event(), set[str]()
+    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
+    with os.fdopen(os.dup(2), "w") as stream:
+
+        def print_lines() -> None:
+            for line in progress_lines(assets, fetches, minutes=int((time.monotonic() - started) / 60)):
+                if line not in printed:
+                    printed.add(line)
+                    print(line, file=stream, flush=True)
+
+        def watch() -> None:
+            while not ended.wait(SECONDS_BETWEEN_LINES):
+                print_lines()
+
+        print_lines()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            print_lines()
+
+
+def progress_lines(assets: Sequence[str], fetches: Sequence[Progress], *, minutes: int) -> list[str]:
+    """Return a line for each fetch of a run; as long as it has none, what it makes and for how long it has."""
+    if not fetches:
+        return [f"Making {', '.join(assets)}" + (f": {minutes} min so far" if minutes else "")]
+    return [
+        f"{fetch.table_name}: {fetch.written + fetch.failed:,} of {fetch.partitions:,} files,"
+        f" {fetch.status or f'{fetch.requests:,} requests, {fetch.rows:,} rows'}"
+        for fetch in fetches
+    ]
 
 
 def _outcome(
@@ -123,7 +174,7 @@ def _outcome(
     instance: dg.DagsterInstance,
     fetches: Sequence[Progress],
 ) -> RunOutcome:
-    failed: dict[tuple[str, str], str] = {}
+    failures: list[Failure] = []
     error: str | None = None
     materializations: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
     checks: list[dg.AssetCheckEvaluation] = []
@@ -137,8 +188,9 @@ def _outcome(
             materializations.setdefault(made.asset_key, []).append(made)
         elif not event.is_step_failure:
             checks.append(event.asset_check_evaluation_data)
-        elif partition_failures := _partition_failures(event, settings):
-            failed |= partition_failures
+        elif of_partitions := _partition_failures(event):
+            asset = str(event.step_key).removeprefix(settings.op_name(""))
+            failures += [Failure(asset, *described) for described in describe_failures(of_partitions)]
         else:
             data = event.step_failure_data
             cause = (data.error.cause or data.error) if data.error else None
@@ -151,11 +203,16 @@ def _outcome(
             described = data.user_failure_data and data.user_failure_data.description
             raised = cause and cause.message.strip().removeprefix(f"{cause.cls_name}: ")
             error = described or raised or error
-    if not result.success and not failed and error is None:
+    if not result.success and not failures and error is None:
         error = f"Run {result.run_id} failed. See its log in the Dagster UI."
+    failures += [
+        Failure(check.asset_key.path[-1], check.check_name, check.description or "")
+        for check in checks
+        if check.check_name in _CHECKS_OF_ROWS and not check.passed
+    ]
     return RunOutcome(
-        succeeded=result.success,
-        failed=failed,
+        succeeded=result.success and not failures,
+        failures=failures,
         error=error,
         written=[_written(key, events) for key, events in materializations.items()],
         checks=checks,
@@ -163,14 +220,11 @@ def _outcome(
     )
 
 
-def _partition_failures(event: dg.DagsterEvent, settings: ComponentBase) -> dict[tuple[str, str], str]:
-    """Return the reason of each failed partition in the metadata of a step failure, by asset and partition."""
+def _partition_failures(event: dg.DagsterEvent) -> Mapping[str, str]:
+    """Return the reason of each failed partition in the metadata of a step failure."""
     user_data = event.step_failure_data.user_failure_data
     entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None
-    if not isinstance(entry, dg.JsonMetadataValue) or not isinstance(entry.data, dict):
-        return {}
-    asset = str(event.step_key).removeprefix(settings.op_name(""))
-    return {(asset, str(key)): str(reason) for key, reason in entry.data.items()}
+    return entry.data if isinstance(entry, dg.JsonMetadataValue) and isinstance(entry.data, dict) else {}
 
 
 def _written(key: dg.AssetKey, events: Sequence[dg.AssetMaterialization]) -> Written:

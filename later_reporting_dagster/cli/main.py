@@ -34,13 +34,14 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
 if TYPE_CHECKING:
-    from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.cli.project import Project
     from later_reporting_dagster.lake.quarantine import QuarantinedRow
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
 QUARANTINED_ASSETS = (*RAW_NAMES, CAMPAIGNS_TABLE, *PERIODS_TABLES)
+# Of `backfill`, and the assets that each applies to.
+OPTIONS = {"instances": OF_INSTANCES, "only_missing": RAW_NAMES, "accept_shrinking": (*RAW_NAMES, *PERIODS_TABLES)}
 DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 _json_option = click.option(
@@ -88,9 +89,9 @@ def instances(*, format_: str) -> None:
 
     project = current_project()
     later, settings = project.later, project.settings
-    check_all(later.lake, later.credentials)
+    lake, _ = check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
-    lake, now = later.lake(), datetime.now(UTC)
+    now = datetime.now(UTC)
     days, configured = settings.expected_days(now), later.configured_instances()
     rows = instances_table(lake, listed, configured=configured, days=days, today=now.date())
     if format_ == "json":
@@ -172,6 +173,7 @@ def backfill(
         as_json,
         check_summary,
         latest_checks,
+        printed,
         report_failures,
         warnings_of,
     )
@@ -185,13 +187,13 @@ def backfill(
     with prefix_errors_with("--instances"):
         instance_ids = [] if instances is None else [*parse_instance_ids(instances)]
     config = _run_config([name] if name else project.settings.fetched_tables, {"instances": instance_ids, **flags})
-    requests_api = name is None or name in (*QUARANTINED_ASSETS, INSTANCES_TABLE)
     later = project.later
-    check_all(dagster_home, later.lake, *([later.credentials] if requests_api else []))
-    # Before a run, which would show each day as failed.
-    check_all(*([lambda: asyncio.run(probe(later))] if requests_api else []))
+    if name is None or name in (*QUARANTINED_ASSETS, INSTANCES_TABLE):
+        check_all(dagster_home, later.lake, later.credentials)
+        asyncio.run(probe(later))  # before a run, which would show each day as failed
+    else:
+        check_all(dagster_home, later.lake)
     later.lake().check_writable()
-    outcomes: list[RunOutcome] = []
     with dagster_instance() as instance:
         if name:
             tags = range_tags(*days, period=CADENCES.get(name, Cadence.DAY)) if days else None
@@ -199,10 +201,7 @@ def backfill(
         else:
             assert days is not None
             runs = backfill_all(project, *days, instance=instance, config=config, verbose=verbose)
-        for outcome in runs:
-            outcomes.append(outcome)
-            for line in outcome.written if format_ == "text" else []:
-                click.echo(line)
+        outcomes = printed(runs) if format_ == "text" else [*runs]
     warnings = [*warnings_of(outcomes, None if flags["only_missing"] else days)]
     if format_ == "json":
         _print_json(as_json(outcomes, warnings=warnings))
@@ -211,15 +210,10 @@ def backfill(
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     report_failures(outcomes)
-    if format_ == "json":
-        return
-    if name in RAW_NAMES:
+    if format_ == "text" and name in RAW_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
-    elif name == REPORT or (name is None and REPORT in project.settings.tables):
+    elif format_ == "text" and name in (None, REPORT) and REPORT in project.settings.tables:
         click.echo(f"Next: open {project.report_location()}")
-    elif name and outcomes[0].written:
-        query = f'query "SELECT * FROM {name}"'
-        click.echo(f"Next: {_command_line(query)}")
 
 
 def _days(asset: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
@@ -229,14 +223,12 @@ def _days(asset: str | None, start: date | None, end: date | None, *, project: "
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None
     newest, first = yesterday(), project.settings.start_date
-    for option, day in (("--start", start), ("--end", end)):
-        if day and day < first:
+    for option, day in (("LATER_START_DATE", first), ("--start", start), ("--end", end)):
+        if day and not first <= day <= newest:
             raise click.UsageError(
-                f"{option} {day} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
+                f"{option} {day}: the days are those from {first} (LATER_START_DATE) to {newest}, the newest that is"
+                " over (UTC)"
             )
-    for name, day in (("LATER_START_DATE", first), ("--start", start), ("--end", end)):
-        if day and day > newest:
-            raise click.UsageError(f"{name} {day} is not over yet: the newest day that is over is {newest} (UTC)")
     end = end or newest
     start = start or max(first, end - timedelta(days=DEFAULT_DAYS - 1))
     if end < start:
@@ -248,15 +240,10 @@ def _run_config(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict
     """Return the options that are set, by the asset that each applies to. It has to apply to one of them."""
     config: dict[str, dict[str, Any]] = {}
     for option, value in options.items():
-        if not value:
-            continue
-        applies_to = OF_INSTANCES if option == "instances" else RAW_NAMES
-        if option == "accept_shrinking":
-            applies_to = (*RAW_NAMES, *PERIODS_TABLES)
-        selected = [name for name in names if name in applies_to]
-        if not selected:
+        selected = [name for name in names if name in OPTIONS[option]] if value else []
+        if value and not selected:
             flag = f"--{option.replace('_', '-')}"
-            raise click.UsageError(f"{flag} applies to {', '.join(applies_to)}: omit it for {', '.join(names)}")
+            raise click.UsageError(f"{flag} applies to {', '.join(OPTIONS[option])}: omit it for {', '.join(names)}")
         for name in selected:
             config.setdefault(name, {})[option] = value
     return config
@@ -272,19 +259,15 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.cli.run_report import report_failures
+    from later_reporting_dagster.cli.run_report import printed, report_failures
     from later_reporting_dagster.defs.component_base import ASSET_NAMES
     from later_reporting_dagster.report.report_data import REPORT
 
     project = current_project()
-    check_all(dagster_home, project.later.lake)
-    outcomes: list[RunOutcome] = []
+    _, lake = check_all(dagster_home, project.later.lake)
     with dagster_instance() as instance:
-        for outcome in refresh_all(project, instance=instance):
-            outcomes.append(outcome)
-            for line in outcome.written:
-                click.echo(line)
-    if unknown := [name for name in project.later.lake().table_names() if name not in ASSET_NAMES]:
+        outcomes = printed(refresh_all(project, instance=instance))
+    if unknown := [name for name in lake.table_names() if name not in ASSET_NAMES]:
         click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
     report_failures(outcomes)
     click.echo("Rollups and the report are up to date.")
@@ -474,7 +457,7 @@ def probe(*, output: str | None) -> None:
     the lake. Exits with 1 if numbers are wrong, and names their tables.
     """
     from later_reporting_dagster.cli.probe import lines_of, run_probe
-    from later_reporting_dagster.probe.result import judge, to_json
+    from later_reporting_dagster.probe.assumptions import judge, to_json
 
     project = current_project()
     check_all(project.later.credentials)

@@ -87,18 +87,20 @@ class Commands(click.Group):
             raise
 
 
-def check_all(*checks: Callable[[], object]) -> None:
-    """Call each of these, and raise one error for all that raise one, so that everything that is not set is named."""
+def check_all(*checks: Callable[[], Any]) -> list[Any]:
+    """Return the result of each, or raise one error for all that raise one, so that all that is not set is named."""
+    results: list[Any] = []
     errors: list[Exception] = []
     for check in checks:
         try:
-            check()
+            results.append(check())
         except user_errors() as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise click.ClickException("; ".join(map(str, errors)))
+    return results
 
 
 @contextmanager

@@ -1,36 +1,34 @@
 """What commands print about their runs: what was written, what failed, and the results of checks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import dagster as dg
 
-from later_reporting_dagster.cli.doctor import Mark, colored
+from later_reporting_dagster.cli.doctor import colored
 from later_reporting_dagster.cli.in_process_runs import RunOutcome
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.check import WARN
-from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
-from later_reporting_dagster.defs.events import describe_failures
 from later_reporting_dagster.lake.tables import OF_INSTANCES
 
 MAX_LISTED_FAILURES = 50
-# Other checks are about missing days, or warn.
-_CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE)}
 
 
-class Failure(NamedTuple):
-    """What failed: an asset, which of its partitions or checks, and why."""
-
-    asset: str
-    subject: str
-    reason: str
+def printed(runs: Iterable[RunOutcome]) -> list[RunOutcome]:
+    """Return the outcomes of runs; print what each has written as soon as it is over."""
+    outcomes = []
+    for outcome in runs:
+        outcomes.append(outcome)
+        for line in outcome.written:
+            click.echo(line)
+    return outcomes
 
 
 def report_failures(outcomes: Sequence[RunOutcome]) -> None:
     """Print what failed, and exit with 1 if anything did."""
-    found = failures(outcomes)
+    found = [failure for outcome in outcomes for failure in outcome.failures]
     for failure in found[:MAX_LISTED_FAILURES]:
         click.echo(f"failed  {failure.asset}  {one_line(failure.subject)}  {one_line(failure.reason)}", err=True)
     if len(found) > MAX_LISTED_FAILURES:
@@ -38,23 +36,8 @@ def report_failures(outcomes: Sequence[RunOutcome]) -> None:
     for outcome in outcomes:
         if outcome.error:
             click.echo(f"Error: {one_line(outcome.error)}", err=True)
-    if found or not all(outcome.succeeded for outcome in outcomes):
+    if not all(outcome.succeeded for outcome in outcomes):
         raise SystemExit(1)
-
-
-def failures(outcomes: Sequence[RunOutcome]) -> list[Failure]:
-    """Return what failed, each reason once for an asset, and the checks that found rows missing or damaged."""
-    found: list[Failure] = []
-    for outcome in outcomes:
-        for asset in sorted({asset for asset, _ in outcome.failed}):
-            failed = {key: reason for (name, key), reason in outcome.failed.items() if name == asset}
-            found += [Failure(asset, subject, reason) for subject, reason in describe_failures(failed)]
-    return found + [
-        Failure(check.asset_key.path[-1], check.check_name, check.description or "")
-        for outcome in outcomes
-        for check in outcome.checks
-        if check.check_name in _CHECKS_OF_ROWS and not check.passed
-    ]
 
 
 def warnings_of(outcomes: Sequence[RunOutcome], days: tuple[date, date] | None) -> Iterator[str]:
@@ -72,9 +55,9 @@ def warnings_of(outcomes: Sequence[RunOutcome], days: tuple[date, date] | None) 
 def as_json(outcomes: Sequence[RunOutcome], *, warnings: Sequence[str]) -> dict[str, Any]:
     """Return what runs did, for programs."""
     return {
-        "succeeded": not failures(outcomes) and all(outcome.succeeded for outcome in outcomes),
+        "succeeded": all(outcome.succeeded for outcome in outcomes),
         "written": [each for outcome in outcomes for each in outcome.written],
-        "failed": [failure._asdict() for failure in failures(outcomes)],
+        "failed": [failure._asdict() for outcome in outcomes for failure in outcome.failures],
         "errors": [one_line(outcome.error) for outcome in outcomes if outcome.error],
         "warnings": warnings,
         "checks": [
@@ -104,10 +87,9 @@ def check_summary(checks: Sequence[dg.AssetCheckEvaluation]) -> str:
         *([f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []),
         *([f"{len(others) - warnings} failed"] if len(others) > warnings else []),
     ]
-    return "\n  ".join([", ".join(counts) + (":" if others else "."), *map(check_line, others)])
-
-
-def check_line(check: dg.AssetCheckEvaluation) -> str:
-    """Return the result of a check as a line: its mark, asset, name and description."""
-    mark: Mark = "ok" if check.passed else "WARN" if check.severity is WARN else "FAIL"
-    return f"{colored(mark)}  {check.asset_key.path[-1]}: {check.check_name}: {check.description}"
+    lines = [
+        f"{colored('WARN' if check.severity is WARN else 'FAIL')}  {check.asset_key.path[-1]}: {check.check_name}:"
+        f" {check.description}"
+        for check in others
+    ]
+    return "\n  ".join([", ".join(counts) + (":" if others else "."), *lines])

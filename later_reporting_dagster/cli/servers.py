@@ -4,7 +4,6 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +27,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _host(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
-    if not host.isascii():
-        raise click.BadParameter("it is no address")
-    if not host:
-        raise click.UsageError(
-            "an empty --host would listen on all addresses: omit --host to listen on this machine only"
-        )
+    # An empty one would listen on all addresses.
+    if not host or not host.isascii():
+        raise click.BadParameter("it is no address: omit it to listen on this machine only")
     return host
 
 
@@ -63,14 +59,6 @@ def _serve(
     serve_app(app, listener, on_ready=print_settings)
 
 
-def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, int]:
-    share, _, days = text.partition(":")
-    with suppress(ValueError):
-        if 0 <= float(share) <= 1 and int(days) >= 0:
-            return float(share), int(days)
-    raise click.BadParameter(f"{text!r} is not a share and a number of days, such as 0.02:60")
-
-
 @click.command()
 @_address_options
 @click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data.")
@@ -88,10 +76,6 @@ def _late_posts(_context: click.Context, _parameter: click.Parameter, text: str)
     "--api-version", default="paged", type=click.Choice(list(API_VERSIONS)),
     help="API version: paged (numbered pages with totals) or cursor (cursors without totals; a query names its"
     " metrics).",
-)  # fmt: skip
-@click.option(
-    "--late-posts", default="0:0", metavar="SHARE:DAYS", callback=_late_posts,
-    help="Return a share of the posts only some days after their publication, such as 0.02:60.",
 )  # fmt: skip
 def sandbox(
     *, host: str, port: int, seed: int, requests_per_window: int, api_version: str, **world_options: Any
@@ -162,8 +146,7 @@ def serve(
     from later_reporting_dagster.server.lake_store.app import ServeOptions, lake_app
 
     project = current_project()
-    check_all(lambda: _all_clients(clients, no_auth=no_auth), project.later.lake)
-    known_clients = _all_clients(clients, no_auth=no_auth)
+    known_clients, lake = check_all(lambda: _all_clients(clients, no_auth=no_auth), project.later.lake)
     if no_auth and not is_loopback(host):
         raise click.UsageError(f"--no-auth is only possible on a loopback address, not on {host}: configure a client")
     for client in known_clients if not is_loopback(host) else ():
@@ -175,7 +158,6 @@ def serve(
     options = ServeOptions(
         clients=known_clients, api_version=API_VERSIONS.get(api_version), metrics=project.settings.metrics, **settings
     )
-    lake = project.later.lake()
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("later_reporting_dagster.server.lake_store").setLevel(logging.INFO)
     comments = [f"Serves {lake.root}"]
