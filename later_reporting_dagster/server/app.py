@@ -124,7 +124,7 @@ def api_app(
     *,
     tokens: Tokens | None,
     rate_limit: RateLimit,
-    api_version: Callable[[str], ApiVersion],
+    api_version: ApiVersion | None,
     clock: Callable[[], float],
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
@@ -133,7 +133,7 @@ def api_app(
     Args:
         pages: The routes to serve, those with most requests first; any other path is a 404.
         tokens: None: requests need no token, but a loopback address or `localhost` as their host.
-        api_version: Return the API version of a request when it arrives, given its query string.
+        api_version: None: that which the parameters of a request belong to.
         clock: Return seconds since the epoch, for tokens and the rate limit.
     """
     handlers = _Handlers(tokens=tokens, api_version=api_version, clock=clock)
@@ -158,7 +158,7 @@ class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handlers:
     tokens: Tokens | None
-    api_version: Callable[[str], ApiVersion]
+    api_version: ApiVersion | None
     clock: Callable[[], float]
 
     async def token(self, request: Request) -> Response:
@@ -175,7 +175,7 @@ class _Handlers:
         async def respond(request: Request) -> Response:
             caller = self._authorize(request)
             query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")
-            query, page = route.parse(query_string, self.api_version(query_string))
+            query, page = route.parse(query_string, self.api_version)
             return await page_of(replace(query, instance_ids=caller.instances(query.instance_ids)), page, caller)
 
         return respond

@@ -3,16 +3,15 @@
 Unknown parameters are rejected, also those of the other API version.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta, field
+from starlette.datastructures import QueryParams
 
 from later_reporting_dagster.contract.metrics import (
     ACCOUNT_METRICS,
@@ -62,6 +61,7 @@ CAMPAIGN_SORT_PROPERTIES = tuple(
 _INSTANCE_IDS = "instanceIds"
 _ARRAYS = (_INSTANCE_IDS, "campaignIds", "platform", "contentType", METRICS_MEMBER)
 _SORT_PROPERTY = "sortProperty"
+_ONLY_WITH_CURSORS = {CURSOR.page_size_parameter, CURSOR.page_parameter, METRICS_MEMBER}
 _PageSize = Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)]
 _PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE_NUMBER)]
 
@@ -133,26 +133,46 @@ class ApiRoute:
     filters_in: tuple[ApiVersion, ...] = (PAGED, CURSOR)
     page_sizes: Collection[int] = range(1, MAX_PAGE_SIZE + 1)
 
-    def parse(self, query_string: str, api_version: ApiVersion = PAGED) -> tuple[Any, PageQuery]:
+    def parse(self, query_string: str, api_version: ApiVersion | None = PAGED) -> tuple[Any, PageQuery]:
         """Parse a query string.
+
+        Args:
+            api_version: None: that which the parameters belong to; without any, the paged version.
 
         Raises:
             ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
         """
-        parameters, page = _read(query_string, api_version, route=self)
+        parameters = _read(query_string)
+        version = api_version or (PAGED if _ONLY_WITH_CURSORS.isdisjoint(parameters) else CURSOR)
+        page = self._page(parameters, version)
         if self.sort_properties and parameters.get(_SORT_PROPERTY) not in (None, *self.sort_properties):
             detail = f"sortProperty must be one of {', '.join(self.sort_properties)}"
             raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
-        if api_version.uses_cursors and self.metrics:
+        foreign = set() if version in self.filters_in else {_INSTANCE_IDS}
+        if version.uses_cursors and self.metrics:
             known = [metric.api_name for metric in self.metrics]
             if METRICS_MEMBER not in parameters:
                 raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(known)}")
             reject_metrics([name for name in parameters[METRICS_MEMBER] if name not in known])
         else:
-            _reject(parameters.keys() & {METRICS_MEMBER})
-        if api_version not in self.filters_in:
-            _reject(parameters.keys() & {_INSTANCE_IDS})
+            foreign.add(METRICS_MEMBER)
+        if unknown := ", ".join(sorted(foreign.intersection(parameters))):
+            raise bad_request(f"unknown parameter: {unknown}")
         return _convert(parameters, self.query), page
+
+    def _page(self, parameters: dict[str, Any], version: ApiVersion) -> PageQuery:
+        """Return the requested page, whose parameters are removed."""
+        if not self.page_sizes:
+            return PageQuery(0, 1, version)
+        name = version.page_size_parameter
+        size = _convert(parameters.pop(name, DEFAULT_PAGE_SIZE), _PageSize, name=name)
+        if size not in self.page_sizes and not version.uses_cursors:
+            raise bad_request(f"{name} must be one of {', '.join(map(str, self.page_sizes))}")
+        position = parameters.pop(version.page_parameter, None)
+        if version.uses_cursors:
+            return page_at_cursor(position, size=size, query=f"{self.path} {size} {sorted(parameters.items())}")
+        number = 1 if position is None else _convert(position, _PageNumber, name=version.page_parameter)
+        return PageQuery((number - 1) * size, size, version)
 
 
 POSTS = ApiRoute(path=POSTS_PERFORMANCE_PATH, query=PostsQuery, metrics=METRICS, sort_properties=tuple(SortProperty))
@@ -170,40 +190,25 @@ OVER_TIME = ApiRoute(
 )
 
 
-def _read(query_string: str, api_version: ApiVersion, *, route: ApiRoute) -> tuple[dict[str, Any], PageQuery]:
-    """Return the parameters of a query, arrays as tuples of distinct values; and the requested page.
+def _read(query_string: str) -> dict[str, Any]:
+    """Return the parameters of a query, arrays as tuples of distinct values.
 
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
     values only in the first form.
     """
-    sent: defaultdict[str, list[str]] = defaultdict(list)
-    for name, value in parse_qsl(query_string, keep_blank_values=True):
-        sent[name].append(value)
-    parameters: dict[str, Any] = {}
-    for name in _ARRAYS:
-        plain, bracketed = sent.pop(name, []), sent.pop(f"{name}[]", [])
-        values = dict.fromkeys((*(plain[0].split(",") if len(plain) == 1 else plain), *bracketed))
-        if "" in values:
-            raise bad_request(f"{name} must not hold an empty value")
-        if values:
-            parameters[name] = tuple(values)
-    for name, given in sent.items():
-        if len(given) > 1:
+    sent, parameters = QueryParams(query_string), dict[str, Any]()
+    for name in sent:
+        values, array = sent.getlist(name), name.removesuffix("[]")
+        if array in _ARRAYS:
+            values = values[0].split(",") if name == array and len(values) == 1 else values
+            if "" in values:
+                raise bad_request(f"{array} must not hold an empty value")
+            parameters[array] = tuple(dict.fromkeys((*parameters.get(array, ()), *values)))
+        elif len(values) > 1:
             raise bad_request(f"{name} must be given once")
-        parameters[name] = given[0]
-    name = api_version.page_size_parameter
-    if not route.page_sizes:
-        return parameters, PageQuery(0, 1, api_version)
-    size = _convert(parameters.pop(name, DEFAULT_PAGE_SIZE), _PageSize, name=name)
-    if size not in route.page_sizes and not api_version.uses_cursors:
-        raise bad_request(f"{name} must be one of {', '.join(map(str, route.page_sizes))}")
-    position = parameters.pop(api_version.page_parameter, None)
-    if api_version is CURSOR:
-        return parameters, page_at_cursor(
-            position, size=size, query=f"{route.path} {size} {sorted(parameters.items())}"
-        )
-    number = 1 if position is None else _convert(position, _PageNumber, name=api_version.page_parameter)
-    return parameters, PageQuery((number - 1) * size, size, api_version)
+        else:
+            parameters[name] = values[0]
+    return parameters
 
 
 def _convert(value: object, kind: Any, *, name: str = "") -> Any:
@@ -212,9 +217,3 @@ def _convert(value: object, kind: Any, *, name: str = "") -> Any:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise bad_request(f"{name}: {error}" if name else str(error)) from None
-
-
-def _reject(names: Iterable[str]) -> None:
-    """Reject parameters that a route does not have: to ignore them would hide bugs of the client."""
-    if unknown := ", ".join(sorted(names)):
-        raise bad_request(f"unknown parameter: {unknown}")

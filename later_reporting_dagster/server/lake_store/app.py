@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from urllib.parse import unquote_plus
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -24,18 +23,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, DEFAULT_METRICS, OVER_TIME_METRICS, Metric
-from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.parameters import ApiVersion
 from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
-    CampaignRows,
     LakeChanged,
     LakeState,
-    PostRows,
     Rows,
-    TotalRows,
+    campaign_rows,
+    inspect,
+    post_rows,
     refused_instances,
     served_instances,
+    total_rows,
     write_rows,
 )
 from later_reporting_dagster.server.lake_store.snapshots import DiskFull, Snapshot, Snapshots, private_folder
@@ -102,22 +102,13 @@ def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
         store.pages,
         tokens=Tokens(options.clients) if options.clients else None,
         rate_limit=_RATE_LIMIT,
-        api_version=lambda query_string: options.api_version or version_of_parameters(query_string),
+        api_version=options.api_version,
         clock=time.time,
         lifespan=lambda _: store.running(),
     )
     app.router.routes.append(Route("/healthz", _health))
     app.add_exception_handler(LakeUnavailable, _lake_unavailable)
     return AccessLogMiddleware(app)
-
-
-def version_of_parameters(query_string: str) -> ApiVersion:
-    """Return the API version that the parameters of a request belong to; without any, the paged version."""
-    # Not `parse_qsl`, which decodes the values too.
-    sent = {part.partition("=")[0] for part in query_string.split("&")}
-    names = {name if name.isalnum() else unquote_plus(name).removesuffix("[]") for name in sent}
-    only_with_cursors = {CURSOR.page_size_parameter, CURSOR.page_parameter, METRICS_MEMBER}
-    return PAGED if names.isdisjoint(only_with_cursors) else CURSOR
 
 
 async def _health(request: Request) -> Response:  # noqa: ARG001
@@ -171,9 +162,9 @@ class LakeStore:
         self._options = options
         self._metrics = frozenset(metric.api_name for metric in options.metrics)
         # The version of the rows of each, by query and session.
-        self._paginations: OrderedDict[tuple[Rows, str], bytes] = OrderedDict()
+        self._paginations: OrderedDict[tuple[bytes, str], bytes] = OrderedDict()
         # A query that several requests need at once is written by the first of them.
-        self._locks: WeakValueDictionary[tuple[Rows, bytes], asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[bytes, bytes], asyncio.Lock] = WeakValueDictionary()
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
 
     @asynccontextmanager
@@ -202,18 +193,18 @@ class LakeStore:
     async def posts_page(self, query: PostsQuery, page: PageQuery, caller: Caller) -> Response:
         """Return a page of posts, of the lake as it was when the pagination started."""
         reject_metrics([name for name in query.metrics or () if name not in self._metrics])
-        return await self._page(PostRows(query), page, caller)
+        return await self._page(post_rows(query), page, caller)
 
     async def campaigns_page(self, query: ListQuery, page: PageQuery, caller: Caller) -> Response:
-        return await self._page(CampaignRows(query.instance_ids), page, caller)
+        return await self._page(campaign_rows(query), page, caller)
 
     async def account(self, query: MetricsQuery, page: PageQuery, caller: Caller) -> Response:
-        snapshot = await self._current_snapshot(TotalRows(query, ACCOUNT_METRICS), caller)
+        snapshot = await self._current_snapshot(total_rows(query, ACCOUNT_METRICS), caller)
         (totals,) = msgspec.json.decode(self._snapshots.read(snapshot, page.rows))
         return json_response({"data": totals}, snapshot.headers)
 
     async def over_time_page(self, query: OverTimeQuery, page: PageQuery, caller: Caller) -> Response:
-        return await self._page(TotalRows(query, OVER_TIME_METRICS), page, caller)
+        return await self._page(total_rows(query, OVER_TIME_METRICS), page, caller)
 
     async def _page(self, rows: Rows, page: PageQuery, caller: Caller) -> Response:
         """Return a page of the snapshot that it belongs to; a first page, of the lake as it is now.
@@ -221,11 +212,12 @@ class LakeStore:
         A cursor has the version of its rows. A page number has none: it belongs to the page 1 that was last read in its
         session.
         """
-        pagination = (rows, caller.session)
-        version: bytes | None = page.snapshot or None
-        if page.offset and not page.api_version.uses_cursors:
-            version = self._paginations.get(pagination)
-        snapshot = self._snapshots.get(rows, version) if version else None
+        pagination = (rows.key, caller.session)
+        if page.api_version.uses_cursors:
+            version = page.snapshot or None
+        else:
+            version = self._paginations.get(pagination) if page.offset else None
+        snapshot = self._snapshots.get(rows.key, version) if version else None
         # What is not kept any more can be read again if the lake is the same: rows have a reproducible order.
         if snapshot is None:
             snapshot = await self._current_snapshot(rows, caller)
@@ -247,8 +239,8 @@ class LakeStore:
         for _ in range(MAX_READS):
             state = await run_in_threadpool(self._inspect, rows, caller)
             with suppress(LakeChanged):
-                async with self._locks.setdefault((rows, state.version), asyncio.Lock()):
-                    if snapshot := self._snapshots.get(rows, state.version):
+                async with self._locks.setdefault((rows.key, state.version), asyncio.Lock()):
+                    if snapshot := self._snapshots.get(rows.key, state.version):
                         snapshot.headers = state.missing
                         return snapshot
                     return await self._write(rows, state)
@@ -259,7 +251,7 @@ class LakeStore:
         """Return the state of the files, if no instance is unknown and, in strict mode, no file is missing."""
         if refused := refused_instances(self._lake, rows.instance_ids, own=caller.instance_ids):
             raise forbidden_instances(refused)
-        state = rows.inspect(self._lake, datetime.now(UTC))
+        state = inspect(rows, self._lake, datetime.now(UTC))
         if self._options.strict and state.missing:
             missing = " ".join(f"{name}: {value}" for name, value in state.missing.items())
             detail = (
@@ -280,4 +272,4 @@ class LakeStore:
             except DiskFull:
                 self._snapshots.clear()  # the disk may be full of them
                 raise
-        return self._snapshots.add(rows, version, file, state.missing)
+        return self._snapshots.add(rows.key, version, file, state.missing)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -26,19 +27,45 @@ from later_reporting_dagster.quality.instances import instances_with_files, know
 from later_reporting_dagster.quality.missing_files import missing_days
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
-from later_reporting_dagster.server.query_parameters import MetricsQuery, OverTimeQuery, PostsQuery
+from later_reporting_dagster.server.query_parameters import ListQuery, MetricsQuery, OverTimeQuery, PostsQuery
 from later_reporting_dagster.server.responses import ProblemError
 
 _logger = logging.getLogger(__name__)
 
 DAYS_HEADER, INSTANCES_HEADER = "X-Later-Missing-Days", "X-Later-Missing-Instances"
 MAX_LISTED = 100  # keeps the headers short enough for any client
-_VERSION_BYTES = 12
+_DIGEST_BYTES = 12
 _LIBRARIES = version("duckdb"), version("later-reporting-dagster")
 _COLUMNS = {metric.api_name: metric.column for metric in METRICS}
 # Unit cost, its measure, and how many of them it is the cost of.
 _UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows that a query selects, in its order.
+
+    Attributes:
+        sql: Selects each as JSON in the column `ROW`, from the view of the table. The table `retired` has the ids of
+            retired instances.
+        instance_ids: The instances of the query; None: all.
+        days: The first and the last day of the query; None: the table has no partitions.
+    """
+
+    table: Table
+    sql: str
+    instance_ids: tuple[str, ...] | None
+    days: tuple[date, date] | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The identity of the query, which is kept for many: shorter than its SQL."""
+        return _digest(self.sql, self.instance_ids, self.days)
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
 # Files
@@ -49,25 +76,46 @@ class LakeState:
     """The files that a query reads.
 
     Attributes:
-        version: Identifies the versions of the files, and of campaigns also the retired instances.
+        version: Identifies the versions of the files, and the retired instances.
         partitions: The partitions that exist; None for a table without partitions.
-        retired: The instances whose rows are left out of a table without partitions.
         missing: Headers that name the days and instances of files that do not.
     """
 
     version: bytes
-    partitions: Sequence[Partition] | None = None
+    partitions: Sequence[Partition] | None
+    retired: Set[str]
     missing: Mapping[str, str] = field(default_factory=dict)
-    retired: Set[str] = frozenset()
 
 
 class LakeChanged(Exception):  # noqa: N818 - named for what happened
     """A file was replaced or removed between its listing and its read: inspect the files again."""
 
 
-def version_of_files(
-    lake: Lake, table: Table, partitions: Sequence[Partition] | None, *, retired: Set[str] = frozenset()
-) -> bytes:
+def inspect(rows: Rows, lake: Lake, now: datetime) -> LakeState:
+    """Return the state of the files. Days that are not over are not expected to have files."""
+    retired = lake.retired.ids()
+    if rows.days is None:
+        if not lake.table_version(rows.table.name):
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {rows.table.name}")
+        return LakeState(version=_version_of_files(lake, rows.table, None, retired), partitions=None, retired=retired)
+    first, last = rows.days
+    stored = lake.partitions(rows.table.name, days=days_between(first, last))
+    found = [each for each in stored if each.instance_id not in retired]
+    if rows.instance_ids is None:
+        expected = {*known_instances(lake)} or {str(each.instance_id) for each in found}
+    else:
+        expected = set(rows.instance_ids) - retired
+        found = [each for each in found if each.instance_id in expected]
+    over = days_between(first, min(last, newest_day(now)))
+    return LakeState(
+        version=_version_of_files(lake, rows.table, found, retired),
+        partitions=found,
+        retired=retired,
+        missing=_missing_headers(over, expected, found),
+    )
+
+
+def _version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] | None, retired: Set[str]) -> bytes:
     """Return a digest of the current versions of the files of a table, and of the instances that are left out of them.
 
     It also depends on the versions of the libraries that decide the order of equal rows. If the filesystem does not
@@ -77,17 +125,11 @@ def version_of_files(
     versions = lake.storage.versions(paths) if paths else {}
     identities = [(path, versions[path].identity if path in versions else "") for path in paths]
     if any(identity is None for _, identity in identities):
-        return _random_version()
-    text = repr((identities, sorted(retired), _LIBRARIES))
-    return hashlib.blake2b(text.encode(), digest_size=_VERSION_BYTES).digest()
+        return secrets.token_bytes(_DIGEST_BYTES)
+    return _digest(identities, sorted(retired), _LIBRARIES)
 
 
-def _random_version() -> bytes:
-    """Return a version that no state of the files has."""
-    return secrets.token_bytes(_VERSION_BYTES)
-
-
-def missing_headers(
+def _missing_headers(
     days: Iterable[date], instance_ids: Collection[str], present: Iterable[Partition]
 ) -> Mapping[str, str]:
     """Return headers that list the days, as ranges, and the percent-encoded instances of which a file is missing."""
@@ -137,7 +179,7 @@ def _listed_instances(lake: Lake) -> list[str]:
 
 
 def write_rows(
-    rows: "Rows", lake: Lake, state: LakeState, snapshots: Snapshots, *, memory_gb: float
+    rows: Rows, lake: Lake, state: LakeState, snapshots: Snapshots, *, memory_gb: float
 ) -> tuple[Path, bytes]:
     """Write the rows of a query; return the file and the version of the rows.
 
@@ -146,16 +188,19 @@ def write_rows(
     """
 
     def is_unchanged() -> bool:
-        return version_of_files(lake, rows.table, state.partitions, retired=state.retired) == state.version
+        return _version_of_files(lake, rows.table, state.partitions, state.retired) == state.version
 
     with open_database(lake, memory_gb=memory_gb, spill_directory=str(snapshots.folder)) as database:
         if lake.storage.native_path("") is not None:
             database = LakeDatabase(lake, database.connection, is_confined=True)
         try:
             database.add_view(rows.table, state.partitions)
+            database.connection.execute(
+                "CREATE TABLE retired AS SELECT unnest(?::VARCHAR[]) AS instance_id", [[*state.retired]]
+            )
             database.connection.execute(render("macros.sql", {}))
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
-            file = snapshots.write(rows.sql(state), database.connection)
+            file = snapshots.write(rows.sql, database.connection)
         except (duckdb.Error, OSError) as error:
             if "Out of Memory" in str(error):
                 detail = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
@@ -163,7 +208,7 @@ def write_rows(
             if not is_unchanged():
                 raise LakeChanged from None
             raise _unreadable(error, database) from error
-    return file, state.version if is_unchanged() else _random_version()
+    return file, state.version if is_unchanged() else secrets.token_bytes(_DIGEST_BYTES)
 
 
 def _unreadable(error: Exception, database: LakeDatabase) -> ProblemError:
@@ -207,74 +252,38 @@ _PROFILE_FIELDS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PostRows:
-    """The posts that a query selects, in its order."""
-
-    query: PostsQuery
-
-    @property
-    def instance_ids(self) -> tuple[str, ...] | None:
-        return self.query.instance_ids
-
-    @property
-    def table(self) -> Table:
-        return _table_of(self.query, _metrics_to_read(self.query))
-
-    def inspect(self, lake: Lake, now: datetime) -> LakeState:
-        return _inspect_posts(self.table, self.query, lake, now)
-
-    def sql(self, state: LakeState) -> str:  # noqa: ARG002
-        query, metrics = self.query, _metrics_to_read(self.query)
-        return _TEMPLATES.get_template("posts.sql").render(
-            table=self.table.name,
-            sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
-            row_conditions=_conditions("campaign_id", query.campaign_ids),
-            post_conditions=[
-                *_conditions("platform", query.platforms),
-                *_conditions("content_type", query.content_types),
-            ],
-            fields=_fields(query),
-            merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
-            sort_column=_COLUMNS.get(query.sort_property or "", "post_date"),
-            sort_direction=query.sort_direction,
-            channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
-            unit_costs=_UNIT_COSTS,
-            counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
-            amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
-            rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
-            unknown=[
-                (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
-                for metric in metrics
-                if not metric.kind.adds_up_over_days and metric not in DEFAULT_METRICS
-            ],
-        )
+@lru_cache(maxsize=256)  # rendered once for all pages of a query
+def post_rows(query: PostsQuery) -> Rows:
+    """Return the posts that a query selects, in its order."""
+    # Those that are served, those that rows can be sorted by, and parts of rates.
+    metrics = [each for each in METRICS if each in DEFAULT_METRICS or each.api_name in (query.metrics or ())]
+    table = _table_of(query, metrics)
+    sql = _TEMPLATES.get_template("posts.sql").render(
+        table=table.name,
+        sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
+        row_conditions=_conditions(campaign_id=query.campaign_ids),
+        post_conditions=_conditions(platform=query.platforms, content_type=query.content_types),
+        fields=_fields(query),
+        merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
+        sort_column=_COLUMNS.get(query.sort_property or "", "post_date"),
+        sort_direction=query.sort_direction,
+        channels=[(channel.value, raw_column(channel, "")) for channel in CHANNELS],
+        unit_costs=_UNIT_COSTS,
+        counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
+        amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
+        rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
+        unknown=[
+            (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
+            for metric in metrics
+            if not metric.kind.adds_up_over_days and metric not in DEFAULT_METRICS
+        ],
+    )
+    return Rows(table=table, sql=sql, instance_ids=query.instance_ids, days=(query.start, query.end))
 
 
 def _table_of(query: MetricsQuery, metrics: Iterable[Metric]) -> Table:
     (raw_table,) = (table for table in POSTS_TABLES if table.date_basis is query.basis)
     return Table(raw_table.name, post_columns(metrics))
-
-
-def _inspect_posts(table: Table, query: MetricsQuery, lake: Lake, now: datetime) -> LakeState:
-    """Return the state of the files. Days that are not over are not expected to have files."""
-    retired = lake.retired.ids()
-    stored = lake.partitions(table.name, days=days_between(query.start, query.end))
-    found = [each for each in stored if each.instance_id not in retired]
-    if query.instance_ids is None:
-        expected = known_instances(lake) or {str(each.instance_id) for each in found}
-    else:
-        expected = set(query.instance_ids) - retired
-        found = [each for each in found if each.instance_id in expected]
-    over = days_between(query.start, min(query.end, newest_day(now)))
-    return LakeState(
-        version=version_of_files(lake, table, found), partitions=found, missing=missing_headers(over, expected, found)
-    )
-
-
-def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
-    """Return the metrics to read: those that are served, those that rows can be sorted by, and parts of rates."""
-    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (query.metrics or ()))
 
 
 def _fields(query: PostsQuery) -> list[tuple[str, str]]:
@@ -304,14 +313,19 @@ def _object(members: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"'{name}': {expression}" for name, expression in members.items()) + "}"
 
 
-def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
-    """Return the condition that a column has one of some values; none if all are wanted."""
-    if values is None:
-        return []
-    # A query may have numbers beyond int64, which match nothing.
-    values = [value for value in values if isinstance(value, str) or value.bit_length() < 64]
-    literals = ", ".join(literal(value) if isinstance(value, str) else str(value) for value in values)
-    return [f"{column} IN ({literals})" if literals else "false"]
+def _conditions(**wanted: Sequence[int | str] | None) -> list[str]:
+    """Return the conditions that columns have one of some values; none for a column of which all are wanted."""
+    conditions = []
+    for column, values in wanted.items():
+        # A query may have numbers beyond int64, which match nothing.
+        literals = [
+            literal(value) if isinstance(value, str) else str(value)
+            for value in values or ()
+            if isinstance(value, str) or value.bit_length() < 64
+        ]
+        if values is not None:
+            conditions.append(f"{column} IN ({', '.join(literals)})" if literals else "false")
+    return conditions
 
 
 _CAMPAIGN_FIELDS: Mapping[str, str] = {
@@ -324,85 +338,49 @@ _CAMPAIGN_FIELDS: Mapping[str, str] = {
     "startDate": _json_time("start_date"),
     "status": "status",
 }
-_CAMPAIGNS_SQL = f"""
-SELECT
-    CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}"
-FROM (SELECT *, CAST(to_json({_object(_CAMPAIGN_FIELDS)}) AS VARCHAR) AS json FROM {CAMPAIGNS_TABLE})
-WHERE listed_now
-"""
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignRows:
-    """The campaigns of some instances that the API listed when the table was last refreshed; None: of all."""
-
-    instance_ids: tuple[str, ...] | None
-
-    @property
-    def table(self) -> Table:
-        return Table(CAMPAIGNS_TABLE, CAMPAIGN_COLUMNS, is_partitioned=False)
-
-    def inspect(self, lake: Lake, now: datetime) -> LakeState:  # noqa: ARG002
-        if not lake.table_version(CAMPAIGNS_TABLE):
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {CAMPAIGNS_TABLE}")
-        retired = lake.retired.ids()
-        return LakeState(version=version_of_files(lake, self.table, None, retired=retired), retired=retired)
-
-    def sql(self, state: LakeState) -> str:
-        left_out = [f"instance_id <> {literal(name)}" for name in state.retired]
-        conditions = [_CAMPAIGNS_SQL, *_conditions("instance_id", self.instance_ids), *left_out]
-        return f"{' AND '.join(conditions)} ORDER BY instance_id, campaign_id"
+def campaign_rows(query: ListQuery) -> Rows:
+    """Return the campaigns of some instances that the API listed when the table was last refreshed."""
+    conditions = ["listed_now", "instance_id NOT IN (FROM retired)", *_conditions(instance_id=query.instance_ids)]
+    sql = f"""
+        SELECT CASE WHEN extra IS NULL THEN json ELSE json[:-2] || ',' || extra[2:] END AS "{ROW}"
+        FROM (SELECT *, CAST(to_json({_object(_CAMPAIGN_FIELDS)}) AS VARCHAR) AS json FROM {CAMPAIGNS_TABLE})
+        WHERE {" AND ".join(conditions)}
+        ORDER BY instance_id, campaign_id
+    """
+    table = Table(CAMPAIGNS_TABLE, CAMPAIGN_COLUMNS, is_partitioned=False)
+    return Rows(table=table, sql=sql, instance_ids=query.instance_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class TotalRows:
-    """The totals of the posts that a query selects, of which each counts once: one row, or one for each bucket.
+def total_rows(query: MetricsQuery, metrics: Iterable[Metric]) -> Rows:
+    """Return the totals of the posts that a query selects, of which each counts once: one row, or one for each bucket.
 
     What does not follow from posts by day is null: numbers of people, costs, returns and links.
     """
-
-    query: MetricsQuery
-    metrics: tuple[Metric, ...]
-
-    @property
-    def instance_ids(self) -> tuple[str, ...] | None:
-        return self.query.instance_ids
-
-    @property
-    def table(self) -> Table:
-        return _table_of(self.query, METRICS)
-
-    def inspect(self, lake: Lake, now: datetime) -> LakeState:
-        return _inspect_posts(self.table, self.query, lake, now)
-
-    def sql(self, state: LakeState) -> str:  # noqa: ARG002
-        query = self.query
-        metrics = {metric.api_name: _total(metric) for metric in self.metrics}
-        members = {name: metrics[name] for name in query.metrics or metrics}
-        fields = members if query.metrics is None else {METRICS_MEMBER: _object(members)}
-        bucket = "NULL"
-        if isinstance(query, OverTimeQuery):
-            bucket = f"date_trunc('{query.granularity}', date)"
-            last = f"bucket + INTERVAL 1 {query.granularity} - INTERVAL 1 DAY"
-            fields = {
-                "startDate": f"CAST(greatest(bucket, DATE '{query.start}') AS DATE)",
-                "endDate": f"CAST(least({last}, DATE '{query.end}') AS DATE)",
-                **fields,
-            }
-        conditions = [
-            *_conditions("campaign_id", query.campaign_ids),
-            *_conditions("platform", query.platforms),
-            *_conditions("content_type", query.content_types),
-        ]
-        return f"""
-            WITH posts AS (
-                SELECT *, {bucket} AS bucket FROM {self.table.name}
-                WHERE {" AND ".join(conditions) or "true"}
-                QUALIFY row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) = 1
-            )
-            SELECT CAST(to_json({_object(fields)}) AS VARCHAR) AS "{ROW}"
-            FROM posts {"GROUP BY bucket ORDER BY bucket" if "startDate" in fields else ""}
-        """
+    totals = {metric.api_name: _total(metric) for metric in metrics}
+    members = {name: totals[name] for name in query.metrics or totals}
+    fields = members if query.metrics is None else {METRICS_MEMBER: _object(members)}
+    bucket, grouping = "NULL", ""
+    if isinstance(query, OverTimeQuery):
+        bucket, grouping = f"date_trunc('{query.granularity}', date)", "GROUP BY bucket ORDER BY bucket"
+        last = f"bucket + INTERVAL 1 {query.granularity} - INTERVAL 1 DAY"
+        fields = {
+            "startDate": f"CAST(greatest(bucket, DATE '{query.start}') AS DATE)",
+            "endDate": f"CAST(least({last}, DATE '{query.end}') AS DATE)",
+            **fields,
+        }
+    table = _table_of(query, METRICS)
+    conditions = _conditions(campaign_id=query.campaign_ids, platform=query.platforms, content_type=query.content_types)
+    sql = f"""
+        WITH posts AS (
+            SELECT *, {bucket} AS bucket FROM {table.name}
+            WHERE {" AND ".join(conditions) or "true"}
+            QUALIFY row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) = 1
+        )
+        SELECT CAST(to_json({_object(fields)}) AS VARCHAR) AS "{ROW}" FROM posts {grouping}
+    """
+    return Rows(table=table, sql=sql, instance_ids=query.instance_ids, days=(query.start, query.end))
 
 
 def _total(metric: Metric) -> str:
@@ -419,6 +397,3 @@ def _total(metric: Metric) -> str:
     if metric.kind is Kind.COUNT:
         return f"TRY_CAST(sum({column}) AS BIGINT)"
     return f"CAST(sum(TRY_CAST({column} AS DECIMAL(38, 6))) AS DOUBLE)"
-
-
-Rows = PostRows | CampaignRows | TotalRows

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -101,7 +101,7 @@ class Snapshots:
         self.folder = folder
         self._max_bytes = max_bytes
         self._numbers = count()
-        self._kept: OrderedDict[tuple[Hashable, bytes], Snapshot] = OrderedDict()  # the last one used last
+        self._kept: OrderedDict[tuple[bytes, bytes], Snapshot] = OrderedDict()  # the last one used last
         # One thread, in which rows of a range come in their order. Pages need little memory.
         self._connection = duckdb.connect(config={"memory_limit": "200MB", "threads": 1})
 
@@ -127,7 +127,7 @@ class Snapshots:
             raise
         return file
 
-    def add(self, query: Hashable, version: bytes, file: Path, headers: Mapping[str, str]) -> Snapshot:
+    def add(self, query: bytes, version: bytes, file: Path, headers: Mapping[str, str]) -> Snapshot:
         """Keep what has been written, and drop others for it; raise `OutOfSpace` if it alone is too big."""
         size = file.stat().st_size
         if size > self._max_bytes:
@@ -140,7 +140,7 @@ class Snapshots:
             self._drop_oldest()
         return added
 
-    def get(self, query: Hashable, version: bytes) -> Snapshot | None:
+    def get(self, query: bytes, version: bytes) -> Snapshot | None:
         """Return a snapshot, which becomes the one that was used last; None if it is not kept."""
         if (query, version) in self._kept:
             self._kept.move_to_end((query, version))

@@ -58,7 +58,7 @@ def create_app(
         {route: _page(world, body_of) for route, body_of in _BODIES.items()},
         tokens=Tokens([Client(options.client_id, options.client_secret, scope)]),
         rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
-        api_version=lambda _: options.api_version,
+        api_version=options.api_version,
         clock=clock,
     )
 

@@ -10,14 +10,14 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import count, cycle, islice, product, zip_longest
 from pathlib import Path
 
+import duckdb
 import httpx
 import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.server.lake_store.rows import LakeState, PostRows
-from later_reporting_dagster.server.lake_store.snapshots import private_folder
+from later_reporting_dagster.server.lake_store.snapshots import Snapshots, private_folder
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,
@@ -198,13 +198,13 @@ def test_pages_of_each_token_belong_to_its_own_first_page(page: Query, date_basi
 
 
 def test_requests_at_once_for_the_same_rows_share_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, sql = [], PostRows.sql
+    written, write = [], Snapshots.write
 
-    def write(rows: PostRows, state: LakeState) -> str:
-        written.append(rows)
-        return sql(rows, state)
+    def counted(self: Snapshots, sql: str, connection: duckdb.DuckDBPyConnection) -> Path:
+        written.append(sql)
+        return write(self, sql, connection)
 
-    monkeypatch.setattr(PostRows, "sql", write)
+    monkeypatch.setattr(Snapshots, "write", counted)
     with served(root) as api, ThreadPoolExecutor(CLIENTS) as threads:
         pages = [page_of(each) for each in threads.map(lambda _: get(api, query_of(PAGED)), range(CLIENTS))]
     assert pages == [pages[0]] * CLIENTS
@@ -307,7 +307,8 @@ def test_query_is_refused_that_spills_more_than_the_limit(
     root: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql = 'SELECT hash(range)::VARCHAR || random() AS "row" FROM range(10_000_000) ORDER BY random()'
-    monkeypatch.setattr(PostRows, "sql", lambda *_: sql)
+    write = Snapshots.write
+    monkeypatch.setattr(Snapshots, "write", lambda self, _sql, connection: write(self, sql, connection))
     with served(root, snapshot_gb=0.02, memory_gb=0.25) as api:
         assert_problem(get(api, query_of(PAGED)), 503, "ANL_00503")
         assert size_of_snapshots(directory) < 20e6
