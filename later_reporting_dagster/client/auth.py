@@ -4,9 +4,12 @@ import base64
 import ipaddress
 import math
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 import msgspec
+
+_Decoded = TypeVar("_Decoded")
 
 
 def validate_base_url(base_url: str) -> str:
@@ -101,10 +104,19 @@ def token_expiry(token: str) -> float | None:
     The signature is not verified: that is the server's task.
     """
     try:
-        payload = token.split(".")[1]
         # Excess padding is ignored.
-        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_Claims).exp
-    except (IndexError, ValueError, msgspec.DecodeError, RecursionError):
+        payload = base64.urlsafe_b64decode(token.split(".")[1] + "==")
+    except (IndexError, ValueError):
+        return None
+    claims = decode_json(payload, _Claims)
+    return claims.exp if claims else None
+
+
+def decode_json(body: bytes, type_: type[_Decoded]) -> _Decoded | None:
+    """Return a JSON object; None if it is not one of this type."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -1,16 +1,7 @@
 """The pages of a list, by number or by cursor, and the checks that they form one complete and consistent list.
 
-By number, page 1 states the total count, and the other pages are fetched concurrently, with the one after a full last
-page. The list is complete if all pages state the same total, no row repeats, and there are as many rows as the total
-says (docs/api.md, "Posts performance").
-
-By cursor, each page has the cursor of the next one, and no page states totals. The list is complete if the pagination
-has ended, no row and no cursor repeats, and each row matches the query. What else could hide a lost row is checked: a
-page before the last that is not full is fetched again, and if the last page is full, the first page in reverse order is
-fetched too (docs/api.md, "Cursor version").
-
-A list with repeated rows, or another number of rows than its total, is complete if a second fetch in reverse order has
-the same rows: whatever is lost between pages is lost at another place then (docs/api.md, "What is accepted").
+docs/api.md, "Posts performance" and "Cursor version", says what is checked, and "What is accepted", when a list with
+repeated rows, or with another number of rows than its total, is complete nevertheless.
 """
 
 import asyncio

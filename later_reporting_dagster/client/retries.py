@@ -1,32 +1,31 @@
-"""Pure functions: the meaning of responses and errors, the values of headers, and when a request is retried.
-
-`transport` retries two more: a data request whose token is rejected, with a new one, and an unreadable response.
-"""
+"""Pure functions: the meaning of responses and errors, the values of headers, and when a request is retried."""
 
 import math
 import ssl
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
 import msgspec
 
+from later_reporting_dagster.client.auth import decode_json
 from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, QueryRejected, UnexpectedResponse
 from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.safe_line import safe_line
 
+MAX_BACKOFF_SECONDS = 30.0  # before jitter
+# The longest wait that a response other than 429 may ask for; if it asks for a longer one, retries end at once. Also
+# the longest wait after a 429 without `Retry-After`.
+MAX_WAIT_SECONDS = 300.0
 FRACTIONS_OF_A_WINDOW = 7  # the first wait after a 429 is 1/64 of the window
 # Beside 5xx. A conflict, a lock and a replay pass, as a timeout and the rate limit do.
 RETRIED = frozenset({408, 409, 423, 425, 429})
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """Body of an error response, whose members may be absent or null.
-
-    `detail` is written for people and may change, so no decision depends on it.
-    """
+    """Body of an error response. `detail` is written for people and may change, so no decision depends on it."""
 
     type: str | None = None
     title: str | None = None
@@ -39,10 +38,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
-        try:
-            return msgspec.json.decode(body, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return cls()
+        return decode_json(body, cls) or cls()
 
     def text(self, request: "Request") -> str:
         """Return what messages quote; of a token request only the type, because the others are likely to quote it."""
@@ -59,28 +55,19 @@ class RetryPolicy:
     (docs/api.md, "Rate limit").
 
     Attributes:
-        max_attempts: including the first one.
-        max_backoff_seconds: upper limit of the backoff, before jitter.
-        max_wait_seconds: the longest wait that a response other than 429 may ask for; if it asks for a longer one,
-            retries end at once. Also the longest wait after a 429 without `Retry-After`.
         max_refused_seconds: how long a request is sent again that gets nothing but 429, which costs no attempt.
     """
 
     max_attempts: int = 8
     initial_backoff_seconds: float = 0.5
-    max_backoff_seconds: float = 30.0
-    max_wait_seconds: float = 300.0
     max_refused_seconds: float = 1800.0
-
-    def limited_to(self, max_attempts: int | None) -> "RetryPolicy":
-        return replace(self, max_attempts=min(self.max_attempts, max_attempts or self.max_attempts))
 
     def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
         """Return the seconds to wait after an attempt (counted from 1) that failed, or None to give up.
 
         `jitter`, 0 to 1, lengthens the wait by up to half, and never shortens it.
         """
-        if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
+        if attempt >= self.max_attempts or (requested_wait or 0.0) > MAX_WAIT_SECONDS:
             return None
         return max(requested_wait or 0.0, self._backoff(attempt, jitter))
 
@@ -94,13 +81,13 @@ class RetryPolicy:
         """
         if requested_wait is None:
             fraction = 2.0 ** max(FRACTIONS_OF_A_WINDOW - refusals, 0)
-            requested_wait = min(window_seconds / fraction, self.max_wait_seconds)
+            requested_wait = min(window_seconds / fraction, MAX_WAIT_SECONDS)
         return max(requested_wait, self._backoff(refusals, jitter))
 
     def _backoff(self, attempt: int, jitter: float) -> float:
         # The exponent is bounded so that no policy can overflow a float.
         seconds = self.initial_backoff_seconds * 2.0 ** min(attempt - 1, 60)
-        return min(self.max_backoff_seconds, seconds) * (1 + jitter / 2)
+        return min(MAX_BACKOFF_SECONDS, seconds) * (1 + jitter / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +126,7 @@ class TemporaryFailure:
     message: str
     wait_seconds: float | None = None
     is_429: bool = False
+    is_token_rejected: bool = False
 
 
 def classify_failure(response: Response, request: Request, *, secrets: Collection[str], now: float) -> TemporaryFailure:
@@ -222,10 +210,9 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | No
     try:
         seconds = float(value)
     except ValueError:
-        until = _http_date(value)
-        if until is None:
+        if (until := http_date(value)) is None:
             return None
-        sent = _http_date(headers.get("date", ""))
+        sent = http_date(headers.get("date", ""))
         seconds = until.timestamp() - (now if sent is None else sent.timestamp())
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
@@ -238,12 +225,7 @@ def stated_rate_limit(headers: Mapping[str, str]) -> tuple[int, float] | None:
         return None
 
 
-def server_time(headers: Mapping[str, str]) -> datetime | None:
-    """Return the time of the response by the server's clock, in UTC; None without a valid `Date`."""
-    return _http_date(headers.get("date", ""))
-
-
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
     try:
         parsed = parsedate_to_datetime(value)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
-import msgspec
 
 from later_reporting_dagster.client.auth import (
     AccessToken,
     ClientCredentials,
     Token,
+    decode_json,
     is_header_safe,
     is_loopback,
     token_expiry,
@@ -24,6 +24,7 @@ from later_reporting_dagster.client.auth import (
 from later_reporting_dagster.client.errors import CredentialsRejected, RequestsUsedUp, RetriesExhausted
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import (
+    MAX_WAIT_SECONDS,
     Request,
     Response,
     RetryPolicy,
@@ -80,10 +81,6 @@ MAX_TOKENS = 3
 _Result = TypeVar("_Result")
 
 
-class _TokenRejected:
-    """The token of a request was rejected."""
-
-
 @dataclass(kw_only=True, repr=False, eq=False)
 class Transport:
     """The connections to the API, with the token and the rate limit that all requests share.
@@ -134,7 +131,7 @@ class Transport:
 
         The request is retried if `parse` raises `UnreadableBody`.
         """
-        retry = self.retry.limited_to(request.max_attempts)
+        max_attempts = min(self.retry.max_attempts, request.max_attempts or self.retry.max_attempts)
         attempt, rejected_tokens, refusals, refused_since = 1, 0, 0, math.inf
         while True:
             if self._refusal:
@@ -145,7 +142,9 @@ class Transport:
                 token = None if request.is_for_token else await self._valid_token(request.max_attempts)
                 await self._acquire_slot()
                 result = self._result_of(await self._send(request, token), request, token, parse=parse)
-            if isinstance(result, _TokenRejected):
+            if not isinstance(result, TemporaryFailure):
+                return result
+            if result.is_token_rejected:
                 rejected_tokens += 1
                 if rejected_tokens == MAX_TOKENS:
                     raise CredentialsRejected(
@@ -153,16 +152,14 @@ class Transport:
                         " fetched. Ask your account manager whether the client is enabled and has an instance."
                     )
                 continue
-            if not isinstance(result, TemporaryFailure):
-                return result
             wait: float | None
             if result.is_429:
                 refusals, refused_since = refusals + 1, min(refused_since, self.clock())
                 wait = await self._pause(result, refusals=refusals, refused_since=refused_since)
             else:
                 refusals, refused_since = 0, math.inf
-                wait = retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
-                if wait is None:
+                wait = self.retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
+                if wait is None or attempt >= max_attempts:
                     raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
                 attempt += 1
             self.on_event(RequestRetried(result.message, wait))
@@ -207,7 +204,7 @@ class Transport:
             await self.limiter.pause(wait)
             return wait
         # Shorter, so that this run and those that begin now learn soon that they are refused.
-        await self.limiter.pause(min(wait, self.retry.max_wait_seconds))
+        await self.limiter.pause(min(wait, MAX_WAIT_SECONDS))
         refusal = (
             f"Nothing but 429 for {seconds / 60:.0f} minutes, and the next try would be in {wait:.0f} s: run again"
             " later, and see what else sends requests from this IP address."
@@ -223,7 +220,7 @@ class Transport:
         token: Token | None,
         *,
         parse: Callable[[Response], _Result],
-    ) -> "_Result | TemporaryFailure | _TokenRejected":
+    ) -> _Result | TemporaryFailure:
         """Return the parsed response or a temporary failure; raise a permanent failure."""
         # What messages must not quote, because the server may echo it.
         secrets = [token.value] if token else []
@@ -235,7 +232,14 @@ class Transport:
             self.limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
         self._refused_since = min(self._refused_since, self.clock()) if received.status == 429 else math.inf
         if received.status == 401 and token is not None:
-            return self._reject(token, request)
+            if isinstance(self.credentials, AccessToken):
+                raise CredentialsRejected(
+                    f"{request.description}: the access token was rejected or has expired. Set a new one"
+                    " (LATER_ACCESS_TOKEN), or use a client id and secret to have tokens renewed."
+                )
+            if self._token is token:  # else another request has renewed it
+                self._token = None
+            return TemporaryFailure(f"{request.description}: the token was rejected", is_token_rejected=True)
         if not 200 <= received.status < 300:
             return classify_failure(received, request, secrets=secrets, now=self.clock())
         if token is not None and len(token.value) >= MIN_ECHO_LENGTH and token.value.encode() in received.body:
@@ -274,16 +278,6 @@ class Transport:
             return await self.request(request, parse=_parse_token)
         return await self.request(request, parse=_parse_token)
 
-    def _reject(self, token: Token, request: Request) -> "_TokenRejected":
-        if isinstance(self.credentials, AccessToken):
-            raise CredentialsRejected(
-                f"{request.description}: the access token was rejected or has expired. Set a new one"
-                " (LATER_ACCESS_TOKEN), or use a client id and secret to have tokens renewed."
-            )
-        if self._token is token:  # else another request has renewed it
-            self._token = None
-        return _TokenRejected()
-
     async def _acquire_slot(self) -> None:
         """Wait until a request may start. Each request takes one slot, and a slot is used by a request."""
         if self.requests == self.max_requests:
@@ -305,10 +299,7 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 def _parse_token(response: Response) -> str:
-    try:
-        members = msgspec.json.decode(response.body, type=dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        members = {"jwt": None}
+    members = decode_json(response.body, dict) or {"jwt": None}
     token = members.get("jwt")
     if not isinstance(token, str) or not is_header_safe(token):
         # Without the body, which may contain a token.

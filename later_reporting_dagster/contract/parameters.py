@@ -118,35 +118,11 @@ class DateBasis(StrEnum):
     PERFORMANCE_DATE = "performance_date"
 
 
-class SortProperty(StrEnum):
-    """Values of `sortProperty`; any other is rejected with HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
-
-    ENGAGEMENTS = "engagements"
-    IMPRESSIONS = "impressions"
-    ENGAGEMENT_RATE = "engagementRate"
-    ESTIMATED_VALUE_GENERATED = "estimatedValueGenerated"
-    CPE = "cpe"
-    CPM = "cpm"
-    POST_DATE = "postDate"
-    PAID_ENGAGEMENTS = "paidEngagements"
-    PAID_IMPRESSIONS = "paidImpressions"
-    PAID_ENGAGEMENT_RATE = "paidEngagementRate"
-    PAID_CPE = "paidCpe"
-    PAID_CPM = "paidCpm"
-
-
 class SortDirection(StrEnum):
     """Values of `sortDirection`; the API's default is `DESC`."""
 
     ASC = "ASC"
     DESC = "DESC"
-
-
-class ProblemType(StrEnum):
-    """Problem types that are not `ANL_00` and the status (docs/api.md, "Errors"); of HTTP 400, and of 401."""
-
-    INVALID_SORT = "ANL_00422"
-    INVALID_CLIENT_CREDENTIALS = "INVALID_CLIENT_CREDENTIALS"
 
 
 def platform_of(content_type: str | None) -> Platform | None:

@@ -256,7 +256,9 @@ def parse_text(value: object) -> str:
 
 def instance_id_respelled(value: object) -> object:
     """Return the digits of a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if value == "" else value
 
 
 def parse_instant(value: object) -> datetime:
@@ -273,7 +275,7 @@ def instant_respelled(value: object) -> object:
     try:
         instant = datetime.fromisoformat(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return value or None
+        return None if value == "" else value
     return value if instant.tzinfo else instant.replace(tzinfo=UTC).isoformat()
 
 

@@ -41,9 +41,7 @@ from later_reporting_dagster.contract.parameters import (
     ContentType,
     DateBasis,
     Platform,
-    ProblemType,
     SortDirection,
-    SortProperty,
 )
 from later_reporting_dagster.server.responses import (
     PageQuery,
@@ -53,6 +51,7 @@ from later_reporting_dagster.server.responses import (
     reject_metrics,
 )
 
+SORT_PROPERTIES = (*(metric.api_name for metric in DEFAULT_METRICS), "postDate")
 CAMPAIGN_SORT_PROPERTIES = tuple(
     dict.fromkeys(metric.api_name for metric in (*DEFAULT_CAMPAIGN_METRICS, *DEFAULT_METRICS))
 )
@@ -147,7 +146,7 @@ class ApiRoute:
         page = self._page(parameters, version)
         if self.sort_properties and parameters.get(_SORT_PROPERTY) not in (None, *self.sort_properties):
             detail = f"sortProperty must be one of {', '.join(self.sort_properties)}"
-            raise ProblemError(HTTPStatus.BAD_REQUEST, detail, ProblemType.INVALID_SORT)
+            raise ProblemError(HTTPStatus.BAD_REQUEST, detail, "ANL_00422")
         foreign = set() if version in self.filters_in else {_INSTANCE_IDS}
         if version.uses_cursors and self.metrics:
             known = [metric.api_name for metric in self.metrics]
@@ -175,7 +174,7 @@ class ApiRoute:
         return PageQuery((number - 1) * size, size, version)
 
 
-POSTS = ApiRoute(path=POSTS_PERFORMANCE_PATH, query=PostsQuery, metrics=METRICS, sort_properties=tuple(SortProperty))
+POSTS = ApiRoute(path=POSTS_PERFORMANCE_PATH, query=PostsQuery, metrics=METRICS, sort_properties=SORT_PROPERTIES)
 INSTANCES = ApiRoute(path=INSTANCES_PATH, query=ListQuery, filters_in=())
 CAMPAIGNS = ApiRoute(path=CAMPAIGNS_PATH, query=ListQuery, filters_in=(PAGED,))
 CAMPAIGN_PERFORMANCE = ApiRoute(

@@ -13,7 +13,6 @@ import jwt
 import msgspec
 from msgspec import Meta
 
-from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.server.responses import ProblemError
 
 TOKEN_SECONDS = 43_200
@@ -92,7 +91,7 @@ class Tokens:
         is_secret = hmac.compare_digest(client_secret.encode("utf-8", "replace"), expected.encode())
         if client is None or not is_secret:
             detail = "clientId or clientSecret is wrong"
-            raise ProblemError(HTTPStatus.UNAUTHORIZED, detail, ProblemType.INVALID_CLIENT_CREDENTIALS)
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, detail, "INVALID_CLIENT_CREDENTIALS")
         claims = {
             "sub": client_id,
             "iat": int(now),

@@ -115,7 +115,7 @@ def test_backoff_doubles_up_to_its_limit_and_jitter_lengthens_it():
 
 
 def test_requested_wait_lengthens_but_never_shortens_the_backoff_and_ends_retries_if_too_long():
-    policy = RetryPolicy(max_wait_seconds=300)
+    policy = RetryPolicy()
     waits = [policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in ((1, 17.0), (7, 1.0))]
     assert waits == [17, 30]
     assert [policy.wait_after(1, requested_wait=wait, jitter=0.0) for wait in (300.0, 301.0)] == [300, None]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.parameters import SortDirection, SortProperty, years_later
+from later_reporting_dagster.contract.parameters import SortDirection, years_later
 from later_reporting_dagster.contract.route import PageRequest, posts_route
 from later_reporting_dagster.server.query_parameters import POSTS
 
@@ -67,5 +67,5 @@ def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query, number, f
     assert (question.campaign_ids or ()) == query.campaign_ids
     assert (question.platforms or (), question.content_types or ()) == (query.platforms, query.content_types)
     assert (page.number, page.size) == (number, 100)
-    assert question.sort_property == SortProperty.POST_DATE
+    assert question.sort_property == "postDate"
     assert question.sort_direction == (SortDirection.DESC if from_end else SortDirection.ASC)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
-from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection
 from later_reporting_dagster.server.query_parameters import MetricsQuery, PostsQuery
 from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body, reject_metrics
 from later_reporting_dagster.server.sandbox.metrics import PostMetrics, supports
@@ -34,7 +34,7 @@ def _sorted_rows(world: World, query: PostsQuery) -> IntArray:
     Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
     """
     rows = matching_rows(world, query)
-    if query.sort_property in (None, SortProperty.POST_DATE):
+    if query.sort_property in (None, "postDate"):
         values = world.posts.published_ms[rows]
     else:
         values = PostMetrics(world, rows, metric_days(world, query))[query.sort_property]

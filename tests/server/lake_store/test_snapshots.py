@@ -15,9 +15,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.contract.parameters import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.server.lake_store.snapshots import Snapshots, private_folder
+from later_reporting_dagster.server.query_parameters import SORT_PROPERTIES
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,
@@ -283,8 +283,8 @@ def test_snapshots_are_private_and_together_within_the_limit(root: Path, directo
     size = size_of_query(root, directory)
     limit = 4.5 * size
     with served(root, snapshot_gb=limit / 1e9) as api:
-        for sort_property, direction in product(SortProperty, ("ASC", "DESC")):
-            sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
+        for sort_property, direction in product(SORT_PROPERTIES, ("ASC", "DESC")):
+            sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
             page_of(get(api, query_of(PAGED, sorting=sorting)))
             assert size_of_snapshots(directory) <= limit
         assert size_of_snapshots(directory) > 2 * size > 0
