@@ -15,8 +15,4 @@ from later_reporting_dagster.client.errors import UnexpectedResponse as Unexpect
 from later_reporting_dagster.client.rate_limiter import RateLimiter as RateLimiter
 from later_reporting_dagster.client.retries import RetryPolicy as RetryPolicy
 from later_reporting_dagster.client.transport import ClientEvent as ClientEvent
-from later_reporting_dagster.client.transport import PageFetched as PageFetched
-from later_reporting_dagster.client.transport import PagesRefetched as PagesRefetched
-from later_reporting_dagster.client.transport import RateLimitWait as RateLimitWait
-from later_reporting_dagster.client.transport import RequestRetried as RequestRetried
 from later_reporting_dagster.contract.page import ListResult as ListResult

@@ -28,7 +28,7 @@ from later_reporting_dagster.client.pagination import (
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, http_date, stated_rate_limit
-from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
+from later_reporting_dagster.client.transport import ClientEvent, Transport
 from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
@@ -258,7 +258,7 @@ class LaterClient:
             problem: str | None = None
             for _ in range(MAX_FETCHES):
                 if problem is not None:
-                    self._transport.on_event(PagesRefetched(problem))
+                    self._transport.on_event(ClientEvent("refetch", problem))
                 from_end = doubtful is not None and route.is_sorted
                 try:
                     reader = PageReader(self._transport, route, version, from_end=from_end)

@@ -63,12 +63,6 @@ class RequestsUsedUp(LaterError):
 class ApiVersionChanged(LaterError):
     """The service responds in another API version than before, or than is set: every query will fail."""
 
-    def __init__(self, before: str, now: str) -> None:
-        super().__init__(
-            f"the service responds in API version {now}, not in {before}. Run again: the next run detects the version."
-            f" If LATER_API_VERSION is set, set it to {now} or auto."
-        )
-
 
 class InconsistentPages(LaterError):
     """The pages were inconsistent, and again after a refetch. None of their rows may be used."""

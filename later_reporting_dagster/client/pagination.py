@@ -15,7 +15,7 @@ import msgspec
 
 from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.retries import Request, Response
-from later_reporting_dagster.client.transport import PageFetched, Transport
+from later_reporting_dagster.client.transport import ClientEvent, Transport
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
 from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion
 from later_reporting_dagster.contract.route import PageRequest, Route
@@ -95,7 +95,7 @@ class PageReader:
             max_attempts=route.max_attempts,
         )
         found = await self._transport.request(request, parse=self._parse)
-        self._transport.on_event(PageFetched())
+        self._transport.on_event(ClientEvent("page"))
         return found
 
     def _parse(self, response: Response) -> ListResult:
@@ -105,7 +105,10 @@ class PageReader:
         except UnreadableBody as error:
             if error.api_version is None:
                 raise
-            raise ApiVersionChanged(self._version.name, error.api_version.name) from None
+            raise ApiVersionChanged(
+                f"the service responds in API version {error.api_version}, not in {self._version}. Run again: the next"
+                f" run detects the version. If LATER_API_VERSION is set, set it to {error.api_version} or auto."
+            ) from None
         if response.status != 200:
             page.oddities[f"status {response.status}"] += 1
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)

@@ -63,11 +63,11 @@ class RetryPolicy:
     max_refused_seconds: float = 1800.0
 
     def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
-        """Return the seconds to wait after an attempt (counted from 1) that failed, or None to give up.
+        """Return the seconds to wait after an attempt, counted from 1; None if the response asks for too many.
 
         `jitter`, 0 to 1, lengthens the wait by up to half, and never shortens it.
         """
-        if attempt >= self.max_attempts or (requested_wait or 0.0) > MAX_WAIT_SECONDS:
+        if (requested_wait or 0.0) > MAX_WAIT_SECONDS:
             return None
         return max(requested_wait or 0.0, self._backoff(attempt, jitter))
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 
@@ -39,33 +39,18 @@ from later_reporting_dagster.contract.parameters import TOKEN_PATH
 
 
 @dataclass(frozen=True, slots=True)
-class PageFetched:
-    """A page has been fetched. It is not verified yet: all pages may still be fetched again."""
+class ClientEvent:
+    """What happened to a request or a query.
 
+    `page`: a page has been fetched, which is not verified yet. `rate limit`: a request starts to wait for it.
+    `retry`: a request failed temporarily and starts to wait. `refetch`: the pages of a query were inconsistent, so all
+    of them are fetched again.
+    """
 
-@dataclass(frozen=True, slots=True)
-class RateLimitWait:
-    """A request starts to wait for the rate limit."""
+    kind: Literal["page", "rate limit", "retry", "refetch"]
+    reason: str = ""
+    seconds: float = 0.0
 
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRetried:
-    """A request failed temporarily and starts to wait for its retry."""
-
-    reason: str
-    wait_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class PagesRefetched:
-    """The pages of a query were inconsistent, so all of them are fetched again."""
-
-    reason: str
-
-
-ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched
 
 # A page of 100 posts has about 70 KB. A parsed body may take 30 times its size in memory, because an empty object
 # (`{}`, 2 bytes) takes 64 bytes.
@@ -162,7 +147,7 @@ class Transport:
                 if wait is None or attempt >= max_attempts:
                     raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
                 attempt += 1
-            self.on_event(RequestRetried(result.message, wait))
+            self.on_event(ClientEvent("retry", result.message, wait))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait
 
@@ -283,7 +268,7 @@ class Transport:
         if self.requests == self.max_requests:
             raise RequestsUsedUp(f"All {self.requests} requests are used up.")
         self.requests += 1
-        await self.limiter.acquire(on_wait=lambda seconds: self.on_event(RateLimitWait(seconds)))
+        await self.limiter.acquire(on_wait=lambda seconds: self.on_event(ClientEvent("rate limit", seconds=seconds)))
 
 
 async def _read_body(response: httpx.Response) -> bytes:
@@ -299,7 +284,9 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 def _parse_token(response: Response) -> str:
-    members = decode_json(response.body, dict) or {"jwt": None}
+    members = decode_json(response.body, dict)
+    if members is None:
+        members = {"jwt": None}
     token = members.get("jwt")
     if not isinstance(token, str) or not is_header_safe(token):
         # Without the body, which may contain a token.

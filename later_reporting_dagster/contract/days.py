@@ -41,12 +41,6 @@ def due_since(day: date, *, today: date, ages: Sequence[int]) -> date | None:
     return max((day + timedelta(days=age) for age in ages if day + timedelta(days=age) <= today), default=None)
 
 
-def is_overdue(day: date, *, fetched: date, today: date, ages: Sequence[int]) -> bool:
-    """Return whether a day has reached one of the ages since it was last fetched."""
-    since = due_since(day, today=today, ages=ages)
-    return since is not None and fetched < since
-
-
 def days_between(first: date, last: date) -> list[date]:
     """Return the days from `first` to `last`, both inclusive; an empty list if `last` is before `first`."""
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]

@@ -51,22 +51,10 @@ class ApiVersion:
 METRICS_MEMBER = "metrics"
 """In the cursor version: the query parameter that lists them, and the member of a post that holds them."""
 
-PAGED = ApiVersion(
-    name="paged",
-    page_size_parameter="pageSize",
-    page_parameter="pageNumber",
-    pagination_member="pagination",
-    uses_cursors=False,
-)
+PAGED = ApiVersion("paged", "pageSize", "pageNumber", "pagination", uses_cursors=False)
 """Numbered pages with totals (docs/api.md, "Posts performance")."""
 
-CURSOR = ApiVersion(
-    name="cursor",
-    page_size_parameter="limit",
-    page_parameter="nextCursor",
-    pagination_member="nextCursor",
-    uses_cursors=True,
-)
+CURSOR = ApiVersion("cursor", "limit", "nextCursor", "nextCursor", uses_cursors=True)
 """Cursors without totals, and metrics requested by name (docs/api.md, "Cursor version")."""
 
 API_VERSIONS: Mapping[str, ApiVersion] = {version.name: version for version in (PAGED, CURSOR)}

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient, ListResult
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import is_overdue, utc_now
+from later_reporting_dagster.contract.days import due_since, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.ingest.partition_writer import known_times
 from later_reporting_dagster.ingest.progress import PartitionError, Progress, reason_of
@@ -138,7 +138,8 @@ def periods_to_fetch(
         fetched = stored.fetched_months.get((month.name, month.first_day))
         if fetched is None or fetched.day > latest or not {*instances} <= {*fetched.instances}:
             return True
-        return is_overdue(month.last_day, fetched=fetched.day, today=newest + timedelta(days=1), ages=ages)
+        due = due_since(month.last_day, today=newest + timedelta(days=1), ages=ages)
+        return due is not None and fetched.day < due
 
     found = [*months(start_date, newest)]
     newer = MONTHS_FETCHED_AGAIN * len(MONTHS)

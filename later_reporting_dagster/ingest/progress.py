@@ -5,15 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from later_reporting_dagster.client import (
-    ClientEvent,
-    LaterError,
-    PageFetched,
-    PagesRefetched,
-    QueryRejected,
-    RateLimitWait,
-    RequestRetried,
-)
+from later_reporting_dagster.client import ClientEvent, LaterError, QueryRejected
 from later_reporting_dagster.ingest.replacement import PartitionDiff
 from later_reporting_dagster.lake import LakeUnavailable, Partition, ReplacementRejected, WriteResult
 
@@ -130,20 +122,20 @@ class Progress:
 
     def count(self, event: ClientEvent) -> str:
         """Count an event of the client, and return what to log about it; an empty text for nothing."""
-        match event:
-            case PageFetched():
+        match event.kind:
+            case "page":
                 self.requests += 1
                 self.status = ""
-            case RateLimitWait():
+            case "rate limit":
                 self.rate_limit_waits += 1
                 # Concurrent requests wait at the same time; one log line is enough for all of them.
                 if event.seconds >= MIN_LOGGED_WAIT_SECONDS and not self.status.startswith("waiting"):
                     self.status = f"waiting {event.seconds:.0f} s for the rate limit"
                     return self.status.capitalize()
-            case RequestRetried():
+            case "retry":
                 self.retries += 1
-                self.status = f"retrying in {event.wait_seconds:.0f} s"
-                return f"Retrying in {event.wait_seconds:.1f} s: {event.reason}"
-            case PagesRefetched():
+                self.status = f"retrying in {event.seconds:.0f} s"
+                return f"Retrying in {event.seconds:.1f} s: {event.reason}"
+            case "refetch":
                 return f"Fetching again from the first page: {event.reason}"
         return ""

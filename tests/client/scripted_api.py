@@ -223,4 +223,4 @@ def fetch_instances(client):
 
 
 def of_type(events, kind):
-    return [event for event in events if isinstance(event, kind)]
+    return [event for event in events if event.kind == kind]

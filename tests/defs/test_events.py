@@ -4,7 +4,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
+from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.defs.events import combined_failure, describe_failures, preview
 from later_reporting_dagster.ingest.progress import Progress
 
@@ -52,10 +52,10 @@ def test_preview_of_a_wide_table_has_its_first_columns() -> None:
 def test_progress_counts_events_and_tells_what_to_log() -> None:
     progress = Progress("posts_published")
     events = [
-        PageFetched(),
-        RequestRetried(reason="HTTP 503", wait_seconds=0.5),
-        PagesRefetched(reason="3 rows are duplicates"),
-        RateLimitWait(seconds=1.0),
+        ClientEvent("page"),
+        ClientEvent("retry", "HTTP 503", 0.5),
+        ClientEvent("refetch", "3 rows are duplicates"),
+        ClientEvent("rate limit", seconds=1.0),
     ]
     lines = [line for event in events if (line := progress.count(event))]
     assert lines == ["Retrying in 0.5 s: HTTP 503", "Fetching again from the first page: 3 rows are duplicates"]
@@ -63,9 +63,9 @@ def test_progress_counts_events_and_tells_what_to_log() -> None:
     assert progress == expected
 
     # Of concurrent requests that wait for long, one is logged.
-    lines = [progress.count(RateLimitWait(seconds=40.0)) for _ in range(3)]
+    lines = [progress.count(ClientEvent("rate limit", seconds=40.0)) for _ in range(3)]
     assert lines == ["Waiting 40 s for the rate limit", "", ""]
     assert progress.status == "waiting 40 s for the rate limit"
-    progress.count(PageFetched())
+    progress.count(ClientEvent("page"))
     assert progress.status == ""
-    assert progress.count(RateLimitWait(seconds=20.0)) == "Waiting 20 s for the rate limit"
+    assert progress.count(ClientEvent("rate limit", seconds=20.0)) == "Waiting 20 s for the rate limit"
