@@ -16,7 +16,7 @@ from later_reporting_dagster.cli.query_output import to_table
 from later_reporting_dagster.cli.refresh import backfill_all
 from later_reporting_dagster.cli.run_report import check_summary, latest_checks
 from later_reporting_dagster.lake.sql_query import run_query
-from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM, CAMPAIGN_RESULTS
+from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM
 from later_reporting_dagster.server.sandbox import BANNER
 
 MAIN_MODULE = "later_reporting_dagster.cli.main"
@@ -52,9 +52,8 @@ def run_demo(*, directory: Path, start: date, end: date, ui_port: int | None) ->
     with dagster_instance() as instance:
         outcomes = [*backfill_all(project, start, end, instance=instance)]
     click.echo(check_summary(latest_checks(outcomes)))
-    for title, sql in _SUMMARY.items():
-        rows = run_query(sql, project.later.lake(), [BY_PLATFORM.table, CAMPAIGN_RESULTS.table])
-        click.echo(f"\n{title}\n{to_table(rows, width=None)}", nl=False)
+    summary = to_table(run_query(_SUMMARY, project.later.lake(), [BY_PLATFORM.table]))
+    click.echo(f"\nOrganic and paid of the last 28 days, rates and shares in percent\n{summary}", nl=False)
     if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
         click.echo(f"The Dagster UI:  http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
         sys.stdout.flush()
@@ -77,21 +76,12 @@ _QUERY = (
     "select post_date, creator_handle_name, content_cost, ad_spend from posts order by content_cost desc nulls last"
     " limit 5"
 )
-_SUMMARY = {
-    "Organic and paid of the last 28 days, rates and shares in percent": """
-        SELECT
-            coalesce(platform, 'other') AS platform, organic_impressions, paid_impressions,
-            round(paid_share_of_impressions, 1) AS paid_share, round(organic_engagement_rate, 2) AS organic_rate,
-            round(paid_engagement_rate, 2) AS paid_rate, round(rate_ratio, 2) AS rate_ratio
-        FROM organic_paid_by_platform
-        WHERE time_window = '28d' AND scope = 'all'
-        ORDER BY 1""",
-    "Campaigns with the highest ad spend of the last 28 days, in USD": """
-        SELECT
-            coalesce(campaign_name, campaign_id::VARCHAR) AS campaign, ad_spend,
-            round(return_on_ad_spend, 2) AS return_on_ad_spend, round(ad_spend_per_click, 2) AS ad_spend_per_click
-        FROM campaign_results
-        WHERE time_window = '28d' AND ad_spend IS NOT NULL
-        ORDER BY ad_spend DESC, campaign_id
-        LIMIT 5""",
-}
+_SUMMARY = """
+SELECT
+    coalesce(platform, 'other') AS platform, organic_impressions, paid_impressions,
+    round(paid_share_of_impressions, 1) AS paid_share, round(organic_engagement_rate, 2) AS organic_rate,
+    round(paid_engagement_rate, 2) AS paid_rate, round(rate_ratio, 2) AS rate_ratio
+FROM organic_paid_by_platform
+WHERE time_window = '28d' AND scope = 'all'
+ORDER BY 1
+"""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from difflib import get_close_matches
 from itertools import chain
 from typing import Literal
 
@@ -118,11 +117,7 @@ def _check_variables(project: Project) -> list[CheckResult]:
     for resource in (project.definitions.resources or {}).values():
         if isinstance(resource, LaterReportingResource):
             read |= {str(variable_name(getattr(resource, field))) for field in type(resource).model_fields}
-    unknown = []
-    for name in sorted(name for name in os.environ if name.startswith("LATER_") and name not in read):
-        # Without the prefix, which would make all names similar.
-        nearest = get_close_matches(name[6:], [each[6:] for each in read], n=1)
-        unknown.append(f"{name} (the nearest name is LATER_{nearest[0]})" if nearest else name)
+    unknown = sorted(name for name in os.environ if name.startswith("LATER_") and name not in read)
     return [CheckResult("variables", f"nothing reads {', '.join(unknown)}", "WARN")] if unknown else []
 
 
@@ -220,19 +215,16 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
     configured = project.later.configured_instances()
     known = {*known_instances(lake, configured=configured), *(accessible if not configured else [])}
     instances, days = sorted(known - lake.retired.ids()), settings.expected_days(now)
-    stale = stored_late_posts(lake, days={*days}).stale
+    all_stale = stored_late_posts(lake, days={*days}).stale
     for name, present in files.items():
         key = settings.asset_key(name).to_user_string()
         if not RAW_TABLES[name].is_expected(files=present):
             yield CheckResult(key, "no files: the next run fetches them, unless the API refuses their route")
             continue
-        of_instances = name in OF_INSTANCES
+        of_instances, stale = name in OF_INSTANCES, all_stale if name == POSTS_PUBLISHED.name else {}
         missing: Mapping[str | None, list[date]] = missing_days(days, instances if of_instances else [None], present)
-        lacks = [describe_missing(missing, instances=len(instances))]
-        lacking = {*chain(*missing.values())}
-        if name == POSTS_PUBLISHED.name:
-            lacks.append(describe_stale(stale))
-            lacking |= {partition.day for partition in stale}
+        lacks = describe_missing(missing, instances=len(instances)), describe_stale(stale)
+        lacking = {*chain(*missing.values()), *(partition.day for partition in stale)}
         if not lacking:
             yield CheckResult(key, f"complete from {settings.start_date} on")
             continue

@@ -97,7 +97,7 @@ def instances(*, format_: str) -> None:
     if format_ == "json":
         _print_json(rows.to_pylist())
     else:
-        click.echo(to_table(rows, width=None), nl=False)
+        click.echo(to_table(rows), nl=False)
 
 
 @main.command()
@@ -395,7 +395,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
                 memory_gb=memory_gb,
                 on_note=lambda text: click.echo(one_line(text), err=True),
             )
-            write_rows(result.slice(0, rows) if format_ == "table" else result, file, format_=format_, width=width)
+            write_rows(result, file, format_=format_, width=width, most=rows)
         if width is not None:
             click.echo(for_terminal(file.read_text("utf-8")), nl=False)
         elif output is None:
@@ -404,8 +404,6 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
         else:
             with prefix_errors_with(f"--output {output}"):
                 shutil.copyfile(file, output)
-    if format_ == "table" and result.num_rows > rows:
-        click.echo(f"… {result.num_rows - rows:,} more rows: use --rows, or another --format for all", err=True)
 
 
 @main.command()
@@ -484,7 +482,7 @@ def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:
 
     Needs no credentials. Runs all assets and checks in demo mode, in which the sandbox
     takes the place of the API. Prints how many checks passed, organic and paid results by
-    platform, the campaigns, and what to type next.
+    platform, and what to type next.
     """
     from later_reporting_dagster.cli.demo import run_demo
     from later_reporting_dagster.cli.run_report import report_failures

@@ -15,8 +15,6 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.lake.database import literal
 from later_reporting_dagster.lake.sql_query import interruptible, out_of_memory
 
-# DuckDB prints no more rows as a table.
-MAX_TABLE_ROWS = 10_000
 # In a pipe, which has no width.
 _PIPE_WIDTH = 1_000
 _COPY_OPTIONS: Mapping[str, str] = {
@@ -48,10 +46,10 @@ def limited_memory(memory_gb: float) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def write_rows(rows: pa.Table, file: Path, *, format_: str, width: int | None) -> None:
-    """Write rows to a file as `table`, `csv`, `json`, `jsonl` or `parquet`."""
+def write_rows(rows: pa.Table, file: Path, *, format_: str, width: int | None, most: int) -> None:
+    """Write rows to a file as `csv`, `json`, `jsonl` or `parquet`, or `most` of them as `table`."""
     if format_ == "table":
-        file.write_text(to_table(rows, width=width), encoding="utf-8")
+        file.write_text(to_table(rows, width=width, most=most), encoding="utf-8")
         return
     with _database(rows) as database:
         columns = [_column(name, type_, format_) for name, type_, *_ in database.sql("DESCRIBE result").fetchall()]
@@ -64,12 +62,15 @@ def write_rows(rows: pa.Table, file: Path, *, format_: str, width: int | None) -
             raise click.ClickException(f"--format {format_}: {one_line(str(error))}") from error
 
 
-def to_table(rows: pa.Table, *, width: int | None) -> str:
-    """Return rows as DuckDB prints them; if they are wider than `width`, it leaves out columns and cuts texts."""
+def to_table(rows: pa.Table, *, width: int | None = None, most: int = 10_000) -> str:
+    """Return rows as DuckDB prints them, without those in the middle if there are more than `most`.
+
+    If they are wider than `width`, it leaves out columns and cuts texts.
+    """
     printed = io.StringIO()
     with _database(rows) as database, redirect_stdout(printed):
         relation = database.sql("FROM result")
-        interruptible(database, lambda: relation.show(max_width=width or _PIPE_WIDTH, max_rows=MAX_TABLE_ROWS))
+        interruptible(database, lambda: relation.show(max_width=width or _PIPE_WIDTH, max_rows=most))
     return for_terminal(f"{printed.getvalue().rstrip()}\n")
 
 

@@ -61,7 +61,6 @@ def _serve(
 
 @click.command()
 @_address_options
-@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of the data.")
 @click.option(
     "--instances", default=8, type=click.IntRange(1, 10_000), help="Instances, besides two from the API reference."
 )
@@ -70,16 +69,11 @@ def _serve(
     help="Average posts per day and instance.",
 )  # fmt: skip
 @click.option(
-    "--requests-per-window", default=120, type=click.IntRange(1, 1_000_000), help="Rate limit: requests per minute."
-)
-@click.option(
     "--api-version", default="paged", type=click.Choice(list(API_VERSIONS)),
     help="API version: paged (numbered pages with totals) or cursor (cursors without totals; a query names its"
     " metrics).",
 )  # fmt: skip
-def sandbox(
-    *, host: str, port: int, seed: int, requests_per_window: int, api_version: str, **world_options: Any
-) -> None:
+def sandbox(*, host: str, port: int, api_version: str, **world_options: Any) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
 
     Prints the days that have posts, and the environment variables that point the
@@ -88,13 +82,10 @@ def sandbox(
     world = sandbox_package.World(
         first_day=sandbox_package.two_years_before(yesterday()),
         last_day=yesterday(),
-        seed=seed,
         extra_instance_ids=sandbox_package.EXAMPLE_INSTANCE_IDS,
         **world_options,
     )
-    options = sandbox_package.SandboxOptions(
-        requests_per_window=requests_per_window, api_version=API_VERSIONS[api_version]
-    )
+    options = sandbox_package.SandboxOptions(api_version=API_VERSIONS[api_version])
     comments = sandbox_package.BANNER, f"Posts from {world.first_day} to {world.last_day} (UTC); other days are empty."
     credentials = {"LATER_CLIENT_ID": options.client_id, "LATER_CLIENT_SECRET": options.client_secret}
     app = sandbox_package.create_app(world, options=options)
@@ -168,14 +159,12 @@ def serve(
 
 def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, ...]:
     """Return the client of the environment and those of the file; none with `--no-auth`."""
-    variables = {name: os.environ.get(name, "") for name in (ID_VARIABLE, SECRET_VARIABLE)}
-    clients = [*listed]
-    if any(variables.values()):
-        if missing := [name for name, value in variables.items() if not value]:
-            raise click.UsageError(f"{missing[0]} is not set: set it too, or unset the other one of the pair")
-        if variables[ID_VARIABLE] in {client.client_id for client in listed}:
-            raise click.UsageError(f"the client of {ID_VARIABLE} is also in the file of clients: omit one of the two")
-        clients.append(Client(variables[ID_VARIABLE], variables[SECRET_VARIABLE]))
+    client_id, secret = os.environ.get(ID_VARIABLE, ""), os.environ.get(SECRET_VARIABLE, "")
+    if bool(client_id) != bool(secret):
+        raise click.UsageError(f"{SECRET_VARIABLE if client_id else ID_VARIABLE} is not set: set both, or none")
+    clients = (*listed, *([Client(client_id, secret)] if client_id else []))
+    if client_id in {client.client_id for client in listed}:
+        raise click.UsageError(f"the client of {ID_VARIABLE} is also in the file of clients: omit one of the two")
     if no_auth and clients:
         raise click.UsageError("--no-auth cannot be combined with clients: omit one of the two")
     if not clients and not no_auth:
@@ -183,4 +172,4 @@ def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, 
             f"there are no credentials: set {ID_VARIABLE} and {SECRET_VARIABLE}, or --clients; or serve without"
             " authentication to this machine only: --no-auth"
         )
-    return tuple(clients)
+    return clients

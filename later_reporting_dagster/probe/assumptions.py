@@ -29,6 +29,7 @@ from later_reporting_dagster.probe.sample import (
     NotTestable,
     Sample,
     all_rows_of,
+    found_in,
     has_results,
     is_complete,
     rows_of,
@@ -130,7 +131,7 @@ def older_posts_come_by_performance_date(sample: Sample) -> Result:
         raise NotTestable("no campaign with posts was found")
     first, rows = sample.days[0], all_rows_of(sample.posts_of_days[2])
     found = sum(post.post_date is not None and post.post_date.date() < first for post in rows)
-    campaigns = _campaign(sample, sample.of_days[2]) if isinstance(sample.of_days[2], ListResult) else []
+    campaigns = [row for row in found_in(sample.of_days[2]) if row.campaign_id == sample.campaign_id]
     expected = sum(int(_value(campaign, "posts_count") or 0) for campaign in campaigns) - (len(rows) - found)
     if not found and expected <= 0:
         raise NotTestable("the campaign has no results of older posts")
@@ -473,8 +474,7 @@ def _value(row: Any, column: str) -> float | None:
 
 def _campaign(sample: Sample, page: Fetched) -> list[Any]:
     """Return the campaign's row, or none if it has no results."""
-    found = [row for row in rows_of(page) if row.campaign_id == sample.campaign_id]
-    return found or [row for row in all_rows_of(page) if row.campaign_id == sample.campaign_id]
+    return [row for row in rows_of(page) if row.campaign_id == sample.campaign_id]
 
 
 def _content_cost(sample: Sample, page: Fetched) -> float:

@@ -162,8 +162,6 @@ async def fetch_sample(
         instance_ids = tuple(sorted({post.instance_id for post in of_two}))
         sample.together = await fetch(posts_route, day, day, instance_ids=instance_ids)
     for day in (newest - days_ago * DAY for days_ago in range(3)):
-        if client.requests == MAX_REQUESTS:
-            break
         posts = await fetch(posts_route, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
         sample.newest_days.append(posts)
         if isinstance(posts, NotTestable) or any(map(has_results, posts.items)):
@@ -178,7 +176,7 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     one, two = newest - 3 * DAY, newest - 2 * DAY
     listed = await fetch(campaign_performance_route, one, two, date_basis=by_performance_date)
     campaign_id = suitable_campaign(found_in(listed))
-    if not (is_listed := campaign_id is not None):
+    if campaign_id is None:
         sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
         if not (recent := in_order(sample.recent, first, newest)):
             return
@@ -189,9 +187,7 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     campaign = partial(fetch, campaign_performance_route, campaign_ids=(campaign_id,))
     ranges = ((one, one), (two, two), (one, two))
     sample.posts_of_days = tuple([await posts(*days, date_basis=by_performance_date) for days in ranges])
-    missing = ranges[:2] if is_listed else ranges
-    of_days = [await campaign(*days, date_basis=by_performance_date) for days in missing]
-    sample.of_days = (*of_days, listed)[:3]
+    sample.of_days = tuple([await campaign(*days, date_basis=by_performance_date) for days in ranges])
     if isinstance(both := sample.posts_of_days[2], ListResult) and both.total_items > 1:
         half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.total_items // 2))
         start = await half()
@@ -231,8 +227,8 @@ class _Fetch:
         size: int = MAX_PAGE_SIZE,
         **filters: Any,
     ) -> Fetched:
-        sample, is_posts = self.sample, route_of is posts_route
-        wanted, needed = sample.metrics if is_posts else sample.campaign_metrics, _NEEDED[route_of]
+        sample, is_posts, needed = self.sample, route_of is posts_route, _NEEDED[route_of]
+        wanted = sample.metrics if is_posts else sample.campaign_metrics
         query = PerformanceQuery(
             start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self.instance_ids} | filters)
         )

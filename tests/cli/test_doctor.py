@@ -79,7 +79,7 @@ def respond_to(words: str, status: int) -> Override:
         (
             {"LATER_CLIENTID": "1", "LATER_UNRELATED_THING": "1", "LATER_SERVE_PORT": "1"},
             *(None, "WARN", "variables"),
-            "nothing reads LATER_CLIENTID (the nearest name is LATER_CLIENT_ID), LATER_UNRELATED_THING",
+            "nothing reads LATER_CLIENTID, LATER_UNRELATED_THING",
         ),
         ({"LATER_LAKE_ROOT": "memory://someone:s3cret@there/lake"}, None, "ok", "lake", "there/lake is writable"),
     ],
