@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import chain
 from typing import Literal
 
 import click
@@ -38,7 +37,7 @@ from later_reporting_dagster.lake.tables import (
 from later_reporting_dagster.probe.assumptions import unreadable_rows
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
-from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -221,15 +220,15 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
         if not RAW_TABLES[name].is_expected(files=present):
             yield CheckResult(key, "no files: the next run fetches them, unless the API refuses their route")
             continue
-        of_instances, stale = name in OF_INSTANCES, all_stale if name == POSTS_PUBLISHED.name else {}
-        missing: Mapping[str | None, list[date]] = missing_days(days, instances if of_instances else [None], present)
+        stale = all_stale if name == POSTS_PUBLISHED.name else {}
+        missing = missing_files(name, days=days, instances=instances, present=present)
         lacks = describe_missing(missing, instances=len(instances)), describe_stale(stale)
-        lacking = {*chain(*missing.values()), *(partition.day for partition in stale)}
+        lacking = {file.day for file in (*missing, *stale)}
         if not lacking:
             yield CheckResult(key, f"complete from {settings.start_date} on")
             continue
         fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
-        if of_instances:
+        if name in OF_INSTANCES:
             fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
         yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, *PERIODS_TABLES, COVERAGE_TABLE):

@@ -17,7 +17,7 @@ from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Tab
 from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
 from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 
 _Frame = TypeVar("_Frame")
 
@@ -200,10 +200,13 @@ class LaterLake(dg.ConfigurableIOManager):
                 last = end or due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
                 keys = map(date.fromisoformat, spec.partitions_def.get_partition_keys())
                 days = [day for day in keys if (start or day) <= day <= last]
-            instances: Collection[str | None] = (None,)
+            instances: Collection[str | None] = instance_ids or ()
             if table.name in OF_INSTANCES:
-                instances = instance_ids or known_instances(lake) or instances
-            missing = describe_missing(missing_days(days, instances, selected), instances=len(instances))
+                instances = instances or known_instances(lake) or [None]
+            lacking = missing_files(table.name, days=days, instances=instances, present={*selected})
+            # Of an optional table, no file is missing until there is one.
+            nothing = "it has no files" if days and not selected else ""
+            missing = describe_missing(lacking, instances=len(instances)) or nothing
         elif (start, end, instance_ids) != (None, None, None):
             raise ValueError("it has no partitions to select: filter its rows")
         paths = table_files(lake, table, selected)

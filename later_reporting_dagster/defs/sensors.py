@@ -36,9 +36,9 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.instances import expected_files, instances_table
+from later_reporting_dagster.quality.instances import instances_table
 from later_reporting_dagster.quality.late_posts import stored_late_posts
-from later_reporting_dagster.quality.missing_files import days_to_request
+from later_reporting_dagster.quality.missing_files import days_to_request, missing_files
 from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -148,24 +148,20 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
                 today=now.date(),
             )
             written = lake.write_table(INSTANCES_TABLE, rows)
-            expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         failures = {file: fetch.failed_at for file, fetch in fetches.items() if fetch.failed_at}
-        lacking = {(name, file) for name, of_table in expected.items() for file in of_table if file not in files[name]}
-        if POSTS_PUBLISHED.name in component.tables:
-            lacking.update((POSTS_PUBLISHED.name, file) for file in stale)
-        lacking -= {file for file, at in failures.items() if at.date() >= now.date()}
-        # The instance None stands for all, whose rows are in one file. Others that are not listed cannot be fetched.
-        due: dict[str | None, set[date]] = {None: set()}
-        due |= {name: set() for name in configured or listed if name not in retired}
-        for _, file in lacking:
-            if file.instance_id in due:
-                due[file.instance_id].add(file.day)
-        requested = days_to_request(due, days_in_progress=in_progress)
+        expected = [name for name in configured or listed if name not in retired]
+        failed_today = {file for file, at in failures.items() if at.date() >= now.date()}
+        to_fetch = {(POSTS_PUBLISHED.name, file) for file in stale if file.instance_id in expected}
+        for name, present in files.items():
+            missing = missing_files(name, days=days, instances=expected, present=present)
+            to_fetch.update((name, file) for file in missing)
+        due = {file for name, file in to_fetch - failed_today if name in component.tables}
+        requested = days_to_request(sorted(due, key=lambda file: file.instance_id or ""), days_in_progress=in_progress)
         requests: list[dg.RunRequest] = []
         if requested:
             # Not one whose fetch has failed: its campaigns would be fetched again each day.

@@ -201,8 +201,7 @@ def _plan(
     fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FileRecord]
 ) -> dict[date, FetchedDay]:
     """Return the days, each with the files that are present and pending."""
-    names: Sequence[str | None] = instances if fetch.table.has_file_per_instance else [None]
-    partitions = {Partition(day, name) for day in fetch.days for name in names}
+    partitions = {*fetch.table.expected_files(fetch.days, instances)}
     if fetch.pairs is not None:
         partitions &= fetch.pairs
     expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))

@@ -349,7 +349,7 @@ def current_files(lake: Lake, table_name: str, versions: Mapping[Partition, File
     records = stored_records(lake)
     current = versions.keys() - _damaged(lake, table_name, versions, records, reads_footers=True)
     known = {each: _record(records, table_name, each) for each in current}
-    return {each for each in current if not (known[each].stale_posts and known[each].describes(versions[each]))}
+    return {each for each in current if not (known[each].is_stale and known[each].describes(versions[each]))}
 
 
 def _damaged(
@@ -381,8 +381,8 @@ class Update:
     recorded: Sequence[RecordFile]
 
 
-def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]]) -> Update:
-    """Return what is known now of these files, and of those that are expected and missing."""
+def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
+    """Return what is known now of these files, and of those that are missing."""
     before = stored_records(lake)
     recorded = [file for name in RAW_NAMES for file in record_files(lake, name)]
     of_runs = read_records(lake, recorded)
@@ -398,9 +398,9 @@ def update_records(lake: Lake, files: Files, expected: Mapping[str, Iterable[Par
     }
     footers = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
     records: dict[tuple[str, Partition], FileRecord] = {}
-    for name in sorted({*files, *expected}):
+    for name in sorted({*files, *missing}):
         versions = files.get(name, {})
-        for partition in sorted({*versions, *expected.get(name, ())}, key=partition_sort_key):
+        for partition in sorted({*versions, *missing.get(name, ())}, key=partition_sort_key):
             key = name, partition
             record = known = _record(before, name, partition)
             if (version := versions.get(partition)) is None:

@@ -33,6 +33,7 @@ from later_reporting_dagster.contract.route import (
     posts_route,
 )
 from later_reporting_dagster.contract.rows import CreatorProfile, Post
+from later_reporting_dagster.lake.paths import Partition
 
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
@@ -195,6 +196,12 @@ class RawTable:
     def is_expected(self, *, files: Collection[object]) -> bool:
         """Return whether days should have files, given those that there are."""
         return bool(files) or not self.is_optional
+
+    def expected_files(self, days: Iterable[date], instances: Iterable[str | None]) -> list[Partition]:
+        """Return the files that days of these instances should have, once there are any."""
+        names: list[str | None] = [*instances] if self.has_file_per_instance else [None]
+        all_days = [*days]
+        return [Partition(day, name) for name in names for day in all_days]
 
     @property
     def table(self) -> Table:

@@ -1,5 +1,6 @@
 """The dimension `instances`: which instances are known, with their newest and missing days."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
 from datetime import date
 from itertools import chain
@@ -15,12 +16,11 @@ from later_reporting_dagster.lake.tables import (
     POSTS_NAMES,
     POSTS_PUBLISHED,
     POSTS_TABLES,
-    RAW_TABLES,
     Column,
     schema_of,
 )
 from later_reporting_dagster.quality.late_posts import stored_late_posts
-from later_reporting_dagster.quality.missing_files import missing_days
+from later_reporting_dagster.quality.missing_files import missing_files
 
 
 def _columns() -> Iterable[Column]:
@@ -88,7 +88,12 @@ def instances_table(
     seen = {name for name, row in previous_rows.items() if row["first_seen"]}
     stored = {str(partition.instance_id) for partitions in present.values() for partition in partitions}
     expected = {*(configured or seen.union(listed, stored))} - retired
-    missing = {name: missing_days(days, expected, partitions) for name, partitions in present.items()}
+    missing = {
+        name: Counter(
+            file.instance_id for file in missing_files(name, days=days, instances=expected, present=partitions)
+        )
+        for name, partitions in present.items()
+    }
     newest: dict[str, dict[str | None, date]] = {
         name: {each.instance_id: each.day for each in sorted(partitions)} for name, partitions in present.items()
     }
@@ -106,7 +111,7 @@ def instances_table(
         }
         for name in present:
             row[f"{name}_newest_day"] = newest[name].get(instance_id)
-            row[f"{name}_missing_days"] = len(missing[name].get(instance_id, ()))
+            row[f"{name}_missing_days"] = missing[name][instance_id]
         row["stale_days"] = sum(partition.instance_id == instance_id for partition in stale)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
@@ -142,19 +147,3 @@ def instances_with_files(lake: Lake) -> set[str]:
 def stored_instances(lake: Lake) -> pa.Table | None:
     """Return the dimension as last written; see `Lake.read_intact_table`."""
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
-
-
-def expected_files(
-    lake: Lake, files: Files, days: Sequence[date], *, configured: Sequence[str], tables: Collection[str]
-) -> dict[str, list[Partition]]:
-    """Return the partitions that should have a file, by table, given the files that there are.
-
-    Those of an optional table are expected if any exists, because the API may refuse its route.
-    """
-    instances = known_instances(lake, configured=configured)
-    pairs = [Partition(day, name) for day in days for name in instances]
-    return {
-        name: pairs if table.has_file_per_instance else [Partition(day) for day in days]
-        for name, table in RAW_TABLES.items()
-        if name in tables and table.is_expected(files=files.get(name, ()))
-    }

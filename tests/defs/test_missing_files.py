@@ -273,7 +273,7 @@ OLDEST = date(2024, 1, 1)
 
 def test_request_stays_small_if_every_other_day_is_missing() -> None:
     every_other = days_between(OLDEST, OLDEST + timedelta(days=1059))[::2]
-    missing = {f"instance_{number:03}": every_other for number in range(200)}
+    missing = [Partition(day, f"instance_{number:03}") for number in range(200) for day in every_other]
     requested = days_to_request(missing, days_in_progress=every_other[:1])
     assert sum(map(len, requested.values())) == MAX_RANGES
     assert {days[0] for days in requested.values()} == {every_other[1]}

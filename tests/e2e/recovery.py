@@ -28,7 +28,7 @@ from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, schema_of
 from later_reporting_dagster.lake.coverage import intact_files
-from later_reporting_dagster.quality.missing_files import missing_days
+from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.made_from import parse_made_from
@@ -204,7 +204,8 @@ class Recovery:
     def is_whole(self) -> bool:
         """Return whether no file is missing, damaged or outdated."""
         instances = {*self.instances} - self.lake.retired.ids()
-        return not missing_days(self.days, instances, intact_files(self.lake, [RAW])[RAW]) and not outdated(
+        present = intact_files(self.lake, [RAW])[RAW]
+        return not missing_files(RAW, days=self.days, instances=instances, present=present) and not outdated(
             self.lake, self.tables, start_date=self.days[0], newest_day=self.days[-1], with_report=True
         )
 

@@ -15,8 +15,9 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, expected_files, instances_table
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, known_instances
 from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
+from later_reporting_dagster.quality.missing_files import missing_files
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -97,9 +98,13 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         lake, now = later.lake(), component.now()
         days = component.expected_days(now)
         files = {name: lake.file_versions(name) for name in RAW_NAMES}
-        configured = later.configured_instances()
-        expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
-        update = update_records(lake, files, expected)
+        instances = known_instances(lake, configured=later.configured_instances())
+        missing_by_table = {
+            name: missing_files(name, days=days, instances=instances, present=of_table)
+            for name, of_table in files.items()
+            if name in component.tables
+        }
+        update = update_records(lake, files, missing_by_table)
         compares = {*POSTS_NAMES} <= {*component.tables}
         records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))

@@ -14,8 +14,9 @@ from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import intact_files, stored_records
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
-from later_reporting_dagster.quality.instances import expected_files
+from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
+from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
     FETCHED_TABLES,
@@ -67,12 +68,15 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
         lake, days = later.lake(), component.expected_days(component.now())
         made_from = report_inputs(lake)
         files = intact_files(lake, RAW_NAMES, records=stored_records(lake))
-        configured = later.configured_instances()
-        expected = expected_files(lake, files, days, configured=configured, tables=component.tables)
+        instances = known_instances(lake, configured=later.configured_instances())
         data = read_report(
             lake,
             memory_gb=later.memory_gb,
-            missing={name: {*partitions} - files[name].keys() for name, partitions in expected.items()},
+            missing={
+                name: missing_files(name, days=days, instances=instances, present=of_table)
+                for name, of_table in files.items()
+                if name in component.tables
+            },
             quarantined=[*_quarantined(lake)],
             outdated=[*_outdated_tables(lake, component), *_stale_files(lake, days)],
         )

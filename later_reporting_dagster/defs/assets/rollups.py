@@ -33,7 +33,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.missing_files import describe_missing, missing_days
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of, first_day_of
@@ -144,7 +144,10 @@ def roll_up_periods(
                 failed[str(first)] = str(error)
                 continue
             days = [day for day in days_of(table.cadence, first) if component.start_date <= day <= newest]
-            missing = describe_missing(missing_days(days, instances, rollup.partitions), instances=len(instances))
+            lacking = missing_files(
+                POST_METRICS_DAILY.name, days=days, instances=instances, present={*rollup.partitions}
+            )
+            missing = describe_missing(lacking, instances=len(instances))
             written += 1
             changed += file.changed
             if first in early:

@@ -1,7 +1,7 @@
 """The checks of the raw assets and of `instances`."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -15,6 +15,7 @@ from later_reporting_dagster.contract.days import day_ranges, days_between
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.coverage import intact_files, newest_requests, recorded_oddities
+from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
@@ -33,7 +34,7 @@ from later_reporting_dagster.quality.data_quality import (
 )
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
-from later_reporting_dagster.quality.missing_files import InstanceId, describe_missing, missing_days
+from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
 ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows of a file share their key.")
@@ -265,13 +266,12 @@ def _evaluate_files(table: RawTable, run: CheckRun) -> Results:
     lake, checks = run.later.lake(), {check.name: check for check in _checks_of(table)}
     present = intact_files(lake, [table.name])[table.name]
     days = run.component.expected_days(run.component.now()) if table.is_expected(files=present) else []
-    if not table.has_file_per_instance:
-        yield evaluate_newest_due_day(
-            missing_days(days, [None], present), days=days, instances=[None], check=checks[DUE_DAY.name]
-        )
-        return
     instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
-    missing = missing_days(days, instances, present)
+    missing = missing_files(table.name, days=days, instances=instances, present=present)
+    due = checks[DUE_DAY.name]
+    if not table.has_file_per_instance:
+        yield evaluate_newest_due_day(missing, days=days, instances=[None], check=due)
+        return
     problem = f"No instance is known: materialize {INSTANCES_TABLE}"
     if instances:
         problem = (
@@ -283,21 +283,23 @@ def _evaluate_files(table: RawTable, run: CheckRun) -> Results:
         problem,
         otherwise=f"All {len(instances)} instances on {len(days)} days",
         looked_at={"instances": len(instances) if days else 0, "days": len(days)},
-        missing_files=sum(map(len, missing.values())),
-        missing=dg.MetadataValue.json({name: day_ranges(lacking) for name, lacking in missing.items()}),
+        missing_files=len(missing),
+        missing=dg.MetadataValue.json(
+            {str(name): day_ranges(each) for name, each in days_by_instance(missing).items()}
+        ),
     )
-    yield evaluate_newest_due_day(missing, days=days, instances=instances, check=checks[DUE_DAY.name])
+    yield evaluate_newest_due_day(missing, days=days, instances=instances, check=due)
 
 
 def evaluate_newest_due_day(
-    missing: Mapping[InstanceId, Sequence[date]], *, days: Sequence[date], instances: Sequence[InstanceId], check: Check
+    missing: Iterable[Partition], *, days: Sequence[date], instances: Sequence[str | None], check: Check
 ) -> dg.AssetCheckResult:
     """Evaluate whether the newest expected day has a file of each instance; if none is known, it has no file.
 
     The instance None stands for all, whose rows are in one file.
     """
     due = days[-1] if days else None
-    lacking = [name for name, days_of_instance in missing.items() if days_of_instance[-1] == due]
+    lacking = [file.instance_id for file in missing if file.day == due]
     named = [name for name in lacking if name is not None]
     return check.result(
         not due or (bool(instances) and not lacking),

@@ -24,7 +24,7 @@ from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
 from later_reporting_dagster.lake.tables import POSTS_TABLES
 from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
-from later_reporting_dagster.quality.missing_files import missing_days
+from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
 from later_reporting_dagster.server.query_parameters import ListQuery, MetricsQuery, OverTimeQuery, PostsQuery
@@ -111,7 +111,7 @@ def inspect(rows: Rows, lake: Lake, now: datetime) -> LakeState:
         version=_version_of_files(lake, rows.table, found, retired),
         partitions=found,
         retired=retired,
-        missing=_missing_headers(over, expected, found),
+        missing=_missing_headers(rows.table.name, over, expected, {*found}),
     )
 
 
@@ -130,15 +130,14 @@ def _version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] 
 
 
 def _missing_headers(
-    days: Iterable[date], instance_ids: Collection[str], present: Iterable[Partition]
+    table_name: str, days: Iterable[date], instance_ids: Collection[str], present: Collection[Partition]
 ) -> Mapping[str, str]:
     """Return headers that list the days, as ranges, and the percent-encoded instances of which a file is missing."""
-    expected: list[str | None] = [*instance_ids]
-    missing = missing_days(days, expected or [None], present)  # without instances, all days are missing
-    lacking = {day for instance_days in missing.values() for day in instance_days}
-    ranges = [text.replace(" to ", "/") for text in day_ranges(lacking)]
-    instances = [quote(instance_id, safe="") for instance_id in sorted(filter(None, missing))]
-    headers = {DAYS_HEADER: _listed(ranges), INSTANCES_HEADER: _listed(instances)}
+    instances: Collection[str | None] = instance_ids or [None]  # without instances, all days are missing
+    missing = missing_files(table_name, days=days, instances=instances, present=present)
+    ranges = [text.replace(" to ", "/") for text in day_ranges({file.day for file in missing})]
+    named = [quote(name, safe="") for name in sorted({file.instance_id for file in missing if file.instance_id})]
+    headers = {DAYS_HEADER: _listed(ranges), INSTANCES_HEADER: _listed(named)}
     return {name: value for name, value in headers.items() if value}
 
 

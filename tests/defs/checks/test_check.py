@@ -252,9 +252,8 @@ def test_checks_pass_on_an_empty_lake_except_for_missing_files(project: Project)
 
 def test_description_names_the_first_missing_instances() -> None:
     names = [f"i{number}" for number in range(50)]
-    result = posts.evaluate_newest_due_day(
-        dict.fromkeys(names[1:], DAYS), days=DAYS, instances=names, check=posts.DUE_DAY
-    )
+    missing = [Partition(day, name) for name in names[1:] for day in DAYS]
+    result = posts.evaluate_newest_due_day(missing, days=DAYS, instances=names, check=posts.DUE_DAY)
     assert (result.description or "").endswith("i20 and 29 more: materialize it")
     assert (result.metadata["missing_instances"].value, result.metadata["instances"].value) == (49, 50)
 
