@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import describe_emptied, instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.lake.coverage import stored_records
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
@@ -102,9 +102,8 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         later, today = component.later(context), restated[-1] + timedelta(days=1)
         try:
             lake = later.lake()
-            coverage = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
             return due_old_days(
-                COVERAGE_SCHEMA.empty_table() if coverage is None else coverage,
+                stored_records(lake).values(),
                 days_between(component.start_date, restated[0] - timedelta(days=1)),
                 instances=known_instances(lake, configured=later.configured_instances()),
                 today=today,

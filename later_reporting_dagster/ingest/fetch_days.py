@@ -138,7 +138,8 @@ async def fetch_days(
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.partitions = len(partitions)
-        records = RunRecords(lake, fetch.table.name, run_id=fetch.run_id, now=now(), inherited=inherited)
+        new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
+        records = await anyio.to_thread.run_sync(new_records, lake, fetch.table.name)
         records.oddities = progress.oddities
         new_writer = partial(PartitionWriter, table=fetch.table, lake=lake, guard=fetch.guard, metrics=fetch.metrics)
         writer = await anyio.to_thread.run_sync(partial(new_writer, results=sender, records=records, progress=progress))

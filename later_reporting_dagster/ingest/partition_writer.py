@@ -41,7 +41,7 @@ from later_reporting_dagster.ingest.replacement import (
     with_stored_rows,
 )
 from later_reporting_dagster.lake import FileDamaged
-from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR, FileRecord, NewerResponses, RunRecords
+from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR, FileRecord, RunRecords
 from later_reporting_dagster.lake.lake import FETCHED_AT, Lake, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable
@@ -143,7 +143,6 @@ class PartitionWriter:
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
     def __post_init__(self) -> None:
-        self._newer_responses = NewerResponses(self.lake, self.table.name, own=self.records)
         # What the run writes replaces these. If the lake cannot be listed, writing reports it.
         self._quarantined: Set[str] = frozenset()
         with suppress(LakeUnavailable):
@@ -245,7 +244,7 @@ class PartitionWriter:
             diffs[partition] = self.guard.check_replacement(old, new, rows, table=self.table, is_confirmed=is_confirmed)
 
         def is_newer(partition: Partition, key_values: Mapping[str, str]) -> bool:
-            stored, unchanged = key_values.get(FETCHED_AT), self._newer_responses.of(partition)
+            stored, unchanged = key_values.get(FETCHED_AT), self.records.newer_response(partition)
             times = [*([datetime.fromisoformat(stored)] if stored else []), *([unchanged] if unchanged else [])]
             return any(requested_at < time for time in known_times(times, self.progress.warnings))
 
@@ -258,7 +257,7 @@ class PartitionWriter:
             except (LakeUnavailable, ReplacementRejected) as error:
                 failed[partition] = error
         # As late as possible, but once for all: on an object store it is a request.
-        self._newer_responses.refresh()
+        self.records.look_for_newer()
         accepted = {partition: rows.items for partition, rows in received.items() if partition not in failed}
         tables = rows_by_group(self.table, accepted, metrics=self.metrics)
         for partition in [each for each in tables if received[each].kept]:

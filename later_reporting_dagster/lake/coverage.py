@@ -21,7 +21,6 @@ from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT, Lake, WriteResult
@@ -41,6 +40,7 @@ from later_reporting_dagster.lake.tables import COVERAGE_TABLE, OF_INSTANCES, RA
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
 
 _INSTANT: ColumnType = "timestamp[us, tz=UTC]"
+_POSTS: ColumnType = "list<item: int64>"
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
     Column("date", "date32[day]", False, "The UTC day of the file"),
@@ -49,36 +49,13 @@ COVERAGE_COLUMNS = (
     Column("rows", "int64", True, "Rows in the file; null without it", unit="rows"),
     Column("fetched_at", _INSTANT, True, "When the file was first fetched; null if that is unknown"),
     Column("restated_at", _INSTANT, True, "When a fetch last changed the content of the file; null if none has"),
-    Column(
-        "requested_at",
-        _INSTANT,
-        True,
-        "When the newest response for it was requested, which may not have changed it; null if that is unknown",
-    ),
+    Column("requested_at", _INSTANT, True, "When its newest response was requested, which may not have changed it"),
     Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
-    Column(
-        "file_version", "string", True, "Size of the file, and its modification time or ETag; null if it is missing"
-    ),
-    Column(
-        "is_stale",
-        "bool",
-        True,
-        "Whether a file of posts_published has stale posts, so that it is fetched again; null for other tables, and for"
-        " days that are still restated, which are fetched daily",
-    ),
-    Column(
-        "stale_posts",
-        "list<item: int64>",
-        True,
-        "Posts with results that were requested after the file, which lacks them; null for other tables",
-    ),
+    Column("file_version", "string", True, "Size of the file, and its modification time or ETag; null without it"),
+    Column("is_stale", "bool", True, "Whether it is fetched again for stale posts; null for others, and restated days"),
+    Column("stale_posts", _POSTS, True, "Posts that it lacks, with results requested after it; null for other tables"),
     Column("stale_since", _INSTANT, True, "When these results were requested; null without stale posts"),
-    Column(
-        "withdrawn_posts",
-        "list<item: int64>",
-        True,
-        "Posts with results that the API did not return for the day when it was last requested; null for other tables",
-    ),
+    Column("withdrawn_posts", _POSTS, True, "Posts with results that its newest response lacks; null for others"),
     Column("failed_at", _INSTANT, True, "When its last fetch failed; null if that succeeded"),
     Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
@@ -93,6 +70,7 @@ RECORD_DAYS = 2
 _MAX_SHARE_OF_TIME = 0.05
 # A time that is further in the future is that of a clock that was wrong: it says nothing.
 MAX_CLOCK_ERROR = timedelta(hours=1)
+NEVER = datetime.fromtimestamp(0, UTC)
 # Metadata of the file.
 _ODDITIES = "oddities"
 
@@ -129,6 +107,11 @@ class FileRecord(NamedTuple):
     def content_requested_at(self) -> datetime | None:
         """When the content of the file was requested."""
         return self.restated_at or self.fetched_at
+
+    @property
+    def last_requested_at(self) -> datetime | None:
+        """When the file was last requested; if that was before fetches were recorded, when its content was."""
+        return self.requested_at or self.content_requested_at
 
     def describes(self, version: FileVersion) -> bool:
         """Return whether it is known of this version of the file whether it can be read."""
@@ -186,7 +169,7 @@ Records = Mapping[tuple[str, Partition], FileRecord]
 
 
 class RunRecords:
-    """The rows of a run for one table. They survive a kill, but for those of the last moments.
+    """The rows of a run for one table, which survive a kill but for those of the last moments; and what others record.
 
     Attributes:
         oddities: what was odd about the responses, with how often.
@@ -202,10 +185,14 @@ class RunRecords:
         self.run_id = run_id or secrets.token_hex(16)
         self.path = f"{_DIRECTORY}/{table_name}/{now.astimezone(UTC).date()}_{self.run_id}.parquet"
         self.oddities: Counter[str] = Counter()
-        self._storage = lake.storage
+        self._lake, self._table_name = lake, table_name
         self._records = [*inherited]
-        self._lock = threading.Lock()
+        self._lock, self._listing_lock = threading.Lock(), threading.Lock()
         self._saved, self._next_save = 0, 0.0
+        self._newer: dict[Partition, datetime] = {}
+        self._seen: Collection[RecordFile] = ()
+        with suppress(LakeUnavailable):
+            self._seen = record_files(lake, table_name)
 
     def add(self, records: Iterable[FileRecord]) -> None:
         """Record results; save them if the last time was long ago, as long as saving takes."""
@@ -221,14 +208,31 @@ class RunRecords:
             if len(self._records) == self._saved:
                 return
             started = time.monotonic()
-            oddities = {_ODDITIES: json.dumps({**self.oddities})}
-            self._storage.write(self.path, to_parquet(to_table(self._records), content_hash="", key_values=oddities))
+            data = to_parquet(
+                to_table(self._records), content_hash="", key_values={_ODDITIES: json.dumps({**self.oddities})}
+            )
+            self._lake.storage.write(self.path, data)
             self._saved, ended = len(self._records), time.monotonic()
             self._next_save = ended + (ended - started) / _MAX_SHARE_OF_TIME
 
+    def look_for_newer(self) -> None:
+        """Look for rows of other runs: list them, and read what has changed. What fails is reported by writing."""
+        with self._listing_lock, suppress(LakeUnavailable):
+            listed = record_files(self._lake, self._table_name)
+            others = [file for file in listed if file.path != self.path]
+            changed = [file for file in others if file.version is None or file not in self._seen]
+            for record in read_records(self._lake, changed):
+                if record.requested_at:
+                    known = self._newer.get(record.partition, record.requested_at)
+                    self._newer[record.partition] = max(known, record.requested_at)
+            self._seen = listed
 
-@dataclass(frozen=True, slots=True)
-class RecordFile:
+    def newer_response(self, partition: Partition) -> datetime | None:
+        """Return when the newest response of other runs since this one began was requested, as of the last look."""
+        return self._newer.get(partition)
+
+
+class RecordFile(NamedTuple):
     """The file of a run's rows for a table."""
 
     path: str
@@ -237,10 +241,11 @@ class RecordFile:
     version: str | None
 
 
-def record_files(lake: Lake, table_name: str) -> list[RecordFile]:
-    """List the files of the runs of a table. It takes one listing."""
+def record_files(lake: Lake, *table_names: str) -> list[RecordFile]:
+    """List the files of the runs of tables. It takes one listing for each."""
     found = []
-    for path, version in lake.storage.files_in(f"{_DIRECTORY}/{table_name}").items():
+    listings = [lake.storage.files_in(f"{_DIRECTORY}/{name}") for name in table_names]
+    for path, version in chain.from_iterable(files.items() for files in listings):
         with suppress(ValueError):  # a file that no run has written, of no day
             if match := _PATH.fullmatch(path):
                 found.append(RecordFile(path, date.fromisoformat(match[1]), match[2], version.identity))
@@ -278,47 +283,13 @@ def recorded_oddities(lake: Lake, table_name: str) -> tuple[Counter[str], int]:
 
 def newest_fetches(lake: Lake, table_names: Iterable[str]) -> Records:
     """Return what the last fetch of each file recorded, in the runs of the last days."""
-    return _newest(read_records(lake, [file for name in table_names for file in record_files(lake, name)]))
-
-
-class NewerResponses:
-    """When the newest response of each partition was requested, by other runs since this object was made."""
-
-    def __init__(self, lake: Lake, table_name: str, *, own: RunRecords) -> None:
-        self._lake, self._table_name, self._own = lake, table_name, own
-        self._seen: Collection[RecordFile] = ()
-        with suppress(LakeUnavailable):
-            self._seen = record_files(lake, table_name)
-        self._newest: dict[Partition, datetime] = {}
-        self._lock = threading.Lock()
-
-    def refresh(self) -> None:
-        """Look for new rows. It takes one listing, and reads only files that have changed.
-
-        If the lake is unavailable, it looks for none: writing reports that error.
-        """
-        with self._lock, suppress(LakeUnavailable):
-            listed = record_files(self._lake, self._table_name)
-            others = [file for file in listed if file.path != self._own.path]
-            changed = [file for file in others if file.version is None or file not in self._seen]
-            for record in read_records(self._lake, changed):
-                if record.requested_at:
-                    known = self._newest.get(record.partition, record.requested_at)
-                    self._newest[record.partition] = max(known, record.requested_at)
-            self._seen = listed
-
-    def of(self, partition: Partition) -> datetime | None:
-        """Return the time as of the last `refresh`; None without a response."""
-        return self._newest.get(partition)
+    return _newest(read_records(lake, record_files(lake, *table_names)))
 
 
 def _newest(records: Iterable[FileRecord]) -> dict[tuple[str, Partition], FileRecord]:
     """Return the newest record of each partition."""
-    by_time = sorted(records, key=lambda record: record.requested_at or record.failed_at or _NEVER)
+    by_time = sorted(records, key=lambda record: record.requested_at or record.failed_at or NEVER)
     return {(record.table_name, record.partition): record for record in by_time}
-
-
-_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 # The table
@@ -336,34 +307,30 @@ def intact_files(lake: Lake, table_names: Iterable[str], *, records: Records | N
     The footers of files that `coverage` does not know are read, if it exists. With `records`, none is read, and a file
     that these do not describe counts as intact.
     """
-    known, intact = stored_records(lake) if records is None else records, dict[str, Mapping[Partition, FileVersion]]()
-    for name in table_names:
-        versions = lake.file_versions(name)
-        damaged = _damaged(lake, name, versions, known, reads_footers=records is None)
-        intact[name] = {each: version for each, version in versions.items() if each not in damaged}
-    return intact
+    known, reads = stored_records(lake) if records is None else records, records is None
+    return {name: _intact(lake, name, lake.file_versions(name), known, reads_footers=reads) for name in table_names}
 
 
 def current_files(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> set[Partition]:
     """Return which of these files are neither stale nor count as missing; see `intact_files`."""
     records = stored_records(lake)
-    current = versions.keys() - _damaged(lake, table_name, versions, records, reads_footers=True)
-    known = {each: _record(records, table_name, each) for each in current}
-    return {each for each in current if not (known[each].is_stale and known[each].describes(versions[each]))}
+    intact = _intact(lake, table_name, versions, records, reads_footers=True)
+    known = {each: _record(records, table_name, each) for each in intact}
+    return {each for each, version in intact.items() if not (known[each].is_stale and known[each].describes(version))}
 
 
-def _damaged(
+def _intact(
     lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion], records: Records, *, reads_footers: bool
-) -> set[Partition]:
-    found, unknown = set[Partition](), list[Partition]()
+) -> dict[Partition, FileVersion]:
+    intact, unknown = {**versions}, list[Partition]()
     for partition, version in versions.items():
         record = _record(records, table_name, partition)
         if not version.bytes or (record.describes(version) and not record.has_file):
-            found.add(partition)
+            del intact[partition]
         elif version.identity and not record.describes(version):
             unknown.append(partition)
     footers = lake.read_all_metadata(table_name, unknown) if records and reads_footers else {}
-    return found | {partition for partition, footer in footers.items() if not footer.content_hash}
+    return {each: version for each, version in intact.items() if each not in footers or footers[each].content_hash}
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +338,7 @@ class Update:
     """The table as of now, before a look for late posts.
 
     Attributes:
-        changed: by table, the files whose footers were read: new and changed ones, and damaged ones, because the disk
-            may have failed for a moment.
+        changed: by table, the files whose footers were read; also damaged ones: the disk may have failed for a moment.
         recorded: the files of runs that it has taken over.
     """
 
@@ -384,7 +350,7 @@ class Update:
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
     """Return what is known now of these files, and of those that are missing."""
     before = stored_records(lake)
-    recorded = [file for name in RAW_NAMES for file in record_files(lake, name)]
+    recorded = record_files(lake, *RAW_NAMES)
     of_runs = read_records(lake, recorded)
     responses = _newest(record for record in of_runs if not record.error)
     failures = _newest(record for record in of_runs if record.error)
@@ -436,24 +402,19 @@ def described_days(files: Files, records: Records) -> dict[tuple[str, date], lis
     for name, versions in files.items():
         for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
             found = [(_record(records, name, partition), version) for partition, version in of_day]
-            if not all(version.identity for _, version in found):
-                continue
-            is_described = all(record.describes(version) for record, version in found)
-            days[name, day] = [record for record, _ in found] if is_described else None
+            if all(version.identity for _, version in found):
+                is_described = all(record.describes(version) for record, version in found)
+                days[name, day] = [record for record, _ in found] if is_described else None
     return days
 
 
 def newest_requests(lake: Lake) -> pa.Table:
     """Return when each file of the raw tables that `coverage` lists was last requested; null if that is unknown."""
-    names = ["table_name", "date", "instance_id", "requested_at"]
-    stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    known = COVERAGE_SCHEMA.empty_table() if stored is None else stored
-    known = known.filter(pc.field("has_file") & pc.field("table_name").isin(OF_INSTANCES)).select(names)
-    records = read_records(lake, [file for name in OF_INSTANCES for file in record_files(lake, name)])
-    recorded = to_table(record for record in records if not record.error).select(names)
-    newer = recorded.join(known.select(names[:3]), names[:3], join_type="left semi").cast(known.schema)
-    files = pa.concat_tables([known, newer]).group_by(names[:3]).aggregate([("requested_at", "max")])
-    return files.rename_columns(names)
+    recorded = read_records(lake, record_files(lake, *OF_INSTANCES))
+    responses = _newest(record for record in recorded if not record.error)
+    known = (each for each in stored_records(lake).values() if each.has_file and each.table_name in OF_INSTANCES)
+    records = [each.after_fetches(responses.get((each.table_name, each.partition)), None) for each in known]
+    return to_table(records).select(["table_name", "date", "instance_id", "requested_at"])
 
 
 def to_table(records: Iterable[FileRecord]) -> pa.Table:

@@ -8,14 +8,14 @@ import json
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, FileRecord, Records, Update, from_table
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, NEVER, FileRecord, Records, Update, from_table
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
@@ -24,7 +24,6 @@ from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 _INSTANCES_TOGETHER = 20
 _MAX_DESCRIBED = 20
 _SQL = Path(__file__).with_name("late_posts.sql")
-_NEVER = datetime.fromtimestamp(0, UTC)
 _POSTS_SCHEMA = pa.schema({"instance_id": pa.string(), "date": pa.date32(), "post_id": pa.int64()})
 _FILES_SCHEMA = pa.schema(
     {"instance_id": pa.string(), "date": pa.date32(), "requested_at": pa.timestamp("us", tz="UTC")}
@@ -183,7 +182,7 @@ def _look_at_batch(
         known: the absent posts of those that have changed, which are read again.
     """
     connection = database.connection
-    files = [(each.instance_id, each.day, requested or _NEVER) for each, requested in changed.items()]
+    files = [(each.instance_id, each.day, requested or NEVER) for each, requested in changed.items()]
     connection.register("changed_files", _table(files, _FILES_SCHEMA))
     posts = [(each.instance_id, each.day, post_id) for each, ids in known.items() for post_id in ids]
     connection.register("known", _table(posts, _POSTS_SCHEMA))

@@ -1,12 +1,10 @@
 """Which old days to fetch again: posts may be added to them, restated or deleted at any time, but ever more rarely."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from later_reporting_dagster.contract.days import due_since
+from later_reporting_dagster.lake.coverage import NEVER, FileRecord
 from later_reporting_dagster.lake.tables import POSTS_NAMES
 
 # After an upgrade or an outage, hundreds may be due.
@@ -16,39 +14,24 @@ _MAX_LAG = timedelta(days=2)
 
 
 def due_old_days(
-    coverage: pa.Table, days: Collection[date], *, instances: Collection[str], today: date, ages: Sequence[int]
+    records: Iterable[FileRecord], days: Iterable[date], *, instances: Collection[str], today: date, ages: Sequence[int]
 ) -> list[date]:
     """Return those of the days to fetch again now, newest first; those whose last fetch failed come last.
 
     A day is due if one of its files was last requested before it reached the newest of the ages, in days.
     """
-    since = {day: reached for day in days if (reached := due_since(day, today=today, ages=ages))}
-    limits = pa.table(
-        {"date": [*since], "due_since": [datetime.combine(reached, time(), UTC) for reached in since.values()]},
-        pa.schema({"date": pa.date32(), "due_since": pa.timestamp("us", tz="UTC")}),
-    )
-    is_wanted = (
-        pc.field("has_file")
-        & pc.field("table_name").isin(POSTS_NAMES)
-        & pc.field("instance_id").isin(pa.array(instances, pa.string()))
-    )
-    wanted = coverage.filter(is_wanted)
-    files = pa.table(
-        {
-            "date": wanted["date"],
-            "instance_id": wanted["instance_id"],
-            # Of a file that was fetched before fetches were recorded, the time is when its content was requested.
-            "requested": pc.coalesce(wanted["requested_at"], wanted["restated_at"], wanted["fetched_at"]),
-            "failed": pc.is_valid(wanted["failed_at"]),
-        }
-    )
-    newest = files.group_by("instance_id").aggregate([("requested", "max")])
-    reached_at = pc.max(newest["requested_max"]).as_py()
-    if reached_at is not None:
-        fetched = newest.filter(pc.field("requested_max") >= reached_at - _MAX_LAG)["instance_id"]
-        files = files.filter(pc.field("instance_id").isin(fetched))
-    files = files.join(limits, "date", join_type="inner")
-    is_due = pc.fill_null(pc.less(files["requested"], files["due_since"]), True)
-    found = files.filter(is_due).group_by("date").aggregate([("failed", "any")]).to_pylist()
-    found.sort(key=lambda row: (not row["failed_any"], row["date"]), reverse=True)
-    return [row["date"] for row in found[:MAX_DAYS_PER_RUN]]
+    reached = {day: due_since(day, today=today, ages=ages) for day in days}
+    since = {day: datetime.combine(at, time(), UTC) for day, at in reached.items() if at}
+    files = [each for each in records if each.has_file and each.table_name in POSTS_NAMES]
+    files = [each for each in files if each.instance_id in instances]
+    newest: dict[str | None, datetime] = {}
+    for file in files:
+        if at := file.last_requested_at:
+            newest[file.instance_id] = max(newest.get(file.instance_id, at), at)
+    lags_before = max(newest.values()) - _MAX_LAG if newest else NEVER
+    has_failed: dict[date, bool] = {}
+    for file in files:
+        lags = newest.get(file.instance_id, NEVER) < lags_before
+        if not lags and (file.last_requested_at or NEVER) < since.get(file.day, NEVER):
+            has_failed[file.day] = has_failed.get(file.day, False) or file.failed_at is not None
+    return sorted(has_failed, key=lambda day: (not has_failed[day], day), reverse=True)[:MAX_DAYS_PER_RUN]

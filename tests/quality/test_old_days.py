@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
-import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, refetch_ages, restated_days
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.lake.coverage import FileRecord
 from later_reporting_dagster.lake.tables import POSTS_NAMES
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 
@@ -18,18 +17,17 @@ AGES = refetch_ages(RESTATE_DAYS, 1.5, oldest=1_200)
 DAY = timedelta(days=1)
 
 
-def coverage(requested: Mapping[date, date | None], *, instance_id: str = "a") -> pa.Table:
-    """Return the table for files of an instance, each with the day on which it was last requested."""
+def coverage(requested: Mapping[date, date | None], *, instance_id: str = "a", **fields: datetime) -> list[FileRecord]:
+    """Return the records of files of an instance, each with the day on which it was last requested."""
     times = {day: at and datetime.combine(at, time(6), UTC) for day, at in requested.items()}
-    rows = [
-        {"table_name": name, "date": day, "instance_id": instance_id, "has_file": True, "requested_at": at}
+    return [
+        FileRecord(name, day, instance_id, has_file=True, requested_at=at)._replace(**fields)
         for name in POSTS_NAMES
         for day, at in times.items()
     ]
-    return pa.Table.from_pylist(rows, COVERAGE_SCHEMA)
 
 
-def due(coverage: pa.Table, today: date, instances: Iterable[str] = ("a",)) -> list[date]:
+def due(coverage: list[FileRecord], today: date, instances: Iterable[str] = ("a",)) -> list[date]:
     newest_old_day = restated_days(today - DAY, start_date=START, restate_days=RESTATE_DAYS)[0] - DAY
     days = days_between(START, newest_old_day)
     return due_old_days(coverage, days, instances=[*instances], today=today, ages=AGES)
@@ -93,19 +91,15 @@ TODAY, OLD = date(2024, 5, 1), date(2024, 3, 1)
 
 def test_a_file_whose_request_is_unknown_is_due_by_its_content() -> None:
     assert due(coverage({OLD: None}), TODAY) == [OLD]
-    at = pa.array([datetime(2024, 4, 30, tzinfo=UTC)] * 2, pa.timestamp("us", tz="UTC"))
-    index = COVERAGE_SCHEMA.get_field_index("fetched_at")
-    assert due(coverage({OLD: None}).set_column(index, COVERAGE_SCHEMA.field(index), at), TODAY) == []
+    assert due(coverage({OLD: None}, fetched_at=datetime(2024, 4, 30, tzinfo=UTC)), TODAY) == []
 
 
 def test_an_instance_that_is_no_longer_fetched_does_not_decide_and_days_that_failed_come_last() -> None:
     current, lagging = coverage({OLD: TODAY - DAY}), coverage({OLD: OLD + DAY}, instance_id="lagging")
-    assert due(pa.concat_tables([current, lagging]), TODAY, ("a", "lagging")) == []
+    assert due(current + lagging, TODAY, ("a", "lagging")) == []
     assert due(lagging, TODAY, ("a", "lagging")) == [OLD]
-    one_failed = coverage({OLD: OLD + DAY, TODAY - DAY: TODAY - DAY}, instance_id="b")
-    assert due(pa.concat_tables([current, one_failed]), TODAY, "ab") == [OLD]
-    index = COVERAGE_SCHEMA.get_field_index("failed_at")
-    failed_at = pa.array([datetime(2024, 4, 30, tzinfo=UTC)] * 4, pa.timestamp("us", tz="UTC"))
-    failed = one_failed.set_column(index, COVERAGE_SCHEMA.field(index), failed_at)
+    requested = {OLD: OLD + DAY, TODAY - DAY: TODAY - DAY}
+    assert due(current + coverage(requested, instance_id="b"), TODAY, "ab") == [OLD]
+    failed = coverage(requested, instance_id="b", failed_at=datetime(2024, 4, 30, tzinfo=UTC))
     before = coverage({OLD - DAY: OLD, TODAY - DAY: TODAY - DAY})
-    assert due(pa.concat_tables([before, failed]), TODAY, "ab") == [OLD - DAY, OLD]
+    assert due(before + failed, TODAY, "ab") == [OLD - DAY, OLD]
