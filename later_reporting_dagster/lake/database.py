@@ -312,10 +312,6 @@ def _definition(footer: FileMetadata) -> int:
     return 0
 
 
-def describe_older(files: int) -> str:
-    return f"{files} file{'s' * (files != 1)} of an older definition left out. Next step: `later-reporting refresh`"
-
-
 def empty_select(table: Table, *, condition: str = "false") -> str:
     """Return SQL that selects no rows, with the columns of a table's view.
 

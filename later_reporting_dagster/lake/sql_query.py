@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake.database import LakeDatabase, describe_older, empty_select, open_database
+from later_reporting_dagster.lake.database import LakeDatabase, empty_select, open_database
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.storage import LakeUnavailable
 from later_reporting_dagster.lake.tables import Table
@@ -43,7 +43,7 @@ def run_query(
     tables: Collection[Table],
     *,
     memory_gb: float = 2,
-    on_note: Callable[[str], object] | None = None,
+    on_note: Callable[[str], object] = lambda _: None,
 ) -> pa.Table:
     """Return the rows of one SQL query, with instants in UTC.
 
@@ -71,14 +71,14 @@ def run_query(
                     database.connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
                     continue
                 database.add_view(table)
-                older = database.older_files[table.name]
-                if on_note is not None and older:
-                    on_note(f"{table.name}: {describe_older(older)}")
-                elif on_note is not None and database.is_empty(table.name):
+                if older := database.older_files[table.name]:
+                    files = f"{older} file{'s' * (older != 1)}"
+                    on_note(
+                        f"{table.name}: {files} of an older definition left out. Next step: `later-reporting refresh`"
+                    )
+                elif database.is_empty(table.name):
                     on_note(f"{table.name} has no files in {lake.root}")
-                elif (
-                    on_note is not None and _has_both_scopes(table) and not re.search(r"\bscope\b", sql, re.IGNORECASE)
-                ):
+                elif _has_both_scopes(table) and not re.search(r"\bscope\b", sql, re.IGNORECASE):
                     on_note(
                         f"{table.name} has rows of each instance and of all together: add scope = 'all', or 'instance'"
                     )
