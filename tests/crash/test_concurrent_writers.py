@@ -1,42 +1,19 @@
 """Concurrent writers and readers in several processes: readers see complete partitions only."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from tests.conftest import files, stored_rows
+from tests.conftest import Service, Truth
 from tests.crash import backfill_command, lake_writers
 from tests.crash.child_process import ChildProcess
-from tests.crash.restated_sandbox import (
-    DAYS,
-    INGESTED_PARTITIONS,
-    PUBLISHED,
-    RestatedSandbox,
-    RowsByPartition,
-    restated_sandbox,
-)
+from tests.crash.restated_sandbox import DAYS, INGESTED_PARTITIONS, PUBLISHED
+from tests.ingest.conftest import assert_lake_matches
 
 pytestmark = pytest.mark.faults
 
 VERSIONS = 6
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[RestatedSandbox]:
-    with restated_sandbox() as sandbox:
-        yield sandbox
-
-
-def assert_lake_equals(rows: RowsByPartition, root: Path, *, table_names: tuple[str, ...]) -> None:
-    """Assert that a lake has exactly the ingested partitions of some raw tables with the given rows."""
-    found = [path for path in files(root) if path.endswith(".parquet")]
-    assert {path.partition("/")[0] for path in found} == set(table_names)
-    assert len(found) == len(table_names) * len(INGESTED_PARTITIONS)
-    for table_name in table_names:
-        for each in INGESTED_PARTITIONS:
-            assert stored_rows(root, table_name, each.day, each.instance_id or "") == rows[table_name, each]
 
 
 def test_reader_sees_complete_partitions_during_writes(tmp_path: Path) -> None:
@@ -50,10 +27,9 @@ def test_reader_sees_complete_partitions_during_writes(tmp_path: Path) -> None:
     assert lake_writers.staged_files(tmp_path) == []
 
 
-def test_two_concurrent_backfills_write_correct_partitions(tmp_path: Path, sandbox: RestatedSandbox) -> None:
-    sandbox.restate(2)
+def test_two_concurrent_backfills_write_correct_partitions(tmp_path: Path, service: Service, truth: Truth) -> None:
     root = tmp_path / "lake"
-    environment = backfill_command.user_environment(tmp_path, base_url=sandbox.base_url, lake_root=str(root))
+    environment = backfill_command.user_environment(tmp_path, base_url=service.base_url, lake_root=str(root))
     pair = [
         backfill_command.start_command(*backfill_command.backfill_arguments(PUBLISHED.name), environment=environment)
         for _ in range(2)
@@ -61,7 +37,7 @@ def test_two_concurrent_backfills_write_correct_partitions(tmp_path: Path, sandb
     for process in pair:
         output, _ = process.communicate()
         assert process.returncode == 0, output
-    assert_lake_equals(sandbox.rows_by_version[2], root, table_names=(PUBLISHED.name,))
+    assert_lake_matches(root, PUBLISHED, INGESTED_PARTITIONS, truth)
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 2
         key = dg.AssetKey(["later", PUBLISHED.name])

@@ -9,7 +9,6 @@ version of all partitions, and the run after it removes all staged files of the 
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -17,7 +16,7 @@ import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.parquet_file import content_hash_of
-from tests.conftest import stored_rows
+from tests.conftest import Service, Truth, stored_rows
 from tests.crash import backfill_command, lake_writers
 from tests.crash.child_process import ChildProcess
 from tests.crash.restated_sandbox import (
@@ -25,15 +24,15 @@ from tests.crash.restated_sandbox import (
     INGESTED_PARTITIONS,
     POSTS_TABLES,
     PUBLISHED,
-    VERSIONS,
-    RestatedSandbox,
     ingest_without_failures,
-    restated_sandbox,
+    more_impressions,
+    with_more_impressions,
 )
 
 pytestmark = pytest.mark.faults
 
 KILLS = int(os.environ.get("KILLS", "20"))
+VERSIONS = 3
 
 TablePartition = tuple[str, Partition]
 
@@ -41,20 +40,20 @@ TablePartition = tuple[str, Partition]
 class Writer:
     """Starts processes that write a lake: by the ingest library, or by the command, which writes one table only."""
 
-    def __init__(self, directory: Path, sandbox: RestatedSandbox, *, by_command: bool) -> None:
+    def __init__(self, directory: Path, service: Service, truth: Truth, *, by_command: bool) -> None:
         self.root = directory / "lake"
-        self.tables = [PUBLISHED.name] if by_command else [table.name for table in POSTS_TABLES]
+        self.tables = {table.name: table for table in ([PUBLISHED] if by_command else POSTS_TABLES)}
         self.partitions = [(name, each) for name in self.tables for each in INGESTED_PARTITIONS]
-        self._sandbox, self._by_command = sandbox, by_command
+        self._service, self._truth, self._by_command = service, truth, by_command
         self.environment = backfill_command.user_environment(
-            directory, base_url=sandbox.base_url, lake_root=str(self.root)
+            directory, base_url=service.base_url, lake_root=str(self.root)
         )
 
     def start(self, version: int) -> ChildProcess:
-        self._sandbox.restate(version)
+        self._service.transform = more_impressions(version % VERSIONS)
         if self._by_command:
             return ChildProcess(backfill_command.backfill, asset=PUBLISHED.name, environment=self.environment)
-        return ChildProcess(ingest_without_failures, root=str(self.root), base_url=self._sandbox.base_url)
+        return ChildProcess(ingest_without_failures, root=str(self.root), base_url=self._service.base_url)
 
     def check_lake(self, seen: dict[TablePartition, int], *, newest: int) -> None:
         """Read all partitions by the lake's readers; update the version seen of each partition."""
@@ -66,27 +65,21 @@ class Writer:
             assert metadata is not None
             assert metadata.content_hash == content_hash_of(table)
             rows = stored_rows(self.root, name, each.day, each.instance_id or "")
+            first = self._truth.partition(self.tables[name].date_basis.value, each.day, each.instance_id or "")
             recent = range(newest, max(-1, newest - VERSIONS), -1)
-            rows_by_version = self._sandbox.rows_by_version
-            matching = [version for version in recent if rows_by_version[version % VERSIONS][name, each] == rows]
+            matching = [each for each in recent if with_more_impressions(first, each % VERSIONS) == rows]
             assert matching, f"{each} has the rows of no version"
             assert matching[0] >= seen.get((name, each), 0), f"{each} has the rows of an older version"
             seen[name, each] = matching[0]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[RestatedSandbox]:
-    with restated_sandbox() as sandbox:
-        yield sandbox
-
-
 # The command takes long to start.
 @pytest.mark.parametrize(("by_command", "kills"), [(False, KILLS - KILLS // 10), (True, KILLS // 10)])
 def test_writers_killed_at_random_moments_damage_nothing(
-    by_command: bool, kills: int, sandbox: RestatedSandbox, tmp_path: Path
+    by_command: bool, kills: int, service: Service, truth: Truth, tmp_path: Path
 ) -> None:
     draws, seen, version, killed = random.Random(0), dict[TablePartition, int](), 0, 0
-    writer = Writer(tmp_path, sandbox, by_command=by_command)
+    writer = Writer(tmp_path, service, truth, by_command=by_command)
     started = time.monotonic()
     writer.start(version).wait_for_success()
     duration = time.monotonic() - started

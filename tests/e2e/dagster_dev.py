@@ -35,6 +35,9 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 telemetry: {enabled: false}
 nux: {enabled: false}
 """
+BACKFILL = """mutation ($backfill: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $backfill) { ... on LaunchBackfillSuccess { backfillId } }
+}"""
 LAUNCH = """mutation ($parameters: ExecutionParams!) {
   launchPipelineExecution(executionParams: $parameters) { ... on LaunchRunSuccess { run { id } } }
 }"""
@@ -74,6 +77,13 @@ class DagsterDev:
         tags = [{"key": key, "value": value} for key, value in range_tags(days[0], days[-1]).items()]
         parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
         return str(self.graphql(LAUNCH, parameters=parameters)["launchPipelineExecution"]["run"]["id"])
+
+    def backfill(self, *assets: str, days: Sequence[date] | None = None) -> None:
+        """Start a backfill of these days, or of all partitions, as the UI does."""
+        backfill = {"assetSelection": [{"path": ["later", asset]} for asset in assets], "allPartitions": days is None}
+        partitions = {} if days is None else {"partitionNames": [*map(str, days)]}
+        launched = self.graphql(BACKFILL, backfill=backfill | partitions)
+        assert "backfillId" in launched["launchPartitionBackfill"], launched
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Run a GraphQL query, and return the `data` of its response."""

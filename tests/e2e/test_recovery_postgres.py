@@ -15,10 +15,6 @@ from tests.services import postgres_storage, running_postgres, wait_until
 
 pytestmark = [pytest.mark.recovery, pytest.mark.timeout(1800)]  # on a busy machine
 
-BACKFILL = """mutation ($backfill: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $backfill) { ... on LaunchBackfillSuccess { backfillId } }
-}"""
-
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovery]:
@@ -33,12 +29,10 @@ def test_concurrent_backfills_of_the_same_days_write_the_newest_response(recover
     day = recovery.days[0]
     before = recovery.raw_rows(day)["impressions"]
     recovery.restate(2)
-    days = [*map(str, recovery.days)]
-    backfill = {"assetSelection": [{"path": ["later", RAW]}], "partitionNames": days, "allPartitions": False}
     hold = recovery.folder / f"hold-{RAW}"
     hold.touch()
     for _ in range(2):
-        recovery.dagster.graphql(BACKFILL, backfill=backfill)
+        recovery.dagster.backfill(RAW, days=recovery.days)
     wait_until("both fetch", lambda: len(recovery.runs_of(RAW, DagsterRunStatus.STARTED)) == 2)
     hold.unlink()
     recovery.wait_until_healed()

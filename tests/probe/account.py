@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -17,7 +16,6 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
 from later_reporting_dagster.probe.assumptions import Result, judge
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sample
-from tests.client.scripted_api import jwt
 from tests.conftest import NO_RATE_LIMIT
 
 LAST_DAY = date(2026, 11, 28)
@@ -61,7 +59,6 @@ class Account:
         change: changes the rows of a response of performance.
         days_more: days to add to the range that is requested of the sandbox.
         total: added to the stated totals.
-        token_seconds: lifetime of tokens; None for those of the sandbox.
         override: returns a response to send instead.
     """
 
@@ -70,10 +67,8 @@ class Account:
     days_more: Callable[[Asked], int] = lambda asked: 0
     total: Callable[[Asked], int] = lambda asked: 0
     headers: Mapping[str, str] = field(default_factory=dict)
-    token_seconds: float | None = None
     override: Callable[[Request], Response | None] = lambda request: None
     requests: list[Request] = field(default_factory=list)
-    _tokens: dict[bytes, bytes] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -88,22 +83,17 @@ class Account:
         async def record(message: Message) -> None:
             messages.append(message)
 
-        headers = [(name, self._tokens.get(value, value)) for name, value in scope["headers"]]
         asked = Asked.of(request) if request.url.path in (POSTS, CAMPAIGNS) else None
         if asked is not None:
             last = asked.last + timedelta(days=self.days_more(asked))
             query = urlencode(request.query_params.multi_items() + [("endDate", str(last))])
             scope = scope | {"query_string": query.replace(f"endDate={asked.last}&", "").encode()}
-        await self.app(scope | {"headers": headers}, receive, record)
+        await self.app(scope, receive, record)
         content = b"".join(message.get("body", b"") for message in messages)
         stated = {name.decode(): value.decode() for name, value in messages[0]["headers"] if name.startswith(b"x-")}
         if messages[0]["status"] != 200:
             return Response(content, messages[0]["status"], stated, media_type="application/problem+json")
         body = json.loads(content)
-        if "jwt" in body and self.token_seconds is not None:
-            token = jwt(exp=time.time() + self.token_seconds)
-            self._tokens[f"Bearer {token}".encode()] = f"Bearer {body['jwt']}".encode()
-            body = {"jwt": token}
         if asked is not None:
             self._change(asked, body)
         return JSONResponse(body, headers=stated)

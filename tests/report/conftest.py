@@ -1,5 +1,6 @@
 """Fixtures: a browser, and reports of worlds of posts."""
 
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -7,25 +8,34 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
 from later_reporting_dagster.rollups.made_from import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
-from tests.e2e.browser import chromium
 from tests.rollups.reference import Row, World
 from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
+from tests.services import WAIT_SECONDS
 
 INSTANCES = ("007", "acme & <sons>")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 # Not session-scoped: while Playwright's event loop runs in this thread, other tests cannot start one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if executable is None:
+        raise RuntimeError(f"no browser: put one of {', '.join(CHROMIUM)} on the PATH, or run `make browser`")
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=1000 * WAIT_SECONDS)  # milliseconds, as Playwright expects
+        browser = playwright.chromium.launch(executable_path=executable)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @pytest.fixture(scope="session")
