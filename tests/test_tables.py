@@ -13,11 +13,7 @@ from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, Post
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, post_columns
-from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS
 from later_reporting_dagster.rollups.rollup_tables import (
-    BY_AGE,
     BY_CONTENT_TYPE,
     CAMPAIGN_RESULTS,
     CAMPAIGNS_MONTHLY,
@@ -53,11 +49,6 @@ def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]
 PREVIOUS_COLUMNS = {f"previous_{name}" for name in PREVIOUS}
 GROUPS = ("platform", "content_type")
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
-    "columns of posts": post_columns([]),
-    "columns of instances": INSTANCE_COLUMNS,
-    "columns of coverage": COVERAGE_COLUMNS,
-    "columns of campaigns": without(CAMPAIGN_COLUMNS, [*INSTANCE_COLUMNS[1:], POST_COLUMNS[-1]]),
-    "columns of campaign_performance_periods": without(CAMPAIGN_PERIODS.columns([]), [POST_COLUMNS[-1]]),
     "columns of organic_paid_daily": without(DAILY.columns, POST_COLUMNS),
     "columns of windows": [
         column
@@ -65,50 +56,48 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
         if column.name not in (*PREVIOUS_COLUMNS, *GROUPS)
     ],
     "columns of the table posts": without(POSTS.columns, POST_COLUMNS),
-    "columns of organic_by_age": without(BY_AGE.columns, POST_COLUMNS),
     "columns of campaign_results": [
         column
         for column in without(CAMPAIGN_RESULTS.columns, [*DAILY.columns, *BY_CONTENT_TYPE.columns])
-        if not column.name.startswith(("tracking_links", "affiliate_links", "paid_clicks"))
+        if not column.name.startswith(("api_", "tracking_links", "affiliate_links", "paid_clicks"))
     ],
     "columns of campaigns_monthly": without(CAMPAIGNS_MONTHLY.columns, CAMPAIGN_RESULTS.columns),
 }
 
 
 def metrics_table() -> str:
-    """Return a Markdown table of the metrics of posts and of campaigns, with the tables that have each."""
-    requested = {
-        name: {metric.column: "by default" if metric in default else "if named" for metric in known}
-        for name, known, default in (
-            ("of posts", METRICS, DEFAULT_METRICS),
-            ("of campaigns", CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS),
-        )
-    }
-    totals = {"days": OVER_TIME_METRICS, "periods": ACCOUNT_METRICS}
-    requested["of instances"] = {
-        metric.column: " and ".join(name for name, metrics in totals.items() if metric in metrics)
-        for metric in (*OVER_TIME_METRICS, *ACCOUNT_METRICS)
-    }
-    posts = post_columns(METRICS)
-    columns = [*posts, *without(CAMPAIGN_PERFORMANCE.columns(CAMPAIGN_METRICS), posts)]
-    columns += without(ACCOUNT_PERIODS.columns(ACCOUNT_METRICS), columns)
-    return markdown_table([column for column in columns if column.unit], requested)
+    """Return a Markdown table of the metrics, in one row those that the same tables have."""
+    available: dict[str, dict[str, str]] = {}
+    for table, words, metrics in (
+        ("of posts", "if named", METRICS),
+        ("of posts", "by default", DEFAULT_METRICS),
+        ("of campaigns", "if named", CAMPAIGN_METRICS),
+        ("of campaigns", "by default", DEFAULT_CAMPAIGN_METRICS),
+        ("of account days", "yes", OVER_TIME_METRICS),
+        ("of account periods", "yes", ACCOUNT_METRICS),
+    ):
+        for metric in metrics:
+            available.setdefault(metric.column, {})[table] = words
+    tables = ["of posts", "of campaigns", "of account days", "of account periods"]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for column, cells in available.items():
+        groups.setdefault(tuple(cells.get(table, "") for table in tables), []).append(f"`{column}`")
+    return markdown_rows([["metrics", *tables], *([", ".join(names), *cells] for cells, names in groups.items())])
 
 
-def markdown_table(columns: Sequence[Column], more: Mapping[str, Mapping[str, str]] | None = None) -> str:
-    """Return a Markdown table that documents columns, with one row for columns that differ only in what they count.
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    header, *others = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([header, f"|{' --- |' * len(rows[0])}", *others])
 
-    Args:
-        more: cells of further columns of the Markdown table, by header and name of the column.
-    """
-    more = more or {}
+
+def markdown_table(columns: Sequence[Column]) -> str:
+    """Return a Markdown table that documents columns, with one row for columns that differ only in what they count."""
     groups: dict[tuple[str, ...], list[tuple[Column, list[str]]]] = {}
     for column in columns:
-        description = column.description.removesuffix("; null when not available; 0 is a measured zero")
-        cells = [column.type, column.unit, description, *(cells.get(column.name, "") for cells in more.values())]
+        cells = [column.type, column.unit, column.description]
         common = tuple(_without_metric(_common_text(text), column) for text in (column.name, *cells))
         groups.setdefault(common, []).append((column, cells))
-    rows = [["column", "type", "unit", "meaning", *more], ["---"] * (4 + len(more))]
+    rows = [["column", "type", "unit", "meaning"]]
     for (_, *common), group in groups.items():
         cells = group[0][1]
         if len(group) > 1:
@@ -116,17 +105,16 @@ def markdown_table(columns: Sequence[Column], more: Mapping[str, Mapping[str, st
             cells = [_common_text(cell) for cell in cells] if is_of_one_metric else common
             cells[2] = cells[2][:1].upper() + cells[2][1:]
         rows.append([", ".join(f"`{column.name}`" for column, _ in group), *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_rows(rows)
 
 
 def _common_text(text: str) -> str:
-    """Return a text without the channel and the percentage of a quartile."""
-    text = re.sub(r"(organic|paid)_|\b(organic|paid) ", "", text, flags=re.IGNORECASE)
-    return re.sub(r"(?<=_p)\d\d\b|\b[257][05](?= % of)", "…", text)
+    """Return a text without the channel."""
+    return re.sub(r"(organic|paid)_|\b(organic|paid) ", "", text, flags=re.IGNORECASE)
 
 
 def _metric(column: Column) -> str:
-    return re.sub(r"^(organic|paid)_|_(posts|p\d\d|percentile|newest_day|missing_days)$", "", column.name)
+    return re.sub(r"^(organic|paid)_|_(posts|percentile)$", "", column.name)
 
 
 def _without_metric(text: str, column: Column) -> str:
@@ -136,13 +124,13 @@ def _without_metric(text: str, column: Column) -> str:
 
 def settings_table(fields: Mapping[str, FieldInfo]) -> str:
     """Return a Markdown table of the fields that have an environment variable."""
-    rows = [["environment variable", "default", "meaning"], ["---"] * 3]
+    rows = [["environment variable", "default", "meaning"]]
     for name, field in fields.items():
         if name not in ("translation", "resource"):
             is_stated = isinstance(field.default, str | int | float | date) and field.default != ""
             default = f"`{str(field.default).lower()}`" if is_stated else ""
             rows.append([f"`LATER_{name.upper()}`", default, str(field.description)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_rows(rows)
 
 
 GENERATED = {

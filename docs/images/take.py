@@ -14,7 +14,6 @@ PICTURES = {
     "report": (Path(REPORT).resolve().as_uri(), 1000, 690),
     "assets": (f"{URL}/assets/later/posts?view=lineage", 1400, 640),
     "checks": (f"{URL}/assets/later/posts_published?view=checks", 1100, 560),
-    "timeline": (f"{URL}/overview/activity/timeline", 1100, 300),
 }
 
 with sync_playwright() as playwright:

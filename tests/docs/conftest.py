@@ -23,7 +23,6 @@ from tests.services import DBT_FOLDER
 ROOT = Path(__file__).parents[2]
 DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-FIRST_WEEK = ROOT / "docs" / "first-week.md"
 PAGES = [*DOCS_PAGES, README, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", CONTRIBUTING]
 
 # The days in the commands of the pages; a file that has one post less than the API; and a file that is missing.

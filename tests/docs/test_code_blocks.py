@@ -17,7 +17,6 @@ from later_reporting_dagster.server.sandbox import World, create_app, running_se
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.docs.conftest import (
     DOCS_PAGES,
-    FIRST_WEEK,
     MISSING_PARTITION,
     README,
     ROOT,
@@ -57,7 +56,7 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
         assert Path(shell.lake.url("posts_published", MISSING_PARTITION)).exists()
 
 
-def test_commands_of_readme_and_first_week_run(shell: Shell, tmp_path: Path) -> None:
+def test_commands_of_readme_run(shell: Shell, tmp_path: Path) -> None:
     """All but the installation, the settings, which are those of a sandbox, and the UI, which does not end."""
     (block,) = code_blocks(section(README, "With the real API"), "sh")
     own = {"DAGSTER_HOME": str(tmp_path / "dagster"), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
@@ -77,12 +76,6 @@ def test_commands_of_readme_and_first_week_run(shell: Shell, tmp_path: Path) -> 
         counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in ASSET_NAMES if name != REPORT)
         rows = user.run_process("later-reporting", "query", "--format", "csv", counts)
         assert [line for line in rows.splitlines() if line.endswith(",0")] == []
-
-        commands = "\n".join(code_blocks(FIRST_WEEK.read_text(), "bash"))
-        printed = replace(user, directory=tmp_path).run_process("bash", "-ec", commands)
-    assert "later/posts_published: 60 days" not in printed
-    assert len(user.lake.partitions("posts_published")) == 60 * 2
-    assert "return_on_ad_spend" in printed
 
 
 @pages_with("python")

@@ -1,4 +1,4 @@
-"""examples/dbt/ builds on a lake, and its models equal the tables; the join of docs/warehouses.md counts spend once."""
+"""examples/dbt/ builds on a lake, and its models equal the tables."""
 
 import json
 import shutil
@@ -9,18 +9,11 @@ import pytest
 
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from later_reporting_dagster.report.report_data import REPORT
-from tests.docs.conftest import ROOT, Shell, code_blocks
+from tests.docs.conftest import ROOT, Shell
 
 pytestmark = pytest.mark.docs
 
 Row = dict[str, Any]
-PAGE = ROOT / "docs" / "warehouses.md"
-# What ad_reporting__campaign_report and ad_campaigns are in a project with ad accounts.
-AD_ACCOUNTS = {
-    "ad_reporting__campaign_report": "select * from (values (date '2024-01-03', 'facebook_ads', 'a', 10.5, 2),"
-    " (date '2024-01-03', 'facebook_ads', 'b', 4.0, 1)) as ads (date_day, platform, campaign_id, spend, clicks)",
-    "ad_campaigns": "select 'facebook_ads' as platform, unnest(['a', 'b']) as campaign_id, '{}' as later_campaign_id",
-}
 
 
 def dbt(project: Shell, arguments: str, *, before: str = "") -> str:
@@ -93,20 +86,6 @@ def test_account_model_counts_posts_once(project: Shell, shell: Shell) -> None:
             sum(row["conversions"] or 0 for row in by_campaign),
         ]
     )
-
-
-def test_join_with_ad_accounts_counts_spend_once(project: Shell) -> None:
-    day, campaign = "2024-01-03", rows(project, "later__campaign_report")[0]["campaign_id"]
-    (join,) = code_blocks(PAGE.read_text(), "jinja")
-    models = {name: sql.replace("{}", campaign) for name, sql in AD_ACCOUNTS.items()} | {"joined": join}
-    for name, sql in models.items():
-        (project.directory / "models" / f"{name}.sql").write_text(sql)
-    dbt(project, f"run --select {' '.join(models)}")
-    joined, later = rows(project, "joined"), rows(project, "later__campaign_report")
-    assert sum(row["spend"] or 0 for row in joined) == 14.5
-    assert sum(row["spend_in_later"] or 0 for row in joined) == pytest.approx(sum(row["spend"] or 0 for row in later))
-    (both,) = [row for row in joined if row["spend"] is not None]
-    assert (str(both["date_day"]), both["campaign_id"], both["clicks"]) == (day, campaign, 3)
 
 
 def test_missing_lake_fails_with_the_next_step_and_keeps_the_models(project: Shell) -> None:
