@@ -160,7 +160,7 @@ class LaterClient:
         return self._version
 
     async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch the ids of all instances that the credentials can read, in the order of the API."""
+        """Fetch the ids of all instances that the credentials can read."""
         try:
             return tuple((await self._fetch(INSTANCES)).items)
         except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
@@ -229,7 +229,6 @@ class LaterClient:
 
     @property
     def requests(self) -> int:
-        """The number of requests so far."""
         return self._transport.requests
 
     @property
@@ -247,8 +246,8 @@ class LaterClient:
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again.
 
-        If rows repeat, or differ from the total in number, the second fetch is in reverse order, if that can be
-        requested, and may show that no row is missing.
+        If rows may be missing, the second fetch is in reverse order, if that can be requested, and may show that none
+        is.
         """
         route = replace(route, personal_data=self._personal_data)
         with _naming_query(route):
@@ -281,7 +280,7 @@ class LaterClient:
                     problem = str(error)
             raise InconsistentPages(
                 f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
-                f" {route.too_volatile_advice}"
+                f" {route.advice}"
             )
 
     async def probe(self) -> Probe:

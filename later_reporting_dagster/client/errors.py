@@ -1,7 +1,4 @@
-"""Errors of the client, grouped by what the caller can do about them.
-
-Every message names the query, without secrets, and the next step.
-"""
+"""Errors of the client, by what the caller can do about them. Messages name the query and the next step."""
 
 # ruff: noqa: N818 - named for what happened
 
@@ -69,14 +66,11 @@ class InconsistentPages(LaterError):
 
 
 class TooManyPosts(LaterError):
-    """The query has more posts than its pages can return or than the caller accepts: split it.
-
-    Also raised if any other list is too long.
+    """The list has more rows than its pages can return or than the caller accepts: split the query.
 
     Attributes:
-        total_items: the number of posts or instances; None if it is unknown, as in the cursor version.
-        content_types: content types of the posts that were fetched before the limit was reached; empty if the total is
-            known.
+        total_items: the number of its rows; None if it is unknown, as in the cursor version.
+        content_types: those of the posts that were fetched before the limit was reached; empty if the total is known.
     """
 
     def __init__(self, message: str, *, total_items: int | None = None) -> None:

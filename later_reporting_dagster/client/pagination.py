@@ -53,23 +53,21 @@ class FetchedList:
         return {*self.keys} == {*other.keys} and is_other_order
 
 
+@dataclass(eq=False)
 class PageReader:
-    """Fetches pages of one list.
+    """Fetches pages of one list, `from_end` in reverse order.
 
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.
-
-    Attributes:
-        from_end: whether the list is fetched in reverse order.
     """
 
-    def __init__(self, transport: Transport, route: Route, api_version: ApiVersion, *, from_end: bool = False) -> None:
-        self.route = route
-        self.from_end = from_end
-        self._transport = transport
-        self._version = api_version
-        self._total_items: int | None = None
-        self._pages = self._bytes = 0
+    transport: Transport
+    route: Route
+    api_version: ApiVersion
+    from_end: bool = False
+    _total_items: int | None = None
+    _pages: int = 0
+    _bytes: int = 0
 
     async def fetch(self, number: int = 1, *, cursor: str | None = None) -> ListResult:
         """Fetch a page, and verify that it belongs to the query and to the list that started with page 1."""
@@ -81,7 +79,7 @@ class PageReader:
         if found.number not in (None, number):
             raise Inconsistency(f"{page} was requested, but page {found.number} was returned")
         total_items = self._total_items = found.stated_total if self._total_items is None else self._total_items
-        if not self._version.uses_cursors and found.stated_total not in (None, total_items):
+        if not self.api_version.uses_cursors and found.stated_total not in (None, total_items):
             raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.stated_total}")
         if problem := self.route.find_problem(found):
             raise Inconsistency(problem)
@@ -90,23 +88,23 @@ class PageReader:
     async def fetch_unverified(self, page: PageRequest) -> ListResult:
         route = self.route
         request = Request(
-            f"{route.path}?{urlencode(route.parameters(self._version, page))}",
+            f"{route.path}?{urlencode(route.parameters(self.api_version, page))}",
             f"{route.description}, {page}",
             max_attempts=route.max_attempts,
         )
-        found = await self._transport.request(request, parse=self._parse)
-        self._transport.on_event(ClientEvent("page"))
+        found = await self.transport.request(request, parse=self._parse)
+        self.transport.on_event(ClientEvent("page"))
         return found
 
     def _parse(self, response: Response) -> ListResult:
+        version, is_empty = self.api_version, response.status == NO_CONTENT
         try:
-            is_empty = response.status == NO_CONTENT
-            page = ListResult([], is_unsure=True) if is_empty else self.route.parse_page(response.body, self._version)
+            page = ListResult([], is_unsure=True) if is_empty else self.route.parse_page(response.body, version)
         except UnreadableBody as error:
             if error.api_version is None:
                 raise
             raise ApiVersionChanged(
-                f"the service responds in API version {error.api_version}, not in {self._version}. Run again: the next"
+                f"the service responds in API version {error.api_version}, not in {version}. Run again: the next"
                 f" run detects the version. If LATER_API_VERSION is set, set it to {error.api_version} or auto."
             ) from None
         if response.status != 200:
@@ -115,7 +113,7 @@ class PageReader:
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
             raise TooManyPosts(
                 f"{self.route.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
-                f" {self.route.too_long_advice}"
+                f" {self.route.advice}"
             )
         return replace(page, requested_at=response.requested_at)
 
@@ -185,7 +183,7 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     if last > MAX_PAGE_NUMBER or total_items > (max_rows or total_items):
         raise TooManyPosts(
             f"{route.description}: {total_items} items on {-(-total_items // size)} pages are too many for one query."
-            f" {route.too_long_advice}",
+            f" {route.advice}",
             total_items=total_items,
         )
 
@@ -255,8 +253,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             rows += page.total_items
             if max_rows is not None and rows > max_rows:
                 raise TooManyPosts(  # noqa: TRY301 - one handler for this one and those of the reader
-                    f"{route.description}: more than {max_rows} items are too many for one query."
-                    f" {route.too_long_advice}"
+                    f"{route.description}: more than {max_rows} items are too many for one query. {route.advice}"
                 )
             if (cursor := page.next_cursor) is None:
                 break

@@ -92,12 +92,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, by its description in messages.
-
-    Attributes:
-        content: the body of a request for a token, which has the credentials; None for all other requests.
-        max_attempts: None for those of the retry policy.
-    """
+    """A request, by its description in messages. That for a token has a body, `content`, with the credentials."""
 
     path: str
     description: str
@@ -132,10 +127,8 @@ class TemporaryFailure:
 def classify_failure(response: Response, request: Request, *, secrets: Collection[str], now: float) -> TemporaryFailure:
     """Return a response other than a success as a failure to retry, or raise what else it means.
 
-    See docs/api.md, "Errors", "Rate limit" and "What is accepted".
-
-    Args:
-        secrets: what messages must not quote, because the server may echo the request.
+    See docs/api.md, "Errors", "Rate limit" and "What is accepted". Messages do not quote `secrets`, which the server
+    may echo.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     detail = safe_line(problem.text(request), secrets)
@@ -201,17 +194,14 @@ def classify_error(error: Exception, request: Request, *, base_url: str, secrets
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return how many seconds `Retry-After` asks to wait; None without it.
-
-    The header is a number of seconds or an HTTP date. A date is compared with the response's own `Date` if there is
-    one, so that a wrong local clock does not matter.
-    """
+    """Return how many seconds `Retry-After` asks to wait, as a number or an HTTP date; None without it."""
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
         if (until := http_date(value)) is None:
             return None
+        # The local clock may be wrong.
         sent = http_date(headers.get("date", ""))
         seconds = until.timestamp() - (now if sent is None else sent.timestamp())
     return max(0.0, seconds) if math.isfinite(seconds) else None

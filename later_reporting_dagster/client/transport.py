@@ -68,13 +68,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class Transport:
-    """The connections to the API, with the token and the rate limit that all requests share.
-
-    For the arguments, see `LaterClient`.
-
-    Attributes:
-        requests: number of requests that were sent, or wait for the rate limit.
-    """
+    """The connections to the API, with the token and the rate limit that all requests share (see `LaterClient`)."""
 
     base_url: str
     credentials: ClientCredentials | AccessToken
@@ -90,7 +84,7 @@ class Transport:
 
     def __post_init__(self) -> None:
         self.base_url = validate_base_url(self.base_url)
-        self.requests = 0
+        self.requests = 0  # with those that wait for the rate limit
         # Since when every response is a 429, and why no more requests are sent.
         self._refused_since = math.inf
         self._refusal = ""
@@ -245,10 +239,7 @@ class Transport:
         return None if expiry is None else expiry - self.clock()
 
     async def _valid_token(self, max_attempts: int | None) -> Token:
-        """Return the token, which is renewed first if it has expired or was rejected.
-
-        A request for a token has as many attempts as the request that needs it.
-        """
+        """Return the token, which is renewed first if it has expired or was rejected."""
         async with self._renewal:
             if self._token is None or self._token.valid_until <= self.clock():
                 self._token = Token.received(await self._fetch_token(max_attempts), now=self.clock())
@@ -264,7 +255,6 @@ class Transport:
         return await self.request(request, parse=_parse_token)
 
     async def _acquire_slot(self) -> None:
-        """Wait until a request may start. Each request takes one slot, and a slot is used by a request."""
         if self.requests == self.max_requests:
             raise RequestsUsedUp(f"All {self.requests} requests are used up.")
         self.requests += 1

@@ -14,10 +14,7 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """Channel of a metric, by its API name: `paid…`, `trackingLinks…`, `affiliateLinks…`, or else organic.
-
-    Posts have organic and paid metrics only (docs/api.md, "Metrics, null and units").
-    """
+    """Channel of a metric, by its API name: `paid…`, `trackingLinks…`, `affiliateLinks…`, or else organic."""
 
     ORGANIC = "organic"
     PAID = "paid"
@@ -238,7 +235,6 @@ ACCOUNT_METRICS = (
 
 
 def parse_campaign_metrics(text: str) -> tuple[Metric, ...]:
-    """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts."""
     metrics = parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)
     if not any(metric.kind.adds_up_over_days for metric in metrics):
         raise ValueError("name at least one metric that adds up over days, such as paidAdSpend")

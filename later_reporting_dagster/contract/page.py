@@ -1,9 +1,6 @@
-"""Parsers of list responses: pages of posts, instance ids and campaigns, in both API versions.
+"""What pages and lists are, in both API versions, and how an envelope is read (docs/api.md, "What is accepted").
 
-Pages of both versions yield the same posts. In the paged version, a page states the totals of the list; in the
-cursor version, it states only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor
-version"). Of a page, its rows and the total count; the rest of its pagination may be absent (docs/api.md, "What is
-accepted").
+In the paged version, a page states the total of the list, in the cursor version only the cursor of the next page.
 """
 
 import json
@@ -40,8 +37,7 @@ class ListResult:
         oddities: harmless deviations of the responses from the documentation, with how often each occurred, such as
             `total count as text` or `equal row twice`.
         unreadable: by the key of a row, the columns whose value could not be read, with an excerpt of what was sent.
-        is_unsure: whether there are no rows, and the response does not say that the list has none: it is empty or null,
-            or states no total.
+        is_unsure: whether there are no rows, and the response does not say that the list has none.
         stated_total: the number of rows of the list, if the response states it.
         number: of a page, from 1, if the response states it.
         next_cursor: of a page in the cursor version, unless it is the last one.

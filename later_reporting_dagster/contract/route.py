@@ -1,4 +1,4 @@
-"""The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
+"""The routes of the API: how their pages are requested and parsed, and what identifies a row."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -82,6 +82,7 @@ class Route:
         find_problem: says of a page that was read, or of repeated rows, why the response is not that of the query.
         is_sorted: whether the order of the rows is requested, so that the list can be fetched from its end. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
+        advice: what to do if the list is too long, or changes while it is fetched.
         max_attempts: of each request; None for those of the retry policy.
         page_size: 0 for a response without pages, whose `data` is one row.
         needs_total: whether a page with rows that states no total, in the paged version, is none.
@@ -97,8 +98,7 @@ class Route:
     metrics: tuple[str, ...] = ()
     find_problem: Callable[[ListResult], str | None] = lambda _: None
     is_sorted: bool = False
-    too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
-    too_volatile_advice: str = "Try later."
+    advice: str = "List the instances to fetch (LATER_INSTANCE_IDS), or try later."
     max_attempts: int | None = None
     page_size: int = MAX_PAGE_SIZE
     needs_total: bool = True
@@ -186,8 +186,7 @@ def posts_route(query: PerformanceQuery) -> Route:
         _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, Post),
         find_problem=partial(find_unrequested_rows, query),
         is_sorted=True,
-        too_long_advice="Query fewer days or instances.",
-        too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
+        advice="Query fewer days or instances, or try later.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of the list responses: posts, campaigns and their performance, and lossless parsers of each.
+"""Rows of the list responses, and their lossless parser.
 
 A row is stored if its key can be read. Any other value that cannot be read is null in its column, and kept in `extra`
 as it was sent, beside the fields without a column. A row without a key, or with a value that cannot be true, becomes a
@@ -182,22 +182,16 @@ class RowParser:
 
 
 def metric_fields(metrics: Metrics, *, of_days: bool = False) -> Fields:
-    return {
-        metric.api_name: Field(
-            metric.column,
-            metric_parser(metric.kind, of_days=of_days),
-            percentage_respelled if metric.unit == "percent" else number_respelled,
-        )
-        for metric in metrics
-    }
+    return {metric.api_name: _metric_field(metric, of_days=of_days) for metric in metrics}
 
 
-def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], int | float]:
-    """Return a parser of whole numbers or decimals, of a magnitude of at most `kind.maximum`.
+def _metric_field(metric: Metric, *, of_days: bool) -> Field:
+    """Return the field of a whole number or a decimal, of a magnitude of at most `kind.maximum`.
 
     Whole numbers are not negative, except for counts `of_days`, from which unlikes are subtracted (docs/api.md, "Date
     basis").
     """
+    kind = metric.kind
     parse: Callable[[object], int | float] = parse_integer if kind.is_integer else parse_decimal
     is_signed, maximum = not kind.is_integer or (of_days and kind is Kind.COUNT), kind.maximum
     minimum = -maximum if is_signed else 0
@@ -208,11 +202,12 @@ def metric_parser(kind: Kind, *, of_days: bool = False) -> Callable[[object], in
             raise ImpossibleValueError(f"{limit if value < 0 else f'is not at most {maximum:,}'}: {_excerpt(value)}")
         return parse(value)
 
-    return parse_metric
+    respell = percentage_respelled if metric.unit == "percent" else number_respelled
+    return Field(metric.column, parse_metric, respell)
 
 
 def parse_integer(value: object) -> int:
-    """Return a whole number of 64 bits; a float without a fraction is one, too."""
+    """Return a whole number; a float without a fraction is one, too."""
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_LIMIT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):

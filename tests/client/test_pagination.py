@@ -28,7 +28,7 @@ def test_more_posts_than_max_rows_raise_after_one_request(service, new_client, j
         fetch_posts(new_client(), july, max_rows=249)
     assert str(raised.value) == (
         "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b': 250 items on 3 pages are too"
-        " many for one query. Query fewer days or instances."
+        " many for one query. Query fewer days or instances, or try later."
     )
     assert raised.value.total_items == 250
     assert len(service.requests_to()) == 1
