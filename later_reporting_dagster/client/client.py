@@ -238,6 +238,7 @@ class LaterClient:
 
     async def _fetch_all(self, routes: Sequence[Route], *, max_rows: int | None = None) -> ListResult:
         """Fetch a list in parts, each of other instances."""
+        routes = [replace(route, personal_data=self._personal_data) for route in routes]
         result = ListResult.of([await self._fetch(route, max_rows=max_rows) for route in routes])
         if repeated := len(result.items) - len({*map(routes[0].key, result.items)}):
             raise InconsistentPages(f"{routes[0].description}: {repeated} rows are those of other instances, too.")
@@ -249,7 +250,6 @@ class LaterClient:
         If rows may be missing, the second fetch is in reverse order, if that can be requested, and may show that none
         is.
         """
-        route = replace(route, personal_data=self._personal_data)
         with _naming_query(route):
             version = await self.api_version()
             fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages

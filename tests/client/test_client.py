@@ -36,9 +36,10 @@ def test_fetch_posts_returns_every_post_once_in_the_order_of_the_api(
     assert (len(service.requests_to()), result.bad_rows) == (pages, [])
 
 
-def test_fetch_instances_returns_ids_of_all_pages(service, new_client_of_each_version):
+@pytest.mark.parametrize("personal_data", [True, False])
+def test_fetch_instances_returns_ids_of_all_pages(service, new_client_of_each_version, personal_data):
     service.instance_ids = [f"i{number}" for number in range(250)]
-    assert fetch_instances(new_client_of_each_version()) == tuple(service.instance_ids)
+    assert fetch_instances(new_client_of_each_version(personal_data=personal_data)) == tuple(service.instance_ids)
     assert len(service.requests_to("/v2/instances")) == 3
 
 
