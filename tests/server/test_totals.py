@@ -171,6 +171,10 @@ def test_lake_has_null_for_what_does_not_follow_from_posts(lake_api: httpx.Clien
         "views",
     }
     assert {name for name, value in totals.items() if value is not None} == known
+    for first, last in ((FIRST, LAST), (LAST + timedelta(days=1), LAST + timedelta(days=2))):
+        unknown = days_query(first, last, ("metrics", "cpe,estimatedContentCost"))
+        expected = {"metrics": {"cpe": None, "estimatedContentCost": None}}
+        assert page_of(get(lake_api, unknown, ACCOUNT))["data"] == expected
 
 
 def test_totals_can_disagree_on_purpose() -> None:

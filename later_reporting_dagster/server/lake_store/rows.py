@@ -360,7 +360,7 @@ def total_rows(query: MetricsQuery, metrics: Iterable[Metric]) -> Rows:
     totals = {metric.api_name: _total(metric) for metric in metrics}
     members = {name: totals[name] for name in query.metrics or totals}
     fields = members if query.metrics is None else {METRICS_MEMBER: _object(members)}
-    bucket, grouping = "NULL", ""
+    bucket, grouping = "NULL", "HAVING true"  # one row, also if no total is a sum
     if isinstance(query, OverTimeQuery):
         bucket, grouping = f"date_trunc('{query.granularity}', date)", "GROUP BY bucket ORDER BY bucket"
         last = f"bucket + INTERVAL 1 {query.granularity} - INTERVAL 1 DAY"
