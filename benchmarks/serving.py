@@ -22,7 +22,7 @@ from benchmarks.markdown_table import Table
 from benchmarks.synthetic_lake import DAYS, FIRST_DAY, write_published_posts
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, SortDirection
 from later_reporting_dagster.lake import Lake, partition_path
-from later_reporting_dagster.server.query_parameters import SORT_PROPERTIES
+from later_reporting_dagster.server.routes import SORT_PROPERTIES
 from tests.services import running_api
 
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from later_reporting_dagster.client.auth import is_loopback
 from later_reporting_dagster.contract.parameters import TOKEN_PATH, ApiVersion
-from later_reporting_dagster.server.query_parameters import ApiRoute
-from later_reporting_dagster.server.responses import (
+from later_reporting_dagster.server.routes import (
+    ApiRoute,
     PageQuery,
     ProblemError,
     bad_request,
@@ -35,14 +35,10 @@ _ANYONE = Client("", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who sent a request.
+    """Who sent a request."""
 
-    Attributes:
-        instance_ids: Instances that it can access; None: all.
-        session: Identifies the token, or the address of a client without one: a pagination belongs to one session.
-    """
-
-    instance_ids: tuple[str, ...] | None
+    instance_ids: tuple[str, ...] | None  # that it can access; None: all
+    # Identifies the token, or the address of a client without one: a pagination belongs to one session.
     session: str
 
     def instances(self, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -66,25 +62,18 @@ It raises `ProblemError`: 400 for a metric that the query cannot have, 403 for a
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A limit of the requests of an IP address in a sliding window (docs/api.md, "Rate limit")."""
-
-    requests: int
-    window_seconds: float
-
-
 class RateLimitMiddleware:
-    """Rejects requests beyond a rate limit, and adds the rate-limit headers to every response.
+    """Rejects requests of an IP address beyond a limit in a sliding window, and states the limit in every response.
 
-    Token requests count; rejected requests do not, so that a client that waits for the window is always admitted.
+    Token requests count; rejected requests do not, so that a client that waits for the window is always admitted
+    (docs/api.md, "Rate limit").
     """
 
-    def __init__(self, app: ASGIApp, *, limit: RateLimit, clock: Callable[[], float]) -> None:
-        self._app, self._limit, self._clock = app, limit, clock
+    def __init__(self, app: ASGIApp, *, requests: int, window_seconds: float, clock: Callable[[], float]) -> None:
+        self._app, self._requests, self._window_seconds, self._clock = app, requests, window_seconds, clock
         self._headers = [
-            (b"x-ratelimit-limit", f"{limit.requests}".encode()),
-            (b"x-ratelimit-window", f"{limit.window_seconds:g}".encode()),
+            (b"x-ratelimit-limit", f"{requests}".encode()),
+            (b"x-ratelimit-window", f"{window_seconds:g}".encode()),
         ]
         # When requests of each address were admitted. Addresses are in the order of their newest request.
         self._admitted: dict[str, deque[float]] = {}
@@ -106,14 +95,14 @@ class RateLimitMiddleware:
 
     def _admit(self, scope: Scope) -> bool:
         client, now = scope.get("client"), self._clock()
-        address, expired = client[0] if client else "", now - self._limit.window_seconds
+        address, expired = client[0] if client else "", now - self._window_seconds
         self._admitted[address] = admitted = self._admitted.pop(address, deque())
         while admitted and admitted[0] <= expired:
             admitted.popleft()
         # Otherwise a client with many addresses could fill the memory.
         while (oldest := next(iter(self._admitted))) != address and self._admitted[oldest][-1] <= expired:
             del self._admitted[oldest]
-        if len(admitted) >= self._limit.requests:
+        if len(admitted) >= self._requests:
             return False
         admitted.append(now)
         return True
@@ -123,7 +112,7 @@ def api_app(
     pages: Mapping[ApiRoute, Page],
     *,
     tokens: Tokens | None,
-    rate_limit: RateLimit,
+    rate_limit: tuple[int, float],
     api_version: ApiVersion | None,
     clock: Callable[[], float],
     lifespan: Lifespan[Starlette] | None = None,
@@ -133,9 +122,11 @@ def api_app(
     Args:
         pages: The routes to serve, those with most requests first; any other path is a 404.
         tokens: None: requests need no token, but a loopback address or `localhost` as their host.
+        rate_limit: Requests of an address, and the seconds of their window.
         api_version: None: that which the parameters of a request belong to.
         clock: Return seconds since the epoch, for tokens and the rate limit.
     """
+    requests, window_seconds = rate_limit
     handlers = _Handlers(tokens=tokens, api_version=api_version, clock=clock)
     app = Starlette(
         lifespan=lifespan,
@@ -143,7 +134,7 @@ def api_app(
             *(Route(route.path, handlers.of(route, page)) for route, page in pages.items()),
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
         ],
-        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock)],
+        middleware=[Middleware(RateLimitMiddleware, requests=requests, window_seconds=window_seconds, clock=clock)],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
     )
     app.router.redirect_slashes = False
@@ -204,8 +195,7 @@ def _host(request: Request) -> str:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     http = cast(HTTPException, error)
-    problem_type = http.type if isinstance(http, ProblemError) else ""
-    return problem_response(http.status_code, http.detail, problem_type, headers=http.headers)
+    return problem_response(http.status_code, http.detail, getattr(http, "type", ""), headers=http.headers)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ import jwt
 import msgspec
 from msgspec import Meta
 
-from later_reporting_dagster.server.responses import ProblemError
+from later_reporting_dagster.server.routes import ProblemError
 
 TOKEN_SECONDS = 43_200
 _ALGORITHM = "HS256"

@@ -21,7 +21,7 @@ from later_reporting_dagster.contract import (
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS, Channel
 from later_reporting_dagster.contract.parameters import SortDirection
 from later_reporting_dagster.contract.route import PageRequest, posts_route
-from later_reporting_dagster.server.query_parameters import SORT_PROPERTIES
+from later_reporting_dagster.server.routes import SORT_PROPERTIES
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.parameters import SortDirection, years_later
 from later_reporting_dagster.contract.route import PageRequest, posts_route
-from later_reporting_dagster.server.query_parameters import POSTS
+from later_reporting_dagster.server.routes import POSTS
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 

@@ -293,7 +293,7 @@ def test_failure_of_every_query_fails_all_partitions_after_a_few_requests(
 @pytest.fixture
 def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to two pages, so that 200 posts are too many for a query: no page could show that none follow."""
-    for module in ("client.pagination", "server.query_parameters"):
+    for module in ("client.pagination", "server.routes"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 2)
 
 

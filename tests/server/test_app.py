@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.server import Client, http_server
-from later_reporting_dagster.server.app import RateLimit, RateLimitMiddleware
+from later_reporting_dagster.server.app import RateLimitMiddleware
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
 from later_reporting_dagster.server.tokens import TOKEN_SECONDS
 from tests.client.scripted_api import FakeTime
@@ -173,8 +173,7 @@ def test_rate_limit_window_slides() -> None:
 
 def test_rate_limit_forgets_addresses_that_are_silent_for_a_window() -> None:
     clock = FakeTime(now=1000.0)
-    limit = RateLimit(requests=5, window_seconds=10)
-    middleware = RateLimitMiddleware(PlainTextResponse("hello"), limit=limit, clock=clock)
+    middleware = RateLimitMiddleware(PlainTextResponse("hello"), requests=5, window_seconds=10, clock=clock)
 
     async def request_from(address: str) -> None:
         transport = httpx.ASGITransport(middleware, client=(address, 1))

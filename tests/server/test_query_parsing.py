@@ -3,8 +3,7 @@
 import pytest
 
 from later_reporting_dagster.contract import CURSOR
-from later_reporting_dagster.server.query_parameters import POSTS
-from later_reporting_dagster.server.responses import ProblemError
+from later_reporting_dagster.server.routes import POSTS, ProblemError
 
 JUNE = "startDate=2024-06-01&endDate=2024-06-14"
 ARRAYS = {"instanceIds": "instance_000", "campaignIds": "49761", "platform": "tiktok", "contentType": "instagram_reel"}

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, DEFAULT_METRICS, OVER_TIME_METRICS, Metric
 from later_reporting_dagster.contract.parameters import ApiVersion
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app, forbidden_instances
+from later_reporting_dagster.server.app import Caller, Page, api_app, forbidden_instances
 from later_reporting_dagster.server.lake_store.rows import (
     LakeChanged,
     LakeState,
@@ -39,7 +39,7 @@ from later_reporting_dagster.server.lake_store.rows import (
     write_rows,
 )
 from later_reporting_dagster.server.lake_store.snapshots import DiskFull, Snapshot, Snapshots, private_folder
-from later_reporting_dagster.server.query_parameters import (
+from later_reporting_dagster.server.routes import (
     ACCOUNT,
     CAMPAIGNS,
     INSTANCES,
@@ -49,10 +49,8 @@ from later_reporting_dagster.server.query_parameters import (
     ListQuery,
     MetricsQuery,
     OverTimeQuery,
-    PostsQuery,
-)
-from later_reporting_dagster.server.responses import (
     PageQuery,
+    PostsQuery,
     ProblemError,
     expired_cursor,
     instances_page,
@@ -72,25 +70,19 @@ WRITES_AT_ONCE = 2
 MAX_PAGINATIONS = 10_000
 
 # More than the server can do: clients that adapt to the stated limit should not wait.
-_RATE_LIMIT = RateLimit(requests=1_000_000, window_seconds=60.0)
+_RATE_LIMIT = (1_000_000, 60.0)
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Options of a server of a lake, which the options of the command describe.
+    """Options of a server of a lake, which the options of the command describe."""
 
-    Attributes:
-        clients: Empty: anyone on this machine, without authentication.
-        api_version: None: that which the parameters of a request belong to.
-        metrics: The metrics that the posts in the lake have.
-    """
-
-    clients: tuple[Client, ...] = ()
-    api_version: ApiVersion | None = None
+    clients: tuple[Client, ...] = ()  # empty: anyone on this machine, without authentication
+    api_version: ApiVersion | None = None  # None: that which the parameters of a request belong to
     strict: bool = False
-    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS  # that the posts in the lake have
     memory_gb: float = 1.0
     snapshot_gb: float = 8.0
 

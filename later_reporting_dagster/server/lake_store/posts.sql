@@ -1,18 +1,4 @@
-{#- The posts of a query in its order, each as JSON.
-
-      table             posts_published or post_metrics_daily, a view of the files of the query's days and instances
-      sums_days         whether a post may have several rows, of which the sums are served
-      row_conditions    conditions on a row, all of which have to be true
-      post_conditions   conditions on a post, such as its platform
-      fields            (name in the response, SQL expression), in the order of the response
-      merged            fields that may be in `extra`, too
-      sort_column, sort_direction
-      channels          (channel, prefix of its columns)
-      unit_costs        (unit cost, its measure, number of them)
-      counts, amounts   metrics that add up: integers, decimals
-      rates             metrics that are quotients of sums
-      unknown           (name, SQL type) of the metrics that are not known for several days
--#}
+{#- The posts of a query in its order, each as JSON. `post_rows` in rows.py has the variables. -#}
 
 {%- macro all_of(conditions) -%}
 {%- if conditions %} WHERE {{ conditions | join(" AND ") }}{% endif -%}

@@ -27,8 +27,7 @@ from later_reporting_dagster.quality.instances import instances_with_files, know
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
-from later_reporting_dagster.server.query_parameters import ListQuery, MetricsQuery, OverTimeQuery, PostsQuery
-from later_reporting_dagster.server.responses import ProblemError
+from later_reporting_dagster.server.routes import ListQuery, MetricsQuery, OverTimeQuery, PostsQuery, ProblemError
 
 _logger = logging.getLogger(__name__)
 
@@ -44,19 +43,13 @@ _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=Stric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """The rows that a query selects, in its order.
-
-    Attributes:
-        sql: Selects each as JSON in the column `ROW`, from the view of the table. The table `retired` has the ids of
-            retired instances.
-        instance_ids: The instances of the query; None: all.
-        days: The first and the last day of the query; None: the table has no partitions.
-    """
+    """The rows that a query selects, in its order."""
 
     table: Table
+    # Selects each as JSON in the column `ROW`, from the view of the table. The table `retired` has the ids of those.
     sql: str
-    instance_ids: tuple[str, ...] | None
-    days: tuple[date, date] | None = None
+    instance_ids: tuple[str, ...] | None  # of the query; None: all
+    days: tuple[date, date] | None = None  # the first and the last one; None: the table has no partitions
 
     @property
     def key(self) -> bytes:
@@ -73,18 +66,12 @@ def _digest(*parts: object) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeState:
-    """The files that a query reads.
+    """The files that a query reads."""
 
-    Attributes:
-        version: Identifies the versions of the files, and the retired instances.
-        partitions: The partitions that exist; None for a table without partitions.
-        missing: Headers that name the days and instances of files that do not.
-    """
-
-    version: bytes
-    partitions: Sequence[Partition] | None
+    version: bytes  # identifies the versions of the files, and the retired instances
+    partitions: Sequence[Partition] | None  # that exist; None for a table without partitions
     retired: Set[str]
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)  # headers that name days and instances without a file
 
 
 class LakeChanged(Exception):  # noqa: N818 - named for what happened
@@ -259,10 +246,12 @@ def post_rows(query: PostsQuery) -> Rows:
     table = _table_of(query, metrics)
     sql = _TEMPLATES.get_template("posts.sql").render(
         table=table.name,
+        # Whether a post may have several rows, of which the sums are served.
         sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
         row_conditions=_conditions(campaign_id=query.campaign_ids),
         post_conditions=_conditions(platform=query.platforms, content_type=query.content_types),
         fields=_fields(query),
+        # Fields that may be in `extra`, too.
         merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
         sort_column=_COLUMNS.get(query.sort_property or "", "post_date"),
         sort_direction=query.sort_direction,
@@ -271,6 +260,7 @@ def post_rows(query: PostsQuery) -> Rows:
         counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
         amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
         rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
+        # Not known for several days.
         unknown=[
             (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
             for metric in metrics

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from later_reporting_dagster.lake.database import literal
-from later_reporting_dagster.server.responses import ProblemError
+from later_reporting_dagster.server.routes import ProblemError
 
 _logger = logging.getLogger(__name__)
 
@@ -76,18 +76,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The rows of a query, as they were in some version of the files.
-
-    Attributes:
-        total: Number of the rows.
-        headers: Headers of the responses with its pages.
-    """
+    """The rows of a query, as they were in some version of the files."""
 
     version: bytes
     file: Path
-    total: int
+    total: int  # number of the rows
     bytes: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # of the responses with its pages
 
 
 class Snapshots:

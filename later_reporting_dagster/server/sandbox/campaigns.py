@@ -7,8 +7,7 @@ from operator import itemgetter
 import numpy as np
 
 from later_reporting_dagster.contract.parameters import years_later
-from later_reporting_dagster.server.query_parameters import ListQuery
-from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
+from later_reporting_dagster.server.routes import JsonObject, ListQuery, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CAMPAIGNS,
     Keys,

@@ -13,9 +13,9 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 
 from later_reporting_dagster.contract.parameters import PAGED, ApiVersion
-from later_reporting_dagster.server.app import Caller, Page, RateLimit, api_app
+from later_reporting_dagster.server.app import Caller, Page, api_app
 from later_reporting_dagster.server.http_server import running_server
-from later_reporting_dagster.server.query_parameters import (
+from later_reporting_dagster.server.routes import (
     ACCOUNT,
     CAMPAIGN_PERFORMANCE,
     CAMPAIGNS,
@@ -23,8 +23,11 @@ from later_reporting_dagster.server.query_parameters import (
     OVER_TIME,
     POSTS,
     ApiRoute,
+    JsonObject,
+    PageQuery,
+    instances_page,
+    json_response,
 )
-from later_reporting_dagster.server.responses import JsonObject, PageQuery, instances_page, json_response
 from later_reporting_dagster.server.sandbox.campaigns import campaigns_page
 from later_reporting_dagster.server.sandbox.served_posts import posts_page
 from later_reporting_dagster.server.sandbox.synthetic_world import World, two_years_before
@@ -34,15 +37,11 @@ from later_reporting_dagster.server.tokens import Client, Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """Options of the sandbox that do not depend on its data; the default limits are those of docs/api.md.
-
-    Attributes:
-        instance_scope: Instances that the credentials can access; None: all of the world.
-    """
+    """Options of the sandbox that do not depend on its data; the default limits are those of docs/api.md."""
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - valid in the sandbox only
-    instance_scope: tuple[str, ...] | None = None
+    instance_scope: tuple[str, ...] | None = None  # that the credentials can access; None: all of the world
     requests_per_window: int = 120
     window_seconds: float = 60.0
     api_version: ApiVersion = PAGED
@@ -57,13 +56,13 @@ def create_app(
     return api_app(
         {route: _page(world, body_of) for route, body_of in _BODIES.items()},
         tokens=Tokens([Client(options.client_id, options.client_secret, scope)]),
-        rate_limit=RateLimit(options.requests_per_window, options.window_seconds),
+        rate_limit=(options.requests_per_window, options.window_seconds),
         api_version=options.api_version,
         clock=clock,
     )
 
 
-# The world's client names the instances that it can access.
+# The routes, and the functions that return the bodies of their responses. The world's client names its instances.
 _BODIES: Mapping[ApiRoute, Callable[[World, Any, PageQuery], JsonObject]] = {
     POSTS: posts_page,
     INSTANCES: lambda _, query, page: instances_page(query.instance_ids, page),
@@ -72,7 +71,6 @@ _BODIES: Mapping[ApiRoute, Callable[[World, Any, PageQuery], JsonObject]] = {
     ACCOUNT: account_totals,
     OVER_TIME: buckets_page,
 }
-"""The routes of the sandbox, and the functions that return the bodies of their responses."""
 
 
 def _page(world: World, body_of: Callable[[World, Any, PageQuery], JsonObject]) -> Page:

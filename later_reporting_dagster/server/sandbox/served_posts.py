@@ -9,8 +9,14 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection
-from later_reporting_dagster.server.query_parameters import MetricsQuery, PostsQuery
-from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body, reject_metrics
+from later_reporting_dagster.server.routes import (
+    JsonObject,
+    MetricsQuery,
+    PageQuery,
+    PostsQuery,
+    page_body,
+    reject_metrics,
+)
 from later_reporting_dagster.server.sandbox.metrics import PostMetrics, supports
 from later_reporting_dagster.server.sandbox.synthetic_world import (
     CONTENT_TYPES,

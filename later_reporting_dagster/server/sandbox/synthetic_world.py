@@ -73,40 +73,24 @@ _UNIX_EPOCH = date(1970, 1, 1).toordinal()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posts:
-    """All posts of a world as columns of equal length, ordered by instance, then by post.
+    """All posts of a world as columns of equal length, ordered by instance, then by post."""
 
-    Attributes:
-        instance: Position in `World.instance_ids`.
-        content_type: Position in `CONTENT_TYPES`.
-        day: Day of publication, as a proleptic ordinal.
-        published_ms: Time of publication, in milliseconds since the Unix epoch.
-        lifetime_days: Number of days with metrics, from the day of publication.
-        decay: Position in `_DECAYS`.
-        boost_age: Age in days at which paid results begin, if there are any.
-        boost_days: Number of days with paid results.
-        withdrawal_age: Age in days at which some views or reactions of the day before are withdrawn; 0: never.
-        withdrawn: What is withdrawn, in units of 1 / WHOLE of the total, of views and of reactions.
-        totals: One row per accruing quantity (`ACCRUING`): its value at the end of the lifetime.
-        cost: What the creator was paid for the post, in hundredths.
-        cost_day: Day from which this cost is known, because the incentive is fulfilled, as a proleptic ordinal.
-    """
-
-    instance: IntArray
+    instance: IntArray  # position in `World.instance_ids`
     campaign_id: IntArray
     post_id: IntArray
     creator_id: IntArray
-    content_type: IntArray
-    day: IntArray
-    published_ms: IntArray
-    lifetime_days: IntArray
-    decay: IntArray
-    boost_age: IntArray
+    content_type: IntArray  # position in `CONTENT_TYPES`
+    day: IntArray  # of publication, as a proleptic ordinal
+    published_ms: IntArray  # since the Unix epoch
+    lifetime_days: IntArray  # days with metrics, from the day of publication
+    decay: IntArray  # position in `_DECAYS`
+    boost_age: IntArray  # in days, at which paid results begin, if there are any
     boost_days: IntArray
-    withdrawal_age: IntArray
-    withdrawn: IntArray
-    totals: IntArray
-    cost: IntArray
-    cost_day: IntArray
+    withdrawal_age: IntArray  # in days, at which some views or reactions of the day before are withdrawn; 0: never
+    withdrawn: IntArray  # in units of 1 / WHOLE of the total, of views and of reactions
+    totals: IntArray  # at the end of the lifetime, a row for each of `metrics.ACCRUING`
+    cost: IntArray  # what the creator was paid for the post, in hundredths
+    cost_day: IntArray  # as a proleptic ordinal, from which the cost is known: the incentive is fulfilled
 
     def __len__(self) -> int:
         return len(self.post_id)
@@ -119,28 +103,20 @@ def two_years_before(last_day: date) -> date:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The data of a sandbox: instances, creators, posts and their metrics.
-
-    Attributes:
-        first_day: First UTC day with posts.
-        last_day: Last UTC day with posts and metrics; the API has data up to yesterday (docs/api.md, "Freshness").
-        instances: Number of instances named `instance_000` and so on.
-        posts_per_day: Mean number of posts of an instance on a day; about one day in thirty has none.
-        extra_instance_ids: More instances. They do not change the data of the others.
-        lifetime_scale: Scale of the number of days with metrics of a post: the median is about a day more. By default,
-            the mean is 20 days.
-        longest_lifetime: Limit of this number, at most `MAX_LIFETIME_DAYS`.
-        late_posts: Share of the posts that the API returns only some days after their publication, and these days.
-    """
+    """The data of a sandbox: instances, creators, posts and their metrics."""
 
     first_day: date
-    last_day: date
+    last_day: (
+        date  # the last UTC day with posts and metrics: the API has data up to yesterday (docs/api.md, "Freshness")
+    )
     seed: int = 0
-    instances: int = 8
-    posts_per_day: int = 20
-    extra_instance_ids: tuple[str, ...] = ()
+    instances: int = 8  # named `instance_000` and so on
+    posts_per_day: int = 20  # mean of an instance; about one day in thirty has none
+    extra_instance_ids: tuple[str, ...] = ()  # they do not change the data of the others
+    # Number of days with metrics of a post: the median is about a day more than the scale; by default, the mean is 20.
     lifetime_scale: float = 5.6
     longest_lifetime: int = MAX_LIFETIME_DAYS
+    # Share of the posts that the API returns only some days after their publication, and these days.
     late_posts: tuple[float, int] = (0.0, 0)
 
     @property

@@ -10,13 +10,15 @@ from msgspec.structs import replace
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import Platform
-from later_reporting_dagster.server.query_parameters import (
+from later_reporting_dagster.server.routes import (
     CAMPAIGN_SORT_PROPERTIES,
+    JsonObject,
     MetricsQuery,
     OverTimeQuery,
+    PageQuery,
     PostsQuery,
+    page_body,
 )
-from later_reporting_dagster.server.responses import JsonObject, PageQuery, page_body
 from later_reporting_dagster.server.sandbox.campaigns import campaigns_by_id
 from later_reporting_dagster.server.sandbox.metrics import RATES, PostMetrics, quotient
 from later_reporting_dagster.server.sandbox.served_posts import (

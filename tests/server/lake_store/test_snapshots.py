@@ -17,7 +17,7 @@ import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.server.lake_store.snapshots import Snapshots, private_folder
-from later_reporting_dagster.server.query_parameters import SORT_PROPERTIES
+from later_reporting_dagster.server.routes import SORT_PROPERTIES
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.server.query_parameters import POSTS
+from later_reporting_dagster.server.routes import POSTS
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.metrics import PostMetrics
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
