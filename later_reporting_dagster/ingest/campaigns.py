@@ -1,12 +1,18 @@
-"""The dimension `campaigns`: the campaigns that are or were listed, with names, status and dates."""
+"""The dimension `campaigns`: those that are or were listed, and which of them stay although a response lacks them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+import anyio.to_thread
 import pyarrow as pa
 
+from later_reporting_dagster.client import LaterClient, ListResult, QueryRejected
+from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Campaign
+from later_reporting_dagster.ingest.partition_writer import UnitWriter
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, schema_of
 
@@ -47,3 +53,54 @@ def write_campaigns(
     for file in outdated:
         lake.storage.remove(file.path)
     return rows, result
+
+
+@dataclass(eq=False, slots=True)
+class KeptCampaigns:
+    """Which stored campaigns stay although a response lacks them, because of their instances.
+
+    Only for tables whose rows do not say their instance: it is that of the dimension.
+    """
+
+    client: LaterClient
+    writer: UnitWriter[Any]
+
+    async def of(self, units: Sequence[Any], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+        """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
+
+        Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only
+        `retire` takes an instance out of the rollups.
+        """
+        if self.writer.table.has_file_per_instance:
+            return frozenset()
+        (unit,) = units
+        present = {item.key for item in result.items}
+        instances, stored = await anyio.to_thread.run_sync(self._read, unit)
+        absent = {campaign: instances[campaign] for campaign in stored - present if campaign in instances}
+        returned = {name for campaign in present for name in instances.get(campaign, ())}
+        silent = {name for names in absent.values() for name in names} - returned
+        if query.instance_ids:
+            returned, silent = returned & {*query.instance_ids}, silent & {*query.instance_ids}
+        listed = await self.client.accessible(tuple(sorted(silent)))
+        # If the whole response is empty, the writer is in doubt, and asks again itself.
+        is_asked = listed and result.items and not self.writer.guard.accepts_shrinking
+        if is_asked and not await self._are_without(listed, query):
+            self.writer.progress.warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
+            listed = ()
+        gone = returned.union(listed)
+        return {campaign for campaign, names in absent.items() if not names & gone}
+
+    def _read(self, unit: Any) -> tuple[dict[Hashable, set[str]], Set[Hashable]]:
+        """Return the instances of each known campaign, and the stored campaigns of a day or period."""
+        instances: dict[Hashable, set[str]] = {}
+        campaigns = self.writer.lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
+        for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
+            instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+        return instances, self.writer.stored_keys(unit)
+
+    async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
+        """Return whether a response for these instances alone says that they have no campaigns."""
+        with suppress(QueryRejected):
+            again = await self.client.fetch(self.writer.table.route, replace(query, instance_ids=instance_ids))
+            return again.is_surely_empty
+        return False

@@ -22,7 +22,6 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
-from later_reporting_dagster.ingest.totals import ingest_days
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
@@ -130,8 +129,7 @@ async def fetch_days(
     sender, results = anyio.create_memory_object_stream[PartitionResult](BUFFERED_RESULTS)
 
     async def work() -> None:
-        per_instance = fetch.table.has_file_per_instance
-        instances = await _instances(fetch, client, lake, progress) if per_instance else ()
+        instances = await _instances(fetch, client, lake, progress) if fetch.table.has_file_per_instance else ()
         inherited: list[FileRecord] = []
         if fetch.continued_run is not None:
             inherited = await anyio.to_thread.run_sync(fetched_by, lake, fetch.table.name, fetch.continued_run)
@@ -144,11 +142,9 @@ async def fetch_days(
         new_writer = partial(PartitionWriter, table=fetch.table, lake=lake, guard=fetch.guard, metrics=fetch.metrics)
         writer = await anyio.to_thread.run_sync(partial(new_writer, results=sender, records=records, progress=progress))
         try:
-            if per_instance:
-                await ingest(partitions, writer, client=client, widen_days=fetch.widen_days)
-            else:
-                days_to_fetch = [partition.day for partition in partitions]
-                await ingest_days(days_to_fetch, writer, instance_ids=fetch.instance_ids, client=client)
+            await ingest(
+                partitions, writer, client=client, instance_ids=fetch.instance_ids, widen_days=fetch.widen_days
+            )
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)

@@ -1,28 +1,30 @@
-"""Fetch partitions of posts and write each as soon as its query is complete and verified.
+"""Fetch days or periods, and write each as soon as its query is complete and verified.
 
-A failure affects as few partitions as possible: a failed query is split and fetched in parts, an instance that is
+A failure affects as little as possible: a failed query of posts is split and fetched in parts, an instance that is
 forbidden or keeps failing affects only its own partitions, and nothing is written from an inconsistent response. What
 is asked next is decided by `query_plan`.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from random import Random
 from statistics import mean
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected
+from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected, UnexpectedResponse
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter, Response, confirm
+from later_reporting_dagster.ingest.campaigns import KeptCampaigns
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, UnitWriter
 from later_reporting_dagster.ingest.post_fetch import PostFetch
-from later_reporting_dagster.ingest.progress import refusal
+from later_reporting_dagster.ingest.progress import PartitionError, RouteRefused
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     History,
@@ -30,16 +32,17 @@ from later_reporting_dagster.ingest.query_plan import (
     plan_queries,
     queries_after,
     queries_to_ask,
+    query_before,
     split_by_days,
     split_query,
 )
-from later_reporting_dagster.ingest.replacement import InDoubt
+from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
-# busy while a third is written. The pages of a cursor query are fetched one after the other, so there is a worker for
-# each concurrent request.
+# busy while a third is written. The pages of a cursor query are fetched one after the other, and totals have few pages,
+# so there is a worker for each concurrent request.
 PAGED_WORKERS = 3
 # Queries whose results are written at the same time; the other workers wait before they write.
 CONCURRENT_WRITES = 3
@@ -50,16 +53,34 @@ TARGET_POSTS_PER_QUERY = 12_000
 # Stored files that are read to estimate how many posts a file has.
 SAMPLED_FILES = 32
 
+_Unit = Any  # what one query of totals is for: a Partition or a Period
+
 
 async def ingest(
-    partitions: Collection[Partition], writer: PartitionWriter, *, client: LaterClient, widen_days: int = 0
+    partitions: Collection[Partition],
+    writer: PartitionWriter,
+    *,
+    client: LaterClient,
+    instance_ids: tuple[str, ...] = (),
+    widen_days: int = 0,
 ) -> None:
-    """Fetch and write partitions of posts; the writer sends the result of each exactly once, as soon as it is known.
+    """Fetch and write partitions; the writer sends the result of each exactly once, as soon as it is known.
 
     Failures of the API or the lake, rejections by the write guard and invalid instance ids are results, not raised.
     While the results are full, fewer queries are fetched.
+
+    `instance_ids`: those whose rows a file of all instances has; empty for all that the credentials can read.
+
+    Raises:
+        RouteRefused: the API does not offer the route of an optional table.
     """
     table, lake = writer.table, writer.lake
+    if not table.has_file_per_instance:
+        days = sorted((partition.day for partition in partitions), reverse=True)
+        of_all = partial(PerformanceQuery, date_basis=table.date_basis, instance_ids=instance_ids)
+        queries_of = {Partition(day): of_all(start_date=day, end_date=day) for day in days}
+        await ingest_whole(queries_of, writer, client=client)
+        return
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return
@@ -80,24 +101,23 @@ async def ingest(
     if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or by_cursor):
         history.rows_per_file = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
         queries = plan(rows_per_file=history.rows_per_file)
-    run = _IngestRun(
-        client,
-        writer,
-        posts=PostFetch(client, table=table, metrics=writer.metrics, by_cursor=by_cursor),
-        partitions=frozenset(partitions),
-        history=history,
-        widen_days=widen_days,
-    )
-    for query in queries:  # the newest days are fetched first
-        run.queue.put_nowait(query)
-    async with anyio.create_task_group() as workers:
-        for _ in range(client.concurrency if by_cursor else PAGED_WORKERS):
-            workers.start_soon(run.work)
-        await run.queue.join()
-        workers.cancel_scope.cancel()
-    for partition, doubt in run.in_doubt.items():
-        is_left, names = partition.instance_id in writer.keeping, (str(partition.instance_id),)
-        await confirm(doubt, partition, writer, run.ask_alone, client=client, instance_ids=names, is_left=is_left)
+    run = _IngestRun(client, writer, history, partitions=frozenset(partitions), widen_days=widen_days)
+    newest_first = [(query, None) for query in reversed(queries)]
+    await run.fetch_all(newest_first, workers=client.concurrency if by_cursor else PAGED_WORKERS)
+
+
+async def ingest_whole(
+    queries: Mapping[_Unit, PerformanceQuery], writer: UnitWriter[_Unit], *, client: LaterClient
+) -> None:
+    """Fetch and write what the API totals for days or periods, each with one query, in the order given.
+
+    A day or a period is replaced whole, but for the rows of `KeptCampaigns`.
+
+    Raises:
+        RouteRefused: the API does not offer the route.
+    """
+    run = _IngestRun(client, writer, History(days=len(queries), is_whole=True), queries_of=queries)
+    await run.fetch_all([(query, unit) for unit, query in queries.items()], workers=client.concurrency)
 
 
 async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
@@ -133,108 +153,190 @@ def _mean_stored_rows(partitions: Collection[Partition], table: RawTable, lake: 
 
 @dataclass(eq=False, slots=True)
 class _IngestRun:
-    """One run of `ingest`.
+    """One run of `ingest` or `ingest_whole`.
 
     Attributes:
-        in_doubt: the partitions whose stored rows may not be gone, although the response lacks them.
-        refused: the instances that the API lists, and for which it has refused the route of the table.
-        queue: the queries to fetch. Last in, first out: the parts of a query are fetched before the next query, which
-            can then leave out what has failed.
+        partitions: those to write, if a query has many.
+        queries_of: the query of each day or period, if it has one of its own.
+        in_doubt: what was not written, because stored rows may not be gone, although the response lacks them.
+        queue: the queries to fetch, each with its day or period, or None. Last in, first out: the parts of a query are
+            fetched before the next query, which can then leave out what has failed.
     """
 
     client: LaterClient
-    writer: PartitionWriter
-    posts: PostFetch
-    partitions: frozenset[Partition]
+    writer: UnitWriter[_Unit]
     history: History
-    widen_days: int
-    in_doubt: dict[Partition, InDoubt] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)
-    queue: asyncio.LifoQueue[PerformanceQuery] = field(default_factory=asyncio.LifoQueue)
+    partitions: frozenset[Partition] = frozenset()
+    queries_of: Mapping[_Unit, PerformanceQuery] = field(default_factory=dict)
+    widen_days: int = 0
+    in_doubt: dict[_Unit, InDoubt] = field(default_factory=dict)
+    queue: asyncio.LifoQueue[tuple[PerformanceQuery, _Unit]] = field(default_factory=asyncio.LifoQueue)
+    posts: PostFetch = field(init=False)
+    kept: KeptCampaigns = field(init=False)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
-    async def work(self) -> None:
-        """Fetch queries and write their partitions; if one fails, queue smaller queries or fail the partitions."""
+    def __post_init__(self) -> None:
+        writer = self.writer
+        self.posts = PostFetch(self.client, writer.table, writer.metrics, writer.progress)
+        self.kept = KeptCampaigns(self.client, writer)
+
+    async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, _Unit]], *, workers: int) -> None:
+        """Fetch and write queries in this order, then ask again for what is in doubt."""
+        for item in reversed(queries):
+            self.queue.put_nowait(item)
+        if self.writer.table.is_optional:
+            await self._try_route()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(workers):
+                tasks.start_soon(self._work)
+            await self.queue.join()
+            tasks.cancel_scope.cancel()
+        for unit, doubt in self.in_doubt.items():
+            await self._confirm(unit, doubt)
+
+    async def _try_route(self) -> None:
+        """Ask one query after the other until one shows that the API offers the route; raise if it refuses it.
+
+        A refused query may be refused alone, so another one is asked before the first fails: of a single day or period,
+        the one before.
+        """
+        refused: list[tuple[PerformanceQuery, _Unit, LaterError]] = []
+        while not (self.queue.empty() or self.history.has_succeeded):
+            query, unit = self.queue.get_nowait()
+            self.queue.task_done()
+            error = await self._ask(query, unit)
+            if error is None:
+                continue
+            if not self.history.is_refused(query):
+                await self._go_on(query, unit, error)
+                if not isinstance(error, QueryRejected | UnexpectedResponse):
+                    break
+                continue
+            refused.append((query, unit, error))
+            if unit is not None and len(self.queries_of) == 1:
+                with suppress(LaterError):
+                    await self._fetch(query_before(query))
+            if self.history.is_route_refused:
+                raise RouteRefused(str(error))
+        for query, unit, error in reversed(refused):
+            await self._go_on(query, unit, error)
+
+    async def _work(self) -> None:
         while True:
-            query = await self.queue.get()
-            parts = queries_to_ask(query, self.history)
-            if parts != [(query, None)]:
-                for part, error in reversed(parts):
-                    if error is None:
-                        self.queue.put_nowait(part)
-                    else:
-                        await self.writer.fail(self._wanted(part), error)
-            elif self._wanted(query):
-                await self._fetch(query)
+            query, unit = await self.queue.get()
+            if (error := await self._ask(query, unit)) is not None:
+                await self._go_on(query, unit, error)
             self.queue.task_done()
 
-    async def _fetch(self, query: PerformanceQuery) -> None:
-        """Fetch a query, and write it or queue what to ask in its place."""
-        is_limited = not self.history.by_cursor and bool(split_by_days(query))
+    async def _ask(self, query: PerformanceQuery, unit: _Unit) -> LaterError | None:
+        """Fetch and write a query, or queue the parts in which to ask it; return the error if it fails."""
+        parts = queries_to_ask(query, self.history)
+        if parts != [(query, None)]:
+            for part, error in reversed(parts):
+                if error is None:
+                    self.queue.put_nowait((part, unit))
+                else:
+                    await self.writer.fail(self._units(part, unit), error)
+            return None
+        units = self._units(query, unit)
+        if not units:
+            return None
+        max_posts = TARGET_POSTS_PER_QUERY * 3 // 2 if self._is_limited(query) else None
         try:
-            result = await self._fetch_posts(query, max_posts=TARGET_POSTS_PER_QUERY * 3 // 2 if is_limited else None)
+            asked, result = await self._fetch(query, max_posts=max_posts)
         except LaterError as error:
-            self.history.add_failure(query, error)
+            return error
+        try:
+            kept = await self.kept.of(units, asked, result)
+            async with self._write_slots:
+                self.in_doubt.update(await self.writer.write(asked, result, units, kept=kept))
+        except (LaterError, LakeUnavailable) as error:
+            await self.writer.fail(units, error)
+        return None
+
+    async def _go_on(self, query: PerformanceQuery, unit: _Unit, error: LaterError) -> None:
+        """Queue what to ask in place of a query that failed, or fail what it is for."""
+        posts_each = TARGET_POSTS_PER_QUERY if self._is_limited(query) else MAX_POSTS_PER_PART
+        parts = queries_after(query, error, self.history, posts_each=posts_each)
+        for part in reversed(parts):
+            self.queue.put_nowait((part, unit))
+        if not parts:
+            await self.writer.fail(self._units(query, unit), error)
+
+    async def _fetch(
+        self, query: PerformanceQuery, *, max_posts: int | None = None
+    ) -> tuple[PerformanceQuery, ListResult]:
+        """Fetch a query, and add the outcome to the history; also return the query as it was asked."""
+        days = timedelta(days=self.widen_days)
+        asked = replace(query, start_date=query.start_date - days, end_date=query.end_date + days)
+        attempts = self.history.max_attempts(query)
+        try:
+            result = await self.posts.fetch(
+                asked, by_content=not split_query(query), max_posts=max_posts, max_attempts=attempts
+            )
+        except LaterError as error:
             if isinstance(error, QueryRejected) and error.is_forbidden:
                 await self._find_unlisted(query)
-            if self.writer.table.is_optional and not self.history.has_succeeded:
-                await self._raise_if_refused(query, error)
-            posts_each = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
-            parts = queries_after(query, error, self.history, posts_each=posts_each)
-            for part in reversed(parts):
-                self.queue.put_nowait(part)
-            if not parts:
-                await self.writer.fail(self._wanted(query), error)
-            return
+            self.history.add_failure(query, error)
+            raise
         self.history.add_success(query, rows=result.total_items)
-        async with self._write_slots:
-            self.in_doubt |= await self.writer.write(self._widened(query), result, self._wanted(query))
+        return replace(asked, metrics=self.posts.accepted_metrics(asked)), result
 
     async def _find_unlisted(self, query: PerformanceQuery) -> None:
         """Remember which instances of a query the API does not list. A 403 does not say which it is about."""
-        if len(query.instance_ids) == 1 and not self.writer.table.one_instance_per_query:
+        table, names = self.writer.table, query.instance_ids
+        if len(names) == 1 and not table.one_instance_per_query:
             return
         with suppress(LaterError):
-            accessible = await self.client.accessible(query.instance_ids)
-            for instance_id in {*query.instance_ids} - {*accessible}:
+            unlisted = {*names} - {*await self.client.accessible(names)}
+            if self.history.is_whole:
+                if len(unlisted) in (0, len(names)):
+                    return
+                without = f"so without their {table.rows}: {', '.join(sorted(unlisted))}"
+                self.writer.progress.warn(f"Not accessible with these credentials, {without}")
+            for instance_id in unlisted:
                 self.history.unlisted[instance_id] = QueryRejected(
                     f"instance {instance_id!r} is not accessible with these credentials: "
                     "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
                     status=403,
                 )
 
-    async def _raise_if_refused(self, query: PerformanceQuery, error: LaterError) -> None:
-        """Raise if the API offers the route of the table to none of two instances that it lists, or to the only one."""
-        refused = refusal(error)
-        if refused is None:
-            return
-        with suppress(LaterError):
-            self.refused.update(await self.client.accessible(query.instance_ids))
-        if len(self.refused) >= min(2, self.history.instances):
-            raise refused from None
+    async def _confirm(self, unit: _Unit, doubt: InDoubt) -> None:
+        """Ask again for what is in doubt, and replace its rows if they are surely gone; else it fails.
 
-    async def ask_alone(self, partition: Partition) -> Response:
-        query = PerformanceQuery(
-            start_date=partition.day,
-            end_date=partition.day,
-            instance_ids=(str(partition.instance_id),),
+        Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what
+        the run fetches of these are left.
+        """
+        query = self.queries_of.get(unit) or PerformanceQuery(
+            start_date=unit.day,
+            end_date=unit.day,
+            instance_ids=(unit.instance_id,),
             date_basis=self.writer.table.date_basis,
             metrics=self.writer.metrics,
         )
-        return self._widened(query), await self._fetch_posts(query), frozenset()
+        names = tuple(name for name in query.instance_ids if name not in self.history.unlisted)
+        is_left = getattr(unit, "instance_id", None) in self.writer.keeping
+        error: PartitionError | None = WouldEmpty(NOTHING_LEFT)
+        if is_left or not isinstance(doubt, WouldEmpty):
+            try:
+                error = WouldEmpty(NOT_LISTED)
+                if await self.client.accessible(names) == names:
+                    asked, result = await self._fetch(replace(query, instance_ids=names))
+                    kept = await self.kept.of([unit], asked, result)
+                    is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
+                    in_doubt = await self.writer.write(asked, result, [unit], kept=kept, is_confirmed=is_sure)
+                    error = in_doubt.get(unit)
+            except (LaterError, LakeUnavailable) as failure:
+                error = failure
+        if error is not None:
+            await self.writer.fail([unit], error)
 
-    async def _fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
-        return await self.posts.fetch(
-            self._widened(query),
-            by_content=not split_query(query),
-            max_posts=max_posts,
-            max_attempts=self.history.max_attempts(query),
-        )
+    def _is_limited(self, query: PerformanceQuery) -> bool:
+        """Return whether a query is split if it has many posts, though not too many."""
+        return not (self.history.by_cursor or self.history.is_whole) and bool(split_by_days(query))
 
-    def _wanted(self, query: PerformanceQuery) -> list[Partition]:
-        """Return the partitions of the run that a query covers. It may cover others, which are not written."""
+    def _units(self, query: PerformanceQuery, unit: _Unit) -> list[_Unit]:
+        """Return what to write of a query. It may cover other partitions, which are not written."""
+        if unit is not None:
+            return [unit]
         return [partition for partition in partitions_of(query) if partition in self.partitions]
-
-    def _widened(self, query: PerformanceQuery) -> PerformanceQuery:
-        days = timedelta(days=self.widen_days)
-        return replace(query, start_date=query.start_date - days, end_date=query.end_date + days)

@@ -1,7 +1,7 @@
 """Write the partitions of verified responses."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +15,7 @@ import pyarrow as pa
 from anyio import CapacityLimiter
 from anyio.streams.memory import MemoryObjectSendStream
 
-from later_reporting_dagster.client import LaterClient, LaterError, ListResult
+from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.progress import (
@@ -27,14 +27,11 @@ from later_reporting_dagster.ingest.progress import (
 )
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.replacement import (
-    NOT_LISTED,
-    NOTHING_LEFT,
     InDoubt,
     PartitionDiff,
     PartitionRows,
     ReceivedRows,
     TooManyBadRows,
-    WouldEmpty,
     WriteGuard,
     assign_rows,
     keys_of,
@@ -83,40 +80,6 @@ class UnitWriter(Protocol[_Unit]):
     ) -> Mapping[_Unit, InDoubt]: ...
 
     async def fail(self, units: Collection[_Unit], error: PartitionError, /) -> None: ...
-
-
-# A query, its response, and the keys whose stored row stays.
-Response = tuple[PerformanceQuery, ListResult, Set[Hashable]]
-
-
-async def confirm(
-    doubt: InDoubt,
-    unit: _Unit,
-    writer: UnitWriter[_Unit],
-    ask: Callable[[_Unit], Awaitable[Response]],
-    *,
-    client: LaterClient,
-    instance_ids: tuple[str, ...],
-    is_left: bool,
-) -> None:
-    """Ask again for a unit in doubt, and replace its rows if they are surely gone; else it fails.
-
-    Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what the
-    run fetches of these are left.
-    """
-    error: PartitionError | None = WouldEmpty(NOTHING_LEFT)
-    if is_left or not isinstance(doubt, WouldEmpty):
-        try:
-            error = WouldEmpty(NOT_LISTED)
-            if await client.accessible(instance_ids) == instance_ids:
-                query, result, kept = await ask(unit)
-                is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
-                in_doubt = await writer.write(query, result, [unit], kept=kept, is_confirmed=is_sure)
-                error = in_doubt.get(unit)
-        except (LaterError, LakeUnavailable) as failure:
-            error = failure
-    if error is not None:
-        await writer.fail([unit], error)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -23,11 +23,11 @@ from later_reporting_dagster.client import LaterClient, ListResult
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import due_since, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
+from later_reporting_dagster.ingest.ingest import ingest_whole
 from later_reporting_dagster.ingest.partition_writer import known_times
 from later_reporting_dagster.ingest.progress import PartitionError, Progress, reason_of
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.replacement import InDoubt, PartitionRows, WriteGuard, assign_rows
-from later_reporting_dagster.ingest.totals import ingest_totals
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.tables import (
@@ -202,7 +202,7 @@ async def ingest_periods(periods: Sequence[Period], writer: "PeriodsWriter", *, 
         )
         for period in periods
     }
-    await ingest_totals(queries, writer, client=client)
+    await ingest_whole(queries, writer, client=client)
     writer.progress.check_conservation()
     await anyio.to_thread.run_sync(writer.save)
 

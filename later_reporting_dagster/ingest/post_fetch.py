@@ -21,6 +21,7 @@ from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
 from later_reporting_dagster.contract.rows import Post, with_metrics
 from later_reporting_dagster.contract.safe_line import safe_line
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.query_plan import (
     MAX_ATTEMPTS_AFTER_FAILURE,
     number_of_parts,
@@ -41,11 +42,11 @@ _ONE_EACH = len(Platform) + len(ContentType)
 class PostFetch:
     """Fetches the queries of one run. The API may reject metrics in the cursor version only."""
 
-    def __init__(self, client: LaterClient, *, table: RawTable, metrics: tuple[Metric, ...], by_cursor: bool) -> None:
+    def __init__(self, client: LaterClient, table: RawTable, metrics: tuple[Metric, ...], progress: Progress) -> None:
         self._client = client
         self._table = table
         self._metrics = metrics
-        self._by_cursor = by_cursor
+        self._progress = progress
         # Whether the API accepts a metric with some filters: searched for once per run.
         self._accepts: dict[Filters, dict[Metric, bool]] = {}
         self._search = asyncio.Lock()
@@ -64,14 +65,19 @@ class PostFetch:
         `by_content`: whether too many posts are fetched by platform and content type, because the query cannot be split
         otherwise.
         """
-        # The default metrics are requested without a search, until the API rejects them.
-        is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
+        # The default metrics, and those of totals, are requested without a search, until the API rejects them.
+        is_usual = not self._table.splits_by_content or set(self._metrics).issubset(DEFAULT_METRICS)
+        is_assumed = is_usual and _filters(query) not in self._accepts
+        by_cursor = (await self._client.api_version()).uses_cursors
         requested = self._metrics
+        if by_cursor and not is_assumed:
+            accepted = partial(self._accepted, query, max_attempts=max_attempts)
+            requested = await accepted(self._metrics)
+            # The API requires at least one metric. Rows of totals without any say nothing.
+            if not requested and not self._table.splits_by_content:
+                raise QueryRejected(f"the API refuses all requested metrics of {self._table.rows}")
+            requested = requested or await accepted(DEFAULT_METRICS)
         try:
-            if self._by_cursor and not is_assumed:
-                # The API requires at least one metric.
-                accepted = partial(self._accepted, query, max_attempts=max_attempts)
-                requested = await accepted(self._metrics) or await accepted(DEFAULT_METRICS)
             result = await self._client.fetch(
                 self._table.route, replace(query, metrics=requested), max_rows=max_posts, max_attempts=max_attempts
             )
@@ -80,7 +86,7 @@ class PostFetch:
                 raise
             too_many = error
         except QueryRejected as error:
-            if not (self._by_cursor and is_assumed and await self._are_metrics_refused(query, error, max_attempts)):
+            if not (by_cursor and is_assumed and await self._are_metrics_refused(query, error, max_attempts)):
                 raise
             self._accepts.setdefault(_filters(query), {})
             return await self.fetch(query, by_content=by_content, max_posts=max_posts, max_attempts=max_attempts)
@@ -175,8 +181,14 @@ class PostFetch:
                 self._has_search_failed = True
                 accepted = await find_accepted_metrics(unknown, request)
                 if not accepted and not (query.platforms or query.content_types):
-                    await request(parse_metrics("impressions"))  # if this is refused, metrics are not the reason
+                    await request(self._one_metric)  # if this is refused, metrics are not the reason
                 self._has_search_failed = False
+                refused = [metric.api_name for metric in _without(unknown, accepted)]
+                if refused and not self._table.splits_by_content:
+                    self._progress.warn(
+                        f"The API refuses these metrics of {self._table.rows}, which are therefore null:"
+                        f" {', '.join(refused)}"
+                    )
                 known = self._accepts[_filters(query)] = known | {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
 
@@ -186,10 +198,22 @@ class PostFetch:
         """Return whether the API refuses a query because of its metrics: it accepts the query for impressions alone."""
         if error.status not in METRICS_STATUSES:
             return False
-        with suppress(QueryRejected):
-            await self._request_page(replace(query, metrics=parse_metrics("impressions")), max_attempts)
-            return True
-        return False
+        try:
+            await self._request_page(replace(query, metrics=self._one_metric), max_attempts)
+        except QueryRejected as refused:
+            if refused.is_forbidden:  # an instance comes first
+                raise
+            return False
+        return True
+
+    @property
+    def _one_metric(self) -> tuple[Metric, ...]:
+        return parse_metrics("impressions", known=self._table.known_metrics)
+
+    def accepted_metrics(self, query: PerformanceQuery) -> tuple[Metric, ...]:
+        """Return the metrics of the run, without those of totals that the API refuses."""
+        known = {} if self._table.splits_by_content else self._accepts.get(_filters(query), {})
+        return tuple(metric for metric in self._metrics if known.get(metric, True))
 
     async def _request_page(self, query: PerformanceQuery, max_attempts: int | None) -> None:
         with suppress(TooManyPosts):

@@ -32,7 +32,7 @@ class RouteRefused(Exception):  # noqa: N818 - named for what happened
 
 
 def refusal(error: Exception | None) -> RouteRefused | None:
-    """Return the error to raise if the route itself is refused."""
+    """Return the error to raise if the route itself is refused, which the refusal of one query does not show."""
     if isinstance(error, QueryRejected) and error.status in (403, 404):
         return RouteRefused(str(error))
     return None
@@ -111,6 +111,10 @@ class Progress:
             + f"; read in spite of this: {odd}"
             * bool(odd)
         )
+
+    def warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def add(self, result: PartitionResult) -> None:
         """Count a file that was written or failed."""

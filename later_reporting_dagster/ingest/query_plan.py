@@ -7,7 +7,7 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -23,6 +23,7 @@ from later_reporting_dagster.client import (
     LaterError,
     RetriesExhausted,
     TooManyPosts,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
@@ -35,6 +36,7 @@ from later_reporting_dagster.contract.parameters import (
     platform_of,
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
+from later_reporting_dagster.ingest.progress import refusal
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import MAX_QUERY_DAYS, RawTable
 
@@ -49,6 +51,8 @@ FIRST_DAYS_PER_CURSOR_QUERY = 7
 # The run stops once so many instances have failed on three days, without a success in between. Once so many have failed
 # on one day, the others are queried together.
 OUTAGE_INSTANCES = 5
+# The fetch of totals stops once so many days or periods have failed in a row.
+OUTAGE_TOTALS = 5
 # Once so many days of an instance have failed in a row, going back, its older days are not requested. Once so many of
 # its queries have succeeded in a row, it is queried together with others again.
 RESULTS_IN_A_ROW = 3
@@ -140,6 +144,12 @@ def query_text(query: PerformanceQuery) -> str:
     return urlencode(query.filter_parameters())
 
 
+def query_before(query: PerformanceQuery) -> PerformanceQuery:
+    """Return the query for as many days before."""
+    days = query.end_date - query.start_date + _DAY
+    return replace(query, start_date=query.start_date - days, end_date=query.end_date - days)
+
+
 def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a query by days, newest first, or a single day by instances; empty for one partition."""
     return split_by_days(query, parts=parts) or [
@@ -190,19 +200,25 @@ class History:
 
     Attributes:
         days, instances: their numbers in the run.
+        is_whole: whether each query is for the totals of a day or period, which are not added up from parts.
         is_wider: whether each query also asks for the days around its own.
         rows_per_file: mean rows so far; before the first query succeeds, those of stored files.
+        has_succeeded: whether any query has, so that the API offers the route.
         stopped_by: the error that ends the run: every query would fail.
         unlisted: instances that the API does not list, each with the error.
     """
 
     days: int
     instances: int = 1
+    is_whole: bool = False
     by_cursor: bool = False
     is_wider: bool = False
     rows_per_file: float | None = None
+    has_succeeded: bool = False
     stopped_by: LaterError | None = None
     unlisted: dict[str, LaterError] = field(default_factory=dict)
+    _refused: set[Hashable] = field(default_factory=set)  # see `is_refused`
+    _failed_in_a_row: int = 0  # of totals
     _rows: int = 0
     _files: int = 0
     # By instance that has failed alone: the days of its results in the order in which they came, and their errors. Of a
@@ -213,6 +229,9 @@ class History:
     _exhausted: list[PerformanceQuery] = field(default_factory=list)  # those whose retries did
 
     def add_success(self, query: PerformanceQuery, *, rows: int = 0) -> None:
+        self.has_succeeded, self._failed_in_a_row = True, 0
+        if self.is_whole:
+            return
         self._rows += rows
         self._files += len(partitions_of(query))
         self.rows_per_file = self._rows / self._files
@@ -225,6 +244,15 @@ class History:
     def add_failure(self, query: PerformanceQuery, error: LaterError) -> None:
         if isinstance(error, CredentialsRejected | ApiVersionChanged):
             self.stopped_by = error
+        # An instance that is not listed does not show it, unless no other was asked for.
+        if refusal(error) is not None and not self.unlisted.keys() & query.instance_ids:
+            self._refused.add(self._refused_by(query))
+        if self.is_whole:
+            self._failed_in_a_row += 1
+            is_no_api = isinstance(error, UnexpectedResponse) and not self.has_succeeded and self._failed_in_a_row > 1
+            if is_no_api or self._failed_in_a_row >= OUTAGE_TOTALS:
+                self.stopped_by = error
+            return
         if isinstance(error, RetriesExhausted):
             self._exhausted.append(query)
         partitions = partitions_of(query)
@@ -240,9 +268,17 @@ class History:
         if len(instances) >= OUTAGE_INSTANCES and len(days) >= min(RESULTS_IN_A_ROW, self.days):
             self.stopped_by = error
 
+    def is_refused(self, query: PerformanceQuery) -> bool:
+        """Return whether the API has refused a query, or one for the same instances, and may refuse the route."""
+        return not self.has_succeeded and self._refused_by(query) in self._refused
+
     @property
-    def has_succeeded(self) -> bool:
-        return self._files > 0
+    def is_route_refused(self) -> bool:
+        """Whether the API refuses the route: for two of the days or periods, or for two instances, or the only one."""
+        return not self.has_succeeded and len(self._refused) >= (2 if self.is_whole else min(2, self.instances))
+
+    def _refused_by(self, query: PerformanceQuery) -> Hashable:
+        return query if self.is_whole else query.instance_ids
 
     def is_suspect(self, instance_id: str) -> bool:
         """Return whether an instance is queried alone: one of its last three results was a failure."""
@@ -297,6 +333,11 @@ def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[Perf
     """
     if history.stopped_by is not None:
         return [(query, history.stopped_by)]
+    if history.is_whole:
+        listed = tuple(name for name in query.instance_ids if name not in history.unlisted)
+        if query.instance_ids and not listed:  # without any, the query would ask for all instances
+            return [(query, history.unlisted[query.instance_ids[0]])]
+        return [(replace(query, instance_ids=listed), None)]
     together: list[str] = []
     parts: list[tuple[PerformanceQuery, LaterError | None]] = []
     for instance_id in query.instance_ids:
@@ -324,11 +365,11 @@ def queries_after(
 
     `posts_each`: of the parts, if a query has too many posts.
     """
-    if isinstance(error, TooManyPosts):
+    if isinstance(error, TooManyPosts) and not history.is_whole:
         return split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_each))
     if history.unlisted.keys() & query.instance_ids:
         return [query] if len(query.instance_ids) > 1 else []  # `queries_to_ask` leaves them out
     is_day = query.start_date == query.end_date
-    if history.stopped_by is not None or (is_day and history.is_failing(query.start_date)):
+    if history.is_whole or history.stopped_by is not None or (is_day and history.is_failing(query.start_date)):
         return []
     return split_query(query)

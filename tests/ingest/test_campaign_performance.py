@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import LaterClient, QueryRejected, RetriesExhausted, UnexpectedResponse
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric, query
+from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.progress import PartitionResult, RouteRefused
 from later_reporting_dagster.ingest.replacement import TooManyBadRows, WriteGuard
-from later_reporting_dagster.ingest.totals import ingest_days
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE
 from later_reporting_dagster.server.sandbox import World
@@ -52,7 +52,7 @@ def fetch(
     async def fetch_all(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
         writer = new_writer(CAMPAIGN_PERFORMANCE, lake, results, guard=guard, metrics=metrics)
         writer.progress.warnings = warnings
-        await ingest_days(days, writer, instance_ids=instance_ids, client=client)
+        await ingest([*map(Partition, days)], writer, instance_ids=instance_ids, client=client)
 
     fetched = collect_results(fetch_all, [*map(Partition, days)], service=service, **options)
     return replace(fetched, warnings=warnings)
