@@ -12,7 +12,8 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, ListResult, QueryRejected
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Campaign
-from later_reporting_dagster.ingest.partition_writer import UnitWriter
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.replacement import Unit, keys_of
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, schema_of
 
@@ -63,15 +64,15 @@ class KeptCampaigns:
     """
 
     client: LaterClient
-    writer: UnitWriter[Any]
+    writer: PartitionWriter
 
-    async def of(self, units: Sequence[Any], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+    async def of(self, units: Sequence[Unit], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
 
         Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only
         `retire` takes an instance out of the rollups.
         """
-        if self.writer.table.has_file_per_instance:
+        if self.writer.store.table.has_file_per_instance:
             return frozenset()
         (unit,) = units
         present = {item.key for item in result.items}
@@ -90,17 +91,19 @@ class KeptCampaigns:
         gone = returned.union(listed)
         return {campaign for campaign, names in absent.items() if not names & gone}
 
-    def _read(self, unit: Any) -> tuple[dict[Hashable, set[str]], Set[Hashable]]:
+    def _read(self, unit: Unit) -> tuple[dict[Hashable, set[str]], Set[Hashable]]:
         """Return the instances of each known campaign, and the stored campaigns of a day or period."""
         instances: dict[Hashable, set[str]] = {}
-        campaigns = self.writer.lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
+        store = self.writer.store
+        campaigns = store.lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
         for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
             instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
-        return instances, self.writer.stored_keys(unit)
+        keys = pa.schema([each for each in store.table.table.schema if each.name in store.table.key])
+        return instances, {*keys_of(store.stored_rows(unit, keys), store.table.key)}
 
     async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
         with suppress(QueryRejected):
-            again = await self.client.fetch(self.writer.table.route, replace(query, instance_ids=instance_ids))
+            again = await self.client.fetch(self.writer.store.table.route, replace(query, instance_ids=instance_ids))
             return again.is_surely_empty
         return False

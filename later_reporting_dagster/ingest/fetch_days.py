@@ -19,7 +19,7 @@ from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.partition_writer import DailyFiles, PartitionWriter
 from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
@@ -139,8 +139,10 @@ async def fetch_days(
         new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
         records = await anyio.to_thread.run_sync(new_records, lake, fetch.table.name)
         records.oddities = progress.oddities
-        new_writer = partial(PartitionWriter, table=fetch.table, lake=lake, guard=fetch.guard, metrics=fetch.metrics)
-        writer = await anyio.to_thread.run_sync(partial(new_writer, results=sender, records=records, progress=progress))
+        files = await anyio.to_thread.run_sync(DailyFiles, fetch.table, lake, records)
+        writer = PartitionWriter(
+            store=files, guard=fetch.guard, metrics=fetch.metrics, results=sender, progress=progress
+        )
         try:
             await ingest(
                 partitions, writer, client=client, instance_ids=fetch.instance_ids, widen_days=fetch.widen_days

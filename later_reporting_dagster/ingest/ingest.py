@@ -13,7 +13,6 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 from statistics import mean
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -22,7 +21,7 @@ from later_reporting_dagster.client import LaterClient, LaterError, ListResult, 
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import KeptCampaigns
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter, UnitWriter
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.progress import PartitionError, RouteRefused
 from later_reporting_dagster.ingest.query_plan import (
@@ -36,7 +35,7 @@ from later_reporting_dagster.ingest.query_plan import (
     split_by_days,
     split_query,
 )
-from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, WouldEmpty
+from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, Unit, WouldEmpty
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -52,8 +51,6 @@ CONCURRENT_WRITES = 3
 TARGET_POSTS_PER_QUERY = 12_000
 # Stored files that are read to estimate how many posts a file has.
 SAMPLED_FILES = 32
-
-_Unit = Any  # what one query of totals is for: a Partition or a Period
 
 
 async def ingest(
@@ -74,7 +71,7 @@ async def ingest(
     Raises:
         RouteRefused: the API does not offer the route of an optional table.
     """
-    table, lake = writer.table, writer.lake
+    table, lake = writer.store.table, writer.store.lake
     if not table.has_file_per_instance:
         days = sorted((partition.day for partition in partitions), reverse=True)
         of_all = partial(PerformanceQuery, date_basis=table.date_basis, instance_ids=instance_ids)
@@ -107,7 +104,7 @@ async def ingest(
 
 
 async def ingest_whole(
-    queries: Mapping[_Unit, PerformanceQuery], writer: UnitWriter[_Unit], *, client: LaterClient
+    queries: Mapping[Unit, PerformanceQuery], writer: PartitionWriter, *, client: LaterClient
 ) -> None:
     """Fetch and write what the API totals for days or periods, each with one query, in the order given.
 
@@ -164,27 +161,27 @@ class _IngestRun:
     """
 
     client: LaterClient
-    writer: UnitWriter[_Unit]
+    writer: PartitionWriter
     history: History
     partitions: frozenset[Partition] = frozenset()
-    queries_of: Mapping[_Unit, PerformanceQuery] = field(default_factory=dict)
+    queries_of: Mapping[Unit, PerformanceQuery] = field(default_factory=dict)
     widen_days: int = 0
-    in_doubt: dict[_Unit, InDoubt] = field(default_factory=dict)
-    queue: asyncio.LifoQueue[tuple[PerformanceQuery, _Unit]] = field(default_factory=asyncio.LifoQueue)
+    in_doubt: dict[Unit, InDoubt] = field(default_factory=dict)
+    queue: asyncio.LifoQueue[tuple[PerformanceQuery, Unit]] = field(default_factory=asyncio.LifoQueue)
     posts: PostFetch = field(init=False)
     kept: KeptCampaigns = field(init=False)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
     def __post_init__(self) -> None:
         writer = self.writer
-        self.posts = PostFetch(self.client, writer.table, writer.metrics, writer.progress)
+        self.posts = PostFetch(self.client, writer.store.table, writer.metrics, writer.progress)
         self.kept = KeptCampaigns(self.client, writer)
 
-    async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, _Unit]], *, workers: int) -> None:
+    async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, Unit]], *, workers: int) -> None:
         """Fetch and write queries in this order, then ask again for what is in doubt."""
         for item in reversed(queries):
             self.queue.put_nowait(item)
-        if self.writer.table.is_optional:
+        if self.writer.store.table.is_optional:
             await self._try_route()
         async with anyio.create_task_group() as tasks:
             for _ in range(workers):
@@ -200,24 +197,22 @@ class _IngestRun:
         A refused query may be refused alone, so another one is asked before the first fails: of a single day or period,
         the one before.
         """
-        refused: list[tuple[PerformanceQuery, _Unit, LaterError]] = []
+        refused: list[tuple[PerformanceQuery, Unit, LaterError]] = []
         while not (self.queue.empty() or self.history.has_succeeded):
             query, unit = self.queue.get_nowait()
             self.queue.task_done()
             error = await self._ask(query, unit)
-            if error is None:
-                continue
-            if not self.history.is_refused(query):
+            if error is not None and self.history.is_refused(query):
+                refused.append((query, unit, error))
+                if len(self.queries_of) == 1:
+                    with suppress(LaterError):
+                        await self._fetch(query_before(query))
+                if self.history.is_route_refused:
+                    raise RouteRefused(str(error))
+            elif error is not None:
                 await self._go_on(query, unit, error)
                 if not isinstance(error, QueryRejected | UnexpectedResponse):
                     break
-                continue
-            refused.append((query, unit, error))
-            if unit is not None and len(self.queries_of) == 1:
-                with suppress(LaterError):
-                    await self._fetch(query_before(query))
-            if self.history.is_route_refused:
-                raise RouteRefused(str(error))
         for query, unit, error in reversed(refused):
             await self._go_on(query, unit, error)
 
@@ -228,7 +223,7 @@ class _IngestRun:
                 await self._go_on(query, unit, error)
             self.queue.task_done()
 
-    async def _ask(self, query: PerformanceQuery, unit: _Unit) -> LaterError | None:
+    async def _ask(self, query: PerformanceQuery, unit: Unit) -> LaterError | None:
         """Fetch and write a query, or queue the parts in which to ask it; return the error if it fails."""
         parts = queries_to_ask(query, self.history)
         if parts != [(query, None)]:
@@ -254,7 +249,7 @@ class _IngestRun:
             await self.writer.fail(units, error)
         return None
 
-    async def _go_on(self, query: PerformanceQuery, unit: _Unit, error: LaterError) -> None:
+    async def _go_on(self, query: PerformanceQuery, unit: Unit, error: LaterError) -> None:
         """Queue what to ask in place of a query that failed, or fail what it is for."""
         posts_each = TARGET_POSTS_PER_QUERY if self._is_limited(query) else MAX_POSTS_PER_PART
         parts = queries_after(query, error, self.history, posts_each=posts_each)
@@ -284,7 +279,7 @@ class _IngestRun:
 
     async def _find_unlisted(self, query: PerformanceQuery) -> None:
         """Remember which instances of a query the API does not list. A 403 does not say which it is about."""
-        table, names = self.writer.table, query.instance_ids
+        table, names = self.writer.store.table, query.instance_ids
         if len(names) == 1 and not table.one_instance_per_query:
             return
         with suppress(LaterError):
@@ -301,7 +296,7 @@ class _IngestRun:
                     status=403,
                 )
 
-    async def _confirm(self, unit: _Unit, doubt: InDoubt) -> None:
+    async def _confirm(self, unit: Unit, doubt: InDoubt) -> None:
         """Ask again for what is in doubt, and replace its rows if they are surely gone; else it fails.
 
         Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what
@@ -311,13 +306,13 @@ class _IngestRun:
             start_date=unit.day,
             end_date=unit.day,
             instance_ids=(unit.instance_id,),
-            date_basis=self.writer.table.date_basis,
+            date_basis=self.writer.store.table.date_basis,
             metrics=self.writer.metrics,
         )
         names = tuple(name for name in query.instance_ids if name not in self.history.unlisted)
-        is_left = getattr(unit, "instance_id", None) in self.writer.keeping
-        error: PartitionError | None = WouldEmpty(NOTHING_LEFT)
-        if is_left or not isinstance(doubt, WouldEmpty):
+        is_left = unit.instance_id in self.writer.keeping
+        error: PartitionError | None = self.history.stopped_by or WouldEmpty(NOTHING_LEFT)
+        if self.history.stopped_by is None and (is_left or not isinstance(doubt, WouldEmpty)):
             try:
                 error = WouldEmpty(NOT_LISTED)
                 if await self.client.accessible(names) == names:
@@ -335,7 +330,7 @@ class _IngestRun:
         """Return whether a query is split if it has many posts, though not too many."""
         return not (self.history.by_cursor or self.history.is_whole) and bool(split_by_days(query))
 
-    def _units(self, query: PerformanceQuery, unit: _Unit) -> list[_Unit]:
+    def _units(self, query: PerformanceQuery, unit: Unit) -> list[Unit]:
         """Return what to write of a query. It may cover other partitions, which are not written."""
         if unit is not None:
             return [unit]

@@ -5,12 +5,12 @@ exactly the period has them. By performance date, the periods are windows that e
 before each, and calendar months. By post date, they are calendar months, which add up, because each post is in one.
 """
 
+import math
 from calendar import monthrange
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -19,25 +19,19 @@ import anyio.to_thread
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.client import LaterClient, ListResult
-from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.client import LaterClient
+from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import due_since, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.ingest.ingest import ingest_whole
-from later_reporting_dagster.ingest.partition_writer import known_times
-from later_reporting_dagster.ingest.progress import PartitionError, Progress, reason_of
+from later_reporting_dagster.ingest.partition_writer import PartitionWriter, WriteRules
+from later_reporting_dagster.ingest.progress import FailedPartition, PartitionResult, Progress
 from later_reporting_dagster.ingest.query_plan import query_text
-from later_reporting_dagster.ingest.replacement import InDoubt, PartitionRows, WriteGuard, assign_rows
-from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, ReplacementRejected, WriteResult
+from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
-from later_reporting_dagster.lake.tables import (
-    PUBLISHED_MONTH,
-    RECORDED_MONTH,
-    WINDOWS,
-    PeriodsTable,
-    RawTable,
-    rows_by_group,
-)
+from later_reporting_dagster.lake.lake import WriteOutcome
+from later_reporting_dagster.lake.tables import PUBLISHED_MONTH, RECORDED_MONTH, WINDOWS, PeriodsTable, RawTable
 
 MONTHS = {RECORDED_MONTH: DateBasis.PERFORMANCE_DATE, PUBLISHED_MONTH: DateBasis.POST_DATE}
 # The name of months by post date when there were no others.
@@ -73,6 +67,14 @@ class Period:
     last_day: date
     instance_ids: tuple[str, ...] = ()
     subject: str = ""
+
+    @property
+    def day(self) -> date:
+        return self.first_day
+
+    @property
+    def instance_id(self) -> None:
+        """None: the rows of its query are all for it."""
 
     @property
     def slot(self) -> _Slot:
@@ -186,13 +188,15 @@ def _slot(name: str, first_day: date, subject: str) -> _Slot:
     return name, first_day if name in MONTHS else None, subject
 
 
-async def ingest_periods(periods: Sequence[Period], writer: "PeriodsWriter", *, client: LaterClient) -> None:
+async def ingest_periods(
+    periods: Sequence[Period], file: "PeriodsFile", *, client: LaterClient, guard: WriteGuard, progress: Progress
+) -> None:
     """Fetch periods, each with one query, and replace their rows in the table.
 
     A period that fails keeps its rows. A response that was requested before the stored rows of its period replaces
     nothing.
     """
-    writer.progress.partitions = len(periods)
+    progress.partitions = len(periods)
     queries = {
         period: PerformanceQuery(
             start_date=period.first_day,
@@ -202,30 +206,26 @@ async def ingest_periods(periods: Sequence[Period], writer: "PeriodsWriter", *, 
         )
         for period in periods
     }
-    await ingest_whole(queries, writer, client=client)
-    writer.progress.check_conservation()
-    await anyio.to_thread.run_sync(writer.save)
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """What came for a period, the instances that were in reach of it, and the path for its bad rows."""
-
-    result: ListResult
-    rows: PartitionRows
-    instances: Collection[str]
-    bad_rows_path: str
-    is_confirmed: bool
+    sender, results = anyio.create_memory_object_stream[PartitionResult](math.inf)
+    with results:
+        with sender:
+            writer = PartitionWriter(store=file, guard=guard, metrics=file.metrics, results=sender, progress=progress)
+            await ingest_whole(queries, writer, client=client)
+        async for result in results:
+            progress.add(result)
+            if isinstance(result, FailedPartition):
+                file.failed[str(result.partition)] = result.reason
+    progress.check_conservation()
+    await anyio.to_thread.run_sync(file.save)
 
 
 @dataclass(kw_only=True, eq=False)
-class PeriodsWriter:
-    """Replaces the rows of periods by the rules for the files of days; `save` writes the one file of the table.
+class PeriodsFile:
+    """The one file of a table of periods, whose rows are replaced in memory; `save` writes it.
 
     Attributes:
         stored: the table that it changes.
         listed: the instances in reach of a query without instances, as far as they are known.
-        keeping: has an item if a stored row is left of what this run fetches.
         failed: the reason by period.
         rows: the whole table, once it is saved.
         written: None if no period could be fetched: then the file is left as it is.
@@ -234,15 +234,12 @@ class PeriodsWriter:
     periods: PeriodsTable
     lake: Lake
     stored: StoredPeriods
-    guard: WriteGuard
     metrics: tuple[Metric, ...]
-    progress: Progress
     listed: Collection[str] = ()
-    keeping: set[str | None] = field(default_factory=set, init=False)
     failed: dict[str, str] = field(default_factory=dict, init=False)
     rows: pa.Table | None = field(default=None, init=False)
     written: WriteResult | None = field(default=None, init=False)
-    _accepted: dict[Period, _Response] = field(default_factory=dict, init=False)
+    _accepted: dict[Period, tuple[pa.Table, WriteRules]] = field(default_factory=dict, init=False)
     _quarantined: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -259,63 +256,41 @@ class PeriodsWriter:
     def table(self) -> RawTable:
         return self.periods.of
 
-    def stored_keys(self, period: Period) -> Set[Hashable]:
-        return self._rows.get(period.slot, {}).keys()
+    def stored_rows(self, period: Period, schema: pa.Schema) -> pa.Table:
+        return pa.Table.from_pylist([*self._rows.get(period.slot, {}).values()], schema=schema)
 
-    async def write(
-        self,
-        query: PerformanceQuery,
-        result: ListResult,
-        periods: Sequence[Period],
-        *,
-        kept: Set[Hashable],
-        is_confirmed: bool = False,
-    ) -> dict[Period, InDoubt]:
-        """Accept a response for the only one of `periods`, or fail it; if it is in doubt, return why."""
-        (period,) = periods
-        (rows,) = assign_rows(query, result, [Partition(query.start_date)]).by_partition.values()
-        rows.kept |= kept
-        fates = Counter(received=result.total_items, quarantined=len(rows.bad_rows), failed=len(rows.items))
-        in_doubt: dict[Period, InDoubt] = {}
-        text = query_text(query)
-        path = self.lake.quarantine.path_of_query(self.periods.name, text, (period.first_day, period.last_day))
-        try:
-            if rows.bad_rows:
-                await anyio.to_thread.run_sync(self._quarantine, path, text, rows)
-            self.guard.check_received(rows)
-            self._replace(period, _Response(result, rows, query.instance_ids or self.listed, path, is_confirmed))
-        except InDoubt as doubt:
-            in_doubt[period] = doubt
-        except (LakeUnavailable, ReplacementRejected) as error:
-            await self.fail(periods, error)
-        else:
-            fates["written"] = fates.pop("failed")
-        self.progress.oddities.update(result.oddities)
-        self.progress.rows_by_fate.update(fates)
-        return in_doubt
+    def quarantine(self, bad_rows: Sequence[BadRow], query: PerformanceQuery, _: Period | None) -> None:
+        if bad_rows:  # else `save` removes those that were stored
+            path = self._bad_rows_path(query)
+            self.lake.quarantine.write(path, bad_rows, query=query_text(query))
+            self._quarantined.add(path)
 
-    async def fail(self, periods: Collection[Period], error: PartitionError) -> None:
-        self.failed |= {str(period): reason_of(error) for period in periods}
+    def write_all(self, rows: Mapping[Period, pa.Table], rules: WriteRules) -> dict[Period, WriteOutcome]:
+        outcomes: dict[Period, WriteOutcome] = {}
+        for period, new in rows.items():
+            outcomes[period] = self._replace(period, new, rules)
+            if isinstance(outcomes[period], WriteResult):
+                self._accepted[period] = new, rules
+        return outcomes
 
-    def _quarantine(self, path: str, query: str, rows: PartitionRows) -> None:
-        self.lake.quarantine.write(path, rows.bad_rows, query=query)
-        self._quarantined.add(path)
+    def record(self, results: Sequence[PartitionResult], at: datetime) -> None:
+        """Do nothing: `coverage` has files of days only."""
 
-    def _replace(self, period: Period, response: _Response) -> None:
+    def _bad_rows_path(self, query: PerformanceQuery) -> str:
+        days = query.start_date, query.end_date
+        return self.lake.quarantine.path_of_query(self.periods.name, query_text(query), days)
+
+    def _replace(self, period: Period, new: pa.Table, rules: WriteRules) -> WriteOutcome:
         """Replace the rows of a period, but for those that stay, unless they were requested later."""
-        rows, requested_at = response.rows, response.result.requested_at
-        old = self._rows.get(period.slot, {})
-        times = known_times((row["fetched_at"] for row in old.values()), self.progress.warnings)
-        if any(time > requested_at for time in times):
-            self._accepted[period] = response
-            return
-        (new,) = rows_by_group(self.table, {period: rows.items}, metrics=self.metrics).values()
-        stored = pa.Table.from_pylist([*old.values()], schema=new.schema)
-        diff = self.guard.check_replacement(stored, new, rows, table=self.table, is_confirmed=response.is_confirmed)
-        if diff.removed < diff.rows_before:
-            self.keeping.add(None)
-        self._accepted[period] = response
-        replaced = {key: row for key, row in old.items() if key in rows.kept}
+        old, kept = self._rows.get(period.slot, {}), rules.received[period].kept
+        url = self.lake.storage.location(self.periods.name)
+        if rules.is_newer(period, [row["fetched_at"] for row in old.values()]):
+            return WriteResult(url, len(old), 0, "", changed=False)
+        try:
+            rules.check_replacement(period, self.stored_rows(period, new.schema), new)
+        except ReplacementRejected as rejection:
+            return rejection
+        replaced = {key: row for key, row in old.items() if key in kept}
         of_period = {
             **dict.fromkeys(self.periods.schema.names),
             **{"date_basis": str(period.date_basis), "period": period.name},
@@ -325,34 +300,30 @@ class PeriodsWriter:
             row, key = of_period | values, self._key_of(values)
             before = old.get(key, {})
             is_same = row == before | {"fetched_at": None}
-            replaced[key] = before if is_same else row | {"fetched_at": requested_at}
+            replaced[key] = before if is_same else row | {"fetched_at": rules.requested_at}
         self._rows[period.slot] = replaced
         is_over = (period.last_day + timedelta(days=1)).day == 1
         if period.name in MONTHS and is_over and not period.subject:
-            self._fetched_months[period.name, period.first_day] = FetchedMonth(
-                requested_at.date(), sorted(response.instances)
-            )
+            instances = sorted(rules.query.instance_ids or self.listed)
+            self._fetched_months[period.name, period.first_day] = FetchedMonth(rules.requested_at.date(), instances)
+        return WriteResult(url, len(replaced), 0, "", changed=True)
 
     def save(self) -> None:
         """Write the table, and remove the quarantine files that it replaces."""
         for _ in range(MAX_MERGES):
-            self.progress.written, self.progress.failed = len(self._accepted), len(self.failed)
             if not self._accepted:
                 return
             with suppress(_ChangedMeanwhile):
                 self.rows = self._table()
                 self.written = self._write(self.rows)
-                self.progress.rows = self.rows.num_rows
                 self._remove_quarantined()
                 return
             self.stored = read_periods(self.lake, self.periods)
             self.__post_init__()
-            responses, self._accepted = self._accepted, {}
-            for period, response in responses.items():
-                try:
-                    self._replace(period, response)
-                except ReplacementRejected as error:
-                    self.failed[str(period)] = str(error)
+            accepted, self._accepted = self._accepted, {}
+            for period, (new, rules) in accepted.items():
+                if isinstance(outcome := self.write_all({period: new}, rules)[period], Exception):
+                    self.failed[str(period)] = str(outcome)
         raise LakeUnavailable(
             f"other runs keep replacing {self.periods.name} in {self.lake.root}: run it again after them"
         )
@@ -394,7 +365,7 @@ class PeriodsWriter:
         others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
         # Two kinds of month have the same days, but not the same query.
         kept = {(first, last) for _, _, first, last in others}
-        replaced = {each.bad_rows_path for each in self._accepted.values()}
+        replaced = {self._bad_rows_path(rules.query) for _, rules in self._accepted.values()}
         for file in self.lake.quarantine.files(self.periods.name):
             is_replaced = file.path in replaced or file.day_range not in kept
             if is_replaced and file.path not in self._quarantined:

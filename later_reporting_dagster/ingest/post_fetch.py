@@ -1,9 +1,10 @@
-"""Fetch the posts of a query with all metrics that the API has for them, in as many parts as that takes.
+"""Fetch the posts or totals of a query with all metrics that the API has for them, in as many parts as that takes.
 
 Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
 only a rejected query shows that a metric is not. A query has no filter at first, so that it returns posts of all
 content types. The metrics that the API rejects without a filter are requested by platform and, where a platform rejects
-them too, by content type, and their values are added to the posts. A metric that is rejected everywhere is null.
+them too, by content type, and their values are added to the posts. A metric that is rejected everywhere is null. Totals
+have no filters: a metric that is rejected is null, with a warning.
 """
 
 import asyncio

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from later_reporting_dagster.client import ClientEvent, LaterError, QueryRejected
-from later_reporting_dagster.ingest.replacement import PartitionDiff
-from later_reporting_dagster.lake import LakeUnavailable, Partition, ReplacementRejected, WriteResult
+from later_reporting_dagster.ingest.replacement import PartitionDiff, Unit
+from later_reporting_dagster.lake import LakeUnavailable, ReplacementRejected, WriteResult
 
 # Shorter waits are normal under the rate limit and are not logged.
 MIN_LOGGED_WAIT_SECONDS = 5.0
@@ -15,16 +15,18 @@ MIN_LOGGED_WAIT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenPartition:
-    """A partition that is stored in the lake, complete and verified.
+    """A partition that is stored in the lake, complete and verified, or a period that will be.
 
     `bad_rows`: number of its rows in quarantine. `diff`: None if nothing changed, or if there was no readable file.
+    `is_newer`: whether what is stored was requested later than the response, so that it stays.
     """
 
-    partition: Partition
+    partition: Unit
     file: WriteResult
     rows: pa.Table
     bad_rows: int
     diff: PartitionDiff | None = None
+    is_newer: bool = False
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -44,9 +46,9 @@ PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPartition:
-    """A partition that was not replaced, and the reason."""
+    """A partition or period that was not replaced, and the reason."""
 
-    partition: Partition
+    partition: Unit
     error: PartitionError
 
     def __post_init__(self) -> None:
@@ -56,15 +58,10 @@ class FailedPartition:
     @property
     def reason(self) -> str:
         """The error without its query, which may be that of other days or instances, whose failure decided this one."""
-        return reason_of(self.error)
+        return self.error.reason if isinstance(self.error, LaterError) else str(self.error)
 
 
 PartitionResult = WrittenPartition | FailedPartition
-
-
-def reason_of(error: Exception) -> str:
-    """Return the message of an error, without its query."""
-    return error.reason if isinstance(error, LaterError) else str(error)
 
 
 @dataclass(slots=True)
@@ -72,16 +69,18 @@ class Progress:
     """What a run has done so far: partitions to fetch, written and failed, rows in files, and pages received.
 
     Attributes:
+        newer: partitions that stay, because what is stored was requested later than the response.
         warnings: what the caller should know although the run succeeds.
         oddities: deviations of the responses from the documentation, by kind.
         rows_by_fate: rows that were received, and of these the rows that were written, are in quarantine, belong to
-            files that failed, and are others: of days and instances that were not asked for.
+            files that failed or are newer, and are others: of days and instances that were not asked for.
         status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 
     table_name: str
     partitions: int = 0
     written: int = 0
+    newer: int = 0
     failed: int = 0
     rows: int = 0
     requests: int = 0
@@ -95,11 +94,15 @@ class Progress:
     def check_conservation(self) -> None:
         """Raise if received rows are neither written nor accounted for otherwise."""
         fates = self.rows_by_fate
-        if fates["received"] != sum(fates[name] for name in ("written", "quarantined", "failed", "others")):
+        if fates["received"] != sum(fates[name] for name in ("written", "newer", "quarantined", "failed", "others")):
             raise RuntimeError(
                 f"received rows are neither written nor accounted for otherwise ({dict(fates)}): a defect, please"
                 " report it"
             )
+
+    @property
+    def done(self) -> int:
+        return self.written + self.newer + self.failed
 
     def rows_text(self) -> str:
         """Return what became of the received rows, and what was odd about them, for the log of a run."""
@@ -108,8 +111,9 @@ class Progress:
         return (
             f"{fates['received']} rows received: {fates['written']} written, {fates['quarantined']} in quarantine,"
             f" {fates['failed']} of failed files, {fates['others']} of other days or instances"
-            + f"; read in spite of this: {odd}"
-            * bool(odd)
+            + f", {fates['newer']} not written, because {self.newer} results were stored that were requested later"
+            * bool(self.newer)
+            + f"; read in spite of this: {odd}" * bool(odd)
         )
 
     def warn(self, warning: str) -> None:
@@ -117,12 +121,13 @@ class Progress:
             self.warnings.append(warning)
 
     def add(self, result: PartitionResult) -> None:
-        """Count a file that was written or failed."""
-        if isinstance(result, WrittenPartition):
-            self.written += 1
-            self.rows += result.file.rows
-        else:
+        """Count a result."""
+        if isinstance(result, FailedPartition):
             self.failed += 1
+            return
+        self.newer += result.is_newer
+        self.written += not result.is_newer
+        self.rows += result.file.rows
 
     def count(self, event: ClientEvent) -> str:
         """Count an event of the client, and return what to log about it; an empty text for nothing."""

@@ -10,8 +10,11 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import METRICS, BadRow, DateBasis, Metric, PerformanceQuery
-from later_reporting_dagster.lake import LakeUnavailable, Partition, ReplacementRejected
+from later_reporting_dagster.lake import LakeUnavailable, ReplacementRejected
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
+
+# What is written whole: a `Partition`, or a `Period`. Both have a day and an instance, or None for all.
+Unit = Any
 
 # Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
 # values separately.
@@ -79,25 +82,25 @@ class ReceivedRows:
     """The rows of a response.
 
     Attributes:
-        by_partition: those of the partitions to write, which may have none.
+        by_partition: those of the partitions to write, or of the only period, which may have none.
         unassigned: the bad rows whose instance or day cannot be read.
         others: the number of rows of days and instances that are not to be written.
     """
 
-    by_partition: dict[Partition, PartitionRows]
+    by_partition: dict[Unit, PartitionRows]
     unassigned: list[BadRow]
     others: int
 
 
-def assign_rows(query: PerformanceQuery, result: ListResult, partitions: Sequence[Partition]) -> ReceivedRows:
+def assign_rows(query: PerformanceQuery, result: ListResult, partitions: Sequence[Unit]) -> ReceivedRows:
     """Assign each row of a response to its partition, and find the partitions that must not be written.
 
-    All rows of a response for campaigns are those of its only partition.
+    All rows of a response for campaigns or a period are those of its only partition or period.
     """
     found = ReceivedRows({partition: PartitionRows() for partition in partitions}, [], 0)
     # Looked up by a plain tuple, because creating a Partition for each post is slow.
     rows_of = {(partition.day, partition.instance_id): rows for partition, rows in found.by_partition.items()}
-    is_for_all = any(partition.instance_id is None for partition in partitions)  # campaigns
+    is_for_all = any(partition.instance_id is None for partition in partitions)
     is_of_day = is_for_all or query.start_date == query.end_date
     by_post_date = query.date_basis is DateBasis.POST_DATE and not is_for_all
     for item in result.items:

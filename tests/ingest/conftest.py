@@ -19,7 +19,7 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.partition_writer import DailyFiles, PartitionWriter
 from later_reporting_dagster.ingest.progress import FailedPartition, PartitionResult, Progress, WrittenPartition
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
@@ -53,7 +53,7 @@ each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda
 class IngestResults:
     written: dict[Partition, WrittenPartition] = field(default_factory=dict)
     failed: dict[Partition, FailedPartition] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    progress: Progress = field(default_factory=lambda: Progress(""))
 
     @property
     def changes(self) -> set[bool]:
@@ -123,20 +123,6 @@ def collect_results(
     )
 
 
-def new_writer(
-    table: RawTable,
-    lake: Lake,
-    results: MemoryObjectSendStream[PartitionResult],
-    *,
-    guard: WriteGuard,
-    metrics: tuple[Metric, ...],
-) -> PartitionWriter:
-    records, progress = RunRecords(lake, table.name, now=datetime.now(UTC)), Progress(table.name)
-    return PartitionWriter(
-        table=table, lake=lake, guard=guard, metrics=metrics, results=results, records=records, progress=progress
-    )
-
-
 def run_ingest(
     partitions: Collection[Partition],
     *,
@@ -145,17 +131,24 @@ def run_ingest(
     root: Path | Lake,
     guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+    instance_ids: tuple[str, ...] = (),
     widen_days: int = 0,
     **options: Any,
 ) -> IngestResults:
-    """Ingest partitions of posts; `options` are passed to `collect_results`."""
-    lake = root if isinstance(root, Lake) else Lake(str(root))
+    """Ingest partitions; `options` are passed to `collect_results`."""
+    lake, progress = root if isinstance(root, Lake) else Lake(str(root)), Progress(table.name)
 
     async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        writer = new_writer(table, lake, results, guard=guard, metrics=metrics)
-        await ingest(partitions, writer, client=client, widen_days=widen_days)
+        writer = PartitionWriter(
+            store=DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC))),
+            guard=guard,
+            metrics=metrics,
+            results=results,
+            progress=progress,
+        )
+        await ingest(partitions, writer, client=client, instance_ids=instance_ids, widen_days=widen_days)
 
-    return collect_results(fetch, partitions, service=service, **options)
+    return replace(collect_results(fetch, partitions, service=service, **options), progress=progress)
 
 
 def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Partition], truth: Truth) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest.periods import (
-    PeriodsWriter,
+    PeriodsFile,
     ingest_periods,
     periods_to_fetch,
     queries_of,
@@ -33,28 +33,21 @@ WINDOWS = {"7d": 7, "28d": 28}
 
 def fetch(
     service: Service, root: Path, *, instances: tuple[str, ...] = INSTANCE_IDS, newest: date = NEWEST
-) -> PeriodsWriter:
+) -> PeriodsFile:
     """Fetch what a run on the day after `newest` fetches."""
-    lake, progress = Lake(str(root)), Progress(ACCOUNT_PERIODS.name)
+    lake = Lake(str(root))
     stored = read_periods(lake, ACCOUNT_PERIODS)
     periods = periods_to_fetch(stored, start_date=START, newest=newest, ages=[28], instances=instances)
-    writer = PeriodsWriter(
-        periods=ACCOUNT_PERIODS,
-        lake=lake,
-        stored=stored,
-        guard=DEFAULT_GUARD,
-        metrics=ACCOUNT_METRICS,
-        progress=progress,
-        listed=instances,
-    )
+    file = PeriodsFile(periods=ACCOUNT_PERIODS, lake=lake, stored=stored, metrics=ACCOUNT_METRICS, listed=instances)
 
     async def run() -> None:
         async with client_of(service) as client:
             asked = queries_of(ACCOUNT_PERIODS, periods, configured=(), instances=instances)
-            await ingest_periods(asked, writer, client=client)
+            progress = Progress(ACCOUNT_PERIODS.name)
+            await ingest_periods(asked, file, client=client, guard=DEFAULT_GUARD, progress=progress)
 
     asyncio.run(run())
-    return writer
+    return file
 
 
 def stored(root: Path) -> dict[tuple[str, date, str], Row]:

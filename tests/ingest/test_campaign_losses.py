@@ -34,7 +34,7 @@ class Days:
     def fetch(service: Service, root: Path, **options: Any) -> tuple[set[str], list[str]]:
         """Return the reasons of failures, and the warnings."""
         fetched = of_days.fetch(service, root, days=DAYS[:2], **options)
-        return {failed.reason for failed in fetched.failed.values()}, fetched.warnings
+        return {failed.reason for failed in fetched.failed.values()}, fetched.progress.warnings
 
     @staticmethod
     def stored(root: Path) -> list[dict[int, Any]]:
@@ -49,8 +49,8 @@ class Periods:
 
     @staticmethod
     def fetch(service: Service, root: Path, **options: Any) -> tuple[set[str], list[str]]:
-        result, warnings = of_periods.fetch(service, root, **options)
-        return {*result.failed.values()}, warnings
+        result, progress = of_periods.fetch(service, root, **options)
+        return {*result.failed.values()}, progress.warnings
 
     @staticmethod
     def stored(root: Path) -> list[dict[int, Any]]:

@@ -19,7 +19,7 @@ from later_reporting_dagster.ingest import periods as periods_module
 from later_reporting_dagster.ingest.periods import (
     FetchedMonth,
     Period,
-    PeriodsWriter,
+    PeriodsFile,
     StoredPeriods,
     months,
     periods_to_fetch,
@@ -53,29 +53,22 @@ async def ingest_periods(
     guard: WriteGuard = DEFAULT_GUARD,
     listed: Sequence[str] = (),
     **options: Any,
-) -> tuple[PeriodsWriter, list[str]]:
-    """Fetch periods; return the writer and the warnings."""
+) -> tuple[PeriodsFile, Progress]:
+    """Fetch periods; return the file, and what the run logs."""
     progress = Progress(CAMPAIGN_PERIODS_TABLE)
-    writer = PeriodsWriter(
-        periods=CAMPAIGN_PERIODS,
-        lake=lake,
-        stored=read_periods(lake, CAMPAIGN_PERIODS),
-        metrics=metrics,
-        guard=guard,
-        progress=progress,
-        listed=listed,
-    )
+    stored = read_periods(lake, CAMPAIGN_PERIODS)
+    file = PeriodsFile(periods=CAMPAIGN_PERIODS, lake=lake, stored=stored, metrics=metrics, listed=listed)
     asked = queries_of(CAMPAIGN_PERIODS, periods, configured=instance_ids, instances=listed)
     async with client_of(service, **options) as client:
-        await periods_module.ingest_periods(asked, writer, client=client)
-    return writer, progress.warnings
+        await periods_module.ingest_periods(asked, file, client=client, guard=guard, progress=progress)
+    return file, progress
 
 
 def stored_periods(root: Path) -> StoredPeriods:
     return read_periods(Lake(str(root)), CAMPAIGN_PERIODS)
 
 
-def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsWriter, list[str]]:
+def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsFile, Progress]:
     """Fetch what a run on the day after `newest` fetches."""
     periods = periods_to_fetch(stored_periods(root), start_date=START, newest=newest, ages=[28])
     return asyncio.run(ingest_periods(service, Lake(str(root)), periods, **options))
@@ -129,8 +122,8 @@ def fail(*first_days: date) -> Callable[[Request], Response | None]:
 
 @both_api_versions
 def test_periods_equal_what_the_api_returns_for_each(service: Service, api: httpx.Client, tmp_path: Path) -> None:
-    result, warnings = fetch(service, tmp_path)
-    assert (result.failed, warnings, service.request_count(PERFORMANCE_PATH)) == ({}, [], 9 + 6 + 6)
+    result, progress = fetch(service, tmp_path)
+    assert (result.failed, progress.warnings, service.request_count(PERFORMANCE_PATH)) == ({}, [], 9 + 6 + 6)
     truth = {period: expected(api, period) for period in expected_periods(NEWEST)}
     assert by_period(tmp_path) == {period: rows for period, rows in truth.items() if rows}
     before = files(tmp_path)
@@ -325,8 +318,8 @@ def test_a_month_without_bad_rows_leaves_those_of_the_other_kind(service: Servic
 
 def test_rows_and_what_is_odd_about_them_are_counted(service: Service, tmp_path: Path) -> None:
     service.override = with_performance_of({"campaignId": 1, "reach": "7"}, {"campaignId": 2, "reach": 10**12})
-    progress = fetch(service, tmp_path)[0].progress
-    assert progress.rows_by_fate == {"received": 42, "written": 21, "quarantined": 21}
+    _, progress = fetch(service, tmp_path)
+    assert +progress.rows_by_fate == {"received": 42, "written": 21, "quarantined": 21}
     assert progress.oddities == {"reach spelled otherwise": 21}
 
 
@@ -356,16 +349,16 @@ def test_a_clock_that_was_wrong_once_freezes_no_period(service: Service, tmp_pat
     due = periods_to_fetch(stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28])
     assert {*older} <= {*due}
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 2})
-    _, warnings = fetch(service, tmp_path)
+    _, progress = fetch(service, tmp_path)
     assert {row["paid_ad_spend"] for row in stored(tmp_path)} == {2}
-    assert len(warnings) == 1
+    assert len(progress.warnings) == 1
 
 
 def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     asyncio.run(ingest_periods(service, lake, [*months(date(2024, 3, 1), NEWEST)]))
 
-    async def run_all() -> list[tuple[PeriodsWriter, list[str]]]:
+    async def run_all() -> list[tuple[PeriodsFile, Progress]]:
         periods = (period for period in windows(NEWEST) if period.name in LENGTHS)
         return await asyncio.gather(*(ingest_periods(service, lake, [period]) for period in periods))
 

@@ -107,6 +107,13 @@ def test_a_response_does_not_replace_that_of_a_later_request(
     older = ingest_one_query(service, tmp_path)
     assert (older.failed, older.changes) == ({}, {False})
     assert files(tmp_path) == newest
+    progress = older.progress
+    for written in older.written.values():
+        progress.add(written)
+    assert (progress.written, progress.newer, progress.done) == (0, 4, 4)
+    assert progress.rows_by_fate["newer"] == progress.rows_by_fate["received"] - progress.rows_by_fate["others"] > 0
+    assert "because 4 results were stored that were requested later" in progress.rows_text()
+    progress.check_conservation()
 
 
 def test_a_response_does_not_replace_a_file_that_a_later_response_confirmed(

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.ingest.campaigns import write_campaigns
 from later_reporting_dagster.ingest.periods import (
-    PeriodsWriter,
+    PeriodsFile,
     ingest_periods,
     periods_to_fetch,
     queries_of,
@@ -130,17 +130,16 @@ def fetch_periods(
     with failures():
         lake, newest, configured = later.lake(), newest_day(component.now()), later.configured_instances()
         listed, retired = listed_instances(lake, configured=configured), lake.retired.ids()
-        writer = PeriodsWriter(
+        file = PeriodsFile(
             periods=table,
             lake=lake,
             stored=read_periods(lake, table),
-            guard=later.write_guard(accept_shrinking=config.accept_shrinking),
             metrics=component.metrics_of(table.of),
-            progress=progress,
             listed=listed,
         )
+        guard = later.write_guard(accept_shrinking=config.accept_shrinking)
         periods = periods_to_fetch(
-            writer.stored,
+            file.stored,
             start_date=component.start_date,
             newest=newest,
             ages=component.refetch_ages(newest + timedelta(days=1)),
@@ -150,12 +149,12 @@ def fetch_periods(
 
         async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:
-                if not writer.listed:  # in the first run; a month records which instances it was fetched for
+                if not file.listed:  # in the first run; a month records which instances it was fetched for
                     with nullcontext() if table.of.one_instance_per_query else suppress(LaterError):
-                        writer.listed = await client.fetch_instances()
-                instances = [name for name in writer.listed if name not in retired]
+                        file.listed = await client.fetch_instances()
+                instances = [name for name in file.listed if name not in retired]
                 asked = queries_of(table, periods, configured=configured, instances=instances)
-                await ingest_periods(asked, writer, client=client)
+                await ingest_periods(asked, file, client=client, guard=guard, progress=progress)
 
         try:
             wait_for(fetch)
@@ -167,10 +166,10 @@ def fetch_periods(
             f"{progress.written} of {progress.partitions} periods fetched; {progress.rows_text()};"
             f" {progress.requests} requests"
         )
-        if writer.written is not None and writer.rows is not None:
-            yield table_result(writer.written, {"preview": preview(writer.rows.select([*table.key]))})
-        elif not writer.failed:
+        if file.written is not None and file.rows is not None:
+            yield table_result(file.written, {"preview": preview(file.rows.select([*table.key]))})
+        elif not file.failed:
             yield nothing_to_log(context)
-        if writer.failed:
+        if file.failed:
             yield from evaluate_skipped_checks(context, later, component)
-            raise combined_failure(writer.failed, what="period", written=progress.written)
+            raise combined_failure(file.failed, what="period", written=progress.written)
