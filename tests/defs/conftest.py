@@ -109,9 +109,6 @@ class Project:
         period = next((table.cadence for table in TABLES if table.name == asset), Cadence.DAY)
         return self.run(asset, tags=range_tags(days[0], days[-1], period=period))
 
-    def roll_up_windows(self, *assets: str) -> ExecuteInProcessResult:
-        return self.run(*(assets or WINDOWS))
-
     def run(
         self, *assets: str, tags: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None
     ) -> ExecuteInProcessResult:
@@ -132,6 +129,13 @@ class Project:
     ) -> ExecuteInProcessResult:
         return self.defs.resolve_job_def(name).execute_in_process(
             instance=self.instance, tags=tags, run_config={**QUIET_LOGGING, **(config or {})}, raise_on_error=False
+        )
+
+    def conditions(self, *assets: str, cursor: Any = None, time: datetime | None = None) -> Any:
+        """Evaluate the automation conditions of some assets, by default of all, as the daemon does."""
+        selection = dg.AssetSelection.assets(*map(asset_key, assets)) if assets else dg.AssetSelection.all()
+        return dg.evaluate_automation_conditions(
+            self.defs, self.instance, asset_selection=selection, evaluation_time=time, cursor=cursor
         )
 
     def sensor(self, name: str) -> SensorExecutionData:

@@ -48,7 +48,8 @@ class Automation:
     def tick(self, *assets: str) -> Any:
         """Return the requested days of one or several rollups, by default of `DAILY`; no raw table may be requested."""
         result = self._evaluate()
-        found = [self._days(result, asset) for asset in assets or (DAILY,)]
+        keys = [result.get_requested_partitions(asset_key(asset)) for asset in assets or (DAILY,)]
+        found = [{date.fromisoformat(str(key)) for key in of_asset} for of_asset in keys]
         derived = (DAILY, WEEKLY, MONTHLY, *WITHOUT_PARTITIONS)
         assert result.total_requested == sum(result.get_num_requested(asset_key(asset)) for asset in derived)
         return found if assets else found[0]
@@ -58,13 +59,8 @@ class Automation:
         result = self._evaluate()
         return {asset for asset in assets if result.get_num_requested(asset_key(asset))}
 
-    def _days(self, result: Any, asset: str) -> set[date]:
-        return {date.fromisoformat(str(key)) for key in result.get_requested_partitions(asset_key(asset))}
-
     def _evaluate(self) -> Any:
-        result = dg.evaluate_automation_conditions(
-            self.project.defs, self.project.instance, asset_selection=dg.AssetSelection.all(), cursor=self.cursor
-        )
+        result = self.project.conditions(cursor=self.cursor)
         self.cursor = result.cursor
         return result
 
@@ -182,7 +178,7 @@ def test_windows_instances_and_coverage_are_requested_once_for_any_number_of_day
     assert automation.tick_assets(*downstream) == set()
     fetch_posts()
     assert automation.tick_assets(*downstream) == set(downstream)
-    project.roll_up_windows(*WINDOWS)
+    project.run(*WINDOWS)
     project.run(INSTANCES, COVERAGE)
     assert automation.tick_assets(*downstream) == set()
     fetch_posts()  # unchanged
@@ -220,16 +216,16 @@ def test_report_is_requested_once_after_its_rollups(automation: Automation, proj
     assert ticks(1) == [False]
     project.fetch(METRICS)
     assert ticks(1) == [False]  # the rollups come first
-    project.roll_up_windows(*WINDOWS)
+    project.run(*WINDOWS)
     assert ticks(3) == [True, False, False]
     assert project.run(REPORT).success
-    project.roll_up_windows(*WINDOWS)  # unchanged
+    project.run(*WINDOWS)  # unchanged
     assert ticks(1) == [False]
     service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
     project.fetch(METRICS)
     # It waits while a rollup is in progress.
     run = project.start(DAILY, days=DAYS[2:])
-    project.roll_up_windows(*WINDOWS)
+    project.run(*WINDOWS)
     assert ticks(2) == [False, False]
     project.instance.report_run_canceled(run)
     assert ticks(2) == [True, False]

@@ -196,33 +196,6 @@ def test_steps_in_one_process_have_loops_of_their_own() -> None:
     assert wait_for(lambda: asyncio.sleep(0, "result")) == "result"
 
 
-def test_closing_the_iterator_waits_for_threads() -> None:
-    begun, ended = threading.Event(), threading.Event()
-
-    def work() -> None:
-        begun.set()
-        time.sleep(0.5)
-        ended.set()
-
-    async def numbers() -> Any:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, work)
-
-    async def working() -> Any:
-        task = asyncio.create_task(numbers())
-        try:
-            yield 1
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    items = iterate(working())
-    assert next(items) == 1
-    assert begun.wait(WAIT_SECONDS)
-    items.close()
-    assert ended.is_set()
-
-
 def test_interrupt_after_an_item_has_arrived_closes_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the moment before the item is yielded, when the generator is suspended and no task runs it."""
     ended, result = threading.Event(), Future.result

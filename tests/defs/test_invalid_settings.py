@@ -52,13 +52,26 @@ LOAD_SETTINGS = [
 
 
 @pytest.mark.parametrize(("field", "value", "line"), SETTINGS_OF_RUNS)
-def test_invalid_setting_of_runs_fails_the_run_and_not_loading(
-    field: str, value: str, line: str, project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+def test_invalid_setting_of_runs_is_named_when_it_is_used(
+    field: str, value: str, line: str, settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(f"LATER_{field.upper()}", value)
+    later = LaterReportingResource.from_environment().resolved()
+    with pytest.raises(InvalidSetting) as rejected:  # noqa: PT012 - a run needs all of them
+        later.configured_instances()
+        later.lake()
+        later.client()
+    assert re.fullmatch(f"{line}.*", str(rejected.value.description))
+    assert "pa55w" not in str(rejected.value.description)
+
+
+def test_invalid_setting_of_runs_fails_the_run_and_not_loading(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field, value, line = SETTINGS_OF_RUNS[0]
     monkeypatch.setenv(f"LATER_{field.upper()}", value)
     description, _ = failure(project.reloaded().run("posts_published", tags={PARTITION_TAG: DAY}))
     assert re.fullmatch(f"{line}.*", description)
-    assert "pa55w" not in description
     assert service.requests == []
 
 

@@ -120,18 +120,16 @@ def test_asset_loads_a_table_that_the_same_run_writes(project: Project, truth: T
     assert downstream.rows == expected(truth, DAYS[1:2])
 
 
-def test_io_manager_loads_all_days_of_a_month(filled: Project, truth: Truth) -> None:
-    whole = Downstream(pa.Table, partitions_def=MONTHLY)
-    assert whole.run(filled, partition=str(FIRST)).success
-    assert whole.rows == expected(truth, DAYS)
+def test_io_manager_loads_all_days_of_a_month_or_into_an_unpartitioned_asset(filled: Project, truth: Truth) -> None:
+    for partitions_def, partition in ((MONTHLY, str(FIRST)), (None, None)):
+        downstream = Downstream(pa.Table, partitions_def=partitions_def)
+        assert downstream.run(filled, partition=partition).success
+        assert downstream.rows == expected(truth, DAYS)
     earlier = Downstream(pa.Table, partitions_def=WEEKLY_FROM_FEBRUARY)
     assert "depends on invalid partitions" in str(earlier.run(filled, partition="2024-02-26").all_events)
 
 
-def test_io_manager_loads_all_days_into_unpartitioned_assets(filled: Project, truth: Truth) -> None:
-    everything = Downstream(pa.Table)
-    assert everything.run(filled).success
-    assert everything.rows == expected(truth, DAYS)
+def test_io_manager_loads_a_day_of_a_rollup(filled: Project, truth: Truth) -> None:
     assert filled.fetch("post_metrics_daily", days=DAYS[:1]).success
     assert filled.roll_up("organic_paid_daily", days=DAYS[:1]).success
     rollup = Downstream(pa.Table, table="organic_paid_daily", partitions_def=DAILY)

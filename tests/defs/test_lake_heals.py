@@ -192,13 +192,7 @@ class Ticks:
     def conditions(self) -> list[str]:
         """Return what is requested."""
         project = self.project
-        result = dg.evaluate_automation_conditions(
-            project.defs,
-            project.instance,
-            asset_selection=dg.AssetSelection.all(),
-            evaluation_time=self.clock.now(),
-            cursor=self.automation,
-        )
+        result = project.conditions(cursor=self.automation, time=self.clock.now())
         self.automation = result.cursor
         requested = []
         for table in PERIODS:

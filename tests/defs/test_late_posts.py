@@ -1,6 +1,5 @@
 """A world that changes while it is fetched every day: posts that come late, and are restated, deleted and re-dated."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -108,7 +107,7 @@ class World:
 
     def rolled_up(self, post_id: int) -> list[dict[str, Any]]:
         """Return the rows of a post in the table of posts, rolled up anew."""
-        assert_success(self.project.roll_up_windows("posts"))
+        assert_success(self.project.run("posts"))
         rows = self.project.lake.read_table("posts", schema=schema_of(POSTS_TABLE.columns))
         assert rows is not None
         return [row for row in rows.to_pylist() if row["post_id"] == post_id]
@@ -131,13 +130,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             monkeypatch.setenv(name, value)
         project = Project(dg.Definitions(), instance, tmp_path / "lake").configured(start_date=START)
         yield World(project, posts, monkeypatch)
-
-
-def delay_networks(posts: Posts, *, today: date) -> None:
-    """Hide the posts of the last two days, and show those of the day before."""
-    for name in posts.instance_ids:
-        posts.hidden.difference_update(posts.ids(today - 3 * DAY, name))
-        posts.hidden.update(*(posts.ids(today - age * DAY, name) for age in (1, 2)))
 
 
 def command(*arguments: str) -> str:
@@ -212,25 +204,3 @@ def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_
     assert all(world.is_stored(day, name) for day in (restated_day, moved_day) for name in (NORTH, SOUTH))
     assert len(world.rolled_up(moved)) == 1
     assert world.check()[0]
-
-
-def test_late_networks_and_quarantined_deleted_and_older_posts_raise_no_alarm(world: World) -> None:
-    posts = world.posts
-    delay_networks(posts, today=FIRST_RUN)
-    world.fetch_history()
-    quarantined, deleted = posts.ids(TODAY - 10 * DAY, SOUTH)[0], posts.ids(TODAY - 9 * DAY, NORTH)[0]
-    older = posts.ids(START - 5 * DAY, NORTH)[0]
-    posts.restate(quarantined, impressions=-1)
-    posts.active |= {quarantined: {TODAY - DAY}, older: {TODAY - DAY}}
-    posts.hidden.add(deleted)
-    late = posts.ids(TODAY - DAY, NORTH)[0]  # published on the first of these days, it comes on the last
-    for offset in range(4):
-        delay_networks(posts, today=TODAY + offset * DAY)
-        (posts.hidden.discard if offset == 3 else posts.hidden.add)(late)
-        world.fetch_daily(TODAY + offset * DAY)
-        passed, description, withdrawn = world.check()
-        assert passed, description
-        assert not world.pairs(world.tick())
-    assert quarantined in {json.loads(row.raw)["postId"] for row in world.project.lake.quarantine.rows(PUBLISHED)}
-    assert world.is_stored(TODAY - 9 * DAY, NORTH)
-    assert withdrawn == {}

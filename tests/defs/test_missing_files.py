@@ -1,10 +1,9 @@
 """The sensor that fetches missing files of any age: what it requests, and how often."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -159,31 +158,29 @@ def test_only_missing_replaces_a_damaged_file_that_coverage_does_not_know(projec
     assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [Path.unlink, lambda path: path.write_bytes(b"PAR1"), lambda path: path.write_bytes(b"")],
-    ids=["missing", "truncated", "empty"],
-)
-def test_missing_and_damaged_files_are_red_by_name_and_fetched_by_one_run(
-    spoil: Callable[[Path], object], project: Project, truth: Truth
-) -> None:
+def test_missing_and_damaged_files_are_red_by_name_and_fetched_by_one_run(project: Project, truth: Truth) -> None:
     assert_success(project.fetch(PUBLISHED))
     project.write_empty()
     project.update_coverage()
-    spoil(project.root / partition_path(PUBLISHED, Partition(DAYS[1], "007")))
+    *spoiled, _ = sorted(INSTANCE_IDS)
+    missing, truncated, empty = (project.root / partition_path(PUBLISHED, Partition(DAYS[1], each)) for each in spoiled)
+    missing.unlink()
+    truncated.write_bytes(b"PAR1")
+    empty.write_bytes(b"")
     project.update_coverage()
     data = tick(project)
-    assert requested_days(data) == {"007": [str(DAYS[1])]}
+    assert requested_days(data) == dict.fromkeys(spoiled, [str(DAYS[1])])
     red = project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY]
-    assert (red.passed, red.metadata["missing_files"].value) == (False, 1)
-    assert f"missing: {DAYS[1]} (1 day): 007" in str(red.description)
-    assert stored(project)["007"]["posts_published_missing_days"] == 1
+    assert (red.passed, red.metadata["missing_files"].value) == (False, 3)
+    assert f"missing: {DAYS[1]} (1 day): {', '.join(spoiled)}" in str(red.description)
+    assert {stored(project)[each]["posts_published_missing_days"] for each in spoiled} == {1}
     run = execute(project, data)
     assert_success(run)
     assert {partition for name, partition in project.logged(run) if name == PUBLISHED} == {str(DAYS[1])}
     green = project.check((PUBLISHED, EVERY))[PUBLISHED, EVERY]
     assert (green.passed, green.description) == (True, f"All 4 instances on {len(DAYS)} days")
-    assert stored_rows(project.root, PUBLISHED, DAYS[1], "007") == truth.partition("post_date", DAYS[1], "007")
+    for each in spoiled:
+        assert stored_rows(project.root, PUBLISHED, DAYS[1], each) == truth.partition("post_date", DAYS[1], each)
     # Of a table that an account may lack, all files are expected once there is one.
     others = tick(project)
     assert requested_days(others)["007"] == [str(DAYS[0]), str(DAYS[2])]

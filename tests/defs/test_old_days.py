@@ -56,21 +56,6 @@ def test_daily_run_fetches_old_days_whose_turn_it_is_and_requests_them_once(proj
     assert old_days(project.scheduled(NOW)) == []
 
 
-def test_a_damaged_old_file_is_found_by_the_run_that_fetches_its_day(project: Project, service: Service) -> None:
-    project = project.configured(**SETTINGS)
-    assert_success(project.fetch("posts_published"))
-    # Written beside the run, on a day that it does not select, and on one that it fetches as an old one.
-    for day in DAYS[:2]:
-        (project.root / partition_path("posts_published", Partition(day, "new"))).parent.mkdir()
-        (project.root / partition_path("posts_published", Partition(day, "new"))).write_bytes(b"PAR1")
-    config = {"ops": {"later__posts_published": {"config": {"old_days": [str(DAYS[0])]}}}}
-    result = project.run_job("later_posts", tags=range_tags(DAYS[2], DAYS[2]), config=config)
-    check = project.evaluations(result)["posts_published", "rows_belong_to_partition"]
-    assert not check.passed
-    assert str(DAYS[0]) in str(check.description)
-    assert str(DAYS[1]) not in str(check.description)
-
-
 @pytest.mark.parametrize(
     ("days", "problem"),
     [

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE
 from later_reporting_dagster.quality.instances import instances_table, known_instances
 
@@ -45,8 +46,10 @@ def test_known_instances_are_the_configured_then_the_expected_then_those_with_fi
     # A program that does not know LATER_INSTANCE_IDS expects the same instances.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
     assert known_instances(lake) == ("w",)
+    lake.storage.write(table_path(INSTANCES_TABLE), b"no Parquet")  # as if it did not exist
+    assert known_instances(lake) == ("w", "x")
     lake.retired.add("w")
-    assert known_instances(lake) == known_instances(lake, configured=["w"]) == ()
+    assert (known_instances(lake), known_instances(lake, configured=["w"])) == (("x",), ())
 
 
 def test_instance_that_is_no_longer_listed_is_expected_until_it_is_retired(lake: Lake) -> None:

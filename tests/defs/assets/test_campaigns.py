@@ -8,8 +8,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
 
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
@@ -79,25 +77,6 @@ def test_dimension_leaves_out_an_instance_out_of_scope(
     assert {row["instance_id"] for row in stored_campaigns(project)} == {"007"}
 
 
-def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service: Service) -> None:
-    def fail_day(request: Request) -> Response | None:
-        is_day = request.url.path == PERFORMANCE_PATH and parameters(request)["startDate"] == [str(DAYS[1])]
-        return problem(400) if is_day else None
-
-    service.override = fail_day
-    result = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
-    description, metadata = failure(result)
-    assert description.startswith("1 file failed and was not changed; 2 written.\n2024-03-02: HTTP 400 ")
-    assert [*metadata["failed_partitions"]] == [str(DAYS[1])]
-    assert sorted(project.materializations(result)) == [str(DAYS[0]), str(DAYS[2])]
-    assert project.planned_checks(result) == project.evaluations(result).keys()
-    assert all(project.passed(result).values())
-    service.override = lambda request: None
-    service.requests.clear()
-    assert_success(project.fetch(CAMPAIGN_PERFORMANCE_TABLE, only_missing=True))
-    assert service.request_count(PERFORMANCE_PATH) == 1
-
-
 def test_campaign_metrics_setting_selects_the_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_CAMPAIGN_METRICS", "paidAdSpend, clicks, reach")
     reloaded = project.reloaded()
@@ -137,12 +116,9 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
 
 
 def test_campaign_results_follow_the_periods(project: Project) -> None:
-    selection = dg.AssetSelection.assets(asset_key(CAMPAIGN_PERIODS_TABLE), asset_key("campaign_results"))
-    before = dg.evaluate_automation_conditions(project.defs, project.instance, asset_selection=selection)
+    before = project.conditions(CAMPAIGN_PERIODS_TABLE, "campaign_results")
     assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
-    after = dg.evaluate_automation_conditions(
-        project.defs, project.instance, asset_selection=selection, cursor=before.cursor
-    )
+    after = project.conditions(CAMPAIGN_PERIODS_TABLE, "campaign_results", cursor=before.cursor)
     assert after.get_num_requested(asset_key("campaign_results")) == 1
     assert not project.check(("campaign_results", "is_current"))["campaign_results", "is_current"].passed
     assert_success(project.run("campaign_results"))

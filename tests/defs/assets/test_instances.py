@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.lake import Partition, posts_table
-from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA, known_instances
+from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure, freeze_clock, list_instances
 
@@ -96,36 +96,3 @@ def test_failed_listing_leaves_the_dimension_unchanged(project: Project, service
     description, _ = failure(project.run("instances"))
     assert "404" in description
     assert stored(project) == before
-
-
-def test_checks_and_rollups_use_the_dimension_without_requests(project: Project, service: Service) -> None:
-    every, due = (DAILY, "every_instance_is_present"), (DAILY, "newest_due_day_is_present")
-    project.fetch(DAILY, instances=list(INSTANCE_IDS[:2]))
-
-    def evaluate() -> tuple[Any, Any, Any]:
-        service.requests.clear()
-        results = project.check(every, due)
-        rolled_up = project.roll_up("organic_paid_daily")
-        assert service.requests == []
-        (missing,) = {
-            each.get("missing", "").partition("(1 day): ")[2] for each in project.metadata(rolled_up).values()
-        }
-        return results[every].passed, results[due].metadata["instances"].value, missing
-
-    # Before the first write: the instances that have files.
-    assert evaluate() == (True, 2, "")
-    project.run("instances")
-    assert evaluate() == (False, 4, ", ".join(sorted(INSTANCE_IDS[2:])))
-    # One that is no longer listed is expected until it is retired.
-    service.override = list_instances(*INSTANCE_IDS[1:3])
-    project.run("instances")
-    assert evaluate() == (False, 4, ", ".join(sorted(INSTANCE_IDS[2:])))
-    project.lake.retired.add(INSTANCE_IDS[3])
-    assert evaluate() == (False, 3, INSTANCE_IDS[2])
-    assert known_instances(project.lake, configured=("a", "b")) == ("a", "b")
-    # A damaged file counts as missing until the next run replaces it.
-    (project.root / "instances" / "part-0.parquet").write_bytes(b"no Parquet")
-    assert evaluate() == (True, 2, "")
-    assert project.run("instances").success
-    retired = {name: row["retired"] for name, row in stored(project).items()}
-    assert retired == {INSTANCE_IDS[0]: False, INSTANCE_IDS[1]: False, INSTANCE_IDS[2]: False}

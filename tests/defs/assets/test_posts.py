@@ -332,13 +332,6 @@ def test_bad_rows_are_counted_in_the_metadata_of_their_day(project: Project, ser
 METRICS_ASSET, ROLLUP = "post_metrics_daily", "organic_paid_daily"
 
 
-def fetch_metrics(project: Project, metrics: str) -> tuple[dict[str, Any], str]:
-    """Fetch a file with some metrics, and return the metadata and the data version of its day."""
-    result = project.configured(metrics=metrics).fetch(METRICS_ASSET, days=[FIRST_DAY], instances=["instance_000"])
-    (metadata,), (version,) = project.metadata(result).values(), project.data_versions(result).values()
-    return metadata, version
-
-
 def test_selected_metrics_are_columns_of_posts_and_rollups(
     project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,23 +364,3 @@ def test_selected_metrics_are_columns_of_posts_and_rollups(
     assert rollup.column_names == [column.name for column in DAILY.with_metrics(chosen).columns]
     likes = dict(zip(posts["post_id"].to_pylist(), posts["likes"].to_pylist(), strict=True))
     assert sum(rollup["organic_likes"].to_pylist()) == sum(likes.values()) > 0
-
-
-def test_changed_metric_selection_is_no_restatement(project: Project) -> None:
-    def content_hash() -> str:
-        file = project.lake.read_metadata(METRICS_ASSET, Partition(FIRST_DAY, "instance_000"))
-        assert file is not None
-        return file.content_hash
-
-    fetch_metrics(project, "")
-    by_default = content_hash()
-    for metrics in ("all", "likes, reach, saves"):
-        found, version = fetch_metrics(project, metrics)
-        assert found["files_changed"] == 1
-        assert not any(change for name, change in found.items() if name.startswith("change/"))
-    before = files(project.root)
-    found, same_version = fetch_metrics(project, "saves,reach,likes")
-    assert (found["files_changed"], same_version) == (0, version)
-    assert files(project.root) == before
-    fetch_metrics(project, "")
-    assert content_hash() == by_default

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.coverage import stored_records, to_table
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_PUBLISHED
@@ -31,8 +32,7 @@ def page_data(project: Project) -> dict[str, Any]:
 
 
 def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> None:
-    for asset in RAW_ASSETS:
-        project.fetch(asset)
+    project.run(*RAW_ASSETS, tags=range_tags(DAYS[0], DAYS[-1]))
     metadata = write_report(project)
     by_post = {
         (day, name, row["post_id"]): row["impressions"]
@@ -100,36 +100,19 @@ def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     assert not [age for age in range(len(DAYS)) for first, last in fetched if first <= age <= last]
 
 
-def test_report_names_outdated_tables(project: Project) -> None:
-    for asset in RAW_ASSETS:
-        project.fetch(asset)
-    write_report(project)
-    outdated = page_data(project)["outdated"]
-    assert "Outdated: 3 days of organic_paid_daily (missing)." in outdated
-    assert not [text for text in outdated if OVERALL.name in text]
-
-
-def test_report_names_stale_files(project: Project) -> None:
-    for asset in RAW_ASSETS:
-        project.fetch(asset)
+def test_report_names_outdated_tables_stale_files_and_those_that_cannot_be_read(project: Project) -> None:
+    project.run(*RAW_ASSETS, tags=range_tags(DAYS[0], DAYS[-1]))
+    stale, damaged = Partition(DAYS[0], INSTANCE_IDS[0]), Partition(DAYS[1], INSTANCE_IDS[0])
+    Path(project.lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
     project.run(COVERAGE_TABLE)
-    stale = Partition(DAYS[0], INSTANCE_IDS[0])
     records = {**stored_records(project.lake)}
     records[POSTS_PUBLISHED.name, stale] = records[POSTS_PUBLISHED.name, stale]._replace(is_stale=True, stale_posts=[7])
     project.lake.write_table(COVERAGE_TABLE, to_table(records.values()))
     write_report(project)
-    sentence = f"Published posts: 1 file is stale: {stale} lacks post 7, with results."
-    assert sentence in page_data(project)["outdated"]
-
-
-def test_report_names_a_file_that_cannot_be_read_as_missing(project: Project) -> None:
-    for asset in RAW_ASSETS:
-        project.fetch(asset)
-    damaged = Partition(DAYS[1], INSTANCE_IDS[0])
-    Path(project.lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
-    project.run(COVERAGE_TABLE)
-    write_report(project)
     data = page_data(project)
+    assert "Outdated: 3 days of organic_paid_daily (missing)." in data["outdated"]
+    assert not [text for text in data["outdated"] if OVERALL.name in text]
+    assert f"Published posts: 1 file is stale: {stale} lacks post 7, with results." in data["outdated"]
     missing = [each for each in data["missing"] if each["table"] == POSTS_PUBLISHED.name]
     ((age, _),) = next(each["ages"] for each in missing if data["instances"][each["instance"]] == damaged.instance_id)
     assert age == (DAYS[2] - DAYS[1]).days

@@ -13,6 +13,7 @@ import pytest
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
@@ -56,8 +57,8 @@ def filled(project: Project, module_lake: Path) -> Project:
     """The project with posts and campaigns in the lake only."""
 
     def fill(project: Project) -> bool:
-        fetched = [project.fetch(asset) for asset in (RECORDED, PUBLISHED, CAMPAIGN_PERFORMANCE_TABLE)]
-        return all(result.success for result in [*fetched, project.run(CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)])
+        fetched = (RECORDED, PUBLISHED, CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE)
+        return project.run(*fetched, tags=range_tags(DAYS[0], DAYS[-1])).success
 
     return fill_once(project, module_lake, fill)
 
@@ -90,24 +91,26 @@ def reference_world(project: Project, truth: Truth) -> World:
 # By day, week and month.
 
 
-@pytest.mark.parametrize("asset", PARTITIONS)
-def test_partitions_match_the_reference(asset: str, filled: Project, truth: Truth) -> None:
-    result = filled.roll_up(asset)
-    assert_success(result)
-    metadata = filled.metadata(result)
-    assert metadata.keys() == {str(first) for first in PARTITIONS[asset]}
-    tables = []
-    for first in PARTITIONS[asset]:
-        found, table = metadata[str(first)], stored(filled, asset, first)
-        assert found["dagster/partition_row_count"] == table.num_rows
-        assert "missing" not in found
-        assert len(found["preview"].records) == min(table.num_rows, 5)
-        file = filled.lake.read_metadata(asset, Partition(first))
-        assert file is not None
-        assert filled.data_versions(result)[str(first)] == file.content_hash
-        tables.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
-    assert differences({asset: pa.concat_tables(tables)}, reference_world(filled, truth)) == []
-    assert filled.passed(result) == {"is_current": True}
+def test_partitions_match_the_reference(filled: Project, truth: Truth) -> None:
+    found = {}
+    for asset, first_days in PARTITIONS.items():
+        result = filled.roll_up(asset)
+        assert_success(result)
+        metadata = filled.metadata(result)
+        assert metadata.keys() == {*map(str, first_days)}
+        tables = []
+        for first in first_days:
+            of_partition, table = metadata[str(first)], stored(filled, asset, first)
+            assert of_partition["dagster/partition_row_count"] == table.num_rows
+            assert "missing" not in of_partition
+            assert len(of_partition["preview"].records) == min(table.num_rows, 5)
+            file = filled.lake.read_metadata(asset, Partition(first))
+            assert file is not None
+            assert filled.data_versions(result)[str(first)] == file.content_hash
+            tables.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
+        found[asset] = pa.concat_tables(tables)
+        assert filled.passed(result) == {"is_current": True}
+    assert differences(found, reference_world(filled, truth)) == []
 
 
 def test_week_is_in_sync_until_a_day_changes(project: Project, service: Service) -> None:
@@ -217,7 +220,7 @@ def test_current_week_is_empty_on_its_first_day(filled: Project, monkeypatch: py
 
 
 def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
-    result = filled.roll_up_windows()
+    result = filled.run(*WINDOWS)
     assert_success(result)
     materializations = filled.logged(result)
     assert materializations.keys() == {(name, None) for name in WINDOWS}
@@ -242,7 +245,7 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
 
 def test_windows_of_one_raw_table_are_rolled_up(project: Project, truth: Truth) -> None:
     project.fetch(PUBLISHED)
-    assert_success(project.roll_up_windows(BY_CAMPAIGN.name, POSTS.name))
+    assert_success(project.run(BY_CAMPAIGN.name, POSTS.name))
     assert stored(project, BY_CAMPAIGN.name).num_rows == 0
     published = [row for day in DAYS for row in truth.day("post_date", day)]
     assert stored(project, POSTS.name).num_rows == len({(row["instanceId"], row["postId"]) for row in published})
@@ -251,7 +254,7 @@ def test_windows_of_one_raw_table_are_rolled_up(project: Project, truth: Truth) 
 def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
     for path in (f"{PUBLISHED}/date={DAYS[1]}", CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE):
         damage(filled.root / path)
-    result = filled.roll_up_windows(POSTS.name, CAMPAIGN_RESULTS.name)
+    result = filled.run(POSTS.name, CAMPAIGN_RESULTS.name)
     description, _ = failure(result)
     assert re.search(r"written\.\ncampaign_results: \S+ is damaged: .*materialize this table again", description)
     assert filled.logged(result).keys() == {(POSTS.name, None)}
@@ -260,7 +263,7 @@ def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
     assert of_posts.startswith(f"Skipped {DAYS[1]} ")
     assert "materialize this partition again" in of_posts
 
-    result = filled.roll_up_windows(POSTS.name)
+    result = filled.run(POSTS.name)
     description, _ = failure(result)
     assert description.startswith("The tables are written, without 1 damaged file, such as ")
     assert description.endswith("materialize this partition again")
@@ -268,13 +271,13 @@ def test_damaged_files_are_skipped_and_reported(filled: Project) -> None:
 
 
 def test_windows_fail_without_posts(project: Project) -> None:
-    description, _ = failure(project.roll_up_windows(*SOME))
+    description, _ = failure(project.run(*SOME))
     assert description == "There are no posts: materialize a raw table first."
 
 
 def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
     (filled.root / BY_CREATOR.name).write_bytes(b"not a directory")
-    result = filled.roll_up_windows(*SOME)
+    result = filled.run(*SOME)
     description, _ = failure(result)
     assert description.startswith(
         f"1 table failed and was not changed; {len(SOME) - 1} written.\norganic_paid_by_creator: cannot "
@@ -283,12 +286,12 @@ def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
 
 
 def test_file_that_cannot_be_read_at_the_moment_fails_the_windows(filled: Project) -> None:
-    assert filled.roll_up_windows(POSTS.name).success
+    assert filled.run(POSTS.name).success
     before = stored(filled, POSTS.name)
     file = next((filled.root / PUBLISHED / f"date={DAYS[1]}").rglob("*.parquet"))
     file.unlink()
     file.symlink_to("/proc/self/mem")  # an input/output error, also for root
-    assert "Input/output error" in failure(filled.roll_up_windows(POSTS.name))[0]
+    assert "Input/output error" in failure(filled.run(POSTS.name))[0]
     assert stored(filled, POSTS.name) == before
 
 

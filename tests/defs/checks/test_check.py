@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
 from later_reporting_dagster.lake.tables import OF_INSTANCES
-from tests.conftest import INSTANCE_IDS
+from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
     DAYS,
     PERIOD_ROLLUPS,
@@ -131,8 +131,10 @@ def filled(project: Project, module_lake: Path) -> Project:
     return fill_once(project, module_lake, fill)
 
 
-def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
+def test_checks_pass_after_a_fetch_except_freshness(filled: Project, service: Service) -> None:
+    service.requests.clear()
     results = filled.check()
+    assert service.requests == []
     assert results.keys() == ALL_CHECKS
     assert {key for key, evaluation in results.items() if not evaluation.passed} == {
         NOT_FETCHED,
@@ -305,12 +307,9 @@ def test_schedule_runs_the_checks_of_the_whole_lake_at_the_due_hour(filled: Proj
 def test_runs_that_automation_requests_evaluate_all_checks_of_their_assets(filled: Project) -> None:
     """As the daemon builds a run of what a tick requests."""
     graph, name = filled.defs.resolve_asset_graph(), WINDOWS[0]
-    of_window = dg.AssetSelection.assets(asset_key(name), asset_key(RAW))
-    before = dg.evaluate_automation_conditions(filled.defs, filled.instance, asset_selection=of_window)
+    before = filled.conditions(name, RAW)
     filled.fetch(RAW)
-    found = dg.evaluate_automation_conditions(
-        filled.defs, filled.instance, asset_selection=of_window, cursor=before.cursor
-    )
+    found = filled.conditions(name, RAW, cursor=before.cursor)
     requested = [each.true_subset for each in found.results if each.key == asset_key(name)]
     (request,) = build_run_requests(requested, graph, run_tags=None, emit_backfills=False)
     # Without keys of checks, the run has all of them.
