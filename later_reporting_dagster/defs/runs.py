@@ -73,14 +73,13 @@ def runs_of(files: Sequence[Outdated], settings: ComponentBase) -> Iterator[tupl
         if len(blocks) > MAX_BLOCKS:
             blocks = [[*chain.from_iterable(blocks)]]
         # A run of any partition also makes files again that are from before the first one.
-        if of_table and keys and not blocks:
-            early = [f"{file.first_day} {file.inputs}" for file in of_table.values()]
-            tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[0]}
-            yield [table.name], tags | request_tags(settings, table.name, *early)
+        early = of_table.keys() - keys
+        if early and keys and not blocks:
+            blocks = [[keys[0]]]
         for block in blocks:
-            of_block = [f"{key} {of_table[key].inputs}" for key in block]
+            made = [f"{key} {of_table[key].inputs}" for key in sorted(early.union(of_table.keys() & block))]
             tags = {RANGE_START_TAG: block[0], RANGE_END_TAG: block[-1]}
-            yield [table.name], tags | request_tags(settings, table.name, *of_block)
+            yield [table.name], tags | request_tags(settings, table.name, *made)
     single = [file for file in files if file.first_day is None]
     for is_report in (False, True):
         if of_run := [file for file in single if (file.table == REPORT) is is_report]:
