@@ -73,10 +73,6 @@ def restate_one_post(day: date, instance_id: str) -> Callable[[Request, Any], An
     return edited
 
 
-def enlarge_metrics(_request: Request, document: Any) -> Any:
-    return {**document, "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]]}
-
-
 @dataclass(frozen=True)
 class Project:
     """The definitions, a Dagster instance, and an empty lake."""

@@ -15,16 +15,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, OVERALL
 from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import (
-    DAYS,
-    RAW_ASSETS,
-    Project,
-    assert_success,
-    asset_key,
-    enlarge_metrics,
-    reject_instance,
-    restate_one_post,
-)
+from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, reject_instance, restate_one_post
 
 METRICS, PUBLISHED = RAW_ASSETS
 DAILY, WEEKLY, MONTHLY = "organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly"
@@ -159,7 +150,7 @@ def test_weekly_and_monthly_rollups_follow_the_posts_of_their_days(
     assert project.fetch(METRICS).success  # unchanged
     assert tick() == nothing
 
-    service.transform = enlarge_metrics
+    service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     project.fetch(METRICS, days=DAYS[:1], instances=[INSTANCE_IDS[0]])
     assert tick() == [{DAYS[0]}, {WEEK}, {MONTH}]
 

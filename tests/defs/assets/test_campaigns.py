@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from later_reporting_dagster.contract import parse_metrics
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -16,11 +17,21 @@ from later_reporting_dagster.lake import (
     CAMPAIGN_PERIODS_TABLE,
     CAMPAIGNS_TABLE,
     Partition,
+    posts_schema,
     schema_of,
 )
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, INSTANCE_PERFORMANCE_DAILY
 from later_reporting_dagster.server.sandbox import World, create_app
-from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, both_api_versions, files, parameters, problem
+from tests.conftest import (
+    INSTANCE_IDS,
+    NO_RATE_LIMIT,
+    Service,
+    both_api_versions,
+    files,
+    parameters,
+    partition_file,
+    problem,
+)
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, asset_key, failure
 
 LIST_PATH, PERFORMANCE_PATH = "/v2/campaigns", "/v2/campaigns/performance"
@@ -77,7 +88,11 @@ def test_dimension_leaves_out_an_instance_out_of_scope(
     assert {row["instance_id"] for row in stored_campaigns(project)} == {"007"}
 
 
-def test_campaign_metrics_setting_selects_the_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_metrics_select_the_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_METRICS", "reach, likes, impressions")
+    assert_success(project.reloaded().fetch(RAW_ASSETS[0], days=DAYS[:1], instances=["007"]))
+    names = pq.ParquetFile(partition_file(project.root, RAW_ASSETS[0], DAYS[0], "007")).schema_arrow.names
+    assert names == posts_schema(parse_metrics("impressions, likes, reach")).names
     monkeypatch.setenv("LATER_CAMPAIGN_METRICS", "paidAdSpend, clicks, reach")
     reloaded = project.reloaded()
     assert_success(reloaded.run(CAMPAIGN_PERIODS_TABLE))

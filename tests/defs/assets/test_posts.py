@@ -1,34 +1,20 @@
 """The raw assets: fetches of whole days, and instances that fail without affecting others."""
 
-import json
 from collections import Counter
 from datetime import date, timedelta
 from itertools import count
 from typing import Any
 
 import dagster as dg
-import pyarrow.parquet as pq
 import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, parse_metrics
 from later_reporting_dagster.contract.parameters import POSTS_PERFORMANCE_PATH
 from later_reporting_dagster.defs.checks import posts
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import LakeUnavailable, Partition, partition_path, posts_schema
-from later_reporting_dagster.rollups.rollup_tables import DAILY
-from tests.conftest import (
-    FIRST_DAY,
-    INSTANCE_IDS,
-    Service,
-    Truth,
-    files,
-    is_first_page,
-    parameters,
-    partition_file,
-    stored_rows,
-)
+from later_reporting_dagster.lake import LakeUnavailable, Partition, partition_path
+from tests.conftest import INSTANCE_IDS, Service, Truth, files, is_first_page, parameters, partition_file, stored_rows
 from tests.defs.conftest import DAYS, INSTANCES_PATH, Project, assert_success, each_raw_asset, failure, reject_instance
 
 BASIS = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
@@ -325,42 +311,3 @@ def test_bad_rows_are_counted_in_the_metadata_of_their_day(project: Project, ser
     assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
     quarantine = project.evaluations(result)["posts_published", "quarantine_is_empty"]
     assert (quarantine.passed, quarantine.metadata["rows"].value) == (False, 1)
-
-
-# Selected metrics.
-
-METRICS_ASSET, ROLLUP = "post_metrics_daily", "organic_paid_daily"
-
-
-def test_selected_metrics_are_columns_of_posts_and_rollups(
-    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def with_likes(_request: Request, document: Any) -> Any:
-        """Add two fields that the API reference does not have."""
-        for row in document["data"]:
-            row |= {"likes": row["postId"] % 7, "boosts": 3}
-        return document
-
-    service.transform = with_likes
-    monkeypatch.setenv("LATER_METRICS", "likes, reach, impressions")
-    project, chosen = project.reloaded(), parse_metrics("impressions, likes, reach")
-    assert_success(project.fetch(METRICS_ASSET, days=[FIRST_DAY], instances=["instance_000"]))
-    posts = pq.ParquetFile(partition_file(project.root, METRICS_ASSET, FIRST_DAY, "instance_000")).read()
-    assert posts.column_names == posts_schema(chosen).names
-    for row, expected in zip(
-        posts.to_pylist(), truth.partition("performance_date", FIRST_DAY, "instance_000"), strict=True
-    ):
-        assert row["impressions"] == expected["impressions"]
-        assert row["likes"] == row["post_id"] % 7
-        assert row["reach"] is None
-        unasked = {metric.api_name: expected[metric.column] for metric in DEFAULT_METRICS if metric not in chosen}
-        assert json.loads(row["extra"]) == {"boosts": 3, **unasked}
-    file = project.lake.read_metadata(METRICS_ASSET, Partition(FIRST_DAY, "instance_000"))
-    assert file is not None
-    assert json.loads(file.key_values["metrics"]) == ["impressions", "likes", "reach"]
-
-    assert project.passed(project.roll_up(ROLLUP, days=[FIRST_DAY]))["is_current"]
-    rollup = pq.ParquetFile(project.root / ROLLUP / f"date={FIRST_DAY}" / "part-0.parquet").read()
-    assert rollup.column_names == [column.name for column in DAILY.with_metrics(chosen).columns]
-    likes = dict(zip(posts["post_id"].to_pylist(), posts["likes"].to_pylist(), strict=True))
-    assert sum(rollup["organic_likes"].to_pylist()) == sum(likes.values()) > 0
