@@ -34,29 +34,35 @@ from later_reporting_dagster.lake.parquet_file import (
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, OF_INSTANCES, RAW_NAMES, Column, ColumnType, schema_of
+from later_reporting_dagster.lake.tables import (
+    COVERAGE_TABLE,
+    INSTANT,
+    OF_INSTANCES,
+    POST_IDS,
+    RAW_NAMES,
+    Column,
+    schema_of,
+)
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
 
-_INSTANT: ColumnType = "timestamp[us, tz=UTC]"
-_POSTS: ColumnType = "list<item: int64>"
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
     Column("date", "date32[day]", False, "The UTC day of the file"),
     Column("instance_id", "string", True, "The instance of the file; null for campaign_performance_daily"),
     Column("has_file", "bool", False, "Whether the file exists and can be read; false for an expected file without it"),
     Column("rows", "int64", True, "Rows in the file; null without it", unit="rows"),
-    Column("fetched_at", _INSTANT, True, "When the file was first fetched; null if that is unknown"),
-    Column("restated_at", _INSTANT, True, "When a fetch last changed the content of the file; null if none has"),
-    Column("requested_at", _INSTANT, True, "When its newest response was requested, which may not have changed it"),
+    Column("fetched_at", INSTANT, True, "When the file was first fetched; null if that is unknown"),
+    Column("restated_at", INSTANT, True, "When a fetch last changed the content of the file; null if none has"),
+    Column("requested_at", INSTANT, True, "When its newest response was requested, which may not have changed it"),
     Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
     Column("file_version", "string", True, "Size of the file, and its modification time or ETag; null without it"),
     Column("is_stale", "bool", True, "Whether it is fetched again for stale posts; null for others, and restated days"),
-    Column("stale_posts", _POSTS, True, "Posts that it lacks, with results requested after it; null for other tables"),
-    Column("stale_since", _INSTANT, True, "When these results were requested; null without stale posts"),
-    Column("withdrawn_posts", _POSTS, True, "Posts with results that its newest response lacks; null for others"),
-    Column("failed_at", _INSTANT, True, "When its last fetch failed; null if that succeeded"),
+    Column("stale_posts", POST_IDS, True, "Posts that it lacks, with results requested after it; null for others"),
+    Column("stale_since", INSTANT, True, "When these results were requested; null without stale posts"),
+    Column("withdrawn_posts", POST_IDS, True, "Posts with results that its newest response lacks; null for others"),
+    Column("failed_at", INSTANT, True, "When its last fetch failed; null if that succeeded"),
     Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
 )

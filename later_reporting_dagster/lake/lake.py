@@ -65,9 +65,8 @@ class WriteResult:
 
     Attributes:
         url: the location of the file: a path on a local disk, else a URL, without credentials.
-        rows: the number of rows; 0 for a file that is not a table.
-        content_hash: the hash of the rows, see `content_hash_of`; for a file that is not a table, the SHA-256 of its
-            bytes.
+        rows: 0 for a file that is not a table.
+        content_hash: see `content_hash_of`; for a file that is not a table, the SHA-256 of its bytes.
         changed: False if the file already had the same rows (or bytes), so it was not written, except for its metadata.
         key_values: the metadata that the file has, which is that of an earlier write if it was not written.
     """
@@ -100,8 +99,6 @@ class Lake:
 
     Attributes:
         root: the root, without credentials.
-        storage: the files below the root, for other modules of this package.
-        quarantine: the bad rows of the tables.
         retired: the instances that rollups leave out.
 
     Args:
@@ -153,7 +150,7 @@ class Lake:
         what it wrote; on an object store, only if it does so before they are called.
 
         Args:
-            metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
+            metadata: stored in the file's Parquet key-value metadata.
             replaces_metadata: also write a file that has the same rows, but other metadata.
             check_replacement: called with the partition, the stored rows and the new ones, before anything is written,
                 if the rows would change; not if the stored file cannot be read with the new schema. The stored rows

@@ -37,6 +37,8 @@ from later_reporting_dagster.lake.paths import Partition
 
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
+INSTANT: ColumnType = "timestamp[us, tz=UTC]"
+POST_IDS: ColumnType = "list<item: int64>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +116,12 @@ _POST_ATTRIBUTES = (
     Column("platform", "string", True, "Network, derived from content_type; null when the content type is unknown"),
     Column("content_url", "string", True, "URL of the post"),
     Column("content_image_url", "string", True, "URL of the post's image"),
-    Column(
-        "creator_content_type",
-        "string",
-        True,
-        "Content type in the creator's profile, as the API names it, such as instagram_reel; shows the network of the"
-        " profile",
-    ),
+    Column("creator_content_type", "string", True, "Content type of the creator's profile, such as instagram_reel"),
     Column("creator_full_name", "string", True, "Full name of the creator"),
     Column("creator_handle_name", "string", True, "Handle of the creator on the network"),
     Column("creator_profile_image", "string", True, "URL of the creator's profile image"),
     Column("creator_profile_link", "string", True, "URL of the creator's profile"),
-    Column(
-        "post_date",
-        "timestamp[us, tz=UTC]",
-        True,
-        "When the post was published; null in post_metrics_daily if the API sends no time that can be read",
-    ),
+    Column("post_date", INSTANT, True, "When the post was published; null in post_metrics_daily if it cannot be read"),
 )
 # Those with personal data of creators, here and in rollups.
 PERSONAL_COLUMNS = {*personal_fields(Post).values()} | {
@@ -143,9 +134,9 @@ CAMPAIGN_COLUMNS = (
     Column("campaign_name", "string", True, "Name of the campaign"),
     Column("description", "string", True, "Description of the campaign"),
     Column("status", "string", True, "Status as the API names it, such as live or draft"),
-    Column("start_date", "timestamp[us, tz=UTC]", True, "Start of the campaign"),
-    Column("first_post_date", "timestamp[us, tz=UTC]", True, "When the first post was published; null without posts"),
-    Column("last_post_date", "timestamp[us, tz=UTC]", True, "When the last post was published; null without posts"),
+    Column("start_date", INSTANT, True, "Start of the campaign"),
+    Column("first_post_date", INSTANT, True, "When the first post was published; null without posts"),
+    Column("last_post_date", INSTANT, True, "When the last post was published; null without posts"),
     Column("first_seen", "date32[day]", False, "The first UTC day on which the API listed it"),
     Column("last_seen", "date32[day]", False, "The last UTC day on which the API listed it"),
     Column("listed_now", "bool", False, "Whether the API listed it when this table was last refreshed"),
@@ -312,9 +303,7 @@ class PeriodsTable:
 
 
 _PERIOD_COLUMNS = (
-    Column(
-        "date_basis", "string", False, "post_date for published_month, performance_date for the others; part of the key"
-    ),
+    Column("date_basis", "string", False, "post_date for published_month, else performance_date; part of the key"),
     Column(
         "period",
         "string",
@@ -324,19 +313,9 @@ _PERIOD_COLUMNS = (
         " that were published in it have earned to date; part of the key",
     ),
     Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
-    Column(
-        "last_day",
-        "date32[day]",
-        False,
-        "Last UTC day of the period: of a window, the day before it was fetched; part of the key",
-    ),
+    Column("last_day", "date32[day]", False, "Last UTC day; of a window, the day before its fetch; part of the key"),
 )
-_FETCHED_AT = Column(
-    "fetched_at",
-    "timestamp[us, tz=UTC]",
-    False,
-    "When the row was requested; a later response with the same row does not change it",
-)
+_FETCHED_AT = Column("fetched_at", INSTANT, False, "When the row was requested; an equal response later keeps it")
 CAMPAIGN_PERIODS = PeriodsTable(
     name=CAMPAIGN_PERIODS_TABLE,
     description="What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"

@@ -11,14 +11,7 @@ import pyarrow.compute as pc
 from later_reporting_dagster.lake.coverage import Files, intact_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
-from later_reporting_dagster.lake.tables import (
-    INSTANCES_TABLE,
-    POSTS_NAMES,
-    POSTS_PUBLISHED,
-    POSTS_TABLES,
-    Column,
-    schema_of,
-)
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES, POSTS_TABLES, Column, schema_of
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 
@@ -47,13 +40,7 @@ def _columns() -> Iterable[Column]:
             f"Days from the start date to the newest due day without a file in {table.name}; 0 if it is not expected",
             unit="days",
         )
-    yield Column(
-        "stale_days",
-        "int64",
-        True,
-        f"Days whose file in {POSTS_PUBLISHED.name} the lake contradicts, so that it is fetched again",
-        unit="days",
-    )
+    yield Column("stale_days", "int64", True, "Days whose file of posts_published is stale, and fetched again", "days")
 
 
 INSTANCE_COLUMNS = tuple(_columns())

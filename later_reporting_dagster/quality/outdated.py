@@ -126,31 +126,29 @@ def outdated(
     footers = footers or Footers()
     inputs, found = list_inputs(lake, tables, days=days), list[Outdated]()
 
-    def look(table: str, first_day: date | None, reason: str, made_from: MadeFrom) -> None:
-        if reason:
-            found.append(Outdated(table, first_day, reason, made_from.inputs))
+    def look(
+        name: str, footer: FileMetadata | None, made_from: MadeFrom, table: RollupTable | None, day: date | None = None
+    ) -> None:
+        if reason := _reason(footer, made_from, table):
+            found.append(Outdated(name, day, reason, made_from.inputs))
 
     for table in tables:
         if not table.table.is_partitioned:
-            made_from = inputs.made_from(table)
             if inputs.can_make(table):
-                reason = _reason(footers.of_file(lake, table_path(table.name)), made_from, table)
-                look(table.name, None, reason, made_from)
+                look(table.name, footers.of_file(lake, table_path(table.name)), inputs.made_from(table), table)
             continue
         stored = footers.of_periods(lake, table, days=days)
         first, last = (first_day_of(table.cadence, day) for day in (start_date, newest_day))
         lost = periods_without_raw_files(lake, table, inputs, stored=stored)
         for first_day in sorted({*inputs.first_days(table), *lost}):
             if (first_day >= first or first_day in stored) and first_day <= last:
-                made_from = inputs.made_from(table, first_day)
-                look(table.name, first_day, _reason(stored.get(first_day), made_from, table), made_from)
+                look(table.name, stored.get(first_day), inputs.made_from(table, first_day), table, first_day)
     if with_report:
-        made_from = report_inputs(lake, footers)
-        look(REPORT, None, _reason(footers.of_file(lake, REPORT_PATH), made_from), made_from)
+        look(REPORT, footers.of_file(lake, REPORT_PATH), report_inputs(lake, footers), None)
     return found
 
 
-def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable | None = None) -> str:
+def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable | None) -> str:
     """Return why a file has to be made again; an empty text if it does not have to."""
     if footer is None:
         return "missing"
