@@ -34,15 +34,7 @@ from later_reporting_dagster.lake.parquet_file import (
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
-from later_reporting_dagster.lake.tables import (
-    COVERAGE_TABLE,
-    INSTANT,
-    OF_INSTANCES,
-    POST_IDS,
-    RAW_NAMES,
-    Column,
-    schema_of,
-)
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, OF_INSTANCES, RAW_NAMES, Column, schema_of
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -59,9 +51,9 @@ COVERAGE_COLUMNS = (
     Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
     Column("file_version", "string", True, "Size of the file, and its modification time or ETag; null without it"),
     Column("is_stale", "bool", True, "Whether it is fetched again for stale posts; null for others, and restated days"),
-    Column("stale_posts", POST_IDS, True, "Posts that it lacks, with results requested after it; null for others"),
+    Column("stale_posts", "list<item: int64>", True, "Posts that it lacks, with later results; null for others"),
     Column("stale_since", INSTANT, True, "When these results were requested; null without stale posts"),
-    Column("withdrawn_posts", POST_IDS, True, "Posts with results that its newest response lacks; null for others"),
+    Column("withdrawn_posts", "list<item: int64>", True, "Posts with results that its newest response lacks"),
     Column("failed_at", INSTANT, True, "When its last fetch failed; null if that succeeded"),
     Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),

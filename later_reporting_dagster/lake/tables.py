@@ -38,7 +38,6 @@ from later_reporting_dagster.lake.paths import Partition
 # Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
 INSTANT: ColumnType = "timestamp[us, tz=UTC]"
-POST_IDS: ColumnType = "list<item: int64>"
 
 
 @dataclass(frozen=True, slots=True)
