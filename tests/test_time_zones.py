@@ -108,9 +108,7 @@ def lake_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dagster_home: Path)
         assert result.exit_code == 0, result.output
         return lake
 
-    freeze_clock(monkeypatch, NOW, "cli.options")
-    # That of the client, which gives the times of requests.
-    monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", NOW.timestamp)
+    stop_clocks(monkeypatch)
     with running_server(service) as base_url:
         for name, value in sandbox_settings(base_url, lake_root="").items():
             monkeypatch.setenv(name, value)

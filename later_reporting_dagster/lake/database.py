@@ -90,12 +90,12 @@ class LakeDatabase:
         self._allowed: set[str] = set()
         self._copies = copies
         self._copied: set[str] = set()
-        # Files that could not be read. DuckDB replaces these errors by its own.
+        # Of files that could not be copied.
         self._errors: dict[str, LakeUnavailable] = {}
         self._storage = open_storage(copies, {}) if copies else lake.storage
         self._filesystem: LakeFileSystem | None = None
         if is_confined or self._storage.native_path("") is None:
-            self._filesystem = LakeFileSystem(self._storage, allowed=self._allowed, errors=self._errors)
+            self._filesystem = LakeFileSystem(self._storage, allowed=self._allowed)
             connection.register_filesystem(self._filesystem)
 
     def add_view(self, table: Table, partitions: Collection[Partition] | None = None) -> list[Partition]:
@@ -194,7 +194,7 @@ class LakeDatabase:
 
     def _verify(self, path: str, *, table: Table) -> _ReadError | None:
         """Read a file as `Lake.read` does, and check that its required columns have no nulls; return the error."""
-        if self._copies and path in self._errors:
+        if path in self._errors:
             return self._errors[path]
         location = self.lake.storage.location(path)
         try:
@@ -209,8 +209,7 @@ class LakeDatabase:
             return damaged_file_error(location, error)
         if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
             return damaged_file_error(location, FileDamaged(f"it has rows without {', '.join(nulls)}"))
-        # A file that can be read now may have failed during the query.
-        return self._errors.get(path)
+        return None
 
     def _copy(self, path: str) -> None:
         """Copy a file. If it cannot be read, its copy is empty, so that a query fails, and `_verify` returns why."""

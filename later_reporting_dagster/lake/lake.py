@@ -289,19 +289,17 @@ class Lake:
                 raise rows
             yield rows
 
-    def partitions(
-        self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
-    ) -> list[Partition]:
-        """List the partitions that exist on `days` (by default on any day), sorted by day and instance.
-
-        Without those of retired instances, it is what rollups are computed from.
-        """
-        return [*self.file_versions(table_name, days=days, with_retired=with_retired)]
+    def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
+        """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
+        return [*self.file_versions(table_name, days=days)]
 
     def file_versions(
         self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
     ) -> dict[Partition, FileVersion]:
-        """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing."""
+        """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing.
+
+        Without those of retired instances, it is what rollups are computed from.
+        """
         retired = frozenset() if with_retired else self.retired.ids()
         wanted = None if days is None else set(days)
         listings = [[table_name]]

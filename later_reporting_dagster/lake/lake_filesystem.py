@@ -40,19 +40,15 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
     Attributes:
         protocol: the scheme of the URLs, for which DuckDB uses this filesystem.
         allowed: the paths that can be opened; None for all.
-        errors: for each path, why the file could not be read.
     """
 
     protocol = "later"
     # fsspec would otherwise return the same instance for equal arguments.
     cachable = False
 
-    def __init__(
-        self, storage: Storage, *, allowed: set[str] | None = None, errors: dict[str, LakeUnavailable] | None = None
-    ) -> None:
+    def __init__(self, storage: Storage, *, allowed: set[str] | None = None) -> None:
         super().__init__()
         self.allowed = allowed
-        self.errors = {} if errors is None else errors
         self._storage = storage
         self._open_files: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
         self._sizes: dict[str, int] = {}
@@ -104,14 +100,9 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         return datetime.now(UTC)
 
     def _read(self, path: str) -> bytes:
-        try:
-            data = self._storage.read(path)
-            if data is None:
-                raise removed_file_error(self._storage.location(path))
-        except LakeUnavailable as error:
-            self.errors[path] = error
-            raise
-        self.errors.pop(path, None)
+        data = self._storage.read(path)
+        if data is None:
+            raise removed_file_error(self._storage.location(path))
         return data
 
 

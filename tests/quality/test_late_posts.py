@@ -15,6 +15,7 @@ from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
     FileRecord,
     RunRecords,
+    current_files,
     newest_fetches,
     update_records,
     write_coverage,
@@ -152,9 +153,12 @@ def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late:
     late.report(NEW, {7: recent, 8: START - DAY, 9: date(2024, 1, 2)}, requested=at(NEW + DAY))  # 9: no file
     late.lake.write(PUBLISHED, Partition(START - DAY, A), POSTS_SCHEMA.empty_table())
     assert late.look() == LatePosts()
+    versions = late.lake.file_versions(PUBLISHED)
+    assert current_files(late.lake, PUBLISHED, versions) == versions.keys()
     # What is absent is known, and asked for once the day is old, unless a daily response decided before.
     late.before += DAY
     assert late.look() == LatePosts(stale={Partition(recent, A): [7]})
+    assert current_files(late.lake, PUBLISHED, versions) == versions.keys() - {Partition(recent, A)}
     late.publish(recent, requested=at(NEW + 2 * DAY))
     assert late.look() == LatePosts(withdrawn={Partition(recent, A): [7]})
 
