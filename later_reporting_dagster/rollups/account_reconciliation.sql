@@ -8,7 +8,6 @@
 --
 -- A day is compared if it was over for some days, and if both files were requested within a day: networks restate results. A
 -- metric that Later does not state is not. Later omits days without results.
-CREATE OR REPLACE TABLE compared_accounts AS
 WITH compared_days AS (
     SELECT date, instance_id
     FROM (FROM requests WHERE table_name = 'post_metrics_daily') AS posts
@@ -36,36 +35,41 @@ of_posts AS (
         {%- endfor %}
     FROM each_post
     GROUP BY ALL
-)
-{%- for name in compared_columns %}
-SELECT
-    date, instance_id, '{{ name }}' AS metric, coalesce(accounts.{{ name }}, 0) AS of_later,
-    coalesce(of_posts.{{ name }}, 0) AS once, coalesce({{ name }}_by_campaign, 0) AS by_campaign,
-    coalesce({{ name }}_lacking, 0) AS lacking
-FROM compared_days
-LEFT JOIN instance_performance_daily AS accounts USING (date, instance_id)
-LEFT JOIN of_posts USING (date, instance_id)
-WHERE accounts.{{ name }} IS NOT NULL OR accounts.instance_id IS NULL
-{{- " UNION ALL" if not loop.last }}
-{%- endfor %};
-
+),
+compared AS (
+    {%- for name in compared_columns %}
+    SELECT
+        date, instance_id, '{{ name }}' AS metric, coalesce(accounts.{{ name }}, 0) AS of_later,
+        coalesce(of_posts.{{ name }}, 0) AS once, coalesce({{ name }}_by_campaign, 0) AS by_campaign,
+        coalesce({{ name }}_lacking, 0) AS lacking
+    FROM compared_days
+    LEFT JOIN instance_performance_daily AS accounts USING (date, instance_id)
+    LEFT JOIN of_posts USING (date, instance_id)
+    WHERE accounts.{{ name }} IS NOT NULL OR accounts.instance_id IS NULL
+    {{- " UNION ALL" if not loop.last }}
+    {%- endfor %}
+),
 -- The days that differ, and the last days together, whose first and last day are those of the period.
-CREATE OR REPLACE VIEW account_differences AS
-WITH periods AS (
+periods AS (
     SELECT date AS first_day, date AS last_day, instance_id, metric, of_later, once, by_campaign, lacking,
         greatest({{ day_percent }} / 100 * abs(of_later), {{ day_minimum }}) AS tolerance
-    FROM compared_accounts
+    FROM compared
     UNION ALL
     SELECT min(date), max(date), instance_id, metric, sum(of_later), sum(once), sum(by_campaign), sum(lacking),
         {{ together_percent }} / 100 * abs(sum(of_later))
-    FROM compared_accounts
+    FROM compared
     WHERE date > DATE '{{ last_day }}' - {{ days_together }}
     GROUP BY instance_id, metric
     HAVING count(*) > 1
+),
+differences AS (
+    SELECT
+        * EXCLUDE (tolerance),
+        abs(of_later - once) > tolerance AS differs,
+        abs(of_later - by_campaign) > tolerance AS differs_by_campaign
+    FROM periods
+    WHERE differs OR differs_by_campaign
 )
 SELECT
-    * EXCLUDE (tolerance),
-    abs(of_later - once) > tolerance AS differs,
-    abs(of_later - by_campaign) > tolerance AS differs_by_campaign
-FROM periods
-WHERE differs OR differs_by_campaign;
+    (SELECT count(DISTINCT (date, instance_id)) FROM compared) AS compared,
+    coalesce((SELECT list(differences ORDER BY first_day, last_day, instance_id, metric) FROM differences), []) AS differences

@@ -1,9 +1,8 @@
 """Roll up the raw tables of a lake."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,24 +25,8 @@ from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inp
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 
-if TYPE_CHECKING:
-    import duckdb
-
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Campaigns:
-    """The rows of the table of campaigns, and why it cannot be read, if so. Without the table, both are empty.
-
-    `retired` are the ids of campaigns that only retired instances have; they are not in the rows.
-    """
-
-    rows: pa.Table
-    error: str = ""
-    retired: Set[int] = frozenset()
-    retired_instances: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +36,15 @@ class WindowRollups:
     Attributes:
         made_from: what each table was made from.
         contents: the partitions that were read, and the ones that could not be read, by table name.
+        unreadable_campaigns: why the table of campaigns cannot be read; they are then without names.
         unreadable_periods: why the periods of campaigns cannot be read; the tables made from them are then left out.
     """
 
     tables: Mapping[str, pa.Table]
     made_from: Mapping[str, MadeFrom]
     contents: ViewContents
-    campaigns: Campaigns
-    unreadable_periods: str = ""
+    unreadable_campaigns: str
+    unreadable_periods: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,57 +64,54 @@ class PeriodRollup:
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
 
-def read_campaigns(lake: Lake) -> Campaigns:
-    """Read the table of campaigns. It is small: one row per campaign."""
-    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), lake.retired.ids(), ""
+def read_campaigns(lake: Lake) -> tuple[dict[str, pa.Table], str]:
+    """Return relations for the SQL, and why the table of campaigns cannot be read, if so.
+
+    The relations are `campaigns`, without those of retired instances, `retired_campaigns`, which only these have, and
+    `retired_instances`.
+    """
+    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), pa.array(lake.retired.ids(), pa.string()), ""
     rows = schema.empty_table()
     try:
         rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema) or rows
     except FileDamaged as damage:
         error = str(damage)
-    is_retired = pc.is_in(rows["instance_id"], pa.array(retired, pa.string()))
+    is_retired = pc.is_in(rows["instance_id"], retired)
     kept, left_out = rows.filter(pc.invert(is_retired)), rows.filter(is_retired)
-    ids = {*left_out["campaign_id"].to_pylist()} - {*kept["campaign_id"].to_pylist()}
-    return Campaigns(kept, error, ids, retired)
-
-
-def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: Campaigns) -> None:
-    """Create the relations `campaigns`, `retired_campaigns` and `retired_instances`."""
-    connection.register(CAMPAIGNS_TABLE, campaigns.rows)
-    connection.register("retired_campaigns", pa.table({"campaign_id": pa.array([*campaigns.retired], pa.int64())}))
-    retired = pa.array([*campaigns.retired_instances], pa.string())
-    connection.register("retired_instances", pa.table({"instance_id": retired}))
-
-
-def register_campaign_periods(connection: "duckdb.DuckDBPyConnection", rows: pa.Table | None) -> None:
-    """Create the relation `campaign_performance_periods` of the rows of that table, which may not exist."""
-    connection.register(CAMPAIGN_PERIODS_TABLE, CAMPAIGN_PERIODS.schema.empty_table() if rows is None else rows)
+    only_retired = left_out.filter(pc.invert(pc.is_in(left_out["campaign_id"], kept["campaign_id"])))
+    relations = {
+        CAMPAIGNS_TABLE: kept,
+        "retired_campaigns": only_retired.select(["campaign_id"]),
+        "retired_instances": pa.table({"instance_id": retired}),
+    }
+    return relations, error
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
     """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out."""
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, tables)
-    campaigns = read_campaigns(lake)
+    relations, unreadable_campaigns = read_campaigns(lake)
+    relations[CAMPAIGN_PERIODS_TABLE], unreadable_periods = CAMPAIGN_PERIODS.schema.empty_table(), ""
+    try:
+        periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
+        relations[CAMPAIGN_PERIODS_TABLE] = periods or relations[CAMPAIGN_PERIODS_TABLE]
+    except FileDamaged as error:
+        unreadable_periods = str(error)
+        tables = [table for table in tables if CAMPAIGN_PERIODS_TABLE not in table.sources]
     # Facts may read a table from which none of the results is made.
     views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES.values()]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        register_campaigns(database.connection, campaigns)
-        unreadable_periods = ""
-        try:
-            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-            register_campaign_periods(database.connection, periods)
-        except FileDamaged as error:
-            unreadable_periods = str(error)
-            tables = [table for table in tables if CAMPAIGN_PERIODS_TABLE not in table.sources]
+        for name, rows in relations.items():
+            database.connection.register(name, rows)
 
         def roll_up(contents: ViewContents) -> WindowRollups:
             sql_engine.register_stored_files(database.connection, contents.partitions)
             return WindowRollups(
-                tables=sql_engine.roll_up_tables(database.connection, tables),
+                tables=sql_engine.roll_up(database.connection, tables),
                 made_from={table.name: inputs.made_from(table) for table in tables},
                 contents=contents,
-                campaigns=campaigns,
+                unreadable_campaigns=unreadable_campaigns,
                 unreadable_periods=unreadable_periods,
             )
 
@@ -171,7 +152,7 @@ def _roll_up_batch(
 
     def roll_up(contents: ViewContents) -> tuple[pa.Table, Mapping[Partition, LakeUnavailable | FileDamaged]]:
         sql_engine.register_stored_files(database.connection, contents.partitions)
-        return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
+        return sql_engine.roll_up(database.connection, [table])[table.name], contents.unreadable[raw_table.name]
 
     raw_files = {each: version for files in by_first_day.values() for each, version in files.items()}
     rows, unreadable = database.read([(raw_table, raw_files)], roll_up)

@@ -8,21 +8,19 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
-    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGN_PERIODS,
-    CAMPAIGN_PERIODS_TABLE,
     INSTANCE_PERFORMANCE_DAILY,
     POST_COLUMNS,
     POST_METRICS_DAILY,
     POSTS_PUBLISHED,
     Table,
 )
-from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns
+from later_reporting_dagster.rollups.sql_engine import open_rollup_database, query_rows, register_stored_files
 from later_reporting_dagster.rollups.templates import render
 
 # Allowed difference in percent: tables are fetched at different times, networks restate late, and money is rounded
@@ -40,7 +38,8 @@ ACCOUNT_TOLERANCES = {
     "together_percent": 0.1,
 }
 COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
-_POSTS = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
+SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]
+_METRICS_DAILY, _PUBLISHED = (Table(each.name, POST_COLUMNS) for each in (POST_METRICS_DAILY, POSTS_PUBLISHED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,31 +70,23 @@ def reconcile_campaigns(
     lake: Lake, *, memory_gb: float, days: Collection[date] | None = None
 ) -> CampaignReconciliation:
     """Compare the days that both tables have, of `days` or of all. Skip files that cannot be read."""
-    campaigns = read_campaigns(lake)
-    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=days)
-    posts = lake.file_versions(_POSTS.name, days={partition.day for partition in campaign_days}, with_retired=False)
-    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
-        connection = database.connection
-        register_campaigns(connection, campaigns)
-
-        def reconcile(contents: ViewContents) -> CampaignReconciliation:
-            sql_engine.register_stored_files(connection, contents.partitions)
-            variables = {"compared_columns": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT}
-            connection.execute(render("campaign_reconciliation.sql", variables)).fetchall()
-            (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
-            sums = "SELECT metric, sum(of_campaign), sum(of_posts) FROM compared_totals GROUP BY ALL"
-            totals = {metric: tuple(sums) for metric, *sums in connection.sql(sums).fetchall()}
-            differing = (
-                f"SELECT * EXCLUDE (differs) FROM compared_totals WHERE differs ORDER BY ALL LIMIT {MAX_EXAMPLES}"
-            )
-            return CampaignReconciliation(
-                **counts,
-                totals={name: totals[name] for name in COMPARED_METRICS if name in totals},
-                examples=sql_engine.query_rows(connection, differing),
-                unreadable_files=sum(map(len, contents.unreadable.values())) + bool(campaigns.error),
-            )
-
-        return database.read([(CAMPAIGN_PERFORMANCE.table, campaign_days), (_POSTS, posts)], reconcile)
+    campaigns, error = read_campaigns(lake)
+    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE.name, days=days)
+    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in campaign_days}, with_retired=False)
+    (found,), unreadable = _query(
+        lake,
+        "campaign_reconciliation.sql",
+        {"compared": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT, "max_examples": MAX_EXAMPLES},
+        files={CAMPAIGN_PERFORMANCE.table: campaign_days, _METRICS_DAILY: posts},
+        relations=campaigns,
+        memory_gb=memory_gb,
+    )
+    totals = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in found.pop("sums")}
+    return CampaignReconciliation(
+        **found,
+        totals={name: totals[name] for name in COMPARED_METRICS if name in totals},
+        unreadable_files=unreadable + bool(error),
+    )
 
 
 def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
@@ -104,16 +95,18 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
     Returns:
         Of each campaign and window: period, campaign_id, first_day, last_day, of_window, of_days and differs.
     """
-    days = lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)[-MAX_SPEND_DAYS:]
-    periods = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
-        register_campaign_periods(database.connection, periods)
-
-        def reconcile(contents: ViewContents) -> list[dict[str, Any]]:
-            sql_engine.register_stored_files(database.connection, contents.partitions)
-            return sql_engine.query_rows(database.connection, render("ad_spend_of_windows.sql", {}))
-
-        return database.read([(CAMPAIGN_PERFORMANCE.table, days)], reconcile)
+    schema = CAMPAIGN_PERIODS.schema
+    rows, _ = _query(
+        lake,
+        "ad_spend_of_windows.sql",
+        {},
+        files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
+        relations={
+            CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema) or schema.empty_table()
+        },
+        memory_gb=memory_gb,
+    )
+    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,30 +135,22 @@ def reconcile_accounts(
     `requests` is that of `sum_settled_posts`.
     """
     accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, with_retired=False)
-    posts = lake.file_versions(_POSTS.name, days={partition.day for partition in accounts}, with_retired=False)
-    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
-        connection = database.connection
-        connection.register("requests", requests)
-
-        def reconcile(contents: ViewContents) -> AccountReconciliation:
-            sql_engine.register_stored_files(connection, contents.partitions)
-            variables = {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES}
-            connection.execute(render("account_reconciliation.sql", variables)).fetchall()
-            count = "SELECT count(DISTINCT (date, instance_id)) FROM compared_accounts"
-            ((compared,),) = connection.sql(count).fetchall()
-            found = sql_engine.query_rows(connection, "FROM account_differences ORDER BY ALL")
-            differing = [row for row in found if row["differs"]]
-            return AccountReconciliation(
-                compared=compared,
-                differing=differing,
-                counts_by_campaign=bool(differing) and not any(row["differs_by_campaign"] for row in found),
-                unreadable_files=sum(map(len, contents.unreadable.values())),
-            )
-
-        return database.read([(INSTANCE_PERFORMANCE_DAILY.table, accounts), (_POSTS, posts)], reconcile)
-
-
-SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]
+    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, with_retired=False)
+    (found,), unreadable = _query(
+        lake,
+        "account_reconciliation.sql",
+        {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
+        files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
+        relations={"requests": requests},
+        memory_gb=memory_gb,
+    )
+    differing = [each for each in found["differences"] if each["differs"]]
+    return AccountReconciliation(
+        compared=found["compared"],
+        differing=differing,
+        counts_by_campaign=bool(differing) and not any(each["differs_by_campaign"] for each in found["differences"]),
+        unreadable_files=unreadable,
+    )
 
 
 def sum_settled_posts(
@@ -188,18 +173,34 @@ def sum_settled_posts(
     posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
     first = date.min if published is None else min(published, default=date.max)
     days = lake.file_versions(POST_METRICS_DAILY.name, with_retired=False) if posts else {}
-    tables = {
-        POSTS_PUBLISHED: posts,
-        POST_METRICS_DAILY: {partition: version for partition, version in days.items() if partition.day >= first},
-    }
-    variables = {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS}
-    sql = render("settled_posts.sql", variables | {"tolerance_percent": TOLERANCE_PERCENT})
-    with sql_engine.open_rollup_database(lake, memory_gb=memory_gb) as database:
-        database.connection.register("requests", requests)
+    (sums,), _ = _query(
+        lake,
+        "settled_posts.sql",
+        {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS, "tolerance_percent": TOLERANCE_PERCENT},
+        files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
+        relations={"requests": requests},
+        memory_gb=memory_gb,
+    )
+    return sums
 
-        def compare(files: ViewContents) -> dict[str, Any]:
-            sql_engine.register_stored_files(database.connection, files.partitions)
-            (sums,) = sql_engine.query_rows(database.connection, sql)
-            return sums
 
-        return database.read([(Table(each.name, POST_COLUMNS), files) for each, files in tables.items()], compare)
+def _query(
+    lake: Lake,
+    template: str,
+    variables: Mapping[str, Any],
+    *,
+    files: Mapping[Table, Collection[Partition]],
+    relations: Mapping[str, pa.Table],
+    memory_gb: float,
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of a query over these files and relations, and how many files were skipped as unreadable."""
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        for name, rows in relations.items():
+            database.connection.register(name, rows)
+
+        def compute(contents: ViewContents) -> tuple[list[dict[str, Any]], int]:
+            register_stored_files(database.connection, contents.partitions)
+            skipped = sum(map(len, contents.unreadable.values()))
+            return query_rows(database.connection, render(template, variables)), skipped
+
+        return database.read([*files.items()], compute)

@@ -14,7 +14,7 @@ from later_reporting_dagster.rollups.templates import render
 if TYPE_CHECKING:
     import duckdb
 
-# In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
+# In results of `roll_up`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
 # The relations that queries read, in the order in which they are created: name -> SQL file.
 FACTS: Mapping[str, str] = {
@@ -34,38 +34,25 @@ class RollupFailed(ValueError):  # noqa: N818 - named for what happened
     """A rollup needs more memory than allowed. The message has the next step."""
 
 
-def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
-    """Roll up all days, weeks or months that the connection's view of the raw table contains.
+def roll_up(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
+    """Roll up tables of one file, or one table by day, week or month. Return the rows by table name.
 
-    Returns:
-        The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
-        ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
-    """
-    create_facts(connection, table, set())
-    return _query(connection, table, [Column(FIRST_DAY, "date32[day]", False, "First day of the partition")])
-
-
-def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
-    """Roll up tables of one file. Return the rows by table name, ordered by key.
+    Rows are ordered by key, nulls last. By day, week or month, they begin with `first_day`, which identifies the
+    partition. The bytes do not depend on the order of the raw rows.
 
     Args:
-        connection: has views of both raw tables, and the relations of `lake_rollups.register_campaigns` and of
-            `register_stored_files`.
+        connection: has views of both raw tables, the relations of `lake_rollups.read_campaigns` and of
+            `register_stored_files`, and `campaign_performance_periods`.
     """
     found: dict[str, pa.Table] = {}
     created = set[str]()
     for table in tables:
-        create_facts(connection, table, created)
+        for name, sql in facts_sql(table).items():
+            if name not in created:
+                connection.execute(sql).fetchall()
+                created.add(name)
         found[table.name] = _query(connection, table)
     return found
-
-
-def create_facts(connection: "duckdb.DuckDBPyConnection", table: RollupTable, created: set[str]) -> None:
-    """Create the macros and relations of `facts_sql` that are not in `created`, and add their names to it."""
-    for name, sql in facts_sql(table).items():
-        if name not in created:
-            connection.execute(sql).fetchall()
-            created.add(name)
 
 
 def facts_sql(table: RollupTable) -> dict[str, str]:
@@ -112,8 +99,9 @@ def open_rollup_database(lake: Lake, *, memory_gb: float) -> Iterator[LakeDataba
         ) from error
 
 
-def _query(connection: "duckdb.DuckDBPyConnection", table: RollupTable, partition: Sequence[Column] = ()) -> pa.Table:
+def _query(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
     """Return the rows of a table's query, with the types of its columns, ordered by its key."""
+    partition = [] if table.cadence is Cadence.ALL else [Column(FIRST_DAY, "date32[day]", False, "")]
     columns = [*partition, *table.columns]
     selected = ", ".join(f'CAST("{column.name}" AS {SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
     # In the subquery, `time_window` is an enum, which is in the order of the windows.

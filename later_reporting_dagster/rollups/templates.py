@@ -4,6 +4,7 @@ Only optional metrics and the group of a table are variables: the SQL reads as i
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,14 +27,6 @@ TEMPLATES = Environment(
     loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
 CHANNELS = (Channel.ORGANIC, Channel.PAID)
-# A same-post rate ratio of fewer posts, or of posts of fewer creators, is null.
-MINIMUM_SAME_POSTS, MINIMUM_SAME_POST_CREATORS = 20, 5
-# Posts are no longer ranked from this age in days on.
-MAXIMUM_AGE = 90
-MINIMUM_PEERS, MAXIMUM_PEERS = 20, 1000
-LAST_AGE = 28
-# Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
-SELF_REPORTED = ("facebook", "twitter", "youtube")
 # The columns of windows that also exist for the previous period.
 PREVIOUS = (
     *("posts", "organic_impressions", "organic_engagements", "paid_impressions", "paid_engagements"),
@@ -121,14 +114,17 @@ def _sum(metric: Metric) -> dict[str, str]:
 CONSTANTS: dict[str, Any] = {
     "lengths": WINDOWS,
     "windows": (*WINDOWS, *MONTH_WINDOWS),
-    "minimum_same_posts": MINIMUM_SAME_POSTS,
-    "minimum_same_post_creators": MINIMUM_SAME_POST_CREATORS,
-    "maximum_age": MAXIMUM_AGE,
-    "minimum_peers": MINIMUM_PEERS,
-    "maximum_peers": MAXIMUM_PEERS,
-    "last_age": LAST_AGE,
+    # A same-post rate ratio of fewer posts, or of posts of fewer creators, is null.
+    "minimum_same_posts": 20,
+    "minimum_same_post_creators": 5,
+    # Posts are no longer ranked from this age in days on.
+    "maximum_age": 90,
+    "minimum_peers": 20,
+    "maximum_peers": 1000,
+    "last_age": 28,
     "quartiles": (25, 50, 75),
-    "self_reported": ", ".join(f"'{platform}'" for platform in SELF_REPORTED),
+    # Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
+    "self_reported": "'facebook', 'twitter', 'youtube'",
     "previous": PREVIOUS,
     "post_attributes": POST_ATTRIBUTES,
     "known_attributes": dict.fromkeys((*POST_ATTRIBUTES, *CREATOR_LABELS)),
@@ -153,17 +149,13 @@ def _parse_columns(text: str) -> tuple[Column, ...]:
 
 def _column(documented: Mapping[str, Any]) -> Column:
     """Return a column as documented; what is not stated is that of the raw column of the same name."""
-    name = documented["name"]
-    raw = _RAW_COLUMNS.get(name)
+    name, raw = documented["name"], _RAW_COLUMNS.get(documented["name"])
+    description = documented.get("description") or _RAW_COLUMNS[name].description
     if raw is None or "data_type" in documented:
-        return Column(
-            name,
-            _COLUMN_TYPES[documented["data_type"]],
-            {"type": "not_null"} not in documented.get("constraints", ()),
-            documented.get("description") or _RAW_COLUMNS[name].description,
-            documented.get("meta", {}).get("unit", ""),
-        )
-    return Column(name, raw.type, raw.nullable, documented.get("description", raw.description), raw.unit)
+        is_nullable = {"type": "not_null"} not in documented.get("constraints", ())
+        unit = documented.get("meta", {}).get("unit", "")
+        return Column(name, _COLUMN_TYPES[documented["data_type"]], is_nullable, description, unit)
+    return replace(raw, description=description)
 
 
 _RAW_COLUMNS: Mapping[str, Column] = {column.name: column for column in (*CAMPAIGN_COLUMNS, *POST_COLUMNS)}

@@ -73,7 +73,7 @@ def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
     windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
     assert results_of_week(windows) == [(NEWEST, 3.0, "Spring")]
     windows = damage(lake, f"{lake.root}/campaigns/part-0.parquet")
-    assert "is damaged" in windows.campaigns.error
+    assert "is damaged" in windows.unreadable_campaigns
     assert results_of_week(windows) == [(NEWEST, 3.0, None)]
     assert {row["campaign_name"] for row in windows.tables[BY_CAMPAIGN.name].to_pylist()} == {None}
     windows = damage(lake, f"{lake.root}/campaign_performance_periods/part-0.parquet")

@@ -19,7 +19,7 @@ from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.rollups import templates
 from later_reporting_dagster.rollups.rollup_tables import OVERALL, POST_TABLES, TABLES
-from later_reporting_dagster.rollups.sql_engine import facts_sql, register_stored_files, roll_up_tables
+from later_reporting_dagster.rollups.sql_engine import facts_sql, register_stored_files, roll_up
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import Files, World, windows_of
 from tests.rollups.worlds import NEWEST, Shape, differences, metrics_of, open_world, performance, rolled_up, world_of
@@ -256,7 +256,7 @@ def test_posts_are_ranked_among_those_of_the_same_age(maximum_peers: int, monkey
     monkeypatch.setitem(templates.CONSTANTS, "maximum_peers", maximum_peers)
     world = posts_by_age(missing=NEWEST - timedelta(days=4), maximum_peers=maximum_peers)
     with open_world(world) as database:
-        found = roll_up_tables(database.connection, POST_TABLES)
+        found = roll_up(database.connection, POST_TABLES)
     assert differences(found, world) == []
     ranked = [row for row in found["posts"].to_pylist() if row["organic_impressions_percentile"] is not None]
     assert len(ranked) >= 20
@@ -268,7 +268,7 @@ def test_shares_by_age_are_of_a_sample_of_the_posts_that_reached_day_28(monkeypa
     monkeypatch.setitem(templates.CONSTANTS, "maximum_peers", 10)
     world = posts_by_age(days_of_world=60, maximum_peers=10)
     with open_world(world) as database:
-        found = roll_up_tables(database.connection, POST_TABLES)
+        found = roll_up(database.connection, POST_TABLES)
     assert differences(found, world) == []
     assert max(row["posts"] for row in found["organic_by_age"].to_pylist()) >= 5  # of all posts, 10 in 68 are peers
 

@@ -34,9 +34,10 @@ from later_reporting_dagster.lake.tables import (
     POSTS_NAMES,
     WINDOWS,
 )
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns, register_campaign_periods, register_campaigns
+from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES, TABLES
-from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
+from later_reporting_dagster.rollups.sql_engine import register_stored_files
+from later_reporting_dagster.rollups.sql_engine import roll_up as roll_up_tables
 from tests.rollups import reference
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import OVER_TIME, OVER_WINDOWS, UNIT_COSTS, World
@@ -65,9 +66,11 @@ def open_world(
                 CAMPAIGN_PERFORMANCE.table,
             ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
-            register_campaigns(database.connection, read_campaigns(lake))
-            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-            register_campaign_periods(database.connection, periods)
+            relations, _ = read_campaigns(lake)
+            schema = CAMPAIGN_PERIODS.schema
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema) or schema.empty_table()
+            for name, rows in (relations | {CAMPAIGN_PERIODS_TABLE: periods}).items():
+                database.connection.register(name, rows)
             yield database
 
 
@@ -103,7 +106,7 @@ def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.T
     tables = [table.with_metrics(metrics) for table in SINGLE_TABLES]
     found = roll_up_tables(database.connection, tables)
     for table in (each.with_metrics(metrics) for each in PERIOD_TABLES):
-        found[table.name] = roll_up_periods(database.connection, table)
+        found |= roll_up_tables(database.connection, [table])
     return found
 
 

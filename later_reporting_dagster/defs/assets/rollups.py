@@ -204,8 +204,8 @@ def roll_up_windows(
                     raise reason
                 context.log.warning(f"Skipped {partition} of {name}: {reason}")
                 left_out.append(str(reason))
-        if windows.campaigns.error:
-            context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
+        if windows.unreadable_campaigns:
+            context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.unreadable_campaigns}")
         needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
         has_posts = any(windows.contents.partitions[name] for name in POSTS_NAMES)
         # If all instances are retired, the tables become empty.

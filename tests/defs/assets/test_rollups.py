@@ -81,7 +81,7 @@ def reference_world(project: Project, truth: Truth) -> World:
     return World(
         recorded,
         published,
-        campaigns=read_campaigns(project.lake).rows.to_pylist(),
+        campaigns=read_campaigns(project.lake)[0]["campaigns"].to_pylist(),
         performance={day: rows.to_pylist() for day, rows in totals.items()},
         periods=periods.to_pylist(),
     )
