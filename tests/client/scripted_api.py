@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -89,23 +88,6 @@ def post_parser(metrics: tuple[Metric, ...] = DEFAULT_METRICS, **options: bool) 
     return lambda row: parse(row, Notes())
 
 
-@dataclass(frozen=True)
-class RecordedRequest:
-    path: str
-    query: str
-    parameters: list[tuple[str, str]]
-    headers: Headers
-    body: bytes
-
-    @property
-    def authorization(self) -> str | None:
-        return self.headers.get("authorization")
-
-    @property
-    def cursor(self) -> str | None:
-        return dict(self.parameters).get("nextCursor")
-
-
 @dataclass
 class ScriptedApi:
     """An ASGI application that implements the API reference, except for scripted faults.
@@ -131,26 +113,19 @@ class ScriptedApi:
     headers: dict[str, str] = field(default_factory=dict)
     token_lifetime: float | None = 3600.0
     clock: Callable[[], float] = field(default_factory=FakeTime)
-    requests: list[RecordedRequest] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     tokens: dict[str, float] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        self.requests.append(
-            RecordedRequest(
-                path=request.url.path,
-                query=request.url.query,
-                parameters=request.query_params.multi_items(),
-                headers=request.headers,
-                body=await request.body(),
-            )
-        )
+        await request.body()
+        self.requests.append(request)
         response = await self._respond(request)
         response.headers.update(self.headers)
         await response(scope, receive, send)
 
-    def requests_to(self, path: str = "/v2/posts/performance") -> list[RecordedRequest]:
-        return [request for request in self.requests if request.path == path]
+    def requests_to(self, path: str = "/v2/posts/performance") -> list[Request]:
+        return [request for request in self.requests if request.url.path == path]
 
     async def _respond(self, request: Request) -> Response:
         if request.url.path == "/oauth/token":

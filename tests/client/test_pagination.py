@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import ClientEvent, InconsistentPages, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.route import posts_route
-from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, posts_page_from_body, run_with
+from later_reporting_dagster.contract.route import Route, account_days_route, posts_route
+from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, run_with
 from tests.conftest import problem
 
 
@@ -126,13 +126,14 @@ def test_requests_differ_only_in_the_cursor(service, new_cursor_client, july, ev
     service.posts = THREE_PAGES
     fetch_posts(new_cursor_client(), july)
     first, *others = service.requests_to()
-    assert first.query.startswith(
+    assert first.url.query.startswith(
         "startDate=2024-07-01&endDate=2024-07-31&instanceIds=a&instanceIds=b&dateBasis=post_date&metrics=engagements%2C"
     )
-    assert first.query.endswith("&limit=100&sortProperty=postDate&sortDirection=ASC")
-    assert [request.cursor for request in others] == ["c100", "c200"]
+    assert first.url.query.endswith("&limit=100&sortProperty=postDate&sortDirection=ASC")
+    assert [request.query_params.get("nextCursor") for request in others] == ["c100", "c200"]
     for request in others:
-        assert [pair for pair in request.parameters if pair[0] != "nextCursor"] == first.parameters
+        sent = request.query_params.multi_items()
+        assert [pair for pair in sent if pair[0] != "nextCursor"] == first.query_params.multi_items()
     assert len(of_type(events, "page")) == 3
 
 
@@ -203,7 +204,14 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
     service.faults.extend([None, None, EXPIRED_CURSOR])
     result = fetch_posts(new_cursor_client(), july)
     assert [each.post_id for each in result.items] == list(range(250))
-    assert [request.cursor for request in service.requests_to()] == [None, "c100", "c200", None, "c100", "c200"]
+    assert [request.query_params.get("nextCursor") for request in service.requests_to()] == [
+        None,
+        "c100",
+        "c200",
+        None,
+        "c100",
+        "c200",
+    ]
     (refetched,) = of_type(events, "refetch")
     assert refetched.reason.startswith("the cursor of page 3 was rejected: posts of 2024-07-01")
 
@@ -213,6 +221,7 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
 
 THIRTY = [post(number, instance_id="ab"[number % 2]) for number in range(30)]
 QUERY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))
+POSTS = posts_route(QUERY)
 
 
 def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
@@ -223,23 +232,17 @@ def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
     ]
 
 
-class ReadyPages(PageReader):
-    """A reader of pages that are there already."""
-
-    def __init__(self, query: PerformanceQuery, bodies: list[dict]) -> None:
-        super().__init__(None, posts_route(query), PAGED)  # type: ignore[arg-type]
-        self.bodies = bodies
-
-    async def fetch_unverified(self, page):
-        after_last = self.bodies[0] | {"data": [], "pagination": self.bodies[0]["pagination"] | {"page": page.number}}
-        body = self.bodies[page.number - 1] if page.number <= len(self.bodies) else after_last
-        return posts_page_from_body(json.dumps(body).encode())
-
-
-def inconsistency_in(bodies: list[dict], *, query: PerformanceQuery = QUERY) -> str:
+def inconsistency_in(bodies: list[dict], *, route: Route = POSTS) -> str:
     """Return why the pages are inconsistent, by the checks of each page and those of the list; "" if they are not."""
+
+    class ReadyPages(PageReader):
+        async def fetch_unverified(self, page):
+            after_last = bodies[0] | {"data": [], "pagination": bodies[0]["pagination"] | {"page": page.number}}
+            body = bodies[page.number - 1] if page.number <= len(bodies) else after_last
+            return route.parse_page(json.dumps(body).encode(), PAGED)
+
     try:
-        return asyncio.run(fetch_numbered_pages(ReadyPages(query, bodies))).problem or ""
+        return asyncio.run(fetch_numbered_pages(ReadyPages(None, route, PAGED))).problem or ""
     except Inconsistency as error:
         return str(error)
 
@@ -281,7 +284,7 @@ FAR = "a row of 2024-0.*, more than a day outside of the range"
     ],
 )
 def test_row_that_repeats_or_was_not_requested_is_found(query, rows, problem_text):
-    assert re.fullmatch(problem_text, inconsistency_in(page_bodies(rows), query=replace(QUERY, **query)))
+    assert re.fullmatch(problem_text, inconsistency_in(page_bodies(rows), route=posts_route(replace(QUERY, **query))))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +302,13 @@ def test_page_that_contradicts_page_1_is_found(page, changes, problem_text):
     bodies = page_bodies(THIRTY[:7])
     bodies[page]["pagination"] |= {"page": page + 1} | changes
     assert inconsistency_in(bodies) == problem_text
+
+
+def test_day_of_totals_that_comes_on_two_pages_is_refused():
+    days = ("2024-07-01", "2024-07-02", "2024-07-01")
+    bodies = page_bodies([{"startDate": day, "endDate": day, "impressions": 1} for day in days], size=2)
+    problem_text = inconsistency_in(bodies, route=account_days_route(replace(QUERY, instance_ids=("a",))))
+    assert problem_text == "the bucket 2024-07-01 to 2024-07-01 came twice"
 
 
 CONSISTENT = st.builds(
@@ -352,7 +362,7 @@ def test_equal_row_that_comes_twice_is_one(service, new_client_of_each_version, 
     assert [each.post_id for each in result.items] == list(range(count))
     assert (result.bad_rows, result.oddities) == ([], {"equal row twice": 1})
     assert [event.reason for event in of_type(events, "refetch")] == [f"1 of {count + 1} rows are duplicates"]
-    directions = [dict(request.parameters)["sortDirection"] for request in service.requests_to()]
+    directions = [request.query_params["sortDirection"] for request in service.requests_to()]
     assert directions == sorted(directions)
 
 

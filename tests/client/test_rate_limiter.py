@@ -282,20 +282,11 @@ def test_processes_lose_no_slot_of_each_other(tmp_path):
     assert len(msgspec.msgpack.decode(path.read_bytes()[4:], type=Ledger).reserved) == 4 * 50
 
 
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({"XDG_CACHE_HOME": "/cache"}, Path("/cache")),
-        ({"XDG_CACHE_HOME": ""}, Path("/home/me/.cache")),
-        ({}, Path("/home/me/.cache")),
-    ],
-)
-def test_file_is_in_the_cache_folder_of_the_user(monkeypatch, environment, folder):
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert rate_limit_path("https://a").parent == folder / "later-reporting"
+@pytest.mark.parametrize(("cache", "folder"), [("/cache", "/cache"), ("", "/home/me/.cache")])
+def test_file_is_in_the_cache_folder_of_the_user(monkeypatch, cache, folder):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    assert rate_limit_path("https://a").parent == Path(folder, "later-reporting")
 
 
 def test_user_without_a_folder_is_warned(monkeypatch, caplog):

@@ -18,17 +18,11 @@ from later_reporting_dagster.contract import (
     Platform,
     parse_metrics,
 )
-from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS, Channel
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import SortDirection
 from later_reporting_dagster.contract.route import PageRequest, posts_route
 from later_reporting_dagster.server.routes import SORT_PROPERTIES
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
-
-
-def test_columns_are_named_as_the_metrics_of_the_api() -> None:
-    for metric in METRICS:
-        assert metric.column == re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", metric.api_name)
-        assert metric.channel is (Channel.PAID if metric.api_name.startswith("paid") else Channel.ORGANIC)
 
 
 def test_parse_metrics_returns_each_metric_once_in_table_order() -> None:
