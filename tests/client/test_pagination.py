@@ -86,14 +86,14 @@ def test_verification_rate_selects_the_share_of_queries(service, new_client, jul
     draws = iter([0.49, 0.5, 0.51])
     client = new_client(verification_rates={PAGED: 0.5}, random=lambda: next(draws))
 
-    async def results(client):
+    async def request_counts(client):
         counts = []
         for _ in range(3):
             await client.fetch(posts_route, july)
             counts.append(len(service.requests_to()) - sum(counts))
         return counts
 
-    assert run_with(client, results) == [6, 3, 3]
+    assert run_with(client, request_counts) == [6, 3, 3]
 
 
 # That there are no more than 100 posts is checked by a second page.
