@@ -45,10 +45,10 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 test: lint browser ## Run lint and the tests that need only Python and Chromium, in 7 minutes on two cores
 	$(PYTEST) -n 3 -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
 
-test-rest: .venv/installed-test browser services ## Run the other tests in 11 minutes: services, daemons, commands, faults, pages
+test-rest: .venv/installed-test services ## Run the other tests in 11 minutes: services, daemons, commands, faults, pages
 	$(PYTEST) -n 4 -m "($(SLOW_TESTS)) and not recovery" $(PYTEST_OPTIONS)
 
-test-recovery: .venv/installed-test browser services ## Break what a daemon works on, and wait until it has healed, in 15 minutes
+test-recovery: .venv/installed-test services ## Break what a daemon works on, and wait until it has healed, in 15 minutes
 	$(BIN)/python -m pytest -m recovery $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules
