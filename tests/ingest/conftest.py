@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -51,9 +51,9 @@ each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda
 
 @dataclass
 class IngestResults:
-    written: dict[Partition, WrittenPartition] = field(default_factory=dict)
-    failed: dict[Partition, FailedPartition] = field(default_factory=dict)
-    progress: Progress = field(default_factory=lambda: Progress(""))
+    written: dict[Partition, WrittenPartition]
+    failed: dict[Partition, FailedPartition]
+    progress: Progress
 
     @property
     def changes(self) -> set[bool]:
@@ -94,35 +94,6 @@ def recorded_waits() -> tuple[list[float], dict[str, Any]]:
     return waits, {"retry": RetryPolicy(), "sleep": wait, "random": lambda: 1.0}
 
 
-def collect_results(
-    fetch: Callable[[LaterClient, MemoryObjectSendStream[PartitionResult]], Awaitable[None]],
-    partitions: Collection[Partition],
-    *,
-    service: Service,
-    client: LaterClient | None = None,
-) -> IngestResults:
-    """Fetch in the API version of `service`; check that each partition is reported exactly once."""
-    results: list[PartitionResult] = []
-
-    async def collect(received: MemoryObjectReceiveStream[PartitionResult]) -> None:
-        async with received:
-            results.extend([result async for result in received])
-
-    async def run() -> None:
-        sender, received = anyio.create_memory_object_stream[PartitionResult](1)
-        collecting = asyncio.create_task(collect(received))
-        async with sender, client or client_of(service) as used_client:
-            await fetch(used_client, sender)
-        await collecting
-
-    asyncio.run(run())
-    assert Counter(result.partition for result in results) == Counter(partitions)
-    return IngestResults(
-        written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
-        failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
-    )
-
-
 def run_ingest(
     partitions: Collection[Partition],
     *,
@@ -133,22 +104,32 @@ def run_ingest(
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     instance_ids: tuple[str, ...] = (),
     widen_days: int = 0,
-    **options: Any,
+    client: LaterClient | None = None,
 ) -> IngestResults:
-    """Ingest partitions; `options` are passed to `collect_results`."""
+    """Ingest partitions in the API version of `service`; check that each is reported exactly once."""
     lake, progress = root if isinstance(root, Lake) else Lake(str(root)), Progress(table.name)
+    results: list[PartitionResult] = []
 
-    async def fetch(client: LaterClient, results: MemoryObjectSendStream[PartitionResult]) -> None:
-        writer = PartitionWriter(
-            store=DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC))),
-            guard=guard,
-            metrics=metrics,
-            results=results,
-            progress=progress,
-        )
-        await ingest(partitions, writer, client=client, instance_ids=instance_ids, widen_days=widen_days)
+    async def collect(received: MemoryObjectReceiveStream[PartitionResult]) -> None:
+        async with received:
+            results.extend([result async for result in received])
 
-    return replace(collect_results(fetch, partitions, service=service, **options), progress=progress)
+    async def run() -> None:
+        sender, received = anyio.create_memory_object_stream[PartitionResult](1)
+        collecting = asyncio.create_task(collect(received))
+        async with sender, client or client_of(service) as used_client:
+            store = DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC)))
+            writer = PartitionWriter(store=store, guard=guard, metrics=metrics, results=sender, progress=progress)
+            await ingest(partitions, writer, client=used_client, instance_ids=instance_ids, widen_days=widen_days)
+        await collecting
+
+    asyncio.run(run())
+    assert Counter(result.partition for result in results) == Counter(partitions)
+    return IngestResults(
+        written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
+        failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
+        progress=progress,
+    )
 
 
 def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Partition], truth: Truth) -> None:

@@ -23,12 +23,10 @@ from later_reporting_dagster.client import (
     InconsistentPages,
     QueryRejected,
     RetriesExhausted,
-    RetryPolicy,
     TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
-from later_reporting_dagster.ingest.query_plan import MAX_ATTEMPTS_AFTER_FAILURE, History
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app
@@ -189,39 +187,6 @@ def test_failing_days_of_an_instance_leave_the_others_and_cost_at_most_twice_the
     assert ONE_QUERY_SECONDS < sum(waits) <= 2 * ONE_QUERY_SECONDS
     assert result.errors() == {Partition(day, BROKEN): RetriesExhausted for day in failing_days}
     assert_lake_matches(tmp_path, table, list(result.written), truth)
-
-
-@both_api_versions
-@each_raw_table
-@pytest.mark.parametrize("instance_ids", [INSTANCE_IDS, [BROKEN]], ids=["among others", "alone"])
-def test_older_days_of_an_instance_that_has_failed_get_fewer_attempts_if_others_wait(
-    instance_ids: Sequence[str], table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
-    monkeypatch.setattr(History, "days_per_query", lambda history, query: 1 if history.by_cursor else 730)
-    failing_days, failed = {str(DAYS[0]), str(DAYS[2])}, list[tuple[str, str]]()
-
-    def fail(request: Request) -> Response | None:
-        query = parameters(request)
-        if BROKEN not in query.get("instanceIds", []):
-            return None
-        start, end = query["startDate"][0], query["endDate"][0]
-        if not any(start <= day <= end for day in failing_days):
-            return None
-        failed.append((start, end))
-        return problem(500)
-
-    service.override = fail
-    _, options = recorded_waits()
-    client = client_of(service, concurrency=1, **options)
-    partitions = [Partition(day, name) for day in DAYS for name in instance_ids]
-    result = run_ingest(partitions, table=table, service=service, root=tmp_path, client=client)
-    assert {(str(each.day), each.instance_id) for each in result.failed} == {(day, BROKEN) for day in failing_days}
-    # The days of a range that has failed get fewer attempts, too.
-    is_range = table is PUBLISHED and not service.api_version.uses_cursors
-    is_patient = len(instance_ids) == 1 and not is_range
-    attempts = RetryPolicy().max_attempts if is_patient else MAX_ATTEMPTS_AFTER_FAILURE
-    assert failed.count((str(DAYS[0]), str(DAYS[0]))) == attempts
 
 
 ERRORS = {403: QueryRejected, 404: QueryRejected, 500: RetriesExhausted, 503: RetriesExhausted}

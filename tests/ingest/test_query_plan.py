@@ -22,6 +22,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.query import MAX_INSTANCE_CHARACTERS
 from later_reporting_dagster.ingest.query_plan import (
+    MAX_ATTEMPTS_AFTER_FAILURE,
     MAX_POSTS_PER_PART,
     RESULTS_IN_A_ROW,
     History,
@@ -178,6 +179,58 @@ def history_of(*results: tuple[str, str, LaterError | None], days: int = 31) -> 
         else:
             history.add_failure(march(when, instances), error)
     return history
+
+
+def test_what_waits_for_a_query_that_has_failed_gets_fewer_attempts() -> None:
+    history = History(days=6, instances=3)
+    history.add_failure(march("3-6", "abc"), FAILED)
+    history.add_failure(march("9", "b"), REFUSED)
+    attempts = {days: history.max_attempts(march(days, "ab")) for days in ("1-2", "2-4", "3-6", "4")}
+    assert attempts == {"1-2": None, "2-4": None, "3-6": MAX_ATTEMPTS_AFTER_FAILURE, "4": MAX_ATTEMPTS_AFTER_FAILURE}
+    assert [history.max_attempts(march("1", name)) for name in "abc"] == [None, MAX_ATTEMPTS_AFTER_FAILURE, None]
+    # An only instance may outlast an outage.
+    assert history_of(("9", "b", FAILED)).max_attempts(march("1", "b")) is None
+
+
+NO_PAGE, NOT_FOUND = UnexpectedResponse("no page"), QueryRejected("HTTP 404", status=404)
+
+
+@pytest.mark.parametrize(
+    ("errors", "stopped_by", "is_route_refused"),
+    [
+        ([REFUSED] * 4, None, False),
+        ([REFUSED] * 5, REFUSED, False),
+        ([REFUSED, FAILED, None, FAILED, FAILED, FAILED, FAILED], None, False),
+        ([NO_PAGE], None, False),
+        ([NO_PAGE, NO_PAGE], NO_PAGE, False),
+        ([None, NO_PAGE, NO_PAGE], None, False),
+        ([NOT_FOUND], None, False),
+        ([NOT_FOUND, FAILED, NOT_FOUND], None, True),
+        ([NOT_FOUND, None, NOT_FOUND], None, False),
+    ],
+)
+def test_totals_that_fail_are_not_split_and_end_the_run_by_themselves(
+    errors: list[LaterError | None], stopped_by: LaterError | None, is_route_refused: bool
+) -> None:
+    history = History(days=31, is_whole=True)
+    for day, error in enumerate(errors, 1):
+        query = march(f"{day}", "ab")
+        if error is None:
+            history.add_success(query)
+        else:
+            history.add_failure(query, error)
+            assert queries_after(query, error, history) == []
+    assert (history.stopped_by, history.is_route_refused) == (stopped_by, is_route_refused)
+    assert queries_to_ask(march("9", "ab"), history) == [(march("9", "ab"), stopped_by)]
+
+
+def test_totals_are_asked_without_the_instances_that_are_not_listed() -> None:
+    error = QueryRejected("b")
+    history = History(days=6, is_whole=True, unlisted={"b": error})
+    assert queries_after(march("1-6", "ab"), error, history) == [march("1-6", "ab")]
+    assert queries_to_ask(march("1-6", "ab"), history) == [(march("1-6", "a"), None)]
+    # Without an instance, the query would ask for all.
+    assert queries_to_ask(march("1-6", "b"), history) == [(march("1-6", "b"), error)]
 
 
 def all_fail(day: str, instances: str) -> list[tuple[str, str, LaterError | None]]:

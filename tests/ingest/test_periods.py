@@ -1,4 +1,4 @@
-"""Fetching whole periods of campaigns over HTTP: each equals what the sandbox returns for it."""
+"""Fetching whole periods of campaigns and accounts over HTTP: each equals what the sandbox returns for it."""
 
 import asyncio
 from calendar import monthrange
@@ -11,10 +11,11 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest import periods as periods_module
 from later_reporting_dagster.ingest.periods import (
     FetchedMonth,
@@ -30,9 +31,10 @@ from later_reporting_dagster.ingest.periods import (
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
+from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, PeriodsTable
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
 from tests.ingest.conftest import DEFAULT_GUARD, PERFORMANCE_PATH, client_of, served_performance, with_performance_of
+from tests.server.lake_store.clients import days_query, get
 
 START, NEWEST = date(2023, 10, 1), date(2024, 3, 10)
 NEXT = NEWEST + timedelta(days=1)
@@ -48,6 +50,7 @@ async def ingest_periods(
     lake: Lake,
     periods: Sequence[Period],
     *,
+    table: PeriodsTable = CAMPAIGN_PERIODS,
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
     guard: WriteGuard = DEFAULT_GUARD,
@@ -55,10 +58,9 @@ async def ingest_periods(
     **options: Any,
 ) -> tuple[PeriodsFile, Progress]:
     """Fetch periods; return the file, and what the run logs."""
-    progress = Progress(CAMPAIGN_PERIODS_TABLE)
-    stored = read_periods(lake, CAMPAIGN_PERIODS)
-    file = PeriodsFile(periods=CAMPAIGN_PERIODS, lake=lake, stored=stored, metrics=metrics, listed=listed)
-    asked = queries_of(CAMPAIGN_PERIODS, periods, configured=instance_ids, instances=listed)
+    progress = Progress(table.name)
+    file = PeriodsFile(periods=table, lake=lake, stored=read_periods(lake, table), metrics=metrics, listed=listed)
+    asked = queries_of(table, periods, configured=instance_ids, instances=listed)
     async with client_of(service, **options) as client:
         await periods_module.ingest_periods(asked, file, client=client, guard=guard, progress=progress)
     return file, progress
@@ -229,22 +231,6 @@ def test_months_of_a_file_with_one_kind_are_those_by_post_date(service: Service,
     assert without_times(stored(tmp_path)) == without_times(rows)
 
 
-def test_months_add_up_and_windows_end_with_the_newest_day() -> None:
-    found = [*months(date(2023, 12, 15), date(2024, 3, 1))]
-    assert [each.name for each in found] == [RECORDED, PUBLISHED] * 4
-    assert [(each.first_day, each.last_day) for each in found[::2]] == [
-        (each.first_day, each.last_day) for each in found[1::2]
-    ]
-    assert [(each.first_day, each.last_day) for each in found[::2]] == [
-        (date(2024, 3, 1), date(2024, 3, 1)),
-        (date(2024, 2, 1), date(2024, 2, 29)),
-        (date(2024, 1, 1), date(2024, 1, 31)),
-        (date(2023, 12, 1), date(2023, 12, 31)),
-    ]
-    assert {each.last_day for each in windows(NEWEST) if not each.name.startswith("previous")} == {NEWEST}
-    assert [*months(NEXT, NEWEST)] == []
-
-
 def test_a_failed_period_keeps_its_rows_and_affects_no_other(
     service: Service, api: httpx.Client, tmp_path: Path
 ) -> None:
@@ -275,14 +261,6 @@ def test_file_stays_if_all_periods_fail(service: Service, tmp_path: Path) -> Non
     assert (result.written, len(result.failed)) == (None, 21)
     assert files(tmp_path) == {}
     assert service.request_count(PERFORMANCE_PATH) <= 2 * (1 + 8 + 4)
-
-
-def test_a_period_that_is_refused_after_others_fails_alone(service: Service, tmp_path: Path) -> None:
-    is_published = {"endDate": ["2024-02-29"], "dateBasis": ["post_date"]}.items()
-    service.override = lambda request: problem(404) if is_published <= parameters(request).items() else None
-    result, _ = fetch(service, tmp_path)
-    assert [*result.failed] == ["published_month 2024-02-01 to 2024-02-29"]
-    assert {key[1] for key in by_period(tmp_path)} >= {RECORDED, PUBLISHED, *LENGTHS}
 
 
 def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_path: Path) -> None:
@@ -364,3 +342,106 @@ def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) 
 
     assert all(not result.failed for result, _ in asyncio.run(run_all()))
     assert {key[1] for key in by_period(tmp_path)} == {RECORDED, PUBLISHED, *LENGTHS}
+
+
+# Accounts
+
+ACCOUNT_PATH = "/v2/instances/performance"
+
+
+def fetch_accounts(
+    service: Service, root: Path, *, instances: Sequence[str] = INSTANCE_IDS, newest: date = NEWEST
+) -> PeriodsFile:
+    """Fetch what a run on the day after `newest` fetches."""
+    lake = Lake(str(root))
+    stored = read_periods(lake, ACCOUNT_PERIODS)
+    periods = periods_to_fetch(stored, start_date=START, newest=newest, ages=[28], instances=instances)
+    options: dict[str, Any] = {"table": ACCOUNT_PERIODS, "metrics": ACCOUNT_METRICS, "listed": instances}
+    return asyncio.run(ingest_periods(service, lake, periods, **options))[0]
+
+
+def stored_accounts(root: Path) -> dict[tuple[str, date, str], Row]:
+    rows: list[Row] = pq.ParquetFile(root / ACCOUNT_PERIODS.name / "part-0.parquet").read().to_pylist()
+    found = {(row["period"], row["first_day"], row["instance_id"]): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@both_api_versions
+def test_each_row_is_the_answer_for_its_instances_and_days(service: Service, tmp_path: Path, api: httpx.Client) -> None:
+    assert not fetch_accounts(service, tmp_path).failed
+    rows = stored_accounts(tmp_path)
+    for name, days in (("7d", 7), ("28d", 28)):
+        first = NEWEST - timedelta(days=days - 1)
+        for instance_id in (*INSTANCE_IDS, ""):
+            row = rows[name, first, instance_id]
+            ids = [("instanceIds[]", each) for each in ([instance_id] if instance_id else INSTANCE_IDS)]
+            query = days_query(first, NEWEST, ("dateBasis", "performance_date"), *ids)
+            answer = get(api, query, ACCOUNT_PATH).json()["data"]
+            assert {metric.column: row[metric.column] for metric in ACCOUNT_METRICS} == {
+                metric.column: answer[metric.api_name] for metric in ACCOUNT_METRICS
+            }
+            assert (row["scope"], row["last_day"], row["extra"]) == ("instance" if instance_id else "all", NEWEST, None)
+            assert row["date_basis"] == "performance_date"
+    # Two windows and three months of each instance; of all, five windows, four before them, and six months.
+    assert service.request_count(ACCOUNT_PATH) == len(INSTANCE_IDS) * 5 + 15
+
+
+def test_a_second_run_asks_for_no_older_month_again(service: Service, tmp_path: Path) -> None:
+    fetch_accounts(service, tmp_path)
+    service.requests.clear()
+    fetch_accounts(service, tmp_path, newest=NEWEST + timedelta(days=1))
+    assert service.request_count(ACCOUNT_PATH) == len(INSTANCE_IDS) * 5 + 12
+    windows = [key for key in stored_accounts(tmp_path) if key[0] == "7d"]
+    assert {first for _, first, _ in windows} == {NEWEST - timedelta(days=5)}
+    assert len(windows) == len(INSTANCE_IDS) + 1
+
+
+def test_reach_of_all_is_left_out_if_their_ids_do_not_fit_one_url() -> None:
+    periods = periods_to_fetch(
+        StoredPeriods(ACCOUNT_PERIODS.schema.empty_table()), start_date=START, newest=NEWEST, ages=[28]
+    )
+    for instances, together in ((("a",), 0), (("a", "b"), 15), ([f"{number:050}" for number in range(200)], 0)):
+        asked = queries_of(ACCOUNT_PERIODS, periods, configured=(), instances=instances)
+        assert sum(not period.subject for period in asked) == together
+        assert sum(bool(period.subject) for period in asked) == 5 * len(instances)
+
+
+def test_a_failed_account_keeps_its_rows(service: Service, tmp_path: Path) -> None:
+    fetch_accounts(service, tmp_path)
+    before = stored_accounts(tmp_path)
+    failing = INSTANCE_IDS[0]
+
+    def fail(request: Request) -> Response | None:
+        is_it = parameters(request).get("instanceIds", parameters(request).get("instanceIds[]")) == [failing]
+        return problem(503) if request.url.path == ACCOUNT_PATH and is_it else None
+
+    service.override = fail
+    failed = fetch_accounts(service, tmp_path).failed
+    assert len(failed) == 5
+    assert all(name.endswith(f" of {failing}") for name in failed)
+    assert stored_accounts(tmp_path) == before
+
+
+def test_no_answer_empties_no_row(service: Service, tmp_path: Path) -> None:
+    fetch_accounts(service, tmp_path)
+    before = stored_accounts(tmp_path)
+    body: dict[str, Any] = {"data": None}
+    service.override = lambda request: JSONResponse(body) if request.url.path == ACCOUNT_PATH else None
+    assert fetch_accounts(service, tmp_path).failed
+    assert stored_accounts(tmp_path) == before
+
+
+def test_an_instance_out_of_reach_is_never_asked_for_as_all(service: Service, tmp_path: Path) -> None:
+    def forbid(request: Request) -> Response | None:
+        asked = parameters(request).get("instanceIds[]", parameters(request).get("instanceIds", []))
+        return problem(403) if request.url.path == ACCOUNT_PATH and "gone" in asked else None
+
+    service.override = forbid
+    failed = fetch_accounts(service, tmp_path, instances=(*INSTANCE_IDS, "gone")).failed
+    assert len(failed) == 5
+    assert all(name.endswith(" of gone") for name in failed)
+    together = [key for key, row in stored_accounts(tmp_path).items() if row["scope"] == "all"]
+    assert len(together) == len({(name, first) for name, first, _ in together}) > 0
+    asked = [parameters(request) for request in service.requests if request.url.path == ACCOUNT_PATH]
+    assert all("instanceIds" in query or "instanceIds[]" in query for query in asked)

@@ -15,8 +15,8 @@ from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.server.sandbox import World
 from tests.conftest import DAYS, INSTANCE_IDS, Row, Service, parameters
-from tests.ingest import test_campaign_performance as of_days
-from tests.ingest import test_campaign_periods as of_periods
+from tests.ingest import test_periods as of_periods
+from tests.ingest import test_totals as of_days
 from tests.ingest.conftest import PERFORMANCE_PATH, restrict_scope
 
 FIRST, SECOND = INSTANCE_IDS[:2]
