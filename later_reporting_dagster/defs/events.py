@@ -85,12 +85,19 @@ def day_materialization(
 
 
 def partition_materialization(
-    context: AssetExecutionContext, day: date, *, data_version: str, metadata: Mapping[str, Any]
+    context: AssetExecutionContext,
+    day: date,
+    *,
+    data_version: str,
+    metadata: Mapping[str, Any],
+    provenance: Mapping[str, str] | None = None,
 ) -> dg.AssetMaterialization:
-    """Return the event of the partition that starts with `day`."""
+    """Return the event of the partition that starts with `day`. `provenance` are tags from `provenance_tags`."""
     key = context.asset_key
     tags = version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version)
-    return dg.AssetMaterialization(key, partition=day.isoformat(), metadata=dict(metadata), tags=tags)
+    return dg.AssetMaterialization(
+        asset_key=key, partition=day.isoformat(), metadata=dict(metadata), tags={**tags, **(provenance or {})}
+    )
 
 
 def day_version(files: Mapping[str | None, tuple[str | None, str | None]]) -> str:
@@ -137,6 +144,22 @@ def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | 
             if event := record.asset_materialization:
                 versions[event.partition] = (event.tags or {}).get("dagster/data_version")
     return versions
+
+
+def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> dict[str, str]:
+    """Return tags that name the newest materialization of a partitioned asset; call it before reading the asset.
+
+    Without these tags, the UI compares only times: it shows a rollup as unsynced after its posts were fetched again,
+    even if they did not change.
+    """
+    newest = context.instance.fetch_materializations(upstream, limit=1).records
+    name = upstream.to_user_string()
+    return {
+        # Dagster does not compare this version of a partitioned upstream. It compares those of the upstream partitions
+        # that were materialized after the event in `input_event_pointer`.
+        f"dagster/input_data_version/{name}": "by partition" if newest else "INITIAL",
+        f"dagster/input_event_pointer/{name}": str(newest[0].storage_id) if newest else "NULL",
+    }
 
 
 def table_result(

@@ -11,7 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus, ExecuteInProcessResult
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage import event_log, runs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -71,6 +73,10 @@ def restate_one_post(day: date, instance_id: str) -> Callable[[Request, Any], An
         return document
 
     return edited
+
+
+def enlarge_metrics(_request: Request, document: Any) -> Any:
+    return {**document, "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]]}
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,12 @@ class Project:
 
     def passed(self, result: ExecuteInProcessResult) -> dict[str, bool]:
         return {name: evaluation.passed for (_, name), evaluation in self.evaluations(result).items()}
+
+    def is_in_sync(self, asset: str, partition: str) -> bool:
+        resolver = CachingStaleStatusResolver(
+            self.instance, self.defs.resolve_asset_graph(), LoadingContextForTest(self.instance)
+        )
+        return resolver.get_status(asset_key(asset), partition) is StaleStatus.FRESH
 
     def statuses(self, asset: str) -> dict[date, AssetPartitionStatus]:
         partitions_def = self.defs.resolve_assets_def(asset_key(asset)).partitions_def

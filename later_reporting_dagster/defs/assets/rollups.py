@@ -18,6 +18,7 @@ from later_reporting_dagster.defs.events import (
     nothing_to_log,
     partition_materialization,
     preview,
+    provenance_tags,
     table_result,
     written_metadata,
 )
@@ -113,6 +114,7 @@ def roll_up_periods(
     """
     later, now = component.later(context), component.now()
     first_days = partition_first_days(context, now=now, period=table.cadence)
+    provenance = provenance_tags(context, component.asset_key(POST_METRICS_DAILY.name))
     failed: dict[str, str] = {}
     passed_over: list[str] = []
     written = changed = 0
@@ -155,6 +157,7 @@ def roll_up_periods(
                 context,
                 first,
                 data_version=file.content_hash,
+                provenance=provenance,
                 metadata={
                     "dagster/partition_row_count": file.rows,
                     **written_metadata(file),

@@ -27,13 +27,14 @@ from later_reporting_dagster.rollups.rollup_tables import (
     POSTS,
     SINGLE_TABLES,
 )
-from tests.conftest import INSTANCE_IDS, Truth, partition_file
+from tests.conftest import INSTANCE_IDS, Service, Truth, partition_file
 from tests.defs.conftest import (
     DAYS,
     WINDOWS,
     Project,
     assert_success,
     asset_key,
+    enlarge_metrics,
     failure,
     fill_once,
     freeze_clock,
@@ -110,6 +111,17 @@ def test_partitions_match_the_reference(filled: Project, truth: Truth) -> None:
         found[asset] = pa.concat_tables(tables)
         assert filled.passed(result) == {"is_current": True}
     assert differences(found, reference_world(filled, truth)) == []
+
+
+def test_week_is_in_sync_until_a_day_changes(project: Project, service: Service) -> None:
+    assert_success(project.fetch(RECORDED))
+    assert_success(project.roll_up(WEEKLY))
+    assert project.is_in_sync(WEEKLY, str(WEEK))
+    assert_success(project.fetch(RECORDED))  # unchanged
+    assert project.is_in_sync(WEEKLY, str(WEEK))
+    service.transform = enlarge_metrics
+    assert_success(project.fetch(RECORDED, days=DAYS[1:2]))
+    assert not project.is_in_sync(WEEKLY, str(WEEK))
 
 
 def test_week_metadata_has_missing_days_and_instances(project: Project) -> None:
