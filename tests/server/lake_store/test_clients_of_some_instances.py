@@ -14,6 +14,7 @@ import pytest
 
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server import Client
+from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 from tests.server.lake_store.clients import (
     EVERYTHING,
     POSTS,
@@ -27,7 +28,6 @@ from tests.server.lake_store.clients import (
     rows_of,
     serving,
 )
-from tests.server.lake_store.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 
 OWN = ("north", "a,b")
 SOME = Client("some", "s3cret of some", OWN)

@@ -22,8 +22,8 @@ from tests.independent_server import (
     IndependentServer,
     Parameters,
 )
+from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 from tests.server.lake_store.clients import EVERYTHING, Row, fetch_pages, get, land, page_of, rows_of
-from tests.server.lake_store.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 
 FIELDS = (
     "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId",

@@ -17,7 +17,7 @@ from tests.openapi_documents import (
     schemathesis_config,
     validate,
 )
-from tests.server.sandbox.conftest import WORLD
+from tests.server.conftest import WORLD
 
 METRICS_OF_ALL_POSTS = [
     metric.api_name

@@ -9,15 +9,13 @@ import httpx
 import numpy as np
 import pytest
 
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.server.routes import POSTS
 from later_reporting_dagster.server.sandbox import World
 from later_reporting_dagster.server.sandbox.metrics import PostMetrics
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE, IntArray
+from tests.server.conftest import WORLD as SERVED
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
-from tests.server.sandbox.conftest import WORLD as SERVED
-from tests.server.sandbox.conftest import sandbox
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
 FIRST, LAST = WORLD.first_day.toordinal(), WORLD.last_day.toordinal()
@@ -121,21 +119,18 @@ def test_campaign_is_the_sum_of_its_posts_and_has_their_whole_cost(
     assert all(campaign["metrics"]["cpe"] is not None for campaign in campaigns) or last_day.day == 3
 
 
-@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
-def test_late_posts_are_returned_some_days_after_their_publication(api_version: ApiVersion) -> None:
-    def posts_of(world: World) -> dict[str, set[int]]:
-        page = [("metrics", "impressions"), ("limit", 100)] if api_version is CURSOR else [("pageSize", 100)]
-        query = days_query(world.first_day, SERVED.last_day, *page)
-        with sandbox(api_version=api_version, world=world) as api:
-            rows = rows_of(fetch_pages(api, query))
-        found: dict[str, set[int]] = {}
-        for row in rows:
-            found.setdefault(row["postDate"][:10], set()).add(row["postId"])
+def test_late_posts_are_returned_some_days_after_their_publication() -> None:
+    def posts_of(world: World) -> dict[date, set[int]]:
+        """Return the posts that are listed, by the day of their publication."""
+        query, _ = POSTS.parse(f"startDate={world.first_day}&endDate={world.last_day}")
+        found: dict[date, set[int]] = defaultdict(set)
+        for row in matching_rows(world, query).tolist():
+            found[date.fromordinal(world.posts.day[row])].add(int(world.posts.post_id[row]))
         return found
 
     all_posts = posts_of(SERVED)
     late = posts_of(replace(SERVED, late_posts=(0.3, 20)))
-    last_complete = str(SERVED.last_day + timedelta(days=1 - 20))
+    last_complete = SERVED.last_day + timedelta(days=1 - 20)
     assert {day: ids for day, ids in late.items() if day <= last_complete} == {
         day: ids for day, ids in all_posts.items() if day <= last_complete
     }
@@ -143,5 +138,5 @@ def test_late_posts_are_returned_some_days_after_their_publication(api_version: 
     assert 0.5 * of_all < recent < 0.85 * of_all
     # A day later, one more day has all of its posts.
     later = posts_of(replace(SERVED, last_day=SERVED.last_day + timedelta(days=1), late_posts=(0.3, 20)))
-    next_complete = str(SERVED.last_day + timedelta(days=2 - 20))
+    next_complete = last_complete + timedelta(days=1)
     assert later[next_complete] == all_posts[next_complete] > late[next_complete]
