@@ -79,7 +79,7 @@ def problem_response(
 ) -> Response:
     """Return an error response. Its type is `ANL_00` and the status by default, as all but two types of the API are."""
     title = HTTPStatus(status).phrase
-    body = {"type": str(problem_type) or f"ANL_00{status:d}", "title": title, "detail": detail}
+    body = {"type": problem_type or f"ANL_00{status:d}", "title": title, "detail": detail}
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
 
 
@@ -96,10 +96,6 @@ class PageQuery(msgspec.Struct, frozen=True):
     cursor_query: bytes = b""  # the query for which the page's cursors are valid, as a digest
     # The rows that the page is a part of; empty if the list has no snapshots, or if the request has no cursor.
     snapshot: bytes = b""
-
-    @property
-    def number(self) -> int:
-        return self.offset // self.size + 1
 
     @property
     def rows(self) -> slice:
@@ -144,15 +140,9 @@ def page_body(data: object, *, page: PageQuery, total: int) -> JsonObject:
     """Return the body of a page of `total` rows. A page number past the end has no data and the true totals."""
     if page.api_version.uses_cursors:
         return {"data": data, "nextCursor": page.cursor_to(page.rows.stop) if page.rows.stop < total else None}
-    return {
-        "data": data,
-        "pagination": {
-            "page": page.number,
-            "pageSize": page.size,
-            "totalItems": total,
-            "totalPages": -(-total // page.size),
-        },
-    }
+    number, pages = page.offset // page.size + 1, -(-total // page.size)
+    totals = {"page": number, "pageSize": page.size, "totalItems": total, "totalPages": pages}
+    return {"data": data, "pagination": totals}
 
 
 # Queries

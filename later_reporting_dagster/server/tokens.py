@@ -6,6 +6,7 @@ import secrets
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -104,21 +105,12 @@ class Tokens:
     def client_of(self, authorization: str, *, now: float) -> Client:
         """Return the client of a request by its header `Authorization`; raise the 401 `ANL_00401` without one."""
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise _unauthorized()
-        try:
+        with suppress(jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError):
             unverified = jwt.decode(token.strip(), options={"verify_signature": False})
             client = self._clients[unverified["sub"]]
             # The time is that of the caller's clock.
             options: Any = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False}
-            is_valid = now < int(jwt.decode(token.strip(), client.key, [_ALGORITHM], options=options)["exp"])
-        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError):
-            raise _unauthorized() from None
-        if not is_valid:
-            raise _unauthorized()
-        return client
-
-
-def _unauthorized() -> ProblemError:
-    detail = "the bearer token is missing, invalid or has expired"
-    return ProblemError(HTTPStatus.UNAUTHORIZED, detail)
+            claims = jwt.decode(token.strip(), client.key, [_ALGORITHM], options=options)
+            if scheme.lower() == "bearer" and now < int(claims["exp"]):
+                return client
+        raise ProblemError(HTTPStatus.UNAUTHORIZED, "the bearer token is missing, invalid or has expired")

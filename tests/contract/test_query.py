@@ -49,6 +49,6 @@ def test_query_parameters_are_parsed_by_the_sandbox_as_intended(filters, instanc
     assert set(question.instance_ids or ()) == set(query.instance_ids)
     assert (question.campaign_ids or ()) == query.campaign_ids
     assert (question.platforms or (), question.content_types or ()) == (query.platforms, query.content_types)
-    assert (page.number, page.size) == (number, 100)
+    assert (page.offset, page.size) == (100 * (number - 1), 100)
     assert question.sort_property == "postDate"
     assert question.sort_direction == (SortDirection.DESC if from_end else SortDirection.ASC)

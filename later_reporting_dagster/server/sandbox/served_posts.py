@@ -137,12 +137,10 @@ def metric_days(world: World, query: MetricsQuery) -> tuple[int, int]:
 
 def json_values(name: str, values: IntArray) -> list[int | float | None]:
     """Return a metric column as JSON values: null if not available, hundredths as numbers."""
-    if name in _WHOLE_METRICS:
-        return [None if value == NOT_AVAILABLE else value for value in values.tolist()]
+    unit = 1 if name in _WHOLE_METRICS else 100
+    # Whole amounts without `.0`.
     return [
-        # Whole amounts without `.0`.
-        None if value == NOT_AVAILABLE else value / 100 if value % 100 else value // 100
-        for value in values.tolist()
+        None if value == NOT_AVAILABLE else value / unit if value % unit else value // unit for value in values.tolist()
     ]
 
 

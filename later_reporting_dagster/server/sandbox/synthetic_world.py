@@ -173,6 +173,8 @@ class World:
         lifetime = np.minimum(1 + floor(self.lifetime_scale * life / (1 - life)), self.longest_lifetime)
         decay = floor(uniform(post_key, "pace") * len(_DECAYS))
         boost_age, boost_days = _boosts(post_key, lifetime)
+        # The share of its total that a post had when it may be boosted, relative to a typical post; 0 on its first day.
+        head_start = ACCRUED[decay, lifetime, boost_age] / np.maximum(ACCRUED[1, 28, boost_age], 1)
         # A withdrawal, if there is one, takes back a part of what was counted before.
         has_withdrawal = (uniform(post_key, "withdrawal") < _SHARE_WITH_WITHDRAWAL) & (lifetime > 1)
         withdrawn = floor(WHOLE * (0.05 + 0.15 * uniform(post_key, "withdrawn")))
@@ -192,7 +194,7 @@ class World:
             boost_days=boost_days,
             withdrawal_age=np.where(has_withdrawal, 1 + floor((lifetime - 1) * uniform(post_key, "withdrawal age")), 0),
             withdrawn=np.stack([np.where(kinds < 0.4, withdrawn, 0), np.where(kinds >= 0.2, withdrawn, 0)]),
-            totals=_totals(post_key, content_type, head_start=_head_start(decay, lifetime, boost_age)),
+            totals=_totals(post_key, content_type, head_start=head_start),
             cost=_costs(child(instance_keys[instance], creator_id), content_type),
             # The incentive is often fulfilled at once, and after at most 60 days.
             cost_day=day + np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0),
@@ -251,17 +253,8 @@ def _costs(creator_key: Keys, content_type: IntArray) -> IntArray:
     return np.where(is_paid, floor(fee * factor), NOT_AVAILABLE)
 
 
-def _head_start(decay: IntArray, lifetime: IntArray, age: IntArray) -> NDArray[np.float64]:
-    """Return how much of its total a post had earned at an age, relative to a typical post; 0 on its first day."""
-    return np.asarray(ACCRUED[decay, lifetime, age] / np.maximum(ACCRUED[1, 28, age], 1))
-
-
 def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.float64]) -> IntArray:
-    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns.
-
-    Args:
-        head_start: See `_head_start`, at the age at which the post may be boosted.
-    """
+    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns."""
 
     def typical(name: str) -> NDArray[np.float64]:
         values = dict(zip(Platform, _TYPICAL[name], strict=True))
