@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import date
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta, field
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -280,9 +280,9 @@ def _read(query_string: str) -> dict[str, Any]:
     The forms of an array are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate
     values only in the first form.
     """
-    sent, parameters = QueryParams(query_string), dict[str, Any]()
-    for name in sent:
-        values, array = sent.getlist(name), name.removesuffix("[]")
+    parameters: dict[str, Any] = {}
+    for name, values in parse_qs(query_string, keep_blank_values=True).items():
+        array = name.removesuffix("[]")
         if array in _ARRAYS:
             values = values[0].split(",") if name == array and len(values) == 1 else values
             if "" in values:
