@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qs, quote
 
 import dagster as dg
 import httpx
@@ -179,10 +179,7 @@ class Service:
 
 def parameters(request: Request) -> dict[str, list[str]]:
     """Return the query parameters of a request, with all values of each."""
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(request.url.query):
-        values.setdefault(name, []).append(value)
-    return values
+    return parse_qs(request.url.query)
 
 
 def is_first_page(request: Request) -> bool:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS, Metric
-from later_reporting_dagster.server import Client
-from tests.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
+from tests.independent_server import IndependentServer, Posts
+from tests.server.conftest import REFERENCE
 from tests.server.lake_store.clients import (
     Row,
     assert_problem,
@@ -29,7 +29,6 @@ from tests.server.lake_store.clients import (
 ACCOUNT, OVER_TIME = "/v2/instances/performance", "/v2/instances/performance-over-time"
 FIRST, LAST = date(2024, 5, 27), date(2024, 6, 9)  # from a Monday to a Sunday
 SUMS = ("engagements", "impressions", "paidEngagements", "paidImpressions")
-REFERENCE = Client(CLIENT_ID, CLIENT_SECRET)
 POSTS = Posts(
     first_day=FIRST + timedelta(days=3), days=9, instance_ids=("north", "007"), seed=5, has_large_values=False
 )
