@@ -272,7 +272,7 @@ class DailyFiles:
 
     def stored_rows(self, partition: Partition, schema: pa.Schema) -> pa.Table:
         with suppress(FileDamaged):
-            if stored := self.lake.read_daily_file(self.table.name, partition, schema=schema):
+            if stored := self.lake.read_table(self.table.name, partition, schema=schema):
                 return stored
         return schema.empty_table()
 

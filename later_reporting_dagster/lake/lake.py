@@ -214,9 +214,9 @@ class Lake:
         except LakeUnavailable as error:
             return error
 
-    def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
-        """Read an unpartitioned table as exactly `schema`; None if its file does not exist."""
-        return self.read_daily_file(table_name, None, schema=schema)
+    def read_table(self, table_name: str, partition: Partition | None = None, *, schema: pa.Schema) -> pa.Table | None:
+        """Read an unpartitioned table, or a partition, as exactly `schema`; None if its file does not exist."""
+        return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
 
     def read_intact_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table that the next refresh replaces; None if its file does not exist or is damaged."""
@@ -275,14 +275,10 @@ class Lake:
             return together
         return with_date_column(together, ((partition.day, rows.num_rows) for partition, rows in existing))
 
-    def read_daily_file(self, table_name: str, partition: Partition | None, *, schema: pa.Schema) -> pa.Table | None:
-        """Read a partition; None if its file does not exist."""
-        return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
-
     def read_daily_files(
         self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema
     ) -> Iterator[pa.Table | FileDamaged | None]:
-        """Yield the rows of each partition as `read_daily_file` returns them, or its error if it is damaged."""
+        """Yield the rows of each partition as `read_table` returns them, or its error if it is damaged."""
         paths = [partition_path(table_name, partition) for partition in partitions]
         for rows in self._read_files(paths, partial(from_parquet, schema=schema)):
             if isinstance(rows, LakeUnavailable):

@@ -511,7 +511,7 @@ class LakeWithFaults(RuleBasedStateMachine):
 def stored_number(lake: Lake, table: str, file: Partition) -> int | None:
     """Return which restatement a file is of; None if it is missing or damaged."""
     try:
-        rows = lake.read_daily_file(table, file, schema=POSTS_SCHEMA)
+        rows = lake.read_table(table, file, schema=POSTS_SCHEMA)
     except (FileDamaged, LakeUnavailable):
         return None
     return None if rows is None else number_of(rows)

@@ -133,7 +133,7 @@ def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project
     assert_success(project.fetch(PUBLISHED))
     project.update_coverage()
     for number, day in enumerate(DAYS[:2]):
-        restated = project.lake.read_daily_file(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
+        restated = project.lake.read_table(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
         assert restated is not None
         project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1))
         assert number == 0 or project.start(PUBLISHED, days=[day])

@@ -161,6 +161,6 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
     interrupted_by(lambda: monkeypatch.setattr(_LocalStorage, "_version", replaced_after_it_was_read), monkeypatch)
     older = run_ingest([one], table=PUBLISHED, service=service, root=tmp_path)
     assert older.changes == {False}
-    stored = Lake(str(tmp_path)).read_daily_file(PUBLISHED.name, one, schema=older.written[one].rows.schema)
+    stored = Lake(str(tmp_path)).read_table(PUBLISHED.name, one, schema=older.written[one].rows.schema)
     assert stored is not None
     assert {*stored["impressions"].to_pylist()} == {7}
