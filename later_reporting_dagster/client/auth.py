@@ -4,9 +4,11 @@ import base64
 import ipaddress
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import httpx
 import msgspec
 
 _Decoded = TypeVar("_Decoded")
@@ -14,18 +16,19 @@ _Decoded = TypeVar("_Decoded")
 
 # Only what a socket accepts: httpx would read spaces and escapes as part of a host, and any number as a port.
 _BASE_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*)(?::(?P<port>[1-9]\d{0,4}))?/?",
+    r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*)(?::(?P<port>[1-9]\d{0,4}))?/?",
     re.ASCII | re.IGNORECASE,
 )
 
 
 def validate_base_url(base_url: str) -> str:
-    found = _BASE_URL.fullmatch(base_url)
-    if found is None or int(found["port"] or 0) > 65_535:
+    found, host = _BASE_URL.fullmatch(base_url), ""
+    with suppress(httpx.InvalidURL, UnicodeError):  # such as [::::] and xn--a
+        host = httpx.URL(base_url).host
+    if found is None or not host or int(found["port"] or 0) > 65_535:
         # The message does not quote the URL, which may hold a password.
         raise ValueError("the base URL must be a scheme, host and port only, like https://reporting.api.later.com")
-    host = found["host"].strip("[]").lower()
-    if found["scheme"].lower() == "http" and not is_loopback(host):
+    if base_url.lower().startswith("http:") and not is_loopback(host):
         raise ValueError(
             f"the base URL http://{host} would send the token unencrypted: use https (http is for loopback only)"
         )

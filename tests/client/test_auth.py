@@ -97,7 +97,15 @@ def test_base_url_with_http_to_another_host_is_rejected(base_url):
         *("https://user:hunter2@reporting.api.later.com", "https://reporting..later.com", "https://host:port"),
         *("https://reporting.api.later.com:0", "https://reporting.api.later.com:65536", "http://[::1"),
         *("http://127.0.0.1@evil.com", "http://evil.com\\@127.0.0.1", "http://evil.com#@127.0.0.1"),
-        *("http:127.0.0.1", "http://localhost%00.evil.com", "//127.0.0.1", " http://127.0.0.1", "http://127.0.0.1\n"),
+        *(
+            "http:127.0.0.1",
+            "https://[::::]",
+            "https://xn--a",
+            "http://localhost%00.evil.com",
+            "//127.0.0.1",
+            " http://127.0.0.1",
+            "http://127.0.0.1\n",
+        ),
     ],
 )
 def test_base_url_with_other_parts_is_rejected_without_being_quoted(base_url):
