@@ -20,7 +20,7 @@ from later_reporting_dagster.lake.tables import (
     Table,
 )
 from later_reporting_dagster.rollups.lake_rollups import read_campaigns
-from later_reporting_dagster.rollups.sql_engine import open_rollup_database, query_rows, register_stored_files
+from later_reporting_dagster.rollups.sql_engine import open_rollup_database, register_stored_files
 from later_reporting_dagster.rollups.templates import render
 
 # Allowed difference in percent: tables are fetched at different times, networks restate late, and money is rounded
@@ -193,14 +193,15 @@ def _query(
     relations: Mapping[str, pa.Table],
     memory_gb: float,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of a query over these files and relations, and how many files were skipped as unreadable."""
+    """Return the rows of a query over these files and relations, and how many files cannot be read."""
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         for name, rows in relations.items():
             database.connection.register(name, rows)
 
         def compute(contents: ViewContents) -> tuple[list[dict[str, Any]], int]:
             register_stored_files(database.connection, contents.partitions)
-            skipped = sum(map(len, contents.unreadable.values()))
-            return query_rows(database.connection, render(template, variables)), skipped
+            found = database.connection.sql(render(template, variables))
+            rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+            return rows, sum(map(len, contents.unreadable.values()))
 
         return database.read([*files.items()], compute)

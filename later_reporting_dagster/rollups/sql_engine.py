@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -66,12 +66,6 @@ def facts_sql(table: RollupTable) -> dict[str, str]:
 def query_sql(table: RollupTable) -> str:
     """Return the query of a table as it runs."""
     return render(f"{table.query}.sql", table.variables)
-
-
-def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
-    """Return the rows of a query as dicts by column name. Integers and decimals stay exact."""
-    result = connection.sql(sql)
-    return [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()]
 
 
 def register_stored_files(
