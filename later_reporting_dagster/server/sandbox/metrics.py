@@ -135,11 +135,8 @@ class PostMetrics:
     """The metrics of some posts on some days, each computed when it is first read.
 
     Columns by API name, also the content cost (`cost`) and the ad spend (`paidCost`): whole counts; money, times and
-    rates in hundredths; `NOT_AVAILABLE` for null. What accrues on all days adds up to the total.
-
-    Args:
-        rows: Positions in `world.posts`.
-        days: The first and the last day, as proleptic ordinals.
+    rates in hundredths; `NOT_AVAILABLE` for null. What accrues on all days adds up to the total. Rows are positions in
+    `world.posts`, days the first and the last one as proleptic ordinals.
     """
 
     def __init__(self, world: World, rows: IntArray, days: tuple[int, int]) -> None:

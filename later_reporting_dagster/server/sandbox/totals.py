@@ -51,13 +51,7 @@ _OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
 
 
 class PostSums:
-    """Sums over groups of posts, in the ascending order of the groups.
-
-    Args:
-        rows: Positions in `world.posts`.
-        groups: The group of each of them.
-        query: The query whose days count.
-    """
+    """Sums over groups of posts, in the ascending order of the groups; each of the rows has its group."""
 
     def __init__(self, world: World, rows: IntArray, groups: IntArray, query: MetricsQuery) -> None:
         order = np.argsort(groups, kind="stable")
