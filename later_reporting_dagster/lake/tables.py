@@ -276,7 +276,8 @@ class PeriodsTable:
     """The declaration of a table of what the API totals over windows and calendar months: one file.
 
     Attributes:
-        of: the declaration of its rows: their route, key and metrics.
+        of: what it totals by days. Of this, the route, rows, key, attributes and metrics hold, whether the route is
+            optional, and whether an instance takes a query of its own; not what is said of files and days.
     """
 
     name: str
