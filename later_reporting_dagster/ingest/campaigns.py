@@ -65,6 +65,7 @@ class KeptCampaigns:
 
     client: LaterClient
     writer: PartitionWriter
+    _instances: Mapping[Hashable, Set[str]] | None = None  # of each known campaign, read once in a run
 
     async def of(self, units: Sequence[Unit], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
@@ -91,15 +92,13 @@ class KeptCampaigns:
         gone = returned.union(listed)
         return {campaign for campaign, names in absent.items() if not names & gone}
 
-    def _read(self, unit: Unit) -> tuple[dict[Hashable, set[str]], Set[Hashable]]:
+    def _read(self, unit: Unit) -> tuple[Mapping[Hashable, Set[str]], Set[Hashable]]:
         """Return the instances of each known campaign, and the stored campaigns of a day or period."""
-        instances: dict[Hashable, set[str]] = {}
         store = self.writer.store
-        campaigns = store.lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
-        for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
-            instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+        if self._instances is None:
+            self._instances = _instances_of_campaigns(store.lake)
         keys = pa.schema([each for each in store.table.table.schema if each.name in store.table.key])
-        return instances, {*keys_of(store.stored_rows(unit, keys), store.table.key)}
+        return self._instances, {*keys_of(store.stored_rows(unit, keys), store.table.key)}
 
     async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
@@ -107,3 +106,11 @@ class KeptCampaigns:
             again = await self.client.fetch(self.writer.store.table.route, replace(query, instance_ids=instance_ids))
             return again.is_surely_empty
         return False
+
+
+def _instances_of_campaigns(lake: Lake) -> Mapping[Hashable, Set[str]]:
+    instances: dict[Hashable, set[str]] = {}
+    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
+    for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
+        instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
+    return instances
