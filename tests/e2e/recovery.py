@@ -5,14 +5,16 @@ a run in progress. So only ticks that find none are counted, and those that requ
 count while it waits after a run, because the automation condition comes first.
 """
 
+import json
 import math
 import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +31,8 @@ from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
+from later_reporting_dagster.rollups.made_from import parse_made_from
+from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, RollupTable
 from tests.crash.restated_sandbox import NO_RESPONSE, more_impressions
 from tests.defs.conftest import list_instances
 from tests.e2e.dagster_dev import INSTANCES, DagsterDev, running_dagster, running_process
@@ -94,13 +97,19 @@ class Recovery:
 
     dagster: DagsterDev
     folder: Path
+    daemon: ExitStack
     instance: dg.DagsterInstance
+    definitions: dict[str, int] = field(default_factory=dict)
     broken_at: float = 0.0
     instances: Sequence[str] = ()
 
     @property
     def lake(self) -> Lake:
         return Lake(self.dagster.environment["LATER_LAKE_ROOT"])
+
+    @property
+    def tables(self) -> list[RollupTable]:
+        return [replace(table, definition=self.definitions.get(table.name, table.definition)) for table in ROLLUPS]
 
     @property
     def days(self) -> list[date]:
@@ -118,6 +127,24 @@ class Recovery:
 
     def stored(self, day: date) -> pa.Table:
         return self.lake.read(DAILY.name, [Partition(day)], schema=schema_of(DAILY.columns))
+
+    def definitions_of_files(self) -> Counter[int]:
+        """Return how many daily rollups were made by each version of their definition."""
+        footers = self.lake.read_all_metadata(DAILY.name, self.lake.partitions(DAILY.name)).values()
+        return Counter(made_from.definition for each in footers if (made_from := parse_made_from(each.key_values)))
+
+    def start_daemon(self) -> None:
+        command = ["python", "-m", "tests.e2e.fast_daemon", "run", "-m", MODULE]
+        log = self.folder / "daemon.log"
+        self.daemon.enter_context(running_process(command, self.dagster.environment, log=log))
+        self.breaking()
+
+    def restart_daemon(self, definitions: dict[str, int]) -> None:
+        """Stop the daemon, and start it with other versions of definitions."""
+        self.definitions = definitions
+        (self.folder / "definitions.json").write_text(json.dumps(definitions))
+        self.daemon.close()
+        self.start_daemon()
 
     # Break
 
@@ -179,7 +206,7 @@ class Recovery:
         instances = {*self.instances} - self.lake.retired.ids()
         present = intact_files(self.lake, [RAW])[RAW]
         return not missing_files(RAW, days=self.days, instances=instances, present=present) and not outdated(
-            self.lake, ROLLUPS, start_date=self.days[0], newest_day=self.days[-1], with_report=True
+            self.lake, self.tables, start_date=self.days[0], newest_day=self.days[-1], with_report=True
         )
 
     def is_idle(self) -> bool:
@@ -252,11 +279,10 @@ def running_recovery(directory: Path, *, storage: str = "", lake: Path | None = 
             directory, module=MODULE, dagster_yaml=DAGSTER_YAML.read_text() + storage, variables=variables
         ) as dagster,
         dg.DagsterInstance.from_config(str(directory / "dagster-home")) as instance,
+        ExitStack() as daemon,
     ):
-        recovery = Recovery(dagster, folder, instance)
+        recovery = Recovery(dagster, folder, daemon, instance)
         recovery.list_instances(*INSTANCES[:-1])
-        recovery.breaking()
-        command = ["python", "-m", "tests.e2e.fast_daemon", "run", "-m", MODULE]
-        with running_process(command, dagster.environment, log=folder / "daemon.log"):
-            recovery.wait_until_healed()
-            yield recovery
+        recovery.start_daemon()
+        recovery.wait_until_healed()
+        yield recovery

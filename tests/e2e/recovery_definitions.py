@@ -1,9 +1,13 @@
 """The definitions of the component with sensors that tick every few seconds, and runs that wait to be killed.
 
-While the file `hold-<asset>` exists in the folder RECOVERY_FOLDER, a run of the asset waits between writing a partition
-and logging it, and writes its id to `held-<asset>`.
+Tests control them by files in the folder RECOVERY_FOLDER:
+
+- while `hold-<asset>` exists, a run of the asset waits between writing a partition and logging it, and writes its id to
+  `held-<asset>`;
+- `definitions.json` has versions of rollup tables, by name, for a daemon that starts.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ import dagster as dg
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs import runs
 from later_reporting_dagster.defs.component_base import AssetEvent
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 FOLDER = Path(os.environ["RECOVERY_FOLDER"])
 # In the order of the real intervals: 30 seconds, 5 minutes, an hour.
@@ -44,6 +49,9 @@ runs.SETTLING_TIME = timedelta(seconds=float(os.environ["RECOVERY_SETTLING_SECON
 runs.TIME_BETWEEN_REQUESTS = timedelta(seconds=4)
 # A day passes faster, too.
 runs.MAX_REQUESTS_A_DAY = 100
+if (versions := FOLDER / "definitions.json").exists():
+    for table in TABLES:
+        object.__setattr__(table, "definition", json.loads(versions.read_text()).get(table.name, table.definition))
 defs = dg.Definitions.merge(
     RecoveryComponent.from_environment().build_definitions(), dg.Definitions(executor=dg.in_process_executor)
 )

@@ -114,6 +114,24 @@ def test_full_disk_heals_once_it_is_freed(recovery: Recovery, disk: Path) -> Non
     recovery.wait_until_healed()
 
 
+def test_upgrade_changes_one_table_and_a_downgrade_none(recovery: Recovery) -> None:
+    days, current = recovery.days, DAILY.definition
+    recovery.restart_daemon({DAILY.name: current + 1})
+    recovery.wait_until_healed()
+    recovery.assert_healed(DAILY.name, *days, by=OUTDATED, ticks=2)
+    assert recovery.definitions_of_files() == {current + 1: len(days)}
+    assert all(OVERALL.name not in request.run.assets for request in recovery.requests())
+
+    recovery.restart_daemon({})
+    recovery.wait_until_healed()
+    assert not [*recovery.requests()]
+    # The older version writes only what has changed.
+    recovery.restate(3)
+    recovery.dagster.launch(RAW, days=days[:1])
+    recovery.wait_until_healed()
+    assert recovery.definitions_of_files() == {current: 1, current + 1: len(days) - 1}
+
+
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
     """Fill a disk while the block runs."""
