@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.defs.events import data_versions
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
 from tests.cli.conftest import User
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
@@ -111,6 +114,33 @@ def test_refresh_restores_missing_and_damaged_files_and_says_so_beforehand(
         " organic_paid_by_creator (missing)\n"
     ) in printed
     assert "Making organic_paid_daily\n" in capfd.readouterr().err  # while it does
+    assert refresh(refreshed).keys() == {*ALWAYS}
+
+
+def test_refresh_needs_no_events(refreshed: User) -> None:
+    for path in refreshed.home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "dagster.yaml":
+            path.unlink()
+    assert refresh(refreshed).keys() == {*ALWAYS}
+
+
+def test_first_refresh_of_a_lake_of_an_earlier_release_computes_each_rollup_once(
+    refreshed: User, service: Service
+) -> None:
+    """Its rollups do not say what they were made from."""
+    lake = Lake(str(refreshed.lake))
+    for path in refreshed.lake.glob("organic_paid_*/**/*.parquet"):
+        rows = pq.ParquetFile(path).read().replace_schema_metadata()
+        path.write_bytes(to_parquet(rows, content_hash=content_hash_of(rows), key_values={}))
+    metadata = lake.read_metadata("organic_paid_daily", Partition(DAYS[0]))
+    assert metadata
+    assert not metadata.key_values
+    written = refresh(refreshed)
+    assert written["organic_paid_daily"].startswith("2 days, 0 of them changed; ")
+    assert written.keys() >= {*BY_DAY_AND_WEEK}
+    assert not [request for request in service.requests if request.url.path.endswith("/performance")]
     assert refresh(refreshed).keys() == {*ALWAYS}
 
 
