@@ -16,23 +16,24 @@ _Decoded = TypeVar("_Decoded")
 
 # Only what a socket accepts: httpx would read spaces and escapes as part of a host, and any number as a port.
 _BASE_URL = re.compile(
-    r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*)(?::(?P<port>[1-9]\d{0,4}))?/?",
-    re.ASCII | re.IGNORECASE,
+    r"https?://(?:\[[0-9a-f:.]+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*\.?)(?::[1-9][0-9]{0,4})?/?", re.IGNORECASE
 )
 
 
 def validate_base_url(base_url: str) -> str:
-    found, host = _BASE_URL.fullmatch(base_url), ""
+    found, url, host = _BASE_URL.fullmatch(base_url), httpx.URL(), ""
     with suppress(httpx.InvalidURL, UnicodeError):  # such as [::::] and xn--a
-        host = httpx.URL(base_url).host
-    if found is None or not host or int(found["port"] or 0) > 65_535:
+        url = httpx.URL(base_url)
+        host = url.host
+    if found is None or not host or (url.port or 0) > 65_535:
         # The message does not quote the URL, which may hold a password.
         raise ValueError("the base URL must be a scheme, host and port only, like https://reporting.api.later.com")
-    if base_url.lower().startswith("http:") and not is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ValueError(
             f"the base URL http://{host} would send the token unencrypted: use https (http is for loopback only)"
         )
-    return base_url.lower().rstrip("/")
+    # Without a default port, so that processes which write it and others share a rate limit.
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def is_loopback(host: str) -> bool:

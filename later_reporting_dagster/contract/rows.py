@@ -223,6 +223,7 @@ def parse_decimal(value: object) -> float:
     return float(value)
 
 
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _NUMBER = r"(-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?)"
 
 
@@ -260,18 +261,20 @@ def parse_instant(value: object) -> datetime:
     """Return an ISO 8601 time with its zone, in UTC."""
     text = parse_text(value)
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)  # RFC 3339 allows t and z
     except (ValueError, OverflowError):
         raise FieldError(f"must be an ISO 8601 time with its zone, not {_excerpt(value)}") from None
 
 
 def instant_respelled(value: object) -> object:
-    """Return a time without a zone as one in UTC, and a day as its midnight."""
+    """Return a time of any ISO 8601 format as RFC 3339 has it: in UTC without a zone, and midnight for a day."""
+    if not isinstance(value, str) or _RFC_3339.fullmatch(value):
+        return value
     try:
-        instant = datetime.fromisoformat(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        instant = datetime.fromisoformat(value)
+    except ValueError:
         return None if value == "" else value
-    return value if instant.tzinfo else instant.replace(tzinfo=UTC).isoformat()
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
 
 
 def parse_day(value: object) -> date:

@@ -17,7 +17,7 @@ from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Tab
 from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
 from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
 from later_reporting_dagster.quality.instances import known_instances
-from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
+from later_reporting_dagster.quality.missing_files import absent_files, describe_missing
 
 _Frame = TypeVar("_Frame")
 
@@ -117,13 +117,13 @@ class LaterLake(dg.ConfigurableIOManager):
         """
         name, upstream = context.asset_key.to_user_string(), context.upstream_output
         with _failures(name):
-            metadata = upstream.definition_metadata if upstream else {}
-            spec, days = dg.AssetSpec(context.asset_key, metadata=metadata), None
-            if context.has_asset_partitions:
-                spec = spec.replace_attributes(partitions_def=context.asset_partitions_def)
+            partitions_def = _partitions_def(context)
+            days = None
+            if partitions_def and context.has_asset_partitions:
                 days = [date.fromisoformat(key) for key in context.asset_partition_keys]
+            metadata = upstream.definition_metadata if upstream else {}
             loaded, partitions, missing = self._load(
-                spec,
+                dg.AssetSpec(context.asset_key, metadata=metadata, partitions_def=partitions_def),
                 context.dagster_type.typing_type,
                 days=days,
                 allow_missing=context.definition_metadata.get(_ALLOW_MISSING) is not False,
@@ -203,10 +203,8 @@ class LaterLake(dg.ConfigurableIOManager):
             instances: Collection[str | None] = instance_ids or ()
             if table.name in OF_INSTANCES:
                 instances = instances or known_instances(lake) or [None]
-            lacking = missing_files(table.name, days=days, instances=instances, present={*selected})
-            # Of an optional table, no file is missing until there is one.
-            nothing = "it has no files" if days and not selected else ""
-            missing = describe_missing(lacking, instances=len(instances)) or nothing
+            absent = absent_files(table.name, days=days, instances=instances, present={*selected})
+            missing = describe_missing(absent, instances=len(instances))
         elif (start, end, instance_ids) != (None, None, None):
             raise ValueError("it has no partitions to select: filter its rows")
         paths = table_files(lake, table, selected)
@@ -219,6 +217,14 @@ class LaterLake(dg.ConfigurableIOManager):
                 " Next step: `later-reporting refresh`"
             )
         return read_frame(kind, lake, table, selected), selected, missing
+
+
+def _partitions_def(context: dg.InputContext) -> dg.PartitionsDefinition[Any] | None:
+    """Return the partitions of an asset, also if all of them are loaded; None if it has none."""
+    try:
+        return context.asset_partitions_def
+    except dg.DagsterInvariantViolationError:
+        return None
 
 
 @contextmanager

@@ -15,13 +15,18 @@ MAX_RANGES = 2_000
 def missing_files(
     table_name: str, *, days: Iterable[date], instances: Iterable[str | None], present: Collection[Partition]
 ) -> list[Partition]:
-    """Return the files of a table that these days should have and lack, given those that count as present.
-
-    A rollup by days has one file for each.
-    """
+    """Return the files of a table that these days should have and lack, given those that count as present."""
     table = RAW_TABLES.get(table_name)
     if table and not table.is_expected(files=present):
         return []
+    return absent_files(table_name, days=days, instances=instances, present=present)
+
+
+def absent_files(
+    table_name: str, *, days: Iterable[date], instances: Iterable[str | None], present: Collection[Partition]
+) -> list[Partition]:
+    """Return the files that these days lack, also of an optional table without any. A rollup has one for each day."""
+    table = RAW_TABLES.get(table_name)
     expected = table.expected_files(days, instances) if table else map(Partition, days)
     return [file for file in expected if file not in present]
 

@@ -67,6 +67,9 @@ def test_token_of_unknown_or_past_expiry_is_valid_until_rejected(token):
         ("http://127.9.9.9:8000/", "http://127.9.9.9:8000"),
         ("http://LOCALHOST:8000", "http://localhost:8000"),
         ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://reporting.api.later.com:443", "https://reporting.api.later.com"),
+        ("https://reporting.api.later.com.", "https://reporting.api.later.com."),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
     ],
 )
 def test_base_url_may_be_https_or_http_to_loopback(base_url, validated):

@@ -206,6 +206,19 @@ def test_page_of_the_other_version_raises_even_if_the_version_is_set(service, ne
     assert (len(service.requests_to()), service.requests_to(INSTANCES)) == (1, [])
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_rejected_query_costs_no_other_request(service, new_detecting_client, july, status):
+    service.faults.extend([None, *[problem(status, "ANL_00400", detail="endDate is wrong")] * 3])
+
+    async def fetch(client):
+        for _ in range(3):
+            with pytest.raises(QueryRejected, match="endDate is wrong"):
+                await client.fetch(posts_route, july)
+
+    run_with(new_detecting_client(), fetch)
+    assert (len(service.requests_to()), len(service.requests_to(INSTANCES))) == (3, 1)
+
+
 def test_set_version_is_not_detected(service, new_client, july):
     service.by_cursor = True
     with pytest.raises(QueryRejected, match="HTTP 400 ANL_00400"):

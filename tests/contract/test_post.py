@@ -222,6 +222,8 @@ def test_metrics_at_the_other_place_are_read(nested):
         ("2024-07-15T00:30:00+02:00", datetime(2024, 7, 14, 22, 30, tzinfo=UTC)),
         ("2024-07-15T00:30:00.000+0200", datetime(2024, 7, 14, 22, 30, tzinfo=UTC)),
         ("2024-07-15 14:30:00Z", datetime(2024, 7, 15, 14, 30, tzinfo=UTC)),
+        ("2024-07-15t14:30:00z", datetime(2024, 7, 15, 14, 30, tzinfo=UTC)),
+        ("2024-07-15T23:59:59.9999999Z", datetime(2024, 7, 15, 23, 59, 59, 999999, tzinfo=UTC)),  # cut, not rounded
         ("2024-07-15T14:30:00.5", datetime(2024, 7, 15, 14, 30, 0, 500000, tzinfo=UTC)),
         ("2024-07-15", datetime(2024, 7, 15, tzinfo=UTC)),
     ],

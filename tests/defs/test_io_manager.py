@@ -141,6 +141,11 @@ def test_io_manager_loads_a_day_of_a_rollup(filled: Project, truth: Truth) -> No
     assert {*rows["date"].to_pylist()} == {FIRST}
 
 
+def test_definitions_load_a_whole_table_without_a_run(filled: Project, truth: Truth) -> None:
+    rows: Any = filled.defs.load_asset_value(asset_key("posts_published"), python_type=pa.Table)
+    assert rows.num_rows == len(expected(truth, DAYS))
+
+
 def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, truth: Truth) -> None:
     assert project.fetch("posts_published", days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
     mine = Downstream(pa.Table, partitions_def=DAILY)
@@ -182,8 +187,10 @@ def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
     with pytest.warns(UserWarning, match=rf"2024-03-04 to {due} \("):
         lake.load(table, pa.Table)
     (filled.root / "organic_paid_daily" / f"date={DAYS[1]}" / "part-0.parquet").unlink()
-    with pytest.raises(dg.Failure, match=re.escape(f"1 file is missing: {DAYS[1]} (1 day). Materialize these")):
-        lake.load(tables_of(filled)["organic_paid_daily"], pa.Table, end=DAYS[1], allow_missing=False)
+    # Also of a table that is optional, and has no file at all.
+    for name in ("organic_paid_daily", "campaign_performance_daily"):
+        with pytest.raises(dg.Failure, match=re.escape(f"missing: {DAYS[1]} (1 day). Materialize these days first")):
+            lake.load(tables_of(filled)[name], pa.Table, start=DAYS[1], end=DAYS[1], allow_missing=False)
 
 
 def test_io_manager_fails_without_any_files(project: Project) -> None:

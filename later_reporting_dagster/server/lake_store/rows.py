@@ -95,9 +95,9 @@ def inspect(rows: Rows, lake: Lake, now: datetime) -> LakeState:
         found = [each for each in found if each.instance_id in expected]
     over = days_between(first, min(last, newest_day(now)))
     return LakeState(
-        version=_version_of_files(lake, rows.table, found, retired),
+        version=_version_of_files(lake, rows.table, found, frozenset()),
         partitions=found,
-        retired=retired,
+        retired=frozenset(),  # none of these files is of one
         missing=_missing_headers(rows.table.name, over, expected, {*found}),
     )
 

@@ -12,8 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server import Client
+from later_reporting_dagster.server.lake_store.rows import inspect, post_rows
+from later_reporting_dagster.server.routes import PostsQuery
 from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 from tests.server.lake_store.clients import (
     EVERYTHING,
@@ -196,3 +199,11 @@ def test_retired_instance_is_not_served_until_it_is_undone(landed: Path, tmp_pat
         assert "X-Later-Missing-Instances" not in get(some, days_query(FIRST_DAY, LAST_DAY), POSTS).headers
         lake.retired.remove(RETIRED)
         assert served() == before
+
+
+def test_retiring_another_instance_changes_no_version_of_posts(landed: Path, tmp_path: Path) -> None:
+    lake = Lake(str(shutil.copytree(landed, tmp_path / "lake")))
+    rows = post_rows(PostsQuery(start=FIRST_DAY, end=LAST_DAY, instance_ids=("north",)))
+    before = inspect(rows, lake, utc_now()).version
+    lake.retired.add(RETIRED)
+    assert inspect(rows, lake, utc_now()).version == before
