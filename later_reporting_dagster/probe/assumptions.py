@@ -181,11 +181,19 @@ def content_cost_of_a_range_is_whole(sample: Sample) -> Result:
         for one, other in ((posts[0], posts[1]), (posts[1], posts[0]))
     )
     low, high = max(second + ended[0], first + new[0]), min(second + ended[1], first + new[1])
-    is_whole, is_sum = low - CENTS <= both <= high + CENTS, abs(first + second - both) <= CENTS
-    if is_whole and is_sum:
-        raise NotTestable("the whole cost is the sum of these days")
-    text = "content cost in USD" + ", the sum of its days" * is_sum
-    return Result(is_whole, text, {"whole": round(min(max(both, low), high), 2), "stated": both})
+    shares = [cost / max(len(active), 1) for cost, active in zip((first, second, both), posts, strict=True)]
+    weeks = ((_value(row, "estimated_content_cost"), row) for row in _campaign(sample, sample.of_weeks))
+    shares += [(cost or 0) / count for cost, row in weeks if (count := _value(row, "posts_count"))]
+    readings = {
+        "whole": low - CENTS <= both <= high + CENTS,
+        "by share of the active posts": max(shares) - min(shares) <= CENTS,
+        "the sum of its days": abs(first + second - both) <= CENTS,
+    }
+    fitting = [name for name, fits in readings.items() if fits]
+    if "whole" in fitting and len(fitting) > 1:
+        raise NotTestable(f"these days fit several readings: {', '.join(fitting)}")
+    numbers = {"whole": round(min(max(both, low), high), 2), "stated": both}
+    return Result("whole" in fitting, f"content cost in USD is {', '.join(fitting) or 'none of the known'}", numbers)
 
 
 def cpe_and_cpm_agree(sample: Sample) -> Result:

@@ -92,10 +92,11 @@ class Sample:
     # Of requests that failed; they may quote the server.
     problems: list[str] = field(default_factory=list)
     campaign_id: int | None = None
-    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign.
+    # By performance date, on two adjacent days and on both: the campaign's posts, and the campaign; and in four weeks.
     days: tuple[date, date] | None = None
     posts_of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
     of_days: tuple[Fetched, ...] = (_NOTHING,) * 3
+    of_weeks: Fetched = _NOTHING
     # The posts of both days, requested again as two smaller pages.
     again: tuple[Fetched, ...] = (_NOTHING,)
     # The campaign's oldest posts of two years, with their metrics to date, and by performance date.
@@ -188,6 +189,7 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     ranges = ((one, one), (two, two), (one, two))
     sample.posts_of_days = tuple([await posts(*days, date_basis=by_performance_date) for days in ranges])
     sample.of_days = tuple([await campaign(*days, date_basis=by_performance_date) for days in ranges])
+    sample.of_weeks = await campaign(two - 27 * DAY, two, date_basis=by_performance_date)
     if isinstance(both := sample.posts_of_days[2], ListResult) and both.total_items > 1:
         half = partial(posts, one, two, date_basis=by_performance_date, size=-(-both.total_items // 2))
         start = await half()

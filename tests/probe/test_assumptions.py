@@ -161,6 +161,7 @@ BREAKS = [
         "content_cost_of_a_range_is_whole",
         lambda honest, *_: {"stated": 100 * total(honest.of_days[2], "posts_count")},
         change_if(campaigns(BY_PERFORMANCE), lambda row: {"estimatedContentCost": 100 * row["postsCount"]}),
+        text="by share of the active posts",
     ),
     Break(
         "content_cost_of_a_range_is_whole",
@@ -319,6 +320,41 @@ def test_broken_assumption_is_named_with_its_numbers(
     assert {name: result.numbers[name] for name in expected} == expected
     assert len({*result.numbers.values()}) == len(result.numbers) == 2
     assert case.text in result.text
+
+
+@pytest.mark.parametrize(
+    ("cost_of_weeks", "verdict", "text"),
+    [
+        (200, "not testable", "these days fit several readings: whole, by share of the active posts"),
+        (150, "holds", "content cost in USD is whole"),
+    ],
+)
+def test_cost_of_the_same_posts_on_both_days_is_whole_only_if_weeks_are_no_share(
+    cost_of_weeks: int,
+    verdict: str,
+    text: str,
+    account: Account,
+    stage: Service,
+    version: ApiVersion,
+    honest: Mapping[ApiVersion, Honest],
+) -> None:
+    first, second, _ = honest[version][0].posts_of_days
+    active = {post.post_id for post in rows_of(first)} & {post.post_id for post in rows_of(second)}
+
+    def on_both_days(asked: Asked, rows: list[Row]) -> list[Row]:
+        if not asked.is_for(asked.path, BY_PERFORMANCE) or asked.days not in (1, 2, 28):
+            return rows
+        if asked.path == POSTS:
+            return [row for row in rows if row["postId"] in active]
+        count, cost = (2, cost_of_weeks) if asked.days == 28 else (1, 100)
+        changed = {"postsCount": count * len(active), "estimatedContentCost": cost * len(active)}
+        return [row | changed if row["campaignId"] == CAMPAIGN else row for row in rows]
+
+    account.change = on_both_days
+    sample, results = run_probe(stage.base_url)
+    assert sample.campaign_id == CAMPAIGN
+    result = results["content_cost_of_a_range_is_whole"]
+    assert (result.verdict, result.text) == (verdict, text)
 
 
 @pytest.mark.parametrize("version", [PAGED], indirect=True, ids=str)
