@@ -223,7 +223,9 @@ def _days(asset: str | None, start: date | None, end: date | None, *, project: "
             raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
         return None
     newest, first = yesterday(), project.settings.start_date
-    for option, day in (("LATER_START_DATE", first), ("--start", start), ("--end", end)):
+    if first > newest:
+        raise click.UsageError(f"LATER_START_DATE {first} is not over yet: set it to {newest} or an earlier day (UTC)")
+    for option, day in (("--start", start), ("--end", end)):
         if day and not first <= day <= newest:
             raise click.UsageError(
                 f"{option} {day}: the days are those from {first} (LATER_START_DATE) to {newest}, the newest that is"

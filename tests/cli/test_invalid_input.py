@@ -41,7 +41,8 @@ def test_doctor_names_an_invalid_setting(
 
 
 def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    today = datetime.now(UTC).date()
+    yesterday, tomorrow = today - timedelta(days=1), today + timedelta(days=1)
     monkeypatch.setenv("LATER_START_DATE", str(tomorrow))
     (line,) = failed_check_lines(user)
     assert (
@@ -49,8 +50,8 @@ def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest
         in line
     )
     for command in (PUBLISHED, ("backfill",)):
-        assert error_line(user.run(*command)).startswith(
-            f"LATER_START_DATE {tomorrow}: the days are those from {tomorrow} (LATER_START_DATE) to "
+        assert error_line(user.run(*command)) == (
+            f"LATER_START_DATE {tomorrow} is not over yet: set it to {yesterday} or an earlier day (UTC)"
         )
 
 
