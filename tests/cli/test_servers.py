@@ -295,6 +295,7 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
         response = api.get(f"{POSTS}&metrics=cpe&limit=100").json()
         assert {row["instanceId"] for row in response["data"]} == {"north"}
         assert response["nextCursor"]
+        assert_problem(api.get(f"{POSTS}&pageSize=5"), 400, "ANL_00400")
         response = everything.get(f"{later}&metrics=cpe")
         assert str(MISSING_DAY) in assert_problem(response, 409, "ANL_00409")
 
