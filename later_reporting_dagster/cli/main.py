@@ -359,7 +359,10 @@ def _origin(row: "QuarantinedRow") -> str:
     help="Output format. A table truncates long texts and many rows; all others are complete.",
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
-@click.option("--rows", default=100, type=click.IntRange(1, 10_000), help="Maximum number of rows in a table.")
+@click.option(
+    "--rows", default=100, type=click.IntRange(1, 10_000),
+    help="Maximum number of rows in a table: of more, it has the first and the last. Another --format has all.",
+)  # fmt: skip
 @click.option("--memory-gb", default=2, type=click.IntRange(1, 1_000_000), help="Memory limit, in GB.")
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.

@@ -121,6 +121,7 @@ def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None
     assert printed.count("\n│") == 2 + 100 + 3  # and three of dots
     assert "1234 rows" in printed
     assert "(100 shown)" in printed
+    assert "1233" in printed  # the last row
     assert user.run("query", sql, "--rows", "1234").stdout.count("\n│") == 2 + 1234
     assert len(user.run("query", sql, "--format", "csv").stdout.splitlines()) == 1 + 1234
 
