@@ -315,7 +315,9 @@ class _IngestRun:
         if self.history.stopped_by is None and (is_left or not isinstance(doubt, WouldEmpty)):
             try:
                 error = WouldEmpty(NOT_LISTED)
-                if await self.client.accessible(names) == names:
+                # Without any, the query would ask for all instances.
+                is_any_left = bool(names) or not query.instance_ids
+                if is_any_left and await self.client.accessible(names) == names:
                     asked, result = await self._fetch(replace(query, instance_ids=names))
                     kept = await self.kept.of([unit], asked, result)
                     is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)

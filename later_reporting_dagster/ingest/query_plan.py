@@ -257,7 +257,7 @@ class History:
             self._exhausted.append(query)
         partitions = partitions_of(query)
         # Posts that change between pages say nothing about others.
-        if len(partitions) > 1 or isinstance(error, InconsistentPages | TooManyPosts):
+        if len(partitions) != 1 or isinstance(error, InconsistentPages | TooManyPosts):
             return
         (partition,) = partitions
         instance_id = str(partition.instance_id)

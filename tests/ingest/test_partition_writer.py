@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from later_reporting_dagster.client import QueryRejected
 from later_reporting_dagster.ingest.replacement import ShrankTooMuch, TooManyBadRows, WouldEmpty, WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.tables import RawTable
@@ -28,6 +29,7 @@ from tests.conftest import (
     metrics_of,
     parameters,
     partition_file,
+    problem,
     stored_rows,
 )
 from tests.ingest.conftest import (
@@ -266,3 +268,25 @@ def test_stored_rows_stay_without_a_second_request_if_the_instance_looks_gone(
     guard = WriteGuard(shrink_limit_percent=100)
     accepted = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path, guard=guard)
     assert {each for each, written in accepted.written.items() if not written.file.rows} == {*gone}
+
+
+def test_stored_rows_stay_if_the_api_stops_listing_their_instance_during_the_run(
+    service: Service, small_world: World, tmp_path: Path
+) -> None:
+    """Its rows are in doubt, and a query without it would ask for all instances."""
+    pairs = [*PAIRS, Partition(DAYS[2], INSTANCE_IDS[0])]  # rows of the last stay
+    service.override = few_posts()
+    run_ingest(pairs, table=DAILY, service=service, root=tmp_path)
+    before, name = files(tmp_path), INSTANCE_IDS[0]
+    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, instance_scope=INSTANCE_IDS[1:]))
+    posts = few_posts(EMPTIED)
+
+    def forbid(request: Request) -> Response | None:
+        requested = parameters(request)
+        is_forbidden = requested.get("startDate") == [str(DAYS[0])] and name in requested.get("instanceIds", [])
+        return problem(403) if is_forbidden else posts(request) if "instanceIds" in requested else None
+
+    service.override = forbid
+    result = run_ingest(pairs, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == {EMPTIED: WouldEmpty, Partition(DAYS[0], name): QueryRejected}
+    assert files(tmp_path).items() >= {path: it for path, it in before.items() if path.startswith(DAILY.name)}.items()
