@@ -6,7 +6,7 @@ is asked next is decided by `query_plan`.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -23,7 +23,7 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import KeptCampaigns
 from later_reporting_dagster.ingest.partition_writer import PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import PostFetch
-from later_reporting_dagster.ingest.progress import PartitionError, RouteRefused
+from later_reporting_dagster.ingest.progress import PartitionError, RouteRefused, refusal
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     History,
@@ -195,24 +195,29 @@ class _IngestRun:
         """Ask one query after the other until one shows that the API offers the route; raise if it refuses it.
 
         A refused query may be refused alone, so another one is asked before the first fails: of a single day or period,
-        the one before.
+        the one before. It ends once two have failed without showing it.
         """
         refused: list[tuple[PerformanceQuery, Unit, LaterError]] = []
-        while not (self.queue.empty() or self.history.has_succeeded):
+        unclear: set[Hashable] = set()
+        while not (self.queue.empty() or self.history.has_succeeded or len(unclear) > 1):
             query, unit = self.queue.get_nowait()
             self.queue.task_done()
             error = await self._ask(query, unit)
-            if error is not None and self.history.is_refused(query):
+            if error is None:
+                continue
+            if refusal(error) is None or self.history.unlisted.keys() & query.instance_ids:
+                await self._go_on(query, unit, error)
+                is_unclear = not isinstance(error, QueryRejected | UnexpectedResponse)
+            else:
                 refused.append((query, unit, error))
                 if len(self.queries_of) == 1:
                     with suppress(LaterError):
                         await self._fetch(query_before(query))
                 if self.history.is_route_refused:
                     raise RouteRefused(str(error))
-            elif error is not None:
-                await self._go_on(query, unit, error)
-                if not isinstance(error, QueryRejected | UnexpectedResponse):
-                    break
+                is_unclear = not self.history.is_refused(query)
+            if is_unclear:
+                unclear.add(unit or query.instance_ids)
         for query, unit, error in reversed(refused):
             await self._go_on(query, unit, error)
 
@@ -270,31 +275,38 @@ class _IngestRun:
                 asked, by_content=not split_query(query), max_posts=max_posts, max_attempts=attempts
             )
         except LaterError as error:
-            if isinstance(error, QueryRejected) and error.is_forbidden:
-                await self._find_unlisted(query)
-            self.history.add_failure(query, error)
+            is_listed = await self._find_unlisted(query, error)
+            self.history.add_failure(query, error, is_listed=is_listed)
             raise
         self.history.add_success(query, rows=result.total_items)
         return replace(asked, metrics=self.posts.accepted_metrics(asked)), result
 
-    async def _find_unlisted(self, query: PerformanceQuery) -> None:
-        """Remember which instances of a query the API does not list. A 403 does not say which it is about."""
-        table, names = self.writer.store.table, query.instance_ids
-        if len(names) == 1 and not table.one_instance_per_query:
-            return
-        with suppress(LaterError):
+    async def _find_unlisted(self, query: PerformanceQuery, error: LaterError) -> bool:
+        """Remember which instances of a refused query the API does not list; return whether it surely lists all.
+
+        A refusal says neither which instance it is about, nor whether it is about the route.
+        """
+        table, names, history = self.writer.store.table, query.instance_ids, self.history
+        is_of_one = len(names) == 1 and not table.one_instance_per_query
+        is_other_error = not isinstance(error, QueryRejected) or not (table.is_optional or error.is_forbidden)
+        if is_of_one or is_other_error or refusal(error) is None:
+            return True
+        try:
             unlisted = {*names} - {*await self.client.accessible(names)}
-            if self.history.is_whole:
-                if len(unlisted) in (0, len(names)):
-                    return
-                without = f"so without their {table.rows}: {', '.join(sorted(unlisted))}"
-                self.writer.progress.warn(f"Not accessible with these credentials, {without}")
-            for instance_id in unlisted:
-                self.history.unlisted[instance_id] = QueryRejected(
-                    f"instance {instance_id!r} is not accessible with these credentials: "
-                    "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
-                    status=403,
-                )
+        except LaterError:
+            return False
+        if history.is_whole and len(unlisted) == len(names) and not table.one_instance_per_query:
+            return True  # no other was asked for
+        if history.is_whole and 0 < len(unlisted) < len(names):
+            without = f"so without their {table.rows}: {', '.join(sorted(unlisted))}"
+            self.writer.progress.warn(f"Not accessible with these credentials, {without}")
+        for instance_id in unlisted:
+            history.unlisted[instance_id] = QueryRejected(
+                f"instance {instance_id!r} is not accessible with these credentials: "
+                "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
+                status=403,
+            )
+        return not unlisted
 
     async def _confirm(self, unit: Unit, doubt: InDoubt) -> None:
         """Ask again for what is in doubt, and replace its rows if they are surely gone; else it fails.

@@ -241,13 +241,15 @@ class History:
         for instance_id in self._results.keys() & query.instance_ids:
             self._results[instance_id].append((query.start_date, None))
 
-    def add_failure(self, query: PerformanceQuery, error: LaterError) -> None:
+    def add_failure(self, query: PerformanceQuery, error: LaterError, *, is_listed: bool = True) -> None:
+        """Add a failure; one of instances that the API may not list says nothing about the route."""
         if isinstance(error, CredentialsRejected | ApiVersionChanged):
             self.stopped_by = error
-        # An instance that is not listed does not show it, unless no other was asked for.
-        if refusal(error) is not None and not self.unlisted.keys() & query.instance_ids:
+        if refusal(error) is not None and is_listed:
             self._refused.add(self._refused_by(query))
         if self.is_whole:
+            if len(query.instance_ids) > 1 and self.unlisted.keys() & query.instance_ids:
+                return  # it is asked again without these
             self._failed_in_a_row += 1
             is_no_api = isinstance(error, UnexpectedResponse) and not self.has_succeeded and self._failed_in_a_row > 1
             if is_no_api or self._failed_in_a_row >= OUTAGE_TOTALS:
@@ -269,8 +271,8 @@ class History:
             self.stopped_by = error
 
     def is_refused(self, query: PerformanceQuery) -> bool:
-        """Return whether the API has refused a query, or one for the same instances, and may refuse the route."""
-        return not self.has_succeeded and self._refused_by(query) in self._refused
+        """Return whether the API has refused a query, or one for the same instances, although it lists these."""
+        return self._refused_by(query) in self._refused
 
     @property
     def is_route_refused(self) -> bool:

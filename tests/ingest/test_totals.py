@@ -135,6 +135,19 @@ def test_refused_route_ends_the_fetch_with_two_requests(
     assert not any(tmp_path.iterdir())
 
 
+def test_refused_route_is_noticed_after_a_day_that_failed_otherwise(service: Service, tmp_path: Path) -> None:
+    newest = [str(DAYS[-1])]
+
+    def refuse(request: Request) -> Response | None:
+        is_newest = parameters(request).get("startDate") == newest
+        return problem(503 if is_newest else 404) if request.url.path == PERFORMANCE_PATH else None
+
+    service.override = refuse
+    with pytest.raises(RouteRefused):
+        fetch(service, tmp_path)
+    assert service.request_count(PERFORMANCE_PATH) == 2 + 2
+
+
 @pytest.mark.parametrize("days", [DAYS, DAYS[-1:]], ids=["of several", "of one"])
 @pytest.mark.parametrize(("status", "error"), [(403, QueryRejected), (404, QueryRejected), (302, UnexpectedResponse)])
 def test_a_newest_day_that_is_refused_fails_alone(
@@ -156,6 +169,18 @@ def test_instances_out_of_scope_and_refused_metrics_are_left_out_with_a_warning_
     assert (errors(fetched), len(fetched.progress.warnings)) == ({}, 2)
     assert all(name in "".join(fetched.progress.warnings) for name in (*INSTANCE_IDS[2:], "paidCost"))
     assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1], without=["paid_cost"]) for day in DAYS)
+
+
+def test_an_instance_out_of_scope_ends_no_run_after_a_day_that_failed(
+    service: Service, small_world: World, tmp_path: Path
+) -> None:
+    restrict_scope(service, small_world, INSTANCE_IDS[:2])
+    days = [DAYS[-1] - timedelta(days=number) for number in range(12)]
+    service.override = lambda request: (
+        problem(503) if str(DAYS[-1]) in parameters(request).get("startDate", []) else None
+    )
+    fetched = fetch(service, tmp_path, days=days, instance_ids=INSTANCE_IDS[1:])
+    assert errors(fetched) == {DAYS[-1]: RetriesExhausted}
 
 
 def test_nothing_is_fetched_if_no_requested_instance_is_accessible(
@@ -321,3 +346,21 @@ def test_a_forbidden_instance_costs_its_own_files(service: Service, tmp_path: Pa
     failed = fetch_accounts(service, tmp_path, pairs).failed
     assert {each.instance_id for each in failed} == {forbidden}
     assert service.request_count(ACCOUNT_DAYS_PATH) == 1 + len(INSTANCE_IDS)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_accounts_that_are_refused_and_may_not_be_listed_do_not_show_that_the_route_is(
+    status: int, service: Service, tmp_path: Path
+) -> None:
+    refused = {"not-listed", "nor-this"} if status == 404 else {*sorted(INSTANCE_IDS)[-2:]}  # those asked first
+
+    def refuse(request: Request) -> Response | None:
+        if request.url.path == "/v2/instances":
+            return problem(500) if status == 403 else None
+        return problem(status) if refused.intersection(parameters(request).get("instanceIds", [])) else None
+
+    service.override = refuse
+    pairs = [Partition(day, name) for day in DAYS for name in sorted({*refused, *INSTANCE_IDS})]
+    fetched = fetch_accounts(service, tmp_path, pairs)
+    assert {each.instance_id for each in fetched.failed} == refused
+    assert len(fetched.written) == len(DAYS) * len({*INSTANCE_IDS} - refused)
