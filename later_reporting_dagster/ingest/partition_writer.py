@@ -277,12 +277,15 @@ class DailyFiles:
         return schema.empty_table()
 
     def quarantine(self, bad_rows: Sequence[BadRow], query: PerformanceQuery, partition: Partition | None) -> None:
-        text, days, quarantine = query_text(query), (query.start_date, query.end_date), self.lake.quarantine
-        path = quarantine.path_of_query(self.table.name, text, days)
-        if partition is not None:
+        if not (bad_rows or self._quarantined):
+            return
+        quarantine, days = self.lake.quarantine, (query.start_date, query.end_date)
+        if partition is None:
+            path = quarantine.path_of_query(self.table.name, query_text(query), days)
+        else:
             path = quarantine.path_of(self.table.name, partition)
         if bad_rows:
-            quarantine.write(path, bad_rows, query=text)
+            quarantine.write(path, bad_rows, query=query_text(query))
         elif path in self._quarantined:
             # If that fails, the check `quarantine_is_empty` reports it until the next fetch.
             with suppress(LakeUnavailable):
