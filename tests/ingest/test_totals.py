@@ -56,12 +56,12 @@ def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collecti
     return [{"campaign_id": campaign_id, **row, **dict.fromkeys(without)} for campaign_id, row in served.items()]
 
 
-def refuse_metrics(service: Service, *names: str) -> None:
-    """Respond to requests for campaign performance with one of these metrics as if it was not supported."""
+def refuse_metrics(service: Service, *names: str, path: str = PERFORMANCE_PATH) -> None:
+    """Respond to requests for totals with one of these metrics as if it was not supported."""
 
     def override(request: Request) -> Response | None:
         requested = ",".join(parameters(request).get("metrics", [])).split(",")
-        is_refused = request.url.path == PERFORMANCE_PATH and not {*requested}.isdisjoint(names)
+        is_refused = request.url.path == path and not {*requested}.isdisjoint(names)
         return problem(400) if is_refused else None
 
     service.override = override
@@ -169,6 +169,15 @@ def test_instances_out_of_scope_and_refused_metrics_are_left_out_with_a_warning_
     assert (errors(fetched), len(fetched.progress.warnings)) == ({}, 2)
     assert all(name in "".join(fetched.progress.warnings) for name in (*INSTANCE_IDS[2:], "paidCost"))
     assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1], without=["paid_cost"]) for day in DAYS)
+
+
+def test_a_day_that_fails_keeps_its_file(service: Service, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    before = [stored(tmp_path, day) for day in DAYS]
+    failing = [str(DAYS[2])]
+    service.override = lambda request: problem(503) if parameters(request).get("startDate") == failing else None
+    assert errors(fetch(service, tmp_path)) == {DAYS[2]: RetriesExhausted}
+    assert [stored(tmp_path, day) for day in DAYS] == before
 
 
 def test_an_instance_out_of_scope_ends_no_run_after_a_day_that_failed(
@@ -364,3 +373,14 @@ def test_accounts_that_are_refused_and_may_not_be_listed_do_not_show_that_the_ro
     fetched = fetch_accounts(service, tmp_path, pairs)
     assert {each.instance_id for each in fetched.failed} == refused
     assert len(fetched.written) == len(DAYS) * len({*INSTANCE_IDS} - refused)
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_a_metric_that_is_refused_for_accounts_is_null_with_a_warning(service: Service, tmp_path: Path) -> None:
+    refuse_metrics(service, "reach", path=ACCOUNT_DAYS_PATH)
+    fetched = fetch_accounts(service, tmp_path)
+    assert not fetched.failed
+    assert fetched.progress.warnings == ["The API refuses these metrics of totals, which are therefore null: reach"]
+    rows = [row for of_day in stored_accounts(tmp_path).values() for row in of_day]
+    assert {row["reach"] for row in rows} == {None}
+    assert any(row["impressions"] is not None for row in rows)
