@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -47,6 +47,7 @@ MAX_MERGES = 5
 WINDOWS_OF_INSTANCES = ("7d", "28d")
 
 _Row = dict[str, Any]
+_Fate = Literal["written", "newer", "failed"]
 # What a newer response replaces: a window by its name, whatever its days are; a month by its first day; of totals of an
 # instance, also by that.
 _Slot = tuple[str, date | None, str]
@@ -208,15 +209,17 @@ async def ingest_periods(
     }
     sender, results = anyio.create_memory_object_stream[PartitionResult](math.inf)
     with results:
-        with sender:
-            writer = PartitionWriter(store=file, guard=guard, metrics=file.metrics, results=sender, progress=progress)
-            await ingest_whole(queries, writer, client=client)
-        async for result in results:
-            progress.add(result)
-            if isinstance(result, FailedPartition):
-                file.failed[str(result.partition)] = result.reason
+        writer = PartitionWriter(store=file, guard=guard, metrics=file.metrics, results=sender, progress=progress)
+        try:
+            with sender:
+                await ingest_whole(queries, writer, client=client)
+        finally:  # what failed before the route was refused is reported, too
+            async for result in results:
+                progress.add(result)
+                if isinstance(result, FailedPartition):
+                    file.failed[str(result.partition)] = result.reason
     progress.check_conservation()
-    await anyio.to_thread.run_sync(file.save)
+    await anyio.to_thread.run_sync(file.save, progress)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -239,7 +242,7 @@ class PeriodsFile:
     failed: dict[str, str] = field(default_factory=dict, init=False)
     rows: pa.Table | None = field(default=None, init=False)
     written: WriteResult | None = field(default=None, init=False)
-    _accepted: dict[Period, tuple[pa.Table, WriteRules]] = field(default_factory=dict, init=False)
+    _accepted: dict[Period, tuple[pa.Table, WriteRules, _Fate]] = field(default_factory=dict, init=False)
     _quarantined: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -268,9 +271,9 @@ class PeriodsFile:
     def write_all(self, rows: Mapping[Period, pa.Table], rules: WriteRules) -> dict[Period, WriteOutcome]:
         outcomes: dict[Period, WriteOutcome] = {}
         for period, new in rows.items():
-            outcomes[period] = self._replace(period, new, rules)
-            if isinstance(outcomes[period], WriteResult):
-                self._accepted[period] = new, rules
+            outcome = outcomes[period] = self._replace(period, new, rules)
+            if isinstance(outcome, WriteResult):
+                self._accepted[period] = new, rules, "written" if outcome.changed else "newer"
         return outcomes
 
     def record(self, results: Sequence[PartitionResult], at: datetime) -> None:
@@ -308,8 +311,11 @@ class PeriodsFile:
             self._fetched_months[period.name, period.first_day] = FetchedMonth(rules.requested_at.date(), instances)
         return WriteResult(url, len(replaced), 0, "", changed=True)
 
-    def save(self) -> None:
-        """Write the table, and remove the quarantine files that it replaces."""
+    def save(self, progress: Progress) -> None:
+        """Write the table, and remove the quarantine files that it replaces.
+
+        What is accepted is decided again if another run has written the table meanwhile.
+        """
         for _ in range(MAX_MERGES):
             if not self._accepted:
                 return
@@ -321,9 +327,11 @@ class PeriodsFile:
             self.stored = read_periods(self.lake, self.periods)
             self.__post_init__()
             accepted, self._accepted = self._accepted, {}
-            for period, (new, rules) in accepted.items():
+            for period, (new, rules, fate) in accepted.items():
                 if isinstance(outcome := self.write_all({period: new}, rules)[period], Exception):
                     self.failed[str(period)] = str(outcome)
+                now = self._accepted[period][2] if period in self._accepted else "failed"
+                progress.move(fate, now, rows=len(rules.received[period].items))
         raise LakeUnavailable(
             f"other runs keep replacing {self.periods.name} in {self.lake.root}: run it again after them"
         )
@@ -365,7 +373,7 @@ class PeriodsFile:
         others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
         # Two kinds of month have the same days, but not the same query.
         kept = {(first, last) for _, _, first, last in others}
-        replaced = {self._bad_rows_path(rules.query) for _, rules in self._accepted.values()}
+        replaced = {self._bad_rows_path(rules.query) for _, rules, _ in self._accepted.values()}
         for file in self.lake.quarantine.files(self.periods.name):
             is_replaced = file.path in replaced or file.day_range not in kept
             if is_replaced and file.path not in self._quarantined:

@@ -129,6 +129,12 @@ class Progress:
         self.written += not result.is_newer
         self.rows += result.file.rows
 
+    def move(self, before: str, after: str, *, rows: int) -> None:
+        """Count a result and its rows as `after`, such as "failed", which were counted as `before`."""
+        for fate, sign in ((before, -1), (after, 1)):
+            setattr(self, fate, getattr(self, fate) + sign)
+            self.rows_by_fate[fate] += sign * rows
+
     def count(self, event: ClientEvent) -> str:
         """Count an event of the client, and return what to log about it; an empty text for nothing."""
         match event.kind:

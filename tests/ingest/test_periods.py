@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -28,7 +29,7 @@ from later_reporting_dagster.ingest.periods import (
     read_periods,
     windows,
 )
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, PeriodsTable
@@ -342,6 +343,68 @@ def test_runs_at_the_same_time_lose_no_period(service: Service, tmp_path: Path) 
 
     assert all(not result.failed for result, _ in asyncio.run(run_all()))
     assert {key[1] for key in by_period(tmp_path)} == {RECORDED, PUBLISHED, *LENGTHS}
+
+
+@pytest.mark.parametrize(("later_by", "fate"), [(-SECOND, "failed"), (SECOND, "newer")])
+def test_a_period_that_another_run_wrote_meanwhile_is_judged_again(
+    later_by: timedelta, fate: str, service: Service, tmp_path: Path
+) -> None:
+    lake, now, month = (
+        Lake(str(tmp_path)),
+        datetime(2024, 3, 11, 6, tzinfo=UTC),
+        [*months(date(2024, 3, 1), NEWEST)][:1],
+    )
+    many = [{"campaignId": number, "paidAdSpend": 5} for number in range(30)]
+    service.override = with_performance_of(*many)
+    asyncio.run(ingest_periods(service, lake, month, clock=(now + later_by).timestamp))
+    rows, path = stored(tmp_path), tmp_path / CAMPAIGN_PERIODS_TABLE / "part-0.parquet"
+    written = path.read_bytes()
+    path.unlink()
+
+    def write_meanwhile(request: Request) -> Response | None:
+        path.write_bytes(written)
+        return with_performance_of(many[0])(request)
+
+    service.override = write_meanwhile
+    file, progress = asyncio.run(ingest_periods(service, lake, month, clock=now.timestamp))
+    assert stored(tmp_path) == rows
+    assert len(file.failed) == (fate == "failed")
+    assert {name: getattr(progress, name) for name in ("written", "newer", "failed")} == {
+        **{"written": 0, "newer": 0, "failed": 0},
+        fate: 1,
+    }
+    assert +progress.rows_by_fate == {"received": 1, fate: 1}
+
+
+def test_a_period_that_failed_before_the_route_was_refused_is_reported(service: Service, tmp_path: Path) -> None:
+    periods = [*windows(NEWEST)]
+    first = [str(periods[0].first_day)]
+
+    def refuse(request: Request) -> Response | None:
+        is_first = parameters(request).get("startDate") == first
+        return problem(503 if is_first else 404) if request.url.path == PERFORMANCE_PATH else None
+
+    service.override = refuse
+    lake, progress = Lake(str(tmp_path)), Progress(CAMPAIGN_PERIODS.name)
+    file = PeriodsFile(
+        periods=CAMPAIGN_PERIODS, lake=lake, stored=stored_periods(tmp_path), metrics=DEFAULT_CAMPAIGN_METRICS
+    )
+
+    async def run() -> None:
+        async with client_of(service) as client:
+            await periods_module.ingest_periods(periods, file, client=client, guard=DEFAULT_GUARD, progress=progress)
+
+    with pytest.raises(RouteRefused):
+        asyncio.run(run())
+    assert ([*file.failed], progress.failed) == ([str(periods[0])], 1)
+
+
+def test_a_period_that_is_refused_after_others_fails_alone(service: Service, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    service.override = lambda request: problem(404) if parameters(request).get("startDate") == ["2024-02-01"] else None
+    result, progress = fetch(service, tmp_path)
+    assert sorted(result.failed) == [f"{name} 2024-02-01 to 2024-02-29" for name in sorted((RECORDED, PUBLISHED))]
+    assert (progress.written, progress.failed) == (9 + 2 + 2, 2)
 
 
 # Accounts
