@@ -304,6 +304,10 @@ def test_queries_to_ask(
     assert [shown(part) for part, error in parts if error is not None] == failed
 
 
+def test_a_failure_of_a_query_for_all_instances_is_of_none() -> None:
+    assert queries_to_ask(march("1-6", "a"), history_of(("4", "", REFUSED))) == [(march("1-6", "a"), None)]
+
+
 def test_a_run_of_one_day_ends_once_five_instances_have_failed() -> None:
     assert history_of(*all_fail("4", "abcd"), days=1).stopped_by is None
     assert history_of(*all_fail("4", "abcde"), days=1).stopped_by is REFUSED
