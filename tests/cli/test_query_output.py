@@ -205,6 +205,15 @@ def test_query_of_a_large_value_ends_with_one_line(sql: str, format_: str, tmp_p
     )
 
 
+def assert_interrupt_ends(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=WAIT_SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (130, "Error: interrupted\n")
+
+
 @pytest.mark.e2e
 def test_interrupt_ends_a_query_that_has_no_rows_yet(tmp_path: Path) -> None:
     endless = (
@@ -213,12 +222,7 @@ def test_interrupt_ends_a_query_that_has_no_rows_yet(tmp_path: Path) -> None:
     with start_query(tmp_path, endless) as process:
         assert process.stderr
         assert process.stderr.readline().startswith("posts has no files")
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=WAIT_SECONDS)
-        finally:
-            process.kill()
-    assert (process.returncode, errors) == (130, "Error: interrupted\n")
+        assert_interrupt_ends(process)
 
 
 @pytest.mark.e2e
@@ -241,12 +245,7 @@ commands()
         assert process.stdout
         assert process.stdout.readline() == "started\n"
         time.sleep(0.5)  # until DuckDB works; an interrupt before is Python's own
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=WAIT_SECONDS)
-        finally:
-            process.kill()
-    assert (process.returncode, errors) == (130, "Error: interrupted\n")
+        assert_interrupt_ends(process)
 
 
 def test_table_of_a_terminal_leaves_out_columns_that_do_not_fit() -> None:
