@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+from benchmarks.completeness import completeness
 from benchmarks.markdown_table import Table
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
@@ -28,6 +29,7 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "automation": automation,
     "large": large,
     "cursor": cursor,
+    "completeness": completeness,
     "rate": rate,
     "windows": windows_workload,
     "serving": serving,
@@ -52,7 +54,7 @@ def main() -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     descriptions = {name: (workload.__doc__ or "").splitlines()[0] for name, workload in WORKLOADS.items()}
-    listed = "\n".join(f"  {name:<12}{description}" for name, description in descriptions.items())
+    listed = "\n".join(f"  {name:<14}{description}" for name, description in descriptions.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

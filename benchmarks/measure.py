@@ -20,6 +20,7 @@ METHODS = {
     "dlt rest_api": "benchmarks.with_dlt:fetch",
     "library": "benchmarks.library:fetch",
     "library, by cursor": "benchmarks.library:fetch_by_cursor",
+    "library, changing": "benchmarks.library:fetch_changing",
     "library, paced": "benchmarks.library:fetch_paced",
     "Dagster": "benchmarks.in_dagster:run",
     "Dagster, paced": "benchmarks.in_dagster:paced_run",

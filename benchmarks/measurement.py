@@ -64,6 +64,7 @@ class Measurement:
 
     Attributes:
         rows: Rows written.
+        failed: Files that were not written, each with its reason.
         requests: Requests to the sandbox, including token requests and rejected ones.
         rejected: Requests with a 429.
         seconds: Wall time.
@@ -76,6 +77,7 @@ class Measurement:
     """
 
     rows: int = 0
+    failed: int = 0
     requests: int = 0
     rejected: int = 0
     seconds: float = 0.0

@@ -15,6 +15,7 @@ import httpx
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from benchmarks.changing_posts import APPEAR, KEYS_PATH, VANISH, Changes, Key, changing_app
 from benchmarks.measurement import CREDENTIALS, PartitionRange
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import listen, serve
@@ -42,6 +43,11 @@ class Sandbox:
     def responses_by_status(self) -> Counter[str]:
         """Return the number of responses so far, by status."""
         return Counter(httpx.get(f"{self.base_url}{COUNTS_PATH}").raise_for_status().json())
+
+    def keys_of_posts(self) -> set[Key]:
+        """Return the keys of the posts that there are now, of a server whose posts change."""
+        rows = httpx.get(f"{self.base_url}{KEYS_PATH}", timeout=60).raise_for_status().json()
+        return {(instance_id, campaign_id, post_id) for instance_id, campaign_id, post_id in rows}
 
     def least(self, ranges: Iterable[PartitionRange], *, date_basis: str) -> Least:
         """Return the lower bound for the posts of all ranges, from the totals of the sandbox."""
@@ -77,7 +83,8 @@ def running_sandbox_process(
         last_day: Last day of the world.
         instances: Number of instances.
         posts_per_day: Posts of an instance a day.
-        **options: Options of this module's command line: `latency`, `requests`, `window`, `api_version`.
+        **options: Options of this module's command line: `latency`, `requests`, `window`, `api_version`, or `change`,
+            `changes`, `pages`.
 
     Yields:
         The sandbox.
@@ -126,6 +133,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10**9, help="requests in a rate-limit window")
     parser.add_argument("--window", type=float, default=60.0, help="seconds")
     parser.add_argument("--api-version", choices=list(API_VERSIONS), default="paged")
+    parser.add_argument("--change", choices=[APPEAR, VANISH], help="what posts do while pages are read")
+    parser.add_argument("--changes", type=int, default=0, help="number of posts that do so, one at a time")
+    parser.add_argument("--pages", type=int, default=1, help="pages of posts that are read before each change")
     arguments = parser.parse_args()
     world = World(
         first_day=arguments.first_day,
@@ -140,8 +150,11 @@ def main() -> None:
         window_seconds=arguments.window,
         api_version=API_VERSIONS[arguments.api_version],
     )
-    app = _CountResponses(create_app(world, options=options), latency_seconds=arguments.latency)
-    serve(app, listen(), on_ready=lambda base_url: print(base_url, flush=True))
+    app = create_app(world, options=options)
+    if arguments.change:
+        app = changing_app(world, Changes(kind=arguments.change, number=arguments.changes, pages=arguments.pages))
+    counting = _CountResponses(app, latency_seconds=arguments.latency)
+    serve(counting, listen(), on_ready=lambda base_url: print(base_url, flush=True))
 
 
 if __name__ == "__main__":

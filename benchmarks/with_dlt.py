@@ -1,10 +1,13 @@
-"""Method: dlt's rest_api source as in its documentation, with one query for each day and instance.
+"""Method: dlt's rest_api source as in its documentation, as a person would write it who has read the API reference.
 
-The pairs of day and instance are the parent resource: dlt fetches the dependent resource in parallel and repeats it by
-pair after a failure. The posts are one Parquet table, because dlt's filesystem destination has no partitions by value.
+One query over all instances for each month by `post_date`, and for each day by `performance_date`. These ranges are the
+parent resource: dlt fetches the dependent resource in parallel and repeats it by range after a failure. The posts are
+one Parquet table, because dlt's filesystem destination has no partitions by value.
 """
 
 import os
+from datetime import date
+from itertools import groupby
 from pathlib import Path
 
 import dlt
@@ -18,7 +21,7 @@ def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
     """Fetch partitions."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     token = requests.post(f"{base_url}/oauth/token", json=CREDENTIALS).json()["jwt"]
-    pairs = [{"day": str(each.start), "instance": each.instance_ids[0]} for each in partitions.partitions]
+    ranges = [{"start": str(first), "end": str(last)} for first, last in _ranges(partitions, date_basis)]
     table = TABLE_NAMES[date_basis]
     source = rest_api_source(
         {
@@ -33,7 +36,7 @@ def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
                 },
             },
             "resources": [
-                dlt.resource([pairs], name="pairs", selected=False),
+                dlt.resource([ranges], name="ranges", selected=False),
                 {
                     "name": table,
                     "write_disposition": "append",
@@ -42,9 +45,9 @@ def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
                     "endpoint": {
                         "path": "v2/posts/performance",
                         "params": {
-                            "startDate": "{resources.pairs.day}",
-                            "endDate": "{resources.pairs.day}",
-                            "instanceIds": "{resources.pairs.instance}",
+                            "startDate": "{resources.ranges.start}",
+                            "endDate": "{resources.ranges.end}",
+                            "instanceIds": ",".join(partitions.instance_ids),
                             "dateBasis": date_basis,
                             "pageSize": 100,
                         },
@@ -64,3 +67,11 @@ def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
     assert pipeline.last_trace is not None
     assert pipeline.last_trace.last_normalize_info is not None
     return Measurement(rows=pipeline.last_trace.last_normalize_info.row_counts[table])
+
+
+def _ranges(partitions: PartitionRange, date_basis: str) -> list[tuple[date, date]]:
+    """Return the first and last day of each query."""
+    if date_basis == "performance_date":
+        return [(day, day) for day in partitions.days]
+    months = [[*days] for _, days in groupby(partitions.days, key=lambda day: (day.year, day.month))]
+    return [(days[0], days[-1]) for days in months]

@@ -231,8 +231,8 @@ def year(*, days: int = YEAR, latencies: Sequence[float] = (0.0, 0.08), rounds: 
         rows=rows,
         note="Plain script is the shortest script that makes the fewest requests and writes the same files, with"
         " asyncio and httpx. It has no verification, retries or rate limit. dlt rest_api is dlt's source, configured as"
-        " in its documentation, with one query per day and instance. It writes one table without partitions. Less one"
-        " day's run subtracts a run of a single day."
+        " in its documentation, with one query over all instances per month or day. It writes one table without"
+        " partitions. Less one day's run subtracts a run of a single day."
         f" Library and Dagster are medians of {rounds} rounds in which they take turns."
         + " dlt is not installed: `pip install dlt` adds its rows."
         * is_without_dlt,

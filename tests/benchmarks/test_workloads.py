@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from benchmarks.__main__ import WORKLOADS
+from benchmarks.completeness import completeness
 from benchmarks.markdown_table import Table
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
@@ -17,6 +18,7 @@ TINY: dict[str, Callable[[], Table]] = {
     "automation": partial(automation, instances=2, days=20, written_days=3),
     "large": partial(large, sizes=((2, 1, 120),)),
     "cursor": partial(cursor, sizes=((0.0, 2),)),
+    "completeness": partial(completeness, days=4, changes=2, pages=2),
     "rate": partial(rate, short=(4, 4, 0.5), real=(4, 4, 0.5)),
     "windows": partial(windows_workload, shapes=[(1_000, 1.5, 30, 1.4)], days=4, rounds=1),
     "serving": partial(serving, lakes=((2, 30),), rounds=1),
