@@ -71,8 +71,8 @@ class ViewContents:
 class LakeDatabase:
     """An in-memory DuckDB database with views over tables of a lake. Use `open_database` to create one.
 
-    A view reads the files that existed when they were listed. If a partition is replaced later, the view reads
-    the old or the new file; on a local disk, a replacement during a query may make the query fail.
+    A view reads the files that existed when they were listed. A file is never seen in part. While files are replaced,
+    a query may read some of them from before and some from after, or fail; a table of one file is never mixed.
 
     Attributes:
         connection: the DuckDB connection, with UTC as its time zone. Its cursors cannot read the views, because they do

@@ -91,6 +91,10 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         """Raise `PermissionError`: DuckDB looks for a directory only before it writes."""
         raise _access_denied(path)
 
+    def rm(self, path: str, **_: Any) -> None:
+        """Raise `PermissionError`: DuckDB removes what a COPY with OVERWRITE would replace."""
+        raise _access_denied(path)
+
     def size(self, path: str) -> int:
         """Return the size of a file when it was last opened."""
         return self._sizes[self.path_of(path)]

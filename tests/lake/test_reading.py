@@ -275,6 +275,10 @@ def test_table_is_found_however_the_query_names_it(sql: str, lake: Lake) -> None
     assert fetch(sql, lake) == [{"n": 3 * len(PARTITIONS)}]
 
 
+# Of what would write to the lake by the scheme of its views.
+DENIED = "^PermissionError: access to .*posts.* is disabled: only files of the tables can be read$"
+
+
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
@@ -290,6 +294,14 @@ def test_table_is_found_however_the_query_names_it(sql: str, lake: Lake) -> None
         ("EXPLAIN ANALYZE COPY posts TO '.tmp/posts.csv'", "disabled"),
         ("COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "disabled"),
         ("WITH w AS (COPY posts TO '.tmp/posts.csv') SELECT * FROM w", "disabled"),
+        ("WITH w AS (COPY posts TO '{file}') SELECT * FROM w", DENIED),
+        ("EXPLAIN ANALYZE COPY posts TO '{file}'", DENIED),
+        ("COPY (PIVOT posts ON post_id USING count(*)) TO '{file}'", DENIED),
+        (
+            "FROM json_execute_serialized_sql(json_serialize_sql('WITH w AS (COPY (SELECT 1) TO ''{file}'') FROM w'))",
+            DENIED,
+        ),
+        ("WITH w AS (COPY posts TO 'later://posts' (FORMAT parquet, PARTITION_BY (date), OVERWRITE)) FROM w", DENIED),
         ("WITH w AS (DELETE FROM posts RETURNING *) SELECT * FROM w", "Can only delete from base table"),
         ("ATTACH 'other.db'", "not ATTACH"),
         ("INSTALL httpfs", "not LOAD"),
@@ -308,8 +320,9 @@ def test_other_statements_are_rejected_and_change_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".tmp").mkdir()  # DuckDB's default spill directory, which any query could read and write
     before = files(tmp_path)
+    stored = f"later://{partition_path('posts', PARTITIONS[0])}"
     with pytest.raises(QueryError, match=reason) as raised:
-        fetch(sql, lake)
+        fetch(sql.replace("{file}", stored.replace("'", "''")), lake)
     assert len(str(raised.value).splitlines()) == 1
     assert "LINE 1" not in str(raised.value)
     assert files(tmp_path) == before
