@@ -34,7 +34,7 @@ from later_reporting_dagster.lake.parquet_file import (
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, OF_INSTANCES, RAW_NAMES, Column, schema_of
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, RAW_NAMES, Column, schema_of
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -406,13 +406,14 @@ def described_days(files: Files, records: Records) -> dict[tuple[str, date], lis
     return days
 
 
-def newest_requests(lake: Lake) -> pa.Table:
-    """Return when each file of the raw tables that `coverage` lists was last requested; null if that is unknown."""
-    recorded = read_records(lake, record_files(lake, *OF_INSTANCES))
-    responses = _newest(record for record in recorded if not record.error)
-    known = (each for each in stored_records(lake).values() if each.has_file and each.table_name in OF_INSTANCES)
-    records = [each.after_fetches(responses.get((each.table_name, each.partition)), None) for each in known]
-    return to_table(records).select(["table_name", "date", "instance_id", "requested_at"])
+def newest_requests(lake: Lake, files: Files) -> pa.Table:
+    """Return when each of these files was last requested, by its footer, `coverage` and runs; null if that is unknown.
+
+    Footers of files that `coverage` does not know are read. Those that count as missing are left out.
+    """
+    records = update_records(lake, files, {}).records
+    present = (record for record in records.values() if record.has_file)
+    return to_table(present).select(["table_name", "date", "instance_id", "requested_at"])
 
 
 def to_table(records: Iterable[FileRecord]) -> pa.Table:

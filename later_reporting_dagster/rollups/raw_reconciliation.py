@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.coverage import newest_requests
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
@@ -128,20 +129,22 @@ class AccountReconciliation:
 
 
 def reconcile_accounts(
-    lake: Lake, *, last_day: date, memory_gb: float, requests: pa.Table, days: Collection[date] | None = None
+    lake: Lake, *, last_day: date, memory_gb: float, days: Collection[date] | None = None
 ) -> AccountReconciliation:
-    """Compare the days that both tables have, of `days` or of all, up to `last_day`. Skip files that cannot be read.
-
-    `requests` is that of `sum_settled_posts`.
-    """
+    """Compare the days that both tables have, of `days` or of all, up to `last_day`. Skip files that cannot be read."""
     accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, with_retired=False)
+    accounts = {each: version for each, version in accounts.items() if each.day <= last_day}
     posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, with_retired=False)
     (found,), unreadable = _query(
         lake,
         "account_reconciliation.sql",
         {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
         files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
-        relations={"requests": requests},
+        relations={
+            "requests": newest_requests(
+                lake, {INSTANCE_PERFORMANCE_DAILY.name: accounts, POST_METRICS_DAILY.name: posts}
+            )
+        },
         memory_gb=memory_gb,
     )
     differing = [each for each in found["differences"] if each["differs"]]
@@ -154,18 +157,12 @@ def reconcile_accounts(
 
 
 def sum_settled_posts(
-    lake: Lake,
-    *,
-    settled_after_days: int,
-    memory_gb: float,
-    requests: pa.Table,
-    published: Collection[date] | None = None,
+    lake: Lake, *, settled_after_days: int, memory_gb: float, published: Collection[date] | None = None
 ) -> dict[str, Any]:
     """Sum the days of settled posts, and their metrics to date. Files that cannot be read are skipped.
 
     A post is settled once `settled_after_days` days have been recorded after the day on which it was published.
-    `published` are the publish days of the posts to compare; default: all. `requests` has when the files were last
-    requested, as far as that is known: table_name, date, instance_id, requested_at.
+    `published` are the publish days of the posts to compare; default: all.
 
     Returns:
         The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
@@ -178,7 +175,7 @@ def sum_settled_posts(
         "settled_posts.sql",
         {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS, "tolerance_percent": TOLERANCE_PERCENT},
         files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
-        relations={"requests": requests},
+        relations={"requests": newest_requests(lake, {POSTS_PUBLISHED.name: posts})},
         memory_gb=memory_gb,
     )
     return sums

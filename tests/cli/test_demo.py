@@ -19,6 +19,8 @@ from tests.conftest import files
 from tests.services import WAIT_SECONDS
 
 pytestmark = pytest.mark.e2e
+# As many that some were over for three days.
+DAYS = 5
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Demo:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """A run of the demo in a folder that did not exist before."""
     directory = tmp_path_factory.mktemp("demo") / "new"
-    command = ["-m", "later_reporting_dagster.cli.main", "demo", "--directory", str(directory), "--days", "2"]
+    command = ["-m", "later_reporting_dagster.cli.main", "demo", "--directory", str(directory), "--days", str(DAYS)]
     result = subprocess.run(
         [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
@@ -52,7 +54,7 @@ def test_demo_writes_all_assets_for_all_days_and_instances(first: Demo) -> None:
     assert newest in {datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)}
     assert raw == {
         f"{day}/instance_id={instance}/part-0.parquet"
-        for day in (newest - timedelta(days=1), newest)
+        for day in (newest - timedelta(days=age) for age in range(DAYS))
         for instance in ("instance_000", "instance_001", "instance_002", "instance_003")
     }
 
@@ -63,7 +65,7 @@ def test_demo_ends_with_three_commands_that_can_be_typed(first: Demo) -> None:
     browser, query, ui = (line.strip() for line in first.output.splitlines()[-3:])
     assert browser == f"python3 -m webbrowser {report}"
     assert report.read_bytes().startswith(b"<!doctype html>")
-    assert ui.endswith(f" demo --directory {first.directory} --days 2 --ui")
+    assert ui.endswith(f" demo --directory {first.directory} --days {DAYS} --ui")
     shell = subprocess.run(
         query, shell=True, env=environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
@@ -79,6 +81,20 @@ def test_demo_prints_platforms_and_how_many_checks_passed(first: Demo) -> None:
     assert shown
     assert all(printed[row["platform"] or "other"] == str(row["organic_impressions"]) for row in shown)
     assert lines[1] == f"{len(defs.resolve_asset_graph().asset_check_keys)} checks passed."
+
+
+def test_first_run_of_the_demo_holds_posts_against_what_later_totals(
+    first: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(first.directory / "dagster-home"))
+    key = dg.AssetCheckKey(dg.AssetKey(["later", "post_metrics_daily"]), "posts_agree_with_later")
+    with dg.DagsterInstance.get() as instance:
+        logged = instance.all_logs(
+            instance.get_runs(ascending=True)[0].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+    results = [each.get_dagster_event().asset_check_evaluation_data for each in logged]
+    (result,) = [each for each in results if each.asset_check_key == key]
+    assert (result.passed, int(result.metadata["compared"].value) > 0) == (True, True)
 
 
 def test_check_summary_names_what_did_not_pass() -> None:

@@ -19,8 +19,7 @@ from later_reporting_dagster.contract import API_VERSIONS, DEFAULT_METRICS
 from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
 from later_reporting_dagster.defs.checks.totals import evaluate_account_totals
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days
-from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.coverage import newest_requests, update_records, write_coverage
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import AccountReconciliation, reconcile_accounts
 from tests.independent_server import CLIENT_ID, CLIENT_SECRET, REPORTED_DAYS, IndependentServer, Posts
@@ -88,7 +87,7 @@ class Account:
         )
         with server.running() as base_url:
             asyncio.run(self._fetch(base_url))
-        return self.compare()
+        return reconcile_accounts(self.lake, last_day=DAYS[-1], memory_gb=1)
 
     async def _fetch(self, base_url: str) -> None:
         for table, metrics in METRICS.items():
@@ -102,12 +101,6 @@ class Account:
             wanted = DayFetch(table=table, days=DAYS, metrics=metrics, run_id="run")
             async for day in fetch_days(wanted, client=client, lake=self.lake):
                 assert not day.failed
-
-    def compare(self) -> AccountReconciliation:
-        expected = {table.name: [Partition(*pair) for pair in product(DAYS, INSTANCE_IDS)] for table in METRICS}
-        update = update_records(self.lake, {name: self.lake.file_versions(name) for name in expected}, expected)
-        write_coverage(self.lake, update, update.records, today=DAYS[-1])
-        return reconcile_accounts(self.lake, last_day=DAYS[-1], memory_gb=1, requests=newest_requests(self.lake))
 
     def true_differences(self) -> Iterator[Difference]:
         """Yield the days that differ by more than 1 % and 10, as the server adds them up."""

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     COMPARED_METRICS,
@@ -27,20 +28,14 @@ def reconciled(
 ) -> AccountReconciliation:
     """Return the comparison of the files of a new lake, which were requested so many hours apart."""
     lake = Lake(str(folder / str(len([*folder.iterdir()]))))
-    lake.write_all(POST_METRICS_DAILY.name, {each: posts_of(*rows) for each, rows in posts.items()})
     schema = INSTANCE_PERFORMANCE_DAILY.table.schema
-    lake.write_all(
-        INSTANCE_PERFORMANCE_DAILY.name, {each: pa.Table.from_pylist(rows, schema) for each, rows in accounts.items()}
-    )
-    requests = [
-        {"table_name": name, "date": each.day, "instance_id": each.instance_id, "requested_at": at}
-        for name, files, at in (
-            (POST_METRICS_DAILY.name, posts, NOON),
-            (INSTANCE_PERFORMANCE_DAILY.name, accounts, NOON + timedelta(hours=hours_apart)),
-        )
-        for each in files
-    ]
-    return reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, requests=pa.Table.from_pylist(requests), days=days)
+    tables = {each: pa.Table.from_pylist(rows, schema) for each, rows in accounts.items()}
+    for name, files, at in (
+        (POST_METRICS_DAILY.name, {each: posts_of(*rows) for each, rows in posts.items()}, NOON),
+        (INSTANCE_PERFORMANCE_DAILY.name, tables, NOON + timedelta(hours=hours_apart)),
+    ):
+        lake.write_all(name, files, metadata={FETCHED_AT: at.isoformat()})
+    return reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, days=days)
 
 
 def account(instance_id: str, **metrics: int | None) -> Row:

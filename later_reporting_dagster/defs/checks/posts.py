@@ -14,7 +14,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract.days import day_ranges, days_between
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.coverage import intact_files, newest_requests, recorded_oddities
+from later_reporting_dagster.lake.coverage import intact_files, recorded_oddities
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -142,7 +142,6 @@ def _evaluate_settlement(run: CheckRun) -> Results:
         lake,
         settled_after_days=run.component.restate_days,
         memory_gb=run.later.memory_gb,
-        requests=newest_requests(lake),
         # Not the old days: a post is compared with all days since. The daily run of checks does that.
         published=days_between(*run.partitions) if run.partitions else None,
     )

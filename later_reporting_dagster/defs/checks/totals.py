@@ -11,7 +11,6 @@ from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.checks.posts import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.lake.coverage import newest_requests
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
 from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, PERIODS_TABLES, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
@@ -104,7 +103,6 @@ def _evaluate_accounts(run: CheckRun) -> Results:
         lake,
         last_day=newest_day(run.component.now()) - timedelta(days=DAYS_BEFORE_COMPARISON),
         memory_gb=run.later.memory_gb,
-        requests=newest_requests(lake),
         days=run.days,
     )
     bad_rows = lake.quarantine.rows(POST_METRICS_DAILY.name) if found.differing else []

@@ -197,6 +197,14 @@ def test_posts_are_held_against_what_later_totals_three_days_later(
     assert differing.severity is WARN
 
 
+def test_first_fetch_holds_posts_against_what_later_totals(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze_clock(monkeypatch, datetime(2024, 3, 7, 13, tzinfo=UTC))
+    result = project.run(RAW, ACCOUNTS, tags=range_tags(DAYS[0], DAYS[-1]))
+    assert_success(result)
+    description = project.evaluations(result)[RAW, "posts_agree_with_later"].description
+    assert description == "The posts of 12 days of instances add up to Later's totals"
+
+
 def test_table_that_cannot_be_listed_leaves_the_other_checks_their_results(filled: Project) -> None:
     (filled.root / PERIOD_ROLLUPS[0]).write_bytes(b"not a directory")
     result = filled.run_job("later_checks")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.defs.checks.posts import evaluate_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.lake import FETCHED_AT
 from later_reporting_dagster.rollups.raw_reconciliation import sum_settled_posts
 from tests.rollups.conftest import Row, posts_of, row
 
@@ -18,12 +18,6 @@ FIRST, SETTLED_AFTER = date(2024, 1, 1), 10
 DAYS = [FIRST + timedelta(days=number) for number in range(20)]
 RECORDED, PUBLISHED = "post_metrics_daily", "posts_published"
 
-REQUESTS = pa.schema(
-    {
-        **{"table_name": pa.string(), "date": pa.date32(), "instance_id": pa.string()},
-        "requested_at": pa.timestamp("us", tz="UTC"),
-    }
-)
 Dated = tuple[date, Row]
 
 
@@ -44,12 +38,8 @@ def write(lake: Lake, table_name: str, *rows: Dated, days: Mapping[str, Collecti
             lake.write(table_name, Partition(day, instance_id), posts_of(*posts))
 
 
-def compare(lake: Lake, *, requested_on: Mapping[date, date] | None = None) -> dg.AssetCheckResult:
-    """Compare posts of the instance a, of which these days were requested at noon of other days."""
-    rows = [(PUBLISHED, day, "a", datetime.combine(on, time(12), UTC)) for day, on in (requested_on or {}).items()]
-    requests = pa.Table.from_pylist([dict(zip(REQUESTS.names, row, strict=True)) for row in rows], REQUESTS)
-    sums = sum_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1, requests=requests)
-    return evaluate_settled_posts(sums)
+def compare(lake: Lake) -> dg.AssetCheckResult:
+    return evaluate_settled_posts(sum_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1))
 
 
 def compared(
@@ -89,9 +79,13 @@ def test_days_may_differ_from_metrics_to_date_by_one_percent(
 
 def test_days_are_compared_up_to_the_day_before_metrics_to_date_were_requested(lake: Lake) -> None:
     recorded = [(DAYS[number], row(post_id=1, impressions=10)) for number in (0, 5, 6)]
-    assert not compared(lake, recorded, [published(1, FIRST, impressions=20)]).passed
-    assert compare(lake, requested_on={FIRST: DAYS[6]}).passed
-    assert not compare(lake, requested_on={FIRST: DAYS[7]}).passed
+    post = published(1, FIRST, impressions=20)
+    assert not compared(lake, recorded, [post]).passed
+    for number, agree in ((6, True), (7, False)):
+        requested_at = datetime.combine(DAYS[number], time(12), UTC)
+        metadata = {FETCHED_AT: requested_at.isoformat()}
+        lake.write(PUBLISHED, Partition(FIRST, "a"), posts_of(post[1]), metadata=metadata, replaces_metadata=True)
+        assert compare(lake).passed is agree
 
 
 def test_posts_that_differ_are_counted_even_if_their_differences_cancel_out(lake: Lake) -> None:
