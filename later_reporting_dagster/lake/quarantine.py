@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -20,6 +21,7 @@ from later_reporting_dagster.lake.storage import Storage
 _DIRECTORY = "_quarantine"
 _FILE_NAME = "part-0.jsonl"
 _DAY = r"\d{4}-\d\d-\d\d"
+_ID = re.compile(r"[0-9]{1,18}")
 _QUERY_DIRECTORY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
 
 
@@ -44,6 +46,19 @@ class QuarantinedRow:
     raw: str
     query: str
     day_range: tuple[date, date] | None = None
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """The first and the last day that it may be of."""
+        return (self.partition.day, self.partition.day) if self.partition else self.day_range or (date.min, date.max)
+
+    def id_in(self, field: str) -> int | None:
+        """Return the id in a field of the row, such as `postId`; None if it cannot be read."""
+        with suppress(ValueError):
+            row = json.loads(self.raw)
+            text = str(row.get(field)).removesuffix(".0") if isinstance(row, dict) else ""
+            return int(text) if _ID.fullmatch(text) else None
+        return None
 
 
 class Quarantine:

@@ -4,7 +4,6 @@ A look reads what has changed. What it finds is kept in the rows of `coverage`: 
 stale.
 """
 
-import json
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -230,8 +229,7 @@ def _drop_quarantined(lake: Lake, absent: dict[Partition, dict[int, datetime | N
         concerned = [each for each in with_posts if each == file.partition or first <= each.day <= last]
         if not concerned:
             continue
-        with suppress(FileDamaged, ValueError):  # the check of the quarantine reports it
-            rows = [json.loads(row.raw) for row in lake.quarantine.rows_in(file)]
-            ids = {str(row.get("postId")).removesuffix(".0") for row in rows if isinstance(row, dict)}
+        with suppress(FileDamaged):  # the check of the quarantine reports it
+            ids = {row.id_in("postId") for row in lake.quarantine.rows_in(file)}
             for partition in concerned:
-                absent[partition] = {post: at for post, at in absent[partition].items() if str(post) not in ids}
+                absent[partition] = {post: at for post, at in absent[partition].items() if post not in ids}

@@ -40,6 +40,9 @@ ACCOUNT_TOLERANCES = {
 }
 COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]
+_QUARANTINED = pa.schema(
+    {**{"table_name": pa.string(), "campaign_id": pa.int64()}, **{"first_day": pa.date32(), "last_day": pa.date32()}}
+)
 _METRICS_DAILY, _PUBLISHED = (Table(each.name, POST_COLUMNS) for each in (POST_METRICS_DAILY, POSTS_PUBLISHED))
 
 
@@ -93,17 +96,25 @@ def reconcile_campaigns(
 def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
     """Compare the newest windows of 7 and 28 days with the days of campaigns, if all of these are stored.
 
+    A window is left out for a campaign of which it, or one of its days, has a row in quarantine.
+
     Returns:
         Of each campaign and window: period, campaign_id, first_day, last_day, of_window, of_days and differs.
     """
     schema = CAMPAIGN_PERIODS.schema
+    bad_rows = [
+        {"table_name": name, "campaign_id": row.id_in("campaignId"), "first_day": row.days[0], "last_day": row.days[1]}
+        for name in (CAMPAIGN_PERIODS.name, CAMPAIGN_PERFORMANCE.name)
+        for row in lake.quarantine.rows(name)
+    ]
     rows, _ = _query(
         lake,
         "ad_spend_of_windows.sql",
         {},
         files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
         relations={
-            CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema) or schema.empty_table()
+            CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema) or schema.empty_table(),
+            "quarantined": pa.Table.from_pylist(bad_rows, _QUARANTINED),
         },
         memory_gb=memory_gb,
     )

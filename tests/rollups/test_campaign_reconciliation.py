@@ -5,8 +5,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.lake import Lake, Partition
+import pytest
+
+from later_reporting_dagster.contract import DEFAULT_METRICS, BadRow
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake, Partition
 from later_reporting_dagster.rollups.raw_reconciliation import (
     CampaignReconciliation,
     reconcile_ad_spend,
@@ -133,3 +135,35 @@ def test_ad_spend_is_compared_for_newest_windows_with_all_days(tmp_path: Path) -
     # Campaign 1 is of an instance that is no longer fetched.
     older = [period("7d", campaign_id=2), period("7d", paid_ad_spend=1.0, last_day=before)]
     assert spend_differences(tmp_path, older, days=8) == []
+
+
+@pytest.mark.parametrize("day", [None, NEWEST])
+@pytest.mark.parametrize(("raw", "compared"), [('{"campaignId": 1}', [2]), ('{"campaignId": "1.5"}', []), ("[]", [])])
+def test_ad_spend_is_not_compared_if_a_row_of_it_is_in_quarantine(
+    raw: str, compared: list[int], day: date | None, tmp_path: Path
+) -> None:
+    lake, stored = Lake(str(tmp_path)), period("7d", campaign_id=2, paid_ad_spend=1.0)
+    spends = {1: 5.0, 2: 1.0} if day is None else {2: 1.0}
+    rows = [performance(campaign_id=number, paid_ad_spend=spend) for number, spend in spends.items()]
+    days = {NEWEST - timedelta(days=number): rows if not number else [] for number in range(7)}
+    periods = [stored, *([] if day is None else [period("7d", paid_ad_spend=5.0)])]
+    write_campaigns(lake, World({}, {}, performance=days, periods=periods), rng=None)
+    assert [each["campaign_id"] for each in reconcile_ad_spend(lake, memory_gb=1) if each["differs"]] == [1]
+    if day is None:
+        path = lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, "7d", (stored["first_day"], stored["last_day"]))
+    else:
+        path = lake.quarantine.path_of(CAMPAIGN_PERFORMANCE_TABLE, Partition(day))
+    lake.quarantine.write(path, [BadRow(reason="paidAdSpend must not be negative", raw=raw)], query="")
+    found = reconcile_ad_spend(lake, memory_gb=1)
+    assert [(each["campaign_id"], each["differs"]) for each in found] == [(number, False) for number in compared]
+
+
+def test_bad_row_of_one_window_leaves_the_other_compared(tmp_path: Path) -> None:
+    lake, last_day = Lake(str(tmp_path)), NEWEST
+    windows = [period(name, campaign_id=2, paid_ad_spend=0.0) for name in ("7d", "28d")]
+    days = {last_day - timedelta(days=number): [performance(paid_ad_spend=1.0)] for number in range(28)}
+    write_campaigns(lake, World({}, {}, performance=days, periods=windows), rng=None)
+    path = lake.quarantine.path_of_query(CAMPAIGN_PERIODS_TABLE, "28d", (last_day - timedelta(days=27), last_day))
+    lake.quarantine.write(path, [BadRow(reason="", raw='{"campaignId": 1}')], query="")
+    found = reconcile_ad_spend(lake, memory_gb=1)
+    assert {(each["period"], each["campaign_id"]) for each in found} == {("7d", 1), ("7d", 2), ("28d", 2)}

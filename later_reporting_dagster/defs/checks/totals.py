@@ -1,7 +1,7 @@
 """The checks that hold what Later totals, for campaigns and for instances, against posts and days."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ AD_SPEND_AGREES = Check(
     "Ad spend of each campaign over the last 7 and 28 days equals the sum of these days in"
     f" {CAMPAIGN_PERFORMANCE_TABLE}, within rounding.",
     severity=WARN,
-    nothing="No window has all of its days",
+    nothing="No window has all of its days, and no row in quarantine",
     is_daily=True,
 )
 
@@ -137,7 +137,7 @@ def evaluate_account_totals(found: AccountReconciliation, *, quarantined: int = 
 
 def _may_be_of(row: QuarantinedRow, difference: Mapping[str, Any]) -> bool:
     """Return whether a row may be of the days and the instance of a difference. Both may be unknown."""
-    first, last = (row.partition.day, row.partition.day) if row.partition else row.day_range or (date.min, date.max)
+    first, last = row.days
     is_of_days = first <= difference["last_day"] and difference["first_day"] <= last
     return is_of_days and (row.partition is None or row.partition.instance_id == difference["instance_id"])
 
