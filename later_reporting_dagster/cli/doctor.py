@@ -23,8 +23,10 @@ from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, variable_name
-from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable
+from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
+from later_reporting_dagster.lake.database import lacks_recorded_months
+from later_reporting_dagster.lake.sql_query import FETCH_PERIODS
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
@@ -236,5 +238,8 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
             key = settings.asset_key(name).to_user_string()
             if (metadata := lake.read_metadata(name)) is None:
                 yield CheckResult(key, "missing: run `later-reporting backfill`", "WARN")
+            elif name == CAMPAIGN_PERIODS_TABLE and lacks_recorded_months(lake):
+                problem = f"fetched by an earlier release, without calendar months: run `{FETCH_PERIODS}`"
+                yield CheckResult(key, problem, "WARN")
             else:
                 yield CheckResult(key, f"{metadata.rows:,} rows")

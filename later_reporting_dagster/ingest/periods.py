@@ -31,15 +31,20 @@ from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, ReplacementRejected, WriteResult
 from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.lake import WriteOutcome
-from later_reporting_dagster.lake.tables import PUBLISHED_MONTH, RECORDED_MONTH, WINDOWS, PeriodsTable, RawTable
+from later_reporting_dagster.lake.tables import (
+    FETCHED_MONTHS,
+    PUBLISHED_MONTH,
+    RECORDED_MONTH,
+    WINDOWS,
+    PeriodsTable,
+    RawTable,
+)
 
 MONTHS = {RECORDED_MONTH: DateBasis.PERFORMANCE_DATE, PUBLISHED_MONTH: DateBasis.POST_DATE}
 # The name of months by post date when there were no others.
 _ONLY_MONTH = "month"
 # The current month and those before it, which each run fetches again; older months are fetched like old days.
 MONTHS_FETCHED_AGAIN = 3
-# Metadata of the file: what was last fetched of each month since it ended. Rows show only when they changed.
-FETCHED_MONTHS = {RECORDED_MONTH: "recorded_months", PUBLISHED_MONTH: "months"}
 # Another run may write the file between reading and writing it; then the rows are merged again.
 MAX_MERGES = 5
 

@@ -27,7 +27,16 @@ from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import DATE, OF_INSTANCES, RAW_NAMES, ColumnType, Table
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERIODS_TABLE,
+    DATE,
+    FETCHED_MONTHS,
+    OF_INSTANCES,
+    RAW_NAMES,
+    RECORDED_MONTH,
+    ColumnType,
+    Table,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -302,6 +311,14 @@ def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[s
 
     listed = list(paths)
     return {path for path, older in zip(listed, storage.map(is_older, listed), strict=True) if older}
+
+
+def lacks_recorded_months(lake: Lake) -> bool:
+    """Return whether an earlier release fetched the periods of campaigns, so that there are no months by day."""
+    with suppress(FileDamaged):
+        footer = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
+        return footer is not None and FETCHED_MONTHS[RECORDED_MONTH] not in footer.key_values
+    return False
 
 
 def _definition(footer: FileMetadata) -> int:

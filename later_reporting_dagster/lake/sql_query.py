@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake.database import LakeDatabase, empty_select, open_database
+from later_reporting_dagster.lake.database import LakeDatabase, empty_select, lacks_recorded_months, open_database
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.storage import LakeUnavailable
-from later_reporting_dagster.lake.tables import Table
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, OF_MONTHS, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,6 +31,7 @@ _SQL_ERRORS = tuple(
 # else these contain, the confined database neither writes nor reads anything but the views.
 _QUERY_KINDS = ("SELECT", "EXPLAIN", "MULTI")
 _BATCH_ROWS = 10_000
+FETCH_PERIODS = f"later-reporting backfill --asset {CAMPAIGN_PERIODS_TABLE}"
 
 
 class QueryError(ValueError):
@@ -71,6 +72,11 @@ def run_query(
                     database.connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
                     continue
                 database.add_view(table)
+                if table.name in OF_MONTHS and lacks_recorded_months(lake):
+                    on_note(
+                        f"{table.name} lacks what the API totals for calendar months: an earlier release has fetched"
+                        f" {CAMPAIGN_PERIODS_TABLE}. Next step: `{FETCH_PERIODS}`, then `later-reporting refresh`"
+                    )
                 if older := database.older_files[table.name]:
                     files = f"{older} file{'s' * (older != 1)}"
                     on_note(

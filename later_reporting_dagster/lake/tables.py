@@ -92,6 +92,10 @@ WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "730d": MAX_QUERY_DAYS}
 MONTH_WINDOWS = ("this_month", "last_month")
 # Calendar months of campaign_performance_periods: what was recorded in one, and the posts that were published in it.
 RECORDED_MONTH, PUBLISHED_MONTH = "recorded_month", "published_month"
+# The tables that have what the API totals for months: the fetched one, and the rollups that are made from it.
+OF_MONTHS = (CAMPAIGN_PERIODS_TABLE, "campaign_results", "campaigns_monthly")
+# Metadata of a file of periods: what was last fetched of each month since it ended. Earlier releases lack the first.
+FETCHED_MONTHS = {RECORDED_MONTH: "recorded_months", PUBLISHED_MONTH: "months"}
 INSTANCES_TABLE = "instances"
 COVERAGE_TABLE = "coverage"
 

@@ -1,12 +1,12 @@
 -- Campaigns by month, as the API totals exactly the month: what was recorded in it, and the posts that were published in it.
 WITH recorded AS (FROM campaign_performance_periods WHERE period = 'recorded_month'),
--- By post date, there are no other periods.
+-- Earlier releases named it otherwise, and had no other kind: until both are fetched, there are no rows.
 published AS (
     SELECT
         first_day, campaign_id, last_day AS published_until,
         posts_count AS published_posts, estimated_content_cost AS published_content_cost
     FROM campaign_performance_periods
-    WHERE date_basis = 'post_date'
+    WHERE period = 'published_month'
 ),
 -- A post of several campaigns is in each of them.
 posts_of_campaigns AS (

@@ -210,6 +210,7 @@ CAMPAIGNS_MONTHLY = RollupTable(
     facts=("post_days", "known_posts", "named_campaigns"),
     key=("month", "campaign_id"),
     sources=_OF_CAMPAIGNS,
+    definition=5,
     description="Campaigns by month: spend, return, links and reach recorded in it, and number and content cost of the"
     " posts published in it, as the API totals exactly the month. Spend and costs of a campaign add up over months; a"
     " post of several campaigns counts in each of them.",
