@@ -40,6 +40,11 @@ from later_reporting_dagster.probe.assumptions import unreadable_rows
 from later_reporting_dagster.quality.instances import known_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
+from later_reporting_dagster.quality.requested_metrics import (
+    days_without_metrics,
+    describe_days_without,
+    requested_days,
+)
 
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
@@ -217,6 +222,7 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
     known = {*known_instances(lake, configured=configured), *(accessible if not configured else [])}
     instances, days = sorted(known - lake.retired.ids()), settings.expected_days(now)
     all_stale = stored_late_posts(lake, days={*days}).stale
+    requested = requested_days(lake)
     for name, present in files.items():
         key = settings.asset_key(name).to_user_string()
         if not RAW_TABLES[name].is_expected(files=present):
@@ -226,13 +232,18 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
         missing = missing_files(name, days=days, instances=instances, present=present)
         lacks = describe_missing(missing, instances=len(instances)), describe_stale(stale)
         lacking = {file.day for file in (*missing, *stale)}
-        if not lacking:
+        of_table = [each for each in requested if each.table_name == name]
+        without = days_without_metrics(of_table, settings.metrics_of(RAW_TABLES[name]), days={*days})
+        problems = [describe_days_without(without)]
+        if lacking:
+            fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
+            if name in OF_INSTANCES:
+                fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
+            problems.insert(0, f"{'; '.join(filter(None, lacks))}: {fix}")
+        if any(problems):
+            yield CheckResult(key, "; ".join(filter(None, problems)), "WARN")
+        else:
             yield CheckResult(key, f"complete from {settings.start_date} on")
-            continue
-        fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
-        if name in OF_INSTANCES:
-            fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
-        yield CheckResult(key, f"{'; '.join(filter(None, lacks))}: {fix}", "WARN")
     for name in (INSTANCES_TABLE, CAMPAIGNS_TABLE, *PERIODS_TABLES, COVERAGE_TABLE):
         if name in settings.tables:
             key = settings.asset_key(name).to_user_string()

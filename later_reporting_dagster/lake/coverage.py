@@ -34,7 +34,7 @@ from later_reporting_dagster.lake.parquet_file import (
 )
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, RAW_NAMES, Column, schema_of
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, RAW_NAMES, RAW_TABLES, Column, schema_of
 
 # In the metadata of the file: the hash of its rows without the times of requests.
 HASH_WITHOUT_REQUESTS = "hash_without_requests"
@@ -57,6 +57,7 @@ COVERAGE_COLUMNS = (
     Column("failed_at", INSTANT, True, "When its last fetch failed; null if that succeeded"),
     Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
+    Column("metrics", "string", True, "Metrics that it was requested with: names of columns, separated by commas"),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
 
@@ -68,6 +69,7 @@ RECORD_DAYS = 2
 _MAX_SHARE_OF_TIME = 0.05
 # A time that is further in the future is that of a clock that was wrong: it says nothing.
 MAX_CLOCK_ERROR = timedelta(hours=1)
+_METRIC_COLUMNS = {name: {metric.column for metric in table.known_metrics} for name, table in RAW_TABLES.items()}
 NEVER = datetime.fromtimestamp(0, UTC)
 # Metadata of the file.
 _ODDITIES = "oddities"
@@ -96,6 +98,7 @@ class FileRecord(NamedTuple):
     failed_at: datetime | None = None
     error: str | None = None
     run_id: str | None = None
+    metrics: str | None = None
 
     @property
     def partition(self) -> Partition:
@@ -132,6 +135,8 @@ class FileRecord(NamedTuple):
             restated_at=_instant(fetched_at if first else None),
             content_hash=footer.content_hash,
             file_version=version.identity,
+            # A file has a column for each, also for one of which the API has no values.
+            metrics=",".join(name for name in footer.columns if name in _METRIC_COLUMNS[self.table_name]),
         )
 
     def after_fetches(self, response: "FileRecord | None", failure: "FileRecord | None") -> "FileRecord":
@@ -360,7 +365,12 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
         ]
         for name, versions in files.items()
     }
-    footers = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
+    # Earlier releases did not record metrics.
+    older = {
+        name: [each for each in versions if (known := _record(before, name, each)).has_file and known.metrics is None]
+        for name, versions in files.items()
+    }
+    footers = {name: lake.read_all_metadata(name, {*changed[name], *older[name]}) for name in files}
     records: dict[tuple[str, Partition], FileRecord] = {}
     for name in sorted({*files, *missing}):
         versions = files.get(name, {})

@@ -39,6 +39,7 @@ POST_ATTRIBUTES = (
 )
 _SUM_TYPES = {Kind.COUNT: "BIGINT", Kind.MONEY: "DECIMAL(38, 6)", Kind.TIME: "DECIMAL(38, 6)"}
 _TYPES = {Kind.COUNT: "BIGINT", Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
+_SINCE = ". Counts from the first day that was requested with it, which metrics in coverage tells"
 _COLUMN_TYPES = {sql.lower(): type_ for type_, sql in SQL_TYPES.items()}
 
 
@@ -106,6 +107,7 @@ def _sum(metric: Metric) -> dict[str, str]:
         "data_type": SQL_TYPES[metric_column_type(metric)].lower(),
         "unit": metric.unit,
         "description": metric.description,
+        "since": "" if metric in DEFAULT_METRICS else _SINCE,
         # The metrics of the API reference are in every file, so their numbers of posts are never null.
         "constraints": "constraints: [{type: not_null}]" if metric in DEFAULT_METRICS else "",
     }

@@ -1,4 +1,4 @@
-"""A lake that an earlier release has written: what it lacks is said, and the command that is named brings it."""
+"""What a lake of an earlier release, or of other settings, lacks is said, and the command that is named brings it."""
 
 import re
 
@@ -6,10 +6,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS
+from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, COVERAGE_TABLE
 from tests.cli.conftest import User
 from tests.cli.test_backfill import RANGE
+from tests.conftest import Service
 
 OF_CAMPAIGNS = ("campaign_results", "campaigns_monthly")
 FETCH_PERIODS = "later-reporting backfill --asset campaign_performance_periods"
@@ -66,3 +69,57 @@ def test_query_says_that_months_of_campaigns_are_not_fetched_yet(upgraded: User)
     assert found.stderr == ""
     assert {line.split(",")[0] for line in found.stdout.splitlines()[1:]} >= {"2024-02-01", "2024-03-01"}
     assert "without calendar months" not in upgraded.run("doctor").stdout
+
+
+POSTS = "post_metrics_daily"
+COMMAND = "later-reporting backfill --start 2024-03-01 --end 2024-03-01"
+WITHOUT = f"requested without likes on 1 day (2024-03-01), which sums lack: run `{COMMAND}`"
+
+
+def counted_days(user: User) -> list[str]:
+    """Return the days of which the rollup sums likes."""
+    sql = "SELECT date FROM organic_paid_daily GROUP BY ALL HAVING sum(organic_likes) > 0 ORDER BY ALL"
+    return user.run("query", "--format", "csv", sql).stdout.splitlines()[1:]
+
+
+@pytest.fixture
+def with_added_metric(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
+    """A user who has fetched two days, has added a metric, and has then fetched the second day again."""
+    monkeypatch.setenv("LATER_TABLES", ",".join((POSTS, COVERAGE_TABLE, "organic_paid_daily")))
+    monkeypatch.setenv("LATER_START_DATE", "2024-03-01")
+    assert user.run("backfill", *RANGE).exit_code == 0
+    monkeypatch.setenv("LATER_METRICS", ",".join((*(metric.api_name for metric in DEFAULT_METRICS), "likes")))
+    assert user.run("backfill", "--start", "2024-03-02", "--end", "2024-03-02").exit_code == 0
+    return user
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True)
+def test_days_before_a_metric_was_added_are_named_until_they_are_fetched(with_added_metric: User) -> None:
+    user = with_added_metric
+    assert counted_days(user) == ["2024-03-02"]
+    assert f"{WITHOUT}\n" in user.run("doctor").stdout
+    result = user.run("backfill", "--start", "2024-03-02", "--end", "2024-03-02")
+    assert f"WARN  {POSTS}: files_have_requested_metrics: {WITHOUT}\n" in result.stdout
+
+    assert run_named_commands(user, WITHOUT) == [COMMAND]
+    assert counted_days(user) == ["2024-03-01", "2024-03-02"]
+    assert "requested without" not in user.run("doctor").stdout
+    assert "files_have_requested_metrics" not in user.run("backfill", *RANGE).stdout
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True)
+def test_refresh_records_the_metrics_of_files_that_an_earlier_release_fetched(
+    with_added_metric: User, service: Service
+) -> None:
+    user, lake = with_added_metric, Lake(str(with_added_metric.lake))
+    stored = lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert stored is not None
+    lake.write_table(COVERAGE_TABLE, stored.drop_columns(["metrics"]))
+    assert "requested without" not in user.run("doctor").stdout
+    service.requests.clear()
+    assert user.run("refresh").exit_code == 0
+    assert service.data_requests == 0
+    assert f"{WITHOUT}\n" in user.run("doctor").stdout
+    again = lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
+    assert again is not None
+    assert again["metrics"].equals(stored["metrics"])

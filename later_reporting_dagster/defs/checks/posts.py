@@ -35,6 +35,11 @@ from later_reporting_dagster.quality.data_quality import (
 from later_reporting_dagster.quality.instances import known_instances, stored_instances
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
+from later_reporting_dagster.quality.requested_metrics import (
+    days_without_metrics,
+    describe_days_without,
+    requested_days,
+)
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
 
 ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows of a file share their key.")
@@ -81,6 +86,14 @@ NOT_STALE = Check(
     "The file of each day that is no longer restated has every post with results that was published on it, as far as"
     " the API has sent them. A stale file is fetched again. A post that is then still absent is withdrawn, and asked"
     " for no more.",
+    nothing="No file of coverage was looked at yet",
+    is_daily=True,
+)
+METRICS_REQUESTED = Check(
+    "files_have_requested_metrics",
+    "Each file with rows was requested with all metrics that are requested now. Sums lack a metric on days that were"
+    " requested without it.",
+    severity=WARN,
     nothing="No file of coverage was looked at yet",
     is_daily=True,
 )
@@ -155,6 +168,22 @@ def _evaluate_staleness(run: CheckRun) -> Results:
     yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
 
 
+def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> Results:
+    """As of the last update of `coverage`, which evaluates it, too."""
+    component = run.component
+    requested = [each for each in requested_days(run.later.lake()) if each.table_name == raw_table.name]
+    lacking = days_without_metrics(
+        requested, component.metrics_of(raw_table), days={*component.expected_days(component.now())}
+    )
+    yield METRICS_REQUESTED.result(
+        not lacking,
+        describe_days_without(lacking),
+        otherwise="All files with rows were requested with all metrics",
+        looked_at={"days": len({each.day for each in requested})},
+        lacking=dg.MetadataValue.json({name: day_ranges(days) for name, days in lacking.items()}),
+    )
+
+
 def _evaluate_instances(run: CheckRun) -> Results:
     lake, configured = run.later.lake(), run.later.configured_instances()
     yield evaluate_listing(stored_instances(lake), configured=configured, retired=lake.retired.ids())
@@ -182,6 +211,16 @@ POSTS_STEPS = (
         evaluate=_evaluate_staleness,
         deps=[COVERAGE_TABLE],
         needs=[*POSTS_NAMES, COVERAGE_TABLE],
+    ),
+    *(
+        CheckStep(
+            name=f"{raw_table.name}_metrics",
+            checks={raw_table.name: [METRICS_REQUESTED]},
+            evaluate=partial(_evaluate_metrics, raw_table),
+            deps=[COVERAGE_TABLE],
+            needs=[COVERAGE_TABLE],
+        )
+        for raw_table in RAW_TABLES.values()
     ),
     CheckStep(name=f"{INSTANCES_TABLE}_checks", checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=_evaluate_instances),
 )
