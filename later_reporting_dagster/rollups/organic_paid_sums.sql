@@ -9,6 +9,7 @@ CAST(sum({{ rate.name }}_engagements) AS BIGINT) AS {{ rate.name }}_engagements,
 CAST(sum({{ rate.name }}_{{ rate.unit }}) AS BIGINT) AS {{ rate.name }}_{{ rate.unit }},
 count({{ rate.name }}_engagements) AS {{ rate.name }}_posts,
 {%- endfor %}
+count(*) FILTER (paid_impressions > 0) AS paid_posts,
 count(*) FILTER (is_same_post) AS same_posts,
 count(*) FILTER (is_paid_higher) AS paid_higher,
 -- A creator id is unique within an instance. A post without a creator counts as one.
@@ -20,4 +21,6 @@ sum(ad_spend_low) AS ad_spend_low,
 sum(ad_spend_high) AS ad_spend_high,
 count(ad_spend_low) AS ad_spend_posts,
 middle(sum(twice_spend_with_engagements), 0) AS ad_spend_with_paid_engagements,
-CAST(sum(engagements_with_spend) AS BIGINT) AS paid_engagements_with_ad_spend
+CAST(sum(engagements_with_spend) AS BIGINT) AS paid_engagements_with_ad_spend,
+middle(sum(twice_spend_with_impressions), 0) AS ad_spend_with_paid_impressions,
+CAST(sum(impressions_with_spend) AS BIGINT) AS paid_impressions_with_ad_spend

@@ -1,6 +1,6 @@
 -- Posts in each of the `periods`, with what they earned in it, and the creator, platform and content type of their newest row.
 -- The parts of a rate are sums over the days that report engagements, and impressions other than 0; those of the ad spend per
--- engagement, over the days that have both.
+-- engagement or impression, over the days that have both.
 {%- set by_campaign = fact == "campaign_post_periods" %}
 {%- if by_campaign %}
 -- Here, a post counts in each of its campaigns. Those of one campaign are in post_periods already.
@@ -21,7 +21,9 @@ SELECT
     CAST(sum(ad_spend_low) AS DECIMAL(18, 6)) AS ad_spend_low,
     CAST(sum(ad_spend_high) AS DECIMAL(18, 6)) AS ad_spend_high,
     CAST(sum(ad_spend_low + ad_spend_high) FILTER (paid_engagements IS NOT NULL) AS DECIMAL(18, 6)) AS twice_spend_with_engagements,
-    CAST(sum(paid_engagements) FILTER (ad_spend_low IS NOT NULL) AS BIGINT) AS engagements_with_spend
+    CAST(sum(paid_engagements) FILTER (ad_spend_low IS NOT NULL) AS BIGINT) AS engagements_with_spend,
+    CAST(sum(ad_spend_low + ad_spend_high) FILTER (paid_impressions IS NOT NULL) AS DECIMAL(18, 6)) AS twice_spend_with_impressions,
+    CAST(sum(paid_impressions) FILTER (ad_spend_low IS NOT NULL) AS BIGINT) AS impressions_with_spend
 FROM {{ "campaign_post_days SEMI JOIN several_campaigns USING (instance_id, post_id)" if by_campaign else "post_days" }}
 JOIN periods ON date BETWEEN first_day AND last_day
 GROUP BY ALL;

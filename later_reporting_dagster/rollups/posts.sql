@@ -11,7 +11,9 @@ WITH days AS (
         CASE WHEN count(ad_spend_low) = count(low) THEN sum(ad_spend_low) END AS spend_low,
         CASE WHEN count(ad_spend_low) = count(low) THEN sum(ad_spend_high) END AS spend_high,
         min(date) FILTER (paid_impressions > 0 OR paid_engagements > 0) AS first_paid_day,
-        max(date) FILTER (paid_impressions > 0 OR paid_engagements > 0) AS last_paid_day
+        max(date) FILTER (paid_impressions > 0 OR paid_engagements > 0) AS last_paid_day,
+        max(paid_impressions) FILTER (paid_impressions > 0) AS peak_paid_impressions,
+        arg_min(date, (-paid_impressions, date)) FILTER (paid_impressions > 0) AS peak_paid_day
     FROM post_days
     GROUP BY ALL
 ),
@@ -65,6 +67,7 @@ known AS (
         known_posts.*, last_day, last_day - published_on AS age, last_day - published_on + 1 AS days_expected,
         NOT is_published AND published_files.date IS NOT NULL AS is_withdrawn,
         coalesce(stored_days.days, 0) AS days, first_paid_day, last_paid_day, first_paid_day - published_on AS first_paid_age,
+        peak_paid_day, peak_paid_impressions,
         CASE WHEN stored_days.days = days_expected THEN spend_low END AS ad_spend_low,
         CASE WHEN stored_days.days = days_expected THEN spend_high END AS ad_spend_high,
         middle(ad_spend_low, ad_spend_high) AS ad_spend,
@@ -86,10 +89,11 @@ SELECT
     {%- for share in shares %}
     rate({{ share.name }}, organic_impressions) AS {{ share.column }},
     {%- endfor %}
-    quotient(content_cost, organic_engagements) AS content_cost_per_engagement,
+    -- What a post has cost is the same from its first day on, and what it earned for it is not.
+    CASE WHEN age >= {{ comparable_age }} THEN quotient(content_cost, organic_engagements) END AS content_cost_per_engagement,
     quotient(ad_spend, paid_engagements) AS ad_spend_per_engagement,
     {%- if has_views %}
-    quotient(content_cost, organic_views) AS content_cost_per_view,
+    CASE WHEN age >= {{ comparable_age }} THEN quotient(content_cost, organic_views) END AS content_cost_per_view,
     {%- endif %}
     organic_impressions_percentile, organic_engagement_rate_percentile, coalesce(peers, 0) AS peers
 FROM known LEFT JOIN percentiles USING (instance_id, post_id)

@@ -111,6 +111,7 @@ def _over_time(name: str, cadence: Cadence, description: str, *, by_campaign: bo
         cadence=cadence,
         grain=grain,
         key=("date", *grain),
+        definition=5,
         description=description,
     )
 
@@ -122,7 +123,7 @@ def _over_windows(name: str, what: str, grain: Sequence[str], **attributes: Any)
         grain=grain,
         key=("time_window", "scope", "instance_id", *grain),
         description=f"{what}: organic beside paid results recorded over {_WINDOWS}, beside the period before.",
-        definition=5,
+        definition=6,
         **{"facts": ("post_days", "window_periods", "post_periods"), **attributes},
     )
 
@@ -178,7 +179,7 @@ POSTS = RollupTable(
     facts=("post_days", "known_posts", "post_ages"),
     key=("instance_id", "post_id"),
     sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
-    definition=5,
+    definition=6,
     description="Each post once: its results to date, what it has cost, when it was paid for, and where its organic"
     " results stand among posts of its platform, content type and age.",
 )

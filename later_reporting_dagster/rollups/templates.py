@@ -121,6 +121,8 @@ CONSTANTS: dict[str, Any] = {
     "minimum_same_post_creators": 5,
     # Posts are no longer ranked from this age in days on.
     "maximum_age": 90,
+    # The cost of a younger post is not divided by its results.
+    "comparable_age": 14,
     "minimum_peers": 20,
     "maximum_peers": 1000,
     "last_age": 28,

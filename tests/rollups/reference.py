@@ -147,6 +147,13 @@ class Post:
         return None if spend is None else (spend, sum(engagements for _, engagements in both))
 
     @property
+    def spend_and_impressions(self) -> tuple[Bounds, int] | None:
+        """Return ad spend and paid impressions, over the rows that have both."""
+        both = [row for row in self.rows if spend_of(row) and row["paid_impressions"] is not None]
+        spend = plus_bounds(map(spend_of, both))
+        return None if spend is None else (spend, sum(row["paid_impressions"] for row in both))
+
+    @property
     def creator(self) -> Any:
         """The creator; an id is unique only within an instance."""
         creator_id = self.attributes["creator_id"]
@@ -289,6 +296,13 @@ def comparison_of(posts: Sequence[Post], world: World) -> Row:
     group["paid_engagements_with_ad_spend"] = total(engagements for _, engagements in both)
     parts = (group["ad_spend_with_paid_engagements"], group["paid_engagements_with_ad_spend"])
     group["ad_spend_per_engagement"] = quotient(*parts)
+    seen = [found for post in posts if (found := post.spend_and_impressions)]
+    spend = plus_bounds(spend for spend, _ in seen)
+    group["ad_spend_with_paid_impressions"] = spend and sum(spend) / 2
+    group["paid_impressions_with_ad_spend"] = total(impressions for _, impressions in seen)
+    cost = quotient(group["ad_spend_with_paid_impressions"], group["paid_impressions_with_ad_spend"])
+    group["paid_cpm"] = None if cost is None else 1000 * cost
+    group["paid_posts"] = sum((post.sum("paid_impressions") or 0) > 0 for post in posts)
     return group
 
 
@@ -501,13 +515,18 @@ def posts(world: World) -> Iterator[Row]:
         is_complete = row["days"] == row["days_expected"]
         is_known = is_complete and not any(map(is_disputed, post.days))
         row |= cost_columns("ad_spend", Post(post.row, post.days).ad_spend if is_known else None)
-        row["content_cost_per_engagement"] = quotient(row["content_cost"], row["organic_engagements"])
+        cost_to_compare = row["content_cost"] if row["age"] >= 14 else None
+        row["content_cost_per_engagement"] = quotient(cost_to_compare, row["organic_engagements"])
         row["ad_spend_per_engagement"] = quotient(row["ad_spend"], row["paid_engagements"])
         if "views" in world.metrics:
-            row["content_cost_per_view"] = quotient(row["content_cost"], row["organic_views"])
+            row["content_cost_per_view"] = quotient(cost_to_compare, row["organic_views"])
         paid = [day["date"] for day in post.days if max(day["paid_impressions"] or 0, day["paid_engagements"] or 0) > 0]
         row["first_paid_day"], row["last_paid_day"] = min(paid, default=None), max(paid, default=None)
         row["first_paid_age"] = (min(paid) - post.published_on).days if paid else None
+        peak = max(((day["paid_impressions"] or 0, -day["date"].toordinal()) for day in post.days), default=(0, 0))
+        row["peak_paid_impressions"], row["peak_paid_day"] = None, None
+        if peak[0] > 0:
+            row["peak_paid_impressions"], row["peak_paid_day"] = peak[0], date.fromordinal(-peak[1])
         yield row | percentiles_of(post, world)
 
 

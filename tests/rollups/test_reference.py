@@ -144,6 +144,38 @@ def test_campaigns_that_disagree_on_the_ad_spend_of_a_post_make_it_unknown() -> 
     assert (day["paid_engagements"], *(day[name] for name in names)) == (10, 20, 20, 5, 4)
 
 
+def test_paid_cpm_has_only_posts_with_both_parts_and_paid_posts_have_impressions() -> None:
+    found = checked(
+        published_of(
+            {"paid_impressions": 1_000, "paid_cpm": 20.0},
+            {"paid_impressions": 3_000},  # without a cost
+            {"paid_engagements": 10, "paid_cpe": 4.0},  # without impressions
+            {"paid_impressions": 0},
+        )
+    )
+    (group,) = in_all(found, BY_PLATFORM)
+    assert (group["ad_spend"], group["paid_impressions"]) == (60, 4_000)
+    assert (group["ad_spend_with_paid_impressions"], group["paid_impressions_with_ad_spend"]) == (20, 1_000)
+    assert (group["paid_cpm"], group["paid_posts"], group["paid_impressions_posts"]) == (20, 2, 3)
+
+
+def test_cost_of_a_young_post_is_not_divided_by_its_results() -> None:
+    files: dict[tuple[date, str], list[Row]] = {}
+    for age in (13, 14):
+        day = NEWEST - timedelta(days=age)
+        files[day, "a"] = [row(post_id=age, post_date=at(day), engagements=5, cpe=2.0)]
+    found = checked(World({(NEWEST, "a"): []}, files))["posts"].to_pylist()
+    assert [(post["content_cost"], post["content_cost_per_engagement"]) for post in found] == [(10, None), (10, 2)]
+
+
+def test_peak_of_a_post_is_the_first_day_with_the_most_paid_impressions() -> None:
+    days = [NEWEST - timedelta(days=age) for age in (3, 2, 1, 0)]
+    paid = dict(zip(days, (4, 9, 9, 5), strict=True))
+    files = {(day, "a"): [row(post_date=at(days[0]), paid_impressions=count)] for day, count in paid.items()}
+    (post,) = checked(World(files, {}))["posts"].to_pylist()
+    assert (post["peak_paid_day"], post["peak_paid_impressions"]) == (days[1], 9)
+
+
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
     """Return a post from the engagements and impressions of each channel."""
     return {
