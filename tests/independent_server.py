@@ -107,6 +107,7 @@ class Posts:
 
     Attributes:
         hidden: Ids of posts that are not returned, because they are not bound yet, or were deleted.
+        moved: By id of a campaign, the other one that its posts are in now. The campaign keeps its own metrics.
         active: By id of a post, days with metrics besides those after its publication.
         hours_from_utc: Offset of the time zone whose days it selects by; the documented ones are those of UTC.
 
@@ -116,8 +117,9 @@ class Posts:
         instance_ids: Instances.
         seed: Selects the posts.
         least, most: Smallest and largest number of posts of an instance on a day.
-        campaign_ids: Campaigns. An instance has posts in all of them.
+        campaign_ids: Campaigns, three or more, in all of which each instance has posts; or those of each instance.
         has_large_values: Whether some values are so large that their sum may be larger than a client accepts.
+        has_corrections: Whether counts may be negative, as on a day with more unlikes than likes.
     """
 
     def __init__(
@@ -129,10 +131,12 @@ class Posts:
         seed: int,
         least: int = 0,
         most: int = 10,
-        campaign_ids: Sequence[int] = CAMPAIGN_IDS,
+        campaign_ids: Sequence[int] | Mapping[str, Sequence[int]] = CAMPAIGN_IDS,
         has_large_values: bool = True,
+        has_corrections: bool = True,
     ) -> None:
         self._has_large_values = has_large_values
+        self._has_corrections = has_corrections
         self.instance_ids = instance_ids
         random = Random(seed)
         self._posts: list[Row] = []
@@ -142,7 +146,8 @@ class Posts:
                 for _ in range(random.randrange(least, most + 1)):
                     post = _post(random, len(self._posts), first_day + timedelta(days=offset), instance_id)
                     cost = self._costs[post["postId"]] = random.choice((None, 0, 25, round(10**4 * random.random(), 2)))
-                    campaigns = random.sample(campaign_ids, random.choice((1, 1, 1, 2, 3)))
+                    of_instance = campaign_ids[instance_id] if isinstance(campaign_ids, Mapping) else campaign_ids
+                    campaigns = random.sample(of_instance, random.choice((1, 1, 1, 2, 3)))
                     self._posts += [
                         post
                         | {"campaignId": number}
@@ -151,6 +156,7 @@ class Posts:
                     ]
         self._seed = seed
         self.hidden: set[int] = set()
+        self.moved: dict[int, int] = {}
         self.active: dict[int, set[date]] = {}
         self.hours_from_utc = 0
         self._restatements: Counter[int] = Counter()
@@ -179,7 +185,12 @@ class Posts:
 
     def published(self, first: date, last: date) -> list[Row]:
         """Return the posts published in a range of days, with their metrics to date."""
-        return [post for post in self._visible() if first <= self._account_day(post) <= last]
+        return [self._now(post) for post in self._visible() if first <= self._account_day(post) <= last]
+
+    def _now(self, post: Row) -> Row:
+        """Return a post in the campaign that it was moved to."""
+        number = post["campaignId"]
+        return post | {"campaignId": self.moved[number]} if number in self.moved else post
 
     def _account_day(self, post: Row) -> date:
         if not self.hours_from_utc:
@@ -194,11 +205,13 @@ class Posts:
             days = sorted(day for day in reported if first <= day <= last)
             key = f"{post['postId']} {post['campaignId']}{' restated' * self._restatements[post['postId']]}"
             metrics = [
-                _day_metrics(Random(f"{self._seed} {day} {key}"), self._has_large_values, withdrawn=True)
+                _day_metrics(
+                    Random(f"{self._seed} {day} {key}"), self._has_large_values, withdrawn=self._has_corrections
+                )
                 for day in days
             ]
             if days:
-                found.append(post | _metrics_of_days(metrics, self._costs[post["postId"]]))
+                found.append(self._now(post) | _metrics_of_days(metrics, self._costs[post["postId"]]))
         return found
 
     def campaigns(self) -> list[Row]:
@@ -219,14 +232,17 @@ class Posts:
             for place, (instance_id, number) in enumerate(keys)
         ]
 
-    def campaigns_reported(self, first: date, last: date, *, by_post_date: bool = False) -> list[Row]:
+    def campaigns_reported(
+        self, first: date, last: date, *, by_post_date: bool = False, instance_ids: Collection[str] = ()
+    ) -> list[Row]:
         """Return the campaigns with posts that have metrics in a range of days, with the metrics of the range.
 
-        `by_post_date`: the campaigns with posts published in the range.
+        `by_post_date`: the campaigns with posts published in the range. `instance_ids`: only with posts of these.
         """
         by_campaign: dict[int, list[Row]] = {}
         for post in self._visible():
-            by_campaign.setdefault(post["campaignId"], []).append(post)
+            if post["instanceId"] in (instance_ids or self.instance_ids):
+                by_campaign.setdefault(post["campaignId"], []).append(post)
         found = []
         for number, posts in by_campaign.items():
             length = 1 if by_post_date else REPORTED_DAYS
@@ -237,10 +253,12 @@ class Posts:
             cost = _total(self._costs[post["postId"]] for post in active)
             days = sorted(set().union(*days_of_posts))
             content_types = {post["contentType"] for post in active if post["contentType"]}
-            metrics = _campaign_metrics([Random(f"{self._seed} {number} {day} {by_post_date}") for day in days], cost)
+            random_of_days = [Random(f"{self._seed} {number} {day} {by_post_date}") for day in days]
+            metrics = _campaign_metrics(random_of_days, cost, withdrawn=self._has_corrections)
             found.append(
                 {
                     "campaignId": number,
+                    "instanceId": posts[0]["instanceId"],
                     "name": f"№ {number}",
                     "networks": sorted(content_types),
                     "postsCount": len(active),
@@ -265,7 +283,8 @@ class Posts:
         cost = _total(self._costs[row["postId"]] for row in rows)
         days = [*_days(first, (last - first).days + 1)]
         names = sorted({row["instanceId"] for row in rows})
-        found = _campaign_metrics([Random(f"{self._seed} {name} {day}") for name in names for day in days], cost)
+        random_of_days = [Random(f"{self._seed} {name} {day}") for name in names for day in days]
+        found = _campaign_metrics(random_of_days, cost, withdrawn=self._has_corrections)
         found |= {name: _total(row[name] for row in rows) for name in (*WHOLE_METRICS, "estimatedValueGenerated")}
         found |= {name: max((row[name] or 0 for row in rows), default=None) for name in ("reach", "paidReach")}
         found |= _rates("", found, cost) | _rates("paid", found, found[AD_SPEND])
@@ -278,12 +297,12 @@ class Posts:
         }
 
 
-def _campaign_metrics(random_of_days: Sequence[Random], cost: float | None) -> Row:
+def _campaign_metrics(random_of_days: Sequence[Random], cost: float | None, *, withdrawn: bool) -> Row:
     """Return the metrics of a campaign, apart from numbers of posts and people, for the days of a range."""
     days = []
     for random in random_of_days:
         day: Row = {name: random.choice((None, 0, random.randrange(10**6))) for name in ADDED_COUNTS}
-        if random.randrange(4) == 0:
+        if withdrawn and random.randrange(4) == 0:
             day = {name: -random.randrange(1, 10**4) for name in ADDED_COUNTS}
         day |= {name: random.choice((None, 0, 0.01, round(10**5 * random.random(), 2))) for name in ADDED_AMOUNTS}
         days.append(day | {"reach": random.randrange(10**6)})
@@ -439,6 +458,11 @@ class IndependentServer:
         totalled: The posts that totals of the account count; None: those that it lists.
         totalled_twice: Ids of posts that these totals count twice.
         post_counts_once: Whether a post counts once in them, or once for each of its campaigns.
+        unlisted: Instances that it does not list, and whose rows a query has only if it names them.
+        refused: Status of the response to each query of a path, or to each that names an instance.
+        empty: Instances without rows.
+        unlisted_campaigns: Campaigns that it does not list.
+        names_instances: Whether the performance of a campaign says whose it is, and its name in `campaignName`.
         change: Changes the response to a request.
         asked: Number of requests, by method and target.
     """
@@ -452,6 +476,11 @@ class IndependentServer:
     totalled: Posts | None = None
     totalled_twice: Collection[int] = ()
     post_counts_once: bool = True
+    unlisted: Collection[str] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
+    empty: Collection[str] = ()
+    unlisted_campaigns: Collection[int] = ()
+    names_instances: bool = False
     change: Callable[[Asked, Reply], Reply] = lambda asked, reply: reply
     asked: Counter[str] = field(default_factory=Counter)
 
@@ -512,8 +541,12 @@ class IndependentServer:
             query.by_cursor = bool(self.by_cursor)
         if self.by_cursor is not None and query.by_cursor is not self.by_cursor:
             return _problem(400)
-        if not {*query.values.get("instanceIds", ())} <= {*self.posts.instance_ids}:
+        named = query.values.get("instanceIds", ())
+        if not {*named} <= {*self.posts.instance_ids}:
             return _problem(403)
+        for refused in (url.path, *named):
+            if refused in self.refused:
+                return _problem(self.refused[refused])
         return routes[url.path](query)
 
     def select(self, parameters: Parameters) -> list[Row]:
@@ -527,14 +560,21 @@ class IndependentServer:
     def _filtered(self, posts: Posts, parameters: Parameters, first: date, last: date) -> list[Row]:
         by_performance = parameters.get("dateBasis") == ["performance_date"]
         rows = (posts.reported if by_performance else posts.published)(first, last)
-        for name, key in (("instanceIds", "instanceId"), ("contentType", "contentType")):
-            if name in parameters:
-                rows = [row for row in rows if row[key] in parameters[name]]
+        instance_ids = self._instances_of(parameters)
+        rows = [row for row in rows if row["instanceId"] in instance_ids]
+        if "contentType" in parameters:
+            rows = [row for row in rows if row["contentType"] in parameters["contentType"]]
         if "campaignIds" in parameters:
             rows = [row for row in rows if row["campaignId"] in {int(number) for number in parameters["campaignIds"]}]
         if "platform" in parameters:
             rows = [row for row in rows if (row["contentType"] or "").split("_")[0] in parameters["platform"]]
         return rows
+
+    def _instances_of(self, parameters: Parameters) -> list[str]:
+        """Return the instances whose rows a query has."""
+        others = {*self.unlisted, *self.refused}
+        all_of_query = parameters.get("instanceIds", [name for name in self.posts.instance_ids if name not in others])
+        return [name for name in all_of_query if name not in self.empty]
 
     def _issue_token(self) -> str:
         with self._lock:
@@ -544,22 +584,32 @@ class IndependentServer:
             return token
 
     def _instances(self, query: "_Query") -> Reply:
-        return query.page([*self.posts.instance_ids], wrap=lambda ids: {"instanceIds": ids})
+        listed = [name for name in self.posts.instance_ids if name not in self.unlisted]
+        return query.page(listed, wrap=lambda ids: {"instanceIds": ids})
 
     def _posts(self, query: "_Query") -> Reply:
         return query.page_of_metrics(self.rows(self.select(query.values)), METRICS, PAGED_METRICS)
 
     def _campaigns(self, query: "_Query") -> Reply:
-        instance_ids = query.values.get("instanceIds", self.posts.instance_ids)
-        return query.page([row for row in self.posts.campaigns() if row["instanceId"] in instance_ids])
+        instance_ids = self._instances_of(query.values)
+        rows = [row for row in self.posts.campaigns() if row["instanceId"] in instance_ids]
+        return query.page([row for row in rows if row["campaignId"] not in self.unlisted_campaigns])
 
     def _campaign_performance(self, query: "_Query") -> Reply:
-        by_post_date = query.values.get("dateBasis") != ["performance_date"]
-        rows = self.posts.campaigns_reported(*_range(query.values), by_post_date=by_post_date)
-        return query.page_of_metrics(rows, CAMPAIGN_METRICS, PAGED_CAMPAIGN_METRICS)
+        return query.page_of_metrics(self.campaigns(query.values), CAMPAIGN_METRICS, PAGED_CAMPAIGN_METRICS)
+
+    def campaigns(self, parameters: Parameters) -> list[Row]:
+        """Return the performance of the campaigns of a query."""
+        if not (instance_ids := self._instances_of(parameters)):
+            return []
+        by_post_date = parameters.get("dateBasis") != ["performance_date"]
+        rows = self.posts.campaigns_reported(*_range(parameters), by_post_date=by_post_date, instance_ids=instance_ids)
+        if self.names_instances:
+            return [row | {"campaignName": row["name"]} for row in rows]
+        return [{name: value for name, value in row.items() if name != "instanceId"} for row in rows]
 
     def _account(self, query: "_Query") -> Reply:
-        return query.object_of_metrics(self._totals(query, *_range(query.values)), ACCOUNT_METRICS)
+        return query.object_of_metrics(self.totals(query.values, *_range(query.values)), ACCOUNT_METRICS)
 
     def _buckets(self, query: "_Query") -> Reply:
         """Return a page of buckets: those without posts are omitted, and the first and the last one may be cut."""
@@ -576,13 +626,14 @@ class IndependentServer:
             {name: total for name, total in totals.items() if name in names}
             | {"startDate": f"{start}{times[0]}", "endDate": f"{end}{times[1]}"}
             for start, end in buckets
-            if (totals := self._totals(query, start, end))["postsCount"]
+            if (totals := self.totals(query.values, start, end))["postsCount"]
         ]
         return query.page_of_metrics(rows, BUCKET_METRICS, BUCKET_METRICS)
 
-    def _totals(self, query: "_Query", first: date, last: date) -> Row:
+    def totals(self, parameters: Parameters, first: date, last: date) -> Row:
+        """Return the totals of the instances of a query in a range of days."""
         posts = self.totalled or self.posts
-        rows = self._filtered(posts, query.values, first, last)
+        rows = self._filtered(posts, parameters, first, last)
         rows = [*rows, *(row for row in rows if row["postId"] in self.totalled_twice)]
         return posts.totals(rows, first, last, post_counts_once=self.post_counts_once)
 
