@@ -118,6 +118,8 @@ class World:
     longest_lifetime: int = MAX_LIFETIME_DAYS
     # Share of the posts that the API returns only some days after their publication, and these days.
     late_posts: tuple[float, int] = (0.0, 0)
+    # Whether the performance of a campaign has its `instanceId` and `campaignName` (docs/api.md, "Campaigns").
+    campaigns_name_instances: bool = False
 
     @property
     def instance_ids(self) -> tuple[str, ...]:

@@ -113,6 +113,8 @@ def performance_page(world: World, query: PostsQuery, page: PageQuery) -> JsonOb
             "platforms": sums.platforms(position),
             "title": campaign["campaignName"],
         }
+        if world.campaigns_name_instances:
+            details |= {name: campaign[name] for name in ("campaignName", "instanceId")}
         data.append(with_metrics(details, of_campaign, query))
     return page_body(data, page=page, total=len(order))
 

@@ -15,6 +15,7 @@ from later_reporting_dagster.server.sandbox.metrics import PostMetrics
 from later_reporting_dagster.server.sandbox.served_posts import matching_rows
 from later_reporting_dagster.server.sandbox.synthetic_world import NOT_AVAILABLE, IntArray
 from tests.server.conftest import WORLD as SERVED
+from tests.server.conftest import sandbox
 from tests.server.lake_store.clients import days_query, fetch_pages, rows_of
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
@@ -140,3 +141,16 @@ def test_late_posts_are_returned_some_days_after_their_publication() -> None:
     later = posts_of(replace(SERVED, last_day=SERVED.last_day + timedelta(days=1), late_posts=(0.3, 20)))
     next_complete = last_complete + timedelta(days=1)
     assert later[next_complete] == all_posts[next_complete] > late[next_complete]
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_campaigns_name_their_instances_if_they_should(names: bool) -> None:
+    with sandbox(world=replace(SERVED, campaigns_name_instances=names)) as api:
+        query = days_query(SERVED.first_day, SERVED.last_day, ("pageSize", 100))
+        rows = rows_of(fetch_pages(api, query, "/v2/campaigns/performance"))
+        listed = {row["campaignId"]: row for row in rows_of(fetch_pages(api, [("pageSize", 100)], "/v2/campaigns"))}
+    assert rows
+    for row in rows:
+        of_campaign = listed[row["campaignId"]]
+        expected = {name: of_campaign[name] for name in ("instanceId", "campaignName")} if names else {}
+        assert {name: row[name] for name in row.keys() & {"instanceId", "campaignName"}} == expected
