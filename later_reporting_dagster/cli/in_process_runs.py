@@ -161,7 +161,7 @@ def progress_lines(assets: Sequence[str], fetches: Sequence[Progress], *, minute
     if not fetches:
         return [f"Making {', '.join(assets)}" + (f": {minutes} min so far" if minutes else "")]
     return [
-        f"{fetch.table_name}: {fetch.done:,} of {fetch.partitions:,} files,"
+        f"{fetch.table_name}: {fetch.done:,} of {fetch.slices:,} files,"
         f" {fetch.status or f'{fetch.requests:,} requests, {fetch.rows:,} rows'}"
         for fetch in fetches
     ]

@@ -39,8 +39,8 @@ from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.ingest.replacement import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
 
@@ -334,9 +334,9 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                 raise ValueError("a URL has two slashes after its scheme, as in s3://bucket/lake")
             return Lake(root, storage_options=self.storage_options)
 
-    def write_guard(self, *, accept_shrinking: bool = False) -> WriteGuard:
-        """Return the guard that rejects suspicious responses before they replace files."""
-        return WriteGuard(
+    def write_limits(self, *, accept_shrinking: bool = False) -> WriteLimits:
+        """Return the limits beyond which a response replaces no file."""
+        return WriteLimits(
             shrink_limit_percent=100 if accept_shrinking else self.shrink_limit_percent,
             bad_rows_limit_percent=self.bad_rows_limit_percent,
         )

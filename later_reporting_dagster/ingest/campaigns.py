@@ -12,8 +12,9 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, ListResult, QueryRejected
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.rows import BadRow, Campaign
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
-from later_reporting_dagster.ingest.replacement import Unit, keys_of
+from later_reporting_dagster.ingest.decide import keys_of
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
+from later_reporting_dagster.ingest.slices import Slice
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, schema_of
 
@@ -64,20 +65,20 @@ class KeptCampaigns:
     """
 
     client: LaterClient
-    writer: PartitionWriter
+    writer: SliceWriter
     _instances: Mapping[Hashable, Set[str]] | None = None  # of each known campaign, read once in a run
 
-    async def of(self, units: Sequence[Unit], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+    async def of(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
 
         Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only
         `retire` takes an instance out of the rollups.
         """
-        if self.writer.store.table.has_file_per_instance:
+        if self.writer.files.table.has_file_per_instance:
             return frozenset()
-        (unit,) = units
+        (of,) = slices
         present = {item.key for item in result.items}
-        instances, stored = await anyio.to_thread.run_sync(self._read, unit)
+        instances, stored = await anyio.to_thread.run_sync(self._read, of)
         absent = {campaign: instances[campaign] for campaign in stored - present if campaign in instances}
         returned = {name for campaign in present for name in instances.get(campaign, ())}
         silent = {name for names in absent.values() for name in names} - returned
@@ -85,25 +86,25 @@ class KeptCampaigns:
             returned, silent = returned & {*query.instance_ids}, silent & {*query.instance_ids}
         listed = await self.client.accessible(tuple(sorted(silent)))
         # If the whole response is empty, the writer is in doubt, and asks again itself.
-        is_asked = listed and result.items and not self.writer.guard.accepts_shrinking
+        is_asked = listed and result.items and not self.writer.limits.accepts_any_loss
         if is_asked and not await self._are_without(listed, query):
             self.writer.progress.warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
             listed = ()
         gone = returned.union(listed)
         return {campaign for campaign, names in absent.items() if not names & gone}
 
-    def _read(self, unit: Unit) -> tuple[Mapping[Hashable, Set[str]], Set[Hashable]]:
+    def _read(self, of: Any) -> tuple[Mapping[Hashable, Set[str]], Set[Hashable]]:
         """Return the instances of each known campaign, and the stored campaigns of a day or period."""
-        store = self.writer.store
+        files = self.writer.files
         if self._instances is None:
-            self._instances = _instances_of_campaigns(store.lake)
-        keys = pa.schema([each for each in store.table.table.schema if each.name in store.table.key])
-        return self._instances, {*keys_of(store.stored_rows(unit, keys), store.table.key)}
+            self._instances = _instances_of_campaigns(files.lake)
+        keys = pa.schema([each for each in files.table.table.schema if each.name in files.table.key])
+        return self._instances, {*keys_of(files.stored_rows(of, keys), files.table.key)}
 
     async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
         with suppress(QueryRejected):
-            again = await self.client.fetch(self.writer.store.table.route, replace(query, instance_ids=instance_ids))
+            again = await self.client.fetch(self.writer.files.table.route, replace(query, instance_ids=instance_ids))
             return again.is_surely_empty
         return False
 

@@ -18,10 +18,11 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.ingest.daily_files import DailyFiles
+from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import DailyFiles, PartitionWriter
-from later_reporting_dagster.ingest.progress import PartitionResult, Progress, WrittenPartition
-from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.ingest.progress import Progress, SliceResult, WrittenSlice
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
 from later_reporting_dagster.lake.parquet_file import FileMetadata
@@ -53,7 +54,7 @@ class DayFetch:
     instance_ids: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     widen_days: int = 0
-    guard: WriteGuard = field(default_factory=WriteGuard)
+    limits: WriteLimits = field(default_factory=WriteLimits)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
     known_instances: Sequence[str] = ()
@@ -85,11 +86,11 @@ class FetchedDay:
     changes: Counter[str] = field(default_factory=Counter)
     sample: pa.Table | None = None
 
-    def add(self, result: PartitionResult) -> None:
+    def add(self, result: SliceResult) -> None:
         """Add the result of one of the pending files."""
-        instance_id = result.partition.instance_id
+        instance_id = result.slice.instance_id
         self.pending.discard(instance_id)
-        if not isinstance(result, WrittenPartition):
+        if not isinstance(result, WrittenSlice):
             self.failed[instance_id] = result.reason
             return
         self.present.add(instance_id)
@@ -126,7 +127,7 @@ async def fetch_days(
     """
     progress = progress or Progress(fetch.table.name)
     days: dict[date, FetchedDay] = {}
-    sender, results = anyio.create_memory_object_stream[PartitionResult](BUFFERED_RESULTS)
+    sender, results = anyio.create_memory_object_stream[SliceResult](BUFFERED_RESULTS)
 
     async def work() -> None:
         instances = await _instances(fetch, client, lake, progress) if fetch.table.has_file_per_instance else ()
@@ -135,14 +136,12 @@ async def fetch_days(
             inherited = await anyio.to_thread.run_sync(fetched_by, lake, fetch.table.name, fetch.continued_run)
         days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
-        progress.partitions = len(partitions)
+        progress.slices = len(partitions)
         new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
         records = await anyio.to_thread.run_sync(new_records, lake, fetch.table.name)
         records.oddities = progress.oddities
         files = await anyio.to_thread.run_sync(DailyFiles, fetch.table, lake, records)
-        writer = PartitionWriter(
-            store=files, guard=fetch.guard, metrics=fetch.metrics, results=sender, progress=progress
-        )
+        writer = SliceWriter(files=files, limits=fetch.limits, metrics=fetch.metrics, results=sender, progress=progress)
         try:
             await ingest(
                 partitions, writer, client=client, instance_ids=fetch.instance_ids, widen_days=fetch.widen_days
@@ -165,7 +164,7 @@ async def fetch_days(
     try:
         async for result in results:
             progress.add(result)
-            day = days[result.partition.day]
+            day = days[result.slice.day]
             day.add(result)
             if not day.pending:
                 yield days.pop(day.day)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 from statistics import mean
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -21,9 +22,9 @@ from later_reporting_dagster.client import LaterClient, LaterError, ListResult, 
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import KeptCampaigns
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.decide import NOT_LISTED, NOTHING_LEFT, AskAgain, Reason, Reject, would_empty
 from later_reporting_dagster.ingest.post_fetch import PostFetch
-from later_reporting_dagster.ingest.progress import PartitionError, RouteRefused, refusal
+from later_reporting_dagster.ingest.progress import RouteRefused, SliceError, refusal
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
     History,
@@ -35,7 +36,8 @@ from later_reporting_dagster.ingest.query_plan import (
     split_by_days,
     split_query,
 )
-from later_reporting_dagster.ingest.replacement import NOT_LISTED, NOTHING_LEFT, InDoubt, Unit, WouldEmpty
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
+from later_reporting_dagster.ingest.slices import Slice
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -55,7 +57,7 @@ SAMPLED_FILES = 32
 
 async def ingest(
     partitions: Collection[Partition],
-    writer: PartitionWriter,
+    writer: SliceWriter,
     *,
     client: LaterClient,
     instance_ids: tuple[str, ...] = (),
@@ -63,7 +65,7 @@ async def ingest(
 ) -> None:
     """Fetch and write partitions; the writer sends the result of each exactly once, as soon as it is known.
 
-    Failures of the API or the lake, rejections by the write guard and invalid instance ids are results, not raised.
+    Failures of the API or the lake, rows that may replace nothing and invalid instance ids are results, not raised.
     While the results are full, fewer queries are fetched.
 
     `instance_ids`: those whose rows a file of all instances has; empty for all that the credentials can read.
@@ -71,7 +73,7 @@ async def ingest(
     Raises:
         RouteRefused: the API does not offer the route of an optional table.
     """
-    table, lake = writer.store.table, writer.store.lake
+    table, lake = writer.files.table, writer.files.lake
     if not table.has_file_per_instance:
         days = sorted((partition.day for partition in partitions), reverse=True)
         of_all = partial(PerformanceQuery, date_basis=table.date_basis, instance_ids=instance_ids)
@@ -103,9 +105,7 @@ async def ingest(
     await run.fetch_all(newest_first, workers=client.concurrency if by_cursor else PAGED_WORKERS)
 
 
-async def ingest_whole(
-    queries: Mapping[Unit, PerformanceQuery], writer: PartitionWriter, *, client: LaterClient
-) -> None:
+async def ingest_whole(queries: Mapping[Any, PerformanceQuery], writer: SliceWriter, *, client: LaterClient) -> None:
     """Fetch and write what the API totals for days or periods, each with one query, in the order given.
 
     A day or a period is replaced whole, but for the rows of `KeptCampaigns`.
@@ -114,10 +114,10 @@ async def ingest_whole(
         RouteRefused: the API does not offer the route.
     """
     run = _IngestRun(client, writer, History(days=len(queries), is_whole=True), queries_of=queries)
-    await run.fetch_all([(query, unit) for unit, query in queries.items()], workers=client.concurrency)
+    await run.fetch_all([(query, of_query) for of_query, query in queries.items()], workers=client.concurrency)
 
 
-async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
+async def _fail_invalid_instances(partitions: Collection[Partition], writer: SliceWriter) -> list[Partition]:
     """Send partitions as failed if their instance id cannot be part of a path; return the others."""
     valid: list[Partition] = []
     for partition in partitions:
@@ -155,41 +155,41 @@ class _IngestRun:
     Attributes:
         partitions: those to write, if a query has many.
         queries_of: the query of each day or period, if it has one of its own.
-        in_doubt: what was not written, because stored rows may not be gone, although the response lacks them.
-        queue: the queries to fetch, each with its day or period, or None. Last in, first out: the parts of a query are
+        unconfirmed: what was not written, because stored rows may not be gone, although the response lacks them.
+        queue: the queries to fetch, each with its only slice, or None. Last in, first out: the parts of a query are
             fetched before the next query, which can then leave out what has failed.
     """
 
     client: LaterClient
-    writer: PartitionWriter
+    writer: SliceWriter
     history: History
     partitions: frozenset[Partition] = frozenset()
-    queries_of: Mapping[Unit, PerformanceQuery] = field(default_factory=dict)
+    queries_of: Mapping[Any, PerformanceQuery] = field(default_factory=dict)
     widen_days: int = 0
-    in_doubt: dict[Unit, InDoubt] = field(default_factory=dict)
-    queue: asyncio.LifoQueue[tuple[PerformanceQuery, Unit]] = field(default_factory=asyncio.LifoQueue)
+    unconfirmed: dict[Slice, AskAgain] = field(default_factory=dict)
+    queue: asyncio.LifoQueue[tuple[PerformanceQuery, Slice | None]] = field(default_factory=asyncio.LifoQueue)
     posts: PostFetch = field(init=False)
     kept: KeptCampaigns = field(init=False)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
     def __post_init__(self) -> None:
         writer = self.writer
-        self.posts = PostFetch(self.client, writer.store.table, writer.metrics, writer.progress)
+        self.posts = PostFetch(self.client, writer.files.table, writer.metrics, writer.progress)
         self.kept = KeptCampaigns(self.client, writer)
 
-    async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, Unit]], *, workers: int) -> None:
-        """Fetch and write queries in this order, then ask again for what is in doubt."""
+    async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, Slice | None]], *, workers: int) -> None:
+        """Fetch and write queries in this order, then ask again for what is unconfirmed."""
         for item in reversed(queries):
             self.queue.put_nowait(item)
-        if self.writer.store.table.is_optional:
+        if self.writer.files.table.is_optional:
             await self._try_route()
         async with anyio.create_task_group() as tasks:
             for _ in range(workers):
                 tasks.start_soon(self._work)
             await self.queue.join()
             tasks.cancel_scope.cancel()
-        for unit, doubt in self.in_doubt.items():
-            await self._confirm(unit, doubt)
+        for each, doubt in self.unconfirmed.items():
+            await self._confirm(each, doubt)
 
     async def _try_route(self) -> None:
         """Ask one query after the other until one shows that the API offers the route; raise if it refuses it.
@@ -197,19 +197,19 @@ class _IngestRun:
         A refused query may be refused alone, so another one is asked before the first fails: of a single day or period,
         the one before. It ends once two have failed without showing it.
         """
-        refused: list[tuple[PerformanceQuery, Unit, LaterError]] = []
+        refused: list[tuple[PerformanceQuery, Slice | None, LaterError]] = []
         unclear: set[Hashable] = set()
         while not (self.queue.empty() or self.history.has_succeeded or len(unclear) > 1):
-            query, unit = self.queue.get_nowait()
+            query, only = self.queue.get_nowait()
             self.queue.task_done()
-            error = await self._ask(query, unit)
+            error = await self._ask(query, only)
             if error is None:
                 continue
             if refusal(error) is None or self.history.unlisted.keys() & query.instance_ids:
-                await self._go_on(query, unit, error)
+                await self._go_on(query, only, error)
                 is_unclear = not isinstance(error, QueryRejected | UnexpectedResponse)
             else:
-                refused.append((query, unit, error))
+                refused.append((query, only, error))
                 if len(self.queries_of) == 1:
                     with suppress(LaterError):
                         await self._fetch(query_before(query))
@@ -217,29 +217,29 @@ class _IngestRun:
                     raise RouteRefused(str(error))
                 is_unclear = not self.history.is_refused(query)
             if is_unclear:
-                unclear.add(unit or query.instance_ids)
-        for query, unit, error in reversed(refused):
-            await self._go_on(query, unit, error)
+                unclear.add(only or query.instance_ids)
+        for query, only, error in reversed(refused):
+            await self._go_on(query, only, error)
 
     async def _work(self) -> None:
         while True:
-            query, unit = await self.queue.get()
-            if (error := await self._ask(query, unit)) is not None:
-                await self._go_on(query, unit, error)
+            query, only = await self.queue.get()
+            if (error := await self._ask(query, only)) is not None:
+                await self._go_on(query, only, error)
             self.queue.task_done()
 
-    async def _ask(self, query: PerformanceQuery, unit: Unit) -> LaterError | None:
+    async def _ask(self, query: PerformanceQuery, only: Slice | None) -> LaterError | None:
         """Fetch and write a query, or queue the parts in which to ask it; return the error if it fails."""
         parts = queries_to_ask(query, self.history)
         if parts != [(query, None)]:
             for part, error in reversed(parts):
                 if error is None:
-                    self.queue.put_nowait((part, unit))
+                    self.queue.put_nowait((part, only))
                 else:
-                    await self.writer.fail(self._units(part, unit), error)
+                    await self.writer.fail(self._slices(part, only), error)
             return None
-        units = self._units(query, unit)
-        if not units:
+        slices = self._slices(query, only)
+        if not slices:
             return None
         max_posts = TARGET_POSTS_PER_QUERY * 3 // 2 if self._is_limited(query) else None
         try:
@@ -247,21 +247,21 @@ class _IngestRun:
         except LaterError as error:
             return error
         try:
-            kept = await self.kept.of(units, asked, result)
+            kept = await self.kept.of(slices, asked, result)
             async with self._write_slots:
-                self.in_doubt.update(await self.writer.write(asked, result, units, kept=kept))
+                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=kept)
         except (LaterError, LakeUnavailable) as error:
-            await self.writer.fail(units, error)
+            await self.writer.fail(slices, error)
         return None
 
-    async def _go_on(self, query: PerformanceQuery, unit: Unit, error: LaterError) -> None:
+    async def _go_on(self, query: PerformanceQuery, only: Slice | None, error: LaterError) -> None:
         """Queue what to ask in place of a query that failed, or fail what it is for."""
         posts_each = TARGET_POSTS_PER_QUERY if self._is_limited(query) else MAX_POSTS_PER_PART
         parts = queries_after(query, error, self.history, posts_each=posts_each)
         for part in reversed(parts):
-            self.queue.put_nowait((part, unit))
+            self.queue.put_nowait((part, only))
         if not parts:
-            await self.writer.fail(self._units(query, unit), error)
+            await self.writer.fail(self._slices(query, only), error)
 
     async def _fetch(
         self, query: PerformanceQuery, *, max_posts: int | None = None
@@ -286,7 +286,7 @@ class _IngestRun:
 
         A refusal says neither which instance it is about, nor whether it is about the route.
         """
-        table, names, history = self.writer.store.table, query.instance_ids, self.history
+        table, names, history = self.writer.files.table, query.instance_ids, self.history
         is_of_one = len(names) == 1 and not table.one_instance_per_query
         is_other_error = not isinstance(error, QueryRejected) or not (table.is_optional or error.is_forbidden)
         if is_of_one or is_other_error or refusal(error) is None:
@@ -308,44 +308,44 @@ class _IngestRun:
             )
         return not unlisted
 
-    async def _confirm(self, unit: Unit, doubt: InDoubt) -> None:
-        """Ask again for what is in doubt, and replace its rows if they are surely gone; else it fails.
+    async def _confirm(self, of: Slice, doubt: AskAgain) -> None:
+        """Ask again for an unconfirmed deletion, and replace its rows if they are surely gone; else it fails.
 
         Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what
         the run fetches of these are left.
         """
-        query = self.queries_of.get(unit) or PerformanceQuery(
-            start_date=unit.day,
-            end_date=unit.day,
-            instance_ids=(unit.instance_id,),
-            date_basis=self.writer.store.table.date_basis,
+        query = self.queries_of.get(of) or PerformanceQuery(
+            start_date=of.day,
+            end_date=of.day,
+            instance_ids=(of.instance_id or "",),  # without a query of its own, it is the file of an instance
+            date_basis=self.writer.files.table.date_basis,
             metrics=self.writer.metrics,
         )
         names = tuple(name for name in query.instance_ids if name not in self.history.unlisted)
-        is_left = unit.instance_id in self.writer.keeping
-        error: PartitionError | None = self.history.stopped_by or WouldEmpty(NOTHING_LEFT)
-        if self.history.stopped_by is None and (is_left or not isinstance(doubt, WouldEmpty)):
+        is_left = of.instance_id in self.writer.keeping
+        error: SliceError | AskAgain | None = self.history.stopped_by or would_empty(NOTHING_LEFT)
+        if self.history.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
             try:
-                error = WouldEmpty(NOT_LISTED)
+                error = would_empty(NOT_LISTED)
                 # Without any, the query would ask for all instances.
                 is_any_left = bool(names) or not query.instance_ids
                 if is_any_left and await self.client.accessible(names) == names:
                     asked, result = await self._fetch(replace(query, instance_ids=names))
-                    kept = await self.kept.of([unit], asked, result)
+                    kept = await self.kept.of([of], asked, result)
                     is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
-                    in_doubt = await self.writer.write(asked, result, [unit], kept=kept, is_confirmed=is_sure)
-                    error = in_doubt.get(unit)
+                    unconfirmed = await self.writer.write(asked, result, [of], kept=kept, is_confirmed=is_sure)
+                    error = unconfirmed.get(of)
             except (LaterError, LakeUnavailable) as failure:
                 error = failure
         if error is not None:
-            await self.writer.fail([unit], error)
+            await self.writer.fail([of], Reject(error.reason, error.text) if isinstance(error, AskAgain) else error)
 
     def _is_limited(self, query: PerformanceQuery) -> bool:
         """Return whether a query is split if it has many posts, though not too many."""
         return not (self.history.by_cursor or self.history.is_whole) and bool(split_by_days(query))
 
-    def _units(self, query: PerformanceQuery, unit: Unit) -> list[Unit]:
+    def _slices(self, query: PerformanceQuery, only: Slice | None) -> list[Slice]:
         """Return what to write of a query. It may cover other partitions, which are not written."""
-        if unit is not None:
-            return [unit]
+        if only is not None:
+            return [only]
         return [partition for partition in partitions_of(query) if partition in self.partitions]

@@ -1,4 +1,4 @@
-"""What happened to each partition of a fetch, and what the fetch has done so far, for its log and whoever shows it."""
+"""What happened to each slice of a fetch, and what the fetch has done so far, for its log and whoever shows it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,27 +6,35 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from later_reporting_dagster.client import ClientEvent, LaterError, QueryRejected
-from later_reporting_dagster.ingest.replacement import PartitionDiff, Unit
-from later_reporting_dagster.lake import LakeUnavailable, ReplacementRejected, WriteResult
+from later_reporting_dagster.ingest.decide import AskAgain, Decision, Newer, Received, Reject, RowDiff, Write
+from later_reporting_dagster.ingest.slices import Slice
+from later_reporting_dagster.lake import LakeUnavailable, WriteResult
 
 # Shorter waits are normal under the rate limit and are not logged.
 MIN_LOGGED_WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenPartition:
-    """A partition that is stored in the lake, complete and verified, or a period that will be.
+class WrittenSlice:
+    """A slice that is stored in the lake, complete and verified, or that of a period, which will be.
 
     `bad_rows`: number of its rows in quarantine. `diff`: None if nothing changed, or if there was no readable file.
     `is_newer`: whether what is stored was requested later than the response, so that it stays.
     """
 
-    partition: Unit
+    slice: Slice
     file: WriteResult
     rows: pa.Table
     bad_rows: int
-    diff: PartitionDiff | None = None
+    diff: RowDiff | None = None
     is_newer: bool = False
+
+    @property
+    def keeps_stored_rows(self) -> bool:
+        """Whether a row that was stored before is left."""
+        if self.diff is not None:
+            return self.diff.removed < self.diff.rows_before
+        return bool(self.rows.num_rows) and not self.file.changed
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -40,36 +48,61 @@ def refusal(error: Exception | None) -> RouteRefused | None:
     return None
 
 
-# The API, the lake or the write guard failed, or the instance id cannot be part of a path.
-PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
+# The API or the lake failed, stored rows must stay, or the instance id cannot be part of a path.
+SliceError = LaterError | LakeUnavailable | Reject | ValueError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailedPartition:
-    """A partition or period that was not replaced, and the reason."""
+class FailedSlice:
+    """A slice that was not replaced, and the reason."""
 
-    partition: Unit
-    error: PartitionError
+    slice: Slice
+    error: SliceError
 
     def __post_init__(self) -> None:
         # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
-        self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
+        if isinstance(self.error, Exception):
+            self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
 
     @property
     def reason(self) -> str:
         """The error without its query, which may be that of other days or instances, whose failure decided this one."""
-        return self.error.reason if isinstance(self.error, LaterError) else str(self.error)
+        match self.error:
+            case LaterError():
+                return self.error.reason
+            case Reject():
+                return self.error.text
+            case _:
+                return str(self.error)
 
 
-PartitionResult = WrittenPartition | FailedPartition
+SliceResult = WrittenSlice | FailedSlice
+# What is to be asked again has no result yet.
+SliceOutcome = SliceResult | AskAgain
+
+
+def outcome_of(of: Slice, decision: Decision, received: Received, file: WriteResult) -> SliceOutcome:
+    """Return what becomes of a slice by a decision, if `file` is what is stored afterwards."""
+    if isinstance(decision, AskAgain):
+        return decision
+    if isinstance(decision, Reject):
+        return FailedSlice(slice=of, error=decision)
+    return WrittenSlice(
+        slice=of,
+        file=file,
+        rows=received.rows,
+        bad_rows=len(received.bad_rows),
+        diff=decision.diff if isinstance(decision, Write) else None,
+        is_newer=isinstance(decision, Newer),
+    )
 
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far: partitions to fetch, written and failed, rows in files, and pages received.
+    """What a run has done so far: slices to fetch, written and failed, rows in files, and pages received.
 
     Attributes:
-        newer: partitions that stay, because what is stored was requested later than the response.
+        newer: slices that stay, because what is stored was requested later than the response.
         warnings: what the caller should know although the run succeeds.
         oddities: deviations of the responses from the documentation, by kind.
         rows_by_fate: rows that were received, and of these the rows that were written, are in quarantine, belong to
@@ -78,7 +111,7 @@ class Progress:
     """
 
     table_name: str
-    partitions: int = 0
+    slices: int = 0
     written: int = 0
     newer: int = 0
     failed: int = 0
@@ -120,9 +153,9 @@ class Progress:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
-    def add(self, result: PartitionResult) -> None:
+    def add(self, result: SliceResult) -> None:
         """Count a result."""
-        if isinstance(result, FailedPartition):
+        if isinstance(result, FailedSlice):
             self.failed += 1
             return
         self.newer += result.is_newer

@@ -3,7 +3,6 @@
 from later_reporting_dagster.lake.data_frames import open_dataset as open_dataset
 from later_reporting_dagster.lake.data_frames import read_frame as read_frame
 from later_reporting_dagster.lake.lake import Lake as Lake
-from later_reporting_dagster.lake.lake import ReplacementRejected as ReplacementRejected
 from later_reporting_dagster.lake.lake import WriteResult as WriteResult
 from later_reporting_dagster.lake.parquet_file import FileDamaged as FileDamaged
 from later_reporting_dagster.lake.paths import Partition as Partition

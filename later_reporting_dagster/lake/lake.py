@@ -55,8 +55,24 @@ _LEFT_OVER = ("_compacted", "_late_posts")
 _MAX_DAY_LISTINGS = 32
 
 
-class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, not a bug
-    """A `ReplacementCheck` rejected new rows. The partition keeps its old rows; the message has the reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file as it was read, or why it cannot be read now; without data and an error, there is none.
+
+    Attributes:
+        version: that of the data, which `Lake.replace` compares; None on an object store, which does not compare.
+    """
+
+    data: bytes | None = None
+    version: FileVersion | None = None
+    error: LakeUnavailable | None = None
+
+    @property
+    def metadata(self) -> FileMetadata:
+        """Return the metadata; of no file, and of a damaged one, an empty hash."""
+        with suppress(FileDamaged):
+            return parse_metadata(self.data or b"")
+        return FileMetadata(0, "", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +100,6 @@ class WriteOptions(TypedDict, total=False):
 
     metadata: Mapping[str, str] | None
     replaces_metadata: bool
-    check_replacement: Callable[[Any, pa.Table, pa.Table], None]
-
-
-WriteOutcome = WriteResult | LakeUnavailable | ReplacementRejected
 
 
 class Lake:
@@ -139,80 +151,76 @@ class Lake:
         *,
         metadata: Mapping[str, str] | None = None,
         replaces_metadata: bool = False,
-        check_replacement: Callable[[_File, pa.Table, pa.Table], None] | None = None,
-        is_newer: Callable[[_File, Mapping[str, str]], bool] | None = None,
-    ) -> dict[_File, WriteOutcome]:
+    ) -> dict[_File, WriteResult | LakeUnavailable]:
         """Replace all rows of several partitions; return the result of each, or its error, which affects no other.
 
         If a file already has the same rows in the same order, nothing is written, and the stored metadata stay. A
         stored file that is damaged, or that something else has altered, is replaced. If it cannot be read for another
-        reason, nothing is written. If another writer replaces a file meanwhile, the callbacks are called again, with
-        what it wrote; on an object store, only if it does so before they are called.
+        reason, nothing is written.
 
         Args:
             metadata: stored in the file's Parquet key-value metadata.
             replaces_metadata: also write a file that has the same rows, but other metadata.
-            check_replacement: called with the partition, the stored rows and the new ones, before anything is written,
-                if the rows would change; not if the stored file cannot be read with the new schema. The stored rows
-                have only the columns that the new ones also have. Raises `ReplacementRejected` to keep them.
-            is_newer: called with the partition and the metadata of the stored file, if the rows would change. Returns
-                whether the file is newer than the new rows, so that it stays, and is the result.
 
         Raises:
             ValueError: an instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
         """
-        paths = {file: partition_path(table_name, file) for file in rows}
         content_hashes = {file: content_hash_of(of_file) for file, of_file in rows.items()}
-
-        def decide(file: _File, data: bytes | None) -> tuple[WriteOutcome, bytes | None]:
-            """Return the result for a stored file, and the new file, unless it stays."""
-            new, content_hash, location = rows[file], content_hashes[file], self.storage.location(paths[file])
-            before = None if data is None else _intact_metadata(data)
-            is_same = before is not None and before.content_hash == content_hash
-            if data is not None and not (is_same and has_rows(data, content_hash, expected=new)):
-                is_same = False
-                if before and is_newer and is_newer(file, before.key_values):
-                    stored = before.rows, len(data), before.content_hash
-                    return WriteResult(location, *stored, changed=False, key_values=before.key_values), None
-                try:
-                    if check_replacement:
-                        check_replacement(file, from_parquet(data, schema=new.schema, only_stored=True), new)
-                except ReplacementRejected as rejection:
-                    return rejection, None
-                except FileDamaged:
-                    pass  # no stored rows to compare with
-            key_values = {**(metadata or {}), **_first_fetch(before)}
-            if before and is_same and not replaces_metadata:
-                key_values = {**before.key_values}
-            if data is not None and before and is_same and before.key_values == key_values:
-                return WriteResult(location, new.num_rows, len(data), content_hash, False, key_values), None
-            written = to_parquet(new, content_hash=content_hash, key_values=key_values)
-            return WriteResult(location, new.num_rows, len(written), content_hash, not is_same, key_values), written
-
-        results: dict[_File, WriteOutcome] = {}
+        results: dict[_File, WriteResult | LakeUnavailable] = {}
         waiting = [*rows]
         while waiting:
-            new_files: dict[str, bytes] = {}
-            versions: dict[str, FileVersion | None] = {}
-            stored = self.storage.map(partial(self._read_version, versions=versions), [paths[file] for file in waiting])
-            for file, data in zip(waiting, stored, strict=True):
-                results[file], new_file = (data, None) if isinstance(data, LakeUnavailable) else decide(file, data)
-                if new_file is not None:
-                    new_files[paths[file]] = new_file
-            failed = self.storage.write_all(new_files, replaced=versions)
-            results |= {file: failed[paths[file]] for file in waiting if paths[file] in failed}
-            waiting = [file for file in waiting if isinstance(results[file], ReplacedMeanwhile)]
+            stored = self.read_files(table_name, waiting)
+            new_files: dict[_File, bytes] = {}
+            for file, found in stored.items():
+                if found.error is not None:
+                    results[file] = found.error
+                    continue
+                new, content_hash = rows[file], content_hashes[file]
+                before, data = found.metadata, found.data or b""
+                is_same = before.content_hash == content_hash and has_rows(data, content_hash, expected=new)
+                key_values = with_first_fetch(metadata or {}, before)
+                if is_same and not replaces_metadata:
+                    key_values = {**before.key_values}
+                if not (is_same and before.key_values == key_values):
+                    data = new_files[file] = to_parquet(new, content_hash=content_hash, key_values=key_values)
+                size, changed = (new.num_rows, len(data)), not is_same
+                results[file] = WriteResult(self.url(table_name, file), *size, content_hash, changed, key_values)
+            failed = self.replace(table_name, new_files, stored=stored)
+            results |= failed
+            waiting = [file for file, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
         return results
 
-    def _read_version(self, path: str, *, versions: dict[str, FileVersion | None]) -> bytes | LakeUnavailable | None:
-        """Read a file, and on a local disk add its version from before: if it then has another, it is not replaced."""
-        try:
-            if not self.storage.is_remote:
-                versions[path] = self.storage.versions([path]).get(path)
-            return self.storage.read(path)
-        except LakeUnavailable as error:
-            return error
+    def read_files(self, table_name: str, files: Iterable[_File]) -> dict[_File, StoredFile]:
+        """Read partitions, or an unpartitioned table, with the versions that `replace` compares.
+
+        Raises:
+            ValueError: an instance id cannot be encoded; see `encode_instance_id`.
+        """
+
+        def read(path: str) -> StoredFile:
+            try:
+                # The version is read first: if the file is replaced in between, it then has another one.
+                version = None if self.storage.is_remote else self.storage.versions([path]).get(path)
+                return StoredFile(data=self.storage.read(path), version=version)
+            except LakeUnavailable as error:
+                return StoredFile(error=error)
+
+        paths = {file: partition_path(table_name, file) for file in files}
+        return dict(zip(paths, self.storage.map(read, paths.values()), strict=True))
+
+    def replace(
+        self, table_name: str, files: Mapping[_File, bytes], *, stored: Mapping[_File, StoredFile]
+    ) -> dict[_File, LakeUnavailable]:
+        """Replace files that have not changed since they were read; return the error of each that was not replaced.
+
+        On a local disk, a file that another writer has replaced meanwhile stays, and its error is `ReplacedMeanwhile`.
+        An object store does not compare.
+        """
+        paths = {partition_path(table_name, file): file for file in files}
+        versions = {path: stored[file].version for path, file in paths.items()}
+        failed = self.storage.write_all({path: files[file] for path, file in paths.items()}, replaced=versions)
+        return {paths[path]: error for path, error in failed.items()}
 
     def read_table(self, table_name: str, partition: Partition | None = None, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table, or a partition, as exactly `schema`; None if its file does not exist."""
@@ -351,8 +359,8 @@ class Lake:
     def day_url(self, table_name: str, day: date) -> str:
         return self.storage.location(day_directory(table_name, day))
 
-    def url(self, table_name: str, partition: Partition) -> str:
-        """Return the location of a partition's file: a path on a local disk, else a URL, without credentials."""
+    def url(self, table_name: str, partition: Partition | None) -> str:
+        """Return the location of a file: a path on a local disk, else a URL, without credentials."""
         return self.storage.location(partition_path(table_name, partition))
 
     def check_writable(self) -> None:
@@ -381,14 +389,7 @@ class Lake:
                 yield damaged
 
 
-def _intact_metadata(data: bytes) -> FileMetadata | None:
-    with suppress(FileDamaged):
-        return parse_metadata(data)
-    return None
-
-
-def _first_fetch(replaced: FileMetadata | None) -> dict[str, str]:
-    """Return when the file that is replaced was first fetched, as metadata of the new file."""
-    before = {} if replaced is None else replaced.key_values
-    first = before.get(FIRST_FETCHED_AT, before.get(FETCHED_AT))
-    return {FIRST_FETCHED_AT: first} if first else {}
+def with_first_fetch(metadata: Mapping[str, str], replaced: FileMetadata) -> dict[str, str]:
+    """Return the metadata of a new file, with when the file that it replaces was first fetched."""
+    first = replaced.key_values.get(FIRST_FETCHED_AT, replaced.key_values.get(FETCHED_AT))
+    return {**metadata, **({FIRST_FETCHED_AT: first} if first else {})}

@@ -69,28 +69,36 @@ def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, st
     return data
 
 
-def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -> pa.Table:
+def from_parquet(data: bytes, *, schema: pa.Schema) -> pa.Table:
     """Return the rows of a file as exactly `schema`.
 
     A nullable column may be missing from the file, because it was added later or its metric was not requested; it is
-    then null, or omitted if `only_stored` is set. `FileDamaged` is raised if the bytes are not a Parquet file, or a
-    column is missing or of another type.
+    then null. `FileDamaged` is raised if the bytes are not a Parquet file, or a column is missing or of another type.
     """
     file = _open(data)
     if file.schema_arrow.equals(schema):  # most files, and several times faster than what follows
         return _read_rows(file, None).replace_schema_metadata()
-    stored = {field.name: field.type for field in file.schema_arrow}
+    check_columns(file.schema_arrow, schema)
+    stored = {*file.schema_arrow.names}
+    return with_columns(_read_rows(file, [name for name in schema.names if name in stored]), schema)
+
+
+def check_columns(stored: pa.Schema, schema: pa.Schema) -> None:
+    """Raise `FileDamaged` if stored rows cannot be read as `schema`: a column is missing or of another type."""
+    types = {field.name: field.type for field in stored}
     for field in schema:
-        if field.name not in stored:
+        if field.name not in types:
             if not field.nullable:
                 raise FileDamaged(f"column {field.name} is missing")
-        elif stored[field.name] != field.type:
-            raise FileDamaged(f"column {field.name} is {stored[field.name]}, not {field.type}")
-    present = pa.schema([field for field in schema if field.name in stored])
-    rows = _read_rows(file, present.names)
-    wanted = present if only_stored else schema
-    columns = [rows[name] if name in stored else pa.nulls(len(rows), wanted.field(name).type) for name in wanted.names]
-    return pa.Table.from_arrays(columns, schema=wanted)
+        elif types[field.name] != field.type:
+            raise FileDamaged(f"column {field.name} is {types[field.name]}, not {field.type}")
+
+
+def with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows with exactly the columns of `schema`; those that are missing are null."""
+    stored = {*rows.column_names}
+    columns = [rows[each.name] if each.name in stored else pa.nulls(len(rows), each.type) for each in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def read_stored_rows(data: bytes) -> pa.Table:

@@ -211,9 +211,9 @@ def test_progress_is_a_line_per_table_or_what_is_made() -> None:
 
     assert lines() == ["Making posts_published, organic_paid_daily"]
     assert lines(minutes=1) == ["Making posts_published, organic_paid_daily: 1 min so far"]
-    fetches.append(Progress("posts_published", partitions=10, written=4, status="waiting 40 s for the rate limit"))
+    fetches.append(Progress("posts_published", slices=10, written=4, status="waiting 40 s for the rate limit"))
     assert lines() == ["posts_published: 4 of 10 files, waiting 40 s for the rate limit"]
-    fetches[:] = [Progress("posts_published", partitions=10, written=9, failed=1, requests=1_200, rows=34_567)]
+    fetches[:] = [Progress("posts_published", slices=10, written=9, failed=1, requests=1_200, rows=34_567)]
     assert lines() == ["posts_published: 10 of 10 files, 1,200 requests, 34,567 rows"]
 
 

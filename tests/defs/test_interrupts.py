@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.defs.event_loop import iterate, wait_for
-from later_reporting_dagster.ingest import partition_writer
+from later_reporting_dagster.ingest import slice_writer
 from tests.conftest import INSTANCE_IDS, Service, files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import DAYS, Project
@@ -138,7 +138,7 @@ def test_interrupt_while_a_worker_computes(
     project: Project, clients: list[LaterClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = {thread.native_id or 0 for thread in threading.enumerate()}
-    write, begun = partition_writer.PartitionWriter._write_batch, threading.Event()
+    write, begun = slice_writer.SliceWriter._write_batch, threading.Event()
 
     def slow_write(self: Any, *arguments: Any, **options: Any) -> Any:
         begun.set()
@@ -147,7 +147,7 @@ def test_interrupt_while_a_worker_computes(
             sum(range(1000))
         return write(self, *arguments, **options)
 
-    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", slow_write)
+    monkeypatch.setattr(slice_writer.SliceWriter, "_write_batch", slow_write)
     sender = interrupt_when(begun.is_set)
     run = project.fetch(RAW)
     sender.join()

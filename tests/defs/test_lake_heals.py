@@ -27,7 +27,7 @@ from later_reporting_dagster.contract.days import contiguous_ranges, days_betwee
 from later_reporting_dagster.defs.assets import raw_tables, rollups
 from later_reporting_dagster.defs.events import day_materialization, partition_materialization, table_result
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, RunRecords, read_records, record_files
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
@@ -160,7 +160,7 @@ def install_points(patch: pytest.MonkeyPatch) -> None:
     save = RunRecords.save
     patch.setattr(RunRecords, "save", save_unless_killed)
     patch.setattr(RunRecords, "add", reaching(WRITTEN, RunRecords.add))
-    patch.setattr(PartitionWriter, "_write_batch", reaching(RECEIVED, PartitionWriter._write_batch))
+    patch.setattr(SliceWriter, "_write_batch", reaching(RECEIVED, SliceWriter._write_batch))
     patch.setattr(raw_tables, "day_materialization", reaching(RECORDED, day_materialization))
     for name in ("write", "write_table", "write_file"):  # of rollups and dimensions, and of the report
         patch.setattr(Lake, name, reaching(COMPUTED, getattr(Lake, name)))
@@ -532,7 +532,7 @@ def environment(
     clock.set(NOW)
     monkeypatch.setattr("dagster._time._mockable_get_current_datetime", clock.now)
     monkeypatch.setattr("dagster._time._mockable_get_current_timestamp", clock.timestamp)
-    for module in ("defs.component_base", "defs.runs", "ingest.partition_writer"):
+    for module in ("defs.component_base", "defs.runs", "ingest.slice_writer"):
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", clock.now)
     # Dagster stamps the updates of runs by the real clock, so that all have just ended by this one.
     monkeypatch.setattr("later_reporting_dagster.defs.runs.SETTLING_TIME", timedelta(days=-10_000))

@@ -51,7 +51,7 @@ class World:
     def set_clock(self, today: date) -> datetime:
         self.today = today
         now = datetime(today.year, today.month, today.day, 13, tzinfo=UTC)
-        freeze_clock(self.monkeypatch, now, "ingest.partition_writer")
+        freeze_clock(self.monkeypatch, now, "ingest.slice_writer")
         self.monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", now.timestamp)  # type: ignore[index]
         return now
 

@@ -18,10 +18,11 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.rows import Campaign
+from later_reporting_dagster.ingest.daily_files import DailyFiles
+from later_reporting_dagster.ingest.decide import Reason, Reject, WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import DailyFiles, PartitionWriter
-from later_reporting_dagster.ingest.progress import FailedPartition, PartitionResult, Progress, WrittenPartition
-from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.ingest.progress import FailedSlice, Progress, SliceResult, WrittenSlice
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import RunRecords
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
@@ -43,7 +44,7 @@ from tests.conftest import (
 from tests.server.lake_store.clients import authenticate, days_query, fetch_pages, rows_of
 
 PUBLISHED, DAILY = POSTS_PUBLISHED, POST_METRICS_DAILY
-DEFAULT_GUARD = WriteGuard()
+DEFAULT_LIMITS = WriteLimits()
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 
 each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda table: table.name)
@@ -51,17 +52,19 @@ each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda
 
 @dataclass
 class IngestResults:
-    written: dict[Partition, WrittenPartition]
-    failed: dict[Partition, FailedPartition]
+    written: dict[Partition, WrittenSlice]
+    failed: dict[Partition, FailedSlice]
     progress: Progress
 
     @property
     def changes(self) -> set[bool]:
         return {written.file.changed for written in self.written.values()}
 
-    def errors(self) -> dict[Partition, type[Exception]]:
-        assert all(failed.error.__traceback__ is None for failed in self.failed.values())
-        return {partition: type(failed.error) for partition, failed in self.failed.items()}
+    def errors(self) -> dict[Partition, Reason | type[Exception]]:
+        """Return why each slice was not replaced."""
+        errors = {partition: failed.error for partition, failed in self.failed.items()}
+        assert not any(isinstance(error, Exception) and error.__traceback__ for error in errors.values())
+        return {each: error.reason if isinstance(error, Reject) else type(error) for each, error in errors.items()}
 
 
 def client_of(service: Service, **options: Any) -> LaterClient:
@@ -100,7 +103,7 @@ def run_ingest(
     table: RawTable,
     service: Service,
     root: Path | Lake,
-    guard: WriteGuard = DEFAULT_GUARD,
+    limits: WriteLimits = DEFAULT_LIMITS,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     instance_ids: tuple[str, ...] = (),
     widen_days: int = 0,
@@ -108,26 +111,26 @@ def run_ingest(
 ) -> IngestResults:
     """Ingest partitions in the API version of `service`; check that each is reported exactly once."""
     lake, progress = root if isinstance(root, Lake) else Lake(str(root)), Progress(table.name)
-    results: list[PartitionResult] = []
+    results: list[SliceResult] = []
 
-    async def collect(received: MemoryObjectReceiveStream[PartitionResult]) -> None:
+    async def collect(received: MemoryObjectReceiveStream[SliceResult]) -> None:
         async with received:
             results.extend([result async for result in received])
 
     async def run() -> None:
-        sender, received = anyio.create_memory_object_stream[PartitionResult](1)
+        sender, received = anyio.create_memory_object_stream[SliceResult](1)
         collecting = asyncio.create_task(collect(received))
         async with sender, client or client_of(service) as used_client:
-            store = DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC)))
-            writer = PartitionWriter(store=store, guard=guard, metrics=metrics, results=sender, progress=progress)
+            daily_files = DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC)))
+            writer = SliceWriter(files=daily_files, limits=limits, metrics=metrics, results=sender, progress=progress)
             await ingest(partitions, writer, client=used_client, instance_ids=instance_ids, widen_days=widen_days)
         await collecting
 
     asyncio.run(run())
-    assert Counter(result.partition for result in results) == Counter(partitions)
+    assert Counter(result.slice for result in results) == Counter(partitions)
     return IngestResults(
-        written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
-        failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
+        written={result.slice: result for result in results if isinstance(result, WrittenSlice)},
+        failed={result.slice: result for result in results if isinstance(result, FailedSlice)},
         progress=progress,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.ingest import fetch_days as module
-from later_reporting_dagster.ingest import partition_writer
+from later_reporting_dagster.ingest import slice_writer
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake, Partition
@@ -44,7 +44,7 @@ def test_each_day_is_yielded_once_to_a_slow_consumer(
     days = asyncio.run(run())
     assert sorted(day.day for day in days) == DAYS
     assert all(day.written.keys() == day.present == set(INSTANCE_IDS) == set(day.expected) for day in days)
-    assert (progress.written, progress.failed, progress.partitions) == (len(PARTITIONS), 0, len(PARTITIONS))
+    assert (progress.written, progress.failed, progress.slices) == (len(PARTITIONS), 0, len(PARTITIONS))
 
 
 def test_days_with_nothing_to_fetch_come_last(service: Service, tmp_path: Path) -> None:
@@ -66,16 +66,16 @@ class Panic(BaseException):
 def test_error_of_a_worker_is_raised_as_it_is_after_the_days_before_it(
     error: BaseException, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, seen = partition_writer.PartitionWriter._write_batch, list[FetchedDay]()
+    write, seen = slice_writer.SliceWriter._write_batch, list[FetchedDay]()
 
     def fail_on_first_day(
-        self: partition_writer.PartitionWriter, partitions: Iterable[Partition], *arguments: Any, **options: Any
+        self: slice_writer.SliceWriter, partitions: Iterable[Partition], *arguments: Any, **options: Any
     ) -> object:
         if next(iter(partitions)).day == DAYS[0]:
             raise error
         return write(self, partitions, *arguments, **options)
 
-    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", fail_on_first_day)
+    monkeypatch.setattr(slice_writer.SliceWriter, "_write_batch", fail_on_first_day)
 
     async def run() -> None:
         async for day in fetch_days(FETCH, client=client_of(service), lake=Lake(str(tmp_path))):
@@ -89,9 +89,9 @@ def test_error_of_a_worker_is_raised_as_it_is_after_the_days_before_it(
 def test_closing_ends_requests_and_writes_and_the_client(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, writing, may_end = partition_writer.PartitionWriter._write_batch, threading.Event(), threading.Event()
+    write, writing, may_end = slice_writer.SliceWriter._write_batch, threading.Event(), threading.Event()
 
-    def slow_write(self: partition_writer.PartitionWriter, *arguments: Any, **options: Any) -> object:
+    def slow_write(self: slice_writer.SliceWriter, *arguments: Any, **options: Any) -> object:
         writing.set()
         assert may_end.wait(WAIT_SECONDS)
         return write(self, *arguments, **options)
@@ -110,7 +110,7 @@ def test_closing_ends_requests_and_writes_and_the_client(
         assert len(asyncio.all_tasks()) == 1
         return client, files(tmp_path)
 
-    monkeypatch.setattr(partition_writer.PartitionWriter, "_write_batch", slow_write)
+    monkeypatch.setattr(slice_writer.SliceWriter, "_write_batch", slow_write)
     client, written = asyncio.run(run())
     assert client._transport._http.is_closed
     requests = len(service.requests)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
-from later_reporting_dagster.ingest.partition_writer import PartitionWriter
+from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, partition_path
 from later_reporting_dagster.lake.coverage import FileRecord, read_records, record_files
 from later_reporting_dagster.lake.open_storage import _LocalStorage
@@ -61,13 +61,13 @@ def test_records_are_saved_while_a_run_goes_on(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, seen = Lake(str(tmp_path)), list[int]()
-    write = PartitionWriter._write_batch
+    write = SliceWriter._write_batch
 
-    def count(self: PartitionWriter, *arguments: Any, **options: Any) -> Any:
+    def count(self: SliceWriter, *arguments: Any, **options: Any) -> Any:
         seen.append(len(read_records(lake, record_files(lake, DAILY.name))))
         return write(self, *arguments, **options)
 
-    monkeypatch.setattr(PartitionWriter, "_write_batch", count)
+    monkeypatch.setattr(SliceWriter, "_write_batch", count)
     run(service, lake)
     assert 0 < max(seen) < len(PARTITIONS)
 
@@ -77,14 +77,14 @@ def test_records_are_saved_while_a_run_goes_on(
 
 def interrupted_by(other: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `other` once, when the next run has received a response, and before it writes."""
-    write = PartitionWriter._write_batch
+    write = SliceWriter._write_batch
 
-    def interrupted(self: PartitionWriter, *arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(PartitionWriter, "_write_batch", write)
+    def interrupted(self: SliceWriter, *arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(SliceWriter, "_write_batch", write)
         other()
         return write(self, *arguments, **options)
 
-    monkeypatch.setattr(PartitionWriter, "_write_batch", interrupted)
+    monkeypatch.setattr(SliceWriter, "_write_batch", interrupted)
 
 
 def ingest_one_query(service: Service, root: Path) -> IngestResults:

@@ -18,23 +18,15 @@ from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest import periods as periods_module
-from later_reporting_dagster.ingest.periods import (
-    FetchedMonth,
-    Period,
-    PeriodsFile,
-    StoredPeriods,
-    months,
-    periods_to_fetch,
-    queries_of,
-    read_periods,
-    windows,
-)
+from later_reporting_dagster.ingest.decide import WriteLimits
+from later_reporting_dagster.ingest.periods import months, periods_to_fetch, queries_of, windows
+from later_reporting_dagster.ingest.periods_file import FetchedMonth, PeriodsFile, StoredPeriods, read_periods
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
-from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.ingest.slices import Period
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, PeriodsTable
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
-from tests.ingest.conftest import DEFAULT_GUARD, PERFORMANCE_PATH, client_of, served_performance, with_performance_of
+from tests.ingest.conftest import DEFAULT_LIMITS, PERFORMANCE_PATH, client_of, served_performance, with_performance_of
 from tests.server.lake_store.clients import days_query, get
 
 START, NEWEST = date(2023, 10, 1), date(2024, 3, 10)
@@ -54,7 +46,7 @@ async def ingest_periods(
     table: PeriodsTable = CAMPAIGN_PERIODS,
     instance_ids: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
-    guard: WriteGuard = DEFAULT_GUARD,
+    limits: WriteLimits = DEFAULT_LIMITS,
     listed: Sequence[str] = (),
     **options: Any,
 ) -> tuple[PeriodsFile, Progress]:
@@ -63,7 +55,7 @@ async def ingest_periods(
     file = PeriodsFile(periods=table, lake=lake, stored=read_periods(lake, table), metrics=metrics, listed=listed)
     asked = queries_of(table, periods, configured=instance_ids, instances=listed)
     async with client_of(service, **options) as client:
-        await periods_module.ingest_periods(asked, file, client=client, guard=guard, progress=progress)
+        await periods_module.ingest_periods(asked, file, client=client, limits=limits, progress=progress)
     return file, progress
 
 
@@ -272,7 +264,7 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
     quarantined = lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)
     assert {row.reason for row in quarantined} == {"paidAdSpend is not at most 1,000,000,000: 1000000000000"}
     assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
-    strict, _ = fetch(service, tmp_path, newest=NEXT, guard=WriteGuard(bad_rows_limit_percent=10))
+    strict, _ = fetch(service, tmp_path, newest=NEXT, limits=WriteLimits(bad_rows_limit_percent=10))
     assert len(strict.failed) == 9 + 3 + 3
     service.override = with_performance_of(good, good | {"campaignId": 2})
     fetch(service, tmp_path, newest=NEXT)
@@ -392,7 +384,7 @@ def test_a_period_that_failed_before_the_route_was_refused_is_reported(service: 
 
     async def run() -> None:
         async with client_of(service) as client:
-            await periods_module.ingest_periods(periods, file, client=client, guard=DEFAULT_GUARD, progress=progress)
+            await periods_module.ingest_periods(periods, file, client=client, limits=DEFAULT_LIMITS, progress=progress)
 
     with pytest.raises(RouteRefused):
         asyncio.run(run())

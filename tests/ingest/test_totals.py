@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import QueryRejected, RetriesExhausted, UnexpectedResponse
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, query
 from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
+from later_reporting_dagster.ingest.decide import Reason, WriteLimits
 from later_reporting_dagster.ingest.progress import RouteRefused
-from later_reporting_dagster.ingest.replacement import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, INSTANCE_PERFORMANCE_DAILY
 from later_reporting_dagster.server.sandbox import World
@@ -39,7 +39,7 @@ def fetch(service: Service, root: Path, *, days: Collection[date] = DAYS, **opti
     return run_ingest(partitions, table=CAMPAIGN_PERFORMANCE, service=service, root=root, **options)
 
 
-def errors(fetched: IngestResults) -> dict[date, type[Exception]]:
+def errors(fetched: IngestResults) -> dict[date, Reason | type[Exception]]:
     return {partition.day: error for partition, error in fetched.errors().items()}
 
 
@@ -244,8 +244,8 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
     (quarantined,) = lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE)
     assert (quarantined.partition, quarantined.reason.startswith(reason)) == (Partition(DAYS[0]), True)
     assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [2]
-    strict = fetch(service, tmp_path, days=DAYS[:1], guard=WriteGuard(bad_rows_limit_percent=10))
-    assert errors(strict) == {DAYS[0]: TooManyBadRows}
+    strict = fetch(service, tmp_path, days=DAYS[:1], limits=WriteLimits(bad_rows_limit_percent=10))
+    assert errors(strict) == {DAYS[0]: Reason.BAD_ROWS}
     service.override = with_performance_of({"campaignId": 1, "impressions": 5}, good)
     fetch(service, tmp_path, days=DAYS[:1])
     assert lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE) == []

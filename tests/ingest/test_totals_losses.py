@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.replacement import WriteGuard
+from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
 from later_reporting_dagster.server.sandbox import World
 from tests.conftest import DAYS, INSTANCE_IDS, Row, Service, parameters
@@ -146,20 +146,20 @@ def test_a_stored_campaign_stays_in_place_of_several_values(of: Any, service: Se
 @both_units
 @pytest.mark.parametrize("wanted", [{}, {"instance_ids": (FIRST, SECOND)}], ids=["all", "two instances"])
 @pytest.mark.parametrize(
-    ("alone", "guard", "stays"),
+    ("alone", "limits", "stays"),
     [
-        (None, WriteGuard(), False),
-        (NO_TOTAL, WriteGuard(), True),
-        ({"data": [row(2)], "pagination": {"totalItems": 1}}, WriteGuard(), True),
-        (NO_TOTAL, WriteGuard(shrink_limit_percent=100), False),
+        (None, WriteLimits(), False),
+        (NO_TOTAL, WriteLimits(), True),
+        ({"data": [row(2)], "pagination": {"totalItems": 1}}, WriteLimits(), True),
+        (NO_TOTAL, WriteLimits(shrink_limit_percent=100), False),
     ],
     ids=["surely nothing", "maybe nothing", "something", "shrinking is accepted"],
 )
 def test_campaigns_of_an_instance_without_any_go_if_a_second_response_agrees(
-    of: Any, wanted: dict[str, Any], alone: Row | None, guard: WriteGuard, stays: bool, service: Service, lake: Path
+    of: Any, wanted: dict[str, Any], alone: Row | None, limits: WriteLimits, stays: bool, service: Service, lake: Path
 ) -> None:
     service.override = respond(lambda number: [row(number)], silent=FIRST, alone=alone)
-    reasons, warnings = of.fetch(service, lake, guard=guard, **wanted)
+    reasons, warnings = of.fetch(service, lake, limits=limits, **wanted)
     left = {number: 7 for number in CAMPAIGNS[SECOND]} | ({1: 5, 2: 5} if stays else {})
     assert (reasons, len(warnings)) == (set(), int(stays))
     assert all(each == left for each in of.stored(lake))

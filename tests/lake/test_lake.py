@@ -32,6 +32,7 @@ from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows,
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
 from later_reporting_dagster.lake.sql_query import run_query
+from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from tests.conftest import files
 from tests.lake.conftest import DAY, post, rows
 
@@ -127,16 +128,27 @@ def test_stored_rows_have_the_hash_that_was_written(count: int) -> None:
     assert not has_rows(data, content_hash_of(table.append_column("rank", ids)))
 
 
-def test_unreadable_file_is_replaced_without_a_check(local: Lake) -> None:
+def test_unreadable_file_is_replaced(local: Lake) -> None:
     local.write("posts", DAY, rows(2))
     path = Path(local.url("posts", DAY))
     path.write_bytes(path.read_bytes()[:-20])
-
-    def fail(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-        raise AssertionError("there is nothing to compare")
-
-    assert not isinstance(local.write_all("posts", {DAY: rows(1)}, check_replacement=fail)[DAY], Exception)
+    assert local.write("posts", DAY, rows(1)).changed
     assert local.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 1
+
+
+def test_replace_keeps_what_another_writer_has_replaced(local: Lake) -> None:
+    days = [Partition(DAY.day, name) for name in ("a", "b", "c")]
+    changed, unchanged, created = days
+    for day in (changed, unchanged):
+        local.write("posts", day, rows(1))
+    read = local.read_files("posts", days)
+    assert {day: file.metadata.rows for day, file in read.items()} == {changed: 1, unchanged: 1, created: 0}
+    for day in (changed, created):
+        local.write("posts", day, rows(2))
+    data = to_parquet(rows(3), content_hash=content_hash_of(rows(3)), key_values={})
+    failed = local.replace("posts", dict.fromkeys(days, data), stored=read)
+    assert {day: type(error) for day, error in failed.items()} == dict.fromkeys((changed, created), ReplacedMeanwhile)
+    assert [local.read("posts", [day], schema=POSTS_SCHEMA).num_rows for day in days] == [2, 3, 2]
 
 
 def test_read_with_date_adds_the_day_of_each_row(lake: Lake) -> None:

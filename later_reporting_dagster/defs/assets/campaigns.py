@@ -15,13 +15,8 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import combined_failure, failures, nothing_to_log, preview, table_result
 from later_reporting_dagster.ingest.campaigns import write_campaigns
-from later_reporting_dagster.ingest.periods import (
-    PeriodsFile,
-    ingest_periods,
-    periods_to_fetch,
-    queries_of,
-    read_periods,
-)
+from later_reporting_dagster.ingest.periods import ingest_periods, periods_to_fetch, queries_of
+from later_reporting_dagster.ingest.periods_file import PeriodsFile, read_periods
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refusal
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.parquet_file import content_hash_of
@@ -137,7 +132,7 @@ def fetch_periods(
             metrics=component.metrics_of(table.of),
             listed=listed,
         )
-        guard = later.write_guard(accept_shrinking=config.accept_shrinking)
+        limits = later.write_limits(accept_shrinking=config.accept_shrinking)
         periods = periods_to_fetch(
             file.stored,
             start_date=component.start_date,
@@ -154,7 +149,7 @@ def fetch_periods(
                         file.listed = await client.fetch_instances()
                 instances = [name for name in file.listed if name not in retired]
                 asked = queries_of(table, periods, configured=configured, instances=instances)
-                await ingest_periods(asked, file, client=client, guard=guard, progress=progress)
+                await ingest_periods(asked, file, client=client, limits=limits, progress=progress)
 
         try:
             wait_for(fetch)
@@ -163,7 +158,7 @@ def fetch_periods(
         for warning in progress.warnings:
             context.log.warning(warning)
         context.log.info(
-            f"{progress.written} of {progress.partitions} periods fetched; {progress.rows_text()};"
+            f"{progress.written} of {progress.slices} periods fetched; {progress.rows_text()};"
             f" {progress.requests} requests"
         )
         if file.written is not None and file.rows is not None:

@@ -121,7 +121,7 @@ def fetch_raw_table(
             with closing(later.until_end_of_run(iterate(days_fetched))) as fetched:
                 for number, day in enumerate(fetched):
                     if not number:  # now the number of files is known
-                        _extend_time_limit(context, files=progress.partitions)
+                        _extend_time_limit(context, files=progress.slices)
                     expected = (*day.expected,)
                     failed |= {str(Partition(day.day, name)): reason for name, reason in day.failed.items()}
                     if day.written:
@@ -133,7 +133,7 @@ def fetch_raw_table(
         for warning in progress.warnings:
             context.log.warning(warning)
         context.log.info(
-            f"{progress.written} of {progress.partitions} files written, {files_changed} of them changed;"
+            f"{progress.written} of {progress.slices} files written, {files_changed} of them changed;"
             f" {days_written} day{'s' * (days_written != 1)} materialized; {progress.rows_text()};"
             f" {progress.requests} requests, {progress.retries} retries,"
             f" {progress.rate_limit_waits} waits for the rate limit"
@@ -171,7 +171,7 @@ def _planned_fetch(
         known_instances=known,
         metrics=metrics,
         widen_days=later.widen_days,
-        guard=later.write_guard(accept_shrinking=config.accept_shrinking),
+        limits=later.write_limits(accept_shrinking=config.accept_shrinking),
         run_id=context.run.run_id,
         continued_run=_continued_run(context, config, metrics),
     )

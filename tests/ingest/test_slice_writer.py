@@ -1,4 +1,4 @@
-"""The partition writer: quarantine of bad rows, the write guard, diffs, and a lake that fails. Tests use real HTTP."""
+"""The slice writer: quarantine of bad rows, limits, diffs, and a lake that fails. Tests use real HTTP."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import QueryRejected
-from later_reporting_dagster.ingest.replacement import ShrankTooMuch, TooManyBadRows, WouldEmpty, WriteGuard
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.ingest.decide import Reason, WriteLimits
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.conftest import (
@@ -112,10 +112,10 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
     run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
     before = files(tmp_path)
     service.transform = with_impressions(10**12, is_bad)
-    guard = WriteGuard(bad_rows_limit_percent=99)
-    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, guard=guard)
-    assert result.errors() == {bad: TooManyBadRows}
-    assert f"{count} of {count} rows of this partition are bad" in str(result.failed[bad].error)
+    limits = WriteLimits(bad_rows_limit_percent=99)
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, limits=limits)
+    assert result.errors() == {bad: Reason.BAD_ROWS}
+    assert f"{count} of {count} rows of this partition are bad" in result.failed[bad].reason
     assert files(tmp_path).items() >= before.items()
     assert {row.partition for row in Lake(str(tmp_path)).quarantine.rows(DAILY.name)} == {bad}
 
@@ -123,11 +123,11 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
 def test_too_many_unassigned_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
     service.transform = insert_unassigned_row
-    guard = WriteGuard(bad_rows_limit_percent=limit)
-    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path, guard=guard)
-    assert result.errors() == (dict.fromkeys(PARTITIONS, TooManyBadRows) if fails else {})
+    limits = WriteLimits(bad_rows_limit_percent=limit)
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path, limits=limits)
+    assert result.errors() == (dict.fromkeys(PARTITIONS, Reason.BAD_ROWS) if fails else {})
     for failed in result.failed.values():
-        assert "rows of the query are bad and name no partition" in str(failed.error)
+        assert "rows of the query are bad and name no partition" in failed.reason
     assert len(Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name)) == 1
 
 
@@ -146,15 +146,15 @@ def test_a_response_that_shrinks_a_partition_replaces_nothing_until_it_is_accept
                   extra_instance_ids=INSTANCE_IDS[1:])  # fmt: skip
     service.app = create_app(empty, options=NO_RATE_LIMIT)
     result = run_ingest(judged, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(judged, ShrankTooMuch)
+    assert result.errors() == dict.fromkeys(judged, Reason.ROW_LOSS)
     for partition, failed in result.failed.items():
-        assert str(failed.error).startswith(
+        assert failed.reason.startswith(
             f"{counts[partition]} posts are stored, and the response has 0 of them: nothing"
         )
     assert files(tmp_path) == before
 
     accepted = run_ingest(
-        judged, table=DAILY, service=service, root=tmp_path, guard=WriteGuard(shrink_limit_percent=100)
+        judged, table=DAILY, service=service, root=tmp_path, limits=WriteLimits(shrink_limit_percent=100)
     )
     assert all(written.file.rows == 0 for written in accepted.written.values())
     for partition, written in accepted.written.items():
@@ -176,8 +176,8 @@ def test_a_partition_that_cannot_be_written_fails_alone(
     directory.parent.mkdir(parents=True)
     directory.write_bytes(b"a file in place of a directory")
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert result.errors() == {blocked: LakeUnavailable}
-    assert str(directory) in str(result.failed[blocked].error)
+    assert result.errors() == {blocked: Reason.LAKE}
+    assert str(directory) in result.failed[blocked].reason
     assert_lake_matches(tmp_path, table, list(result.written), truth)
 
 
@@ -185,7 +185,7 @@ def test_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp
     (tmp_path / "_quarantine").write_bytes(b"a file in place of a directory")
     service.transform = insert_unassigned_row
     result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(PARTITIONS, LakeUnavailable)
+    assert result.errors() == dict.fromkeys(PARTITIONS, Reason.LAKE)
 
 
 def test_bad_row_that_cannot_be_quarantined_fails_only_its_partition(
@@ -201,7 +201,7 @@ def test_bad_row_that_cannot_be_quarantined_fails_only_its_partition(
     (tmp_path / "_quarantine").write_bytes(b"a file in place of a directory")
     service.transform = corrupt
     result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(corrupted, LakeUnavailable)
+    assert result.errors() == dict.fromkeys(corrupted, Reason.LAKE)
     assert_lake_matches(tmp_path, DAILY, list(result.written), truth)
 
 
@@ -241,7 +241,7 @@ def test_stored_rows_are_replaced_by_none_if_a_second_response_agrees(service: S
     run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
     service.override = few_posts(EMPTIED, second=NO_TOTAL)
     unsure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
-    assert unsure.errors() == {EMPTIED: WouldEmpty}
+    assert unsure.errors() == {EMPTIED: Reason.WOULD_EMPTY}
     service.override, requests = few_posts(EMPTIED), service.data_requests
     sure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
     assert (sure.failed, sure.written[EMPTIED].file.rows) == ({}, 0)
@@ -262,11 +262,11 @@ def test_stored_rows_stay_without_a_second_request_if_the_instance_looks_gone(
         service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, instance_scope=scope))
     service.override, requests = few_posts(*gone), service.data_requests
     result = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == dict.fromkeys(gone, WouldEmpty)
+    assert result.errors() == dict.fromkeys(gone, Reason.WOULD_EMPTY)
     assert service.data_requests - requests == 2
     assert files(tmp_path).items() >= before.items()
-    guard = WriteGuard(shrink_limit_percent=100)
-    accepted = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path, guard=guard)
+    limits = WriteLimits(shrink_limit_percent=100)
+    accepted = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path, limits=limits)
     assert {each for each, written in accepted.written.items() if not written.file.rows} == {*gone}
 
 
@@ -288,5 +288,5 @@ def test_stored_rows_stay_if_the_api_stops_listing_their_instance_during_the_run
 
     service.override = forbid
     result = run_ingest(pairs, table=DAILY, service=service, root=tmp_path)
-    assert result.errors() == {EMPTIED: WouldEmpty, Partition(DAYS[0], name): QueryRejected}
+    assert result.errors() == {EMPTIED: Reason.WOULD_EMPTY, Partition(DAYS[0], name): QueryRejected}
     assert files(tmp_path).items() >= {path: it for path, it in before.items() if path.startswith(DAILY.name)}.items()

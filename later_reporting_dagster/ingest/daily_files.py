@@ -1,0 +1,173 @@
+"""The files of a raw table of days: each is the slice of a day and instance, or of a day with the rows of all."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from datetime import datetime
+
+import msgspec
+import pyarrow as pa
+
+from later_reporting_dagster.contract import BadRow, PerformanceQuery
+from later_reporting_dagster.ingest.decide import (
+    AskAgain,
+    Decision,
+    Newer,
+    Policy,
+    Reason,
+    Received,
+    Reject,
+    Stored,
+    Write,
+    decide,
+)
+from later_reporting_dagster.ingest.progress import FailedSlice, SliceOutcome, SliceResult, WrittenSlice, outcome_of
+from later_reporting_dagster.ingest.query_plan import query_text
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
+from later_reporting_dagster.lake.lake import FETCHED_AT, StoredFile, with_first_fetch
+from later_reporting_dagster.lake.parquet_file import FileMetadata, check_columns, read_stored_rows, to_parquet
+from later_reporting_dagster.lake.paths import Partition
+from later_reporting_dagster.lake.storage import ReplacedMeanwhile
+from later_reporting_dagster.lake.tables import RawTable
+
+# How often a file is decided about, because another run has replaced it since it was read.
+MAX_ATTEMPTS = 5
+
+
+class DailyFiles:
+    """Reads and replaces the files of a raw table, and their rows in quarantine, which it lists first.
+
+    `records` gets the result of each file; whoever began them saves them at the end.
+
+    Attributes:
+        has_wrong_clock: whether a stored time cannot be true.
+    """
+
+    def __init__(self, table: RawTable, lake: Lake, records: RunRecords) -> None:
+        self.table, self.lake, self._records = table, lake, records
+        self.has_wrong_clock = False
+        # What the run writes replaces these. If the lake cannot be listed, writing reports it.
+        self._quarantined: Set[str] = frozenset()
+        with suppress(LakeUnavailable):
+            self._quarantined = {file.path for file in lake.quarantine.files(table.name)}
+
+    def stored_rows(self, partition: Partition, schema: pa.Schema) -> pa.Table:
+        """Return the stored rows; none if there is no file, or it is damaged."""
+        with suppress(FileDamaged):
+            if stored := self.lake.read_table(self.table.name, partition, schema=schema):
+                return stored
+        return schema.empty_table()
+
+    def write(
+        self, received: Mapping[Partition, Received], query: PerformanceQuery, policy: Policy
+    ) -> dict[Partition, SliceOutcome]:
+        """Decide about each file, replace those that change, and record what is final.
+
+        A file that another run replaces meanwhile is read and decided about again.
+        """
+        outcomes: dict[Partition, SliceOutcome] = {}
+        waiting = [*received]
+        for _ in range(MAX_ATTEMPTS):
+            # As late as possible, but once for all: on an object store it is a request.
+            self._records.look_for_newer()
+            stored = self.lake.read_files(self.table.name, waiting)
+            new_files: dict[Partition, bytes] = {}
+            for partition, file in stored.items():
+                new, metadata, data = received[partition], file.metadata, file.data or b""
+                found = self._stored(partition, file, metadata, new.rows.schema)
+                self.has_wrong_clock |= any(time > policy.latest for time in found.requested_at)
+                decision = decide(new, found, policy)
+                decision = self._quarantine_first(partition, decision, new, query)
+                if isinstance(decision, Write):
+                    key_values = with_first_fetch(_metadata_of(query, new.requested_at), metadata)
+                    metadata = FileMetadata(decision.rows.num_rows, decision.content_hash, key_values)
+                    data = to_parquet(decision.rows, content_hash=decision.content_hash, key_values=key_values)
+                    new_files[partition] = data
+                result = self._result(partition, metadata, data, changed=partition in new_files)
+                outcomes[partition] = outcome_of(partition, decision, new, result)
+            failed = self.lake.replace(self.table.name, new_files, stored=stored)
+            for partition, error in failed.items():
+                outcomes[partition] = FailedSlice(slice=partition, error=Reject(Reason.LAKE, str(error)))
+            waiting = [partition for partition, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
+            if not waiting:
+                break
+        self._clear_quarantine(outcomes, query)
+        self._records.add(
+            _record(self.table, outcome, received[partition].requested_at)
+            for partition, outcome in outcomes.items()
+            if not isinstance(outcome, AskAgain)
+        )
+        return outcomes
+
+    def record_failures(self, failed: Iterable[FailedSlice], at: datetime) -> None:
+        """Record files of which there is no response."""
+        self._records.add(_record(self.table, each, at) for each in failed)
+
+    def quarantine_unassigned(self, bad_rows: Sequence[BadRow], query: PerformanceQuery) -> None:
+        """Replace the bad rows of a query that belong to no file."""
+        days = query.start_date, query.end_date
+        path = self.lake.quarantine.path_of_query(self.table.name, query_text(query), days)
+        self._replace_bad_rows(path, bad_rows, query)
+
+    def _stored(self, partition: Partition, file: StoredFile, metadata: FileMetadata, schema: pa.Schema) -> Stored:
+        rows = None
+        with suppress(FileDamaged):
+            if file.data is not None:
+                stored = read_stored_rows(file.data)
+                check_columns(stored.schema, schema)
+                rows = stored
+        fetched_at, confirmed_at = metadata.key_values.get(FETCHED_AT), self._records.newer_response(partition)
+        times = [datetime.fromisoformat(fetched_at)] if fetched_at else []
+        return Stored(
+            rows=rows,
+            content_hash=metadata.content_hash,
+            requested_at=[*times, confirmed_at] if confirmed_at else times,
+            error=file.error,
+        )
+
+    def _result(self, partition: Partition, metadata: FileMetadata, data: bytes, *, changed: bool) -> WriteResult:
+        url, key_values = self.lake.url(self.table.name, partition), {**metadata.key_values}
+        return WriteResult(url, metadata.rows, len(data), metadata.content_hash, changed, key_values)
+
+    def _quarantine_first(
+        self, partition: Partition, decision: Decision, received: Received, query: PerformanceQuery
+    ) -> Decision:
+        """Store the bad rows before the others replace anything, but not over those of a newer response."""
+        if received.bad_rows and not isinstance(decision, Newer):
+            try:
+                self._replace_bad_rows(self._bad_rows_path(partition), received.bad_rows, query)
+            except LakeUnavailable as error:
+                return Reject(Reason.LAKE, str(error))
+        return decision
+
+    def _clear_quarantine(self, outcomes: Mapping[Partition, SliceOutcome], query: PerformanceQuery) -> None:
+        """Remove the bad rows of files that were fetched again without any."""
+        for partition, outcome in outcomes.items():
+            if isinstance(outcome, WrittenSlice) and not outcome.bad_rows and not outcome.is_newer:
+                self._replace_bad_rows(self._bad_rows_path(partition), [], query)
+
+    def _bad_rows_path(self, partition: Partition) -> str:
+        return self.lake.quarantine.path_of(self.table.name, partition)
+
+    def _replace_bad_rows(self, path: str, bad_rows: Sequence[BadRow], query: PerformanceQuery) -> None:
+        if bad_rows:
+            self.lake.quarantine.write(path, bad_rows, query=query_text(query))
+        elif path in self._quarantined:
+            # If that fails, the check `quarantine_is_empty` reports it until the next fetch.
+            with suppress(LakeUnavailable):
+                self.lake.storage.remove(path)
+
+
+def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, str]:
+    return {
+        FETCHED_AT: requested_at.isoformat(timespec="milliseconds"),
+        "queries": msgspec.json.encode([query_text(query)]).decode(),
+        "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
+    }
+
+
+def _record(table: RawTable, result: SliceResult, at: datetime) -> FileRecord:
+    record = FileRecord(table.name, result.slice.day, result.slice.instance_id)
+    if isinstance(result, FailedSlice):
+        return record._replace(failed_at=at, error=result.reason.encode(errors="replace").decode())
+    return record._replace(requested_at=at, content_hash=result.file.content_hash)

@@ -1,0 +1,288 @@
+"""The one file of a table of periods: its rows by period, and how those of a fetch are merged into it."""
+
+from calendar import monthrange
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from later_reporting_dagster.contract import BadRow, Metric, PerformanceQuery
+from later_reporting_dagster.ingest.decide import (
+    AskAgain,
+    Decision,
+    Newer,
+    Policy,
+    Reason,
+    Received,
+    Reject,
+    Stored,
+    Write,
+    decide,
+)
+from later_reporting_dagster.ingest.progress import FailedSlice, Progress, SliceOutcome, outcome_of
+from later_reporting_dagster.ingest.query_plan import query_text
+from later_reporting_dagster.ingest.slices import MONTHS, Period, Slot, slot_of
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake.lake import StoredFile
+from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, has_rows, to_parquet
+from later_reporting_dagster.lake.storage import ReplacedMeanwhile
+from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH, PeriodsTable, RawTable
+
+# The name of months by post date when there were no others.
+_ONLY_MONTH = "month"
+# Another run may write the file between reading and writing it; then the rows are merged again.
+MAX_MERGES = 5
+
+
+_Row = dict[str, Any]
+_Fate = Literal["written", "newer", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedMonth:
+    """A fetch of a month that had ended, of all instances together: its day, and those in reach of it."""
+
+    day: date
+    instances: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPeriods:
+    """The table as last written, and the last fetch of each month since it ended, by its name and first day."""
+
+    rows: pa.Table
+    fetched_months: Mapping[tuple[str, date], FetchedMonth] = field(default_factory=dict)
+
+
+def read_periods(lake: Lake, table: PeriodsTable) -> StoredPeriods:
+    """Read the table; if its file does not exist or is damaged, it is empty."""
+    return _stored_periods(lake.read_files(table.name, [None])[None], table)
+
+
+def _stored_periods(file: StoredFile, table: PeriodsTable) -> StoredPeriods:
+    if file.error is not None:
+        raise file.error
+    with suppress(FileDamaged):
+        if file.data is not None:
+            rows = from_parquet(file.data, schema=table.schema)
+            fetched: dict[tuple[str, date], FetchedMonth] = {}
+            for name, key in FETCHED_MONTHS.items():
+                text = file.metadata.key_values.get(key, "{}")
+                of_kind = msgspec.json.decode(text, type=dict[date, FetchedMonth])
+                fetched |= {(name, first_day): month for first_day, month in of_kind.items()}
+            return StoredPeriods(rows, fetched)
+    return StoredPeriods(table.schema.empty_table())
+
+
+class _Accepted(NamedTuple):
+    """A response for a period that is to replace rows, unless another run has written the table meanwhile."""
+
+    received: Received
+    query: PerformanceQuery
+    policy: Policy
+    fate: _Fate
+
+
+@dataclass(kw_only=True, eq=False)
+class PeriodsFile:
+    """The one file of a table of periods. The rows of accepted periods are merged and written by `save`.
+
+    Attributes:
+        stored: the table as it was read before the fetch.
+        listed: the instances in reach of a query without instances, as far as they are known.
+        failed: the reason by period.
+        rows: the whole table, once it is saved.
+        written: None if no period could be fetched: then the file is left as it is.
+        has_wrong_clock: whether a stored time cannot be true.
+    """
+
+    periods: PeriodsTable
+    lake: Lake
+    stored: StoredPeriods
+    metrics: tuple[Metric, ...]
+    listed: Collection[str] = ()
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    rows: pa.Table | None = field(default=None, init=False)
+    written: WriteResult | None = field(default=None, init=False)
+    has_wrong_clock: bool = field(default=False, init=False)
+    _accepted: dict[Period, _Accepted] = field(default_factory=dict, init=False)
+    _quarantined: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._rows = _rows_by_slot(self.stored, self.periods)
+
+    @property
+    def table(self) -> RawTable:
+        return self.periods.of
+
+    def stored_rows(self, period: Period, schema: pa.Schema) -> pa.Table:
+        """Return the rows of the period as they were before the fetch."""
+        return pa.Table.from_pylist([*self._rows.get(period.slot, {}).values()], schema=schema)
+
+    def write(
+        self, received: Mapping[Period, Received], query: PerformanceQuery, policy: Policy
+    ) -> dict[Period, SliceOutcome]:
+        """Decide about each period; `save` writes what is accepted."""
+        outcomes: dict[Period, SliceOutcome] = {}
+        url = self.lake.storage.location(self.periods.name)
+        for period, new in received.items():
+            old = self._rows.get(period.slot, {})
+            decision = self._quarantine_first(decide(new, self._stored_slice(old, new, policy), policy), new, query)
+            is_newer = isinstance(decision, Newer)
+            if isinstance(decision, Write | Newer):
+                self._accepted[period] = _Accepted(new, query, policy, "newer" if is_newer else "written")
+            file = WriteResult(url, len(old) if is_newer else new.rows.num_rows, 0, "", changed=not is_newer)
+            outcomes[period] = outcome_of(period, decision, new, file)
+        return outcomes
+
+    def record_failures(self, failed: Iterable[FailedSlice], at: datetime) -> None:
+        """Do nothing: `coverage` has files of days only."""
+
+    def quarantine_unassigned(self, bad_rows: Sequence[BadRow], query: PerformanceQuery) -> None:
+        """Store the bad rows of a query; `save` removes those that are replaced by none."""
+        if bad_rows:
+            path = self._bad_rows_path(query)
+            self.lake.quarantine.write(path, bad_rows, query=query_text(query))
+            self._quarantined.add(path)
+
+    def _quarantine_first(self, decision: Decision, received: Received, query: PerformanceQuery) -> Decision:
+        """Store the bad rows before the others replace anything, but not over those of a newer response."""
+        if not isinstance(decision, Newer):
+            try:
+                self.quarantine_unassigned(received.bad_rows, query)
+            except LakeUnavailable as error:
+                return Reject(Reason.LAKE, str(error))
+        return decision
+
+    def _bad_rows_path(self, query: PerformanceQuery) -> str:
+        days = query.start_date, query.end_date
+        return self.lake.quarantine.path_of_query(self.periods.name, query_text(query), days)
+
+    def _stored_slice(self, old: Mapping[Hashable, _Row], received: Received, policy: Policy) -> Stored:
+        times = [row["fetched_at"] for row in old.values()]
+        self.has_wrong_clock |= any(time > policy.latest for time in times)
+        return Stored(rows=pa.Table.from_pylist([*old.values()], schema=received.rows.schema), requested_at=times)
+
+    def save(self, progress: Progress) -> None:
+        """Merge what is accepted into the table, write it, and remove the quarantine files that it replaces.
+
+        Each period is decided about again, because another run may have written the table meanwhile.
+        """
+        for _ in range(MAX_MERGES):
+            if not self._accepted:
+                return
+            file = self.lake.read_files(self.periods.name, [None])[None]
+            stored = _stored_periods(file, self.periods)
+            rows, months = _rows_by_slot(stored, self.periods), {**stored.fetched_months}
+            for period, accepted in [*self._accepted.items()]:
+                decision = decide(
+                    accepted.received,
+                    self._stored_slice(rows.get(period.slot, {}), accepted.received, accepted.policy),
+                    accepted.policy,
+                )
+                self._move(period, decision, progress)
+                if isinstance(decision, Write):
+                    rows[period.slot] = self._merged(period, rows.get(period.slot, {}), accepted.received)
+                    is_over = (period.last_day + timedelta(days=1)).day == 1
+                    if period.name in MONTHS and is_over and not period.subject:
+                        instances = sorted(accepted.query.instance_ids or self.listed)
+                        day = accepted.received.requested_at.date()
+                        months[period.name, period.first_day] = FetchedMonth(day, instances)
+            self.rows = self._table(rows)
+            self.written = self._replace(self.rows, months, file)
+            if self.written is not None:
+                self._remove_quarantined(rows, months)
+                return
+        raise LakeUnavailable(
+            f"other runs keep replacing {self.periods.name} in {self.lake.root}: run it again after them"
+        )
+
+    def _move(self, period: Period, decision: Decision, progress: Progress) -> None:
+        """Count a period anew, if what another run has written meanwhile changes what becomes of it."""
+        before = self._accepted[period]
+        fate: _Fate = "written" if isinstance(decision, Write) else "newer" if isinstance(decision, Newer) else "failed"
+        if isinstance(decision, AskAgain | Reject):
+            self.failed[str(period)] = decision.text
+            del self._accepted[period]
+        else:
+            self._accepted[period] = before._replace(fate=fate)
+        progress.move(before.fate, fate, rows=before.received.rows.num_rows)
+
+    def _merged(self, period: Period, old: Mapping[Hashable, _Row], received: Received) -> dict[Hashable, _Row]:
+        """Return the rows of a period: those received, and those that stay."""
+        replaced = {key: row for key, row in old.items() if key in received.kept}
+        of_period = {
+            **dict.fromkeys(self.periods.schema.names),
+            **{"date_basis": str(period.date_basis), "period": period.name},
+            **{"first_day": period.first_day, "last_day": period.last_day},
+        }
+        for values in received.rows.to_pylist():
+            row, key = of_period | values, itemgetter(*self.table.key)(values)
+            before = old.get(key, {})
+            is_same = row == before | {"fetched_at": None}
+            replaced[key] = before if is_same else row | {"fetched_at": received.requested_at}
+        return replaced
+
+    def _table(self, by_slot: Mapping[Slot, Mapping[Hashable, _Row]]) -> pa.Table:
+        """Return all rows, sorted by key, with the requested metrics and those that older rows still have."""
+        rows = [row for of_slot in by_slot.values() for row in of_slot.values()]
+        rows.sort(key=itemgetter(*self.periods.key))
+        table = pa.Table.from_pylist(rows, schema=self.periods.schema)
+        others = [metric.column for metric in self.table.known_metrics if metric not in self.metrics]
+        return table.drop_columns([name for name in others if table[name].null_count == table.num_rows])
+
+    def _replace(
+        self, rows: pa.Table, months: Mapping[tuple[str, date], FetchedMonth], stored: StoredFile
+    ) -> WriteResult | None:
+        """Write the table, unless it is the same; return None if another run has replaced it since it was read."""
+        key_values = {
+            key: msgspec.json.encode(
+                {first_day: month for (kind, first_day), month in sorted(months.items()) if kind == name}
+            ).decode()
+            for name, key in FETCHED_MONTHS.items()
+        }
+        before, content_hash = stored.metadata, content_hash_of(rows)
+        is_same = before.content_hash == content_hash and has_rows(stored.data or b"", content_hash, expected=rows)
+        data = stored.data or b""
+        if not is_same or before.key_values != key_values:
+            data = to_parquet(rows, content_hash=content_hash, key_values=key_values)
+            failed = self.lake.replace(self.periods.name, {None: data}, stored={None: stored})
+            if (error := failed.get(None)) is not None:
+                if isinstance(error, ReplacedMeanwhile):
+                    return None
+                raise error
+        url = self.lake.url(self.periods.name, None)
+        return WriteResult(url, rows.num_rows, len(data), content_hash, not is_same, key_values)
+
+    def _remove_quarantined(
+        self, by_slot: Mapping[Slot, Mapping[Hashable, _Row]], months: Iterable[tuple[str, date]]
+    ) -> None:
+        """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
+        known = {
+            (row["period"], row.get("instance_id", ""), row["first_day"], row["last_day"])
+            for rows in by_slot.values()
+            for row in rows.values()
+        } | {(name, "", first, first.replace(day=monthrange(first.year, first.month)[1])) for name, first in months}
+        others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
+        # Two kinds of month have the same days, but not the same query.
+        kept = {(first, last) for _, _, first, last in others}
+        replaced = {self._bad_rows_path(each.query) for each in self._accepted.values() if each.fate == "written"}
+        for file in self.lake.quarantine.files(self.periods.name):
+            is_replaced = file.path in replaced or file.day_range not in kept
+            if is_replaced and file.path not in self._quarantined:
+                self.lake.storage.remove(file.path)
+
+
+def _rows_by_slot(stored: StoredPeriods, table: PeriodsTable) -> dict[Slot, dict[Hashable, _Row]]:
+    """Return the rows by slot and key. A campaign that is kept in a window has the days of an earlier one."""
+    key_of, found = itemgetter(*table.of.key), dict[Slot, dict[Hashable, _Row]]()
+    for row in stored.rows.to_pylist():
+        row["period"] = PUBLISHED_MONTH if row["period"] == _ONLY_MONTH else row["period"]
+        slot = slot_of(row["period"], row["first_day"], row.get("instance_id", ""))
+        found.setdefault(slot, {})[key_of(row)] = row
+    return found
