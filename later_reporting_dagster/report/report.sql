@@ -13,11 +13,6 @@
 {%- set totals = ("reach", "ad_spend", "return_on_ad_spend", "paid_clicks", "tracking_links_conversions", "organic_impressions",
     "paid_impressions") %}
 
--- A lake may lack either of these tables.
-CREATE OR REPLACE TABLE newest AS
-SELECT max(last_day) AS newest_day
-FROM (SELECT last_day FROM organic_paid_overall UNION ALL SELECT last_day FROM organic_paid_by_campaign);
-
 CREATE OR REPLACE TABLE periods AS
 SELECT time_window, instance_id, first_day, last_day, days = days_expected AS is_complete
 FROM organic_paid_overall;
@@ -136,15 +131,21 @@ FROM (
     FROM of_campaigns
 );
 
--- The creators of each instance with the most impressions.
+-- The creators of each instance with the most impressions, and those with the highest ranks.
 CREATE OR REPLACE TABLE report_creators AS
 SELECT
     {{ place }}, time_window, instance_id, creator_id, creator_handle_name AS handle, creator_full_name AS name, creator_profile_link AS link,
-    {{ results }}
+    {{ results }}, median_percentile
 FROM organic_paid_by_creator
-QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }};
+LEFT JOIN (SELECT instance_id, creator_id, median_percentile FROM ranks WHERE campaign_id IS NULL) AS ranks
+    USING (instance_id, creator_id)
+QUALIFY row_number() OVER (PARTITION BY time_window, instance_id ORDER BY {{ most_seen }}, creator_id) <= {{ most_creators }}
+    OR median_percentile IS NOT NULL AND row_number() OVER (
+        PARTITION BY time_window, instance_id ORDER BY median_percentile DESC NULLS LAST, creator_id
+    ) <= {{ most_creators }};
 
--- Young posts that were never paid for, and are organically above three quarters of their peers. Stories expire after a day.
+-- Young posts that were never paid for, and are organically above three quarters of their peers. Stories expire after a day, and
+-- posts in groups cannot be paid for.
 {%- set best = "organic_impressions_percentile + organic_engagement_rate_percentile DESC" %}
 CREATE OR REPLACE TABLE report_posts AS
 SELECT
@@ -154,7 +155,8 @@ SELECT
     organic_impressions, organic_impressions_percentile, organic_engagement_rate, organic_engagement_rate_percentile
 FROM posts
 WHERE
-    age <= 14 AND coalesce(content_type, '') NOT LIKE '%story%' AND first_paid_day IS NULL
+    age <= 14 AND coalesce(content_type, '') NOT LIKE '%story%' AND coalesce(content_type, '') <> 'facebook_group'
+    AND first_paid_day IS NULL
     AND coalesce(paid_impressions, 0) = 0 AND coalesce(paid_engagements, 0) = 0
     AND organic_impressions_percentile >= 75 AND organic_engagement_rate_percentile >= 75
 QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY {{ best }}, post_id) <= 25;
@@ -164,7 +166,7 @@ CREATE OR REPLACE TABLE report_days AS
 WITH scoped AS (
     SELECT *, NULL AS campaign_id FROM organic_paid_daily
     UNION ALL BY NAME SELECT * REPLACE (NULL AS instance_id), NULL AS campaign_id FROM organic_paid_daily
-    UNION ALL BY NAME FROM organic_paid_daily_by_campaign SEMI JOIN report_figures USING (instance_id, campaign_id)
+    UNION ALL BY NAME FROM organic_paid_daily_by_campaign SEMI JOIN report_results USING (instance_id, campaign_id)
 )
 SELECT
     instance_id, campaign_id,
@@ -172,6 +174,7 @@ SELECT
     max(newest_day - date) AS oldest_age
     {%- for name in counts %},
     CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
-    {%- endfor %}
+    {%- endfor %},
+    CAST(sum(CAST(ad_spend AS DECIMAL(28, 6))) AS DOUBLE) AS ad_spend
 FROM scoped, newest
 GROUP BY ALL;

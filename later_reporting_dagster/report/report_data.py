@@ -3,41 +3,55 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
-from importlib.resources import files as files_of_package
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.paths import days_by_instance
-from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, MONTH_WINDOWS, RAW_TABLES, WINDOWS
+from later_reporting_dagster.lake.tables import (
+    ACCOUNT_PERIODS,
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    MONTH_WINDOWS,
+    RAW_TABLES,
+    WINDOWS,
+    Table,
+)
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CONTENT_TYPE,
     BY_CREATOR,
     BY_PLATFORM,
     CAMPAIGN_RESULTS,
+    CAMPAIGNS_MONTHLY,
     DAILY,
     DAILY_BY_CAMPAIGN,
+    MONTHLY,
     OVERALL,
     POSTS,
 )
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
-from later_reporting_dagster.rollups.templates import render
+from later_reporting_dagster.rollups.templates import CONSTANTS, render
 
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
 REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
 # The tables that report.sql reads: rollups, and what Later totals for accounts.
-_SINGLE_TABLES = (BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL, POSTS, CAMPAIGN_RESULTS)
-_DAILY_TABLES = (DAILY, DAILY_BY_CAMPAIGN)
-SHOWN_TABLES = (*(table.name for table in (*_DAILY_TABLES, *_SINGLE_TABLES)), ACCOUNT_PERIODS.name)
+_SINGLE_TABLES = (
+    *(BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL),
+    *(POSTS, CAMPAIGN_RESULTS, CAMPAIGNS_MONTHLY),
+)
+_PERIOD_TABLES = (DAILY, DAILY_BY_CAMPAIGN, MONTHLY)
+SHOWN_TABLES = (*(table.name for table in (*_PERIOD_TABLES, *_SINGLE_TABLES)), *(ACCOUNT_PERIODS.name, CAMPAIGNS_TABLE))
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {name: table.label for name, table in RAW_TABLES.items()}
 # The tables that report.sql creates, without their prefix `report_`.
 REPORT_TABLES = ("figures", "accounts", "published", "parts", "creators", "posts", "days")
+# The tables of the page: each is the query of a file, some of which read those before.
+_QUERIES = ("results", "months", "networks", "book", "who", "peaks", "later", "silent", "newest_posts", "campaigns")
 # What the metadata of the asset shows of `report_figures`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
@@ -48,6 +62,16 @@ KEY_FIGURES = (
 MAX_DAYS = max(WINDOWS.values())
 # So many creators of each instance and window are on the page: those with the most impressions.
 MOST_CREATORS = 100
+_SQL = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+_VARIABLES = {
+    **CONSTANTS,
+    "most_creators": MOST_CREATORS,
+    "most_months": 13,
+    # Creators to book again: with fewer ranked posts, luck ranks first.
+    "minimum_ranked_posts": 5,
+    "most_booked": 20,
+    "notable_percent": 10,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +156,25 @@ def read_report(
         lake: has the rollup tables. Tables that it lacks are empty in the report.
         missing: the partitions that should have a file and have none, by fetched table.
     """
-    stored = {table: lake.partitions(table.name) for table in _DAILY_TABLES}
+    stored = {table: lake.partitions(table.name) for table in _PERIOD_TABLES}
     newest = max((partition.day for partition in stored[DAILY]), default=date.min)
-    template = Template(files_of_package(__package__).joinpath("report.sql").read_text("utf-8"))
+    campaigns = Table(CAMPAIGNS_TABLE, CAMPAIGN_COLUMNS, is_partitioned=False)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for table in (*_SINGLE_TABLES, ACCOUNT_PERIODS):
-            database.add_view(table.table)
+        for table in (*(table.table for table in (*_SINGLE_TABLES, ACCOUNT_PERIODS)), campaigns):
+            database.add_view(table)
 
         def compute(_: ViewContents) -> dict[str, pa.Table]:
-            database.connection.execute(render("macros.sql", {}))
-            database.connection.execute(template.render(most_creators=MOST_CREATORS))
+            execute = database.connection.execute
+            execute(render("macros.sql", {}))
+            execute(f"CREATE OR REPLACE VIEW silent_platforms AS {render('silent_platforms.sql', {})}")
+            execute(_render("facts"))
+            execute(f"CREATE OR REPLACE TABLE ranks AS {_render('ranks')}")
+            for name in _QUERIES:
+                execute(f"CREATE OR REPLACE TABLE report_{name} AS {_render(name)}")
+            execute(_render("report"))
             return {
                 name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
-                for name in REPORT_TABLES
+                for name in (*REPORT_TABLES, *_QUERIES)
             }
 
         views = [
@@ -166,3 +196,7 @@ def read_report(
         quarantined=sorted(quarantined, key=repr),
         outdated=[*outdated],
     )
+
+
+def _render(name: str) -> str:
+    return _SQL.get_template(f"{name}.sql").render(_VARIABLES)

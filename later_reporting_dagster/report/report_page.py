@@ -13,6 +13,7 @@ from datetime import date
 from decimal import Decimal
 from html import escape
 from importlib.resources import files
+from operator import itemgetter
 from string import Template
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +39,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 10
+REPORT_DEFINITION = 11
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -83,15 +84,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
     A table is a dict of columns of equal length. Instances and campaigns are given by their index in the lists of the
     page, a day by its age: the number of days before `as_of`.
     """
-    figures = data.tables["figures"]
-    named = figures.select(["instance_id", "campaign_id", "campaign_name", "campaign_status"]).to_pylist()
-    campaigns: dict[tuple[str, int], dict[str, str]] = {}
-    for row in named:
-        if row["campaign_id"] is not None:
-            known = campaigns.setdefault((row["instance_id"], row["campaign_id"]), {})
-            known |= {
-                name: text for name in ("campaign_name", "campaign_status") if (text := _single_spaced(row[name]))
-            }
+    campaigns = {(row["instance_id"], row["campaign_id"]): row for row in data.tables["campaigns"].to_pylist()}
     index: dict[str, dict[Any, int]] = {
         "instance_id": {instance_id: position for position, instance_id in enumerate(data.instances)},
         "campaign_id": {campaign: position for position, campaign in enumerate(sorted(campaigns))},
@@ -108,10 +101,18 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),
         "campaigns": [
-            [index["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
-            for (instance_id, campaign_id), known in sorted(campaigns.items())
+            [
+                index["instance_id"][instance_id],
+                campaign_id,
+                *(_single_spaced(known[name]) for name in ("campaign_name", "campaign_status")),
+            ]
+            for (instance_id, campaign_id), known in sorted(campaigns.items(), key=itemgetter(0))
         ],
-        **{name: _columns(_shown(rows, data.windows), index) for name, rows in data.tables.items()},
+        **{
+            name: _columns(_shown(rows, data.windows), index)
+            for name, rows in data.tables.items()
+            if name != "campaigns"
+        },
         "missing": [
             {"table": table, "instance": index["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
             for table, by_instance in data.missing.items()
@@ -148,13 +149,17 @@ def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str
     """Return a table as columns, with indexes instead of ids, and only web links."""
     columns: dict[str, list[Any]] = rows.to_pydict()
     instances = columns["instance_id"]
+    # A row of all instances may name a campaign of one of them.
+    owners = columns.get("of_instance", instances)
     if "campaign_id" in columns:
-        pairs = zip(instances, columns.pop("campaign_id"), strict=True)
+        pairs = zip(owners, columns.pop("campaign_id"), strict=True)
         columns["campaign"] = [index["campaign_id"].get(pair) for pair in pairs]
     if "campaign_ids" in columns:
         lists = zip(instances, columns.pop("campaign_ids"), strict=True)
         found = [[index["campaign_id"].get((name, campaign_id)) for campaign_id in ids] for name, ids in lists]
         columns["campaigns"] = [[position for position in of_post if position is not None] for of_post in found]
+    if "of_instance" in columns:
+        columns["of_instance"] = [index["instance_id"][instance_id] for instance_id in owners]
     columns["instance"] = [index["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
     if "link" in columns:
         columns["link"] = [web_link(link) for link in columns["link"]]
@@ -175,7 +180,7 @@ def _number(value: Any) -> Any:
         number = float(value)
         short = float(f"{number:.7g}") if abs(number) < 100_000 else round(number, 2)
         return int(short) if short.is_integer() else short
-    return value
+    return [*map(_number, value)] if isinstance(value, list) else value
 
 
 def web_link(link: str | None) -> str | None:

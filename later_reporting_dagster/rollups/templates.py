@@ -123,6 +123,8 @@ CONSTANTS: dict[str, Any] = {
     "maximum_age": 90,
     # The cost of a younger post is not divided by its results.
     "comparable_age": 14,
+    # The highest probability, for a platform, that it is called silent by chance.
+    "unlikely": 0.001,
     "minimum_peers": 20,
     "maximum_peers": 1000,
     "last_age": 28,

@@ -212,6 +212,7 @@ class ExpectedPage:
             if at.has(row) and (at.campaign is None or at.campaign[1] in row["campaign_ids"])
             and row["age"] <= 14 and not row["paid_impressions"] and not row["paid_engagements"]
             and row["first_paid_day"] is None and "story" not in (row["content_type"] or "")
+            and row["content_type"] != "facebook_group"
             and all((row[rank] or 0) >= 75 for rank in ranks)
         ]  # fmt: skip
         return [
