@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+# A time that is further in the future is that of a clock that was wrong: it says nothing.
+MAX_CLOCK_ERROR = timedelta(hours=1)
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)

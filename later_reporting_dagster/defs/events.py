@@ -23,8 +23,7 @@ from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord
-from later_reporting_dagster.lake.lake import FETCHED_AT
-from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.file_metadata import FETCHED_AT, FileMetadata, instant_text
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
@@ -112,10 +111,10 @@ def day_version(files: Mapping[str | None, tuple[str | None, str | None]]) -> st
 
 def content_of(file: WriteResult | FileMetadata | FileRecord) -> tuple[str | None, str | None]:
     """Return what `day_version` needs of a file."""
-    if isinstance(file, FileRecord):
-        fetched_at = file.content_requested_at
-        return file.content_hash, fetched_at.isoformat(timespec="milliseconds") if fetched_at else None
-    return file.content_hash, file.key_values.get(FETCHED_AT)
+    if isinstance(file, WriteResult):
+        return file.content_hash, file.key_values.get(FETCHED_AT)
+    fetched_at = file.content_requested_at if isinstance(file, FileRecord) else file.fetched_at
+    return file.content_hash, instant_text(fetched_at) if fetched_at else None
 
 
 def nothing_to_log(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:

@@ -24,8 +24,9 @@ from later_reporting_dagster.ingest.progress import FailedSlice, SliceOutcome, S
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
-from later_reporting_dagster.lake.lake import FETCHED_AT, StoredFile, with_first_fetch
-from later_reporting_dagster.lake.parquet_file import FileMetadata, check_columns, read_stored_rows, to_parquet
+from later_reporting_dagster.lake.file_metadata import FETCHED_AT, METRICS, QUERIES, FileMetadata, instant_text
+from later_reporting_dagster.lake.lake import StoredFile, with_first_fetch
+from later_reporting_dagster.lake.parquet_file import check_columns, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from later_reporting_dagster.lake.tables import RawTable
@@ -116,12 +117,11 @@ class DailyFiles:
                 stored = read_stored_rows(file.data)
                 check_columns(stored.schema, schema)
                 rows = stored
-        fetched_at, confirmed_at = metadata.key_values.get(FETCHED_AT), self._records.newer_response(partition)
-        times = [datetime.fromisoformat(fetched_at)] if fetched_at else []
+        times = metadata.fetched_at, self._records.newer_response(partition)
         return Stored(
             rows=rows,
             content_hash=metadata.content_hash,
-            requested_at=[*times, confirmed_at] if confirmed_at else times,
+            requested_at=[time for time in times if time],
             error=file.error,
         )
 
@@ -160,9 +160,9 @@ class DailyFiles:
 
 def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, str]:
     return {
-        FETCHED_AT: requested_at.isoformat(timespec="milliseconds"),
-        "queries": msgspec.json.encode([query_text(query)]).decode(),
-        "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
+        FETCHED_AT: instant_text(requested_at),
+        QUERIES: msgspec.json.encode([query_text(query)]).decode(),
+        METRICS: msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
     }
 
 

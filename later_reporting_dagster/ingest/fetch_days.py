@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.progress import Progress, SliceResult, Writt
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
-from later_reporting_dagster.lake.parquet_file import FileMetadata
+from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.tables import RawTable
 
 # Results that wait until the consumer asks for them. If it is slower than the API, fewer queries are fetched.
@@ -219,7 +219,8 @@ def files_of_day(day: FetchedDay, table: RawTable, lake: Lake) -> dict[str | Non
     """Return the files of a day by instance: those that were written, and the others that can be read."""
     others = [Partition(day.day, name) for name in day.present - day.written.keys()]
     stored = lake.read_all_metadata(table.name, others)
-    return {**day.written, **{partition.instance_id: file for partition, file in stored.items() if file.content_hash}}
+    intact = {each.instance_id: file for each, file in stored.items() if not isinstance(file, Exception)}
+    return {**day.written, **intact}
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -143,7 +143,7 @@ def _mean_stored_rows(partitions: Collection[Partition], table: RawTable, lake: 
         # At random, because every nth file may be of the same instance.
         sample = Random(0).sample(stored, min(SAMPLED_FILES, len(stored)))  # noqa: S311 - not for cryptography
         files = lake.read_all_metadata(table.name, sample).values()
-        if rows := [file.rows for file in files if file.content_hash]:
+        if rows := [file.rows for file in files if not isinstance(file, Exception)]:
             return mean(rows)
     return None
 

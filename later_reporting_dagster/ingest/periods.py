@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
-from later_reporting_dagster.contract.days import due_since, utc_now
+from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, due_since, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest_whole
@@ -23,7 +23,6 @@ from later_reporting_dagster.ingest.periods_file import PeriodsFile, StoredPerio
 from later_reporting_dagster.ingest.progress import FailedSlice, Progress, SliceResult
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.ingest.slices import MONTHS, Period
-from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.tables import PUBLISHED_MONTH, RECORDED_MONTH, WINDOWS, PeriodsTable
 
 # The current month and those before it, which each run fetches again; older months are fetched like old days.

@@ -28,10 +28,11 @@ from later_reporting_dagster.ingest.progress import FailedSlice, Progress, Slice
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.slices import MONTHS, Period, Slot, slot_of
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake.file_metadata import FetchedMonth
 from later_reporting_dagster.lake.lake import StoredFile
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, has_rows, to_parquet
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
-from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH, PeriodsTable, RawTable
+from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH, RECORDED_MONTH, PeriodsTable, RawTable
 
 # The name of months by post date when there were no others.
 _ONLY_MONTH = "month"
@@ -44,14 +45,6 @@ _Fate = Literal["written", "newer", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedMonth:
-    """A fetch of a month that had ended, of all instances together: its day, and those in reach of it."""
-
-    day: date
-    instances: Collection[str]
-
-
-@dataclass(frozen=True, slots=True)
 class StoredPeriods:
     """The table as last written, and the last fetch of each month since it ended, by its name and first day."""
 
@@ -60,7 +53,10 @@ class StoredPeriods:
 
 
 def read_periods(lake: Lake, table: PeriodsTable) -> StoredPeriods:
-    """Read the table; if its file does not exist or is damaged, it is empty."""
+    """Read the table; if its file does not exist or its rows are damaged, it is empty.
+
+    If only its metadata are damaged, its rows stay, and all months are due.
+    """
     return _stored_periods(lake.read_files(table.name, [None])[None], table)
 
 
@@ -69,12 +65,9 @@ def _stored_periods(file: StoredFile, table: PeriodsTable) -> StoredPeriods:
         raise file.error
     with suppress(FileDamaged):
         if file.data is not None:
-            rows = from_parquet(file.data, schema=table.schema)
-            fetched: dict[tuple[str, date], FetchedMonth] = {}
-            for name, key in FETCHED_MONTHS.items():
-                text = file.metadata.key_values.get(key, "{}")
-                of_kind = msgspec.json.decode(text, type=dict[date, FetchedMonth])
-                fetched |= {(name, first_day): month for first_day, month in of_kind.items()}
+            rows, metadata = from_parquet(file.data, schema=table.schema), file.metadata
+            of_kinds = {RECORDED_MONTH: metadata.recorded_months, PUBLISHED_MONTH: metadata.months}
+            fetched = {(name, day): month for name, months in of_kinds.items() for day, month in (months or {}).items()}
             return StoredPeriods(rows, fetched)
     return StoredPeriods(table.schema.empty_table())
 

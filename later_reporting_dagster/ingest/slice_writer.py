@@ -13,7 +13,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from later_reporting_dagster.client import ListResult
 from later_reporting_dagster.contract import Metric, PerformanceQuery
-from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, utc_now
 from later_reporting_dagster.ingest.daily_files import DailyFiles
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
@@ -36,7 +36,6 @@ from later_reporting_dagster.ingest.progress import (
 from later_reporting_dagster.ingest.replacement import ReceivedRows, SliceRows, assign_rows
 from later_reporting_dagster.ingest.slices import Slice
 from later_reporting_dagster.lake import LakeUnavailable
-from later_reporting_dagster.lake.coverage import MAX_CLOCK_ERROR
 from later_reporting_dagster.lake.tables import rows_by_group
 
 # The lake makes the files of a batch durable together, which is faster than one at a time.

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract.days import utc_now
-from later_reporting_dagster.lake.lake import FETCHED_AT, FIRST_FETCHED_AT, Lake, WriteResult
+from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, utc_now
+from later_reporting_dagster.lake.file_metadata import HASH_WITHOUT_REQUESTS, ODDITIES, FileMetadata
+from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
-    FileMetadata,
     content_hash_of,
     from_parquet,
     parse_metadata,
@@ -35,9 +35,6 @@ from later_reporting_dagster.lake.parquet_file import (
 from later_reporting_dagster.lake.paths import Partition, partition_sort_key
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, RAW_NAMES, RAW_TABLES, Column, schema_of
-
-# In the metadata of the file: the hash of its rows without the times of requests.
-HASH_WITHOUT_REQUESTS = "hash_without_requests"
 
 COVERAGE_COLUMNS = (
     Column("table_name", "string", False, "The table of the file; with day and instance, the row key"),
@@ -67,12 +64,8 @@ _PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
 RECORD_DAYS = 2
 # The whole file of a run is written again while the run goes on, and this part of its time may be spent on that.
 _MAX_SHARE_OF_TIME = 0.05
-# A time that is further in the future is that of a clock that was wrong: it says nothing.
-MAX_CLOCK_ERROR = timedelta(hours=1)
 _METRIC_COLUMNS = {name: {metric.column for metric in table.known_metrics} for name, table in RAW_TABLES.items()}
 NEVER = datetime.fromtimestamp(0, UTC)
-# Metadata of the file.
-_ODDITIES = "oddities"
 
 
 class FileRecord(NamedTuple):
@@ -123,16 +116,15 @@ class FileRecord(NamedTuple):
             requested_at=self.requested_at, failed_at=self.failed_at, error=self.error, run_id=self.run_id
         )
 
-    def with_footer(self, footer: FileMetadata, version: FileVersion) -> "FileRecord":
-        """Return the record of a version of the file whose footer was read."""
-        if not footer.content_hash:
+    def with_footer(self, footer: FileMetadata | Exception, version: FileVersion) -> "FileRecord":
+        """Return the record of a version of the file whose footer was read, or cannot be."""
+        if isinstance(footer, Exception):
             return self.without_file()._replace(file_version=version.identity)
-        fetched_at, first = (footer.key_values.get(name) for name in (FETCHED_AT, FIRST_FETCHED_AT))
         return self._replace(
             has_file=True,
             rows=footer.rows,
-            fetched_at=_instant(first or fetched_at),
-            restated_at=_instant(fetched_at if first else None),
+            fetched_at=footer.first_fetched_at or footer.fetched_at,
+            restated_at=footer.fetched_at if footer.first_fetched_at else None,
             content_hash=footer.content_hash,
             file_version=version.identity,
             # A file has a column for each, also for one of which the API has no values.
@@ -212,7 +204,7 @@ class RunRecords:
                 return
             started = time.monotonic()
             data = to_parquet(
-                to_table(self._records), content_hash="", key_values={_ODDITIES: json.dumps({**self.oddities})}
+                to_table(self._records), content_hash="", key_values={ODDITIES: json.dumps({**self.oddities})}
             )
             self._lake.storage.write(self.path, data)
             self._saved, ended = len(self._records), time.monotonic()
@@ -257,15 +249,21 @@ def record_files(lake: Lake, *table_names: str) -> list[RecordFile]:
 
 def read_records(lake: Lake, files: Iterable[RecordFile]) -> list[FileRecord]:
     """Read files, skipping those that are damaged or were removed."""
+    return [*chain.from_iterable(records for records, _ in _read_runs(lake, files))]
 
-    def read(file: RecordFile) -> list[FileRecord]:
+
+def _read_runs(lake: Lake, files: Iterable[RecordFile]) -> list[tuple[list[FileRecord], Mapping[str, int]]]:
+    """Return what runs have recorded: rows, and oddities; of a file that is damaged or was removed, nothing."""
+
+    def read(file: RecordFile) -> tuple[list[FileRecord], Mapping[str, int]]:
         data = lake.storage.read(file.path)
         with suppress(FileDamaged):
             if data is not None:
-                return from_table(from_parquet(data, schema=COVERAGE_SCHEMA))
-        return []
+                oddities = parse_metadata(data, required=[ODDITIES]).oddities
+                return from_table(from_parquet(data, schema=COVERAGE_SCHEMA)), oddities
+        return [], {}
 
-    return [*chain.from_iterable(lake.storage.map(read, [*files]))]
+    return lake.storage.map(read, files)
 
 
 def fetched_by(lake: Lake, table_name: str, run_id: str) -> list[FileRecord]:
@@ -278,9 +276,8 @@ def recorded_oddities(lake: Lake, table_name: str) -> tuple[Counter[str], int]:
     """Return what was odd about the responses of the last runs, and the number of these runs."""
     counts: Counter[str] = Counter()
     files = record_files(lake, table_name)
-    for data in lake.storage.map(lake.storage.read, [file.path for file in files]):
-        with suppress(FileDamaged):
-            counts.update(json.loads(parse_metadata(data).key_values.get(_ODDITIES, "{}")) if data else {})
+    for _, oddities in _read_runs(lake, files):
+        counts.update(oddities)
     return counts, len(files)
 
 
@@ -333,7 +330,7 @@ def _intact(
         elif version.identity and not record.describes(version):
             unknown.append(partition)
     footers = lake.read_all_metadata(table_name, unknown) if records and reads_footers else {}
-    return {each: version for each, version in intact.items() if each not in footers or footers[each].content_hash}
+    return {each: version for each, version in intact.items() if not isinstance(footers.get(each), Exception)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,12 +339,14 @@ class Update:
 
     Attributes:
         changed: by table, the files whose footers were read; also damaged ones: the disk may have failed for a moment.
+        damaged: why files cannot be read.
         recorded: the files of runs that it has taken over.
     """
 
     records: Records
     changed: Mapping[str, Sequence[Partition]]
     recorded: Sequence[RecordFile]
+    damaged: Sequence[LakeUnavailable | FileDamaged]
 
 
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
@@ -384,7 +383,8 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
             # Of a file that was contradicted, the response that did so may be recorded no more.
             response = responses.get(key) or (None if known.has_file else known)
             records[key] = record.after_fetches(response, failures.get(key))
-    return Update(records, changed, recorded)
+    damaged = [file for of_table in footers.values() for file in of_table.values() if isinstance(file, Exception)]
+    return Update(records, changed, recorded, damaged)
 
 
 def write_coverage(lake: Lake, update: Update, records: Records, *, today: date) -> tuple[WriteResult, str]:
@@ -448,10 +448,6 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 def _record(records: Records, table_name: str, partition: Partition) -> FileRecord:
     return records.get((table_name, partition)) or FileRecord(table_name, partition.day, partition.instance_id)
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else _known(datetime.fromisoformat(text))
 
 
 def _known(time: Any) -> Any:

@@ -19,33 +19,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, hides_instance, removed_file_error
 from later_reporting_dagster.lake.open_storage import open_storage
-from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, damaged_file_error, from_parquet
+from later_reporting_dagster.lake.parquet_file import FileDamaged, MetadataDamaged, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import (
-    CAMPAIGN_PERIODS_TABLE,
-    DATE,
-    FETCHED_MONTHS,
-    OF_INSTANCES,
-    RAW_NAMES,
-    RECORDED_MONTH,
-    ColumnType,
-    Table,
-)
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, DATE, OF_INSTANCES, RAW_NAMES, ColumnType, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 _Result = TypeVar("_Result")
-
-
-class _Definition(msgspec.Struct):
-    definition: int
 
 
 # The files of a table: by path relative to the root, the partition of each; None for an unpartitioned table.
@@ -295,8 +280,8 @@ def table_files(lake: Lake, table: Table, partitions: Collection[Partition] | No
 def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[str]) -> set[str]:
     """Return which files of a rollup were made by an older definition: their rows may have another grain.
 
-    These have a lower version of it in their metadata, or lack a column that is never null. Files that cannot be read
-    are not among them.
+    These have a lower version of it in their metadata, or lack a column that is never null; or their metadata is
+    damaged, so that nobody knows. Files that cannot be read at all are not among them.
     """
     if table.name in RAW_NAMES:
         return set()
@@ -304,9 +289,13 @@ def files_of_older_definitions(storage: Storage, table: Table, paths: Iterable[s
 
     def is_older(path: str) -> bool:
         with suppress(FileDamaged, LakeUnavailable):
-            footer = storage.read_footer(path)
+            try:
+                footer = storage.read_footer(path)
+            except MetadataDamaged:
+                return True
             if footer is not None:
-                return not required <= {*footer.columns} or _definition(footer) < table.definition
+                version = footer.made_from.definition if footer.made_from else 0
+                return not required <= {*footer.columns} or version < table.definition
         return False
 
     listed = list(paths)
@@ -317,15 +306,8 @@ def lacks_recorded_months(lake: Lake) -> bool:
     """Return whether an earlier release fetched the periods of campaigns, so that there are no months by day."""
     with suppress(FileDamaged):
         footer = lake.read_metadata(CAMPAIGN_PERIODS_TABLE)
-        return footer is not None and FETCHED_MONTHS[RECORDED_MONTH] not in footer.key_values
+        return footer is not None and footer.recorded_months is None
     return False
-
-
-def _definition(footer: FileMetadata) -> int:
-    """Return the version that a file records beside what it was made from; 0 if none is recorded."""
-    with suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(footer.key_values.get("made_from", ""), type=_Definition).definition
-    return 0
 
 
 def empty_select(table: Table, *, condition: str = "false") -> str:

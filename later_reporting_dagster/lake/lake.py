@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,10 +12,16 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import pyarrow as pa
 
+from later_reporting_dagster.lake.file_metadata import (
+    CONTENT_HASH,
+    FETCHED_AT,
+    FIRST_FETCHED_AT,
+    FileMetadata,
+    instant_text,
+)
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
-    FileMetadata,
     content_hash_of,
     damaged_file_error,
     from_parquet,
@@ -41,14 +47,12 @@ from later_reporting_dagster.lake.storage import (
     Storage,
     without_credentials,
 )
-from later_reporting_dagster.lake.tables import RAW_TABLES, with_date_column
+from later_reporting_dagster.lake.tables import RAW_NAMES, RAW_TABLES, with_date_column
 
 # The partition that is a file; None for an unpartitioned table.
 _File = TypeVar("_File", bound=Partition | None)
 _Parsed = TypeVar("_Parsed")
 
-# Metadata of a fetched file: when its content was requested and, if it has replaced other content, the first such time.
-FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
 # Copies of months, and posts that came late: derived from the raw files.
 _LEFT_OVER = ("_compacted", "_late_posts")
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
@@ -61,8 +65,10 @@ class StoredFile:
 
     Attributes:
         version: that of the data, which `Lake.replace` compares; None on an object store, which does not compare.
+        required: what its metadata have to have.
     """
 
+    required: Collection[str]
     data: bytes | None = None
     version: FileVersion | None = None
     error: LakeUnavailable | None = None
@@ -71,8 +77,8 @@ class StoredFile:
     def metadata(self) -> FileMetadata:
         """Return the metadata; of no file, and of a damaged one, an empty hash."""
         with suppress(FileDamaged):
-            return parse_metadata(self.data or b"")
-        return FileMetadata(0, "", {})
+            return parse_metadata(self.data or b"", required=self.required)
+        return FileMetadata(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +203,15 @@ class Lake:
         Raises:
             ValueError: an instance id cannot be encoded; see `encode_instance_id`.
         """
+        required = _required_metadata(table_name)
 
         def read(path: str) -> StoredFile:
             try:
                 # The version is read first: if the file is replaced in between, it then has another one.
                 version = None if self.storage.is_remote else self.storage.versions([path]).get(path)
-                return StoredFile(data=self.storage.read(path), version=version)
+                return StoredFile(required=required, data=self.storage.read(path), version=version)
             except LakeUnavailable as error:
-                return StoredFile(error=error)
+                return StoredFile(required=required, error=error)
 
         paths = {file: partition_path(table_name, file) for file in files}
         return dict(zip(paths, self.storage.map(read, paths.values()), strict=True))
@@ -344,17 +351,17 @@ class Lake:
 
     def read_metadata(self, table_name: str, partition: Partition | None = None) -> FileMetadata | None:
         """Read the metadata of a partition, or of an unpartitioned table; None if the file does not exist."""
-        return self._read_file(partition_path(table_name, partition), parse_metadata)
+        parse = partial(parse_metadata, required=_required_metadata(table_name))
+        return self._read_file(partition_path(table_name, partition), parse)
 
-    def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
-        """Read the metadata of the partitions that exist; of a file that cannot be read, 0 rows and an empty hash."""
+    def read_all_metadata(
+        self, table_name: str, partitions: Iterable[Partition]
+    ) -> dict[Partition, FileMetadata | LakeUnavailable | FileDamaged]:
+        """Read the metadata of the partitions that exist, or why they cannot be read."""
         requested = list(partitions)
-        files = self._read_files([partition_path(table_name, each) for each in requested], parse_metadata)
-        return {
-            partition: FileMetadata(0, "", {}) if isinstance(file, Exception) else file
-            for partition, file in zip(requested, files, strict=True)
-            if file is not None
-        }
+        paths = [partition_path(table_name, each) for each in requested]
+        files = self._read_files(paths, partial(parse_metadata, required=_required_metadata(table_name)))
+        return {partition: file for partition, file in zip(requested, files, strict=True) if file is not None}
 
     def day_url(self, table_name: str, day: date) -> str:
         return self.storage.location(day_directory(table_name, day))
@@ -391,5 +398,10 @@ class Lake:
 
 def with_first_fetch(metadata: Mapping[str, str], replaced: FileMetadata) -> dict[str, str]:
     """Return the metadata of a new file, with when the file that it replaces was first fetched."""
-    first = replaced.key_values.get(FIRST_FETCHED_AT, replaced.key_values.get(FETCHED_AT))
-    return {**metadata, **({FIRST_FETCHED_AT: first} if first else {})}
+    first = replaced.first_fetched_at or replaced.fetched_at
+    return {**metadata, **({FIRST_FETCHED_AT: instant_text(first)} if first else {})}
+
+
+def _required_metadata(table_name: str) -> Collection[str]:
+    """Return what the metadata of a table's files have to have: a hash, and those of a fetched file its time."""
+    return (CONTENT_HASH, *([FETCHED_AT] if table_name in RAW_NAMES else []))

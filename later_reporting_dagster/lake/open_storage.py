@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from later_reporting_dagster.lake.parquet_file import FileMetadata, parse_metadata
+from later_reporting_dagster.lake.file_metadata import FileMetadata
+from later_reporting_dagster.lake.parquet_file import parse_metadata
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
 from later_reporting_dagster.lake.storage import (
     REMOTE_THREADS,

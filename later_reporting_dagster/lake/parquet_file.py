@@ -7,16 +7,16 @@ determine all types of the lake.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from later_reporting_dagster.lake.file_metadata import CONTENT_HASH, FileMetadata, parse_key_values
+
 _PREFIX = "later_reporting."
-_CONTENT_HASH = "content_hash"
 # Files with at most this many rows are compressed with snappy, larger ones with zstd. For small files, zstd takes about
 # twice the time to write and to read, because it starts anew with each column. It would save 5 % of the bytes at 20
 # rows, 22 % at 100, 38 % at 1,000.
@@ -28,25 +28,13 @@ class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a st
     """A file of the lake cannot be read as expected. The message has the next step."""
 
 
+class MetadataDamaged(FileDamaged):
+    """The rows of a file may be read, but not what it says of them."""
+
+
 def damaged_file_error(location: str, error: Exception, *, step: str = "") -> FileDamaged:
     step = step or f"materialize this {'partition' if '/date=' in location else 'table'} again"
     return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
-
-
-@dataclass(frozen=True, slots=True)
-class FileMetadata:
-    """Metadata of a file, from its Parquet footer.
-
-    Attributes:
-        content_hash: Hash of the rows, without `date`. See `content_hash_of`.
-        key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
-        columns: the names of the columns.
-    """
-
-    rows: int
-    content_hash: str
-    key_values: Mapping[str, str]
-    columns: tuple[str, ...] = ()
 
 
 def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, str]) -> bytes:
@@ -63,7 +51,7 @@ def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, st
     ) as writer:
         writer.write_table(rows.combine_chunks())
         writer.add_key_value_metadata(
-            {f"{_PREFIX}{name}": value for name, value in sorted({**key_values, _CONTENT_HASH: content_hash}.items())}
+            {f"{_PREFIX}{name}": value for name, value in sorted({**key_values, CONTENT_HASH: content_hash}.items())}
         )
     data: bytes = sink.getvalue().to_pybytes()
     return data
@@ -105,9 +93,13 @@ def read_stored_rows(data: bytes) -> pa.Table:
     return _read_rows(_open(data), None).replace_schema_metadata()
 
 
-def parse_metadata(file: bytes | BinaryIO) -> FileMetadata:
-    """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded, nor read from an open file."""
-    footer = _open(file).metadata
+def parse_metadata(file: bytes | BinaryIO, *, required: Collection[str] = (CONTENT_HASH,)) -> FileMetadata:
+    """Return the metadata of a file, or raise `FileDamaged`; its rows are not decoded, nor read from an open file.
+
+    It is `MetadataDamaged` if a text of the metadata is, or if one that is required is missing.
+    """
+    parquet = _open(file)
+    footer = parquet.metadata
     try:
         key_values = {
             name.decode().removeprefix(_PREFIX): value.decode()
@@ -115,9 +107,15 @@ def parse_metadata(file: bytes | BinaryIO) -> FileMetadata:
             if name.startswith(_PREFIX.encode())
         }
     except UnicodeDecodeError as error:
-        raise FileDamaged(f"its metadata is not text: {error}") from error
-    content_hash = key_values.pop(_CONTENT_HASH, "")
-    return FileMetadata(footer.num_rows, content_hash, key_values, tuple(footer.schema.to_arrow_schema().names))
+        raise MetadataDamaged(f"its metadata is not text: {error}") from error
+    if missing := [name for name in required if not key_values.get(name)]:
+        raise MetadataDamaged(f"its metadata has no {missing[0]}")
+    try:
+        values = parse_key_values(key_values)
+    except ValueError as error:
+        raise MetadataDamaged(str(error)) from error
+    others = {name: text for name, text in key_values.items() if name != CONTENT_HASH}
+    return FileMetadata(footer.num_rows, key_values=others, columns=(*parquet.schema_arrow.names,), **values)
 
 
 def has_rows(data: bytes, content_hash: str, *, expected: pa.Table | None = None) -> bool:

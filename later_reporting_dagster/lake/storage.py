@@ -9,7 +9,8 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from later_reporting_dagster.lake.parquet_file import FileDamaged, FileMetadata, parse_metadata
+from later_reporting_dagster.lake.file_metadata import FileMetadata
+from later_reporting_dagster.lake.parquet_file import FileDamaged, parse_metadata
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")

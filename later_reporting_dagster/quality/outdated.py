@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.coverage import HASH_WITHOUT_REQUESTS
-from later_reporting_dagster.lake.parquet_file import FileMetadata, has_rows, parse_metadata
+from later_reporting_dagster.lake.file_metadata import FileMetadata, MadeFrom
+from later_reporting_dagster.lake.parquet_file import has_rows, parse_metadata
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.storage import FileVersion
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH, SHOWN_TABLES
 from later_reporting_dagster.report.report_page import REPORT_DEFINITION, made_from_of_page
-from later_reporting_dagster.rollups.made_from import (
-    MadeFrom,
-    digest_of,
-    list_inputs,
-    parse_made_from,
-    periods_without_raw_files,
-)
+from later_reporting_dagster.rollups.made_from import digest_of, list_inputs, periods_without_raw_files
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, PERIOD_TABLES, RollupTable, first_day_of
 
 
@@ -88,8 +82,8 @@ class Footers:
                 if not self._verify_rows or has_rows(data, metadata.content_hash):
                     return metadata
             elif made_from := made_from_of_page(data):
-                return FileMetadata(0, made_from.inputs, made_from.key_values)
-        return FileMetadata(0, "", {})
+                return FileMetadata(0, made_from.inputs, made_from=made_from)
+        return FileMetadata(0)
 
 
 def describe_outdated(files: Iterable[Outdated]) -> str:
@@ -154,7 +148,7 @@ def _reason(footer: FileMetadata | None, current: MadeFrom, table: RollupTable |
         return "missing"
     if not footer.content_hash:
         return "damaged"
-    made_from = parse_made_from(footer.key_values)
+    made_from = footer.made_from
     if made_from is None or made_from.inputs != current.inputs:
         return "made from other files"
     # Not if it is higher: of two deployments, the older one would undo what the newer one does.
@@ -181,7 +175,6 @@ def report_inputs(lake: Lake, footers: Footers | None = None) -> MadeFrom:
             shown[path] = footer
     lines = []
     for path, file in sorted(shown.items()):
-        made_from = parse_made_from(file.key_values)
-        content = file.key_values.get(HASH_WITHOUT_REQUESTS, file.content_hash)
-        lines.append(f"{path} {content} {made_from.inputs if made_from else ''}")
+        content = file.hash_without_requests or file.content_hash
+        lines.append(f"{path} {content} {file.made_from.inputs if file.made_from else ''}")
     return MadeFrom(inputs=digest_of(lines), definition=REPORT_DEFINITION)

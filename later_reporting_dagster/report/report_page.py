@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from html import escape
@@ -22,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import contiguous_ranges
+from later_reporting_dagster.lake.file_metadata import MADE_FROM, MadeFrom, parse_key_values
 from later_reporting_dagster.lake.tables import WINDOWS
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, MOST_CREATORS, ReportData
-from later_reporting_dagster.rollups.made_from import MADE_FROM, MadeFrom, parse_made_from
 
 # The page's script, in the order in which its parts use each other.
 _SCRIPTS = ("selection.js", "charts.js", "tables.js", "missing.js", "page.js")
@@ -49,9 +50,11 @@ def with_made_from(page: bytes, made_from: MadeFrom) -> bytes:
 
 
 def made_from_of_page(page: bytes) -> MadeFrom | None:
-    """Return what a page was made from; None if it does not say so."""
+    """Return what a page was made from; None if it does not say so, or is damaged there."""
     found = _MADE_FROM.search(page[-1_000:])
-    return parse_made_from({MADE_FROM: found[1].decode()}) if found else None
+    with suppress(ValueError):  # also if it is no text
+        return parse_key_values({MADE_FROM: found[1].decode()})[MADE_FROM] if found else None
+    return None
 
 
 def report_page(data: ReportData) -> bytes:

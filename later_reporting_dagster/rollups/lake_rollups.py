@@ -19,9 +19,10 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
+from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.made_from import Inputs, MadeFrom, list_inputs, periods_without_raw_files
+from later_reporting_dagster.rollups.made_from import Inputs, list_inputs, periods_without_raw_files
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_database
 

@@ -9,41 +9,13 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 
-import msgspec
-
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, FileVersion, Lake, Partition
+from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
 from later_reporting_dagster.rollups.rollup_tables import RollupTable, days_of, first_day_of
 
-# The key in the metadata of a file.
-MADE_FROM = "made_from"
 # The sources that are one file.
 _SINGLE_FILES = {CAMPAIGNS_TABLE, CAMPAIGN_PERIODS_TABLE}
-
-
-class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file was made from.
-
-    Attributes:
-        inputs: a digest of the listed names, sizes and modification times (or ETags) of the files.
-        definition: the version of the definition; see `RollupTable.definition`.
-    """
-
-    inputs: str
-    definition: int
-
-    @property
-    def key_values(self) -> Mapping[str, str]:
-        """The metadata of the file."""
-        return {MADE_FROM: msgspec.json.encode(self).decode()}
-
-
-def parse_made_from(key_values: Mapping[str, str]) -> MadeFrom | None:
-    """Return what a file was made from; None if its metadata do not say so, as before 1.0."""
-    try:
-        return msgspec.json.decode(key_values.get(MADE_FROM, ""), type=MadeFrom)
-    except msgspec.MsgspecError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake, table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.made_from import MadeFrom
+from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY as ROLLUP
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once

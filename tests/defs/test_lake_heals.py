@@ -36,7 +36,6 @@ from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, schema_of
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.made_from import parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEEKLY, days_of, first_day_of
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import FIRST_DAY, NO_RATE_LIMIT, Service, files, parameters, sandbox_settings
@@ -400,7 +399,7 @@ class LakeWithFaults(RuleBasedStateMachine):
         for path in paths:
             with suppress(FileDamaged, LakeUnavailable):
                 if data := lake.storage.read(path):
-                    made_from = parse_made_from(parse_metadata(data).key_values)
+                    made_from = parse_metadata(data).made_from
                     older = {} if made_from is None else msgspec.structs.replace(made_from, definition=0).key_values
                     rows = from_parquet(data, schema=schema).slice(1)
                     key_values = older if is_recorded else {}

@@ -31,7 +31,6 @@ from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.made_from import parse_made_from
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL, RollupTable
 from tests.crash.restated_sandbox import NO_RESPONSE, more_impressions
 from tests.defs.conftest import list_instances
@@ -131,7 +130,8 @@ class Recovery:
     def definitions_of_files(self) -> Counter[int]:
         """Return how many daily rollups were made by each version of their definition."""
         footers = self.lake.read_all_metadata(DAILY.name, self.lake.partitions(DAILY.name)).values()
-        return Counter(made_from.definition for each in footers if (made_from := parse_made_from(each.key_values)))
+        made = [each.made_from for each in footers if not isinstance(each, Exception)]
+        return Counter(made_from.definition for made_from in made if made_from)
 
     def start_daemon(self) -> None:
         command = ["python", "-m", "tests.e2e.fast_daemon", "run", "-m", MODULE]

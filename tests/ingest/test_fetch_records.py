@@ -12,6 +12,7 @@ from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetc
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, partition_path
 from later_reporting_dagster.lake.coverage import FileRecord, read_records, record_files
+from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.open_storage import _LocalStorage
 from tests.conftest import DAYS, INSTANCE_IDS, Service, files, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, IngestResults, client_of, run_ingest, with_impressions
@@ -43,6 +44,7 @@ def test_each_run_records_when_a_response_was_requested(service: Service, tmp_pa
     assert first.keys() == second.keys() == set(PARTITIONS)
     assert files(tmp_path) == before
     for partition, file in lake.read_all_metadata(DAILY.name, PARTITIONS).items():
+        assert isinstance(file, FileMetadata)
         assert first[partition].requested_at.isoformat(timespec="milliseconds") == file.key_values["fetched_at"]
         assert first[partition].content_hash == second[partition].content_hash == file.content_hash
         assert first[partition].requested_at < second[partition].requested_at

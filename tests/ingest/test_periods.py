@@ -20,10 +20,11 @@ from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest import periods as periods_module
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.periods import months, periods_to_fetch, queries_of, windows
-from later_reporting_dagster.ingest.periods_file import FetchedMonth, PeriodsFile, StoredPeriods, read_periods
+from later_reporting_dagster.ingest.periods_file import PeriodsFile, StoredPeriods, read_periods
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.ingest.slices import Period
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
+from later_reporting_dagster.lake.file_metadata import FetchedMonth
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS, CAMPAIGN_PERIODS, PeriodsTable
 from tests.conftest import INSTANCE_IDS, Row, Service, both_api_versions, files, parameters, problem
 from tests.ingest.conftest import DEFAULT_LIMITS, PERFORMANCE_PATH, client_of, served_performance, with_performance_of

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, record_files
 from later_reporting_dagster.lake.database import open_database
+from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.parquet_file import content_hash_of, has_rows, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.personal_data import RemovalSummary, remove_personal_data
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
@@ -39,19 +40,26 @@ from tests.lake.conftest import DAY, post, rows
 POSTS, ROLLUP = Table("posts", POST_COLUMNS), Table("rollup", POST_COLUMNS)
 UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "NULL", "A", "[z]*?"]
 
+FIRST, SECOND = "2024-01-04T05:00:00.000+00:00", "2024-01-05T05:00:00.000+00:00"
+
+
+def key_values_of(file: FileMetadata | Exception) -> Mapping[str, str]:
+    assert isinstance(file, FileMetadata)
+    return file.key_values
+
 
 def test_write_and_read_round_trip_and_equal_rows_change_nothing(lake: Lake) -> None:
-    first = lake.write("posts", DAY, rows(), metadata={"fetched_at": "first"})
-    again = lake.write("posts", DAY, rows(), metadata={"fetched_at": "second"})
+    first = lake.write("posts", DAY, rows(), metadata={"fetched_at": FIRST})
+    again = lake.write("posts", DAY, rows(), metadata={"fetched_at": SECOND})
 
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
     metadata = lake.read_metadata("posts", DAY)
     assert metadata is not None
-    assert metadata.key_values == {"fetched_at": "first"}
+    assert metadata.key_values == {"fetched_at": FIRST}
     assert metadata.content_hash == content_hash_of(rows())
     size = lake.file_versions("posts")[DAY].bytes
     assert first == WriteResult(
-        lake.url("posts", DAY), 20, size, metadata.content_hash, changed=True, key_values={"fetched_at": "first"}
+        lake.url("posts", DAY), 20, size, metadata.content_hash, changed=True, key_values={"fetched_at": FIRST}
     )
     assert again == replace(first, changed=False)
 
@@ -61,11 +69,11 @@ def test_write_all_writes_what_has_changed(lake: Lake) -> None:
     same, other, new = tables
     lake.write("posts", same, tables[same])
     lake.write("posts", other, rows(9))
-    written = lake.write_all("posts", tables, metadata={"fetched_at": "now"})
+    written = lake.write_all("posts", tables, metadata={"fetched_at": SECOND})
     assert [each.changed for each in written.values() if isinstance(each, WriteResult)] == [False, True, True]
     stored = lake.read_all_metadata("posts", tables)
-    metadata = {"fetched_at": "now"}
-    assert [stored[each].key_values for each in (same, other, new)] == [{}, metadata, metadata]
+    metadata = {"fetched_at": SECOND}
+    assert [key_values_of(stored[each]) for each in (same, other, new)] == [{}, metadata, metadata]
     assert all(lake.read("posts", [each], schema=POSTS_SCHEMA).equals(table) for each, table in tables.items())
     assert lake.write_all("posts", {}) == {}
 
@@ -111,7 +119,9 @@ def test_altered_rows_are_repaired_by_the_next_write_although_the_metadata_stay(
     path = Path(local.url("posts", DAY))
     intact = path.read_bytes()
     pq.write_table(pq.ParquetFile(path).read()[1:], path)
-    assert local.read_all_metadata("posts", [DAY])[DAY].content_hash == content_hash_of(rows(3))
+    metadata = local.read_metadata("posts", DAY)
+    assert metadata is not None
+    assert metadata.content_hash == content_hash_of(rows(3))
     assert local.write("posts", DAY, rows(3)).changed
     assert path.read_bytes() == intact
 

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
-from later_reporting_dagster.rollups.made_from import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
 from tests.rollups.reference import Row, World
 from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
