@@ -22,6 +22,7 @@ from later_reporting_dagster.lake.file_metadata import (
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
+    MetadataDamaged,
     content_hash_of,
     damaged_file_error,
     from_parquet,
@@ -255,9 +256,9 @@ class Lake:
     def rewrite(self, path: str, change: Callable[[pa.Table], pa.Table]) -> bool:
         """Replace all rows of a file by `change` of them, but not its metadata; return whether that made a difference.
 
-        Nothing else may write the file meanwhile: its rows would be lost.
+        Damaged metadata go: the file stays damaged. Nothing else may write the file meanwhile: its rows would be lost.
         """
-        stored = self._read_file(path, lambda data: (read_stored_rows(data), parse_metadata(data).key_values))
+        stored = self._read_file(path, lambda data: (read_stored_rows(data), _intact_key_values(data)))
         if stored is None:
             return False
         rows, key_values = stored
@@ -405,3 +406,9 @@ def with_first_fetch(metadata: Mapping[str, str], replaced: FileMetadata) -> dic
 def _required_metadata(table_name: str) -> Collection[str]:
     """Return what the metadata of a table's files have to have: a hash, and those of a fetched file its time."""
     return (CONTENT_HASH, *([FETCHED_AT] if table_name in RAW_NAMES else []))
+
+
+def _intact_key_values(data: bytes) -> Mapping[str, str]:
+    with suppress(MetadataDamaged):
+        return parse_metadata(data).key_values
+    return {}

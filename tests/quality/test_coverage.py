@@ -179,12 +179,14 @@ def test_a_clock_that_was_wrong_once_makes_no_file_missing(lake: Lake) -> None:
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
     assert stored_records(lake)[TABLES[0], A].error is None
     assert not record_files(lake, TABLES[0])  # of a day that is not yet
-    fetch(lake, A, 2, at=future)
-    assert refresh(lake)[0]["posts_published", DAYS[0], "a"][:2] == (True, 1)
-    assert (
-        stored_records(lake)[TABLES[0], A].requested_at is None
-        or stored_records(lake)[TABLES[0], A].requested_at < future
-    )
+
+
+def test_file_of_a_time_in_the_future_counts_as_missing_until_it_is_fetched_again(lake: Lake) -> None:
+    fetch(lake, A, 1, at=datetime.now(UTC) + timedelta(days=400))
+    assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
+    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
+    fetch(lake, A, 1)
+    assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
 
 
 def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None:

@@ -151,7 +151,7 @@ def test_files_of_restated_days_and_of_days_before_the_start_are_not_stale(late:
     recent = late.before
     late.publish(recent, requested=at(NEW))
     late.report(NEW, {7: recent, 8: START - DAY, 9: date(2024, 1, 2)}, requested=at(NEW + DAY))  # 9: no file
-    late.lake.write(PUBLISHED, Partition(START - DAY, A), POSTS_SCHEMA.empty_table())
+    late.publish(START - DAY, requested=at(NEW))
     assert late.look() == LatePosts()
     versions = late.lake.file_versions(PUBLISHED)
     assert current_files(late.lake, PUBLISHED, versions) == versions.keys()

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.lake import FETCHED_AT
+from later_reporting_dagster.lake.file_metadata import FETCHED_AT
 from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
     COMPARED_METRICS,

@@ -10,7 +10,7 @@ import pytest
 
 from later_reporting_dagster.defs.checks.posts import evaluate_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.lake import FETCHED_AT
+from later_reporting_dagster.lake.file_metadata import FETCHED_AT
 from later_reporting_dagster.rollups.raw_reconciliation import sum_settled_posts
 from tests.rollups.conftest import Row, posts_of, row
 
