@@ -46,6 +46,11 @@ def freeze_clock(monkeypatch: pytest.MonkeyPatch, instant: datetime, *modules: s
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", lambda: instant)
 
 
+def fetched(at: datetime | None = None) -> dict[str, str]:
+    """Return the metadata of a file that was fetched at a time, by default now."""
+    return {"fetched_at": (at or datetime.now(UTC)).isoformat(timespec="milliseconds")}
+
+
 def asset_key(asset: str) -> dg.AssetKey:
     return dg.AssetKey(["later", asset])
 
@@ -179,9 +184,8 @@ class Project:
     def write_empty(self, days: Sequence[date] = DAYS, *, at: datetime | None = None) -> None:
         """Write the files of posts of all instances, without rows, as if they had been fetched at a time."""
         files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in INSTANCE_IDS}
-        metadata = {"fetched_at": at.isoformat(timespec="milliseconds")} if at else {}
         for asset in RAW_ASSETS:
-            self.lake.write_all(asset, files, metadata=metadata)
+            self.lake.write_all(asset, files, metadata=fetched(at))
 
     def update_coverage(self) -> None:
         assert_success(self.run_job("later_coverage"))

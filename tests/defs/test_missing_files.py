@@ -22,6 +22,7 @@ from tests.defs.conftest import (
     Project,
     assert_success,
     asset_key,
+    fetched,
     freeze_clock,
     list_instances,
     reject_instance,
@@ -135,7 +136,7 @@ def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project
     for number, day in enumerate(DAYS[:2]):
         restated = project.lake.read_table(PUBLISHED, Partition(day, "007"), schema=POSTS_SCHEMA)
         assert restated is not None
-        project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1))
+        project.lake.write(PUBLISHED, Partition(day, "007"), restated.slice(1), metadata=fetched())
         assert number == 0 or project.start(PUBLISHED, days=[day])
 
     def requests() -> list[dg.RunRequest]:

@@ -27,6 +27,7 @@ from tests.defs.conftest import (
     Project,
     assert_success,
     asset_key,
+    fetched,
     fill_once,
     freeze_clock,
     plain_metadata,
@@ -97,7 +98,7 @@ def set_values(lake: Lake, table: str = RAW, **values: object) -> None:
         field = rows.schema.field(column)
         array = pa.array([value] * rows.num_rows, field.type)
         rows = rows.set_column(rows.schema.get_field_index(column), field, array)
-    lake.write(table, TAMPERED if table in (RAW, ACCOUNTS) else Partition(TAMPERED.day), rows)
+    lake.write(table, TAMPERED if table in (RAW, ACCOUNTS) else Partition(TAMPERED.day), rows, metadata=fetched())
 
 
 def alter(path: Path) -> None:
