@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,6 @@ import yaml  # type: ignore[import-untyped]
 
 from later_reporting_dagster import LaterReportingComponent, contract
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PerformanceQuery
-from later_reporting_dagster.contract.route import FIRST_PAGE
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
 from later_reporting_dagster.lake.tables import PERIODS_TABLES, RAW_TABLES, RawTable, Table
@@ -83,6 +81,7 @@ def test_every_table_has_checks_that_the_documentation_explains() -> None:
 @each_fetched_table
 def test_independent_server_answers_the_route_of_each_fetched_table(name: str, version: ApiVersion) -> None:
     declared, _ = FETCHED[name]
+    route = declared.route
     posts = Posts(
         first_day=DAY - timedelta(days=2), days=3, instance_ids=("north",), seed=1, least=5, has_large_values=False
     )
@@ -98,13 +97,12 @@ def test_independent_server_answers_the_route_of_each_fetched_table(name: str, v
     )
     keys = []
     for personal_data in (True, False):
-        route = replace(declared.route(query), personal_data=personal_data)
-        target = f"{route.path}?{urlencode(route.parameters(version, FIRST_PAGE))}"
+        target = f"{route.path}?{urlencode(route.parameters(query, version))}"
         reply = server.respond("GET", target, authorization=f"Bearer {token}")
         assert reply.status == 200, f"tests/independent_server.py does not answer {target}"
-        page = route.parse_page(json.dumps(reply.document).encode(), version)
-        # Without personal data, rows have the same keys if personal_data.py knows their fields.
-        assert ([row.reason for row in page.bad_rows], route.find_problem(page)) == ([], None)
+        page = route.parse_page(json.dumps(reply.document).encode(), query, version, personal_data=personal_data)
+        # Without personal data, rows have the same keys.
+        assert ([row.reason for row in page.bad_rows], route.find_problem(query, page)) == ([], None)
         keys.append(route.row_keys(page))
     assert keys[0]
     assert keys[0] == keys[1]
@@ -112,8 +110,7 @@ def test_independent_server_answers_the_route_of_each_fetched_table(name: str, v
 
 @in_both_versions
 def test_sandbox_and_openapi_document_have_the_routes_of_all_fetched_tables(version: ApiVersion) -> None:
-    query = PerformanceQuery(start_date=DAY, end_date=DAY)
-    paths = {declared.route(query).path for declared, _ in FETCHED.values()}
+    paths = {declared.route.path for declared, _ in FETCHED.values()}
     assert paths - {route.path for route in SANDBOX_BODIES} == set()
     document = files(contract).joinpath(DOCUMENTS[version]).read_text(encoding="utf-8")
     assert paths - yaml.safe_load(document)["paths"].keys() == set()

@@ -38,7 +38,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
 )
 from later_reporting_dagster.contract import PerformanceQuery
-from later_reporting_dagster.contract.route import posts_route
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
@@ -366,7 +366,7 @@ def error_of(base_url: str, credentials: ClientCredentials | AccessToken) -> Lat
             retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0, max_refused_seconds=0.2),
             timeout_seconds=10.0,
         ) as client:
-            await client.fetch(posts_route, QUERY)
+            await client.fetch(POSTS_PERFORMANCE, QUERY)
 
     with pytest.raises(LaterError) as caught:
         asyncio.run(fetch())

@@ -18,7 +18,7 @@ from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.days import newest_day, utc_now
 from later_reporting_dagster.contract.query import group_by_url_length
-from later_reporting_dagster.contract.route import posts_route
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
@@ -180,7 +180,7 @@ async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: 
     """Fetch a page of the posts of 30 days, and read it."""
     instance_ids = group_by_url_length(instances)[0]
     query = PerformanceQuery(start_date=newest - timedelta(days=29), end_date=newest, instance_ids=instance_ids)
-    page = await client.fetch_page(posts_route(query))
+    page = await client.fetch_page(POSTS_PERFORMANCE, query)
     unreadable, reasons = unreadable_rows([page])
     if unreadable:
         problem = safe_line("; ".join(reasons))

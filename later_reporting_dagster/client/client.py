@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Self
 
@@ -30,16 +31,15 @@ from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import Request, Response, RetryPolicy, http_date, stated_rate_limit
 from later_reporting_dagster.client.transport import ClientEvent, Transport
 from later_reporting_dagster.contract.page import ListResult
-from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, PAGED, ApiVersion
-from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
+from later_reporting_dagster.contract.parameters import CURSOR, INSTANCES_PATH, MAX_PAGE_SIZE, PAGED, ApiVersion
+from later_reporting_dagster.contract.query import ListQuery, PerformanceQuery, Query, group_by_url_length
 from later_reporting_dagster.contract.route import (
+    CAMPAIGNS,
     FIRST_PAGE,
     INSTANCES,
+    POSTS_PERFORMANCE,
     PageRequest,
     Route,
-    RouteOf,
-    campaigns_route,
-    posts_route,
     version_of_instances,
 )
 
@@ -69,7 +69,7 @@ class LaterClient:
         >>> import asyncio
         >>> from datetime import date
         >>> from later_reporting_dagster.client import ClientCredentials, RateLimiter
-        >>> from later_reporting_dagster.contract.route import posts_route
+        >>> from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
         >>> from later_reporting_dagster.server.sandbox import World, create_app, running_server
         >>> day = date(2024, 7, 1)
         >>> async def fetch_day(base_url):
@@ -78,7 +78,7 @@ class LaterClient:
         ...     async with LaterClient(base_url=base_url, credentials=credentials, limiter=limiter) as client:
         ...         instance_ids = await client.fetch_instances()
         ...         query = PerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
-        ...         return await client.fetch(posts_route, query)
+        ...         return await client.fetch(POSTS_PERFORMANCE, query)
         >>> with running_server(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
         ...     result = asyncio.run(fetch_day(base_url))
         >>> sorted({post.instance_id for post in result.items})
@@ -162,7 +162,8 @@ class LaterClient:
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read."""
         try:
-            return tuple((await self._fetch(INSTANCES)).items)
+            listed = await self._fetch(INSTANCES, ListQuery())
+            return tuple(item.instance_id for item in listed.items)
         except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
             error.args = (f"{error} To do without this list, set LATER_INSTANCE_IDS.",)
             raise
@@ -188,7 +189,7 @@ class LaterClient:
         requested = () if (await self.api_version()).uses_cursors else instance_ids
         groups = group_by_url_length(requested)
         try:
-            return await self._fetch_all([*map(campaigns_route, groups)])
+            return await self._fetch_all(CAMPAIGNS, [*map(ListQuery, groups)])
         except QueryRejected as error:
             accessible = await self.accessible(requested) if error.is_forbidden else ()
             if accessible in ((), requested):
@@ -196,19 +197,14 @@ class LaterClient:
         return await self.fetch_campaigns(accessible)
 
     async def fetch(
-        self,
-        route_of: RouteOf,
-        query: PerformanceQuery,
-        *,
-        max_rows: int | None = None,
-        max_attempts: int | None = None,
+        self, route: Route, query: PerformanceQuery, *, max_rows: int | None = None, max_attempts: int | None = None
     ) -> ListResult:
         """Fetch all rows of a query, and verify that they are complete before returning any.
 
         Instances that do not fit one URL are requested in parts.
 
         Args:
-            route_of: such as `posts_route`.
+            route: such as `POSTS_PERFORMANCE`.
             max_rows: the maximum number of rows of a part that the caller accepts; None for as many as the API can
                 return. The paged version shows on the first page that there are more, the cursor version only after so
                 many rows.
@@ -219,13 +215,15 @@ class LaterClient:
                 queries.
         """
         queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
-        routes = [replace(route_of(each), max_attempts=max_attempts) for each in queries]
-        return await self._fetch_all(routes, max_rows=max_rows)
+        return await self._fetch_all(route, queries, max_rows=max_rows, max_attempts=max_attempts)
 
-    async def fetch_page(self, route: Route, page: PageRequest = FIRST_PAGE) -> ListResult:
+    async def fetch_page(
+        self, route: Route, query: Query, page: PageRequest = FIRST_PAGE, *, page_size: int = MAX_PAGE_SIZE
+    ) -> ListResult:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
-        with _naming_query(route):
-            return await PageReader(self._transport, route, await self.api_version()).fetch_unverified(page)
+        with _naming_query(route, query):
+            reader = PageReader(self._transport, route, query, await self.api_version(), page_size=page_size)
+            return await reader.fetch_unverified(page)
 
     @property
     def requests(self) -> int:
@@ -236,22 +234,36 @@ class LaterClient:
         """For how long the token is valid from now on; None if it does not state it, or there is none yet."""
         return self._transport.token_seconds
 
-    async def _fetch_all(self, routes: Sequence[Route], *, max_rows: int | None = None) -> ListResult:
+    async def _fetch_all(
+        self, route: Route, queries: Sequence[Query], *, max_rows: int | None = None, max_attempts: int | None = None
+    ) -> ListResult:
         """Fetch a list in parts, each of other instances."""
-        routes = [replace(route, personal_data=self._personal_data) for route in routes]
-        result = ListResult.of([await self._fetch(route, max_rows=max_rows) for route in routes])
-        if repeated := len(result.items) - len({*map(routes[0].key, result.items)}):
-            raise InconsistentPages(f"{routes[0].description}: {repeated} rows are those of other instances, too.")
+        result = ListResult.of(
+            [await self._fetch(route, query, max_rows=max_rows, max_attempts=max_attempts) for query in queries]
+        )
+        if repeated := len(result.items) - len({*map(route.key, result.items)}):
+            raise InconsistentPages(f"{route.describe(queries[0])}: {repeated} rows are those of other instances, too.")
         return result
 
-    async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
+    async def _fetch(
+        self, route: Route, query: Query, *, max_rows: int | None = None, max_attempts: int | None = None
+    ) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again.
 
         If rows may be missing, the second fetch is in reverse order, if that can be requested, and may show that none
         is.
         """
-        with _naming_query(route):
+        with _naming_query(route, query):
             version = await self.api_version()
+            new_reader = partial(
+                PageReader,
+                self._transport,
+                route,
+                query,
+                version,
+                personal_data=self._personal_data,
+                max_attempts=max_attempts,
+            )
             fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages
             doubtful: FetchedList | None = None
             problem: str | None = None
@@ -260,8 +272,7 @@ class LaterClient:
                     self._transport.on_event(ClientEvent("refetch", problem))
                 from_end = doubtful is not None and route.is_sorted
                 try:
-                    reader = PageReader(self._transport, route, version, from_end=from_end)
-                    fetched = await fetch_pages(reader, max_rows=max_rows)
+                    fetched = await fetch_pages(new_reader(from_end=from_end), max_rows=max_rows)
                     if (problem := fetched.problem) is not None:
                         if doubtful is not None and fetched.proves(doubtful, is_sorted=route.is_sorted):
                             return doubtful.result
@@ -271,7 +282,7 @@ class LaterClient:
                     can_differ = version.uses_cursors or fetched.result.pages > 1
                     if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
                         return fetched.result
-                    again = await fetch_pages(PageReader(self._transport, route, version), max_rows=max_rows)
+                    again = await fetch_pages(new_reader(), max_rows=max_rows)
                     differences = {*fetched.keys} ^ {*again.keys}
                     if not differences:
                         return fetched.result
@@ -279,8 +290,8 @@ class LaterClient:
                 except Inconsistency as error:
                     problem = str(error)
             raise InconsistentPages(
-                f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
-                f" {route.advice}"
+                f"{route.describe(query)}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was"
+                f" used. {route.advice}"
             )
 
     async def probe(self) -> Probe:
@@ -295,9 +306,9 @@ class LaterClient:
     async def _version_of_posts(self) -> ApiVersion:
         """Return the API version that a page of posts shows, where the list of instances does not."""
         today = datetime.fromtimestamp(self._transport.clock(), UTC).date()
-        route = posts_route(PerformanceQuery(start_date=today - timedelta(days=PROBED_DAYS), end_date=today))
+        query = PerformanceQuery(start_date=today - timedelta(days=PROBED_DAYS), end_date=today)
         try:
-            page = await PageReader(self._transport, route, PAGED).fetch_unverified(FIRST_PAGE)
+            page = await PageReader(self._transport, POSTS_PERFORMANCE, query, PAGED).fetch_unverified(FIRST_PAGE)
         except ApiVersionChanged:
             return CURSOR
         except QueryRejected as error:
@@ -310,12 +321,12 @@ class LaterClient:
 
 
 @contextmanager
-def _naming_query(route: Route) -> Iterator[None]:
+def _naming_query(route: Route, query: Query) -> Iterator[None]:
     """Tell the errors of the client which query they are about."""
     try:
         yield
     except LaterError as error:
-        error.query = route.description
+        error.query = route.describe(query)
         raise
 
 

@@ -18,6 +18,7 @@ from later_reporting_dagster.client.retries import Request, Response
 from later_reporting_dagster.client.transport import ClientEvent, Transport
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
 from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_PAGE_NUMBER, MAX_PAGE_SIZE, ApiVersion
+from later_reporting_dagster.contract.query import Query
 from later_reporting_dagster.contract.route import PageRequest, Route
 from later_reporting_dagster.contract.rows import BadRow
 
@@ -55,7 +56,7 @@ class FetchedList:
 
 @dataclass(eq=False)
 class PageReader:
-    """Fetches pages of one list, `from_end` in reverse order.
+    """Fetches pages of one list, `from_end` in reverse order, with `max_attempts` of each request.
 
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.
@@ -63,11 +64,19 @@ class PageReader:
 
     transport: Transport
     route: Route
+    query: Query
     api_version: ApiVersion
+    personal_data: bool = True
+    max_attempts: int | None = None
+    page_size: int = MAX_PAGE_SIZE
     from_end: bool = False
     _total_items: int | None = None
     _pages: int = 0
     _bytes: int = 0
+
+    @property
+    def description(self) -> str:
+        return self.route.describe(self.query)
 
     async def fetch(self, number: int = 1, *, cursor: str | None = None) -> ListResult:
         """Fetch a page, and verify that it belongs to the query and to the list that started with page 1."""
@@ -81,25 +90,24 @@ class PageReader:
         total_items = self._total_items = found.stated_total if self._total_items is None else self._total_items
         if not self.api_version.uses_cursors and found.stated_total not in (None, total_items):
             raise Inconsistency(f"page 1 states {total_items} items, {page} states {found.stated_total}")
-        if problem := self.route.find_problem(found):
+        if problem := self.route.find_problem(self.query, found):
             raise Inconsistency(problem)
         return found
 
     async def fetch_unverified(self, page: PageRequest) -> ListResult:
-        route = self.route
+        parameters = self.route.parameters(self.query, self.api_version, page, page_size=self.page_size)
         request = Request(
-            f"{route.path}?{urlencode(route.parameters(self.api_version, page))}",
-            f"{route.description}, {page}",
-            max_attempts=route.max_attempts,
+            f"{self.route.path}?{urlencode(parameters)}", f"{self.description}, {page}", max_attempts=self.max_attempts
         )
         found = await self.transport.request(request, parse=self._parse)
         self.transport.on_event(ClientEvent("page"))
         return found
 
     def _parse(self, response: Response) -> ListResult:
-        version, is_empty = self.api_version, response.status == NO_CONTENT
+        version, page = self.api_version, ListResult([], is_unsure=True)
         try:
-            page = ListResult([], is_unsure=True) if is_empty else self.route.parse_page(response.body, version)
+            if response.status != NO_CONTENT:
+                page = self.route.parse_page(response.body, self.query, version, personal_data=self.personal_data)
         except UnreadableBody as error:
             if error.api_version is None:
                 raise
@@ -112,7 +120,7 @@ class PageReader:
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
             raise TooManyPosts(
-                f"{self.route.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
+                f"{self.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
                 f" {self.route.advice}"
             )
         return replace(page, requested_at=response.requested_at)
@@ -136,7 +144,7 @@ class PageReader:
             result.oddities["another number of rows than the total"] += 1
         if repeated := len(result.items) - len({*map(route.key, result.items)}):
             problem = f"{repeated} of {received} rows are duplicates"
-            if reason := route.find_problem(result):
+            if reason := route.find_problem(self.query, result):
                 raise Inconsistency(reason)
             result = _without_repeated_rows(route, result)
         if self.from_end:
@@ -177,12 +185,12 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     if total_items is None:
         return reader.complete(await _pages_without_total(reader, first))
     # A page may be smaller than was asked for.
-    size = first.total_items if 0 < first.total_items < total_items else max(route.page_size, first.total_items)
+    size = first.total_items if 0 < first.total_items < total_items else max(reader.page_size, first.total_items)
     # The page after a full last page shows that no rows follow.
     last = total_items // size + 1
     if last > MAX_PAGE_NUMBER or total_items > (max_rows or total_items):
         raise TooManyPosts(
-            f"{route.description}: {total_items} items on {-(-total_items // size)} pages are too many for one query."
+            f"{reader.description}: {total_items} items on {-(-total_items // size)} pages are too many for one query."
             f" {route.advice}",
             total_items=total_items,
         )
@@ -253,7 +261,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             rows += page.total_items
             if max_rows is not None and rows > max_rows:
                 raise TooManyPosts(  # noqa: TRY301 - one handler for this one and those of the reader
-                    f"{route.description}: more than {max_rows} items are too many for one query. {route.advice}"
+                    f"{reader.description}: more than {max_rows} items are too many for one query. {route.advice}"
                 )
             if (cursor := page.next_cursor) is None:
                 break

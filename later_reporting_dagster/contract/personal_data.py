@@ -3,56 +3,55 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, CAMPAIGN_METRICS, METRICS, OVER_TIME_METRICS
+from later_reporting_dagster.contract.metrics import Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER
 from later_reporting_dagster.contract.rows import (
-    PROFILE_FIELDS,
-    AccountBucket,
-    Campaign,
-    CreatorProfile,
     Field,
     FieldError,
-    PersonalText,
-    Post,
     fields_of,
     metric_fields,
     parse_instant,
     parse_text,
+    structs_of,
     to_json,
 )
 
 HIDDEN_TEXT = "…"
+# By API name; of an object, those of its members.
+KnownFields = Mapping[str, Any]
 
 
-def personal_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Return the attribute of each field with personal data, by API name."""
-    fields = msgspec.structs.fields(struct)
-    return {field.encode_name: field.name for field in fields if field.type == PersonalText}
+def personal_fields(struct: type[msgspec.Struct]) -> list[str]:
+    """Return the attributes with personal data."""
+    return [field.attribute for field in fields_of(struct).values() if field.is_personal]
 
 
-_PERSONAL = {*personal_fields(Post), *personal_fields(CreatorProfile)}
-_POST_METRICS, _CAMPAIGN_METRICS = metric_fields(METRICS), metric_fields(CAMPAIGN_METRICS)
-_TOTALS = metric_fields((*ACCOUNT_METRICS, *OVER_TIME_METRICS))
-# The known fields, by what the rows are; of an object, those of its members.
-_KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "posts": {**fields_of(Post), **_POST_METRICS, METRICS_MEMBER: _POST_METRICS, "creatorProfile": PROFILE_FIELDS},
-    "campaigns": {**fields_of(Campaign), **_CAMPAIGN_METRICS, METRICS_MEMBER: _CAMPAIGN_METRICS},
-    "totals": {**fields_of(AccountBucket), **_TOTALS, METRICS_MEMBER: _TOTALS},
-}
+@lru_cache
+def known_fields(structs: tuple[type[msgspec.Struct], ...], metrics: tuple[Metric, ...], /) -> KnownFields:
+    """Return the fields of rows that have those of some structs, and some metrics, nested or not."""
+    known: dict[str, Any] = {}
+    for struct in structs:
+        known |= fields_of(struct)
+        known |= {name: fields_of(member) for name, (_, member) in structs_of(struct).items()}
+    if metrics:
+        known |= metric_fields(metrics)
+        known[METRICS_MEMBER] = metric_fields(metrics)
+    return known
 
 
-def without_personal_data(row: object, *, rows: str) -> Any:
-    """Return a row, as decoded JSON, without personal data. `rows` says what it is one of: posts, campaigns or totals.
+def without_personal_data(row: object, known: KnownFields) -> Any:
+    """Return a row, as decoded JSON, without personal data.
 
     Fields with personal data are left out, and those that the API reference does not name: their names and values may
     be anything. So may a value that its field does not accept: it becomes an empty one of its own type, or a text
     without meaning, which cannot be read either. Numbers stay in fields of numbers.
     """
-    return _value(row, _KNOWN[rows])
+    return _value(row, known)
 
 
 def _value(value: object, known: Any) -> Any:
@@ -69,9 +68,12 @@ def _value(value: object, known: Any) -> Any:
     return value if is_kept else _hidden(value)
 
 
-def _members(values: Mapping[str, object], known: Mapping[str, Any]) -> dict[str, Any]:
+def _members(values: Mapping[str, object], known: KnownFields) -> dict[str, Any]:
+    kept = {name: known[name] for name in values if name in known}
     members = {
-        name: _value(value, known[name]) for name, value in values.items() if name in known and name not in _PERSONAL
+        name: _value(values[name], each)
+        for name, each in kept.items()
+        if not (isinstance(each, Field) and each.is_personal)
     }
     # An object that has lost all of its fields is left out, too.
     return {name: value for name, value in members.items() if value != {} or not isinstance(known[name], Mapping)}
@@ -90,10 +92,10 @@ def _is_readable(value: object, field: Field) -> bool:
     return True
 
 
-def json_without_personal_data(text: str, *, rows: str) -> str:
+def json_without_personal_data(text: str, known: KnownFields) -> str:
     """Return the JSON of a row, or of its fields without a column, without personal data; of no JSON, an empty text."""
     try:
-        return to_json(without_personal_data(json.loads(text), rows=rows))
+        return to_json(without_personal_data(json.loads(text), known))
     except ValueError:
         return to_json("")
 

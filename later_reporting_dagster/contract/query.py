@@ -1,4 +1,4 @@
-"""A query to one of the two performance routes, and its parameters, which the API validates."""
+"""What a list is requested of, and its parameters, which the API validates."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +11,22 @@ from later_reporting_dagster.contract.parameters import ContentType, DateBasis, 
 
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAX_INSTANCE_CHARACTERS = 6_000
+SHOWN_INSTANCES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """Of which instances to list what has no days and no metrics; of all, if none is named."""
+
+    instance_ids: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    is_of_days: bool = False
+
+    def __str__(self) -> str:
+        return f"of instances {describe_instances(self.instance_ids)}" if self.instance_ids else ""
+
+    def filter_parameters(self) -> list[tuple[str, str]]:
+        return instance_parameters(self.instance_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +47,15 @@ class PerformanceQuery:
     date_basis: DateBasis = DateBasis.POST_DATE
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
 
+    def __str__(self) -> str:
+        days = f"{self.start_date} to {self.end_date} by {self.date_basis.value}"
+        return f"of {days}, instances {describe_instances(self.instance_ids)}"
+
+    @property
+    def is_of_days(self) -> bool:
+        """Whether metrics are those that were recorded on the days, or else those to date."""
+        return self.date_basis is DateBasis.PERFORMANCE_DATE
+
     def selects(self, content_type: str | None) -> bool | None:
         """Return whether the filters select posts of a content type; None if that is unknown.
 
@@ -48,7 +73,7 @@ class PerformanceQuery:
 
         Campaigns have no date.
         """
-        if self.date_basis is DateBasis.PERFORMANCE_DATE:
+        if self.is_of_days:
             return []
         first = datetime.combine(self.start_date, time.min, UTC) - timedelta(days=days)
         last = datetime.combine(self.end_date, time.max, UTC) + timedelta(days=days)
@@ -64,6 +89,15 @@ class PerformanceQuery:
         pairs += [("contentType", content_type.value) for content_type in self.content_types]
         pairs.append(("dateBasis", self.date_basis.value))
         return pairs
+
+
+Query = PerformanceQuery | ListQuery
+
+
+def describe_instances(instance_ids: tuple[str, ...]) -> str:
+    shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
+    more = len(instance_ids) - SHOWN_INSTANCES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def instance_parameters(instance_ids: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -1,14 +1,20 @@
-"""The routes of the API: how their pages are requested and parsed, and what identifies a row."""
+"""The routes of the API, one declaration per path: what a list's rows are, how they come, and what identifies one."""
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from later_reporting_dagster.contract.metrics import (
+    ACCOUNT_METRICS,
+    CAMPAIGN_METRICS,
+    METRICS,
+    OVER_TIME_METRICS,
+    Metric,
+)
 from later_reporting_dagster.contract.page import (
     MAX_ROWS,
     ListResult,
@@ -29,25 +35,24 @@ from later_reporting_dagster.contract.parameters import (
     PERFORMANCE_OVER_TIME_PATH,
     POSTS_PERFORMANCE_PATH,
     ApiVersion,
-    DateBasis,
     version_of_envelope,
 )
-from later_reporting_dagster.contract.personal_data import without_personal_data
-from later_reporting_dagster.contract.query import PerformanceQuery, instance_parameters
+from later_reporting_dagster.contract.personal_data import KnownFields, known_fields, without_personal_data
+from later_reporting_dagster.contract.query import ListQuery, PerformanceQuery, Query
 from later_reporting_dagster.contract.rows import (
     AccountBucket,
     AccountTotals,
     BadRow,
     Campaign,
     CampaignPerformance,
+    ListedInstance,
     Notes,
     Post,
-    parse_listed_instance,
+    instance_id_respelled,
+    parse_text,
     row_parser,
 )
 from later_reporting_dagster.contract.safe_line import safe_line
-
-SHOWN_INSTANCES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,49 +73,66 @@ class PageRequest:
 FIRST_PAGE = PageRequest(1)
 
 
+def _as_sent(item: Any, _: Notes) -> Any:
+    return item
+
+
+def _no_problem(*_: object) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A list of the API.
+    """The declaration of a path of the API, for all queries and both versions.
 
     Attributes:
-        rows: what they are, in the plural: posts, campaigns, totals or instances.
-        row_parser: returns the parser of a row, given whether metrics are nested.
-        personal_data: whether rows keep it; if not, they lose it before they are parsed (see `personal_data.py`).
-        key: returns the identity of a valid row.
-        filters: the pairs of the query string that select rows.
-        metrics: the API names of the metrics to request, in the version that nests metrics.
-        find_problem: says of a page that was read, or of repeated rows, why the response is not that of the query.
+        rows: what they are, in the plural, for messages.
+        struct: the fields of a row, apart from its metrics.
+        also: structs with other fields of a row, which are known, and have no column.
+        metrics: those that a row may have, in the order of their columns.
+        required_to_date: fields that a row needs by post date, beside those that it always needs.
+        key: returns the identity of a valid row among all rows of a query.
+        parameters_of_all: the pairs of the query string that each query has.
         is_sorted: whether the order of the rows is requested, so that the list can be fetched from its end. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
-        advice: what to do if the list is too long, or changes while it is fetched.
-        max_attempts: of each request; None for those of the retry policy.
-        page_size: 0 for a response without pages, whose `data` is one row.
+        is_object: whether `data` is one row, and there are no pages.
+        member: the member of `data` that has the list of rows, if `data` may be an object.
+        row_of: returns an item of the list as the JSON of a row.
         needs_total: whether a page with rows that states no total, in the paged version, is none.
+        find_problem: says of a query and a page that was read, or of repeated rows, why the response is not that of
+            the query.
+        advice: what to do if the list is too long, or changes while it is fetched.
     """
 
     path: str
-    description: str
     rows: str
-    row_parser: Callable[..., Callable[[Any, Notes], Any]]
-    personal_data: bool = True
+    struct: type[msgspec.Struct]
+    also: tuple[type[msgspec.Struct], ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    required_to_date: tuple[str, ...] = ()
     key: Callable[[Any], Hashable] = attrgetter("key")
-    filters: tuple[tuple[str, str], ...] = ()
-    metrics: tuple[str, ...] = ()
-    find_problem: Callable[[ListResult], str | None] = lambda _: None
+    parameters_of_all: tuple[tuple[str, str], ...] = ()
     is_sorted: bool = False
-    advice: str = "List the instances to fetch (LATER_INSTANCE_IDS), or try later."
-    max_attempts: int | None = None
-    page_size: int = MAX_PAGE_SIZE
+    is_object: bool = False
+    member: str = ""
+    row_of: Callable[[Any, Notes], Any] = _as_sent
     needs_total: bool = True
+    find_problem: Callable[[Any, ListResult], str | None] = _no_problem
+    advice: str = "List the instances to fetch (LATER_INSTANCE_IDS), or try later."
 
-    def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
-        pairs = [*self.filters]
-        if api_version.uses_cursors and self.metrics:
+    def describe(self, query: Query) -> str:
+        return f"{self.rows} {query}".rstrip()
+
+    def parameters(
+        self, query: Query, api_version: ApiVersion, page: PageRequest = FIRST_PAGE, *, page_size: int = MAX_PAGE_SIZE
+    ) -> list[tuple[str, str]]:
+        pairs = [*query.filter_parameters(), *self.parameters_of_all]
+        if api_version.uses_cursors and query.metrics:
             # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
-            pairs.append((METRICS_MEMBER, ",".join(self.metrics)))
-        if not self.page_size:
+            pairs.append((METRICS_MEMBER, ",".join(metric.api_name for metric in query.metrics)))
+        if self.is_object:
             return pairs
-        pairs.append((api_version.page_size_parameter, str(self.page_size)))
+        pairs.append((api_version.page_size_parameter, str(page_size)))
         position = page.cursor if api_version.uses_cursors else str(page.number)
         if position is not None:
             pairs.append((api_version.page_parameter, position))
@@ -118,30 +140,48 @@ class Route:
             pairs += [("sortProperty", "postDate"), ("sortDirection", "DESC" if page.from_end else "ASC")]
         return pairs
 
-    def parse_page(self, body: bytes, api_version: ApiVersion) -> ListResult:
-        """Parse a page. Its rows are in `data`, or in a member `instanceIds` of it; the rest may be absent."""
+    def row_parser(self, query: Query, api_version: ApiVersion) -> Callable[[Any, Notes], Any]:
+        """Return the parser of a row, as decoded JSON, of the response to a query."""
+        return row_parser(
+            self.struct,
+            query.metrics if self.metrics else None,
+            nested=api_version.uses_cursors,
+            of_days=query.is_of_days,
+            required=() if query.is_of_days else self.required_to_date,
+            instance_id=_only(query.instance_ids),
+        )
+
+    @property
+    def known_fields(self) -> KnownFields:
+        return known_fields((self.struct, *self.also), self.metrics)
+
+    def parse_page(
+        self, body: bytes, query: Query, api_version: ApiVersion, *, personal_data: bool = True
+    ) -> ListResult:
+        """Parse a page of a query's list; without `personal_data`, rows lose it before they are parsed.
+
+        Rows are in `data`, or in a member of it; the rest may be absent.
+        """
         envelope = read_envelope(body, api_version, rows=self.rows)
-        data, notes = envelope["data"], Notes()
-        if self.rows == "instances" and isinstance(data, dict):
-            data = data.get("instanceIds", data)
-        is_object, by_cursor = not self.page_size, api_version.uses_cursors
-        if is_object and isinstance(data, dict):
-            data = [data]
+        data, notes, by_cursor = envelope["data"], Notes(), api_version.uses_cursors
+        if isinstance(data, dict):
+            data = [data] if self.is_object else data.get(self.member, data)
         if data is None:
             notes.oddities["data is null"] += 1
-        elif not isinstance(data, list) or (is_object and len(data) != 1):
+        elif not isinstance(data, list) or (self.is_object and len(data) != 1):
             raise other_envelope(f"not a page of {self.rows}: data is", data)
         elif len(data) > MAX_ROWS:
             raise UnreadableBody(f"not a page of {self.rows}: {len(data)} rows")
-        parse = self.row_parser(nested=by_cursor)
+        parse, known = self.row_parser(query, api_version), self.known_fields
         try:
-            kept = (row if self.personal_data else without_personal_data(row, rows=self.rows) for row in data or ())
+            rows = (self.row_of(item, notes) for item in data or ())
+            kept = rows if personal_data else (without_personal_data(row, known) for row in rows)
             parsed = [parse(row, notes) for row in kept]
         except (ValueError, RecursionError) as error:
             raise UnreadableBody(f"not a page of {self.rows}: {error}") from None
         pagination = envelope.get(PAGED.pagination_member)
         total_items = read_number(pagination, "totalItems", notes)
-        if not (by_cursor or is_object) and total_items is None:
+        if not (by_cursor or self.is_object) and total_items is None:
             if parsed and self.needs_total:
                 raise other_envelope(f"not a page of {self.rows}: no valid totalItems in", envelope)
             notes.oddities["no total"] += 1
@@ -150,7 +190,7 @@ class Route:
             [row for row in parsed if isinstance(row, BadRow)],
             stated_total=total_items,
             number=read_number(pagination, "page", notes),
-            next_cursor=read_next_cursor(envelope, notes, rows=self.rows) if by_cursor and not is_object else None,
+            next_cursor=read_next_cursor(envelope, notes, rows=self.rows) if by_cursor and not self.is_object else None,
             oddities=notes.oddities,
             unreadable=notes.unreadable,
             is_unsure=not parsed and (data is None or not (by_cursor or total_items is not None)),
@@ -161,88 +201,17 @@ class Route:
         return [*map(self.key, rows.items), *(row.key for row in rows.bad_rows)]
 
 
-INSTANCES = Route(
-    path=INSTANCES_PATH,
-    description="instances",
-    rows="instances",
-    row_parser=lambda **_: parse_listed_instance,
-    key=lambda name: name,
-    needs_total=False,
-)
-
-
-def version_of_instances(body: bytes) -> ApiVersion | None:
-    """Return the API version that a page of instance ids shows; None if it may be of either."""
-    version = version_of_envelope(read_envelope(body, None, rows="instances"))
-    page = INSTANCES.parse_page(body, version or PAGED)
-    return None if version is PAGED and page.stated_total is None else version
-
-
-RouteOf = Callable[[PerformanceQuery], Route]
-
-
-def posts_route(query: PerformanceQuery) -> Route:
-    return replace(
-        _performance_route(POSTS_PERFORMANCE_PATH, "posts", query, Post),
-        find_problem=partial(find_unrequested_rows, query),
-        is_sorted=True,
-        advice="Query fewer days or instances, or try later.",
-    )
-
-
-def campaign_performance_route(query: PerformanceQuery) -> Route:
-    return _performance_route(CAMPAIGNS_PERFORMANCE_PATH, "campaigns", query, CampaignPerformance)
-
-
-def account_totals_route(query: PerformanceQuery) -> Route:
-    """Return the route of one row: the totals of all instances of a query together."""
-    route = _performance_route(INSTANCES_PERFORMANCE_PATH, "totals", query, AccountTotals)
-    # The totals of instances that do not fit one URL cannot be merged: those of a second part are a repeated row.
-    return replace(route, key=lambda _: None, find_problem=partial(find_other_totals, query), page_size=0)
-
-
-def account_days_route(query: PerformanceQuery) -> Route:
-    """Return the route of the totals of each day of a query, of all of its instances together.
-
-    Days without results have no row. Up to 100 days need one request.
-    """
-    route = _performance_route(PERFORMANCE_OVER_TIME_PATH, "totals", query, AccountBucket)
-    filters = (*route.filters, ("granularity", "day"))
-    return replace(route, key=attrgetter("day"), find_problem=partial(find_other_buckets, query), filters=filters)
-
-
-def _performance_route(path: str, rows: str, query: PerformanceQuery, struct: type[msgspec.Struct]) -> Route:
-    of_days, instance_id = query.date_basis is DateBasis.PERFORMANCE_DATE, _only(query.instance_ids)
-    days = f"{query.start_date} to {query.end_date} by {query.date_basis.value}"
-    return Route(
-        path=path,
-        description=f"{rows} of {days}, instances {describe_instances(query.instance_ids)}",
-        rows=rows,
-        row_parser=partial(row_parser, struct, query.metrics, of_days=of_days, instance_id=instance_id),
-        filters=tuple(query.filter_parameters()),
-        metrics=tuple(metric.api_name for metric in query.metrics),
-    )
-
-
-def campaigns_route(instance_ids: tuple[str, ...]) -> Route:
-    return Route(
-        path=CAMPAIGNS_PATH,
-        description=f"campaigns of instances {describe_instances(instance_ids)}",
-        rows="campaigns",
-        row_parser=lambda **_: row_parser(Campaign, instance_id=_only(instance_ids)),
-        filters=tuple(instance_parameters(instance_ids)),
-        needs_total=False,
-    )
-
-
 def _only(instance_ids: tuple[str, ...]) -> str | None:
     return instance_ids[0] if len(instance_ids) == 1 else None
 
 
-def describe_instances(instance_ids: tuple[str, ...]) -> str:
-    shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
-    more = len(instance_ids) - SHOWN_INSTANCES
-    return f"{shown} and {more} more" if more > 0 else shown
+def _listed_instance(listed: Any, notes: Notes) -> dict[str, str]:
+    """Return an item of `GET /v2/instances`: a text, a number, or an object with an id."""
+    if not isinstance(listed, str):
+        notes.oddities["instance id spelled otherwise"] += 1
+    is_object = isinstance(listed, dict)
+    found = instance_id_respelled(listed.get("instanceId", listed.get("id")) if is_object else listed)
+    return {"instanceId": parse_text(found)}
 
 
 def find_unrequested_rows(query: PerformanceQuery, page: ListResult) -> str | None:
@@ -291,3 +260,60 @@ def find_other_buckets(query: PerformanceQuery, page: ListResult) -> str | None:
             return f"the bucket {days} came twice"
         seen.add(row.first_day)
     return find_other_totals(query, page)
+
+
+POSTS_PERFORMANCE = Route(
+    path=POSTS_PERFORMANCE_PATH,
+    rows="posts",
+    struct=Post,
+    metrics=METRICS,
+    required_to_date=("postDate",),
+    is_sorted=True,
+    find_problem=find_unrequested_rows,
+    advice="Query fewer days or instances, or try later.",
+)
+CAMPAIGNS_PERFORMANCE = Route(
+    path=CAMPAIGNS_PERFORMANCE_PATH,
+    rows="campaigns",
+    struct=CampaignPerformance,
+    also=(Campaign,),
+    metrics=CAMPAIGN_METRICS,
+)
+# The totals of all instances of a query together: one row.
+INSTANCES_PERFORMANCE = Route(
+    path=INSTANCES_PERFORMANCE_PATH,
+    rows="totals",
+    struct=AccountTotals,
+    metrics=ACCOUNT_METRICS,
+    # The totals of instances that do not fit one URL cannot be merged: those of a second part are a repeated row.
+    key=lambda _: None,
+    is_object=True,
+    find_problem=find_other_totals,
+)
+# The totals of each day of a query, of all of its instances together. Days without results have no row. Up to 100 days
+# need one request.
+PERFORMANCE_OVER_TIME = Route(
+    path=PERFORMANCE_OVER_TIME_PATH,
+    rows="totals",
+    struct=AccountBucket,
+    metrics=OVER_TIME_METRICS,
+    key=attrgetter("day"),
+    parameters_of_all=(("granularity", "day"),),
+    find_problem=find_other_buckets,
+)
+CAMPAIGNS = Route(path=CAMPAIGNS_PATH, rows="campaigns", struct=Campaign, needs_total=False)
+INSTANCES = Route(
+    path=INSTANCES_PATH,
+    rows="instances",
+    struct=ListedInstance,
+    member="instanceIds",
+    row_of=_listed_instance,
+    needs_total=False,
+)
+
+
+def version_of_instances(body: bytes) -> ApiVersion | None:
+    """Return the API version that a page of instance ids shows; None if it may be of either."""
+    version = version_of_envelope(read_envelope(body, None, rows=INSTANCES.rows))
+    page = INSTANCES.parse_page(body, ListQuery(), version or PAGED)
+    return None if version is PAGED and page.stated_total is None else version

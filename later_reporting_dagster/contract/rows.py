@@ -8,11 +8,11 @@ as it was sent, beside the fields without a column. A row without a key, or with
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache, partial
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -64,12 +64,14 @@ class Field(NamedTuple):
         parse: returns the value from its documented spelling.
         respell: returns the documented spelling of another one, None for an empty text; the value itself if it is
             spelled as documented, or cannot be read.
+        is_personal: whether it names or shows a creator.
     """
 
     attribute: str
     parse: Callable[[object], Any]
     respell: Callable[[object], object]
     is_required: bool = False
+    is_personal: bool = False
 
 
 Fields = Mapping[str, Field]  # by API name
@@ -138,13 +140,12 @@ class RowParser:
                 self._cannot_read(attribute, name, value)
         return {}
 
-    def take_profile(self) -> None:
-        """Take the profile of a post's creator. Unknown fields stay in it."""
-        if profile := self.take_object("creatorProfile", "creator_profile"):
-            values = self.take(PROFILE_FIELDS, profile, path="creatorProfile.")
-            self.values["creator_profile"] = CreatorProfile(**values)
-            if profile:
-                self.unknown["creatorProfile"] = profile
+    def take_struct(self, name: str, attribute: str, struct: Callable[..., object], fields: Fields) -> None:
+        """Take a field that is an object with fields of its own. Those that are unknown stay in it."""
+        if members := self.take_object(name, attribute):
+            self.values[attribute] = struct(**self.take(fields, members, path=f"{name}."))
+            if members:
+                self.unknown[name] = members
 
     def take_metrics(self, metrics: Fields, *, nested: bool) -> None:
         """Take the requested metrics of a row: from the place that is documented, or else from the other one.
@@ -296,7 +297,7 @@ def to_json(value: object) -> str:
 
 # The type of a field that may be sent as a number.
 InstanceId = Annotated[str, "instance id"]
-# The type of a field that names or shows a creator. `personal_data` and the lake's PERSONAL_COLUMNS follow from it.
+# The type of a field that names or shows a creator. What is personal data follows from it, here and in the lake.
 PersonalText = Annotated[str | None, "personal"]
 
 
@@ -346,6 +347,17 @@ class Campaign(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     @property
     def key(self) -> tuple[str, int]:
         return (self.instance_id, self.campaign_id)
+
+
+class ListedInstance(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
+    """An item of `GET /v2/instances`."""
+
+    instance_id: InstanceId
+    extra: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.instance_id
 
 
 class CampaignPerformance(msgspec.Struct, kw_only=True, rename="camel"):
@@ -415,13 +427,22 @@ _READERS: dict[Any, tuple[Callable[[object], Any], Callable[[object], object]]] 
 def fields_of(struct: type[msgspec.Struct]) -> dict[str, Field]:
     """Return the texts, whole numbers and times among the fields of a struct."""
     return {
-        field.encode_name: Field(field.name, *_READERS[field.type], is_required=field.required)
+        field.encode_name: Field(
+            field.name, *_READERS[field.type], is_required=field.required, is_personal=field.type == PersonalText
+        )
         for field in msgspec.structs.fields(struct)
         if field.type in _READERS and field.name != "extra"
     }
 
 
-PROFILE_FIELDS = fields_of(CreatorProfile)
+def structs_of(struct: type[msgspec.Struct]) -> dict[str, tuple[str, type[msgspec.Struct]]]:
+    """Return the attribute and the type of each field of a struct that is an object, by API name."""
+    return {
+        field.encode_name: (field.name, type_)
+        for field in msgspec.structs.fields(struct)
+        for type_ in get_args(field.type)
+        if isinstance(type_, type) and issubclass(type_, msgspec.Struct)
+    }
 
 
 def row_parser(
@@ -430,6 +451,7 @@ def row_parser(
     *,
     nested: bool = False,
     of_days: bool = False,
+    required: Collection[str] = (),
     instance_id: str | None = None,
 ) -> Callable[[Any, Notes], Any]:
     """Return a parser of rows, as decoded by the standard library's JSON; it returns rows of `struct`, or a `BadRow`.
@@ -437,13 +459,14 @@ def row_parser(
     Args:
         metrics: None for rows without metrics.
         nested: whether metrics are documented to be nested, as in the cursor version.
-        of_days: whether the metrics are those of days, or else to date. Only posts of the latter need a date.
+        of_days: whether the metrics are those of days, or else to date.
+        required: fields without which a row is a bad one, beside those without a default.
         instance_id: the instance of rows that do not state theirs.
     """
     row_type, wanted = with_metrics(struct, metrics or ()), metric_fields(metrics or (), of_days=of_days)
-    fields, is_post = fields_of(struct), issubclass(struct, Post)
-    if is_post and not of_days:
-        fields["postDate"] = fields["postDate"]._replace(is_required=True)
+    fields = fields_of(struct)
+    fields |= {name: fields[name]._replace(is_required=True) for name in required}
+    structs = [(name, attribute, type_, fields_of(type_)) for name, (attribute, type_) in structs_of(struct).items()]
 
     def parse(row: Any, notes: Notes) -> Any:
         if not isinstance(row, dict):
@@ -453,18 +476,10 @@ def row_parser(
             if fields["instanceId"].is_required:
                 notes.oddities["instanceId missing"] += 1
         parser = RowParser(row, fields, notes)
-        if is_post:  # before the metrics, one of which may have the same name
-            parser.take_profile()
+        for each in structs:  # before the metrics, one of which may have the same name
+            parser.take_struct(*each)
         if metrics is not None:
             parser.take_metrics(wanted, nested=nested)
         return parser.finish(row_type)
 
     return parse
-
-
-def parse_listed_instance(listed: Any, notes: Notes) -> str:
-    """Return the id of an item of `GET /v2/instances`: a text, a number, or an object with an id."""
-    if not isinstance(listed, str):
-        notes.oddities["instance id spelled otherwise"] += 1
-    is_object = isinstance(listed, dict)
-    return parse_text(instance_id_respelled(listed.get("instanceId", listed.get("id")) if is_object else listed))

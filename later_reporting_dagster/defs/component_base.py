@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
+from later_reporting_dagster.contract.route import CAMPAIGNS_PERFORMANCE, POSTS_PERFORMANCE
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Column
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, RAW_NAMES, RawTable
@@ -145,7 +146,9 @@ class ComponentBase(dg.Model):
 
     def metrics_of(self, table: RawTable) -> tuple[Metric, ...]:
         """Return the metrics that are requested for a table: those of the setting for its rows, or else all."""
-        selected = {"posts": self.metrics, "campaigns": self.campaign_metrics}.get(table.rows, table.known_metrics)
+        selected = {POSTS_PERFORMANCE: self.metrics, CAMPAIGNS_PERFORMANCE: self.campaign_metrics}.get(
+            table.route, table.known_metrics
+        )
         return tuple(metric for metric in selected if not table.only_sums or metric.kind.adds_up_over_days)
 
     def schedule_status(self, *, runs_by_default: bool) -> dg.DefaultScheduleStatus:

@@ -6,18 +6,23 @@ from functools import partial
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract.personal_data import json_without_personal_data, reason_without_values
+from later_reporting_dagster.contract.personal_data import (
+    KnownFields,
+    json_without_personal_data,
+    reason_without_values,
+)
+from later_reporting_dagster.contract.route import CAMPAIGNS, POSTS_PERFORMANCE
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.parquet_file import FileDamaged
 from later_reporting_dagster.lake.paths import FILE_NAME
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
 from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, PERIODS_TABLES, PERSONAL_COLUMNS, RAW_TABLES
 
-# What the rows of a table are; of others, posts.
-_ROWS = {
-    CAMPAIGNS_TABLE: "campaigns",
-    **{name: table.rows for name, table in RAW_TABLES.items()},
-    **{name: table.of.rows for name, table in PERIODS_TABLES.items()},
+# From which a table has its rows; others have posts.
+_ROUTES = {
+    CAMPAIGNS_TABLE: CAMPAIGNS,
+    **{name: table.route for name, table in RAW_TABLES.items()},
+    **{name: table.of.route for name, table in PERIODS_TABLES.items()},
 }
 
 
@@ -41,8 +46,8 @@ def remove_personal_data(lake: Lake, table_name: str) -> RemovalSummary:
 
     Each file is replaced as a whole, and keeps its rows, ids and numbers. What is done stays done after an interrupt.
     """
-    rows = _ROWS.get(table_name, "posts")
-    change, change_bad_row = partial(_without, rows=rows), partial(_bad_row_without, rows=rows)
+    known = _ROUTES.get(table_name, POSTS_PERFORMANCE).known_fields
+    change, change_bad_row = partial(_without, known=known), partial(_bad_row_without, known=known)
     paths = lake.storage.named_files([table_name], FILE_NAME)
     results = lake.storage.map(
         _attempt,
@@ -61,17 +66,17 @@ def _attempt(rewrite: Callable[[], bool]) -> bool | str:
         return str(error)
 
 
-def _without(table: pa.Table, *, rows: str) -> pa.Table:
+def _without(table: pa.Table, *, known: KnownFields) -> pa.Table:
     for index, column in enumerate(table.schema):
         if column.name in PERSONAL_COLUMNS:
             table = table.set_column(index, column, pa.nulls(table.num_rows, column.type))
         elif column.name == "extra" and column.type == pa.string():
-            extra = [each and json_without_personal_data(each, rows=rows) for each in table["extra"].to_pylist()]
+            extra = [each and json_without_personal_data(each, known) for each in table["extra"].to_pylist()]
             extra = [None if each == "{}" else each for each in extra]
             table = table.set_column(index, column, pa.array(extra, column.type))
     return table
 
 
-def _bad_row_without(row: QuarantinedRow, *, rows: str) -> QuarantinedRow:
-    raw = json_without_personal_data(row.raw, rows=rows)
+def _bad_row_without(row: QuarantinedRow, *, known: KnownFields) -> QuarantinedRow:
+    raw = json_without_personal_data(row.raw, known)
     return replace(row, raw=raw, reason=reason_without_values(row.reason))

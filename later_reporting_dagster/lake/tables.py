@@ -15,22 +15,15 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract.metrics import (
-    ACCOUNT_METRICS,
-    CAMPAIGN_METRICS,
-    DEFAULT_METRICS,
-    METRICS,
-    OVER_TIME_METRICS,
-    Metric,
-)
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import DateBasis, platform_of
 from later_reporting_dagster.contract.personal_data import personal_fields
 from later_reporting_dagster.contract.route import (
-    RouteOf,
-    account_days_route,
-    account_totals_route,
-    campaign_performance_route,
-    posts_route,
+    CAMPAIGNS_PERFORMANCE,
+    INSTANCES_PERFORMANCE,
+    PERFORMANCE_OVER_TIME,
+    POSTS_PERFORMANCE,
+    Route,
 )
 from later_reporting_dagster.contract.rows import CreatorProfile, Post
 from later_reporting_dagster.lake.paths import Partition
@@ -127,9 +120,7 @@ _POST_ATTRIBUTES = (
     Column("post_date", INSTANT, True, "When the post was published; null in post_metrics_daily if it cannot be read"),
 )
 # Those with personal data of creators, here and in rollups.
-PERSONAL_COLUMNS = {*personal_fields(Post).values()} | {
-    f"creator_{name}" for name in personal_fields(CreatorProfile).values()
-}
+PERSONAL_COLUMNS = {*personal_fields(Post)} | {f"creator_{name}" for name in personal_fields(CreatorProfile)}
 _EXTRA = Column("extra", "string", True, "JSON object of the fields that have no column; null without any")
 CAMPAIGN_COLUMNS = (
     Column("instance_id", "string", False, "Later instance of the campaign; part of the row key"),
@@ -155,11 +146,9 @@ class RawTable:
     """The declaration of a table of rows as the API returned them: of what is fetched, stored, checked and shown.
 
     Attributes:
-        route: returns the list of the API with its rows, for a query.
-        rows: what its rows are, in the plural: for messages, and the group of the asset.
+        route: the list of the API with its rows.
         key: the columns that identify a row of a day.
         attributes: the columns before those of the metrics.
-        known_metrics: the metrics that its rows may have.
         only_sums: whether only those are requested that add up over days.
         has_file_per_instance: whether a file has the rows of a day of one instance, or of all that the API answers for.
         days_per_query: the maximum; more than one if each row says its day.
@@ -171,13 +160,11 @@ class RawTable:
     """
 
     name: str
-    route: RouteOf
+    route: Route
     description: str
-    rows: str
     date_basis: DateBasis
     key: tuple[str, ...]
     attributes: tuple[Column, ...]
-    known_metrics: tuple[Metric, ...]
     label: str
     only_sums: bool = False
     has_file_per_instance: bool = True
@@ -186,6 +173,16 @@ class RawTable:
     splits_by_content: bool = False
     is_optional: bool = False
     has_rates_of_counts: bool = False
+
+    @property
+    def rows(self) -> str:
+        """What its rows are, in the plural: for messages, and the group of the asset."""
+        return self.route.rows
+
+    @property
+    def known_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that its rows may have."""
+        return self.route.metrics
 
     def is_expected(self, *, files: Collection[object]) -> bool:
         """Return whether days should have files, given those that there are."""
@@ -210,14 +207,12 @@ class RawTable:
 # docs/api.md, "Date basis"
 POST_METRICS_DAILY = RawTable(
     name="post_metrics_daily",
-    route=posts_route,
+    route=POSTS_PERFORMANCE,
     description="The metrics that posts of any age recorded on the day: one row per post and campaign"
     " (`dateBasis=performance_date`). Days can be summed.",
-    rows="posts",
     date_basis=DateBasis.PERFORMANCE_DATE,
     key=POST_KEY,
     attributes=_POST_ATTRIBUTES,
-    known_metrics=METRICS,
     label="daily metrics",
     splits_by_content=True,
     has_rates_of_counts=True,
@@ -233,14 +228,12 @@ POSTS_PUBLISHED = replace(
 )
 CAMPAIGN_PERFORMANCE = RawTable(
     name=CAMPAIGN_PERFORMANCE_TABLE,
-    route=campaign_performance_route,
+    route=CAMPAIGNS_PERFORMANCE,
     description="What campaigns spent and returned on the day, as the API totals it: one row per campaign"
     " (`dateBasis=performance_date`). It has only metrics that can be summed over days.",
-    rows="campaigns",
     date_basis=DateBasis.PERFORMANCE_DATE,
     key=("campaign_id",),
     attributes=(Column("campaign_id", "int64", False, "Campaign; the row key"),),
-    known_metrics=CAMPAIGN_METRICS,
     label="campaign totals",
     only_sums=True,
     # The API does not state the instance of a campaign's performance (docs/api.md).
@@ -249,14 +242,12 @@ CAMPAIGN_PERFORMANCE = RawTable(
 )
 INSTANCE_PERFORMANCE_DAILY = RawTable(
     name="instance_performance_daily",
-    route=account_days_route,
+    route=PERFORMANCE_OVER_TIME,
     description="What Later itself totals for the instance and day over all of its content: at most one row"
     " (`dateBasis=performance_date`), and none for a day without results. Reach is that of the day, and never summed.",
-    rows="totals",
     date_basis=DateBasis.PERFORMANCE_DATE,
     key=("instance_id",),
     attributes=(Column("instance_id", "string", False, "Later instance; the row key"),),
-    known_metrics=OVER_TIME_METRICS,
     label="daily totals of Later",
     days_per_query=100,  # of which a page has all
     one_instance_per_query=True,
@@ -333,8 +324,7 @@ ACCOUNT_PERIODS = PeriodsTable(
     " together, whose reach no sum has.",
     of=replace(
         INSTANCE_PERFORMANCE_DAILY,
-        route=account_totals_route,
-        known_metrics=ACCOUNT_METRICS,
+        route=INSTANCES_PERFORMANCE,
         key=("scope", "instance_id"),
         attributes=(
             Column("scope", "string", False, "instance, or all: of all instances together; part of the key"),

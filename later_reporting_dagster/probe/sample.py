@@ -5,7 +5,7 @@ Most queries are about one campaign with at most 100 active posts, so that a pag
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 from itertools import groupby
@@ -24,11 +24,11 @@ from later_reporting_dagster.contract import (
 from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, MAX_RANGE_YEARS, years_later
 from later_reporting_dagster.contract.route import (
+    CAMPAIGNS_PERFORMANCE,
     FIRST_PAGE,
+    POSTS_PERFORMANCE,
     PageRequest,
-    RouteOf,
-    campaign_performance_route,
-    posts_route,
+    Route,
 )
 
 MAX_REQUESTS = 25
@@ -40,7 +40,7 @@ FROM_END = PageRequest(1, from_end=True)
 DAY = timedelta(days=1)
 Metrics = tuple[Metric, ...]
 # If the API refuses one of the metrics of a query, only these are requested.
-_NEEDED: dict[RouteOf, Metrics] = {posts_route: DEFAULT_METRICS, campaign_performance_route: CAMPAIGN_METRICS[:8]}
+_NEEDED: dict[Route, Metrics] = {POSTS_PERFORMANCE: DEFAULT_METRICS, CAMPAIGNS_PERFORMANCE: CAMPAIGN_METRICS[:8]}
 
 
 class NotTestable(Exception):  # noqa: N818 - a verdict
@@ -145,7 +145,7 @@ async def fetch_sample(
     Raises:
         LaterError: the first request failed.
     """
-    wanted = {*metrics, *DEFAULT_METRICS}, {*campaign_metrics, *_NEEDED[campaign_performance_route]}
+    wanted = {*metrics, *DEFAULT_METRICS}, {*campaign_metrics, *_NEEDED[CAMPAIGNS_PERFORMANCE]}
     sample = Sample(
         service=await client.probe(),
         newest=newest,
@@ -157,13 +157,13 @@ async def fetch_sample(
     first, recent_days = month_after(years_later(newest, -MAX_RANGE_YEARS)), (newest - 45 * DAY, newest - 15 * DAY)
     await _fetch_campaign(sample, fetch, first)
     if isinstance(sample.recent, NotTestable):
-        sample.recent = await fetch(posts_route, *recent_days)
+        sample.recent = await fetch(POSTS_PERFORMANCE, *recent_days)
     if of_two := posts_of_two_instances(sample.recent):
         sample.of_two_instances, day = of_two, of_two[0].post_date.date()
         instance_ids = tuple(sorted({post.instance_id for post in of_two}))
-        sample.together = await fetch(posts_route, day, day, instance_ids=instance_ids)
+        sample.together = await fetch(POSTS_PERFORMANCE, day, day, instance_ids=instance_ids)
     for day in (newest - days_ago * DAY for days_ago in range(3)):
-        posts = await fetch(posts_route, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
+        posts = await fetch(POSTS_PERFORMANCE, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
         sample.newest_days.append(posts)
         if isinstance(posts, NotTestable) or any(map(has_results, posts.items)):
             break
@@ -175,17 +175,17 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     newest, by_performance_date = sample.newest, DateBasis.PERFORMANCE_DATE
     # Results of TikTok come after two days (docs/api.md, "Freshness").
     one, two = newest - 3 * DAY, newest - 2 * DAY
-    listed = await fetch(campaign_performance_route, one, two, date_basis=by_performance_date)
+    listed = await fetch(CAMPAIGNS_PERFORMANCE, one, two, date_basis=by_performance_date)
     campaign_id = suitable_campaign(found_in(listed))
     if campaign_id is None:
-        sample.recent = await fetch(posts_route, first, newest, page=FROM_END)
+        sample.recent = await fetch(POSTS_PERFORMANCE, first, newest, page=FROM_END)
         if not (recent := in_order(sample.recent, first, newest)):
             return
         campaign_id, one = recent[-1].campaign_id, min(recent[-1].post_date.date(), newest - DAY)
         two = one + DAY
     sample.campaign_id, sample.days = campaign_id, (one, two)
-    posts = partial(fetch, posts_route, campaign_ids=(campaign_id,))
-    campaign = partial(fetch, campaign_performance_route, campaign_ids=(campaign_id,))
+    posts = partial(fetch, POSTS_PERFORMANCE, campaign_ids=(campaign_id,))
+    campaign = partial(fetch, CAMPAIGNS_PERFORMANCE, campaign_ids=(campaign_id,))
     ranges = ((one, one), (two, two), (one, two))
     sample.posts_of_days = tuple([await posts(*days, date_basis=by_performance_date) for days in ranges])
     sample.of_days = tuple([await campaign(*days, date_basis=by_performance_date) for days in ranges])
@@ -221,7 +221,7 @@ class _Fetch:
 
     async def __call__(
         self,
-        route_of: RouteOf,
+        route: Route,
         first: date,
         last: date,
         *,
@@ -229,13 +229,13 @@ class _Fetch:
         size: int = MAX_PAGE_SIZE,
         **filters: Any,
     ) -> Fetched:
-        sample, is_posts, needed = self.sample, route_of is posts_route, _NEEDED[route_of]
+        sample, is_posts, needed = self.sample, route is POSTS_PERFORMANCE, _NEEDED[route]
         wanted = sample.metrics if is_posts else sample.campaign_metrics
         query = PerformanceQuery(
             start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self.instance_ids} | filters)
         )
         try:
-            return await self.client.fetch_page(replace(route_of(query), page_size=size), page)
+            return await self.client.fetch_page(route, query, page, page_size=size)
         except LaterError as error:
             # The cursor version may not offer all metrics (docs/api.md, "Cursor version").
             may_be_metrics = sample.service.api_version.uses_cursors and isinstance(error, QueryRejected)
@@ -246,7 +246,7 @@ class _Fetch:
             sample.metrics = needed
         else:
             sample.campaign_metrics = needed
-        return await self(route_of, first, last, page=page, size=size, **filters)
+        return await self(route, first, last, page=page, size=size, **filters)
 
 
 def in_order(posts: Fetched, first: date, last: date) -> list[Any]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,10 +14,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, PAGED, ApiVersion, Metric, PerformanceQuery, Post
+from later_reporting_dagster.contract import (
+    CURSOR,
+    DEFAULT_METRICS,
+    METRICS,
+    PAGED,
+    ApiVersion,
+    DateBasis,
+    Metric,
+    PerformanceQuery,
+)
 from later_reporting_dagster.contract.page import ListResult
-from later_reporting_dagster.contract.route import posts_route
-from later_reporting_dagster.contract.rows import Notes, row_parser
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
+from later_reporting_dagster.contract.rows import Notes
 from tests.conftest import problem
 
 CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+is=hidden"
@@ -80,11 +89,15 @@ def posts_page_from_body(
 ) -> ListResult:
     """Parse a page of the posts of July, as the client does."""
     query = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), **filters)
-    return replace(posts_route(query), personal_data=personal_data).parse_page(body, api_version)
+    return POSTS_PERFORMANCE.parse_page(body, query, api_version, personal_data=personal_data)
 
 
-def post_parser(metrics: tuple[Metric, ...] = DEFAULT_METRICS, **options: bool) -> Callable[[Any], Any]:
-    parse = row_parser(Post, metrics, **options)
+def post_parser(
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS, *, nested: bool = False, of_days: bool = False
+) -> Callable[[Any], Any]:
+    basis, day = DateBasis.PERFORMANCE_DATE if of_days else DateBasis.POST_DATE, date(2024, 7, 1)
+    query = PerformanceQuery(start_date=day, end_date=day, date_basis=basis, metrics=metrics)
+    parse = POSTS_PERFORMANCE.row_parser(query, CURSOR if nested else PAGED)
     return lambda row: parse(row, Notes())
 
 
@@ -190,7 +203,7 @@ def run_with(client, function):
 
 
 def fetch_posts(client, query, **options):
-    return run_with(client, lambda client: client.fetch(posts_route, query, **options))
+    return run_with(client, lambda client: client.fetch(POSTS_PERFORMANCE, query, **options))
 
 
 def fetch_instances(client):

@@ -17,7 +17,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import CURSOR, PAGED
-from later_reporting_dagster.contract.route import PageRequest, account_totals_route, posts_route
+from later_reporting_dagster.contract.route import INSTANCES_PERFORMANCE, POSTS_PERFORMANCE, PageRequest
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, run_with
 from tests.conftest import problem
@@ -54,7 +54,7 @@ def test_totals_of_more_instances_than_fit_a_url_are_refused(service, new_client
     service.faults.extend([JSONResponse({"data": {"impressions": 1}})] * 2)
     many = replace(july, instance_ids=tuple(f"{number:0300d}" for number in range(20)))  # one is in the second part
     with pytest.raises(InconsistentPages, match="1 rows are those of other instances, too"):
-        run_with(new_client(), lambda client: client.fetch(account_totals_route, many))
+        run_with(new_client(), lambda client: client.fetch(INSTANCES_PERFORMANCE, many))
 
 
 @pytest.mark.parametrize("count", [49, 50, 100, 101, 200, 250])
@@ -154,8 +154,9 @@ def test_client_sends_at_most_max_requests_with_those_of_tokens_and_retries(serv
 def test_fetch_page_returns_one_page_of_a_size_even_if_its_totals_are_wrong(service, new_client, july):
     service.posts = THREE_PAGES
     service.change_body = lambda page, body: body | {"pagination": body["pagination"] | {"totalItems": 7}}
-    route = replace(posts_route(july), page_size=30)
-    page = run_with(new_client(), lambda client: client.fetch_page(route, PageRequest(2)))
+    page = run_with(
+        new_client(), lambda client: client.fetch_page(POSTS_PERFORMANCE, july, PageRequest(2), page_size=30)
+    )
     assert [each.post_id for each in page.items] == [*range(30, 60)]
     assert (page.stated_total, len(service.requests_to())) == (7, 1)
 
@@ -182,7 +183,7 @@ def test_version_is_detected_by_one_request_of_a_client(service, new_detecting_c
     service.by_cursor, service.posts = by_cursor, THREE_PAGES
 
     async def fetch(client):
-        results = [await client.fetch(posts_route, july) for _ in range(2)]
+        results = [await client.fetch(POSTS_PERFORMANCE, july) for _ in range(2)]
         return results, await client.api_version()
 
     results, version = run_with(new_detecting_client(), fetch)
@@ -213,7 +214,7 @@ def test_rejected_query_costs_no_other_request(service, new_detecting_client, ju
     async def fetch(client):
         for _ in range(3):
             with pytest.raises(QueryRejected, match="endDate is wrong"):
-                await client.fetch(posts_route, july)
+                await client.fetch(POSTS_PERFORMANCE, july)
 
     run_with(new_detecting_client(), fetch)
     assert (len(service.requests_to()), len(service.requests_to(INSTANCES))) == (3, 1)

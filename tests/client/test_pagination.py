@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import ClientEvent, InconsistentPages, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.route import Route, account_days_route, posts_route
+from later_reporting_dagster.contract.route import PERFORMANCE_OVER_TIME, POSTS_PERFORMANCE, Route
 from tests.client.scripted_api import THREE_PAGES, fetch_posts, of_type, page_body, post, run_with
 from tests.conftest import problem
 
@@ -89,7 +89,7 @@ def test_verification_rate_selects_the_share_of_queries(service, new_client, jul
     async def request_counts(client):
         counts = []
         for _ in range(3):
-            await client.fetch(posts_route, july)
+            await client.fetch(POSTS_PERFORMANCE, july)
             counts.append(len(service.requests_to()) - sum(counts))
         return counts
 
@@ -221,7 +221,6 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
 
 THIRTY = [post(number, instance_id="ab"[number % 2]) for number in range(30)]
 QUERY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))
-POSTS = posts_route(QUERY)
 
 
 def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
@@ -232,17 +231,17 @@ def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
     ]
 
 
-def inconsistency_in(bodies: list[dict], *, route: Route = POSTS) -> str:
+def inconsistency_in(bodies: list[dict], *, route: Route = POSTS_PERFORMANCE, query: PerformanceQuery = QUERY) -> str:
     """Return why the pages are inconsistent, by the checks of each page and those of the list; "" if they are not."""
 
     class ReadyPages(PageReader):
         async def fetch_unverified(self, page):
             after_last = bodies[0] | {"data": [], "pagination": bodies[0]["pagination"] | {"page": page.number}}
             body = bodies[page.number - 1] if page.number <= len(bodies) else after_last
-            return route.parse_page(json.dumps(body).encode(), PAGED)
+            return route.parse_page(json.dumps(body).encode(), query, PAGED)
 
     try:
-        return asyncio.run(fetch_numbered_pages(ReadyPages(None, route, PAGED))).problem or ""
+        return asyncio.run(fetch_numbered_pages(ReadyPages(None, route, query, PAGED))).problem or ""
     except Inconsistency as error:
         return str(error)
 
@@ -284,7 +283,7 @@ FAR = "a row of 2024-0.*, more than a day outside of the range"
     ],
 )
 def test_row_that_repeats_or_was_not_requested_is_found(query, rows, problem_text):
-    assert re.fullmatch(problem_text, inconsistency_in(page_bodies(rows), route=posts_route(replace(QUERY, **query))))
+    assert re.fullmatch(problem_text, inconsistency_in(page_bodies(rows), query=replace(QUERY, **query)))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +306,7 @@ def test_page_that_contradicts_page_1_is_found(page, changes, problem_text):
 def test_day_of_totals_that_comes_on_two_pages_is_refused():
     days = ("2024-07-01", "2024-07-02", "2024-07-01")
     bodies = page_bodies([{"startDate": day, "endDate": day, "impressions": 1} for day in days], size=2)
-    problem_text = inconsistency_in(bodies, route=account_days_route(replace(QUERY, instance_ids=("a",))))
+    problem_text = inconsistency_in(bodies, route=PERFORMANCE_OVER_TIME, query=replace(QUERY, instance_ids=("a",)))
     assert problem_text == "the bucket 2024-07-01 to 2024-07-01 came twice"
 
 

@@ -20,7 +20,7 @@ from later_reporting_dagster.client import (
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import CURSOR
-from later_reporting_dagster.contract.route import posts_route
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from tests.client.raw_server import raw_server
 from tests.client.scripted_api import (
     CLIENT_ID,
@@ -80,7 +80,7 @@ def test_concurrent_queries_share_the_token_and_the_concurrency(service, new_cli
     service.faults.extend([count_concurrent] * 12)
 
     async def fetch_four(client):
-        return await asyncio.gather(*(client.fetch(posts_route, july) for _ in range(4)))
+        return await asyncio.gather(*(client.fetch(POSTS_PERFORMANCE, july) for _ in range(4)))
 
     results = run_with(new_client(concurrency=3), fetch_four)
     assert [len(result.items) for result in results] == [250] * 4
@@ -130,7 +130,7 @@ def test_nothing_but_429_for_half_an_hour_fails_all_queries_and_no_more_are_sent
         await client.fetch_instances()
         for _ in range(100):
             with pytest.raises(RetriesExhausted) as failed:
-                await client.fetch(posts_route, july)
+                await client.fetch(POSTS_PERFORMANCE, july)
             failures.append(str(failed.value))
 
     started = time.now
@@ -157,7 +157,7 @@ def test_query_that_alone_gets_nothing_but_429_fails_after_half_an_hour_and_othe
 
     async def fetch_both(client):
         with pytest.raises(RetriesExhausted, match="page 1: HTTP 429 .* Nothing but 429 for 30 minutes"):
-            await client.fetch(posts_route, july)
+            await client.fetch(POSTS_PERFORMANCE, july)
         return await client.fetch_instances()
 
     service.faults.extend([refuse_posts] * 10_000)

@@ -11,7 +11,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
 from later_reporting_dagster.contract.parameters import DateBasis
-from later_reporting_dagster.contract.route import Route, account_days_route, account_totals_route
+from later_reporting_dagster.contract.route import INSTANCES_PERFORMANCE, PERFORMANCE_OVER_TIME
 
 FIRST, LAST = date(2024, 7, 1), date(2024, 7, 3)
 BUCKET = {"startDate": "2024-07-01", "endDate": "2024-07-01", "impressions": 8, "reach": 5, "engagementRate": 12.5}
@@ -27,17 +27,23 @@ def query(*instance_ids: str) -> PerformanceQuery:
     )
 
 
-DAYS = account_days_route(query("a"))
-
-
-def read(rows: list[Any], *, route: Route = DAYS) -> ListResult:
+def read(rows: list[Any], *, personal_data: bool = True) -> ListResult:
     pagination = {"page": 1, "pageSize": 100, "totalItems": len(rows), "totalPages": 1}
-    return route.parse_page(json.dumps({"data": rows, "pagination": pagination}).encode(), PAGED)
+    body = json.dumps({"data": rows, "pagination": pagination}).encode()
+    return PERFORMANCE_OVER_TIME.parse_page(body, query("a"), PAGED, personal_data=personal_data)
 
 
-def totals(data: Any, *, version: Any = PAGED, route: Route | None = None) -> ListResult:
-    route = route or account_totals_route(query("a"))
-    return route.parse_page(json.dumps({"data": data}).encode(), version)
+def problem_of_days(page: ListResult) -> str | None:
+    return PERFORMANCE_OVER_TIME.find_problem(query("a"), page)
+
+
+def totals(data: Any, *instance_ids: str, version: Any = PAGED) -> ListResult:
+    wanted = replace(query(*instance_ids or "a"), metrics=ACCOUNT_METRICS)
+    return INSTANCES_PERFORMANCE.parse_page(json.dumps({"data": data}).encode(), wanted, version)
+
+
+def problem_of_totals(page: ListResult, *instance_ids: str) -> str | None:
+    return INSTANCES_PERFORMANCE.find_problem(query(*instance_ids), page)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_days_are_read_in_any_format(start: str, end: str) -> None:
     (bucket,) = page.items
     assert (bucket.day, bucket.key) == (date(2024, 7, 2), ("a", date(2024, 7, 2)))
     assert (bucket.instance_id, bucket.impressions, bucket.reach, bucket.clicks) == ("a", 8, 5, None)
-    assert (DAYS.find_problem(page), page.oddities) == (None, {})
+    assert (problem_of_days(page), page.oddities) == (None, {})
 
 
 def test_values_that_cannot_be_read_are_null_and_kept_like_unknown_fields() -> None:
@@ -64,7 +70,7 @@ def test_values_that_cannot_be_read_are_null_and_kept_like_unknown_fields() -> N
     assert (bucket.reach, bucket.impressions) == (None, 8)
     assert json.loads(bucket.extra) == {"campaignsCost": 3.5, "reach": "many"}
     assert page.unreadable == {bucket.key: {"reach": '"many"'}}
-    hidden = read([BUCKET | {"owner": "Jane"}], route=replace(DAYS, personal_data=False))
+    hidden = read([BUCKET | {"owner": "Jane"}], personal_data=False)
     assert (hidden.items[0].impressions, hidden.items[0].extra) == (8, None)
 
 
@@ -72,7 +78,7 @@ def test_value_that_cannot_be_true_is_a_bad_row_of_its_day() -> None:
     page = read([BUCKET | {"reach": -1}, BUCKET | {"startDate": "2024-07-02", "endDate": "2024-07-02"}])
     (row,) = page.bad_rows
     assert (row.instance_id, row.first_day, row.last_day) == ("a", FIRST, FIRST)
-    assert (len(page.items), DAYS.find_problem(page)) == (1, None)
+    assert (len(page.items), problem_of_days(page)) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,7 @@ def test_value_that_cannot_be_true_is_a_bad_row_of_its_day() -> None:
     ],
 )
 def test_bucket_that_is_no_other_day_of_the_query_is_refused(changes: dict[str, Any], problem: str) -> None:
-    assert str(DAYS.find_problem(read([BUCKET, BUCKET | changes]))).startswith(problem)
+    assert str(problem_of_days(read([BUCKET, BUCKET | changes]))).startswith(problem)
 
 
 @pytest.mark.parametrize("in_list", [False, True])
@@ -103,25 +109,21 @@ def test_bucket_that_is_no_other_day_of_the_query_is_refused(changes: dict[str, 
 def test_object_of_totals_is_read_in_every_shape(version: Any, nested: bool, in_list: bool) -> None:
     values = {"impressions": 8, "returnOnInvestment": 1.5, "campaignsCost": None}
     data: Any = {"metrics": values} if nested else values
-    wanted = query("a", "b")
-    route = account_totals_route(
-        PerformanceQuery(start_date=FIRST, end_date=LAST, instance_ids=wanted.instance_ids, metrics=ACCOUNT_METRICS)
-    )
-    page = totals([data] if in_list else data, version=version, route=route)
+    page = totals([data] if in_list else data, "a", "b", version=version)
     (row,) = page.items
     assert (row.instance_id, row.impressions, row.return_on_investment, row.reach) == ("", 8, 1.5, None)
     assert not page.is_surely_empty
     assert {*page.oddities} <= {"metrics at the other place"}
-    assert route.find_problem(page) is None
+    assert problem_of_totals(page, "a", "b") is None
 
 
 def test_totals_of_several_rows_or_of_another_instance_are_refused() -> None:
     for data in ([{"reach": 1}, {"reach": 2}], [], "none"):
         with pytest.raises(UnreadableBody, match="not a page of totals"):
             totals(data)
-    route = account_totals_route(query("a", "b"))
-    assert "not requested alone: 'a'" in str(route.find_problem(totals({"instanceId": "a"}, route=route)))
-    assert account_totals_route(query("a")).find_problem(totals({"instanceId": "a"})) is None
+    row = {"instanceId": "a"}
+    assert "not requested alone: 'a'" in str(problem_of_totals(totals(row, "a", "b"), "a", "b"))
+    assert problem_of_totals(totals(row), "a") is None
 
 
 def test_response_without_totals_has_no_row_and_is_unsure() -> None:

@@ -20,7 +20,7 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.parameters import SortDirection
-from later_reporting_dagster.contract.route import PageRequest, posts_route
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE, PageRequest
 from later_reporting_dagster.server.routes import SORT_PROPERTIES
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT
 
@@ -79,8 +79,8 @@ def test_metrics_equal_those_of_the_contract() -> None:
 def test_parameters_in_the_documents_equal_those_that_are_sent() -> None:
     day = date(2024, 1, 1)
     filters: Any = {"instance_ids": ("a",), "platforms": (Platform.TIKTOK,)}
-    route = posts_route(PerformanceQuery(start_date=day, end_date=day, **filters))
+    route, query = POSTS_PERFORMANCE, PerformanceQuery(start_date=day, end_date=day, **filters)
     for version, document in ((PAGED, PAGED_DOCUMENT), (CURSOR, CURSOR_DOCUMENT)):
         listed = {each["name"] for each in map(resolve, document["paths"][route.path]["get"]["parameters"])}
-        sent = {name for name, _ in route.parameters(version, PageRequest(1, cursor="on"))}
+        sent = {name for name, _ in route.parameters(query, version, PageRequest(1, cursor="on"))}
         assert listed == sent | {"contentType", "campaignIds"}

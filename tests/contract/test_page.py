@@ -8,9 +8,11 @@ import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED
 from later_reporting_dagster.contract.page import UnreadableBody
+from later_reporting_dagster.contract.query import ListQuery
 from later_reporting_dagster.contract.route import INSTANCES
 from tests.client.scripted_api import posts_page_from_body
 
+instances_page_from_body = partial(INSTANCES.parse_page, query=ListQuery())
 PAGINATION = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-07-01T00:00:00.000Z"}
 
@@ -30,7 +32,7 @@ cursor_page_from_body = partial(posts_page_from_body, api_version=CURSOR)
 def test_next_cursor_is_returned_unchanged(cursor):
     assert cursor_page_from_body(cursor_body([], cursor)).next_cursor == cursor
     instances = json.dumps({"data": {"instanceIds": ["a"]}, "nextCursor": cursor}).encode()
-    assert INSTANCES.parse_page(instances, CURSOR).next_cursor == cursor
+    assert instances_page_from_body(instances, api_version=CURSOR).next_cursor == cursor
 
 
 @pytest.mark.parametrize("cursor", [5, ["on"], "\ud800", "a\udfff\n", "x" * 8193])
@@ -38,7 +40,9 @@ def test_cursor_page_without_valid_next_cursor_is_unreadable(cursor):
     with pytest.raises(UnreadableBody, match="not a page of posts: no valid nextCursor"):
         cursor_page_from_body(cursor_body([], cursor))
     with pytest.raises(UnreadableBody, match="not a page of instances: no valid nextCursor"):
-        INSTANCES.parse_page(json.dumps({"data": {"instanceIds": []}, "nextCursor": cursor}).encode(), CURSOR)
+        instances_page_from_body(
+            json.dumps({"data": {"instanceIds": []}, "nextCursor": cursor}).encode(), api_version=CURSOR
+        )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_page_of_another_body_is_unreadable(version, body):
     with pytest.raises(UnreadableBody, match="not a page of posts"):
         posts_page_from_body(body, api_version=version)
     with pytest.raises(UnreadableBody, match="not a page of instances"):
-        INSTANCES.parse_page(body, version)
+        instances_page_from_body(body, api_version=version)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_page_of_another_body_is_unreadable(version, body):
 )
 def test_page_of_the_other_api_version_is_recognized(body, sent, expected):
     of_instances = body.replace(b"[]", b'{"instanceIds": []}')
-    for parse, text in ((posts_page_from_body, body), (INSTANCES.parse_page, of_instances)):
+    for parse, text in ((posts_page_from_body, body), (instances_page_from_body, of_instances)):
         with pytest.raises(UnreadableBody) as raised:
             parse(text, api_version=expected)
         assert raised.value.api_version is sent

@@ -8,13 +8,16 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.personal_data import (
+    KnownFields,
     json_without_personal_data,
     reason_without_values,
     without_personal_data,
 )
+from later_reporting_dagster.contract.route import CAMPAIGNS, CAMPAIGNS_PERFORMANCE, POSTS_PERFORMANCE
 from tests.client.scripted_api import post_parser
 
 ROW = {"instanceId": "a", "campaignId": 1, "postId": 2, "postDate": "2024-01-03T00:00:00Z", "creatorId": 3}
+POSTS = POSTS_PERFORMANCE.known_fields
 TEXT = "Ada Lovelace"
 NAMES = st.sampled_from(["fullName", "metrics", "creatorProfile", "impressions", "x"])
 JSON = st.recursive(
@@ -49,23 +52,24 @@ JSON = st.recursive(
     ],
 )
 def test_row_keeps_values_that_known_fields_accept(fields: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert without_personal_data(ROW | fields, rows="posts") == ROW | expected
+    assert without_personal_data(ROW | fields, POSTS) == ROW | expected
 
 
-def test_campaign_keeps_its_texts() -> None:
+@pytest.mark.parametrize("known", [CAMPAIGNS.known_fields, CAMPAIGNS_PERFORMANCE.known_fields])
+def test_campaign_keeps_its_texts(known: KnownFields) -> None:
     row = {"campaignId": 1, "campaignName": "Spring", "status": "live"}
-    assert without_personal_data(row | {"owner": TEXT}, rows="campaigns") == row
+    assert without_personal_data(row | {"owner": TEXT}, known) == row
 
 
 @given(st.dictionaries(st.sampled_from(["contentUrl", "creatorProfile", "metrics", "impressions", "x"]), JSON))
 def test_stored_row_loses_the_same_as_a_fetched_one(fields: dict[str, Any]) -> None:
-    fetched = post_parser()(without_personal_data(ROW | fields, rows="posts"))
+    fetched = post_parser()(without_personal_data(ROW | fields, POSTS))
     stored = post_parser()(ROW | fields)
     assert TEXT not in repr(fetched)
     if isinstance(stored, BadRow):
-        assert TEXT not in json_without_personal_data(stored.raw, rows="posts") + reason_without_values(stored.reason)
+        assert TEXT not in json_without_personal_data(stored.raw, POSTS) + reason_without_values(stored.reason)
     else:
-        assert (fetched.extra or "{}") == json_without_personal_data(stored.extra or "{}", rows="posts")
+        assert (fetched.extra or "{}") == json_without_personal_data(stored.extra or "{}", POSTS)
 
 
 @example("metrics", {"creatorProfile": False})
@@ -73,7 +77,7 @@ def test_stored_row_loses_the_same_as_a_fetched_one(fields: dict[str, Any]) -> N
 def test_bad_row_stays_one(name: str, value: Any) -> None:
     row, parse = ROW | {name: value}, post_parser(nested=True)
     is_bad = isinstance(parse(row), BadRow)
-    assert isinstance(parse(without_personal_data(row, rows="posts")), BadRow) is is_bad
+    assert isinstance(parse(without_personal_data(row, POSTS)), BadRow) is is_bad
 
 
 @pytest.mark.parametrize(

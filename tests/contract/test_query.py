@@ -7,7 +7,7 @@ import pytest
 
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.parameters import SortDirection, years_later
-from later_reporting_dagster.contract.route import PageRequest, posts_route
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE, PageRequest
 from later_reporting_dagster.server.routes import POSTS
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
@@ -43,7 +43,7 @@ def test_filters_select_content_types(filters, selected):
 )
 def test_query_parameters_are_parsed_by_the_sandbox_as_intended(filters, instance_ids, basis, number, from_end):
     query = PerformanceQuery(**JULY, instance_ids=instance_ids, date_basis=basis, **filters)
-    pairs = posts_route(query).parameters(PAGED, PageRequest(number, from_end=from_end))
+    pairs = POSTS_PERFORMANCE.parameters(query, PAGED, PageRequest(number, from_end=from_end))
     question, page = POSTS.parse(urlencode(pairs))
     assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
     assert set(question.instance_ids or ()) == set(query.instance_ids)
