@@ -254,7 +254,7 @@ def lifetime_is_the_result_to_date(sample: Sample) -> Result:
     """Do all days of a settled post add up to its metrics to date?"""
     lifetime = {post.key: post for post in rows_of(sample.lifetime)}
     # Posts that were published later may be on the next page.
-    newest = max((post.post_date for post in lifetime.values()), default=None)
+    newest = max((post.post_date for post in lifetime.values() if post.post_date is not None), default=None)
     settled = [
         post
         for post in rows_of(sample.published)
@@ -434,13 +434,16 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
 
 
 def judge(sample: Sample) -> list[Result]:
-    """Return the result of each assumption."""
+    """Return the result of each assumption. One that fails unexpectedly is not testable, and the others stand."""
     results = []
     for assumption, tables in ASSUMPTIONS.items():
         try:
             found = assumption(sample)
         except NotTestable as error:
             found = Result(None, str(error))
+        except Exception as error:  # noqa: BLE001 - of responses that no one has foreseen
+            text = f"it could not be judged ({type(error).__name__}): please report this, with what follows"
+            found = Result(None, text, details=(str(error),))
         affected_tables, question = () if found.holds is not False else tables, assumption.__doc__ or ""
         results.append(replace(found, name=assumption.__name__, question=question, affected_tables=affected_tables))
     return results

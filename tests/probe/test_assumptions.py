@@ -1,14 +1,15 @@
 """Each assumption holds on the sandbox, and if a server breaks it, the probe names it with the two numbers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, PAGED, ApiVersion
-from later_reporting_dagster.probe.assumptions import ASSUMPTIONS, Result
+from later_reporting_dagster.contract.page import ListResult
+from later_reporting_dagster.probe.assumptions import ASSUMPTIONS, Result, judge
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Fetched, Sample, rows_of
 from tests.conftest import Service
 from tests.probe.account import CAMPAIGNS, LAST_DAY, POSTS, Account, Asked, Change, broken, run_probe
@@ -88,12 +89,14 @@ class Break:
     Attributes:
         numbers: of the sample and the numbers of an honest server, and what is found.
         also: the other assumptions that no longer hold.
+        not_testable: those that need what no longer comes.
     """
 
     name: str
     numbers: Callable[[Sample, Numbers, Numbers], Numbers]
     change: Change = lambda asked, rows: rows
     also: tuple[str, ...] = ()
+    not_testable: tuple[str, ...] = ()
     text: str = ""
     server: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,6 +133,7 @@ BREAKS = [
             if not posts(BY_PERFORMANCE)(asked) or asked.days > 2 or row["postDate"] >= str(asked.first)
         ],
         also=("campaign_is_the_sum_of_its_posts", "content_cost_of_a_range_is_whole", "pages_have_all_rows"),
+        not_testable=("days_of_posts_add_up",),
     ),
     Break(
         "days_of_posts_add_up",
@@ -316,10 +320,33 @@ def test_broken_assumption_is_named_with_its_numbers(
     _, results = run_probe(stage.base_url)
     assert broken(results) == {case.name, *case.also}
     result, (sample, unbroken) = results[case.name], honest[version]
+    others = results.keys() - {case.name, *case.also, *case.not_testable}
+    assert {name: results[name].verdict for name in others} == {name: unbroken[name].verdict for name in others}
+    assert {results[name].verdict for name in case.not_testable} <= {"not testable"}
     expected = case.numbers(sample, unbroken[case.name].numbers, result.numbers)
     assert {name: result.numbers[name] for name in expected} == expected
     assert len({*result.numbers.values()}) == len(result.numbers) == 2
     assert case.text in result.text
+
+
+def test_posts_without_a_date_by_performance_date_are_judged_as_before(account: Account, stage: Service) -> None:
+    account.change = change_if(posts(BY_PERFORMANCE), lambda row: {"postDate": None} if row["postId"] % 2 else {})
+    _, results = run_probe(stage.base_url)
+    assert {result.verdict for result in results.values()} == {"holds"}
+
+
+def test_assumption_that_cannot_be_judged_leaves_the_verdicts_of_others(
+    version: ApiVersion, honest: Mapping[ApiVersion, Honest]
+) -> None:
+    sample, unbroken = honest[version]
+    results = {each.name: each for each in judge(replace(sample, lifetime=ListResult([object()])))}
+    failed = results.pop("lifetime_is_the_result_to_date")
+    assert (failed.verdict, failed.text.partition(":")[0]) == (
+        "not testable",
+        "it could not be judged (AttributeError)",
+    )
+    of_rows = "rows_can_be_read"  # of which there are others
+    assert {**results, of_rows: None} == {name: unbroken[name] for name in results} | {of_rows: None}
 
 
 @pytest.mark.parametrize(
