@@ -19,6 +19,8 @@ MAX_BACKOFF_SECONDS = 30.0  # before jitter
 # The longest wait that a response other than 429 may ask for; if it asks for a longer one, retries end at once. Also
 # the longest wait after a 429 without `Retry-After`.
 MAX_WAIT_SECONDS = 300.0
+# Of the detail of a refusal, which may list all valid metrics.
+MAX_DETAIL_LENGTH = 2000
 FRACTIONS_OF_A_WINDOW = 7  # the first wait after a 429 is 1/64 of the window
 # Beside 5xx. A conflict, a lock and a replay pass, as a timeout and the rate limit do.
 RETRIED = frozenset({408, 409, 423, 425, 429})
@@ -131,8 +133,9 @@ def classify_failure(response: Response, request: Request, *, secrets: Collectio
     may echo.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
-    detail = safe_line(problem.text(request), secrets)
-    summary = f"{request.description}: HTTP {status} {detail}".rstrip()
+    text = problem.text(request)
+    detail = safe_line(text, secrets, limit=MAX_DETAIL_LENGTH)
+    summary = f"{request.description}: HTTP {status} {safe_line(text, secrets)}".rstrip()
     if 300 <= status < 400:
         raise UnexpectedResponse(
             f"{request.description}: HTTP {status}, a redirect, which is not followed because it would expose the "

@@ -52,6 +52,8 @@ class PostFetch:
         self._accepts: dict[Filters, dict[Metric, bool]] = {}
         self._search = asyncio.Lock()
         self._has_search_failed = False
+        # What the API said when it refused metrics: it lists those that are valid. Quoted, and never read.
+        self._refusal = ""
 
     async def fetch(
         self,
@@ -76,7 +78,7 @@ class PostFetch:
             requested = await accepted(self._metrics)
             # The API requires at least one metric. Rows of totals without any say nothing.
             if not requested and not self._table.splits_by_content:
-                raise QueryRejected(f"the API refuses all requested metrics of {self._table.rows}")
+                raise QueryRejected(f"the API refuses all requested metrics of {self._table.rows}: {self._refusal}")
             requested = requested or await accepted(DEFAULT_METRICS)
         try:
             result = await self._client.fetch(
@@ -188,7 +190,7 @@ class PostFetch:
                 if refused and not self._table.splits_by_content:
                     self._progress.warn(
                         f"The API refuses these metrics of {self._table.rows}, which are therefore null:"
-                        f" {', '.join(refused)}"
+                        f" {', '.join(refused)}. It responded: {self._refusal}"
                     )
                 known = self._accepts[_filters(query)] = known | {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
@@ -205,6 +207,7 @@ class PostFetch:
             if refused.is_forbidden:  # an instance comes first
                 raise
             return False
+        self._refusal = error.detail
         return True
 
     @property

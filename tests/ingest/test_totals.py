@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import QueryRejected, RetriesExhausted, UnexpectedResponse
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, query
-from later_reporting_dagster.contract.metrics import OVER_TIME_METRICS
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.ingest.decide import Reason, WriteLimits
 from later_reporting_dagster.ingest.progress import RouteRefused
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
@@ -56,13 +56,18 @@ def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collecti
     return [{"campaign_id": campaign_id, **row, **dict.fromkeys(without)} for campaign_id, row in served.items()]
 
 
+# The documented refusal of a metric, which is longer than what messages usually quote.
+VALID_METRICS = f"metrics must be one of {', '.join(metric.api_name for metric in CAMPAIGN_METRICS)}"
+SAID = f"It responded: ANL_00400 a problem {VALID_METRICS}"
+
+
 def refuse_metrics(service: Service, *names: str, path: str = PERFORMANCE_PATH) -> None:
     """Respond to requests for totals with one of these metrics as if it was not supported."""
 
     def override(request: Request) -> Response | None:
         requested = ",".join(parameters(request).get("metrics", [])).split(",")
         is_refused = request.url.path == path and not {*requested}.isdisjoint(names)
-        return problem(400) if is_refused else None
+        return problem(400, "ANL_00400", VALID_METRICS) if is_refused else None
 
     service.override = override
 
@@ -104,7 +109,10 @@ def test_refused_metrics_are_null_and_warned_of_once(service: Service, api: http
     assert errors(fetched) == {}
     assert all(stored(tmp_path, day) == expected(api, day, without=columns) for day in DAYS)
     (warning,) = fetched.progress.warnings
-    assert warning == "The API refuses these metrics of campaigns, which are therefore null: " + ", ".join(refused)
+    assert (
+        warning
+        == "The API refuses these metrics of campaigns, which are therefore null: " + ", ".join(refused) + f". {SAID}"
+    )
     # All, impressions alone, and the halves with a refused metric.
     assert service.request_count(PERFORMANCE_PATH) <= len(DAYS) + 2 + 2 * 2 * len(DEFAULT_CAMPAIGN_METRICS).bit_length()
     metadata = Lake(str(tmp_path)).read_metadata(CAMPAIGN_PERFORMANCE_TABLE, Partition(DAYS[0]))
@@ -380,7 +388,9 @@ def test_a_metric_that_is_refused_for_accounts_is_null_with_a_warning(service: S
     refuse_metrics(service, "reach", path=ACCOUNT_DAYS_PATH)
     fetched = fetch_accounts(service, tmp_path)
     assert not fetched.failed
-    assert fetched.progress.warnings == ["The API refuses these metrics of totals, which are therefore null: reach"]
+    assert fetched.progress.warnings == [
+        f"The API refuses these metrics of totals, which are therefore null: reach. {SAID}"
+    ]
     rows = [row for of_day in stored_accounts(tmp_path).values() for row in of_day]
     assert {row["reach"] for row in rows} == {None}
     assert any(row["impressions"] is not None for row in rows)
