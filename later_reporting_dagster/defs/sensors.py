@@ -73,12 +73,13 @@ def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lake, now = component.later(context).lake(), component.now()
         try:
+            has_posts = bool({*lake.storage.directories()} - _MADE_WITHOUT_POSTS)
             files = outdated(
                 lake,
                 tables,
                 start_date=component.start_date,
                 newest_day=newest_day(now),
-                with_report=with_report,
+                with_report=with_report and has_posts,
                 footers=footers,
             )
         except LakeUnavailable as error:

@@ -149,6 +149,10 @@ def test_nothing_is_requested_while_a_run_is_in_progress_unless_it_is_dead(
     assert ROLLUP in sensor.tick(minutes=61)
 
 
+def test_nothing_is_requested_of_an_empty_lake(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Sensor(project, monkeypatch).tick() == {}
+
+
 def test_metric_that_is_requested_now_makes_rollups_outdated(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
     sensor.project = sensor.project.reloaded()
