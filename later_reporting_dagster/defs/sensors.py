@@ -177,8 +177,18 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             tags = request_tags(component, COVERAGE_TABLE, *day_ranges(unknown))
             if may_request_now(context.instance, tags, COVERAGE_TABLE):
                 requests.append(dg.RunRequest(job_name=coverage_job.name, tags=tags))
+        if requests:
+            skip_reason = None
+        elif requested:
+            skip_reason = "What is missing or stale was requested within the last hour, or three times today"
+        elif due:
+            skip_reason = "Waits for the runs that fetch what is missing or stale"
+        elif to_fetch:
+            skip_reason = "Waits for the next day, in UTC: what is missing or stale has failed today"
+        else:
+            skip_reason = "No file is missing or stale"
         if INSTANCES_TABLE not in component.tables:
-            return dg.SensorResult(run_requests=requests)
+            return dg.SensorResult(run_requests=requests, skip_reason=skip_reason)
         assert context.repository_def is not None
         # That of the definitions, which a translation may have changed, as runs log it.
         code_version = context.repository_def.asset_graph.get(key).code_version
@@ -186,7 +196,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         tags = version_tags(written.content_hash, code_version=code_version)
         check = to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key)
         materialization = dg.AssetMaterialization(key, metadata=result.metadata, tags=tags)
-        return dg.SensorResult(run_requests=requests, asset_events=[materialization, check])
+        return dg.SensorResult(run_requests=requests, skip_reason=skip_reason, asset_events=[materialization, check])
 
     return sensor
 

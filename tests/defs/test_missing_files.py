@@ -128,6 +128,17 @@ def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: 
     project.update_coverage()
     data = tick(project)
     assert (data.run_requests, data.cursor) == ([], None)
+    assert data.skip_message == "No file is missing or stale"
+
+
+def test_skipped_tick_says_what_the_sensor_waits_for(project: Project) -> None:
+    data = tick(project)
+    assert data.skip_message is None
+    run = project.record(posts_requests(data)[0], dg.DagsterRunStatus.STARTED)
+    assert tick(project).skip_message == "Waits for the runs that fetch what is missing or stale"
+    project.instance.report_run_failed(run)
+    expected = "What is missing or stale was requested within the last hour, or three times today"
+    assert tick(project).skip_message == expected
 
 
 def test_sensor_requests_an_update_of_coverage_for_files_of_a_killed_run(project: Project) -> None:
