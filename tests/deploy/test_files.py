@@ -62,6 +62,17 @@ def test_helm_values_for_pods_are_those_of_kubernetes(values: Any, deployment: A
         k8s_model_from_dict(model, k8s_snake_case_dict(model, {**written, **required}))
 
 
+def test_pods_of_runs_have_the_security_contexts_of_the_code_server(values: Any, deployment: Any) -> None:
+    run = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    contexts = deployment["podSecurityContext"], deployment["securityContext"]
+    assert (run["podSpecConfig"]["securityContext"], run["containerConfig"]["securityContext"]) == contexts
+    (location,) = load(REPOSITORY / "dagster_cloud.yaml")["locations"]
+    kubernetes = location["container_context"]["k8s"]
+    server, run = (kubernetes[f"{name}_k8s_config"] for name in ("server", "run"))
+    for kind in ("pod_spec_config", "container_config"):
+        assert server[kind]["security_context"] == run[kind]["security_context"]
+
+
 def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -> None:
     written = REPOSITORY / "dagster_cloud.yaml"
     load_dagster_cloud_yaml(written.read_text())
