@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +18,10 @@ from later_reporting_dagster.lake.sql_query import interruptible, out_of_memory
 
 # In a pipe, which has no width.
 _PIPE_WIDTH = 1_000
+# What a spreadsheet takes for the beginning of a formula, and how it is text. DuckDB has the same syntax.
+_FORMULA, _AS_TEXT = r"^([=+\-@＝＋－＠\t\r])", r"'\1"
+# The types of columns whose values are no text.
+_NO_TEXT = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|BIGNUM|FLOAT|DOUBLE|DECIMAL\(.*\)|BOOLEAN|DATE|TIME.*")
 _COPY_OPTIONS: Mapping[str, str] = {
     # A byte order mark, by which spreadsheets know that it is UTF-8.
     "csv": "FORMAT csv, PREFIX '\ufeff', SUFFIX '\n'",
@@ -83,14 +88,29 @@ def _database(rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
         yield database
 
 
+def csv_text(text: str) -> str:
+    """Return a text for a cell of a CSV file: a leading apostrophe keeps spreadsheets from running it as a formula.
+
+    `csvValue` of the report's page follows the same rule.
+    """
+    return re.sub(_FORMULA, _AS_TEXT, text)
+
+
 def _column(name: str, type_: str, format_: str) -> str:
     """Return the SQL of a column: lists as text in CSV, and null for what JSON has no number for."""
-    quoted = '"' + name.replace('"', '""') + '"'
-    if format_ == "csv" and type_.endswith("[]"):
-        return f"array_to_string({quoted}, ';') AS {quoted}"
+    quoted = _identifier(name)
+    if format_ == "csv" and not _NO_TEXT.fullmatch(type_):
+        text = f"array_to_string({quoted}, ';')" if type_.endswith("[]") else f"CAST({quoted} AS VARCHAR)"
+        return f"regexp_replace({text}, {literal(_FORMULA)}, {literal(_AS_TEXT)}) AS {_identifier(csv_text(name))}"
+    if format_ == "csv":
+        return f"{quoted} AS {_identifier(csv_text(name))}"
     if format_ in ("json", "jsonl") and type_ in ("FLOAT", "DOUBLE"):
         return f"CASE WHEN isfinite({quoted}) THEN {quoted} END AS {quoted}"
     return quoted
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def for_terminal(text: str) -> str:

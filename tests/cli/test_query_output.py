@@ -180,6 +180,20 @@ def test_query_csv_joins_lists_and_all_formats_keep_columns_of_the_same_name(use
     assert user.run("query", same, "--format", "csv").stdout == "\ufeffposts,posts_1\n1,2\n"
 
 
+@pytest.mark.parametrize("start", [*"=+-@＝＋－＠", "\t", "\r"])
+def test_query_csv_has_no_formulas_in_texts_and_names(start: str, user: User) -> None:
+    """As `csvValue` of the report's page. Numbers, and other formats, stay what they are."""
+    sql = f"""SELECT '{start}1' AS "{start}a", ['{start}2'] AS b, -1 AS c, -0.5 AS d, '1{start}' AS e"""
+    printed = user.run("query", sql, "--format", "csv", "--output", str(user.home / "x.csv"))
+    assert printed.exit_code == 0
+    text = (user.home / "x.csv").read_bytes().decode("utf-8-sig")
+    names, values = csv.reader(io.StringIO(text, newline=""))
+    assert names == [f"'{start}a", "b", "c", "d", "e"]
+    assert values == [f"'{start}1", f"'{start}2", "-1", "-0.5", f"1{start}"]
+    as_json = json.loads(user.run("query", sql, "--format", "json").stdout)
+    assert as_json[0][f"{start}a"] == f"{start}1"
+
+
 def test_query_json_has_null_for_what_is_no_number(user: User) -> None:
     printed = user.run("query", "SELECT 'nan'::DOUBLE AS a, 'inf'::FLOAT AS b, 0.5 AS c", "--format", "json").stdout
     assert json.loads(printed, parse_constant=pytest.fail) == [{"a": None, "b": None, "c": 0.5}]
