@@ -3,7 +3,6 @@
 In the paged version, a page states the total of the list, in the cursor version only the cursor of the next page.
 """
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from later_reporting_dagster.contract.rows import (
     BadRow,
     FieldError,
     Notes,
+    from_json,
     json_type,
     number_respelled,
     parse_integer,
@@ -94,8 +94,8 @@ class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not fo
 
 def read_envelope(body: bytes, api_version: ApiVersion | None, *, rows: str) -> dict[str, Any]:
     try:
-        members = json.loads(body, parse_int=_parse_integer)
-    except (ValueError, RecursionError) as error:
+        members = from_json(body, parse_int=_parse_integer)
+    except ValueError as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     if not isinstance(members, dict) or "data" not in members:
         raise other_envelope(f"not a page of {rows}:", members)

@@ -1,6 +1,5 @@
 """How a row of the API loses the personal data of creators: names, handles, pictures, links, and URLs of posts."""
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,6 +13,7 @@ from later_reporting_dagster.contract.rows import (
     Field,
     FieldError,
     fields_of,
+    from_json,
     metric_fields,
     parse_instant,
     parse_text,
@@ -93,9 +93,12 @@ def _is_readable(value: object, field: Field) -> bool:
 
 
 def json_without_personal_data(text: str, known: KnownFields) -> str:
-    """Return the JSON of a row, or of its fields without a column, without personal data; of no JSON, an empty text."""
+    """Return the JSON of a row, or of its fields without a column, without personal data.
+
+    An empty text if it is no JSON, or too deep.
+    """
     try:
-        return to_json(without_personal_data(json.loads(text), known))
+        return to_json(without_personal_data(from_json(text), known))
     except ValueError:
         return to_json("")
 

@@ -177,7 +177,7 @@ class Route:
             rows = (self.row_of(item, notes) for item in data or ())
             kept = rows if personal_data else (without_personal_data(row, known) for row in rows)
             parsed = [parse(row, notes) for row in kept]
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UnreadableBody(f"not a page of {self.rows}: {error}") from None
         pagination = envelope.get(PAGED.pagination_member)
         total_items = read_number(pagination, "totalItems", notes)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import msgspec
@@ -22,6 +23,8 @@ from later_reporting_dagster.contract.safe_line import safe_line
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 NEGATIVE = "must not be negative"
+MAX_DEPTH = 100
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
 EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
 _Struct = TypeVar("_Struct")
@@ -293,6 +296,21 @@ def _excerpt(value: object) -> str:
 
 def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def from_json(text: str | bytes, *, parse_int: Callable[[str], int | float] = int) -> Any:
+    """Return the value of JSON. `ValueError`: it is none, or nested more than `MAX_DEPTH` deep."""
+    try:
+        value = json.loads(text, parse_int=parse_int)
+    except RecursionError:  # at another depth in each version of Python
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        members = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [*chain.from_iterable(members)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
 
 
 # The type of a field that may be sent as a number.

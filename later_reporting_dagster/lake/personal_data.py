@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.personal_data import (
+    HIDDEN_TEXT,
     KnownFields,
     json_without_personal_data,
     reason_without_values,
@@ -70,9 +72,12 @@ def _without(table: pa.Table, *, known: KnownFields) -> pa.Table:
     for index, column in enumerate(table.schema):
         if column.name in PERSONAL_COLUMNS:
             table = table.set_column(index, column, pa.nulls(table.num_rows, column.type))
+        elif column.name == "error" and column.type == pa.string():
+            # It may quote a value of a row.
+            table = table.set_column(index, column, pc.if_else(table["error"].is_null(), None, HIDDEN_TEXT))
         elif column.name == "extra" and column.type == pa.string():
             extra = [each and json_without_personal_data(each, known) for each in table["extra"].to_pylist()]
-            extra = [None if each == "{}" else each for each in extra]
+            extra = [None if each in ("{}", '""') else each for each in extra]
             table = table.set_column(index, column, pa.array(extra, column.type))
     return table
 

@@ -14,6 +14,7 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract.rows import from_json
 from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error
 from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
 from later_reporting_dagster.lake.storage import Storage
@@ -55,7 +56,7 @@ class QuarantinedRow:
     def id_in(self, field: str) -> int | None:
         """Return the id in a field of the row, such as `postId`; None if it cannot be read."""
         with suppress(ValueError):
-            row = json.loads(self.raw)
+            row = from_json(self.raw)
             text = str(row.get(field)).removesuffix(".0") if isinstance(row, dict) else ""
             return int(text) if _ID.fullmatch(text) else None
         return None
@@ -102,12 +103,9 @@ class Quarantine:
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
         """Read the rows of a file; none if it no longer exists. `FileDamaged`: something else has written it."""
         try:
-            lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
-            return [
-                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.day_range)
-                for line in lines
-            ]
-        except (ValueError, TypeError, KeyError) as error:
+            data = self._storage.read(file.path)
+            return [] if data is None else [_parse_line(line, file) for line in data.splitlines() or [b""]]
+        except ValueError as error:
             step = "" if file.partition else "materialize the days of the query again, or remove this file"
             raise damaged_file_error(self._storage.location(file.path), error, step=step) from error
 
@@ -119,6 +117,17 @@ class Quarantine:
         bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in changed]
         self.write(file.path, bad_rows, query=rows[0].query)  # all are of one query
         return True
+
+
+def _parse_line(line: bytes, file: QuarantineFile) -> QuarantinedRow:
+    """Return a row. `ValueError`: it is not one, as in an empty file, of which there are none."""
+    values = from_json(line)
+    found = [values.get(name) if isinstance(values, dict) else None for name in ("reason", "raw", "query")]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(found):
+        raise ValueError("a line has no reason, row or query")
+    reason, raw, query = texts
+    return QuarantinedRow(file.partition, reason, raw, query, file.day_range)
 
 
 def _parse_query_days(directory: str) -> tuple[date, date] | None:

@@ -263,6 +263,17 @@ def test_removal_of_personal_data_names_foreign_files_that_have_some(local: Lake
     assert remove_personal_data(local, "other") == RemovalSummary(1, 0, [])
 
 
+def test_removal_of_personal_data_reaches_errors_and_fields_that_are_too_deep(local: Lake) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    extra = [f'{{"a":{deep}}}', '{"caption":"Jane"}', None]
+    table = pa.table({"extra": extra, "error": ["cannot be read, such as Jane", None, "x"]})
+    local.write_table("posts", table)
+    assert remove_personal_data(local, "posts") == RemovalSummary(1, 1, [])
+    stored = local.read_table("posts", schema=table.schema)
+    assert stored is not None
+    assert stored.to_pydict() == {"extra": [None, None, None], "error": ["…", None, "…"]}
+
+
 def test_write_file_writes_only_changed_bytes(lake: Lake) -> None:
     first, same, other = (lake.write_file("report", "page.html", data) for data in (b"one", b"one", b"another"))
     assert [written.changed for written in (first, same, other)] == [True, False, True]

@@ -23,6 +23,7 @@ from later_reporting_dagster.lake.coverage import (
     write_coverage,
 )
 from later_reporting_dagster.lake.file_metadata import FileMetadata
+from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, RAW_NAMES
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 
@@ -124,6 +125,22 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
     assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [A, B]
+
+
+@pytest.mark.parametrize("text", ["garbled", "2024-03-03T06:00:00", "[" * 100_000, ""])
+def test_file_with_a_damaged_time_is_missing_and_named_and_written_anew(text: str, lake: Lake) -> None:
+    fetch(lake, A, 1)
+    fetch(lake, B, 1)
+    rows = lake.read_table(TABLES[0], A, schema=pa.schema({"post_id": pa.int64()}))
+    data = to_parquet(rows, content_hash=content_hash_of(rows), key_values={"fetched_at": text} if text else {})
+    lake.storage.write(partition_path(TABLES[0], A), data)
+    assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
+    files = {name: lake.file_versions(name) for name in RAW_NAMES}
+    (damaged,) = update_records(lake, files, {}).damaged
+    assert f"{lake.url(TABLES[0], A)} is damaged: " in str(damaged)
+    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
+    fetch(lake, A, 1)  # equal rows
+    assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
 
 
 def test_coverage_replaces_its_own_damaged_file(lake: Lake, tmp_path: Path) -> None:

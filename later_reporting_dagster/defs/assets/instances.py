@@ -110,6 +110,8 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
         records = judged(records, compared={*old_days} if compares else set())
         written, version = write_coverage(lake, update, records, today=now.date())
+        for damaged in update.damaged:
+            context.log.warning(str(damaged))
         missing = sum(not record.has_file for record in records.values())
         context.log.info(
             f"{len(records) - missing} files and {missing} missing ones; read the footers of"
