@@ -36,7 +36,7 @@ COVERAGE ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-demo: .venv/installed ## Fetch two weeks of synthetic data into .later-demo, roll it up, check it, and print a summary
+demo: .venv/installed ## Fetch 100 days of synthetic data into .later-demo, roll it up, check it, and print a summary
 	$(BIN)/later-reporting demo
 
 ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at http://127.0.0.1:3000

@@ -64,7 +64,8 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     Try it without credentials:
       later-reporting demo
     Use the real API: set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
-    and DAGSTER_HOME, then check the API and the setup, and fetch the last 30 days:
+    and DAGSTER_HOME, then check the API and the setup, and fetch all days since
+    LATER_START_DATE:
       later-reporting probe
       later-reporting doctor
       later-reporting backfill
@@ -131,7 +132,7 @@ def retire(*, instance: str, undo: bool) -> None:
 
 @main.command()
 @click.option("--asset", metavar="ASSET", help="Only this asset, such as later/posts_published. Default: everything.")
-@click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Default: 30 days with the last one.")
+@click.option("--start", type=_DAY, metavar="YYYY-MM-DD", help="First day, UTC. Default: see above.")
 @click.option("--end", type=_DAY, metavar="YYYY-MM-DD", help="Last day, UTC, inclusive. Default: yesterday.")
 @click.option(
     "--instances", metavar="ID[,ID…]",
@@ -157,7 +158,8 @@ def backfill(
 ) -> None:
     """Fetch a range of days, roll them up, check them, and write the report.
 
-    By default, the last 30 days, but none before LATER_START_DATE. All days of a table
+    By default, the last 30 days, but none before LATER_START_DATE; into an empty lake,
+    all days since then. Says first about how many minutes it takes. All days of a table
     are one run, recorded in DAGSTER_HOME. With --asset, materializes only this one: of
     a weekly or monthly asset, the weeks or months that contain these days.
 
@@ -168,7 +170,7 @@ def backfill(
     everything else is written.
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance, materialize
-    from later_reporting_dagster.cli.refresh import backfill_all, probe
+    from later_reporting_dagster.cli.refresh import backfill_all, first_fetch_text, is_empty, probe
     from later_reporting_dagster.cli.run_report import (
         as_json,
         check_summary,
@@ -194,12 +196,17 @@ def backfill(
     else:
         check_all(dagster_home, later.lake)
     later.lake().check_writable()
+    is_first = name is None and start is None and is_empty(later.lake())
+    if is_first and days:
+        days = project.settings.start_date, days[1]
     with dagster_instance() as instance:
         if name:
             tags = range_tags(*days, period=CADENCES.get(name, Cadence.DAY)) if days else None
             runs = iter([materialize(project, [name], instance=instance, tags=tags, config=config, verbose=verbose)])
         else:
             assert days is not None
+            if is_first:
+                click.echo(asyncio.run(first_fetch_text(later, *days, instance_ids=tuple(instance_ids))), err=True)
             runs = backfill_all(project, *days, instance=instance, config=config, verbose=verbose)
         outcomes = printed(runs) if format_ == "text" else [*runs]
     warnings = [*warnings_of(outcomes, None if flags["only_missing"] else days)]
@@ -479,7 +486,7 @@ def probe(*, output: str | None) -> None:
     "--directory", default=".later-demo", type=click.Path(file_okay=False, path_type=Path),
     help="Folder for all files of the demo; delete it at any time.",
 )  # fmt: skip
-@click.option("--days", default=14, type=click.IntRange(1, 365), help="Days up to yesterday.")
+@click.option("--days", default=100, type=click.IntRange(1, 365), help="Days up to yesterday.")
 @click.option("--ui", is_flag=True, help="Then serve the Dagster UI, until Ctrl-C.")
 @click.option("--ui-port", default=3000, type=click.IntRange(1, 65_535), help="Port of the Dagster UI.")
 def demo(*, directory: Path, days: int, ui: bool, ui_port: int) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
+from math import ceil
 from typing import Any
 
 import click
@@ -11,12 +12,17 @@ import dagster as dg
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
 from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import newest_day, utc_now
+from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE
+from later_reporting_dagster.contract.query import group_by_url_length
+from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.events import content_of, data_versions, day_version, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_records
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
@@ -30,6 +36,8 @@ from later_reporting_dagster.quality.outdated import Footers, describe_outdated,
 from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
+# From this age on, nearly all posts of a day are in the API.
+_SETTLED_AFTER_DAYS = 7
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
 
@@ -64,7 +72,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     settings, lake = project.settings, project.later.lake()
     if left_over := lake.remove_left_over_folders():
         click.echo(f"Removed what only earlier versions used: {', '.join(left_over)}")
-    if not any(lake.partitions(name) for name in POSTS_NAMES):
+    if is_empty(lake):
         advice = "fetch some with `later-reporting backfill`"
         click.echo(f"{lake.root} has no posts, so there are no rollups: {advice}", err=True)
     listed = [name for name in LISTED_TABLES if name in settings.tables]
@@ -121,6 +129,42 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
             tags=version_tags(version, code_version=graph.get(key).code_version),
         )
         instance.report_runless_asset_event(event)
+
+
+def is_empty(lake: Lake) -> bool:
+    """Return whether the lake has no posts."""
+    return not any(lake.partitions(name) for name in POSTS_NAMES)
+
+
+async def first_fetch_text(
+    later: LaterReportingResource, start: date, end: date, *, instance_ids: tuple[str, ...]
+) -> str:
+    """Return what the first backfill fetches, and about how many minutes that takes.
+
+    The posts of a day are counted by a request: their pages decide how long it takes.
+    """
+    day = max(start, end - timedelta(days=_SETTLED_AFTER_DAYS))  # on newer days, posts are still absent
+    ids = instance_ids or later.configured_instances()
+    query = PerformanceQuery(
+        start_date=day,
+        end_date=day,
+        instance_ids=group_by_url_length(ids)[0] if ids else (),
+        date_basis=DateBasis.PERFORMANCE_DATE,
+    )
+    async with later.client(retry=RETRY_ONCE) as client:
+        page = await client.fetch_page(POSTS_PERFORMANCE, query)
+    days = (end - start).days + 1
+    if page.stated_total is None:
+        return f"Fetching {start} to {end}, {days} days: a minute for each {later.requests_per_minute} pages of posts"
+    minutes = minutes_to_fetch(days, page.stated_total, requests_per_minute=later.requests_per_minute)
+    return f"Fetching {start} to {end}, {days} days: about {minutes} min"
+
+
+def minutes_to_fetch(days: int, rows_of_day: int, *, requests_per_minute: int) -> int:
+    """Return about how many minutes a backfill of all tables takes, given the rows of posts with results on a day."""
+    # A day takes its pages of posts and one of campaigns. Other tables, and refetches, take a fifth more.
+    requests = days * (ceil(rows_of_day / MAX_PAGE_SIZE) + 1) * 1.2
+    return max(1, ceil(requests / requests_per_minute))
 
 
 async def probe(later: LaterReportingResource) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from later_reporting_dagster.cli.in_process_runs import progress_lines
+from later_reporting_dagster.cli.refresh import minutes_to_fetch
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake
@@ -117,22 +118,28 @@ def few_rollups(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
     return user
 
 
-def test_backfill_without_asset_does_everything_for_the_last_30_days(
+def test_backfill_without_days_fetches_an_empty_lake_from_its_start_and_then_30_days(
     few_rollups: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user, yesterday = few_rollups, TODAY - timedelta(days=1)
+    start = yesterday - timedelta(days=34)
+    monkeypatch.setenv("LATER_START_DATE", str(start))
     result = user.run("backfill")
     assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith(f"Fetching {start} to {yesterday}, 35 days: about 1 min\n")
     written = dict(line.split(": ", 1) for line in result.stdout.splitlines() if line.startswith("later/"))
     assert written.keys() == {f"later/{name}" for name in (*WITHOUT_ROLLUPS, *FEW_ROLLUPS, "organic_paid_report")}
     for name in RAW_NAMES:
         days = [partition.day for partition in Lake(str(user.lake)).partitions(name)]
-        assert (min(days), max(days), len({*days})) == (yesterday - timedelta(days=29), yesterday, 30)
-        assert written[f"later/{name}"].startswith("30 days, ")
+        assert (min(days), max(days), len({*days})) == (start, yesterday, 35)
+        assert written[f"later/{name}"].startswith("35 days, ")
     *_, next_step = result.stdout.splitlines()
     assert next_step == f"Next: open {user.lake}/organic_paid_report/report.html"
-    assert " checks passed, " in result.stdout
+    assert " checks passed" in result.stdout
 
+    again = user.run("backfill")
+    assert "later/posts_published: 30 days, 0 of them changed; " in again.stdout
+    assert "Fetching" not in again.stderr
     monkeypatch.setenv("LATER_START_DATE", str(yesterday))
     assert "later/posts_published: 1 day, 0 of them changed; " in user.run("backfill").stdout
 
@@ -304,3 +311,11 @@ def test_backfill_rejects_days_and_options_that_do_not_fit(asset: str, options: 
     assert result.exit_code == 2
     assert line in error_line(result)
     assert runs() == []
+
+
+@pytest.mark.parametrize(
+    ("days", "rows_of_day", "minutes"),
+    [(1, 0, 1), (365, 100, 8), (365, 800, 33)],  # docs/operations.md, "Backfills": a year of one and of 8 instances
+)
+def test_minutes_of_a_backfill_follow_from_the_posts_of_a_day(days: int, rows_of_day: int, minutes: int) -> None:
+    assert minutes_to_fetch(days, rows_of_day, requests_per_minute=120) == minutes

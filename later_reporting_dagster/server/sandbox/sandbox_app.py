@@ -94,4 +94,11 @@ def demo_sandbox(last_day: date, api_version: ApiVersion) -> str:
 
 
 def demo_world(last_day: date) -> World:
-    return World(first_day=two_years_before(last_day), last_day=last_day, seed=0, instances=4, posts_per_day=8)
+    return World(
+        first_day=two_years_before(last_day),
+        last_day=last_day,
+        seed=0,
+        instances=4,
+        posts_per_day=5,
+        has_campaigns_of_known_cost=True,
+    )

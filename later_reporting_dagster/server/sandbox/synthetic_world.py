@@ -118,6 +118,8 @@ class World:
     longest_lifetime: int = MAX_LIFETIME_DAYS
     # Share of the posts that the API returns only some days after their publication, and these days.
     late_posts: tuple[float, int] = (0.0, 0)
+    # Whether all posts of the last campaign of each instance have a cost that is known at once, and organic results.
+    has_campaigns_of_known_cost: bool = False
     # Whether the performance of a campaign has its `instanceId` and `campaignName` (docs/api.md, "Campaigns").
     campaigns_name_instances: bool = False
 
@@ -181,10 +183,16 @@ class World:
         has_withdrawal = (uniform(post_key, "withdrawal") < _SHARE_WITH_WITHDRAWAL) & (lifetime > 1)
         withdrawn = floor(WHOLE * (0.05 + 0.15 * uniform(post_key, "withdrawn")))
         kinds = uniform(post_key, "withdrawn kinds")
+        campaign = skewed(post_key, "campaign", choices=CAMPAIGNS)
+        # The last campaign also has what repeats posts of the one before.
+        has_known_cost = np.full(len(campaign), self.has_campaigns_of_known_cost) & (campaign >= CAMPAIGNS - 2)
+        creator_key = child(instance_keys[instance], creator_id)
+        # The incentive is often fulfilled at once, and after at most 60 days.
+        days_to_cost = np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0)
         return Posts(
             instance=instance,
             # A row that repeats the previous post is in the next campaign.
-            campaign_id=campaign_ids(instance, (skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS),
+            campaign_id=campaign_ids(instance, (campaign + repeats) % CAMPAIGNS),
             post_id=day * _POST_IDS_PER_DAY + index - repeats,
             creator_id=creator_id,
             content_type=content_type,
@@ -196,10 +204,9 @@ class World:
             boost_days=boost_days,
             withdrawal_age=np.where(has_withdrawal, 1 + floor((lifetime - 1) * uniform(post_key, "withdrawal age")), 0),
             withdrawn=np.stack([np.where(kinds < 0.4, withdrawn, 0), np.where(kinds >= 0.2, withdrawn, 0)]),
-            totals=_totals(post_key, content_type, head_start=head_start),
-            cost=_costs(child(instance_keys[instance], creator_id), content_type),
-            # The incentive is often fulfilled at once, and after at most 60 days.
-            cost_day=day + np.maximum(floor(150 * uniform(post_key, "fulfilled")) - 90, 0),
+            totals=_totals(post_key, content_type, head_start=head_start, is_seen=has_known_cost),
+            cost=_costs(creator_key, content_type, is_paid=has_known_cost),
+            cost_day=day + np.where(has_known_cost, 0, days_to_cost),
         )
 
 
@@ -247,16 +254,21 @@ def _is_only_paid(post_key: Keys) -> NDArray[np.bool_]:
     return uniform(post_key, "channel") >= 0.92
 
 
-def _costs(creator_key: Keys, content_type: IntArray) -> IntArray:
+def _costs(creator_key: Keys, content_type: IntArray, *, is_paid: NDArray[np.bool_]) -> IntArray:
     """Draw the costs of posts: the fee of their creator for the content type. Some creators get none."""
     fee = log_normal(creator_key, "fee", median=30_000, sigma=1.0)
-    is_paid = uniform(creator_key, "is paid") < 0.92
+    is_paid = is_paid | (uniform(creator_key, "is paid") < 0.92)
     factor = 0.5 + uniform(child(creator_key, content_type), "fee of content type")
     return np.where(is_paid, floor(fee * factor), NOT_AVAILABLE)
 
 
-def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.float64]) -> IntArray:
-    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns."""
+def _totals(
+    post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.float64], is_seen: NDArray[np.bool_]
+) -> IntArray:
+    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns.
+
+    Posts that are `is_seen` have organic results in any case.
+    """
 
     def typical(name: str) -> NDArray[np.float64]:
         values = dict(zip(Platform, _TYPICAL[name], strict=True))
@@ -268,7 +280,7 @@ def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.fl
     def known(draw: str, is_known: NDArray[np.bool_], values: NDArray[np.float64]) -> IntArray:
         return np.where(is_known & (uniform(post_key, draw) < 0.95), floor(values), NOT_AVAILABLE)
 
-    is_organic = ~_is_only_paid(post_key)
+    is_organic = ~_is_only_paid(post_key) | is_seen
     impressions = np.where(uniform(post_key, "silent") < 0.04, 0.0, drawn("impressions", sigma=1.5))
     engagements = impressions * np.minimum(drawn("engagement_rate", sigma=0.7), 0.6)
     value = np.floor(engagements) * drawn("value_of_engagement", sigma=0.5)
@@ -285,7 +297,7 @@ def _totals(post_key: Keys, content_type: IntArray, *, head_start: NDArray[np.fl
 
     return np.stack(
         [
-            known("impressions known", is_organic, impressions),
+            np.where(is_seen, np.maximum(floor(impressions), 100), known("impressions known", is_organic, impressions)),
             np.where(is_organic, floor(engagements), NOT_AVAILABLE),
             known("value known", is_organic, value),
             np.where(is_paid, floor(paid_impressions), NOT_AVAILABLE),
