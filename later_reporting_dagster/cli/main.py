@@ -405,6 +405,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
                 project.later.lake(),
                 all_tables(project.definitions, project.settings),
                 memory_gb=memory_gb,
+                labels=project.later.labels(),
                 on_note=lambda text: click.echo(one_line(text), err=True),
             )
             write_rows(result, file, format_=format_, width=width, most=rows)

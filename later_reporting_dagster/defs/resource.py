@@ -106,6 +106,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     instance_ids: Annotated[str, NAMES_IN_YAML] = Field(
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
+    instance_labels: Annotated[str, NAMES_IN_YAML] = Field(
+        default="",
+        description="Names of instances for people, `id=name`, comma-separated: the API lists ids only. The report and"
+        " the view of instances in `later-reporting query` show them.",
+    )
     lake_root: str = Field(default="", description="Directory, or URL of an object store, of the lake.", repr=False)
     storage_options: dict[str, Any] = _secret(
         "Options of the fsspec filesystem of the lake, such as endpoint and credentials.", default={}
@@ -346,6 +351,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         with _invalid_setting("instance_ids"):
             return parse_instance_ids(self.instance_ids) if self.instance_ids else ()
 
+    def labels(self) -> Mapping[str, str]:
+        """Return the names in `instance_labels`, by instance."""
+        with _invalid_setting("instance_labels"):
+            return parse_instance_labels(self.instance_labels)
+
     async def listed_instances(self) -> tuple[str, ...]:
         """Fetch the instances that the API lists, without duplicates; one request per 100."""
         async with self.client() as client:
@@ -365,6 +375,17 @@ def parse_instance_ids(text: str) -> tuple[str, ...]:
     for instance_id in instance_ids:
         encode_instance_id(instance_id)
     return instance_ids
+
+
+def parse_instance_labels(text: str) -> dict[str, str]:
+    """Return the names of comma-separated `id=name`, by id."""
+    labels = {}
+    for pair in split_names(text):
+        instance_id, _, label = (part.strip() for part in pair.partition("="))
+        if not (instance_id and label):
+            raise ValueError(f"{pair!r} is not id=name, as in instance_abc=Acme")
+        labels[instance_id] = label
+    return labels
 
 
 def split_names(names: str | Iterable[object]) -> tuple[str, ...]:

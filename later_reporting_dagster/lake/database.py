@@ -92,7 +92,9 @@ class LakeDatabase:
             self._filesystem = LakeFileSystem(self._storage, allowed=self._allowed)
             connection.register_filesystem(self._filesystem)
 
-    def add_view(self, table: Table, partitions: Collection[Partition] | None = None) -> list[Partition]:
+    def add_view(
+        self, table: Table, partitions: Collection[Partition] | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> list[Partition]:
         """Create or replace the view of a table, with its columns; for a partitioned table, `date` comes first.
 
         If a file lacks a nullable column, the column is null in its rows. A query fails when it reads a column that is
@@ -100,6 +102,7 @@ class LakeDatabase:
 
         Args:
             partitions: the partitions in the view, which have to exist; by default all that exist.
+            labels: names of instances by id, for a last column `label`; an instance without one has its id.
 
         Returns:
             The partitions in the view; empty for an unpartitioned table.
@@ -122,6 +125,9 @@ class LakeDatabase:
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
             scans.append(_scan_sql(table, f"getvariable({literal(variable)})", in_path))
         select = " UNION ALL ".join(scans) or empty_select(table)
+        if labels:
+            cases = " ".join(f"WHEN {literal(name)} THEN {literal(label)}" for name, label in labels.items())
+            select = f"SELECT *, CASE {_INSTANCE} {cases} ELSE {_INSTANCE} END AS label FROM ({select})"
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
         return sorted((partition for partition in files.values() if partition), key=partition_sort_key)
 

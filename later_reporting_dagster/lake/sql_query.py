@@ -4,7 +4,7 @@ DuckDB can only read the files of the views: it cannot read other files, write f
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from later_reporting_dagster.lake.database import LakeDatabase, empty_select, lacks_recorded_months, open_database
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.storage import LakeUnavailable
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, OF_MONTHS, Table
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, INSTANCES_TABLE, OF_MONTHS, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,6 +44,7 @@ def run_query(
     tables: Collection[Table],
     *,
     memory_gb: float = 2,
+    labels: Mapping[str, str] | None = None,
     on_note: Callable[[str], object] = lambda _: None,
 ) -> pa.Table:
     """Return the rows of one SQL query, with instants in UTC.
@@ -53,6 +54,7 @@ def run_query(
             query contains are listed.
         memory_gb: the memory limit in GB. It applies to DuckDB and, separately, to the rows of the result, so both
             together may use twice as much. Nothing is spilled to disk.
+        labels: names of instances, by id: the column `label` of the view of instances.
         on_note: called with a text that may explain the result; for example, that a table has no files.
     """
     import duckdb
@@ -71,7 +73,7 @@ def run_query(
                     select = empty_select(table, condition=f"CAST(error('{reason}') AS BOOLEAN)")
                     database.connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
                     continue
-                database.add_view(table)
+                database.add_view(table, labels=labels if table.name == INSTANCES_TABLE else None)
                 if table.name in OF_MONTHS and lacks_recorded_months(lake):
                     on_note(
                         f"{table.name} lacks what the API totals for calendar months: an earlier release has fetched"

@@ -112,7 +112,20 @@ def test_every_view_and_column_of_a_query_has_a_comment(user: User) -> None:
     assert [name for name, comment in comments.items() if not comment] == []
     assert comments["campaigns"].startswith("All campaigns that the API")
     assert comments["posts_published.date"] == "First UTC day of the partition of the row"
-    assert comments["posts.content_cost_per_engagement"] == "content_cost / organic_engagements [USD per engagement]"
+    assert comments["posts.ad_spend_per_engagement"] == "ad_spend / paid_engagements [USD per engagement]"
+
+
+def test_query_shows_the_labels_of_instances(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user.run("backfill", "--asset", "later/instances").exit_code == 0
+    sql = "SELECT instance_id, label FROM instances ORDER BY 1"
+    assert "label" in error_line(user.run("query", sql))
+    first, *_ = json.loads(user.run("query", "SELECT instance_id FROM instances ORDER BY 1", "--format", "json").stdout)
+    monkeypatch.setenv("LATER_INSTANCE_LABELS", f"{first['instance_id']} = Acme's = shop, other=Globex")
+    shown = json.loads(user.run("query", sql, "--format", "json").stdout)
+    assert shown[0] == {**first, "label": "Acme's = shop"}
+    assert all(row["label"] == row["instance_id"] for row in shown[1:])
+    monkeypatch.setenv("LATER_INSTANCE_LABELS", "Acme")
+    assert "'Acme' is not id=name, as in instance_abc=Acme" in error_line(user.run("query", sql))
 
 
 def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None:

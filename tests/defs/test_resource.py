@@ -20,6 +20,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "client_secret": "some-secret",
         "access_token": "some-token",
         "instance_ids": "a,b",
+        "instance_labels": "a=Acme",
         "lake_root": "memory://lake",
         "requests_per_minute": 60,
         "api_version": "cursor",
