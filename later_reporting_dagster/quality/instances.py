@@ -8,6 +8,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.lake.coverage import Files, intact_files
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.paths import Partition
@@ -102,6 +103,29 @@ def instances_table(
         row["stale_days"] = sum(partition.instance_id == instance_id for partition in stale)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
+
+
+def load_instances(
+    lake: Lake, *, configured: Collection[str] = (), listed: Collection[str] | None = None, files: Files | None = None
+) -> Instances:
+    """Return which instances a step fetches, expects and counts, from the lake, without a request to the API.
+
+    Args:
+        configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
+        listed: the list of the API, as fetched in this process; None if it is not known.
+        files: the files of posts, if the caller has listed them already.
+    """
+    dimension = stored_instances(lake)
+    names = ["instance_id", "first_seen"]
+    rows = [] if dimension is None else dimension.select(names).to_pylist()
+    present = [lake.partitions(name) if files is None else files[name] for name in POSTS_NAMES]
+    return Instances(
+        configured=frozenset(configured),
+        listed=None if listed is None else frozenset(listed),
+        seen=frozenset(row["instance_id"] for row in rows if row["first_seen"]),
+        stored=frozenset(str(partition.instance_id) for partition in chain(*present)),
+        retired=lake.retired.ids(),
+    )
 
 
 def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:

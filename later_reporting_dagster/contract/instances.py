@@ -1,0 +1,68 @@
+"""Which instances a step fetches, expects and asks totals of, and which are in the numbers. One answer for all."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instances:
+    """The instances of a step, made at its start from the setting, the list of the API, the lake and the marks.
+
+    Three sets are used, for three questions: `to_fetch`, `expected` and `in_numbers`. Numbers follow the lake alone:
+    with a setting in them, two processes with other settings would rewrite each other's rollups for ever.
+
+    What the API refuses is the outcome of a query, and no part of this.
+
+    Attributes:
+        configured: those of LATER_INSTANCE_IDS; empty if it is not set.
+        listed: those that the API lists; None if that is not known.
+        seen: those that it has ever listed.
+        stored: those with a file of posts.
+        retired: those that are marked as retired.
+    """
+
+    configured: frozenset[str] = frozenset()
+    listed: frozenset[str] | None = None
+    seen: frozenset[str] = frozenset()
+    stored: frozenset[str] = frozenset()
+    retired: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All that have been named by anything."""
+        return self.configured | (self.listed or frozenset()) | self.seen | self.stored | self.retired
+
+    @property
+    def to_fetch(self) -> frozenset[str]:
+        """Those that are requested. Empty without a setting and a list: then nothing can be fetched."""
+        return (self.configured or self.listed or frozenset()) - self.retired
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """Those that a complete day has. One that is no longer listed stays: a list may be wrong for an hour."""
+        return (self.configured or self.seen | self.stored | (self.listed or frozenset())) - self.retired
+
+    @property
+    def in_numbers(self) -> frozenset[str]:
+        """Those that rollups, the report and `serve` are about."""
+        return self.stored - self.retired
+
+    @property
+    def unlisted(self) -> frozenset[str]:
+        """Expected ones that the API does not list; empty if the list is not known."""
+        return frozenset() if self.listed is None else self.expected - self.listed
+
+    @property
+    def not_expected(self) -> frozenset[str]:
+        """Those that are in the numbers, and no longer fetched, because LATER_INSTANCE_IDS does not name them."""
+        return self.in_numbers - self.expected
+
+    @property
+    def of_all(self) -> frozenset[str]:
+        """Those whose common totals are requested; empty if they would not be those of all expected ones."""
+        is_whole = len(self.to_fetch) > 1 and self.to_fetch == self.expected and not self.unlisted
+        return self.to_fetch if is_whole else frozenset()
+
+    @property
+    def only(self) -> str | None:
+        """The one that is expected, if it is one: its own totals are those of all."""
+        return next(iter(self.expected)) if len(self.expected) == 1 else None
