@@ -11,7 +11,6 @@ from later_reporting_dagster.contract import BadRow, PerformanceQuery
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
     Decision,
-    Newer,
     Policy,
     Reason,
     Received,
@@ -19,6 +18,7 @@ from later_reporting_dagster.ingest.decide import (
     Stored,
     Write,
     decide,
+    replaces_quarantine,
 )
 from later_reporting_dagster.ingest.progress import FailedSlice, SliceOutcome, SliceResult, WrittenSlice, outcome_of
 from later_reporting_dagster.ingest.query_plan import query_text
@@ -67,6 +67,7 @@ class DailyFiles:
         A file that another run replaces meanwhile is read and decided about again.
         """
         outcomes: dict[Partition, SliceOutcome] = {}
+        decisions: dict[Partition, Decision] = {}
         waiting = [*received]
         for _ in range(MAX_ATTEMPTS):
             # As late as possible, but once for all: on an object store it is a request.
@@ -77,8 +78,8 @@ class DailyFiles:
                 new, metadata, data = received[partition], file.metadata, file.data or b""
                 found = self._stored(partition, file, metadata, new.rows.schema)
                 self.has_wrong_clock |= any(time > policy.latest for time in found.requested_at)
-                decision = decide(new, found, policy)
-                decision = self._quarantine_first(partition, decision, new, query)
+                decision = self._quarantine_first(partition, decide(new, found, policy), new, query)
+                decisions[partition] = decision
                 if isinstance(decision, Write):
                     key_values = with_first_fetch(_metadata_of(query, new.requested_at), metadata)
                     metadata = FileMetadata(decision.rows.num_rows, decision.content_hash, key_values)
@@ -92,7 +93,10 @@ class DailyFiles:
             waiting = [partition for partition, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
             if not waiting:
                 break
-        self._clear_quarantine(outcomes, query)
+        for partition, decision in decisions.items():
+            has_no_bad_rows = isinstance(outcomes[partition], WrittenSlice) and not received[partition].bad_rows
+            if has_no_bad_rows and replaces_quarantine(decision):
+                self._replace_bad_rows(self._bad_rows_path(partition), [], query)
         self._records.add(
             _record(self.table, outcome, received[partition].requested_at)
             for partition, outcome in outcomes.items()
@@ -133,18 +137,12 @@ class DailyFiles:
         self, partition: Partition, decision: Decision, received: Received, query: PerformanceQuery
     ) -> Decision:
         """Store the bad rows before the others replace anything, but not over those of a newer response."""
-        if received.bad_rows and not isinstance(decision, Newer):
+        if received.bad_rows and replaces_quarantine(decision):
             try:
                 self._replace_bad_rows(self._bad_rows_path(partition), received.bad_rows, query)
             except LakeUnavailable as error:
                 return Reject(Reason.LAKE, str(error))
         return decision
-
-    def _clear_quarantine(self, outcomes: Mapping[Partition, SliceOutcome], query: PerformanceQuery) -> None:
-        """Remove the bad rows of files that were fetched again without any."""
-        for partition, outcome in outcomes.items():
-            if isinstance(outcome, WrittenSlice) and not outcome.bad_rows and not outcome.is_newer:
-                self._replace_bad_rows(self._bad_rows_path(partition), [], query)
 
     def _bad_rows_path(self, partition: Partition) -> str:
         return self.lake.quarantine.path_of(self.table.name, partition)

@@ -139,9 +139,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The same rows are stored."""
+    """The same rows are stored; maybe of a response that was requested later."""
 
     rows: pa.Table
+    is_newer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,11 @@ class Reject:
 Decision = Write | Unchanged | Newer | AskAgain | Reject
 
 
+def replaces_quarantine(decision: Decision) -> bool:
+    """Return whether the bad rows of the response replace those in quarantine, which belong to the newest response."""
+    return not (isinstance(decision, Newer) or (isinstance(decision, Unchanged) and decision.is_newer))
+
+
 def decide(received: Received, stored: Stored, policy: Policy) -> Decision:
     """Return what becomes of a slice. The rules are in the order of the table in tests/ingest/test_decide.py."""
     if stored.error is not None:
@@ -182,11 +188,12 @@ def decide(received: Received, stored: Stored, policy: Policy) -> Decision:
     if received.kept:
         new = with_stored_rows(new, stored.rows, received.kept, policy.table)
     content_hash = content_hash_of(new)
+    is_newer = any(received.requested_at < time <= policy.latest for time in stored.requested_at)
     # Damage is looked at before the time: rows that something else has altered are replaced by an older response, too.
     if content_hash == stored.content_hash:
         if stored.rows.equals(new) or content_hash_of(stored.rows) == content_hash:
-            return Unchanged(new)
-    elif any(received.requested_at < time <= policy.latest for time in stored.requested_at):
+            return Unchanged(new, is_newer)
+    elif is_newer:
         return Newer()
     diff = _diff_of_judged_rows(stored.rows, new, received.kept, policy.table)
     return _objection(diff, received, policy) or Write(new, content_hash, diff)

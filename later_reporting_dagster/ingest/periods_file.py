@@ -23,6 +23,7 @@ from later_reporting_dagster.ingest.decide import (
     Stored,
     Write,
     decide,
+    replaces_quarantine,
 )
 from later_reporting_dagster.ingest.progress import FailedSlice, Progress, SliceOutcome, outcome_of
 from later_reporting_dagster.ingest.query_plan import query_text
@@ -145,7 +146,7 @@ class PeriodsFile:
 
     def _quarantine_first(self, decision: Decision, received: Received, query: PerformanceQuery) -> Decision:
         """Store the bad rows before the others replace anything, but not over those of a newer response."""
-        if not isinstance(decision, Newer):
+        if replaces_quarantine(decision):
             try:
                 self.quarantine_unassigned(received.bad_rows, query)
             except LakeUnavailable as error:

@@ -196,7 +196,7 @@ class _LocalStorage(Storage):
                 file.flush()
                 os.fsync(file.fileno())
             if replaced is not None and self._version(path) != replaced[path]:
-                raise ReplacedMeanwhile(f"{target} was replaced by another writer")  # noqa: TRY301 - unlinks the stage
+                raise ReplacedMeanwhile(f"{target} was replaced by another writer: run it again after that one")  # noqa: TRY301 - unlinks the stage
             stage.replace(target)
         except BaseException:
             with suppress(OSError):

@@ -1,6 +1,7 @@
 """What each run records of its fetches, and that a response never replaces that of a later request."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from later_reporting_dagster.ingest.decide import Reason
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, partition_path
 from later_reporting_dagster.lake.coverage import FileRecord, read_records, record_files
 from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.open_storage import _LocalStorage
-from tests.conftest import DAYS, INSTANCE_IDS, Service, files, parameters, problem
+from tests.conftest import DAYS, INSTANCE_IDS, Service, Truth, files, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, IngestResults, client_of, run_ingest, with_impressions
 
 FAILING = INSTANCE_IDS[2]
@@ -134,6 +136,34 @@ def test_a_response_does_not_replace_a_file_that_a_later_response_confirmed(
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("has_bad_rows", [True, False])
+def test_a_response_that_loses_to_a_newer_one_leaves_its_quarantine_alone(
+    has_bad_rows: bool, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one has another bad row, which it must not store, or none, so that it removes none."""
+    newest = dict[str, tuple[bytes, int]]()
+    of_file = {each: truth.partition("post_date", each.day, each.instance_id) for each in PARTITIONS[:4]}
+    partition, (first, *_) = max(of_file.items(), key=lambda each: len(each[1]))
+
+    def bad_rows(value: int) -> None:
+        service.transform = with_impressions(value, lambda request, row: row["postId"] == first["post_id"])
+
+    def restate() -> None:
+        bad_rows(10**13)
+        ingest_one_query(service, tmp_path)
+        newest.update(files(tmp_path))
+
+    bad_rows(10**12)
+    ingest_one_query(service, tmp_path)
+    interrupted_by(restate, monkeypatch)
+    if not has_bad_rows:
+        service.transform = with_impressions(5)
+    older = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path)
+    assert (older.failed, older.changes) == ({}, {False})
+    assert {path for path in newest if path.startswith("_quarantine")}
+    assert files(tmp_path) == newest
+
+
 def test_a_clock_that_was_wrong_once_freezes_no_file(service: Service, tmp_path: Path) -> None:
     future = datetime.now(UTC) + timedelta(days=400)
     client = client_of(service, clock=future.timestamp)
@@ -166,3 +196,22 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
     stored = Lake(str(tmp_path)).read_table(PUBLISHED.name, one, schema=older.written[one].rows.schema)
     assert stored is not None
     assert {*stored["impressions"].to_pylist()} == {7}
+
+
+def test_a_file_that_other_runs_keep_replacing_fails_alone(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_one_query(service, tmp_path)
+    version, one, count = _LocalStorage._version, Partition(DAYS[0], INSTANCE_IDS[0]), itertools.count()
+
+    def always_another(self: _LocalStorage, path: str) -> Any:
+        found = version(self, path)
+        if path == partition_path(PUBLISHED.name, one) and found is not None:
+            return found._replace(identity=f"{next(count)}")
+        return found
+
+    monkeypatch.setattr(_LocalStorage, "_version", always_another)
+    service.transform = with_impressions(5)
+    result = ingest_one_query(service, tmp_path)
+    assert result.errors() == {one: Reason.LAKE}
+    assert "was replaced by another writer" in result.failed[one].reason
