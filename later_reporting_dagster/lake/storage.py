@@ -68,6 +68,9 @@ class Storage(ABC):
         items = list(arguments)
         if len(items) < 2:
             return [function(item) for item in items]
+        return self._map_in_threads(function, items)
+
+    def _map_in_threads(self, function: Callable[[_Argument], _Result], items: Sequence[_Argument]) -> list[_Result]:
         with ThreadPoolExecutor(REMOTE_THREADS if self.is_remote else LOCAL_THREADS) as threads:
             return list(threads.map(function, items))
 
@@ -109,7 +112,7 @@ class Storage(ABC):
     def write_all(
         self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
     ) -> dict[str, LakeUnavailable]:
-        """Replace files, given by path; return the error of each that was not replaced.
+        """Replace files, given by path; return the error of each that was not replaced. Interrupts wait for its end.
 
         `replaced`: the version of each file that may be replaced, None for none. On a local disk, a file with another
         version stays, and its error is `ReplacedMeanwhile`; an object store does not compare.
@@ -123,7 +126,9 @@ class Storage(ABC):
                 return error
             return None
 
-        errors = zip(files, self.map(error_of, files), strict=True)
+        # One file, too, in a thread: an interrupt waits until it is written. An interrupted call of fsspec would go on
+        # in the thread of its event loop, and the file appear after the end of the run.
+        errors = zip(files, self._map_in_threads(error_of, [*files]), strict=True)
         return {path: error for path, error in errors if error is not None}
 
     def remove(self, path: str) -> None:

@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import date
+from random import Random
 from typing import Any
 
 import anyio
@@ -22,6 +24,7 @@ from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.defs.event_loop import iterate, wait_for
 from later_reporting_dagster.ingest import slice_writer
 from tests.conftest import INSTANCE_IDS, Service, files
+from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import DAYS, Project
 from tests.services import WAIT_SECONDS
@@ -171,6 +174,46 @@ def test_interrupt_while_dagster_writes_an_event(
     run = project.fetch(RAW)
     assert_ended(project, clients, run, threads)
     assert len(project.materializations(run)) == 1
+
+
+def seeds(count: int) -> list[Any]:
+    """Return the seeds of random trials: some by default, and all of them in the long tier."""
+    return [pytest.param(seed, marks=[pytest.mark.faults] * (seed >= 3)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("seed", seeds(60))
+def test_nothing_is_written_or_requested_after_an_interrupt_at_any_moment(
+    seed: int, project: Project, service: Service
+) -> None:
+    random = Random(seed)
+    whole: Sequence[Callable[[], dg.ExecuteInProcessResult]] = [
+        lambda: project.fetch(RAW),
+        lambda: project.run("instances", "campaigns", "campaign_performance_periods"),
+        lambda: project.roll_up("organic_paid_daily"),
+        lambda: project.run("coverage", "posts", "organic_paid_by_creator", "campaign_results", "organic_paid_report"),
+    ]
+    interrupted = random.randrange(len(whole))
+    for run in whole[:interrupted]:
+        run()
+    ended = threading.Event()
+
+    def send() -> None:
+        time.sleep(random.uniform(0, 2.5))
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sender = threading.Thread(target=send)
+    with suppress(KeyboardInterrupt):
+        sender.start()
+        whole[interrupted]()
+        ended.set()
+        sender.join()
+    stored, requests = files(project.root), len(service.requests)
+    time.sleep(0.5)  # in which nothing may happen
+    assert (files(project.root), len(service.requests)) == (stored, requests)
+    assert staged_files(project.root) == []
+    for run in whole[interrupted:]:
+        assert run().success
 
 
 # Of Dagster, which cannot close a loop of its own then.

@@ -1,9 +1,12 @@
+import asyncio
 import errno
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.lake import (
@@ -23,10 +27,44 @@ from later_reporting_dagster.lake import (
     open_dataset,
     partition_path,
 )
-from later_reporting_dagster.lake.open_storage import STALE_AFTER_SECONDS, open_storage
+from later_reporting_dagster.lake.open_storage import STALE_AFTER_SECONDS, _ObjectStorage, open_storage
 from later_reporting_dagster.lake.storage import Storage, without_credentials
 from tests.conftest import files
 from tests.lake.conftest import DAY, BucketFileSystem, rows
+from tests.services import WAIT_SECONDS
+
+
+class SlowFileSystem(AsyncFileSystem):
+    """An object store whose puts take a while, in the event loop that fsspec has in a thread of its own."""
+
+    cachable = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.files: dict[str, bytes] = {}
+        self.begun = threading.Event()
+
+    async def _pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+        self.begun.set()
+        await asyncio.sleep(0.3)
+        self.files[path] = value
+
+
+def test_interrupt_of_a_write_waits_until_the_file_is_there() -> None:
+    """Else a run would end, and the file appear afterwards."""
+    filesystem = SlowFileSystem()
+    storage = _ObjectStorage(filesystem, "bucket", root="slow://bucket", options={})
+
+    def interrupt() -> None:
+        filesystem.begun.wait(WAIT_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    with pytest.raises(KeyboardInterrupt):
+        storage.write("a/file", b"a")
+    assert filesystem.files == {"bucket/a/file": b"a"}
+    sender.join()
 
 
 def test_interrupted_write_leaves_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
