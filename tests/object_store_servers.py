@@ -43,13 +43,19 @@ _HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"expect", b"
 
 
 class CountingProxy:
-    """Forwards requests unchanged to a server, and counts them by type: GET, PUT, DELETE, LIST, or as they are."""
+    """Forwards requests unchanged to a server, and counts them by type: GET, PUT, DELETE, LIST, or as they are.
+
+    Attributes:
+        failures: by type, the statuses and codes of the next responses; those of requests that are forwarded all the
+            same have the code "lost".
+    """
 
     def __init__(self, target: str, type_of: Callable[[str, str, Mapping[str, str]], str]) -> None:
         self._target = httpx.URL(target)
         self._type_of = type_of
         self._lock = threading.Lock()
         self._requests = Counter[str]()
+        self.failures: dict[str, list[tuple[int, str]]] = {}
         # Few connections, because the emulator of Google Cloud Storage resets those that it has to queue. Idle ones
         # are not used again, because a server may close them at any time.
         limits = httpx.Limits(max_connections=4, max_keepalive_connections=0)
@@ -67,6 +73,10 @@ class CountingProxy:
         kind = self._type_of(request.method, scope["raw_path"].decode(), dict(request.query_params))
         with self._lock:
             self._requests[kind] += 1
+        status, code = self.failures[kind].pop(0) if self.failures.get(kind) else (0, "")
+        if status and code != "lost":
+            await _error_response(status, code)(scope, receive, send)
+            return
         url = self._target.copy_with(
             raw_path=scope["raw_path"] + b"?" * bool(scope["query_string"]) + scope["query_string"]
         )
@@ -75,6 +85,9 @@ class CountingProxy:
         answer = await self._client.send(forwarded, stream=True)
         content = b"".join([part async for part in answer.aiter_raw()])
         await answer.aclose()
+        if status:
+            await _error_response(status, "InternalError")(scope, receive, send)
+            return
         response = Response(content, status_code=answer.status_code)
         kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _HOP_BY_HOP]
         if request.method != "HEAD":
@@ -82,6 +95,12 @@ class CountingProxy:
             kept.append((b"content-length", str(len(content)).encode()))
         response.raw_headers = kept
         await response(scope, receive, send)
+
+
+def _error_response(status: int, code: str) -> Response:
+    """Return an error as S3 and Azure have it."""
+    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
+    return Response(body, status, {"x-ms-error-code": code}, media_type="application/xml")
 
 
 @dataclass(frozen=True)

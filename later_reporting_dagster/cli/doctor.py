@@ -208,7 +208,8 @@ def _check_lake(later: LaterReportingResource) -> str:
         lake.check_writable()
     except LakeUnavailable as error:
         raise click.ClickException(f"LATER_LAKE_ROOT: {error}") from error
-    return f"{lake.root} is writable"
+    compares = "" if lake.storage.compares else ". It does not compare versions: let only one run at a time write it"
+    return f"{lake.root} is writable{compares}"
 
 
 def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str]) -> Iterator[CheckResult]:

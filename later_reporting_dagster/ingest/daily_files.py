@@ -25,14 +25,11 @@ from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord, RunRecords
 from later_reporting_dagster.lake.file_metadata import FETCHED_AT, METRICS, QUERIES, FileMetadata, instant_text
-from later_reporting_dagster.lake.lake import StoredFile, with_first_fetch
+from later_reporting_dagster.lake.lake import MAX_ATTEMPTS, StoredFile, with_first_fetch
 from later_reporting_dagster.lake.parquet_file import check_columns, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from later_reporting_dagster.lake.tables import RawTable
-
-# How often a file is decided about, because another run has replaced it since it was read.
-MAX_ATTEMPTS = 5
 
 
 class DailyFiles:

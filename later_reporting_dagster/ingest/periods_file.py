@@ -30,15 +30,13 @@ from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.slices import MONTHS, Period, Slot, slot_of
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.lake.file_metadata import FetchedMonth
-from later_reporting_dagster.lake.lake import StoredFile
+from later_reporting_dagster.lake.lake import MAX_ATTEMPTS, StoredFile
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, has_rows, to_parquet
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH, RECORDED_MONTH, PeriodsTable, RawTable
 
 # The name of months by post date when there were no others.
 _ONLY_MONTH = "month"
-# Another run may write the file between reading and writing it; then the rows are merged again.
-MAX_MERGES = 5
 
 
 _Row = dict[str, Any]
@@ -167,7 +165,7 @@ class PeriodsFile:
 
         Each period is decided about again, because another run may have written the table meanwhile.
         """
-        for _ in range(MAX_MERGES):
+        for _ in range(MAX_ATTEMPTS):
             if not self._accepted:
                 return
             file = self.lake.read_files(self.periods.name, [None])[None]

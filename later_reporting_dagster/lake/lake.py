@@ -56,6 +56,8 @@ _Parsed = TypeVar("_Parsed")
 
 # Copies of months, and posts that came late: derived from the raw files.
 _LEFT_OVER = ("_compacted", "_late_posts")
+# How often a file is read and written, because another writer has replaced it in between.
+MAX_ATTEMPTS = 5
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
 _MAX_DAY_LISTINGS = 32
 
@@ -65,7 +67,7 @@ class StoredFile:
     """A file as it was read, or why it cannot be read now; without data and an error, there is none.
 
     Attributes:
-        version: that of the data, which `Lake.replace` compares; None on an object store, which does not compare.
+        version: that of the data, which `Lake.replace` compares; None in a store that does not.
         required: what its metadata have to have.
     """
 
@@ -176,7 +178,7 @@ class Lake:
         content_hashes = {file: content_hash_of(of_file) for file, of_file in rows.items()}
         results: dict[_File, WriteResult | LakeUnavailable] = {}
         waiting = [*rows]
-        while waiting:
+        for _ in range(MAX_ATTEMPTS):
             stored = self.read_files(table_name, waiting)
             new_files: dict[_File, bytes] = {}
             for file, found in stored.items():
@@ -196,6 +198,8 @@ class Lake:
             failed = self.replace(table_name, new_files, stored=stored)
             results |= failed
             waiting = [file for file, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
+            if not waiting:
+                break
         return results
 
     def read_files(self, table_name: str, files: Iterable[_File]) -> dict[_File, StoredFile]:
@@ -208,9 +212,8 @@ class Lake:
 
         def read(path: str) -> StoredFile:
             try:
-                # The version is read first: if the file is replaced in between, it then has another one.
-                version = None if self.storage.is_remote else self.storage.versions([path]).get(path)
-                return StoredFile(required=required, data=self.storage.read(path), version=version)
+                data, version = self.storage.read_with_version(path) or (None, None)
+                return StoredFile(required=required, data=data, version=version)
             except LakeUnavailable as error:
                 return StoredFile(required=required, error=error)
 
@@ -222,8 +225,8 @@ class Lake:
     ) -> dict[_File, LakeUnavailable]:
         """Replace files that have not changed since they were read; return the error of each that was not replaced.
 
-        On a local disk, a file that another writer has replaced meanwhile stays, and its error is `ReplacedMeanwhile`.
-        An object store does not compare.
+        A file that another writer has replaced meanwhile stays, and its error is `ReplacedMeanwhile`, unless the store
+        does not compare (see `Storage.compares`).
         """
         paths = {partition_path(table_name, file): file for file in files}
         versions = {path: stored[file].version for path, file in paths.items()}
@@ -372,9 +375,10 @@ class Lake:
         return self.storage.location(partition_path(table_name, partition))
 
     def check_writable(self) -> None:
-        """Write a file below the root, read it and remove it."""
+        """Write a file below the root, read it and remove it; then `Storage.compares` is what the store has said."""
         path = f".check-{secrets.token_hex(8)}"
-        self.storage.write(path, b"later-reporting")
+        for error in self.storage.write_all({path: b"later-reporting"}, replaced={path: None}).values():
+            raise error
         self.storage.read(path)
         self.storage.remove(path)
 

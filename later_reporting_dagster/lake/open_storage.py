@@ -1,14 +1,16 @@
 """Open a lake's root: a local disk, or an object store with no request that the lake does not need."""
 
 import errno
+import fcntl
 import inspect
+import logging
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from later_reporting_dagster.lake.conditional_puts import NotOfferedError, ReplacedMeanwhileError, conditional_puts
 from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.parquet_file import parse_metadata
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX
@@ -30,6 +33,8 @@ from later_reporting_dagster.lake.storage import (
     unavailable_error,
     without_credentials,
 )
+
+_logger = logging.getLogger(__name__)
 
 # The schemes of object stores, and the extra of this package that installs the fsspec filesystem of each.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
@@ -95,6 +100,10 @@ class _LocalStorage(Storage):
         self._root = root
         self._root_existed = root.is_dir()
 
+    @property
+    def compares(self) -> bool:
+        return True
+
     def native_path(self, path: str) -> str | None:
         # DuckDB reads the first three as a glob pattern, and `date=…` as a column. They cannot be escaped.
         return None if re.search(r"[*?[=]", str(self._root)) else self.location(path)
@@ -144,6 +153,16 @@ class _LocalStorage(Storage):
         return found
 
     def _version(self, path: str) -> FileVersion | None:
+        status = self._status(path)
+        return status and FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+    def _exact_version(self, path: str) -> FileVersion | None:
+        """Return a version that also differs between two files of one size that were written at once."""
+        status = self._status(path)
+        identity = status and f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+        return status and FileVersion(status.st_size, identity)
+
+    def _status(self, path: str) -> os.stat_result | None:
         try:
             status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
         except OSError as error:
@@ -151,9 +170,8 @@ class _LocalStorage(Storage):
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
             raise
-        if not S_ISREG(status.st_mode):  # a directory or a pipe in the place of a file: the file is missing
-            return None
-        return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+        # A directory or a pipe in the place of a file: the file is missing.
+        return status if S_ISREG(status.st_mode) else None
 
     def write_all(
         self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
@@ -179,6 +197,10 @@ class _LocalStorage(Storage):
         with self._open(path) as file:
             return file.read()
 
+    def _read_with_version(self, path: str) -> tuple[bytes, FileVersion | None]:
+        version = self._exact_version(path)  # first: if the file is replaced in between, it then has another one
+        return self._read(path), version
+
     def _open(self, path: str) -> BinaryIO:
         location = f"{self._root}/{path}"  # a `Path` takes 1.5 times as long
         if not S_ISREG(os.stat(location).st_mode):  # noqa: PTH116 - opening a pipe would wait for a writer
@@ -195,13 +217,18 @@ class _LocalStorage(Storage):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if replaced is not None and self._version(path) != replaced[path]:
-                raise ReplacedMeanwhile(f"{target} was replaced by another writer: run it again after that one")  # noqa: TRY301 - unlinks the stage
-            stage.replace(target)
+            with _locked(target.parent):
+                self._check_version(path, replaced)
+                stage.replace(target)
         except BaseException:
             with suppress(OSError):
                 stage.unlink()
             raise
+
+    def _check_version(self, path: str, replaced: Mapping[str, FileVersion | None] | None) -> None:
+        if replaced is not None and self._exact_version(path) != replaced[path]:
+            text = f"{self.location(path)} was replaced by another writer: run it again after that one"
+            raise ReplacedMeanwhile(text)
 
     def _remove(self, path: str) -> None:
         (self._root / path).unlink()
@@ -245,8 +272,13 @@ class _ObjectStorage(Storage):
         # s3fs otherwise looks up the size first, to read files above 50 MB in parts. Worse, it takes the size from a
         # cached listing, though the file may have been replaced since. Releases before 2025.5 read every file in one
         # request, and do not know the argument.
+        self._conditional = conditional_puts(filesystem, next(map(_EXTRAS.get, _protocols(filesystem)), None))
         is_s3, arguments = "s3" in _protocols(filesystem), inspect.signature(filesystem.cat_file).parameters
         self._read_options = {"max_concurrency": 1} if is_s3 and "max_concurrency" in arguments else {}
+
+    @property
+    def compares(self) -> bool:
+        return self._conditional is not None
 
     def location(self, path: str) -> str:
         return f"{self._location}/{path}"
@@ -301,8 +333,31 @@ class _ObjectStorage(Storage):
     def _read(self, path: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._full_path(path), **self._read_options))
 
-    def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None:  # noqa: ARG002
-        self._filesystem.pipe_file(self._full_path(path), data)
+    def _read_with_version(self, path: str) -> tuple[bytes, FileVersion | None]:
+        if self._conditional is None:
+            return self._read(path), None
+        data, tag = self._conditional.read(self._full_path(path))
+        return data, _version_of({"size": len(data), "ETag": tag})
+
+    def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None:
+        full_path = self._full_path(path)
+        if replaced is not None and self._conditional is not None:
+            before = replaced[path]
+            tag = before.identity.removeprefix(f"{before.bytes}-") if before and before.identity else None
+            try:
+                self._conditional.put(full_path, data, replaces=tag)
+                return  # noqa: TRY300 - of two ways to write, it was the first
+            except ReplacedMeanwhileError as error:
+                text = f"{self.location(path)} was replaced by another writer: run it again after that one"
+                raise ReplacedMeanwhile(text) from error
+            except NotOfferedError:
+                self._conditional = None
+                _logger.warning(
+                    "%s has no conditional puts: of two runs that replace a file at once, the last one wins. Let only"
+                    " one run at a time write the lake",
+                    self._location,
+                )
+        self._filesystem.pipe_file(full_path, data)
 
     def _remove(self, path: str) -> None:
         self._filesystem.rm_file(self._full_path(path))
@@ -312,6 +367,18 @@ def _version_of(details: Mapping[str, Any]) -> FileVersion:
     """Return the version from the details in a listing, whose keys differ between filesystems."""
     size, tag = int(details.get("size") or 0), details.get("ETag") or details.get("etag")
     return FileVersion(size, f"{size}-{tag}" if tag else None)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let no other writer on this machine replace a file of a directory between the comparison and the rename."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network mounts have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks it
 
 
 def _sync_directory(directory: Path) -> None:

@@ -63,6 +63,11 @@ class Storage(ABC):
     def __init__(self, root: str, options: Mapping[str, Any]) -> None:
         self._secrets = root, options
 
+    @property
+    @abstractmethod
+    def compares(self) -> bool:
+        """Whether `write_all` keeps a file that another writer has replaced since it was read."""
+
     def map(self, function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
         """Return `function` of each argument, in order. Calls run in threads, because they wait for this storage."""
         items = list(arguments)
@@ -78,6 +83,12 @@ class Storage(ABC):
         """Read a whole file; None if it does not exist."""
         with self._translated_errors("read", path), suppress(FileNotFoundError):
             return self._read(path)
+        return None
+
+    def read_with_version(self, path: str) -> tuple[bytes, FileVersion | None] | None:
+        """Read a whole file, and its version, which is None unless writing compares it; None if it does not exist."""
+        with self._translated_errors("read", path), suppress(FileNotFoundError):
+            return self._read_with_version(path)
         return None
 
     def read_all(self, paths: Sequence[str]) -> Iterator[bytes | LakeUnavailable | None]:
@@ -114,8 +125,8 @@ class Storage(ABC):
     ) -> dict[str, LakeUnavailable]:
         """Replace files, given by path; return the error of each that was not replaced. Interrupts wait for its end.
 
-        `replaced`: the version of each file that may be replaced, None for none. On a local disk, a file with another
-        version stays, and its error is `ReplacedMeanwhile`; an object store does not compare.
+        `replaced`: the version of each file that may be replaced, None for none. If the storage compares, a file with
+        another version stays, and its error is `ReplacedMeanwhile`.
         """
 
         def error_of(path: str) -> LakeUnavailable | None:
@@ -173,6 +184,9 @@ class Storage(ABC):
 
     @abstractmethod
     def _read(self, path: str) -> bytes: ...
+
+    @abstractmethod
+    def _read_with_version(self, path: str) -> tuple[bytes, FileVersion | None]: ...
 
     @abstractmethod
     def _write(self, path: str, data: bytes, replaced: Mapping[str, FileVersion | None] | None) -> None: ...

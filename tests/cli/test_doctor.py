@@ -81,7 +81,13 @@ def respond_to(words: str, status: int) -> Override:
             *(None, "WARN", "variables"),
             "nothing reads LATER_CLIENTID, LATER_UNRELATED_THING",
         ),
-        ({"LATER_LAKE_ROOT": "memory://someone:s3cret@there/lake"}, None, "ok", "lake", "there/lake is writable"),
+        (
+            {"LATER_LAKE_ROOT": "memory://someone:s3cret@there/lake"},
+            None,
+            "ok",
+            "lake",
+            "there/lake is writable. It does not compare versions",
+        ),
     ],
 )
 def test_doctor_names_only_what_is_wrong_and_the_fix(

@@ -1,6 +1,7 @@
 """Synthetic partitions in known versions, and functions that write them, for processes to be killed."""
 
 import random
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, WriteResult
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, WriteResult
+from later_reporting_dagster.lake.parquet_file import content_hash_of, read_stored_rows, to_parquet
+from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from tests.lake.conftest import rows
 
 TABLE_NAME = "posts"
@@ -55,6 +58,22 @@ def write(root: str, *, version: int, seed: int, storage_options: dict[str, Any]
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(write_some, range(0, len(order), size)))
+
+
+def append(root: str, *, writer: int, updates: int, storage_options: dict[str, Any] | None = None) -> None:
+    """Add rows to one file, one at a time, as other writers do at once."""
+    lake = Lake(root, storage_options=storage_options)
+    for number in range(updates):
+        failed: Mapping[None, LakeUnavailable] = {None: ReplacedMeanwhile()}
+        while isinstance(failed.get(None), ReplacedMeanwhile):
+            stored = lake.read_files(TABLE_NAME, [None])
+            before = (
+                read_stored_rows(data) if (data := stored[None].data) else pa.table({"id": pa.array([], pa.int64())})
+            )
+            rows = pa.concat_tables([before, pa.table({"id": pa.array([writer * updates + number], pa.int64())})])
+            file = to_parquet(rows, content_hash=content_hash_of(rows), key_values={})
+            failed = lake.replace(TABLE_NAME, {None: file}, stored=stored)
+        assert not failed
 
 
 def watch(root: str, *, until: int) -> None:

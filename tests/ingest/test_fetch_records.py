@@ -176,7 +176,7 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest_one_query(service, tmp_path)
-    version, calls = _LocalStorage._version, list[str]()
+    version, calls = _LocalStorage._exact_version, list[str]()
     one = Partition(DAYS[0], INSTANCE_IDS[0])
 
     def replaced_after_it_was_read(self: _LocalStorage, path: str) -> Any:
@@ -184,13 +184,15 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
         if (
             calls.count(partition_path(PUBLISHED.name, one)) == 2
         ):  # the first call is before the file is read, this one before the rename
-            monkeypatch.setattr(_LocalStorage, "_version", version)
+            monkeypatch.setattr(_LocalStorage, "_exact_version", version)
             service.transform = with_impressions(7)
             assert ingest_one_query(service, tmp_path).changes == {True}
         return version(self, path)
 
     service.transform = with_impressions(5)
-    interrupted_by(lambda: monkeypatch.setattr(_LocalStorage, "_version", replaced_after_it_was_read), monkeypatch)
+    interrupted_by(
+        lambda: monkeypatch.setattr(_LocalStorage, "_exact_version", replaced_after_it_was_read), monkeypatch
+    )
     older = run_ingest([one], table=PUBLISHED, service=service, root=tmp_path)
     assert older.changes == {False}
     stored = Lake(str(tmp_path)).read_table(PUBLISHED.name, one, schema=older.written[one].rows.schema)
@@ -202,7 +204,7 @@ def test_a_file_that_other_runs_keep_replacing_fails_alone(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest_one_query(service, tmp_path)
-    version, one, count = _LocalStorage._version, Partition(DAYS[0], INSTANCE_IDS[0]), itertools.count()
+    version, one, count = _LocalStorage._exact_version, Partition(DAYS[0], INSTANCE_IDS[0]), itertools.count()
 
     def always_another(self: _LocalStorage, path: str) -> Any:
         found = version(self, path)
@@ -210,7 +212,7 @@ def test_a_file_that_other_runs_keep_replacing_fails_alone(
             return found._replace(identity=f"{next(count)}")
         return found
 
-    monkeypatch.setattr(_LocalStorage, "_version", always_another)
+    monkeypatch.setattr(_LocalStorage, "_exact_version", always_another)
     service.transform = with_impressions(5)
     result = ingest_one_query(service, tmp_path)
     assert result.errors() == {one: Reason.LAKE}

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +19,11 @@ from later_reporting_dagster.lake import (
     Partition,
     Table,
     open_dataset,
+    partition_path,
 )
+from later_reporting_dagster.lake.parquet_file import read_stored_rows
 from later_reporting_dagster.lake.sql_query import run_query
+from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from later_reporting_dagster.lake.tables import POSTS_TABLES
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
@@ -43,7 +47,11 @@ SQL = """
 
 
 @pytest.fixture(scope="module", params=OBJECT_STORES)
-def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore | None]:
+    """A running store; None for a local disk."""
+    if request.param is None:
+        yield None
+        return
     with OBJECT_STORES[request.param]() as store, pytest.MonkeyPatch.context() as environment:
         # Only the options configure the store.
         for name in [*os.environ]:
@@ -163,3 +171,83 @@ def test_concurrent_and_killed_writers_leave_complete_partitions(store: ObjectSt
         for partition in lake_writers.PARTITIONS:
             table = lake.read(lake_writers.TABLE_NAME, [partition], schema=POSTS_SCHEMA)
             assert table.equals(lake_writers.partition_rows(partition, version))
+
+
+# Conditional puts
+
+comparing = pytest.mark.parametrize("store", ["moto", "azurite"], indirect=True)
+ONE = Partition(date(2024, 3, 1), "a")
+
+
+@pytest.mark.parametrize("store", ["moto", "azurite", None], indirect=True)
+def test_two_writers_of_a_file_lose_no_update(store: ObjectStore | None, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake")) if store is None else new_lake(store)
+    arguments = {"root": lake.root, "storage_options": dict(store.storage_options) if store else None, "updates": 80}
+    if store:
+        store.proxy.take()
+    writers = [ChildProcess(lake_writers.append, **arguments, writer=number) for number in range(2)]
+    for writer in writers:
+        writer.wait_for_success()
+    if store:
+        requests = store.proxy.take()
+        print(store.name, dict(requests))
+        assert requests["LIST"] == 0
+    (file,) = lake.read_files(lake_writers.TABLE_NAME, [None]).values()
+    assert file.data is not None
+    assert sorted(read_stored_rows(file.data)["id"].to_pylist()) == [*range(160)]
+
+
+@comparing
+@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict")])
+def test_a_refused_put_is_decided_about_again(status: int, code: str, store: ObjectStore, lake: Lake) -> None:
+    lake.write("posts", ONE, lake_writers.partition_rows(lake_writers.PARTITIONS[0], 1))
+    store.proxy.failures["PUT"] = [(status, code)] * 2
+    store.proxy.take()
+    rows = lake_writers.partition_rows(lake_writers.PARTITIONS[0], 2)
+    assert lake.write("posts", ONE, rows).changed
+    assert store.proxy.take() == {"GET": 3, "PUT": 3}
+    assert lake.read("posts", [ONE], schema=POSTS_SCHEMA).equals(rows)
+
+
+@comparing
+def test_a_file_that_is_removed_after_it_was_read_is_read_again(store: ObjectStore, lake: Lake) -> None:
+    lake.write("posts", ONE, lake_writers.partition_rows(lake_writers.PARTITIONS[0], 1))
+    stored = lake.read_files("posts", [ONE])
+    lake.storage.remove(partition_path("posts", ONE))
+    failed = lake.replace("posts", {ONE: b"new"}, stored=stored)
+    assert [type(error) for error in failed.values()] == [ReplacedMeanwhile]
+    assert lake.read_files("posts", [ONE])[ONE].data is None
+
+
+@comparing
+def test_a_put_whose_response_was_lost_is_no_conflict(store: ObjectStore, lake: Lake) -> None:
+    store.proxy.failures["PUT"] = [(500, "lost")]
+    rows = lake_writers.partition_rows(lake_writers.PARTITIONS[0], 1)
+    assert lake.write("posts", ONE, rows).rows == rows.num_rows
+    assert lake.read("posts", [ONE], schema=POSTS_SCHEMA).equals(rows)
+
+
+@comparing
+def test_a_store_without_conditional_puts_is_written_all_the_same(
+    store: ObjectStore, lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert lake.storage.compares
+    store.proxy.failures["PUT"] = [(501, "NotImplemented")]
+    for version in (1, 2):
+        rows = lake_writers.partition_rows(lake_writers.PARTITIONS[0], version)
+        assert lake.write("posts", ONE, rows).changed
+    assert lake.read("posts", [ONE], schema=POSTS_SCHEMA).equals(rows)
+    assert not lake.storage.compares
+    assert caplog.text.count("has no conditional puts") == 1
+
+
+@pytest.mark.parametrize("store", ["moto"], indirect=True)
+def test_a_large_file_is_compared_too(store: ObjectStore, lake: Lake) -> None:
+    """s3fs would put it in parts, and leave out the condition."""
+    path, data = "posts/large", os.urandom(2**20) * 110
+    stored = lake.storage.read_with_version(path)
+    assert stored is None
+    assert lake.storage.write_all({path: data}, replaced={path: None}) == {}
+    (error,) = lake.storage.write_all({path: data}, replaced={path: None}).values()
+    assert isinstance(error, ReplacedMeanwhile)
+    assert lake.storage.read(path) == data
