@@ -3,7 +3,7 @@
 Only what loading the definitions needs is imported here; a command imports the rest when it needs it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -21,7 +21,14 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 if TYPE_CHECKING:
     from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
 
-__all__ = ["NOTHING_TO_LOG", "code_location_of", "code_locations_of_project", "definitions_in", "set_origin_of_runs"]
+__all__ = [
+    "NOTHING_TO_LOG",
+    "code_location_of",
+    "code_locations_of_project",
+    "definitions_in",
+    "newest_failed_evaluations",
+    "set_origin_of_runs",
+]
 
 
 @contextmanager
@@ -32,6 +39,20 @@ def _private_names() -> Iterator[None]:
         raise click.ClickException(
             f"this command does not work with dagster {dg.__version__}: {error}. Install an earlier version of dagster."
         ) from error
+
+
+# The storage is no part of Dagster's documented API, which cannot read results of checks. Of its methods, this one also
+# works in Dagster+. tests/defs/checks/test_red_checks.py fails without it.
+def newest_failed_evaluations(
+    instance: dg.DagsterInstance, keys: Set[dg.AssetCheckKey]
+) -> dict[dg.AssetCheckKey, dg.AssetCheckEvaluation]:
+    """Return the newest result of each check whose newest result is a failure."""
+    found: dict[dg.AssetCheckKey, dg.AssetCheckEvaluation] = {}
+    for key, summary in instance.event_log_storage.get_asset_check_summary_records([*keys]).items():
+        record = summary.last_completed_check_execution_record
+        if record and record.evaluation and not record.evaluation.passed:
+            found[key] = record.evaluation
+    return found
 
 
 # How `dagster dev` finds the definitions of a folder. We know of no issue that asks for a public function.

@@ -38,6 +38,7 @@ SELECT
     count(*) FILTER (is_known AND NOT is_comparable) AS without_posts,
     (SELECT count(DISTINCT (date, campaign_id)) FROM compared) AS compared,
     (SELECT count(DISTINCT (date, campaign_id)) FROM compared WHERE differs) AS differing,
+    coalesce((SELECT list(DISTINCT date ORDER BY date) FROM compared WHERE differs), []) AS differing_days,
     coalesce((SELECT list(sums) FROM sums), []) AS sums,
     coalesce((SELECT list(examples ORDER BY date, campaign_id, metric) FROM examples), []) AS examples
 FROM campaign_days

@@ -52,7 +52,7 @@ class CampaignReconciliation:
 
     Attributes:
         compared: pairs with at least one total that both tables report.
-        differing: pairs with a total that differs by more than the tolerance.
+        differing: pairs with a total that differs by more than the tolerance; `differing_days` are their days.
         unknown: pairs whose campaign is neither in `campaigns` nor in the posts.
         without_posts: pairs that cannot be compared, because an instance of the campaign has no posts file of the day.
         totals: by metric, the sum that the API reports for campaigns, and the sum over their posts, where both tables
@@ -67,6 +67,7 @@ class CampaignReconciliation:
     without_posts: int
     totals: Mapping[str, tuple[int, int]]
     examples: Sequence[Mapping[str, Any]]
+    differing_days: Sequence[date]
     unreadable_files: int = 0
 
 
@@ -176,7 +177,8 @@ def sum_settled_posts(
     `published` are the publish days of the posts to compare; default: all.
 
     Returns:
-        The number of `posts` and of `posts_that_differ`, and of each metric `{name}_of_days` and `{name}_to_date`.
+        The number of `posts` and of `posts_that_differ`, the publish days of the latter (`days_that_differ`), and of
+        each metric `{name}_of_days` and `{name}_to_date`.
     """
     posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
     first = date.min if published is None else min(published, default=date.max)

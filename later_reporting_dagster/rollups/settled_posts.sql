@@ -1,5 +1,5 @@
--- Settled posts: how many there are, how many of them differ, and of each metric the sum of their days (`…_of_days`) and of
--- their metrics to date (`…_to_date`).
+-- Settled posts: how many there are, how many of them differ, when these were published, and of each metric the sum of their days
+-- (`…_of_days`) and of their metrics to date (`…_to_date`).
 --
 -- A post is settled if every day is recorded from its publication to at least `settled_after_days` days later. Only the
 -- newest days of each instance without a gap are considered, and of a post those before its metrics to date were requested.
@@ -30,16 +30,24 @@ days AS (
         AND posts.post_id = post_metrics_daily.post_id
         AND coalesce(post_metrics_daily.date < posts.requested_on, true)
     GROUP BY ALL
-)
-SELECT
-    count(*) AS posts,
-    count(*) FILTER (
+),
+compared AS (
+    SELECT
+        posts.date
+        {%- for name in compared %},
+        days.{{ name }} AS {{ name }}_of_days, posts.{{ name }} AS {{ name }}_to_date
+        {%- endfor %},
         {%- for name in compared %}
         abs(coalesce(days.{{ name }}, 0) - coalesce(posts.{{ name }}, 0)) * 100 > abs(coalesce(posts.{{ name }}, 0)) * {{ tolerance_percent }}
         {{- " OR" if not loop.last }}
-        {%- endfor %}
-    ) AS posts_that_differ
+        {%- endfor %} AS differs
+    FROM posts LEFT JOIN days USING (instance_id, campaign_id, post_id)
+)
+SELECT
+    count(*) AS posts,
+    count(*) FILTER (differs) AS posts_that_differ,
+    coalesce(list(DISTINCT date ORDER BY date) FILTER (differs), []) AS days_that_differ
     {%- for name in compared %},
-    sum(days.{{ name }}) AS {{ name }}_of_days, sum(posts.{{ name }}) AS {{ name }}_to_date
+    sum({{ name }}_of_days) AS {{ name }}_of_days, sum({{ name }}_to_date) AS {{ name }}_to_date
     {%- endfor %}
-FROM posts LEFT JOIN days USING (instance_id, campaign_id, post_id)
+FROM compared

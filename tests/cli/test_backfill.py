@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from later_reporting_dagster.cli.in_process_runs import progress_lines
+from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.cli.refresh import minutes_to_fetch
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.ingest.progress import Progress
@@ -23,8 +24,8 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.tables import OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.server.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
-from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, problem, stored_rows
-from tests.defs.conftest import list_instances, reject_instance
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
+from tests.defs.conftest import QUIET_LOGGING, list_instances, reject_instance
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
@@ -311,6 +312,26 @@ def test_backfill_rejects_days_and_options_that_do_not_fit(asset: str, options: 
     assert result.exit_code == 2
     assert line in error_line(result)
     assert runs() == []
+
+
+def test_backfill_of_another_day_reports_a_file_that_a_check_has_found_damaged(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backfill(day: date) -> tuple[int, list[tuple[str, str, str]]]:
+        found = user.run("backfill", "--asset", "later/posts_published", "--start", str(day), "--end", str(day))
+        return found.exit_code, failed_lines(found)
+
+    monkeypatch.setenv("LATER_TABLES", "posts_published")
+    assert user.run(*PUBLISHED).exit_code == 0
+    partition_file(user.lake, "posts_published", DAYS[0], "007").write_bytes(b"no Parquet")
+    with dg.DagsterInstance.get() as instance:
+        job = load_project(ENVIRONMENT_MODULE, name=None).definitions.resolve_job_def("later_checks")
+        assert job.execute_in_process(instance=instance, run_config=QUIET_LOGGING).success
+    code, ((asset, check, reason),) = backfill(DAYS[1])
+    assert (code, asset, check) == (1, "posts_published", "rows_belong_to_partition")
+    assert reason == f"1 files cannot be read, in {DAYS[0]} 007 (also at {DAYS[0]}, where this had failed)"
+    for day in (DAYS[0], DAYS[1]):
+        assert backfill(day) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,19 @@ class DagsterDev:
         """Return the materializations, newest first, and the checks of each asset, by name."""
         return {node["assetKey"]["path"][-1]: node for node in self.graphql(ASSETS)["assetNodes"]}
 
-    def launch(self, *assets: str, days: Sequence[date]) -> str:
-        """Start a run that fetches these days, and return its id. The UI would ask the daemon for a backfill."""
+    def launch(self, *assets: str, days: Sequence[date], checks: Sequence[tuple[str, str]] = ()) -> str:
+        """Start a run that fetches these days, and return its id. The UI would ask the daemon for a backfill.
+
+        Without days, it evaluates `checks` alone, each given by asset and name, as *Execute* of the UI does.
+        """
         selector = {
             "repositoryLocationName": self.module,
             "repositoryName": "__repository__",
             "pipelineName": "__ASSET_JOB",
             "assetSelection": [{"path": ["later", asset]} for asset in assets],
-            "assetCheckSelection": [],
+            "assetCheckSelection": [{"assetKey": {"path": ["later", asset]}, "name": name} for asset, name in checks],
         }
-        tags = [{"key": key, "value": value} for key, value in range_tags(days[0], days[-1]).items()]
+        tags = [{"key": key, "value": value} for key, value in (range_tags(days[0], days[-1]) if days else {}).items()]
         parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
         return str(self.graphql(LAUNCH, parameters=parameters)["launchPipelineExecution"]["run"]["id"])
 

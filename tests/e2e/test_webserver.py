@@ -1,9 +1,13 @@
-"""Dagster's web server without a daemon: a run that is terminated."""
+"""Dagster's web server without a daemon: a run that is terminated, and checks that stay red."""
 
 import subprocess
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.crash.lake_writers import staged_files
@@ -58,3 +62,37 @@ def test_run_terminated_during_a_fetch_is_canceled_and_the_next_fetches_the_rest
         dagster.service.override = lambda request: None
         assert ended_run(dagster, dagster.launch(ASSET, days=days))["runOrError"]["status"] == "SUCCESS"
         assert len(dagster.files(ASSET)) == 4 * len(INSTANCES)
+
+
+RED = [("post_metrics_daily", "rows_unique_by_key"), ("organic_paid_daily", "is_current")]
+EVALUATION = """query ($asset: AssetKeyInput!, $check: String!) {
+  assetCheckExecutions(assetKey: $asset, checkName: $check, limit: 1) { evaluation { success description } }
+}"""
+
+
+def test_checks_stay_red_in_the_ui_until_the_day_that_failed_is_healed(tmp_path: Path) -> None:
+    with running_dagster(tmp_path) as dagster:
+
+        def results(*assets: str, days: Sequence[date]) -> dict[tuple[str, str], tuple[bool, str]]:
+            """Launch a run with the checks, and return their newest results."""
+            run = ended_run(dagster, dagster.launch(*assets, days=days, checks=RED))
+            assert run["runOrError"]["status"] == "SUCCESS"
+            found = {}
+            for asset, name in RED:
+                data = dagster.graphql(EVALUATION, asset={"path": ["later", asset]}, check=name)
+                evaluation = data["assetCheckExecutions"][0]["evaluation"]
+                found[asset, name] = evaluation["success"], evaluation["description"]
+            return found
+
+        tables, days = [asset for asset, _ in RED], dagster.days[:3]
+        assert all(passed for passed, _ in results(*tables, days=days).values())
+        raw, rolled_up = (dagster.files(asset) for asset in tables)
+        rows = pq.ParquetFile(raw[len(INSTANCES)]).read()
+        pq.write_table(pa.concat_tables([rows, rows]), raw[len(INSTANCES)])
+        rolled_up[1].write_bytes(b"no Parquet")
+        assert not any(passed for passed, _ in results(days=[]).values())
+        for passed, description in results(*tables, days=days[:1]).values():
+            assert not passed
+            assert description.endswith(f" (also at {days[1]}, where this had failed)")
+        assert all(passed for passed, _ in results(*tables, days=days[1:2]).values())
+        assert all(passed for passed, _ in results(*tables, days=days[:1]).values())

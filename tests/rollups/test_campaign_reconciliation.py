@@ -67,7 +67,7 @@ def test_reconciliation_finds_only_the_campaign_with_altered_totals(tmp_path: Pa
     altered["impressions"] = round(true * 1.011)
     found = reconciled(world, tmp_path)
     assert found.examples == [difference(NEWEST, altered["campaign_id"], "impressions", altered["impressions"], true)]
-    assert found.differing == 1
+    assert (found.differing, found.differing_days) == (1, [NEWEST])
     of_campaigns, of_posts = found.totals["impressions"]
     assert of_posts < of_campaigns < 1.011 * of_posts + 1
 
@@ -88,7 +88,10 @@ def test_reconciliation_skips_what_cannot_be_compared(tmp_path: Path) -> None:
         performance={NEWEST: rows, before: [performance(impressions=0)], NEWEST - timedelta(days=5): rows[:1]},
     )
     found = reconciled(world, tmp_path)
-    assert found == CampaignReconciliation(compared=0, differing=0, unknown=1, without_posts=2, totals={}, examples=[])
+    nothing = CampaignReconciliation(
+        compared=0, differing=0, unknown=0, without_posts=0, totals={}, examples=[], differing_days=[]
+    )
+    assert found == replace(nothing, unknown=1, without_posts=2)
 
 
 def test_reconciliation_skips_files_that_cannot_be_read(tmp_path: Path) -> None:

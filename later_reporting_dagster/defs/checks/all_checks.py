@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.checks.check import CheckRun, CheckStep, days_of_run, to_evaluation
+from later_reporting_dagster.defs.checks.check import CheckRun, CheckStep, days_of_run, failed_before, to_evaluation
 from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.checks.totals import TOTALS_STEPS
@@ -39,8 +39,8 @@ def evaluate_skipped_checks(
     These are the checks of the run that read the asset. A check that a run skips looks like one that failed.
     `instances` are those that the run expects. An error is logged as a warning: it would hide why the step fails.
     """
-    days = days_of_run(context.op_execution_context, {context.asset_key})
-    run = CheckRun(later, component, planned_checks(context), *days, instances)
+    days, planned = days_of_run(context.op_execution_context, {context.asset_key}), planned_checks(context)
+    run = CheckRun(later, component, planned, *days, failed_before(context.instance, planned), instances)
     for step in check_steps(component):
         if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):
             continue

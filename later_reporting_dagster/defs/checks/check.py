@@ -1,20 +1,29 @@
-"""Asset checks: in a run that writes partitions they look at these, and in any other run at all partitions."""
+"""Asset checks: in a run that writes partitions they look at these, and in any other run at all partitions.
+
+A result that fails names the days that are wrong. Until they are right, a run of other days looks at them, too:
+otherwise its result, which is the newest, would hide them.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
-from later_reporting_dagster.contract.days import days_between
+from later_reporting_dagster.contract.days import day_ranges, days_between, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.dagster_private import newest_failed_evaluations
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 WARN = dg.AssetCheckSeverity.WARN
 # A description names this many partitions or instances; the metadata has the rest.
 MAX_NAMES = 20
+# In the metadata of a result that fails: the days that are wrong. Of more ranges than these, the days from the first to
+# the last: a run then looks at more days than it has to, but at none too few.
+FAILED_DAYS = "failed_days"
+MAX_RANGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,21 @@ class Check:
     is_daily: bool = False
 
     def result(
-        self, passed: bool, problem: str, *, otherwise: str, looked_at: Mapping[str, int] | None = None, **metadata: Any
+        self,
+        passed: bool,
+        problem: str,
+        *,
+        otherwise: str,
+        looked_at: Mapping[str, int] | None = None,
+        failed_days: Iterable[date] = (),
+        **metadata: Any,
     ) -> dg.AssetCheckResult:
-        """Return the result; `looked_at` says how much was looked at, by noun, and is part of the metadata."""
+        """Return the result; `looked_at` says how much was looked at, by noun, and is part of the metadata.
+
+        `failed_days`: why it fails. Without them, it looks at the same in each run.
+        """
+        if not passed and (ranges := named_ranges(failed_days)):
+            metadata[FAILED_DAYS] = dg.MetadataValue.json(ranges)
         has_nothing = passed and looked_at is not None and not any(looked_at.values())
         good = self.nothing if has_nothing else otherwise
         return dg.AssetCheckResult(
@@ -55,6 +76,7 @@ class CheckRun:
     Attributes:
         partitions: first day of the first and the last partition that the run writes; None for all partitions.
         old_days: other days that it writes.
+        failed_before: by check, the days for which its newest result fails. A run of some days looks at them, too.
         instances: the instances that the run expects; empty for those that the lake expects.
     """
 
@@ -63,15 +85,24 @@ class CheckRun:
     selected: Set[dg.AssetCheckKey]
     partitions: tuple[date, date] | None = None
     old_days: Set[date] = frozenset()
+    failed_before: Mapping[dg.AssetCheckKey, Set[date]] = field(default_factory=dict)
     instances: Sequence[str] = ()
 
     def has(self, *checks: Check) -> bool:
         return not {check.name for check in checks}.isdisjoint(key.name for key in self.selected)
 
-    @property
-    def days(self) -> Set[date] | None:
-        """Days, among them the first day of each partition to look at; None for all partitions."""
-        return None if self.partitions is None else {*days_between(*self.partitions), *self.old_days}
+    def days(self, table_name: str, *checks: Check) -> Set[date] | None:
+        """Return the days to look at, among them the first day of each partition; None for all partitions.
+
+        They are those of the run, and those for which one of the checks has failed.
+        """
+        if self.partitions is None:
+            return None
+        failed = [self.failed_days(table_name, check) for check in checks]
+        return {*days_between(*self.partitions), *self.old_days}.union(*failed)
+
+    def failed_days(self, table_name: str, check: Check) -> Set[date]:
+        return self.failed_before.get(dg.AssetCheckKey(self.component.asset_key(table_name), check.name), frozenset())
 
 
 Results = Iterator[dg.AssetCheckResult]
@@ -101,8 +132,13 @@ class CheckStep:
         first_key = run.component.asset_key(next(iter(self.checks)))
         for result in self.evaluate(run):
             key = result.asset_key or first_key
-            if dg.AssetCheckKey(key, str(result.check_name)) in run.selected:
-                yield result._replace(asset_key=key)
+            check_key = dg.AssetCheckKey(key, str(result.check_name))
+            if check_key not in run.selected:
+                continue
+            if failed := run.failed_before.get(check_key):
+                before = f" (also at {join_first(named_ranges(failed))}, where this had failed)"
+                result = result._replace(description=f"{result.description}{before}")
+            yield result._replace(asset_key=key)
 
     def definition(self, component: ComponentBase) -> dg.AssetChecksDefinition:
         """Return the definition for Dagster.
@@ -128,9 +164,9 @@ class CheckStep:
         def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             keys = {component.asset_key(table) for table in (*self.checks, *self.deps)}
             days = days_of_run(context.op_execution_context, keys)
-            yield from self.results(
-                CheckRun(component.later(context), component, context.selected_asset_check_keys, *days)
-            )
+            selected = context.selected_asset_check_keys
+            failed = failed_before(context.instance, selected) if days[0] else {}
+            yield from self.results(CheckRun(component.later(context), component, selected, *days, failed))
 
         return run_checks
 
@@ -157,6 +193,22 @@ def days_of_run(
     days = {date.fromisoformat(event.partition) for event in events if event.asset_key in keys and event.partition}
     within = {day for day in days if first <= day <= last}
     return (min(within), max(within)) if within else (date.max, date.min), frozenset(days - within)
+
+
+def failed_before(instance: dg.DagsterInstance, keys: Set[dg.AssetCheckKey]) -> dict[dg.AssetCheckKey, frozenset[date]]:
+    """Return the days that the newest result of each of these checks names, if it fails. Others name none."""
+    found = {}
+    for key, evaluation in newest_failed_evaluations(instance, keys).items():
+        named = evaluation.metadata.get(FAILED_DAYS)
+        if isinstance(named, dg.JsonMetadataValue) and isinstance(named.value, list):
+            found[key] = frozenset(parse_day_ranges(named.value, earliest=date.min, latest=date.max))
+    return found
+
+
+def named_ranges(days: Iterable[date]) -> list[str]:
+    """Return ranges that have all of the days; at most `MAX_RANGES`."""
+    ranges = day_ranges(found := {*days})
+    return ranges if len(ranges) <= MAX_RANGES else [f"{min(found)} to {max(found)}"]
 
 
 def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:

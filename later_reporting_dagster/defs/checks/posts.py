@@ -150,15 +150,20 @@ def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
 
 
 def _evaluate_settlement(run: CheckRun) -> Results:
-    lake = run.later.lake()
-    sums = sum_settled_posts(
-        lake,
-        settled_after_days=run.component.restate_days,
-        memory_gb=run.later.memory_gb,
-        # Not the old days: a post is compared with all days since. The daily run of checks does that.
-        published=days_between(*run.partitions) if run.partitions else None,
-    )
-    yield evaluate_settled_posts(sums)
+    # Not the old days: a post is compared with all days since. The daily run of checks does that.
+    groups: list[Collection[date] | None] = [days_between(*run.partitions) if run.partitions else None]
+    if failed := run.failed_days(POSTS_PUBLISHED.name, DAYS_ADD_UP):
+        groups.append(failed)
+    sums = [
+        sum_settled_posts(
+            run.later.lake(),
+            settled_after_days=run.component.restate_days,
+            memory_gb=run.later.memory_gb,
+            published=published,
+        )
+        for published in groups
+    ]
+    yield evaluate_settled_posts(*sums)
 
 
 def _evaluate_staleness(run: CheckRun) -> Results:
@@ -259,18 +264,26 @@ def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str], retire
 def _evaluate_rows(raw_table: RawTable, run: CheckRun) -> Results:
     """Read files, and yield the results of the checks of their rows."""
     lake = run.later.lake()
-    found, looked_at = find_problems(lake, raw_table, lake.partitions(raw_table.name, days=run.days))
+    days = run.days(raw_table.name, *_CHECKS_OF_FILES)
+    found, looked_at = find_problems(lake, raw_table, lake.partitions(raw_table.name, days=days))
     otherwise = f"All {looked_at['rows']} rows of {looked_at['files']} files"
     for check, problems in _PROBLEMS.items():
         counts = {problem: files_with for problem in problems if (files_with := found.pop(problem, None))}
         lines = [f"{each.total()} {problem}, in {_names(each)}" for problem, each in counts.items()]
-        yield check.result(not counts, "; ".join(lines), otherwise=otherwise, looked_at=looked_at)
-    fields = {name: found[name].total() for name in sorted(found)}
+        yield check.result(
+            not counts,
+            "; ".join(lines),
+            otherwise=otherwise,
+            looked_at=looked_at,
+            failed_days={file.day for file in chain(*counts.values())},
+        )
+    fields, files = {name: found[name].total() for name in sorted(found)}, {*chain(*found.values())}
     yield NO_UNKNOWN_FIELDS.result(
         not fields,
-        f"Unknown fields or content types: {join_first([*fields])}, in {_names({*chain(*found.values())})}",
+        f"Unknown fields or content types: {join_first([*fields])}, in {_names(files)}",
         otherwise=otherwise,
         looked_at=looked_at,
+        failed_days={file.day for file in files},
         unknown=dg.MetadataValue.json(fields),
     )
 
@@ -349,31 +362,44 @@ def evaluate_newest_due_day(
     )
 
 
-def evaluate_settled_posts(sums: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """Evaluate the sum of days and the sum to date of each metric over all settled posts.
+def evaluate_settled_posts(*groups: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Evaluate the sum of days and the sum to date of each metric over all settled posts of each group.
 
-    Null, the sum of no values, counts as 0, because a day without a row may mean null or 0. The metadata has each
-    difference, in percent.
+    The metadata has each difference, in percent: of the first group that differs, or else of the largest.
     """
-    totals = {name: (sums[f"{name}_of_days"], sums[f"{name}_to_date"]) for name in SETTLED_METRICS}
-    differing, percents = [], {}
+    failing = [sums for sums in groups if _metrics_that_differ(sums)]
+    sums = failing[0] if failing else max(groups, key=lambda each: int(each["posts"]))
+    totals, percents = _settled_totals(sums), {}
     for name, (of_days, to_date) in totals.items():
         difference = (of_days or 0.0) - (to_date or 0.0)
-        if abs(difference) > abs(to_date or 0.0) * TOLERANCE_PERCENT / 100:
-            differing.append(name)
         if of_days is not None and to_date is not None and (to_date or not difference):
             percents[f"difference_percent/{name}"] = round(100 * difference / (to_date or 1.0), 6)
     return DAYS_ADD_UP.result(
-        not differing,
-        f"{', '.join(differing)} of {sums['posts']} settled posts differ by over {TOLERANCE_PERCENT} %",
+        not failing,
+        f"{', '.join(_metrics_that_differ(sums))} of {sums['posts']} settled posts differ by over"
+        f" {TOLERANCE_PERCENT} %",
         otherwise=f"The days of {sums['posts']} settled posts add up to their metrics to date",
         looked_at={"posts": sums["posts"]},
+        failed_days=chain(*(each["days_that_differ"] for each in failing)),
         posts_that_differ=sums["posts_that_differ"],
         **percents,
         sums=dg.MetadataValue.json(
             {name: {"sum_of_days": of_days, "to_date": to_date} for name, (of_days, to_date) in totals.items()}
         ),
     )
+
+
+def _metrics_that_differ(sums: Mapping[str, Any]) -> list[str]:
+    """Return the metrics whose sums differ. A sum of no values counts as 0: a day without a row may be null or 0."""
+    return [
+        name
+        for name, (of_days, to_date) in _settled_totals(sums).items()
+        if abs((of_days or 0.0) - (to_date or 0.0)) > abs(to_date or 0.0) * TOLERANCE_PERCENT / 100
+    ]
+
+
+def _settled_totals(sums: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (sums[f"{name}_of_days"], sums[f"{name}_to_date"]) for name in SETTLED_METRICS}
 
 
 def _names(partitions: Collection[Partition]) -> str:

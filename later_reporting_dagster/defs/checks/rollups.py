@@ -72,9 +72,10 @@ def _evaluate_rollups(tables: Sequence[RollupTable], run: CheckRun) -> Results:
         return [table for table in tables if dg.AssetCheckKey(keys[table.name], check.name) in run.selected]
 
     def days_to_look_at(table: RollupTable) -> set[date] | None:
-        if run.days is None or table.cadence is Cadence.ALL:
+        days = run.days(table.name, IS_CURRENT)
+        if days is None or table.cadence is Cadence.ALL:
             return None
-        return {day for first_day in run.days for day in days_of(table.cadence, first_day)}
+        return {day for first_day in days for day in days_of(table.cadence, first_day)}
 
     for table in selected(IMPRESSIONS_REPORTED):
         schema = schema_of(table.columns)
@@ -91,6 +92,7 @@ def _evaluate_rollups(tables: Sequence[RollupTable], run: CheckRun) -> Results:
                 not files,
                 f"Outdated: {describe_outdated(files)}. Materialize what is named, or run `later-reporting refresh`",
                 otherwise="Made from the raw files in the lake, and unchanged since",
+                failed_days=[file.first_day for file in files if file.first_day],
                 outdated=dg.MetadataValue.json({str(file.first_day or file.table): file.reason for file in files}),
             )
             yield result._replace(asset_key=keys[table.name])

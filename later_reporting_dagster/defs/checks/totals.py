@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.checks.posts import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
@@ -52,7 +52,8 @@ POSTS_AGREE = Check(
 
 
 def _evaluate_totals(run: CheckRun) -> Results:
-    found = reconcile_campaigns(run.later.lake(), memory_gb=run.later.memory_gb, days=run.days)
+    days = run.days(CAMPAIGN_PERFORMANCE_TABLE, TOTALS_AGREE)
+    found = reconcile_campaigns(run.later.lake(), memory_gb=run.later.memory_gb, days=days)
     percents = {
         f"difference_percent/{name}": round(100 * (of_campaigns - of_posts) / (of_posts or 1), 6)
         for name, (of_campaigns, of_posts) in found.totals.items()
@@ -69,6 +70,7 @@ def _evaluate_totals(run: CheckRun) -> Results:
         " differ again, the API's totals count other posts",
         otherwise=f"{found.compared} days of campaigns agree with their posts",
         looked_at={"compared": found.compared},
+        failed_days=found.differing_days,
         differing=found.differing,
         unknown_campaigns=found.unknown,
         days_without_posts=found.without_posts,
@@ -103,7 +105,7 @@ def _evaluate_accounts(run: CheckRun) -> Results:
         lake,
         last_day=newest_day(run.component.now()) - timedelta(days=DAYS_BEFORE_COMPARISON),
         memory_gb=run.later.memory_gb,
-        days=run.days,
+        days=run.days(POST_METRICS_DAILY.name, POSTS_AGREE),
     )
     bad_rows = lake.quarantine.rows(POST_METRICS_DAILY.name) if found.differing else []
     quarantined = sum(any(_may_be_of(row, each) for each in found.differing) for row in bad_rows)
@@ -128,6 +130,7 @@ def evaluate_account_totals(found: AccountReconciliation, *, quarantined: int = 
         problem,
         otherwise=agreed + ", if a post counts once for each of its campaigns" * found.counts_by_campaign,
         looked_at={"compared": found.compared},
+        failed_days={day for each in found.differing for day in days_between(each["first_day"], each["last_day"])},
         differing=len(texts),
         counts_by_campaign=found.counts_by_campaign,
         unreadable_files=found.unreadable_files,
