@@ -31,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
 
-.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services lock helm clean link
+.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services pictures lock helm clean link
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -84,6 +84,9 @@ services:
 	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
 	@[ -e .services/dbt/bin/dbt ] || { $(PYTHON) -m venv .services/dbt && \
 		.services/dbt/bin/python -m pip install --quiet --disable-pip-version-check $(DBT); }
+
+pictures: .venv/installed-test browser ## Run the demo, and take the pictures of the documentation anew
+	$(BIN)/python docs/images/take.py
 
 lock: .venv/bin/python ## Write deploy/requirements.txt for the image: the versions of constraints.txt with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

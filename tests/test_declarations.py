@@ -22,7 +22,7 @@ from later_reporting_dagster.server.sandbox.sandbox_app import _BODIES as SANDBO
 from tests.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.rollups.worlds import REFERENCES
 
-NOT_SHOWN = {"organic_paid_weekly", "organic_paid_monthly", "organic_by_age", "campaigns_monthly"}
+NOT_SHOWN = {"organic_paid_by_content_type", "organic_paid_weekly", "organic_by_age"}
 """Rollups that the report does not show."""
 
 DAY = date(2024, 3, 1)

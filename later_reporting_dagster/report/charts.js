@@ -1,97 +1,259 @@
 "use strict";
-// Elements and charts. Colours are in page.css, so they follow light, dark and print without a script.
+// Tooltips, small lines, dots and the chart. Colours are in page.css, so they follow light, dark and print.
 
-const CHANNELS = ["organic", "paid"];
+// Tooltips.
 
-const maker = (namespace) => (tag, attributes = {}, ...children) => {
-  const element = document.createElementNS(namespace, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-};
-const make = maker("http://www.w3.org/1999/xhtml");
-const shape = maker("http://www.w3.org/2000/svg");
+let shownTip = null;
 
-const short = new Intl.NumberFormat("en-US", { notation: "compact" });
-const dayAndMonth = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-
-/** Returns 0 and its multiples of a round step up to `max`: three to six values. */
-function ticks(max) {
-  const power = 10 ** Math.floor(Math.log10(max / 4));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => max / each <= 5);
-  return Array.from({ length: Math.floor(max / step) + 1 }, (_, index) => index * step);
+/** Shows the tooltip of the element that the pointer, the focus or a tap is at, if it has one. */
+function showTip(target) {
+  const tip = byId("tip");
+  shownTip?.classList.remove("on");
+  shownTip?.removeAttribute("aria-describedby");
+  shownTip = target?.closest?.("[data-tip]") ?? null;
+  tip.style.visibility = shownTip ? "visible" : "hidden";
+  if (!shownTip) return;
+  shownTip.classList.add("on");
+  shownTip.setAttribute("aria-describedby", "tip");
+  tip.textContent = shownTip.dataset.tip;
+  tip.style.left = tip.style.top = "0";
+  const box = shownTip.getBoundingClientRect();
+  const left = box.left + (box.width - tip.offsetWidth) / 2;
+  const above = box.top - tip.offsetHeight - 6;
+  const below = box.height > 150 ? box.top + 8 : box.bottom + 6;
+  const widest = document.documentElement.clientWidth - tip.offsetWidth - 8;
+  tip.style.left = `${Math.max(8, Math.min(left, widest)) + scrollX}px`;
+  tip.style.top = `${(above > 4 ? above : below) + scrollY}px`;
 }
+
+for (const kind of ["pointerover", "focusin", "click"]) {
+  document.addEventListener(kind, ({ target }) => showTip(target));
+}
+document.addEventListener("keydown", ({ key }) => key === "Escape" && showTip(null));
+
+// Small pictures.
+
+const round = (number) => Number(number.toFixed(1));
+
+/** Returns the path of a line with a gap where a value is null. */
+function pathOf(values, x, y) {
+  const has = (index) => values[index] != null;
+  return values
+    .map((value, index) =>
+      value == null ? "" : `${has(index - 1) ? "L" : "M"}${round(x(index))},${round(y(value))}`,
+    )
+    .join("");
+}
+
+/** Returns lines over time, from 0, each a list of values and the name of its class. */
+function spark(lines) {
+  const [width, height, top] = [200, 33, 2];
+  const values = lines.flatMap(([each]) => each).filter((value) => value != null);
+  if (lines[0][0].length < 2 || !values.length) return [];
+  const max = Math.max(...values) || 1;
+  const y = (value) => height - (Math.max(0, value) / max) * (height - top);
+  const paths = lines.map(([each, kind]) => {
+    const x = (index) => (width * index) / Math.max(1, each.length - 1);
+    return shape("path", { class: kind, d: pathOf(each, x, y) });
+  });
+  const base = shape("path", { class: "base", d: `M0,${height}H${width}` });
+  const attributes = { class: "spark", viewBox: "0 0 200 34", preserveAspectRatio: "none", "aria-hidden": "true" };
+  return [shape("svg", attributes, base, ...paths)];
+}
+
+/** Returns a dot for each percentile, and a line at their median. */
+function strip(percentiles, median) {
+  const x = (percentile) => round(1 + 1.3 * percentile);
+  const dots = percentiles.map((each) => shape("circle", { cx: x(each), cy: 10, r: 3 }));
+  const label = `${withUnit(percentiles.length, "post")}, median ${formats.rank(median)}`;
+  return shape(
+    "svg",
+    { class: "strip", viewBox: "0 0 132 20", role: "img", "aria-label": label },
+    shape("path", { class: "rule", d: "M1,10H131" }),
+    shape("path", { class: "rule", d: "M66,4V16" }),
+    ...dots,
+    shape("path", { class: "median", d: `M${x(median)},2V18` }),
+  );
+}
+
+/** Returns a bar of which each channel has a part; `max` is the longest one. */
+function bar(organic, paid, max, kind = "") {
+  const part = (channel, value) => {
+    const element = make("b", { class: channel });
+    element.style.width = `${(100 * Math.max(0, value ?? 0)) / (max || 1)}%`;
+    return element;
+  };
+  return make("span", { class: `bar ${kind}`, "aria-hidden": "true" }, part("organic", organic), part("paid", paid));
+}
+
+// The chart: impressions by day stacked, the period before behind them, and ad spend below.
+
+const WIDE_CHART = 700; // pixels, from which on labels stand at the end
+const LABEL_ROOM = 150;
+const LABEL_HEIGHT = 14;
+
+/** Returns a round step of which at most three are up to `max`. */
+function stepOf(max) {
+  const power = 10 ** Math.floor(Math.log10(max / 4));
+  return [1, 2, 2.5, 5, 10, 20, 25].map((factor) => factor * power).find((each) => max / each < 4);
+}
+
+/** Returns the text of a value on an axis, with the decimals that the step needs. */
+function axisText(value, step) {
+  if (value === 0) return "0";
+  const [size, unit] = [
+    [1e9, `${THIN}bn`],
+    [1e6, `${THIN}M`],
+    [1e4, `${THIN}K`],
+    [0, ""],
+  ].find(([each]) => 3 * step >= each);
+  const divisor = unit === `${THIN}K` ? 1e3 : size || 1;
+  const count = [0, 1, 2].find((each) => Number.isInteger((round((step / divisor) * 1000) / 1000) * 10 ** each)) ?? 2;
+  return digits(count).format(value / divisor) + unit;
+}
+
+const totalOf = (point) => sumOf(CHANNELS.map((channel) => point[`${channel}_impressions`]));
 
 /**
- * Returns a line per channel, with a gap where a value is null.
- * A point has a `time`, a value by channel, a `tooltip`, and whether it `isIncomplete`. Points are evenly spaced.
+ * Returns the chart for a width in pixels. A point has impressions by channel, `ad_spend`, the impressions `before`, a
+ * `label`, a `tip`, and whether it `isLacking` files. `peak` has the lines of the label of a point.
  */
-function lineChart(points, width, height) {
-  const [left, right, top, bottom] = [38, width - 4, 8, height - 18];
-  const max = Math.max(...points.flatMap((point) => CHANNELS.map((channel) => point[channel] ?? 0))) || 1;
-  const last = points.length - 1;
-  const gap = (right - left) / Math.max(1, last);
-  const x = (index) => left + index * gap;
-  const y = (value) => bottom - (value / max) * (bottom - top);
-  const has = (index, channel) => (points[index]?.[channel] ?? null) !== null;
-  const values = ticks(max).flatMap((value) => [
-    shape("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }),
-    shape("text", { class: "value", x: left - 4, y: y(value) + 4 }, short.format(value)),
-  ]);
-  const labels = Math.max(1, Math.min(7, Math.floor((right - left) / 70)));
-  const every = Math.ceil(points.length / labels);
-  const days = points.flatMap(({ time }, index) => {
-    const place = { class: index && index === last ? "last" : "", x: x(index), y: height - 4 };
-    return (last - index) % every ? [] : [shape("text", place, dayAndMonth.format(time))];
+function dailyChart(points, { peak, ends }, width) {
+  const isWide = width >= WIDE_CHART;
+  const [left, right, top] = [40, isWide ? width - LABEL_ROOM : width - 4, 20];
+  const [zero, zeroOfSpend, highOfSpend] = isWide ? [206, 296, 44] : [176, 266, 36];
+  const height = zeroOfSpend + 24;
+  const step = (right - left) / points.length;
+  const max = Math.max(...points.flatMap((point) => [totalOf(point) ?? 0, point.before ?? 0])) || 1;
+  const maxOfSpend = Math.max(...points.map(({ ad_spend: spend }) => spend ?? 0));
+  const y = (value) => zero - (Math.max(0, value) / max) * (zero - top);
+  const yOfSpend = (value) => zeroOfSpend - (Math.max(0, value) / (maxOfSpend || 1)) * highOfSpend;
+  const x = (index) => left + index * step;
+  const column = (kind, index, from, to) =>
+    shape("rect", {
+      class: kind,
+      x: round(x(index) + 0.15 * step),
+      width: round(0.7 * step),
+      y: round(to),
+      height: round(Math.max(0, from - to)),
+    });
+  const text = (kind, at, baseline, anchor, ...children) =>
+    shape("text", { class: kind, x: round(at), y: round(baseline), "text-anchor": anchor }, ...children);
+  const line = (kind, d) => shape("path", { class: kind, d });
+  const marks = [];
+
+  const gridStep = stepOf(max);
+  for (let value = 0; value <= max; value += gridStep) {
+    marks.push(line(value ? "rule" : "rule zero", `M${left},${round(y(value))}H${right}`));
+    marks.push(text("", left - 8, y(value) + 4, "end", axisText(value, gridStep)));
+  }
+  points.forEach(({ isLacking }, index) => isLacking && marks.push(column("lacking", index, zero, top)));
+  if (points.every(({ before }) => before != null)) {
+    const outline = points.map(({ before }, index) => `V${round(y(before))}H${round(x(index + 1))}`).join("");
+    marks.push(line("before-fill", `M${left},${zero}${outline}V${zero}Z`));
+    marks.push(line("before", `M${left},${round(y(points[0].before))}${outline}`));
+  }
+  points.forEach((point, index) => {
+    const [organic, paid] = CHANNELS.map((channel) => Math.max(0, point[`${channel}_impressions`] ?? 0));
+    const gap = organic && paid ? 1 : 0;
+    if (organic) marks.push(column("organic", index, zero, y(organic)));
+    if (paid) marks.push(column("paid", index, y(organic) - gap, y(organic + paid)));
+    if (maxOfSpend) marks.push(column("paid spend", index, zeroOfSpend, yOfSpend(point.ad_spend ?? 0)));
   });
-  const incomplete = points.flatMap(({ isIncomplete }, index) =>
-    isIncomplete ? [shape("line", { class: "incomplete", x1: x(index), x2: x(index), y1: top, y2: bottom })] : []);
-  const lines = CHANNELS.flatMap((channel) => {
-    const shown = points.map((_, index) => index).filter((index) => has(index, channel));
-    const place = (index) => `${x(index)},${y(points[index][channel])}`;
-    const path = shown.map((index) => (has(index - 1, channel) ? "L" : "M") + place(index)).join("");
-    const alone = shown.filter((index) => !has(index - 1, channel) && !has(index + 1, channel));
-    return [
-      shape("path", { class: `line ${channel}`, d: path }),
-      ...alone.map((index) => shape("circle", { class: channel, cx: x(index), cy: y(points[index][channel]), r: 3 })),
-    ];
+  marks.push(line("rule zero", `M${left},${zeroOfSpend}H${right}`));
+  const every = Math.ceil(points.length / Math.max(1, Math.floor((right - left) / (isWide ? 90 : 100))));
+  points.forEach(({ label }, index) => {
+    if ((points.length - 1 - index) % every) return;
+    const isEdge = !isWide && index === points.length - 1;
+    marks.push(text("", isEdge ? right : x(index + 0.5), zeroOfSpend + 16, isEdge ? "end" : "middle", label));
   });
-  const tooltips = points.map(({ tooltip }, index) => {
-    const area = { class: "tooltip", x: x(index) - gap / 2, y: 0, width: gap, height: bottom };
-    return shape("rect", area, shape("title", {}, tooltip));
-  });
-  return shape("svg", { width, height }, ...values, ...days, ...incomplete, ...lines, ...tooltips);
+  if (maxOfSpend) {
+    marks.push(text("label", left, zeroOfSpend - 54 + (isWide ? 0 : 0), "start", ends.spendTitle));
+  }
+  if (peak) {
+    const isLeft = peak.index > points.length / 2;
+    const at = isLeft ? x(peak.index) - 2 : x(peak.index + 1) + 2;
+    const anchor = isLeft ? "end" : "start";
+    const high = y(totalOf(points[peak.index]));
+    marks.push(text("label strong", at, high + 10, anchor, peak.title));
+    if (peak.detail && isWide) marks.push(text("label muted", at, high + 26, anchor, peak.detail));
+    if (peak.spend != null) {
+      marks.push(text("label", at, yOfSpend(points[peak.index].ad_spend) + 10, anchor, peak.spend));
+    }
+  }
+  if (isWide) marks.push(...endLabels(points, ends, { right, y, yOfSpend, text, hasSpend: maxOfSpend > 0 }));
+  const days = points.map(({ tip }, index) =>
+    shape("rect", {
+      class: "day",
+      x: round(x(index)),
+      y: 8,
+      width: round(step),
+      height: zeroOfSpend - 8,
+      "data-tip": tip,
+    }),
+  );
+  const hatch = shape(
+    "pattern",
+    { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse" },
+    line("", "M0,6L6,0"),
+  );
+  return shape(
+    "svg",
+    { viewBox: `0 0 ${round(width)} ${height}`, "aria-hidden": "true" },
+    shape("defs", {}, hatch),
+    ...marks,
+    ...days,
+  );
 }
 
-/** Returns horizontal bars from 0, each with a `label` at its end. A group has a `name` and `bars`, one per channel. */
-function barChart(groups) {
-  const max = Math.max(...groups.flatMap(({ bars }) => bars.map(({ value }) => value ?? 0))) || 1;
-  return make("div", { class: "bars" }, ...groups.flatMap(({ name, bars }) => [
-    make("bdi", { class: "group" }, name),
-    make("div", {}, ...bars.map(({ channel, value, label, tooltip }) => {
-      const bar = make("div", { class: `bar ${channel}`, title: tooltip }, label);
-      bar.style.setProperty("--share", (value ?? 0) / max);
-      return bar;
-    })),
-  ]));
+/** Returns the labels at the ends of what is drawn, pushed apart. */
+function endLabels(points, ends, { right, y, yOfSpend, text, hasSpend }) {
+  const last = points.at(-1);
+  const [organic, paid] = CHANNELS.map((channel) => Math.max(0, last[`${channel}_impressions`] ?? 0));
+  const labels = [
+    { at: y(organic / 2), channel: "organic", name: "Organic", value: ends.organic },
+    { at: y(organic + paid / 2), channel: "paid", name: "Paid", value: ends.paid },
+    { at: y(last.before ?? 0), channel: "", name: "", value: ends.before },
+  ]
+    .filter(({ value }) => value != null)
+    .sort((one, other) => other.at - one.at);
+  labels.forEach((label, index) => {
+    if (index) label.at = Math.min(label.at, labels[index - 1].at - LABEL_HEIGHT);
+  });
+  if (hasSpend) {
+    labels.push({ at: yOfSpend(last.ad_spend ?? 0) - 2, channel: "paid", name: "Ads", value: ends.spend });
+  }
+  return labels.map(({ at, channel, name, value }) =>
+    text(
+      channel ? "label" : "label muted",
+      right + 10,
+      at + 4,
+      "start",
+      ...(name ? [shape("tspan", { class: `strong ${channel}` }, name), ` ${value}`] : [value]),
+    ),
+  );
 }
 
-const charts = new Map();  // container -> function that returns its chart for a width in pixels
-const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => drawIn(target)));
+/** Draws the chart for the width of its container, again when that changes, and for paper. */
+const chart = { draw: null };
+const PAPER_WIDTH = 718; // pixels, of A4 without its margins
 
-function drawIn(container) {
-  const chart = charts.get(container);
-  if (!chart || !container.clientWidth) return;
-  container.querySelector("[aria-hidden]").replaceChildren(chart(container.clientWidth));
+function drawChart(width = byId("chart").clientWidth) {
+  if (chart.draw && width) byId("chart").replaceChildren(chart.draw(width));
 }
 
-/** Draws a chart, or says that there is no data. Screen readers get `description` instead of its marks. */
-function draw(name, hasData, description, chart) {
-  const container = document.getElementById(`chart-${name}`);
-  charts.set(container, hasData ? chart : null);
-  container.replaceChildren(hasData
-    ? make("div", { role: "img", "aria-label": description }, make("div", { "aria-hidden": "true" }))
-    : make("p", { class: "nothing" }, "No data for this selection."));
-  drawIn(container);
-  widths.observe(container);
+new ResizeObserver(() => drawChart()).observe(byId("chart"));
+addEventListener("beforeprint", () => drawChart(PAPER_WIDTH));
+addEventListener("afterprint", () => drawChart());
+
+/** Shows the values of the next or the previous day. Returns their text, if the key moves. */
+function moveInChart(event) {
+  const days = [...byId("chart").querySelectorAll("rect.day")];
+  const sign = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!sign || !days.length) return null;
+  event.preventDefault();
+  const now = days.findIndex((day) => day === shownTip);
+  const next = now < 0 ? (sign > 0 ? 0 : days.length - 1) : Math.max(0, Math.min(days.length - 1, now + sign));
+  showTip(days[next]);
+  return days[next].dataset.tip;
 }

@@ -105,9 +105,9 @@ SELECT
     stated.* REPLACE (nullif(stated.instance_id, '') AS instance_id),
     CASE
         WHEN stated.first_day <> windows.first_day OR stated.last_day <> windows.last_day
-            THEN 'Later''s totals are of ' || days_in_words(stated.first_day, stated.last_day)
+            THEN 'Later’s totals are of ' || days_in_words(stated.first_day, stated.last_day)
         WHEN is_previous AND previous_days < previous_days_expected OR NOT is_previous AND days < days_expected
-            THEN 'Later''s totals cover ' || days_expected || ' days, and the lake has ' || days || ' of them'
+            THEN 'Later’s totals cover ' || days_expected || ' days, and the lake has ' || days || ' of them'
         WHEN days IS NULL THEN 'the lake has no days of the instance'
     END AS withheld
 FROM stated

@@ -1,8 +1,8 @@
 """Read the data of a report: results from the rollup tables of a lake, and which days and rows are missing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,6 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
-    BY_CONTENT_TYPE,
     BY_CREATOR,
     BY_PLATFORM,
     CAMPAIGN_RESULTS,
@@ -39,25 +38,22 @@ from later_reporting_dagster.rollups.templates import CONSTANTS, render
 # The name of the report's folder and asset, and its file.
 REPORT, REPORT_FILE = "organic_paid_report", "report.html"
 REPORT_PATH = f"{REPORT}/{REPORT_FILE}"
-# The tables that report.sql reads: rollups, and what Later totals for accounts.
-_SINGLE_TABLES = (
-    *(BY_CAMPAIGN, BY_PLATFORM, BY_CONTENT_TYPE, BY_CREATOR, OVERALL),
-    *(POSTS, CAMPAIGN_RESULTS, CAMPAIGNS_MONTHLY),
-)
+# The tables that the queries read: rollups, what Later totals for accounts, and the list of campaigns.
+_SINGLE_TABLES = (BY_CAMPAIGN, BY_PLATFORM, BY_CREATOR, OVERALL, POSTS, CAMPAIGN_RESULTS, CAMPAIGNS_MONTHLY)
 _PERIOD_TABLES = (DAILY, DAILY_BY_CAMPAIGN, MONTHLY)
 SHOWN_TABLES = (*(table.name for table in (*_PERIOD_TABLES, *_SINGLE_TABLES)), *(ACCOUNT_PERIODS.name, CAMPAIGNS_TABLE))
 # The fetched tables whose missing days a report lists: name -> label.
 FETCHED_TABLES = {name: table.label for name, table in RAW_TABLES.items()}
-# The tables that report.sql creates, without their prefix `report_`.
-REPORT_TABLES = ("figures", "accounts", "published", "parts", "creators", "posts", "days")
 # The tables of the page: each is the query of a file, some of which read those before.
-_QUERIES = ("results", "months", "networks", "book", "who", "peaks", "later", "silent", "newest_posts", "campaigns")
-# What the metadata of the asset shows of `report_figures`.
+_QUERIES = (
+    *("results", "months", "networks", "book", "creators", "posts", "days", "who", "peaks", "later", "silent"),
+    *("newest_posts", "campaigns"),
+)
+# What the metadata of the asset shows of `results`.
 KEY_FIGURES = (
     *("organic_impressions", "paid_impressions", "paid_share_of_impressions"),
     *("organic_engagements", "paid_engagements", "organic_engagement_rate", "paid_engagement_rate"),
-    *("rate_ratio", "same_post_rate_ratio", "same_posts", "same_posts_paid_higher"),
-    *("ad_spend", "ad_spend_per_engagement"),
+    *("cost", "creators_cost", "ad_spend", "paid_cpm", "ad_spend_per_engagement", "return_on_ad_spend"),
 )
 MAX_DAYS = max(WINDOWS.values())
 # So many creators of each instance and window are on the page: those with the most impressions.
@@ -92,11 +88,14 @@ class ReportData:
     Attributes:
         as_of: the newest day of the results. On the page, days are ages: days before it.
         instances: sorted ids of the instances that have results or should have files.
-        tables: the tables that `report.sql` creates, by name.
+        tables: the tables of the page, by the names of their queries.
         missing: by fetched table and instance (None for campaign totals), the days that should have a file and have
             none.
         outdated: sentences about tables that no longer match the files that they are made from, and about files that
             the lake contradicts.
+        labels: names of instances by id; others are shown by their id.
+        is_demo: whether the data are invented, which the page then says.
+        fetched_at: when the newest file was requested; None if unknown.
     """
 
     as_of: date
@@ -105,6 +104,9 @@ class ReportData:
     missing: Mapping[str, Mapping[str | None, Set[date]]]
     quarantined: Sequence[QuarantinedRows] = ()
     outdated: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_demo: bool = False
+    fetched_at: datetime | None = None
 
     @property
     def windows(self) -> dict[str, tuple[date, date]]:
@@ -113,7 +115,7 @@ class ReportData:
         Those of days are up to the first one that has all days of files, shortest first. A month has results.
         """
         names = ["time_window", "instance_id", "days", "first_day", "last_day"]
-        rows = self.tables["figures"].select(names).to_pylist()
+        rows = self.tables["results"].select(names).to_pylist()
         # Without the table of all posts, rows of all instances have no days.
         of_all = {row["time_window"]: row for row in rows if row["instance_id"] is None and row["days"] is not None}
         days = [of_all[name]["days"] if name in of_all else 0 for name in WINDOWS]
@@ -130,13 +132,15 @@ class ReportData:
 
     @property
     def initial_window(self) -> str:
-        """The window that the page opens with: 28 days, or 7 if there are no more."""
-        return "28d" if "28d" in self.windows else "7d"
+        """The window that the page opens with: 28 days, or 7 if the lake has fewer than 28."""
+        rows = self.tables["results"].select(["instance_id", "days"]).to_pylist()
+        days = [row["days"] or 0 for row in rows if row["instance_id"] is None]
+        return "28d" if max(days, default=0) >= WINDOWS["28d"] else "7d"
 
     @property
     def key_figures(self) -> dict[str, Any]:
         """The figures that the page opens with, of all instances and campaigns; None if not available."""
-        rows = self.tables["figures"].to_pylist()
+        rows = self.tables["results"].to_pylist()
         found = (row for row in rows if row["instance_id"] is None and row["time_window"] == self.initial_window)
         figures: dict[str, Any] = next(found, {})
         return {name: figures.get(name) for name in KEY_FIGURES}
@@ -149,6 +153,8 @@ def read_report(
     missing: Mapping[str, Collection[Partition]],
     quarantined: Collection[QuarantinedRows] = (),
     outdated: Iterable[str] = (),
+    is_demo: bool = False,
+    fetched_at: datetime | None = None,
 ) -> ReportData | None:
     """Read everything that a report shows; None if the key figures have not been materialized.
 
@@ -171,10 +177,8 @@ def read_report(
             execute(f"CREATE OR REPLACE TABLE ranks AS {_render('ranks')}")
             for name in _QUERIES:
                 execute(f"CREATE OR REPLACE TABLE report_{name} AS {_render(name)}")
-            execute(_render("report"))
             return {
-                name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table()
-                for name in (*REPORT_TABLES, *_QUERIES)
+                name: database.connection.sql(f"FROM report_{name} ORDER BY ALL").to_arrow_table() for name in _QUERIES
             }
 
         views = [
@@ -182,7 +186,7 @@ def read_report(
             for table, partitions in stored.items()
         ]
         tables = database.read(views, compute)
-    last_days = [day for day in tables["figures"]["last_day"].to_pylist() if day is not None]
+    last_days = [day for day in tables["results"]["last_day"].to_pylist() if day is not None]
     if not last_days:
         return None
     days_missing = {name: days_by_instance(missing.get(name, ())) for name in FETCHED_TABLES}
@@ -195,6 +199,8 @@ def read_report(
         missing=days_missing,
         quarantined=sorted(quarantined, key=repr),
         outdated=[*outdated],
+        is_demo=is_demo,
+        fetched_at=fetched_at,
     )
 
 

@@ -24,11 +24,14 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import contiguous_ranges
 from later_reporting_dagster.lake.file_metadata import MADE_FROM, MadeFrom, parse_key_values
-from later_reporting_dagster.lake.tables import WINDOWS
+from later_reporting_dagster.lake.tables import MONTH_WINDOWS, WINDOWS
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, MOST_CREATORS, ReportData
 
 # The page's script, in the order in which its parts use each other.
-_SCRIPTS = ("selection.js", "charts.js", "tables.js", "missing.js", "page.js")
+_SCRIPTS = (
+    *("selection.js", "format.js", "charts.js", "tables.js", "explanations.js"),
+    *("figures.js", "time.js", "sections.js", "missing.js", "page.js"),
+)
 # Columns of the tables that the page does not show.
 _NOT_SHOWN = ("place", "first_day", "last_day", "campaign_name", "campaign_status", "oldest_age")
 _POLICY = (
@@ -60,12 +63,14 @@ def made_from_of_page(page: bytes) -> MadeFrom | None:
 def report_page(data: ReportData) -> bytes:
     """Return the report as an HTML page. The same data gives the same bytes."""
     style, script = _read("page.css"), "".join(map(_read, _SCRIPTS))
+    content = page_data(data)
     page = Template(_read("page.html")).substitute(
+        demo="DEMO – " if content["is_demo"] else "",
         policy=_POLICY.format(scripts=_hash(script), styles=_hash(style)),
         as_of=data.as_of.isoformat(),
         style=style,
         script=script,
-        data=json_for_html(page_data(data)),
+        data=json_for_html(content),
     )
     return page.encode()
 
@@ -100,9 +105,12 @@ def page_data(data: ReportData) -> dict[str, Any]:
         },
         "window": data.initial_window,
         "oldest_age": data.oldest_age,
+        "is_demo": data.is_demo,
+        "fetched_at": data.fetched_at and f"{data.fetched_at:%Y-%m-%dT%H:%M:%SZ}",
         "most_creators": MOST_CREATORS,
         "tables": FETCHED_TABLES,
         "instances": list(data.instances),
+        "labels": [data.labels.get(instance_id, instance_id) for instance_id in data.instances],
         "campaigns": [
             [
                 index["instance_id"][instance_id],
@@ -136,10 +144,10 @@ def page_data(data: ReportData) -> dict[str, Any]:
 
 
 def _label(window: str, first_day: date) -> str:
-    """Return what the page calls a window, such as Last 28 days, or Last month (October)."""
+    """Return what the page calls a window, such as Last 28 days, This month, or October."""
     if window in WINDOWS:
         return f"Last {WINDOWS[window]} days"
-    return f"{window.replace('_', ' ').capitalize()} ({first_day:%B})"
+    return "This month" if window == MONTH_WINDOWS[0] else f"{first_day:%B}"
 
 
 def _shown(rows: pa.Table, windows: Iterable[str]) -> pa.Table:

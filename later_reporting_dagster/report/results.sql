@@ -92,3 +92,4 @@ SELECT
     later_ad_spend * return_on_ad_spend AS implied_revenue,
     rate(CASE WHEN withheld IS NULL THEN paid_clicks END, paid_impressions) AS paid_click_rate
 FROM counted
+JOIN (SELECT time_window, first_day, last_day FROM windows WHERE NOT is_previous) AS of_window USING (time_window)

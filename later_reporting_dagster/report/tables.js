@@ -1,131 +1,73 @@
 "use strict";
-// Numbers, text and tables. Data is inserted only as text, never as markup: do not use innerHTML.
+// Tables: on a wide screen rows, on a narrow one cards, always a CSV file.
 
-// Numbers.
+// Columns. Each has a label, a `short` one for cards, a function that makes a row's cell, and the names and values of its
+// CSV columns. A column without a cell is only in the CSV file.
 
-const digits = (count) =>
-  new Intl.NumberFormat("en-US", { minimumFractionDigits: count, maximumFractionDigits: count });
-const [whole, tenth, decimal] = [0, 1, 2].map(digits);
-const NOT_AVAILABLE = "not available";
+const cell = (label, ...children) => make("td", { class: "number", role: "cell", "data-label": label }, ...children);
 
-function twoDecimals(value) {
-  if (value === 0) return "0";
-  if (Math.abs(value) < 0.005) return value > 0 ? "<0.01" : ">-0.01";
-  return decimal.format(value);
+/** Returns untrusted text that is one line, or as much as has room. */
+const named = (text, kind = "name") =>
+  make("bdi", { dir: "ltr", class: kind, title: text }, shortened(text, NAME_LENGTH));
+
+/** Returns the attributes of a link to a web page, or within this one. */
+const linkTo = (href) => (href.startsWith("#") ? { href } : { href, rel: "noopener noreferrer", target: "_blank" });
+
+/** Returns the heading of a row: a name, which may link to a web page or within this one, and what it is. */
+function rowHeading(name, detail, link, ...more) {
+  const shown = link ? make("a", linkTo(link), named(name)) : make("span", {}, named(name));
+  const below = detail ? [" ", small(make("bdi", { class: "detail" }, shortened(detail, 60)))] : [];
+  return make("th", { scope: "row", role: "rowheader" }, span("named", shown, ...below, ...more));
 }
-
-const formats = {
-  count: (value) => whole.format(value),
-  headline: (value) => {
-    if (Math.abs(value) >= 1e9) return `${decimal.format(value / 1e9)}\u00a0bn`;
-    return Math.abs(value) >= 1e8 ? `${decimal.format(value / 1e6)}\u00a0m` : whole.format(value);
-  },
-  share: (value) => `${Math.abs(value) < 10 && value !== 0 ? tenth.format(value) : whole.format(value)}\u00a0%`,
-  rate: (value) => (Math.abs(value) >= 1 ? tenth.format(value) : twoDecimals(value)),
-  percent: (value) => `${twoDecimals(value)}\u00a0%`,
-  rank: (value) => `${tenth.format(value)}\u00a0%`,
-  ratio: (value) => `${twoDecimals(value)}\u00a0×`,
-  money: (value) => `$${Math.abs(value) >= 1000 ? whole.format(value) : twoDecimals(value)}`,
-};
-
-const formatted = (value, format) => (value == null ? NOT_AVAILABLE : formats[format](value));
-
-/** Returns an element with a formatted number, and its exact value as an attribute; for null, a dash and the reason. */
-function figure(value, format, reason = NOT_AVAILABLE) {
-  if (value != null) return make("data", { value: String(value) }, formats[format](value));
-  const dash = make("span", { "aria-hidden": "true" }, "–");
-  return make("span", { class: "null", title: reason }, dash, make("span", { class: "unseen" }, reason));
-}
-
-/** Compares two values: the larger first, null last. */
-const descending = (left, right) => (left == null || right == null ? (left == null) - (right == null) : right - left);
-
-// Text.
-
-const LISTED_FIRST = 3;
-const NAME_LENGTH = 200;
-const TEXT_LENGTH = 60;
-const readable = (name) => (name ? name.replaceAll("_", " ") : "other");
-const withUnit = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
-const bold = (text) => make("b", {}, make("bdi", {}, text));
-const shortened = (text, length = 120) =>
-  text.length > length ? `${[...text].slice(0, length - 1).join("")}…` : text;
-
-/** Joins the first names, and adds the number of the others. */
-function listed(names, one, more) {
-  const rest = names.length - LISTED_FIRST;
-  if (rest <= 0) return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-  return `${names.slice(0, LISTED_FIRST).join(", ")} and ${withUnit(rest, `more ${one}`, `more ${more}`)}`;
-}
-
-/** Returns untrusted text that cannot change the direction of the text around it: without controls, or isolated. */
-function isolated(text) {
-  const plain = text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
-  const isRightToLeft = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\ud802\ud803\ud83a\ud83b]/.test(plain);
-  return isRightToLeft ? `\u2068${plain}\u2069` : plain;
-}
-
-// Columns. Each has a label, a function that makes a row's cell, and the names and values of its CSV columns. Those of
-// `more` are shown on demand.
-
-const cell = (...children) => make("td", { class: "number" }, ...children);
 
 const column = {
-  name: (label, text, link = () => null) => ({
-    label, names: [label], values: (row) => [text(row)],
-    cell: (row) => {
-      const shown = make("bdi", { dir: "ltr", class: "name", title: text(row) }, shortened(text(row), NAME_LENGTH));
-      const isLink = /^https?:\/\//i.test(link(row) ?? "");
-      const attributes = { href: link(row), rel: "noopener noreferrer", target: "_blank" };
-      return make("th", { scope: "row" }, isLink ? make("a", attributes, shown) : shown);
+  // `heading` returns the cell, `text` the name.
+  name: (label, text, heading) => ({ label, csv: { [label]: text }, cell: heading }),
+  text: (label, text, kind = "number") => ({
+    label,
+    csv: { [label]: text },
+    cell: (row) =>
+      make(
+        "td",
+        { class: kind, role: "cell", "data-label": label },
+        text(row) == null ? figure(null) : make("bdi", {}, shortened(text(row))),
+      ),
+  }),
+  number: (label, name, format = "count", options = {}) => ({
+    label,
+    short: label,
+    sort: name,
+    csv: { [label]: (row) => row[name] },
+    cell(row) {
+      return cell(this.short, figure(row[name], format, options.reason?.(row)), ...(options.beside?.(row) ?? []));
     },
+    ...options,
   }),
-  text: (label, text, kind = "name") => ({
-    label, names: [label], values: (row) => [text(row)],
-    cell: (row) => {
-      const shown = text(row) == null ? figure(null) : make("bdi", { class: kind }, shortened(text(row), TEXT_LENGTH));
-      return make("td", {}, shown);
-    },
-  }),
-  // `reason` returns why a number is withheld, if it is.
-  number: (label, name, format = "count", reason = () => undefined) => ({
-    label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], reason,
-    cell: (row) => cell(figure(row[name], format, reason(row))),
-  }),
-  // A number, and another one below it.
-  pair: (label, name, format, below, belowText) => ({
-    label, isNumber: true, sort: name, names: [name, below], values: (row) => [row[name], row[below]],
-    cell: (row) => {
-      const isPair = row[name] != null && row[below] != null;
-      const detail = isPair ? [make("span", { class: "detail" }, ...belowText(row[below]))] : [];
-      return cell(figure(row[name], format), ...detail);
-    },
-  }),
+  csv: (label, value) => ({ csv: { [label]: value } }),
 };
-const more = (...columns) => columns.map((each) => ({ ...each, isMore: true }));
 
 // Tables.
 
-const SHOWN_ROWS = matchMedia("(max-width: 36rem)").matches ? 5 : 6;  // of a table, until all are shown
+const CARDS = matchMedia("screen and (max-width: 980px)");
+const shownRows = () => (CARDS.matches ? 5 : 10);
 
-// id -> its columns, rows and options, what it is sorted by, and whether all rows and columns are shown
+// id -> its columns, rows and options, what it is sorted by, and whether all rows are shown
 const tables = new Map();
 
 /**
- * Fills a table. A column without any value is left out, unless it is the first, one of `more`, or withheld.
- * `limit` is the number of rows until all are shown; the CSV file has all. Rows of `foot` stay at the end.
+ * Fills a table. `note` is beside its title, rows of `foot` stay at the end. `isLong`: all rows are shown, `isFixed`: their
+ * order is not changed, `isLean`: columns without any value are left out. The CSV file has all rows and columns.
  */
 function fillTable(id, columns, rows, options = {}) {
-  const defaults = { empty: "No data for this selection.", limit: SHOWN_ROWS, kind: () => "", foot: [] };
-  const withDefaults = { ...defaults, ...options };
-  const isFilled = (each) => [...rows, ...withDefaults.foot].some((row) =>
-    each.values(row).some((value) => value != null && value !== "") || each.reason?.(row));
-  const shown = columns.filter((each, index) => !index || !rows.length || each.isMore || isFilled(each));
-  tables.set(id, { ...tables.get(id), columns: shown, rows, options: withDefaults });
+  const defaults = { empty: "No data for this selection.", kind: () => null, foot: [], note: "" };
+  const isFilled = (each) =>
+    [...rows, ...(options.foot ?? [])].some((row) => Object.values(each.csv).some((value) => value(row) != null));
+  const shown = columns.filter((each, index) => each.cell && (!index || !options.isLean || isFilled(each)));
+  tables.set(id, { ...tables.get(id), columns, shown, rows, options: { ...defaults, ...options } });
   showTable(id);
 }
 
-/** Shows a table again with another sort order, or with all rows or columns. */
+/** Shows a table again with another sort order, or with all rows. */
 function changeTable(id, change) {
   tables.set(id, { ...tables.get(id), ...change(tables.get(id)) });
   showTable(id);
@@ -133,22 +75,26 @@ function changeTable(id, change) {
 
 function showTable(id) {
   const table = tables.get(id);
-  const { rows, options, isWhole, isWide } = table;
-  const columns = table.columns.filter((each) => isWide || !each.isMore);
-  const container = document.getElementById(`table-${id}`);
-  if (!container.firstChild) addElements(container, id);
-  const headings = columns.map((each) => heading(id, each, table));
-  container.querySelector("thead").replaceChildren(make("tr", {}, ...headings));
-  const visible = isWhole ? sorted(table) : sorted(table).slice(0, options.limit);
-  const empty = make("tr", {}, make("td", { colspan: String(columns.length) }, options.empty));
-  const line = (row) => make("tr", { class: options.kind(row) }, ...columns.map((each) => each.cell(row)));
-  document.getElementById(id).replaceChildren(...(rows.length ? visible.map(line) : [empty]));
-  container.querySelector("tfoot").replaceChildren(...(rows.length ? options.foot.map(line) : []));
-  const [allRows, allColumns] = [".all", ".more"].map((name) => container.querySelector(name));
-  allRows.hidden = rows.length <= options.limit;
-  allRows.textContent = isWhole ? `Show the first ${options.limit}` : `Show all ${whole.format(rows.length)}`;
-  allColumns.hidden = !rows.length || !table.columns.some((each) => each.isMore);
-  allColumns.textContent = isWide ? "Fewer columns" : "More columns";
+  const { shown, rows, options, isWhole } = table;
+  const container = byId(id);
+  if (!container.querySelector("table")) addElements(container, id);
+  const limit = options.isLong ? Infinity : shownRows();
+  const visible = isWhole ? sorted(table) : sorted(table).slice(0, limit);
+  const line = (row) => make("tr", { role: "row", class: options.kind(row) }, ...shown.map((each) => each.cell(row)));
+  const part = (tag, ...children) => container.querySelector(tag).replaceChildren(...children);
+  part("colgroup", ...shown.map(({ width }) => make("col", { class: width && `width-${width}` })));
+  part("thead", make("tr", { role: "row" }, ...shown.map((each) => columnHeading(id, each, table))));
+  part("tbody", ...visible.map(line));
+  part("tfoot", ...(rows.length ? options.foot.map(line) : []));
+  container.querySelector("table").hidden = !rows.length;
+  const nothing = container.querySelector(".nothing");
+  nothing.hidden = rows.length > 0;
+  nothing.textContent = options.empty;
+  const note = container.querySelector(".head > p");
+  if (note) note.textContent = options.note;
+  const all = container.querySelector("[data-all]");
+  all.hidden = rows.length <= limit;
+  all.textContent = isWhole ? `Show ${limit}` : `Show all ${whole.format(rows.length)}`;
 }
 
 function sorted({ rows, sort, ascending }) {
@@ -158,47 +104,67 @@ function sorted({ rows, sort, ascending }) {
 }
 
 /** Returns the heading of a column: a button that sorts by it, if it has numbers. */
-function heading(id, { label, isNumber, sort }, table) {
-  const attributes = { scope: "col", ...(isNumber ? { class: "number" } : {}) };
-  if (!sort || table.rows.length < 2) return make("th", attributes, label);
-  const isSorted = sort === table.sort;
-  if (isSorted) attributes["aria-sort"] = table.ascending ? "ascending" : "descending";
-  const arrow = isSorted ? ` ${table.ascending ? "↑" : "↓"}` : "";
-  const button = make("button", { type: "button", "data-sort": sort, "data-table": id }, label + arrow);
-  return make("th", attributes, button);
+function columnHeading(id, { label, isText, sort, channel, heading }, table) {
+  const kind = heading ? "ranks" : isText || label === table.shown[0].label ? null : "number";
+  const attributes = { scope: "col", role: "columnheader", class: kind };
+  if (heading) return make("th", attributes, heading());
+  const key = channel ? [span(`key ${channel}`)] : [];
+  if (!sort || table.rows.length < 2 || table.options.isFixed) return make("th", attributes, ...key, label);
+  const sortedBy = table.sort ?? table.options.sortedBy;
+  if (sort === sortedBy) attributes["aria-sort"] = table.ascending ? "ascending" : "descending";
+  return make(
+    "th",
+    attributes,
+    make("button", { type: "button", "data-sort": sort, "data-table": id }, ...key, label),
+  );
 }
 
-/** Adds the elements of a table to its container: head, body, buttons and a hint. */
+/** Adds the elements of a table to its container: buttons, head, body and foot. */
 function addElements(container, id) {
-  const { title } = container.dataset;
-  const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
-  const [caption, body] = [make("caption", { class: "unseen" }, title), make("tbody", { id })];
-  scroll.append(make("table", {}, caption, make("thead", {}), body, make("tfoot", {})));
-  const button = (name, kind, attributes = {}, label = "") =>
-    make("button", { type: "button", class: kind, [`data-${name}`]: id, ...attributes }, label);
-  const buttons = [
-    button("all", "csv all"), button("more", "csv more"),
-    button("csv", "csv", { "aria-label": `Download ${title} as CSV` }, "Download CSV"),
-  ];
-  const hint = make("span", { class: "hint" }, "Scroll sideways to see all columns →");
-  container.append(scroll, make("p", { class: "below" }, ...buttons, hint));
-  const isWide = () => scroll.scrollWidth > scroll.clientWidth + 1;
-  const sizes = new ResizeObserver(() => container.classList.toggle("wide", isWide()));
-  for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
+  const heading = container.querySelector("h2") ?? container.closest("details").querySelector("h2");
+  const title = heading.textContent;
+  const button = (name, attributes = {}, label = "") =>
+    make("button", { type: "button", [`data-${name}`]: id, ...attributes }, label);
+  const fold = container.classList.contains("foldable")
+    ? [button("fold", { class: "fold", "aria-expanded": "false" }, "Show")]
+    : [];
+  const actions = span(
+    "actions",
+    ...fold,
+    button("all"),
+    button("csv", { "aria-label": `Download ${title} as CSV` }, "CSV"),
+  );
+  const head = container.querySelector(".head");
+  if (head) head.append(actions);
+  else container.append(make("div", { class: "head" }, actions));
+  const parts = ["thead", "tbody", "tfoot"].map((tag) => make(tag, { role: "rowgroup" }));
+  const table = make("table", { role: "table", "aria-label": title }, make("colgroup"), ...parts);
+  container.append(table, make("p", { class: "nothing" }));
 }
+
+/** Explains a section beside its title. */
+function explain(id, text) {
+  const title = byId(id).querySelector("h2");
+  byId(id).querySelector(".head .mark")?.remove();
+  title.after(mark(`About ${title.textContent}`, text));
+}
+
+CARDS.addEventListener("change", () => [...tables.keys()].forEach(showTable));
 
 // CSV.
 
 /** Returns a value for a CSV file. A leading apostrophe keeps spreadsheets from running text as a formula. */
 function csvValue(value) {
   if (value == null || typeof value === "number") return String(value ?? "");
-  return `"${value.replace(/^[=+\-@＝＋－＠\t\r]/, "'$&").replaceAll('"', '""')}"`;
+  return `"${String(value)
+    .replace(/^[=+\-@＝＋－＠\t\r]/, "'$&")
+    .replaceAll('"', '""')}"`;
 }
 
 /** Returns the lines of a table's CSV file: the names of its columns, then its rows. */
 function csvLines({ columns, rows, options }) {
-  const line = (row) => columns.flatMap(({ values }) => values(row));
-  return [columns.flatMap(({ names }) => names), ...[...rows, ...options.foot].map(line)];
+  const values = (row) => columns.flatMap(({ csv }) => Object.values(csv).map((value) => value(row)));
+  return [columns.flatMap(({ csv }) => Object.keys(csv)), ...[...rows, ...options.foot].map(values)];
 }
 
 function download(name, lines) {

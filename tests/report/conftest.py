@@ -14,7 +14,7 @@ from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.lake.tables import ACCOUNT_PERIODS
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
-from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, SINGLE_TABLES
+from later_reporting_dagster.rollups.rollup_tables import DAILY, DAILY_BY_CAMPAIGN, MONTHLY, SINGLE_TABLES
 from tests.rollups.reference import Row, World
 from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
 from tests.services import WAIT_SECONDS
@@ -87,7 +87,7 @@ def report_and_tables(
             if table.name not in without:
                 metadata = MadeFrom(inputs="", definition=table.definition).key_values
                 lake.write_table(table.name, found[table.name], metadata=metadata)
-        for table in (DAILY, DAILY_BY_CAMPAIGN):
+        for table in (DAILY, DAILY_BY_CAMPAIGN, MONTHLY):
             metadata = MadeFrom(inputs="", definition=table.definition).key_values
             rows = found[table.name]
             for day in {*rows["first_day"].to_pylist()}:

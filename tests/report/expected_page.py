@@ -8,29 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import product
+from statistics import median
 from typing import Any
 
 from tests.rollups.reference import Row
 
 Rows = dict[str, Row]  # by name
-RESULTS = {
-    "Posts": "posts",
-    "Organic impressions": "organic_impressions",
-    "Paid impressions": "paid_impressions",
-    "Organic rate": "organic_engagement_rate",
-    "Paid rate": "paid_engagement_rate",
-    "Rate ratio": "rate_ratio",
-}
-TOTALS = {
-    "Reach": "reach",
-    "Ad spend": "ad_spend",
-    "Return on ad spend": "return_on_ad_spend",
-    "Conversions by links": "tracking_links_conversions",
-    "Paid clicks": "paid_clicks",
-}
 CHANNELS = ("organic", "paid")
-ONCE = "Posts once"
-NETWORK = "Network, content type"
+RATES = {"Organic rate": "organic_engagement_rate", "Paid rate": "paid_engagement_rate"}
+NETWORKS = {"tiktok": "TikTok", "youtube": "YouTube", "x": "X", None: "Other"}
+BOOKED_AGE, BOOKED_POSTS = 90, 5
+MOST_MONTHS = 13
 
 
 @dataclass(frozen=True)
@@ -49,6 +37,9 @@ class Selection:
         """Return whether a row is of the chosen instance."""
         return bool(row["instance_id"]) and self.of_instance in (None, row["instance_id"])
 
+    def has_post(self, post: Row) -> bool:
+        return self.has(post) and (self.campaign is None or self.campaign[1] in post["campaign_ids"])
+
 
 @dataclass(frozen=True)
 class ExpectedPage:
@@ -61,128 +52,58 @@ class ExpectedPage:
         rows = [row for row in self.tables[table] if row.get("time_window", at.window) == at.window]
         return [row for row in rows if all(row[name] == value for name, value in values.items())]
 
+    def overall(self, at: Selection) -> Row:
+        """Return the row of the chosen instance, or of all: of a campaign, that of its instance."""
+        return next(iter(self.rows("organic_paid_overall", at, instance_id=at.of_instance or "")), {})
+
     def days(self, at: Selection) -> tuple[date, date]:
         (row,) = self.rows("organic_paid_overall", at, scope="all")
         return row["first_day"], row["last_day"]
 
-    def overall(self, at: Selection) -> Row:
-        return next(iter(self.rows("organic_paid_overall", at, instance_id=at.of_instance or "")), {})
+    def results(self, at: Selection) -> Row:
+        """Return the row of the selection; empty if it has no results."""
+        if not at.campaign:
+            return self.overall(at)
+        instance, campaign = at.campaign
+        found = self.rows("organic_paid_by_campaign", at, instance_id=instance, campaign_id=campaign)
+        return found[0] if found else {}
 
-    def suffix(self, at: Selection, instance: str) -> str:
-        return f" · {instance}" if at.of_instance is None and len(self.instances) > 1 else ""
-
-    def totals(self, at: Selection, instance: str, campaign: int) -> Row:
-        """Return what Later totals for a campaign, if it covers the same days as the posts beside it."""
-        found = self.rows("campaign_results", at, instance_id=instance, campaign_id=campaign)
-        of_instance = self.rows("organic_paid_overall", at, instance_id=instance)
-        is_same = found and of_instance and of_instance[0]["days"] == of_instance[0]["days_expected"]
-        is_same = is_same and all(found[0][name] == of_instance[0][name] for name in ("first_day", "last_day"))
-        return {head: found[0][name] if is_same else None for head, name in TOTALS.items()}
+    def is_compared(self, at: Selection) -> bool:
+        """Return whether all days of the period and of the one before are there."""
+        row = self.overall(at)
+        before = (row["previous_last_day"] - row["previous_first_day"]).days + 1
+        return bool(row["days"] == row["days_expected"] and row["previous_days"] == before)
 
     def figures(self, at: Selection) -> Row:
-        """Return the key figures by the name of their measure."""
-        row = dict(self.overall(at))
-        if at.campaign:
-            instance, campaign = at.campaign
-            found = self.rows("organic_paid_by_campaign", at, instance_id=instance, campaign_id=campaign)
-            row = dict(found[0]) if found else {}
-            totals = self.totals(at, instance, campaign)
-            row |= {name: totals.get(head) for head, name in TOTALS.items()}
-        sides = [row.get(f"{channel}_engagements") for channel in CHANNELS]
-        both = None if None in sides or sum(sides) == 0 else 100 * sides[1] / sum(sides)
-        return row | {"paid_share_of_engagements": both}
+        """Return the five figures, and what creators cost, by name."""
+        row, published = self.results(at), self.posts_published(at)
+        known = [post["content_cost"] for post in published if post["content_cost"] is not None]
+        cost = self.total_cost(at)[0] if at.window == "last_month" else None
+        cost = cost if cost is not None else add(known)
+        return {
+            "cost": add([cost, row.get("ad_spend")]),
+            "creators_cost": cost,
+            "ad_spend": row.get("ad_spend"),
+            **{
+                name: add(row.get(f"{channel}_{name}") for channel in CHANNELS)
+                for name in ("impressions", "engagements")
+            },
+            **{name: row.get(name) for name in RATES.values()},
+        }
 
-    def campaigns(self, at: Selection) -> Rows:
-        found = {}
-        for row in self.rows("organic_paid_by_campaign", at):
-            key = row["instance_id"], row["campaign_id"]
-            if at.has(row) and at.campaign in (None, key):
-                cells = {head: row[name] for head, name in RESULTS.items()} | self.totals(at, *key)
-                cells["Ad spend per engagement"] = row["ad_spend_per_engagement"]
-                found[f"{row['campaign_id']}{self.suffix(at, row['instance_id'])}"] = cells
-        for row in self.rows("campaign_results", at):
-            key = row["instance_id"], row["campaign_id"]
-            name = f"{row['campaign_id']}{self.suffix(at, row['instance_id'])}"
-            if at.has(row) and at.campaign in (None, key) and name not in found:
-                totals = self.totals(at, *key)
-                if totals["Ad spend"] is not None:
-                    found[name] = dict.fromkeys(RESULTS) | totals
-        overall = self.overall(at)
-        once = {head: overall.get(name) for head, name in RESULTS.items()}
-        once |= {"Ad spend": overall.get("ad_spend"), "Ad spend per engagement": overall.get("ad_spend_per_engagement")}
-        return found | ({} if at.campaign or not found else {ONCE: once})
-
-    def parts(self, at: Selection) -> list[Row]:
-        """Return the networks and content types, or of a campaign the networks, without an order."""
-        if at.campaign:
-            first, last = self.days(at)
-            rows = [
-                row
-                for row in self.tables["organic_paid_daily_by_campaign"]
-                if (row["instance_id"], row["campaign_id"]) == at.campaign and first <= row["first_day"] <= last
-            ]
-            return [
-                {NETWORK: text(name)} | results(rates(add_up([row for row in rows if row["platform"] == name])))
-                for name in {row["platform"] for row in rows}
-            ]
-        found = []
-        for kind in ("platform", "content_type"):
-            for row in self.rows(f"organic_paid_by_{kind}", at, instance_id=at.of_instance or ""):
-                cells = {NETWORK: text(row[kind])} | {head: row[name] for head, name in RESULTS.items()}
-                cells |= {"Same-post rate ratio": row["same_post_rate_ratio"]}
-                found.append(cells | {"Posts with both rates": row["same_posts"]})
-        return found
-
-    def bars(self, at: Selection) -> dict[str, str]:
-        """Return how each bar's tooltip ends: with the posts that its rate has, or of a campaign, impressions."""
-        found, unit = {}, "impression" if at.campaign else "post"
-        rows = (
-            self.parts(at)
-            if at.campaign
-            else self.rows("organic_paid_by_platform", at, instance_id=at.of_instance or "")
-        )
-        for row, channel in product(rows, CHANNELS):
-            name = row[NETWORK] if at.campaign else text(row["platform"])
-            rate = row[f"{channel.capitalize()} rate"] if at.campaign else row[f"{channel}_engagement_rate"]
-            number = row[f"{channel}_rate_{unit}s"]
-            of = "not available" if rate is None else f" of {number:,} {unit}{'' if number == 1 else 's'}"
-            found[f"{name}, {channel}"] = of
-        return found
-
-    def creators(self, at: Selection, *, least_posts: int) -> list[Row]:
-        found = [row for row in self.rows("organic_paid_by_creator", at) if at.has(row) and row["posts"] >= least_posts]
-        return [
-            {
-                "Creator": (row["creator_full_name"] or "Unknown creator") + self.suffix(at, row["instance_id"]),
-                "Handle": row["creator_handle_name"],
-                **{head: row[name] for head, name in RESULTS.items()},
-            }
-            for row in found
-        ]
+    def total_cost(self, at: Selection, month: date | None = None) -> tuple[float | None, int | None]:
+        """Return what Later totals for the campaigns of a month, by default of the period, and their posts."""
+        month = month or self.days(at)[0]
+        rows = [row for row in self.tables["campaigns_monthly"] if row["month"] == month and at.has(row)]
+        rows = [row for row in rows if at.campaign in (None, (row["instance_id"], row["campaign_id"]))]
+        rows = [row for row in rows if row["published_content_cost"] is not None]
+        return add(row["published_content_cost"] for row in rows), add(row["published_posts"] for row in rows)
 
     def posts_published(self, at: Selection) -> list[Row]:
         """Return the posts that were published on days of the period that the lake has."""
         first, last = self.days(at)
-        found = [row for row in self.tables["posts"] if row["is_published"] and at.has(row)]
-        found = [row for row in found if at.campaign is None or at.campaign[1] in row["campaign_ids"]]
+        found = [row for row in self.tables["posts"] if row["is_published"] and at.has_post(row)]
         return [row for row in found if first <= row["post_date"].date() <= last]
-
-    def cost(self, at: Selection) -> Row:
-        return cost_of(self.posts_published(at))
-
-    def published(self, at: Selection) -> Rows:
-        """Return what posts cost that were published in the period, by campaign, and once."""
-        found = self.posts_published(at)
-        campaigns = {(row["instance_id"], campaign) for row in found for campaign in row["campaign_ids"]}
-        by_name = {
-            f"{campaign}{self.suffix(at, instance)}": [
-                row for row in found if row["instance_id"] == instance and campaign in row["campaign_ids"]
-            ]
-            for instance, campaign in campaigns
-            if at.campaign in (None, (instance, campaign)) and (instance, campaign) in self.known_campaigns
-        }
-        once = {} if at.campaign or not by_name else {ONCE: found}
-        return {name: cost_of(rows) for name, rows in (by_name | once).items()}
 
     @property
     def known_campaigns(self) -> set[tuple[str, int]]:
@@ -193,23 +114,132 @@ class ExpectedPage:
             if row["instance_id"] is not None
         }
 
+    def campaigns(self, at: Selection) -> Rows:
+        if at.campaign:
+            return {}
+        rows = {}
+        for instance, campaign in self.known_campaigns:
+            one = Selection(at.window, None, (instance, campaign))
+            if at.has({"instance_id": instance}):
+                shown = self.results(one) or self.posts_published(one) or self.figures(one)["cost"] is not None
+                rows |= {self.detail(at, instance, campaign): self.cells(one)} if shown else {}
+        return rows | ({"": self.cells(at)} if rows else {})
+
+    def detail(self, at: Selection, instance: str, campaign: int) -> str:
+        """Return what stands beside a campaign's name: its id, with its instance if several are shown."""
+        return str(campaign) if at.of_instance or len(self.instances) == 1 else f"{instance} · {campaign}"
+
+    def cells(self, at: Selection) -> Row:
+        """Return the cells of a campaign, or of all posts."""
+        figures = self.figures(at)
+        return {
+            "Known cost": figures["cost"], "Creators, posts of known cost": figures["creators_cost"],
+            "Ads": figures["ad_spend"], "Impressions": figures["impressions"], "Engagements": figures["engagements"],
+            **{head: figures[name] for head, name in RATES.items()},
+        }  # fmt: skip
+
+    def networks(self, at: Selection) -> Rows:
+        if at.campaign:
+            first, last = self.days(at)
+            rows = [row for row in self.daily(at) if first <= row["first_day"] <= last]
+            found = {
+                name: sums([row for row in rows if row["platform"] == name]) for name in {r["platform"] for r in rows}
+            }
+        else:
+            of_instance = self.rows("organic_paid_by_platform", at, instance_id=at.of_instance or "")
+            found = {row["platform"]: row for row in of_instance}
+        published = self.posts_published(at)
+        cells = {}
+        for name, row in found.items():
+            costs = [post["content_cost"] for post in published if post["platform"] == name]
+            cells[NETWORKS.get(name) or str(name).capitalize()] = {
+                "Creators, posts of known cost": add(costs), "Ads": row["ad_spend"],
+                "Impressions": add(row[f"{channel}_impressions"] for channel in CHANNELS),
+                "Paid share of impressions": share(*(row[f"{channel}_impressions"] for channel in CHANNELS)),
+                "Paid CPM": quotient(
+                    row["ad_spend_with_paid_impressions"], row["paid_impressions_with_ad_spend"], 1000
+                ),
+                "Per paid engagement": quotient(
+                    row["ad_spend_with_paid_engagements"], row["paid_engagements_with_ad_spend"]
+                ),
+                **{head: row[column] for head, column in RATES.items()},
+            }  # fmt: skip
+        return cells
+
+    def daily(self, at: Selection) -> list[Row]:
+        """Return the rows by day of the chosen campaign or instance, or of all."""
+        if not at.campaign:
+            return [row for row in self.tables["organic_paid_daily"] if at.has(row)]
+        rows = self.tables["organic_paid_daily_by_campaign"]
+        return [row for row in rows if (row["instance_id"], row["campaign_id"]) == at.campaign]
+
     def over_time(self, at: Selection) -> Rows:
         """Return the days of the period, of at most 90 days, from the oldest one with results."""
-        table = "organic_paid_daily_by_campaign" if at.campaign else "organic_paid_daily"
         first, last = self.days(at)
         oldest = max(first, min(row["first_day"] for row in self.tables["organic_paid_daily"]))
-        rows = [row for row in self.tables[table] if at.has(row)]
-        if at.campaign:
-            rows = [row for row in rows if (row["instance_id"], row["campaign_id"]) == at.campaign]
         days = [oldest + timedelta(days=number) for number in range((last - oldest).days + 1)]
-        return {str(day): rates(add_up([row for row in rows if row["first_day"] == day])) for day in days}
+        found = {}
+        for day in days:
+            row = sums([row for row in self.daily(at) if row["first_day"] == day])
+            counts = product(("impressions", "engagements"), CHANNELS)
+            cells = {f"{channel.capitalize()} {name}": row[f"{channel}_{name}"] for name, channel in counts}
+            rates = {head: row[column] for head, column in RATES.items()}
+            found[f"{day.day} {day:%b} {day.year}"] = cells | rates | {"Ad spend": row["ad_spend"]}
+        return found
+
+    def months(self, at: Selection) -> Rows:
+        """Return the calendar months that have results, with Later's total of a month whose first day the lake has."""
+        if at.campaign:
+            return {}
+        rows = self.daily(at)
+        oldest = min(row["first_day"] for row in self.tables["organic_paid_daily"])
+        found = {}
+        for month in sorted({row["first_day"].replace(day=1) for row in rows}, reverse=True)[:MOST_MONTHS]:
+            row = sums([row for row in rows if row["first_day"].replace(day=1) == month])
+            cost = self.total_cost(at, month)[0] if oldest <= month else None
+            found[f"{month:%B %Y}"] = {
+                "Cost so far": None if cost is None else add([cost, row["ad_spend"]]),
+                "Creators, as Later totals": cost, "Ads": row["ad_spend"],
+                "Impressions": add(row[f"{channel}_impressions"] for channel in CHANNELS),
+                "Engagements": add(row[f"{channel}_engagements"] for channel in CHANNELS),
+                **{head: row[column] for head, column in RATES.items()},
+            }  # fmt: skip
+        return found
+
+    def creators(self, at: Selection) -> list[Row]:
+        if at.campaign:
+            return []
+        return [
+            {
+                "Creator": row["creator_full_name"] or "Unknown creator",
+                "Posts": row["posts"],
+                **{f"{channel.capitalize()} impressions": row[f"{channel}_impressions"] for channel in CHANNELS},
+                **{head: row[name] for head, name in RATES.items()},
+            }
+            for row in self.rows("organic_paid_by_creator", at)
+            if at.has(row)
+        ]
+
+    def booked(self, at: Selection) -> list[Row]:
+        """Return the creators with enough ranked posts, best first."""
+        posts = [post for post in self.tables["posts"] if post["is_published"] and at.has_post(post)]
+        posts = [post for post in posts if post["age"] < BOOKED_AGE and post["creator_id"] is not None]
+        found = []
+        for instance, creator in {(post["instance_id"], post["creator_id"]) for post in posts}:
+            of_creator = [post for post in posts if (post["instance_id"], post["creator_id"]) == (instance, creator)]
+            ranks = [post["organic_engagement_rate_percentile"] for post in of_creator]
+            ranks = [rank for rank in ranks if rank is not None]
+            costs = [post["content_cost"] for post in of_creator]
+            if len(ranks) >= BOOKED_POSTS:
+                found.append({"Median rank": median(ranks), "Known cost, of their posts": add(costs)})
+        return sorted(found, key=lambda row: -row["Median rank"])
 
     def boost(self, at: Selection) -> list[Row]:
         ranks = ("organic_impressions_percentile", "organic_engagement_rate_percentile")
         found = [
             row
             for row in self.tables["posts"]
-            if at.has(row) and (at.campaign is None or at.campaign[1] in row["campaign_ids"])
+            if at.has_post(row)
             and row["age"] <= 14 and not row["paid_impressions"] and not row["paid_engagements"]
             and row["first_paid_day"] is None and "story" not in (row["content_type"] or "")
             and row["content_type"] != "facebook_group"
@@ -217,7 +247,6 @@ class ExpectedPage:
         ]  # fmt: skip
         return [
             {
-                "Published": str(row["post_date"].date()),
                 "Organic impressions": row["organic_impressions"],
                 "Organic rate": row["organic_engagement_rate"],
                 "Peers": row["peers"],
@@ -226,45 +255,29 @@ class ExpectedPage:
         ]
 
 
-def text(name: str | None) -> str:
-    return (name or "other").replace("_", " ")
-
-
-def add_up(rows: Iterable[Row]) -> Row:
-    """Return the sums of the counts of rows; None over nothing."""
-    rows, names = [*rows], ("impressions", "engagements", "rate_impressions", "rate_engagements")
-    sums = {}
-    for name in (f"{channel}_{name}" for channel, name in product(CHANNELS, names)):
-        values = [row[name] for row in rows if row[name] is not None]
-        sums[name] = sum(values) if values else None
-    return sums
-
-
-def rates(sums: Row) -> Row:
-    """Return the cells of counts and rates, by heading, and the impressions that the rates have."""
-    cells: Row = {f"{channel}_rate_impressions": sums[f"{channel}_rate_impressions"] for channel in CHANNELS}
+def sums(rows: Sequence[Row]) -> Row:
+    """Return the sums of the columns that add up over rows, None over nothing, and the rates that follow from them."""
+    names = [f"{channel}_{name}" for channel, name in product(CHANNELS, ("impressions", "engagements"))]
+    names += [f"{channel}_rate_{name}" for channel, name in product(CHANNELS, ("impressions", "engagements"))]
+    names += ["ad_spend", "ad_spend_with_paid_impressions", "paid_impressions_with_ad_spend"]
+    names += ["ad_spend_with_paid_engagements", "paid_engagements_with_ad_spend"]
+    row = {name: add(row[name] for row in rows) for name in names}
     for channel in CHANNELS:
-        label, units = channel.capitalize(), sums[f"{channel}_rate_impressions"]
-        cells |= {f"{label} {name}": sums[f"{channel}_{name}"] for name in ("impressions", "engagements")}
-        cells[f"{label} rate"] = 100 * sums[f"{channel}_rate_engagements"] / units if units and units > 0 else None
-    return cells
+        parts = row[f"{channel}_rate_engagements"], row[f"{channel}_rate_impressions"]
+        row[f"{channel}_engagement_rate"] = quotient(*parts, 100)
+    return row
 
 
-def results(cells: Row) -> Row:
-    """Return the cells of `rates` that a table of networks has: without engagements, with the ratio."""
-    organic, paid = cells["Organic rate"], cells["Paid rate"]
-    ratio = paid / organic if paid is not None and organic is not None and organic > 0 else None
-    return {head: value for head, value in cells.items() if "engagements" not in head} | {"Rate ratio": ratio}
+def quotient(dividend: Any, divisor: Any, factor: int = 1) -> float | None:
+    return factor * float(dividend) / float(divisor) if dividend is not None and divisor and divisor > 0 else None
 
 
-def cost_of(posts: Sequence[Row]) -> Row:
-    """Return the cost of published posts: of the known costs, per engagement over the posts that have both."""
-    known = [row for row in posts if row["content_cost"] is not None]
-    both = [row for row in known if row["organic_engagements"] is not None]
-    cost, engagements = (sum(row[name] for row in both) for name in ("content_cost", "organic_engagements"))
-    return {
-        "Posts published": len(posts) or None,
-        "Content cost so far": sum(row["content_cost"] for row in known) if known else None,
-        "Posts of unknown cost": len(posts) - len(known) if posts else None,
-        "Content cost per organic engagement": cost / engagements if engagements > 0 else None,
-    }
+def share(organic: Any, paid: Any) -> float | None:
+    """Return the percentage that is paid; None if a channel has none."""
+    return None if organic is None or paid is None else quotient(paid, organic + paid, 100)
+
+
+def add(values: Iterable[Any]) -> Any:
+    """Return the sum of the values that are not None; None over nothing."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) if known else None

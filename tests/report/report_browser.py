@@ -14,62 +14,51 @@ from playwright.sync_api import Browser, Page
 from later_reporting_dagster.report.report_data import ReportData
 from later_reporting_dagster.report.report_page import report_page
 
-WIDTHS = {375: 740, 1280: 800}
+# By width, the height of the window.
+WIDTHS = {320: 700, 390: 844, 700: 900, 1000: 800, 1400: 900}
 
-# Cells with numbers are lists of exact numbers, null for a dash; other cells are text.
-_READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
-  const found = [...cell.querySelectorAll('data, .null')];
-  return found.length ? found.map(each => each.value === undefined ? null : Number(each.value))
-    : (cell.querySelector('bdi') ?? cell).textContent.trim();
-}))"""
-# All tables by name: rows of cells by heading. A cell is a number, null or text; of two numbers, the first.
+# All tables by name: rows of cells by heading, with what stands beside the name as `detail`. A cell is a number, null
+# or text; of two numbers, the first.
 _READ_TABLES = """() => Object.fromEntries([...document.querySelectorAll('.table')].map(table => {
-  const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.replace(/ [↑↓]$/, ''));
+  const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent);
   const value = cell => {
     const found = cell.querySelector('data, .null');
     return found ? (found.value === undefined ? null : Number(found.value))
-      : (cell.querySelector('bdi') ?? cell).textContent;
+      : (cell.querySelector('bdi') ?? cell).textContent.replace(/\\s+/g, ' ').trim();
   };
-  const rows = [...table.querySelectorAll('tbody tr, tfoot tr')].filter(row => !row.querySelector('[colspan]'));
+  const rows = [...table.querySelectorAll('tbody tr, tfoot tr')];
   const cells = row => Object.fromEntries([...row.cells].map((cell, index) => [heads[index], value(cell)]));
-  return [table.id.replace('table-', ''), rows.map(cells)];
+  const detail = row => row.querySelector('th .detail')?.textContent ?? null;
+  return [table.id, rows.map(row => ({ ...cells(row), detail: detail(row) }))];
 }))"""
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return text !== '–' + each.title;
-  const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
-  const size = { bn: 1e9, m: 1e6 }[text.match(/[bm]n?$/)?.[0]];
-  if (size) return Math.abs(Number(words) * size - value) > 0.5000001e-2 * size;
-  if (value === 0) return words !== '0';
-  if (words.startsWith('<')) return !(value > 0 && value < 0.005);
+  if (each.classList.contains('null')) return /[0-9]/.test(each.firstChild.textContent);
+  const words = text.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
+  const size = { bn: 1e9, M: 1e6, K: 1e3 }[text.match(/(bn|M|K)(?![a-z])/)?.[0]] ?? 1;
   const decimals = words.split('.')[1]?.length ?? 0;
-  return words === '0' || Math.abs(Number(words) - value) > 0.5000001 * 10 ** -decimals;
+  if (words.includes('<')) return !(Math.abs(value) < 10 ** -decimals);
+  // A rank is rounded down: the median of 85.9 is above 85 of 100.
+  const allowed = each.closest('[data-label="Median rank"]') ? 1 : 0.5000001 * 10 ** -decimals * size;
+  return Number(words) === 0 && value !== 0 && size === 1 && !each.closest('[data-label="Median rank"]')
+    || Math.abs(Number(words) * size - value) > allowed;
 }).map(each => each.outerHTML)"""
 
-# Numbers and chart labels that are partly outside of the visible or scrollable area.
-_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .detail, svg text, .bar')].filter(each => {
+# Numbers and labels of the chart that are partly outside of the visible area.
+_CUT_OFF = """() => [...document.querySelectorAll('data, .null, svg text, .change')].filter(each => {
   const place = each.getBoundingClientRect();
   if (!place.width || each.classList.contains('unseen')) return false;
-  const scroll = each.closest('.scroll'), inside = each.closest('svg') ?? scroll?.firstChild;
-  const room = inside ? inside.getBoundingClientRect() : { left: 0, right: document.documentElement.clientWidth };
-  const cell = each.closest('td, th, .bar');
-  if (cell && cell.scrollWidth > cell.clientWidth + 1) return true;
+  const around = each.closest('svg, .card, td, th')?.getBoundingClientRect();
+  const room = around ?? { left: 0, right: document.documentElement.clientWidth };
   return place.left < room.left - 1 || place.right > room.right + 1;
 }).map(each => each.textContent)"""
-# Tables that are wider than their container without a hint, or that cannot be scrolled by keyboard.
-_SCROLLS_WITHOUT_HINT = """() => [...document.querySelectorAll('.scroll')].filter(each => {
-  const hint = each.parentElement.querySelector('.hint');
-  return each.scrollWidth > each.clientWidth + 1 && (!hint.offsetWidth || each.tabIndex !== 0);
-}).map(each => each.getAttribute('aria-label'))"""
 
 _OPEN_ALL = """() => {
   document.querySelectorAll('details').forEach(each => { each.open = true; });
-  const isClosed = each => !each.hidden && /^(Show all|More columns)/.test(each.textContent);
+  const isClosed = each => !each.hidden && /^(Show all|Show$)/.test(each.textContent);
   [...document.querySelectorAll('button')].filter(isClosed).forEach(each => each.click());
 }"""
-_BARS = """bars => bars.map(bar =>
-  [bar.title.split(':')[0], getComputedStyle(bar, '::before').width, bar.textContent])"""
 
 
 @dataclass
@@ -80,50 +69,32 @@ class Report:
     requests: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
-    def choose(self, name: Literal["period", "instance", "campaign"], label: str) -> None:
-        self.page.locator(f"#{name}").select_option(label=label)
-
-    def rows(self, body: str) -> list[list[Any]]:
-        """Return the rows of a table. A cell is a list of numbers and nulls, or text."""
-        found: list[list[Any]] = self.page.locator(f"#{body}").evaluate(_READ)
-        return found
-
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of all tables, by name: cells by heading, each a number, None or text."""
         found: dict[str, list[dict[str, Any]]] = self.page.evaluate(_READ_TABLES)
         return found
 
-    def columns(self, table: str) -> dict[str, int]:
-        """Return the places of the columns of a table, by their headings."""
-        heads = self.page.locator(f"#table-{table} thead th").all_inner_texts()
-        return {head: place for place, head in enumerate(heads)}
-
     def figure(self, name: str) -> float | None:
         found = self.page.locator(f"#figure-{name} data")
         return float(found.get_attribute("value") or "") if found.count() else None
 
-    def tooltips(self) -> dict[str, str]:
-        """Return the tooltip of each bar, by network and channel."""
-        found = self.page.locator(".bar").evaluate_all("all => all.map(each => each.title.split(': '))")
-        return {name: text for name, text in found}
+    def text(self, name: str) -> str:
+        """Return the text of an element, with ordinary spaces."""
+        return re.sub(r"\s+", " ", self.page.locator(f"#{name}").inner_text())
 
     def missing(self) -> list[str]:
-        return self.page.locator("#missing li:not(.aside)").all_inner_texts()
+        """Return what is missing, a fact and its consequence each, also those in "Data received"."""
+        found = self.page.locator("#missing p:not(.aside), #all-missing li").all_text_contents()
+        return [re.sub(r"\s+", " ", text).strip() for text in found]
 
-    def lines(self, chart: str) -> list[list[tuple[float, float]]]:
-        """Return the points of the lines of a chart, in pixels."""
-        paths = [each.get_attribute("d") or "" for each in self.page.locator(f"#chart-{chart} path").all()]
-        return [[(float(x), float(y)) for x, y in re.findall(r"([\d.]+),([\d.]+)", path)] for path in paths]
+    def columns(self, kind: str) -> list[tuple[float, float]]:
+        """Return the x and the height of each column of the chart, in pixels."""
+        found = self.page.locator(f"#chart rect.{kind}").all()
+        return [(float(each.get_attribute("x") or ""), float(each.get_attribute("height") or "")) for each in found]
 
-    def height_of(self, chart: str, label: str) -> float:
-        """Return the y of the grid line with this label, in pixels from the top."""
-        labels = self.page.locator(f"#chart-{chart} .value").all_text_contents()
-        return float(self.page.locator(f"#chart-{chart} .grid").nth(labels.index(label)).get_attribute("y1") or "")
-
-    def bars(self) -> dict[str, tuple[float, str]]:
-        """Return the width in pixels and the label of each bar, by network and channel."""
-        found = self.page.locator(".bar").evaluate_all(_BARS)
-        return {name: (float(width.removesuffix("px")), label) for name, width, label in found}
+    def tips(self) -> list[str]:
+        """Return the values of each day of the chart."""
+        return [each.get_attribute("data-tip") or "" for each in self.page.locator("#chart rect.day").all()]
 
     def misformatted(self) -> list[str]:
         """Return numbers whose text does not match their exact value."""
@@ -131,20 +102,20 @@ class Report:
         return found
 
     def cut_off(self) -> list[str]:
-        """Return numbers that are cut off, and tables that scroll without a hint."""
-        # Hints and widths of charts follow a change of size in the next frame.
+        """Return numbers that are cut off."""
+        # The chart follows a change of size in the next frame.
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
-        found: list[str] = [*self.page.evaluate(_CUT_OFF), *self.page.evaluate(_SCROLLS_WITHOUT_HINT)]
+        found: list[str] = self.page.evaluate(_CUT_OFF)
         return found
 
     def download(self, table: str) -> list[list[str]]:
         with self.page.expect_download() as event:
-            self.page.locator(f"[data-csv={table}]").click()
+            self.page.locator(f"[data-csv={table}]").last.click()
         text = event.value.path().read_bytes().decode("utf-8-sig")
         return list(csv.reader(io.StringIO(text, newline="")))
 
     def open_all(self) -> None:
-        """Unfold all sections, and show all rows and columns of all tables."""
+        """Unfold all sections, and show all rows of all tables."""
         self.page.evaluate(_OPEN_ALL)
 
 
@@ -154,8 +125,9 @@ def open_report(
     data: ReportData,
     directory: Path,
     *,
-    width: int = 1280,
+    width: int = 1400,
     scheme: Literal["light", "dark"] = "light",
+    fragment: str = "",
 ) -> Iterator[Report]:
     """Open a report from a file. At the end, assert that it made no requests and wrote no console messages."""
     file = directory / "report.html"
@@ -166,9 +138,9 @@ def open_report(
     page.on("console", lambda message: report.messages.append(message.text))
     page.on("pageerror", lambda error: report.messages.append(str(error)))
     try:
-        page.goto(file.as_uri())
+        page.goto(file.as_uri() + fragment)
         yield report
-        assert report.requests == [file.as_uri()]
+        assert [url.split("#")[0] for url in report.requests] == [file.as_uri()]
         assert report.messages == []
     finally:
         page.close()

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.report.report_data import MOST_CREATORS, QuarantinedRows, ReportData
+from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
 from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
 from tests.report.conftest import INSTANCES, report_of
-from tests.report.report_browser import open_report
+from tests.report.report_browser import WIDTHS, open_report
 from tests.rollups.conftest import row
 from tests.rollups.reference import Row, World, over_windows
 from tests.rollups.worlds import NEWEST, agree, campaign, period
@@ -31,10 +31,6 @@ def one_post(**fields: Any) -> World:
     published = datetime(NEWEST.year, NEWEST.month, NEWEST.day, tzinfo=UTC)
     files[NEWEST, "a"] = [row(campaign_id=7, creator_id=1, post_date=published, **fields)]
     return World(files, files)
-
-
-def share_of_engagements(overall: Row) -> Any:
-    return 100 * overall["paid_engagements"] / (overall["organic_engagements"] + overall["paid_engagements"])
 
 
 @pytest.fixture(scope="module")
@@ -49,116 +45,181 @@ def rows_of(world: World) -> Callable[..., list[Row]]:
     return wanted
 
 
-def test_chosen_campaign_is_counted_alone_and_what_it_does_not_filter_is_named(
+def test_chosen_campaign_is_counted_alone_and_leads_back(
     browser: Browser, report_of_world: ReportData, tmp_path: Path
 ) -> None:
     with open_report(browser, report_of_world, tmp_path) as report:
-        note = report.page.locator("#of-instance")
-        assert not note.is_visible()
-        report.choose("campaign", report.page.locator("#campaign option").nth(1).inner_text())
-        assert note.is_visible()
-        (row,) = report.rows("campaigns")
-        assert row[report.columns("campaigns")["Organic impressions"]][0] == report.figure("organic_impressions")
+        row = report.tables()["campaigns"][0]
+        link = report.page.locator("#campaigns tbody a").first
+        name = link.inner_text()
+        link.click()
+        expect(report.page.locator("#title")).to_have_text(f"{name} {row['detail']}")
+        assert not report.page.locator("#campaigns").is_visible()
+        assert not report.page.locator("#months").is_visible()
+        assert report.figure("impressions") == row["Impressions"]
+        assert report.text("networks-title") == "Networks of this campaign"
+        report.page.get_by_role("link", name="All campaigns").click()
+        expect(report.page.locator("#campaigns")).to_be_visible()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
-def test_page_is_accessible_and_fits(
+def test_selection_is_in_the_address_and_can_be_opened_and_gone_back_to(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        report.page.locator("#period").select_option(value="7d")
+        report.page.locator("#instance").select_option(label=INSTANCES[1])
+        report.page.locator("#campaign").select_option(index=1)
+        title, sentence = report.text("title"), report.text("sentence")
+        fragment = report.page.evaluate("location.hash")
+        report.page.go_back()
+        expect(report.page.locator("#campaign")).to_have_value("")
+        assert report.text("title") == f"Organic and paid results of {INSTANCES[1]}"
+    assert re.fullmatch(r"#period=7d&instance=acme\+%26\+%3Csons%3E&campaign=\d+", fragment)
+    with open_report(browser, report_of_world, tmp_path, fragment=fragment) as report:
+        assert (report.text("title"), report.text("sentence")) == (title, sentence)
+    with open_report(browser, report_of_world, tmp_path, fragment="#period=9d&instance=<b>&campaign=x") as report:
+        assert report.text("title") == f"Organic and paid results of all {len(INSTANCES)} instances"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_fits_any_width(width: int, browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, report_of_world, tmp_path, width=width) as report:
+        report.open_all()
+        for period in report.page.locator("#period option").evaluate_all("all => all.map(each => each.value)"):
+            report.page.locator("#period").select_option(value=period)
+            report.open_all()
+            assert report.page.evaluate("document.documentElement.scrollWidth") == width
+            assert report.cut_off() == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
+def test_page_is_accessible(
     width: int, scheme: Literal["light", "dark"], browser: Browser, report_of_world: ReportData, tmp_path: Path
 ) -> None:
     with open_report(browser, report_of_world, tmp_path, width=width, scheme=scheme) as report:
-        page = report.page
-        assert page.evaluate("document.documentElement.scrollHeight") < 4000
         report.open_all()
-        violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        violations = Axe().run(report.page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert report.cut_off() == []
 
 
-def test_first_screen_has_a_picture_the_rates_and_what_is_missing(
+def test_sentence_says_what_was_spent_and_recorded(
     browser: Browser, rows_of: Callable[..., list[Row]], report_of_world: ReportData, tmp_path: Path
 ) -> None:
     (overall,) = rows_of("organic_paid_overall", "28d", instance_id="")
     with open_report(browser, report_of_world, tmp_path) as report:
-        shown = [float(each.get_attribute("value") or "") for each in report.page.locator("#headline data").all()]
-        wanted = [
-            *(overall["paid_share_of_impressions"], share_of_engagements(overall)),
-            *(overall["ad_spend"], overall["ad_spend_per_engagement"]),
-            *(overall["paid_engagement_rate"], overall["organic_engagement_rate"]),
+        found = report.page.locator("#sentence data").evaluate_all("all => all.map(each => Number(each.value))")
+        sums = [
+            sum(overall[f"{side}_{name}"] for side in ("organic", "paid")) for name in ("impressions", "engagements")
         ]
-        assert shown == pytest.approx([*map(float, wanted)], rel=1e-6)
+        wanted = [overall["ad_spend"], sums[0], overall["paid_share_of_impressions"], sums[1]]
+        assert [found[0], *found[2:]] == pytest.approx([*map(float, wanted)], rel=1e-6)
+        assert re.fullmatch(
+            r"In the 28 days to 6 March 2024, all 2 instances spent \$[\d,.]+( M)? on ads( \(.\d+ %\))? and"
+            r" (at least )?\$[\d,.]+ on creators, for the posts published in them\. Recorded in these days: "
+            r"[\d,.]+( M)? impressions \(\d+ % by ads\) and [\d,.]+( M)? engagements\.",
+            report.text("sentence"),
+        )
         words = report.page.locator("body").inner_text()
         assert not re.search(r"\b(better|worse|higher|lower|lift|wins?)\b", words, re.IGNORECASE)
-        first, last = NEWEST + timedelta(days=1), NEWEST + timedelta(days=2)
-        assert report.missing() == [
-            f"{first} to {last} are missing for {INSTANCES[0]} (daily metrics).",
-            f"{first} is missing for {INSTANCES[1]} (published posts).",
-            f"{first} is missing (campaign totals).",
-            f"3 rows of {INSTANCES[1]} are invalid and not counted: impressions: 8500.5 is not a whole number.",
+
+
+def test_what_is_missing_is_named_on_the_first_screen(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        missing = report.missing()
+        assert missing[:2] == [
+            f"7 Mar 2024 – 8 Mar 2024 of {INSTANCES[0]} are missing. Daily metrics.".replace("7 Mar 2024 –", "7 Mar –"),
+            f"7 Mar 2024 of {INSTANCES[1]} is missing. Published posts.",
         ]
-        for place in ("#headline", "#missing li:not(.aside)", "#kpis .value", "#chart-impressions", "#chart-rates"):
-            for found in report.page.locator(place).all():
-                box = found.bounding_box()
-                assert box is not None
-                assert box["y"] + box["height"] <= 800
+        assert missing[2] == "7 Mar 2024 is missing. Campaign totals."
+        for place in ("#sentence", "#cards", "#missing"):
+            box = report.page.locator(place).bounding_box()
+            assert box is not None
+            assert box["y"] + box["height"] <= 900
+        for place in ("#time", "#campaigns"):
+            box = report.page.locator(place).bounding_box()
+            assert box is not None
+            assert box["y"] <= 1800
 
 
-def test_lines_are_drawn_to_scale_and_fit_any_width(
+def test_columns_are_drawn_to_scale_and_say_their_values(
     browser: Browser, report_of_world: ReportData, tmp_path: Path
 ) -> None:
     with open_report(browser, report_of_world, tmp_path) as report:
         report.open_all()
-        days, places = report.rows("days"), report.columns("days")
-        for chart, measure in (("impressions", "impressions"), ("rates", "rate")):
-            channels = ("Organic", "Paid")
-            values = [[each[places[f"{channel} {measure}"]][0] for each in reversed(days)] for channel in channels]
-            zero, highest = report.height_of(chart, "0"), max(value for line in values for value in line if value)
-            heights = [[zero - y for _, y in line] for line in report.lines(chart)]
-            scale = max(map(max, heights)) / highest
-            for line, drawn in zip(values, heights, strict=True):
-                assert drawn == pytest.approx([value * scale for value in line if value is not None])
-        label = report.page.locator("#chart-rates .value").last.text_content() or ""
-        assert zero - report.height_of("rates", label) == pytest.approx(float(label) * scale)
-        tooltips = report.page.locator("#chart-impressions title").all_text_contents()
-        assert len(tooltips) == len(days)
-        assert tooltips[-1].startswith(f"{NEWEST}: organic ")
-        report.page.set_viewport_size({"width": 375, "height": 740})
+        days = [*reversed(report.tables()["days"])]
+        scales = []
+        for channel in ("organic", "paid"):
+            values = [
+                day[f"{channel.capitalize()} impressions"] for day in days if day[f"{channel.capitalize()} impressions"]
+            ]
+            heights = [height for _, height in report.columns(f"{channel}:not(.spend)")]
+            scales += [(height + 0.05) / value for value, height in zip(values, heights, strict=True)]
+        assert max(scales) == pytest.approx(min(scales), rel=0.2)
+        tips = report.tips()
+        assert len(tips) == len(days)
+        first = days[-1]
+        total = first["Organic impressions"] + first["Paid impressions"]
+        assert tips[-1].replace("\u00a0", " ").startswith(f"6 Mar 2024\nImpressions {total:,}\n")
+        report.page.set_viewport_size({"width": 390, "height": 740})
         assert report.cut_off() == []
-        assert all(0 <= x <= 375 for line in report.lines("rates") for x, _ in line)
+        assert all(0 <= x <= 390 for x, _ in report.columns("organic"))
 
 
-def test_line_has_a_gap_on_days_without_a_value_and_marks_incomplete_ones(browser: Browser, tmp_path: Path) -> None:
+def test_day_without_a_value_has_no_column_and_incomplete_ones_are_hatched(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=5, engagements=1)
     (post,) = world.recorded[NEWEST, "a"]
     for age in (2, 3):
         world.recorded[NEWEST - timedelta(days=age), "a"].append(post)  # type: ignore[attr-defined]
     missing = {"post_metrics_daily": [Partition(NEWEST - timedelta(days=1), "b")]}
     with open_report(browser, report_of(world, expected=missing), tmp_path) as report:
-        organic, paid = [report.page.locator(f"#chart-impressions path.{name}") for name in ("organic", "paid")]
-        assert re.sub(r"[\d.,]", "", organic.get_attribute("d") or "") == "MLM"
-        assert paid.get_attribute("d") == ""
-        assert report.page.locator("#chart-impressions circle").count() == 1
-        assert report.page.locator("#chart-impressions .incomplete").count() == 1
+        assert len(report.columns("organic")) == 3
+        assert report.columns("paid") == []
+        assert len(report.columns("lacking")) == 1
+        assert [tip.splitlines()[-1] for tip in report.tips() if "Missing" in tip] == ["Missing: b"]
 
 
-def test_bars_are_drawn_to_scale_beside_their_numbers(
-    browser: Browser, report_of_world: ReportData, rows_of: Callable[..., list[Row]], tmp_path: Path
-) -> None:
-    rows = rows_of("organic_paid_by_platform", "28d", instance_id="")
-    rates = {
-        f"{each['platform'] or 'other'}, {channel}": each[f"{channel}_engagement_rate"]
-        for each in rows
-        for channel in ("organic", "paid")
-    }
-    highest = float(max(filter(None, rates.values())))
+def test_chart_is_read_by_arrow_keys(browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
     with open_report(browser, report_of_world, tmp_path) as report:
-        bars = report.bars()
-        assert bars.keys() == rates.keys()
-        longest = max(width for width, _ in bars.values())
-        for name, (width, label) in bars.items():
-            rate = rates[name]
-            assert width == pytest.approx(longest * float(rate or 0) / highest, abs=0.1)
-            assert label.startswith("–" if rate is None else f"{float(rate):.2f}\u00a0% · ")
+        report.page.locator("#chart").focus()
+        tips = report.tips()
+        for key, place in (("ArrowLeft", -1), ("ArrowLeft", -2), ("ArrowRight", -1)):
+            report.page.keyboard.press(key)
+            expect(report.page.locator("#tip")).to_have_text(tips[place])
+            assert report.page.locator("#announcement").inner_text() == tips[place].replace("\n", " ")
+        report.page.keyboard.press("Escape")
+        expect(report.page.locator("#tip")).not_to_be_visible()
+
+
+def test_bars_of_cost_are_drawn_to_scale(browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        report.open_all()
+        widths = report.page.locator("#campaigns tbody .bar").evaluate_all(
+            "bars => bars.map(bar => [...bar.children].map(part => parseFloat(part.style.width)))"
+        )
+        rows = [row for row in report.tables()["campaigns"][:-1] if row["Known cost"] is not None]
+        longest = max(row["Known cost"] for row in rows)
+        wanted = [
+            [100 * (row[head] or 0) / longest for head in ("Creators, posts of known cost", "Ads")] for row in rows
+        ]
+        assert widths == [pytest.approx(each, abs=0.01) for each in wanted]
+
+
+def test_rows_are_sorted_by_a_heading_and_cards_have_their_labels(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        report.open_all()
+        heading = report.page.locator("[data-table=creators][data-sort=organic_impressions]")
+        for sign in (-1, 1):
+            heading.click()
+            column = [row["Organic impressions"] for row in report.tables()["creators"]]
+            assert column == sorted(column, key=lambda value: (value is None, sign * (value or 0)))
+        report.page.set_viewport_size({"width": 390, "height": 740})
+        expect(report.page.locator("#creators thead")).not_to_be_visible()
+        labels = report.page.locator("#creators td").evaluate_all("all => all.map(each => each.dataset.label)")
+        assert all(labels)
 
 
 # Days of files, and how old the oldest and the newest day with posts are.
@@ -176,15 +237,15 @@ def test_any_few_days_of_files_and_posts_are_shown(
     days = {(NEWEST - timedelta(days=age), "a"): posts_of.get(age, []) for age in range(files)}
     with open_report(browser, report_of(World(days, days)), tmp_path) as report:
         ages = {f"Last {days} days": range(days) for days in (7, 28, 90) if days == 7 or files > (7, 28)[days > 28]}
-        months = {"This month (March)": range(6), "Last month (February)": range(6, 35)}
+        months = {"This month": range(6), "February": range(6, 35)}
         ages |= {name: of_month for name, of_month in months.items() if posts_of.keys() & {*of_month}}
         periods = report.page.locator("#period option").all_inner_texts()
         assert periods == [*ages]
-        assert report.page.locator("#period").input_value() == ("28d" if files > 7 else "7d")
+        assert report.page.locator("#period").input_value() == ("28d" if files >= 28 else "7d")
         for period in reversed(periods):
-            report.choose("period", period)
+            report.page.locator("#period").select_option(label=period)
             shown = len(posts_of.keys() & {*ages[period]})
-            assert report.figure("organic_impressions") == (10 * shown or None)
+            assert report.figure("impressions") == (10 * shown or None)
             report.open_all()
 
 
@@ -192,7 +253,7 @@ def test_page_that_throws_says_so(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     page = browser.new_page()
     html = report_page(report_of(one_post(impressions=5, engagements=1))).decode()
-    for text, failed in ((html, False), (html.replace('"window":"7d"', '"window":"28d"'), True)):
+    for text, failed in ((html, False), (html.replace('"window":"7d"', '"window":"9d"'), True)):
         file.write_text(text)
         page.goto(file.as_uri())
         assert page.locator("#failed").is_visible() is failed
@@ -205,121 +266,116 @@ def test_days_after_the_period_do_not_count_as_missing_in_it(
 ) -> None:
     missing = {**report_of_world.missing, "posts_published": {INSTANCES[1]: {NEWEST + timedelta(days=1), NEWEST}}}
     with open_report(browser, replace(report_of_world, missing=missing), tmp_path) as report:
-        report.open_all()
-        places = report.columns("received")
-        counts = {
-            each[0]: [each[places[f"Missing {label}"]][0] for label in ("daily metrics", "published posts")]
-            for each in report.rows("received")
-        }
-        assert counts == {INSTANCES[0]: [0, 0], INSTANCES[1]: [0, 1]}
+        counts = [
+            [row[f"Missing {label}"] for label in ("daily metrics", "published posts")]
+            for row in report.tables()["received"]
+        ]
+        assert counts == [[0, 0], [0, 1]]
 
 
 def test_missing_is_nothing_only_if_nothing_is(browser: Browser, tmp_path: Path) -> None:
-    world = one_post(impressions=5, engagements=1)
+    world = one_post(impressions=5, engagements=1, cpe=2.0)
     with open_report(browser, report_of(world), tmp_path) as report:
-        assert report.missing() == ["Nothing."]
-        assert report.page.locator("#missing .good").count() == 1
+        assert report.missing() == ["Nothing is missing."]
+        assert report.page.locator("#missing.good").count() == 1
     silent = one_post(impressions=None, engagements=1)
     outdated = "Outdated: organic_paid_by_platform (missing)."
     old = period("7d", last_day=NEWEST - timedelta(days=3), campaign_id=7, paid_ad_spend=3.0)
     world = replace(silent, campaigns=[campaign(campaign_id=7)], periods=[old])
     with open_report(browser, report_of(world, outdated=[outdated]), tmp_path) as report:
-        assert report.missing() == [
-            outdated,
-            "Ad spend, return, reach, clicks and conversions of 1 campaign are left out:"
-            f" Later's totals are of {NEWEST - timedelta(days=9)} to {NEWEST - timedelta(days=3)}.",
-            "No post of tiktok reports impressions (1 post), so it has no rate.",
-        ]
-        assert report.page.locator("#missing .good").count() == 0
-        (row,) = report.rows("campaigns")
-        assert row[report.columns("campaigns")["Ad spend"]] == [None]
+        missing = report.missing()
+        assert outdated in missing
+        assert "The cost of 1 of 1 post is not known yet. So what creators cost is the least it can be." in missing
+        assert any(fact.startswith("Return of 1 campaign is left out. Later’s totals") for fact in missing)
+        assert any(fact.startswith("No post of TikTok reports impressions.") for fact in missing)
+        assert report.page.locator("#missing.good").count() == 0
+        (row,) = report.tables()["campaigns"][:-1]
+        assert row["Return on ads"] is None
+
+
+def test_more_than_four_facts_are_in_data_received(browser: Browser, tmp_path: Path) -> None:
+    outdated = [f"Outdated: table_{number} (missing)." for number in range(7)]
+    with open_report(
+        browser, report_of(one_post(impressions=5, engagements=1, cpe=2.0), outdated=outdated), tmp_path
+    ) as report:
+        assert report.missing() == [*outdated[:4], "and 3 more", *outdated[4:]]
+        report.page.get_by_role("link", name="and 3 more").click()
+        expect(report.page.locator("#all-missing li").last).to_be_visible()
 
 
 @pytest.mark.parametrize(
     ("days", "period", "begin", "weeks"),
-    [(203, 365, [f"The data begin on {NEWEST - timedelta(days=202)}: the period has 202 of 365 days."], 29),
-     (730, 730, ["Nothing."], 104)],
-)  # fmt: skip
+    [(203, 365, ["The data begin on 17 Aug 2023. The period has 202 of 365 days."], 29), (730, 730, [], 104)],
+)
 def test_oldest_day_is_exact_although_old_days_are_shown_by_week(
     days: int, period: int, begin: list[str], weeks: int, browser: Browser, tmp_path: Path
 ) -> None:
     ages = [0, *range(2, days)]  # one day is missing
     world = World({(NEWEST - timedelta(days=age), "a"): [row(impressions=1, engagements=0)] for age in ages}, {})
     with open_report(browser, report_of(world), tmp_path) as report:
-        report.choose("period", f"Last {period} days")
+        report.page.locator("#period").select_option(label=f"Last {period} days")
         report.open_all()
-        assert report.missing() == begin
-        assert len(report.rows("days")) == weeks
+        assert [fact for fact in report.missing() if "begin" in fact] == begin
+        assert len(report.tables()["days"]) == weeks
 
 
 def test_changes_are_shown_if_both_periods_have_all_days(
     browser: Browser, report_of_world: ReportData, rows_of: Callable[..., list[Row]], tmp_path: Path
 ) -> None:
     with open_report(browser, report_of_world, tmp_path) as report:
-        compared, change = report.page.locator("#compared"), report.page.locator("#change-organic_impressions")
+        change = report.page.locator(".card.impressions .change-line")
         (overall,) = rows_of("organic_paid_overall", "28d", instance_id="")
-        now, before = overall["organic_impressions"], overall["previous_organic_impressions"]
+        now, before = (
+            sum(overall[f"{side}{channel}_impressions"] for channel in ("organic", "paid"))
+            for side in ("", "previous_")
+        )
         difference = 100 * (now - before) / before
-        sign = "+" if difference > 0 else "−"
-        assert change.inner_text() == f"{sign}{abs(float(difference)):.1f}\u00a0%"
-        first, last = overall["previous_first_day"], overall["previous_last_day"]
-        assert compared.inner_text() == f"Changes: against {first} to {last}."
-        report.choose("period", "Last 90 days")
+        arrow = "↑\nup" if difference > 0 else "↓\ndown"
+        assert re.sub(r"\s+", " ", change.inner_text()) == f"{arrow} {abs(float(difference)):.1f} %".replace("\n", " ")
+        assert report.text("dates").startswith("8 Feb – 6 Mar 2024, 28 days. Changes are against 11 Jan – 7 Feb")
+        report.page.locator("#period").select_option(value="90d")
         assert change.inner_text() == ""
-        text = "No changes are shown: there are only 60 of the 90 days and 0 of the 90 days before."
-        assert compared.inner_text() == text
+        text = "No changes: only 60 of the 90 days and 0 of the 90 days before are in the lake."
+        assert report.text("dates").endswith(text)
 
 
-def test_months_are_periods_with_their_days_and_changes_of_rates(browser: Browser, tmp_path: Path) -> None:
+def test_months_are_periods_with_their_days_and_changes_per_day(browser: Browser, tmp_path: Path) -> None:
     days = [date(2024, 1, 1) + timedelta(days=number) for number in range((NEWEST - date(2024, 1, 1)).days + 1)]
     world = World({(day, "a"): [row(impressions=100, engagements=day.month)] for day in days}, {})
     with open_report(browser, report_of(world), tmp_path) as report:
-        dates, compared = report.page.locator("#dates"), report.page.locator("#compared")
-        impressions, rate = (
-            report.page.locator(f"#change-organic_{name}") for name in ("impressions", "engagement_rate")
+        changes = report.page.locator(".card.impressions .change-line, .card.rate .change-line .organic")
+        report.page.locator("#period").select_option(label="This month")
+        assert report.text("dates") == "1 Mar – 6 Mar 2024, 6 days. Changes are against 1 Feb – 6 Feb."
+        assert report.figure("impressions") == 600
+        assert [re.sub(r"\s+", " ", each) for each in changes.all_inner_texts()] == ["0.0 %", "↑ up 1.0 pts"]
+        report.page.locator("#period").select_option(label="February")
+        assert (
+            report.text("dates") == "February 2024, 29 days. Changes are per day, against January: 29 against 31 days."
         )
-        report.choose("period", "This month (March)")
-        assert dates.inner_text() == "2024-03-01 to 2024-03-06"
-        assert report.figure("organic_impressions") == 600
-        assert compared.inner_text() == "Changes: against 2024-02-01 to 2024-02-06."
-        assert (impressions.inner_text(), rate.inner_text()) == ("±0.0\u00a0%", "+1.00 points")
-        report.choose("period", "Last month (February)")
-        assert dates.inner_text() == "2024-02-01 to 2024-02-29"
-        assert report.figure("organic_impressions") == 2900
-        of_rates = "Changes of rates only, because months differ in length: against 2024-01-01 to 2024-01-31."
-        assert compared.inner_text() == of_rates
-        assert (impressions.inner_text(), rate.inner_text()) == ("", "+1.00 points")
+        assert report.text("sentence").startswith("In February 2024, a ")
+        assert report.figure("impressions") == 2900
+        assert [re.sub(r"\s+", " ", each) for each in changes.all_inner_texts()] == ["0.0 % a day", "↑ up 1.0 pts"]
         report.open_all()
-        assert [each[0] for each in report.rows("days")] == [str(day) for day in reversed(days) if day.month == 2]
-
-
-def test_sums_of_last_month_are_not_compared_even_if_both_months_have_31_days(browser: Browser, tmp_path: Path) -> None:
-    days = [date(2023, 7, 1) + timedelta(days=number) for number in range(31 + 31 + 5)]
-    world = World({(day, "a"): [row(impressions=100, engagements=day.month)] for day in days}, {})
-    with open_report(browser, report_of(world), tmp_path) as report:
-        report.choose("period", "Last month (August)")
-        changes = [report.page.locator(f"#change-organic_{name}") for name in ("impressions", "engagement_rate")]
-        assert [each.inner_text() for each in changes] == ["", "+1.00 points"]
+        assert len(report.tables()["days"]) == 29
+        months = report.tables()["months"]
+        assert [row["Month"] for row in months] == ["March 2024", "February 2024", "January 2024"]
+        assert [row["Impressions"] for row in months] == [600, 2900, 3100]
 
 
 def test_totals_of_other_days_than_the_posts_are_withheld_with_their_reason(
     browser: Browser, report_of_world: ReportData, tmp_path: Path
 ) -> None:
     with open_report(browser, report_of_world, tmp_path) as report:
-        report.choose("period", "Last 90 days")
-        reason = "Later's totals cover 90 days, and the lake has 60 of them"
-        spend = report.columns("campaigns")["Ad spend"]
-        assert {each[spend][0] for each in report.rows("campaigns")} == {None}
-        titles = report.page.locator(f"#campaigns td:nth-child({spend + 1}) .null").evaluate_all(
-            "all => all.map(each => each.title)"
-        )
-        assert {*titles} == {reason, "not available"}
-        assert report.page.locator("#withheld").inner_text().endswith(f"are left out: {reason}.")
-        assert report.figure("ad_spend") is not None  # of posts, and of the same days as all else
-        withheld = report.page.locator("#campaigns tr").filter(has=report.page.locator(f'[title="{reason}"]'))
-        report.choose("campaign", withheld.first.locator("th").inner_text())
-        assert report.figure("ad_spend") is None
-        assert f"Ad spend and return are left out: {reason}." in report.page.locator("#basis").inner_text()
+        report.page.locator("#period").select_option(value="90d")
+        report.open_all()
+        rows = report.tables()["campaigns"]
+        assert {row["Return on ads"] for row in rows} == {None}
+        assert rows[-1]["Ads"] is not None  # of posts, and of the same days as all else
+        assert report.tables()["later"] == []
+        (fact,) = [fact for fact in report.missing() if "left out" in fact]
+        reason = fact.split(" left out. ", 1)[1].rstrip(".")
+        tips = report.page.locator("#campaigns tbody .null").evaluate_all("all => all.map(each => each.dataset.tip)")
+        assert reason in tips
 
 
 def test_account_is_what_later_totals_for_exactly_the_days_of_the_posts(browser: Browser, tmp_path: Path) -> None:
@@ -328,27 +384,24 @@ def test_account_is_what_later_totals_for_exactly_the_days_of_the_posts(browser:
     month = {"first_day": NEWEST.replace(day=1), "last_day": NEWEST - timedelta(days=1)}
     rows = [
         {"date_basis": basis, "period": name, **days, "scope": scope, "instance_id": instance,
-         "fetched_at": datetime(2024, 3, 7, tzinfo=UTC), "reach": reach, "paid_ad_spend": 9.0, "impressions": 51}
-        for basis, name, days, reach in (
-            ("performance_date", "7d", week, 40), ("performance_date", "recorded_month", month, 30),
-            ("post_date", "published_month", month | {"last_day": NEWEST}, 20),
+         "fetched_at": datetime(2024, 3, 7, tzinfo=UTC), "paid_ad_spend": 9.0, "impressions": 51,
+         "paid_return_on_ad_spend": ratio}
+        for basis, name, days, ratio in (
+            ("performance_date", "7d", week, 4.0), ("performance_date", "recorded_month", month, 3.0),
+            ("post_date", "published_month", month | {"last_day": NEWEST}, 2.0),
         )
         for scope, instance in (("all", ""), ("instance", "a"))
     ]  # fmt: skip
     with open_report(browser, report_of(world, accounts=rows), tmp_path) as report:
-        for instance in ("All", "a"):
-            report.choose("instance", instance)
-            report.choose("period", "Last 7 days")
-            account = report.tables()["campaigns"][-1]
-            assert account["Campaign"] == "Account, as Later totals it"
-            assert [account[name] for name in ("Reach", "Ad spend", "Organic impressions")] == [40, 9, 51]
-            report.choose("period", "This month (March)")
-            account = report.tables()["campaigns"][-1]
-            assert [account[name] for name in ("Reach", "Ad spend", "Organic impressions")] == [None, None, None]
-            reason = f"Later's totals are of {month['first_day']} to {month['last_day']}"
-            assert report.page.locator(f'#table-campaigns tfoot [title="{reason}"]').count() > 0
-        report.choose("campaign", "7")
-        assert len(report.tables()["campaigns"]) == 1
+        assert report.figure("return_on_ad_spend") == 4
+        report.open_all()
+        compared = {row["Figure"]: row for row in report.tables()["later"]}
+        impressions = compared["Organic impressions"]
+        assert (impressions["Here"], impressions["Later"]) == (50, 51)
+        assert compared["Ad spend"]["Later"] == 9
+        report.page.locator("#period").select_option(label="This month")
+        assert report.figure("return_on_ad_spend") is None
+        assert report.tables()["later"] == []
 
 
 def test_posts_from_before_the_lake_are_not_counted_as_published(browser: Browser, tmp_path: Path) -> None:
@@ -357,55 +410,64 @@ def test_posts_from_before_the_lake_are_not_counted_as_published(browser: Browse
     old = row(campaign_id=7, post_id=2, post_date=datetime(before.year, before.month, before.day, tzinfo=UTC), likes=1)
     recorded = {**world.recorded, (before, "a"): [old]}
     with open_report(browser, report_of(World(recorded, published)), tmp_path) as report:
-        assert report.figure("published_posts") == 1
-        assert report.figure("posts_of_unknown_cost") == 1
-        report.open_all()
-        assert [each[1] for each in report.rows("published")] == [[1]]
+        assert report.missing()[0].startswith("The cost of 1 of 1 post is not known yet.")
 
 
-def test_creators_are_those_with_a_minimum_of_posts_and_the_list_says_how_many(
-    browser: Browser, tmp_path: Path
+def test_costs_are_at_least_their_known_part_or_unknown_or_none(browser: Browser, tmp_path: Path) -> None:
+    day = datetime(NEWEST.year, NEWEST.month, NEWEST.day, tzinfo=UTC)
+    known = {"impressions": 100, "engagements": 10, "cpe": 2.0, "cpm": 200.0}
+    instances = {"part": [known, {"impressions": 1}], "full": [known], "unknown": [{"impressions": 1}]}
+    published = {
+        (NEWEST - timedelta(days=age), name): [
+            row(instance_id=name, campaign_id=7, post_id=number, post_date=day, **post)
+            for number, post in enumerate(posts, 1) if not age
+        ]
+        for name, posts in {**instances, "none": []}.items() for age in range(7)
+    }  # fmt: skip
+    old = row(instance_id="none", campaign_id=7, post_id=9, post_date=day - timedelta(days=30), impressions=1)
+    files = {**published, (NEWEST, "none"): [old]}
+    with open_report(browser, report_of(World(files, published)), tmp_path) as report:
+        for name, (figure, creators) in {
+            "part": ("≥ $20", "≥ $20"), "full": ("$20", "$20"), "unknown": ("–", "unknown"), "none": ("–", "no post"),
+        }.items():  # fmt: skip
+            report.page.locator("#instance").select_option(label=name)
+            lines = report.page.locator(".card.cost .figure").inner_text().split("\n")
+            assert re.sub(r"\s+", " ", lines[0]) == figure
+            part = report.page.locator(".card.cost .part").first.inner_text()
+            assert re.sub(r"\s+", " ", part) == f"Creators {creators}"
+
+
+def test_demo_says_so_on_the_page_and_in_names_of_files(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
 ) -> None:
-    world = one_post(impressions=50, engagements=5)
-    (post,) = world.recorded[NEWEST, "a"]
-    posts_of = {1: 1, 2: 3, 3: 4} | dict.fromkeys(range(4, MOST_CREATORS + 2), 1)
-    numbers = [(creator, number) for creator, posts in posts_of.items() for number in range(posts)]
-    rows = [
-        post | {"creator_id": creator, "post_id": 1000 * creator + number, "creator_handle_name": f"at{creator}"}
-        for creator, number in numbers
-    ]
-    files = {**world.recorded, (NEWEST, "a"): rows}
-    with open_report(browser, report_of(World(files, files)), tmp_path) as report:
-        report.open_all()
-        shown = report.page.locator("#creators-shown")
-        handles = [each[report.columns("creators")["Handle"]] for each in report.rows("creators")]
-        assert {*handles} == {"at2", "at3"}
-        cut = " The page has the 100 with the most impressions of each instance."
-        assert shown.inner_text() == f"2 of 101 creators are listed.{cut}"
-        report.page.locator("#least-posts").select_option("1")
-        assert shown.inner_text() == f"100 of 101 creators are listed.{cut}"
+    for is_demo in (True, False):
+        with open_report(browser, replace(report_of_world, is_demo=is_demo), tmp_path) as report:
+            assert report.page.locator("#demo").is_visible() is is_demo
+            assert report.page.title().startswith("DEMO – ") is is_demo
+            report.page.emulate_media(media="print")
+            assert report.page.locator("#demo").is_visible() is is_demo
+            report.page.emulate_media(media="screen")
+            with report.page.expect_download() as event:
+                report.page.locator("[data-csv=campaigns]").click()
+            assert event.value.suggested_filename.startswith("demo-") is is_demo
 
 
 def test_null_is_a_dash_and_zero_is_not(browser: Browser, tmp_path: Path) -> None:
-    dash = "–\nnot available"
+    dash = "– not available"
     cases = {
-        "null": ({"likes": 1}, dash, dash, "brought –"),
-        "zero": ({"impressions": 0, "engagements": 0}, "0", dash, "brought 0 impressions and 0 engagements."),
-        "present": ({"impressions": 1234, "engagements": 617}, "1,234", "50.00\u00a0%", "50.0 per 100 impressions."),
+        "null": ({"likes": 1}, dash, dash),
+        "zero": ({"impressions": 0, "engagements": 0}, "0", dash),
+        "present": ({"impressions": 1234, "engagements": 617}, "1,234", "50.0 %"),
     }
     files = {}
     for name, (fields, *_) in cases.items():
         files |= {(day, name): rows for (day, _), rows in one_post(instance_id=name, **fields).recorded.items()}
     with open_report(browser, report_of(World(files, files)), tmp_path) as report:
-        for name, (_, impressions, rate, text) in cases.items():
-            report.choose("instance", name)
-            names = ("organic_impressions", "paid_impressions", "organic_engagement_rate")
-            shown = [report.page.locator(f"#figure-{each}").inner_text() for each in names]
-            assert shown == [impressions, dash, rate]
-            headline = report.page.locator("#headline").inner_text()
-            assert headline.startswith("No paid results in this period. Organic posts brought ")
-            assert text in headline
-            assert "Paid impressions" not in report.columns("campaigns")
+        for name, (_, impressions, rate) in cases.items():
+            report.page.locator("#instance").select_option(label=name)
+            shown = [report.text(f"figure-{each}") for each in ("impressions", "organic_engagement_rate")]
+            assert shown == [impressions, rate]
+            assert "by ads" not in report.text("sentence")
 
 
 NAMES = (
@@ -418,7 +480,8 @@ NAMES = (
 )
 
 
-def test_names_are_text_of_two_lines_at_most(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [320, 1400])
+def test_names_are_text_and_do_not_hide_the_ids(width: int, browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=5, engagements=1)
     (post,) = world.recorded[NEWEST, "a"]
     posts = [
@@ -432,18 +495,18 @@ def test_names_are_text_of_two_lines_at_most(browser: Browser, tmp_path: Path) -
     campaigns = [campaign(campaign_id=number, campaign_name=name, status=name) for number, name in enumerate(NAMES, 1)]
     data = report_of(World(files, files, campaigns=campaigns))
     bad = [QuarantinedRows("post_metrics_daily", None, None, name, 1) for name in NAMES]
-    with open_report(browser, replace(data, quarantined=bad), tmp_path, width=375) as report:
-        report.open_all()
-        report.page.locator("#least-posts").select_option("1")
+    with open_report(browser, replace(data, quarantined=bad), tmp_path, width=width) as report:
         report.open_all()
         page = report.page
         assert page.evaluate("window.pwned") is None
         assert page.locator("img, a:not([href^='#'])").count() == 0
-        assert page.evaluate("document.documentElement.scrollWidth") == 375
-        for table in ("campaigns", "creators"):
-            boxes = [each.bounding_box() for each in page.locator(f"#{table} th .name").all()]
-            assert len(boxes) == len(NAMES)
-            assert max(box["height"] for box in boxes if box) < 50
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        details = page.locator("#campaigns tbody .detail").all()
+        assert len(details) == len(NAMES)
+        for detail in details:
+            box = detail.bounding_box()
+            assert box is not None
+            assert 0 <= box["x"] < box["x"] + box["width"] <= width
         found = {each[0] for each in report.download("creators")[1:]}
         assert found == {("'" if name.startswith("＝") else "") + name for name in NAMES}
 
@@ -457,16 +520,15 @@ def test_page_works_by_keyboard_and_announces_changes(
         expect(page.get_by_role("link", name="Skip to the figures")).to_be_focused()
         page.locator("#instance").focus()
         page.keyboard.press("ArrowDown")
-        expect(page.locator("#announcement")).to_contain_text(f"Last 28 days, {INSTANCES[0]}: Ads brought")
+        expect(page.locator("#announcement")).to_contain_text(f"Last 28 days, {INSTANCES[0]}: In the 28 days to")
         report.open_all()
         heading = page.locator("[data-table=creators][data-sort=organic_impressions]")
-        place = report.columns("creators")["Organic impressions"]
-        for sign in (-1, 1):
+        for _ in range(2):
             heading.focus()
             page.keyboard.press("Enter")
             expect(heading).to_be_focused()
-            column = [each[place][0] for each in report.rows("creators")]
-            assert column == sorted(column, key=lambda value: (value is None, sign * (value or 0)))
+        page.get_by_role("button", name="About Cost", exact=True).focus()
+        expect(page.get_by_role("tooltip")).to_contain_text("Ads: spent on the days of the period")
 
 
 # What the page is made of, and the key figures in the metadata of its asset
@@ -512,5 +574,5 @@ def test_key_figures_equal_the_reference(rows_of: Callable[..., list[Row]], repo
     figures = report_of_world.key_figures
     (expected,) = rows_of("organic_paid_overall", "28d", instance_id="")
     compared = figures.keys() & expected.keys()
-    assert len(compared) > 10
+    assert len(compared) >= 10
     assert not [name for name in compared if not agree(expected[name], figures[name], name)]

@@ -40,9 +40,9 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         key,
         deps=component.dependencies(*SHOWN_TABLES, COVERAGE_TABLE),
         description=(
-            "Organic and paid results on one page: a picture, key figures, campaigns with their spend and return,"
-            " strong organic posts, content cost, and what is missing. A single HTML file that works offline, at"
-            f" `{REPORT}/{REPORT_FILE}` under the lake's root; `report` in the metadata is its location."
+            "Organic and paid results on one page: a sentence and five figures, what is missing, campaigns with their"
+            " cost and return, creators to book again, posts to boost, and months. A single HTML file that works"
+            f" offline, at `{REPORT}/{REPORT_FILE}` under the lake's root; `report` in the metadata is its location."
         ),
         group_name="organic_paid",
         kinds={"html"},
@@ -67,7 +67,8 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
         made_from = report_inputs(lake)
-        files = intact_files(lake, RAW_NAMES, records=stored_records(lake))
+        records = stored_records(lake)
+        files = intact_files(lake, RAW_NAMES, records=records)
         instances = known_instances(lake, configured=later.configured_instances())
         data = read_report(
             lake,
@@ -79,6 +80,8 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             },
             quarantined=[*_quarantined(lake)],
             outdated=[*_outdated_tables(lake, component), *_stale_files(lake, days)],
+            is_demo=later.demo_mode,
+            fetched_at=max((at for record in records.values() if (at := record.last_requested_at)), default=None),
         )
         metadata: dict[str, Any] = {}
         if data is None:

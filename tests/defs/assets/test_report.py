@@ -43,12 +43,13 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     }
     impressions = [value for value in by_post.values() if value is not None]
     assert metadata["organic_impressions"] == sum(impressions)
-    assert {"rate_ratio", "same_post_rate_ratio", "same_posts"} <= metadata.keys()
+    assert {"cost", "ad_spend", "return_on_ad_spend"} <= metadata.keys()
     assert (metadata["as_of"], metadata["changed"]) == (str(DAYS[-1]), True)
     assert metadata["dagster/uri"] == str(project.root / REPORT / "report.html")
     data = page_data(project)
-    assert data["instances"] == sorted(INSTANCE_IDS)
-    assert sum(impressions) in data["figures"]["organic_impressions"]
+    assert data["instances"] == data["labels"] == sorted(INSTANCE_IDS)
+    assert data["is_demo"] is False
+    assert sum(impressions) in data["results"]["organic_impressions"]
 
 
 def test_report_without_the_table_of_all_posts_is_written(project: Project) -> None:
