@@ -166,7 +166,7 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
            " has the whole cost of its posts"),
     Metric("paidAdSpend", MONEY, "USD", "Ad spend"),
     Metric("paidCost", COST, "USD",
-           "Paid cost; never summed over days, because the API does not document how it differs from ad spend"),
+           "Probably what was paid to creators, not for ads; never summed over days, because that is not stated"),
     Metric("paidClicks", COUNT, "clicks", "Paid clicks"),
     Metric("paidReturnOnAdSpend", RATE, "USD per USD", "Revenue per ad spend"),
     Metric("trackingLinksClicks", COUNT, "clicks", "Clicks on tracking links"),
@@ -174,8 +174,8 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
     Metric("trackingLinksConversionValue", MONEY, "USD", "Value of the conversions through tracking links"),
     Metric("affiliateLinksClicks", COUNT, "clicks", "Clicks on affiliate links"),
     Metric("affiliateLinksConversions", COUNT, "conversions", "Conversions through affiliate links"),
-    Metric("affiliateLinksConversionRate", RATE, "not stated",
-           "Conversions per click on affiliate links; whether as a fraction or in percent is not stated"),
+    Metric("affiliateLinksConversionRate", RATE, "conversions per click",
+           "Conversions per click on affiliate links, as a fraction"),
     Metric("affiliateLinksSales", MONEY, "USD", "Revenue of sales through affiliate links"),
     Metric("affiliateLinksCommissionEarned", MONEY, "USD", "Commission earned through affiliate links"),
     Metric("affiliateLinksRoi", RATE, "USD per USD", "Commission through affiliate links per content cost"),
@@ -183,7 +183,8 @@ DEFAULT_CAMPAIGN_METRICS: tuple[Metric, ...] = (
     _POST_METRICS["reach"],
     _POST_METRICS["cpe"],
     _POST_METRICS["cpm"],
-    Metric("estimatedRoi", RATE, "not stated", "Estimated return on investment"),
+    Metric("estimatedRoi", RATE, "not stated",
+           "Estimated return on investment, a ratio; per content cost or all fulfilled cost, which is not stated"),
 )  # fmt: skip
 """What `campaign_results` has, and the totals that a check compares with those of the posts.
 
@@ -226,7 +227,8 @@ _ACCOUNT = (
 )  # fmt: skip
 ACCOUNT_METRICS = (
     *(_CAMPAIGN_OR_POST_METRICS[name] for name in _ACCOUNT),
-    Metric("returnOnInvestment", RATE, "not stated", "Return on investment"),
+    Metric("returnOnInvestment", RATE, "not stated",
+           "Return on investment, a ratio; per content cost or all fulfilled cost, which is not stated"),
 )  # fmt: skip
 """All known metrics of the totals of a period, in the order of their columns.
 

@@ -31,18 +31,16 @@ from later_reporting_dagster.server.sandbox.served_posts import (
 )
 from later_reporting_dagster.server.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, IntArray, World
 
-# In hundredths: the metrics that each is a quotient of, and its scale. Costs per result are blended: those of both
-# channels over the results of both. The units of the rates that posts do not have are invented: returns per amount
-# spent, and conversions per 100 clicks.
+# In hundredths: the metrics that each is a quotient of, and its scale. Those of posts are the same of totals: a
+# plain cost per result is the content cost over organic results. Returns are ratios, and conversions per click a
+# fraction.
 _RATES: Mapping[str, tuple[str, str, int]] = {
     **RATES,
-    "cpe": ("cost+paidCost", "engagements+paidEngagements", 1),
-    "cpm": ("cost+paidCost", "impressions+paidImpressions", 1_000),
     "impressionsPerPost": ("impressions", "postsCount", 100),
     "estimatedRoi": ("estimatedValueGenerated", "cost", 100),
     "returnOnInvestment": ("estimatedValueGenerated", "cost", 100),
     "paidReturnOnAdSpend": ("paidRevenue", "paidCost", 100),
-    "affiliateLinksConversionRate": ("affiliateLinksConversions", "affiliateLinksClicks", 10_000),
+    "affiliateLinksConversionRate": ("affiliateLinksConversions", "affiliateLinksClicks", 100),
     "affiliateLinksRoi": ("affiliateLinksCommissionEarned", "cost", 100),
 }
 # Counts of posts or of their creators: all, or those with paid results.
@@ -64,7 +62,7 @@ class PostSums:
         """Return a metric by its API name, by group: `NOT_AVAILABLE` for null, money and rates in hundredths."""
         if name in _RATES:
             numerator, denominator, scale = _RATES[name]
-            return quotient(self._total(numerator), self._total(denominator), scale=scale)
+            return quotient(self.metric(numerator), self.metric(denominator), scale=scale)
         if name in _COUNTS:
             is_counted = (self._metrics["paidImpressions"] > 0) | (not _COUNTS[name])
             if "osts" in name:
@@ -81,12 +79,6 @@ class PostSums:
         """Return metrics of the groups at some positions, each as a JSON object."""
         columns = {name: json_values(name, self.metric(name)[positions]) for name in names}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def _total(self, names: str) -> IntArray:
-        """Return the sum of one or two metrics, of those that are available."""
-        values = np.stack([self.metric(name) for name in names.split("+")])
-        total = np.where(values == NOT_AVAILABLE, 0, values).sum(axis=0)
-        return np.where((values == NOT_AVAILABLE).all(axis=0), NOT_AVAILABLE, total)
 
     def platforms(self, position: int) -> list[Platform]:
         content_types = self._content_type[self._group == self.groups[position]]
