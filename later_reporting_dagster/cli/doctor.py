@@ -37,7 +37,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
 )
 from later_reporting_dagster.probe.assumptions import unreadable_rows
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.requested_metrics import (
@@ -84,11 +84,11 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
-    accessible, of_api = await _check_api(later, now)
+    listed, of_api = await _check_api(later, now)
     results += [*of_api, _evaluate("lake", lambda: _check_lake(later))]
     if results[-1].mark == "ok":
         try:
-            results += _check_tables(project, now(), accessible=accessible)
+            results += _check_tables(project, now(), listed=listed)
         except user_errors() as error:
             results.append(CheckResult("tables", str(error), "WARN"))
     return results
@@ -129,9 +129,9 @@ def _check_variables(project: Project) -> list[CheckResult]:
 
 async def _check_api(
     later: LaterReportingResource, now: Callable[[], datetime]
-) -> tuple[Sequence[str], list[CheckResult]]:
-    """Check the token, its scope and a page of posts; also return the instances that the API lists."""
-    accessible: Sequence[str] = ()
+) -> tuple[frozenset[str] | None, list[CheckResult]]:
+    """Check the token, its scope and a page of posts; also return the instances that the API lists, if it tells."""
+    listed: frozenset[str] | None = None
     results: list[CheckResult] = []
     subject = "token"
     try:
@@ -139,17 +139,17 @@ async def _check_api(
             observed = await _observe(client, later)
             results.append(_evaluate(subject, lambda: _check_response(observed, later, now())))
             subject = "scope"
-            accessible = await client.fetch_instances()
+            listed = await later.fetch_list(client)
             instances = later.configured_instances()
             with suppress(*user_errors()):  # those of the lake, which has a check of its own
                 retired = later.lake().retired.ids()
                 instances = tuple(each for each in instances if each not in retired)
-            results.append(CheckResult(subject, _check_scope(accessible, instances)))
+            results.append(_check_scope(listed, instances))
             subject = "posts"
             results.append(CheckResult(subject, await _check_posts(client, instances, newest_day(now()))))
     except user_errors() as error:
         results.append(CheckResult(subject, str(error), "FAIL"))
-    return accessible, results
+    return listed, results
 
 
 async def _observe(client: LaterClient, later: LaterReportingResource) -> Probe:
@@ -188,18 +188,21 @@ async def _check_posts(client: LaterClient, instances: tuple[str, ...], newest: 
     return f"{page.total_items} rows of the last 30 days can be read"
 
 
-def _check_scope(accessible: Sequence[str], required: Sequence[str]) -> str:
-    if not accessible:
+def _check_scope(listed: frozenset[str] | None, required: Sequence[str]) -> CheckResult:
+    if listed is None:
+        text = "the API does not say which instances it lists: only what it answers shows whether they are accessible"
+        return CheckResult("scope", text, "WARN")
+    if not listed:
         raise click.ClickException(
             "the credentials have access to no instance: ask Later to add instances to their scope"
         )
-    if inaccessible := [instance_id for instance_id in required if instance_id not in accessible]:
+    if inaccessible := [instance_id for instance_id in required if instance_id not in listed]:
         # With escapes, so that the message shows which characters an id really has.
         ids = ", ".join(each if each.isprintable() else ascii(each) for each in inaccessible)
         raise click.ClickException(
             f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
         )
-    return f"{len(accessible)} instances accessible"
+    return CheckResult("scope", f"{len(listed)} instances accessible")
 
 
 def _check_lake(later: LaterReportingResource) -> str:
@@ -212,7 +215,7 @@ def _check_lake(later: LaterReportingResource) -> str:
     return f"{lake.root} is writable{compares}"
 
 
-def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str]) -> Iterator[CheckResult]:
+def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | None) -> Iterator[CheckResult]:
     """Yield what each table lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
     files = intact_files(lake, [name for name in RAW_NAMES if name in settings.tables])
@@ -220,8 +223,10 @@ def _check_tables(project: Project, now: datetime, *, accessible: Sequence[str])
         yield CheckResult("tables", "no files yet: fetch some with `later-reporting backfill`")
         return
     configured = project.later.configured_instances()
-    known = {*known_instances(lake, configured=configured), *(accessible if not configured else [])}
-    instances, days = sorted(known - lake.retired.ids()), settings.expected_days(now)
+    known = load_instances(lake, configured=configured, listed=listed)
+    if not_expected := describe_not_expected(lake, known):
+        yield CheckResult(settings.asset_key(INSTANCES_TABLE).to_user_string(), not_expected, "WARN")
+    instances, days = sorted(known.expected), settings.expected_days(now)
     all_stale = stored_late_posts(lake, days={*days}).stale
     requested = requested_days(lake)
     for name, present in files.items():

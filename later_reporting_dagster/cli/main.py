@@ -86,15 +86,15 @@ def instances(*, format_: str) -> None:
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
-    from later_reporting_dagster.quality.instances import instances_table
+    from later_reporting_dagster.quality.instances import instances_table, load_instances
 
     project = current_project()
     later, settings = project.later, project.settings
     lake, _ = check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
     now = datetime.now(UTC)
-    days, configured = settings.expected_days(now), later.configured_instances()
-    rows = instances_table(lake, listed, configured=configured, days=days, today=now.date())
+    known = load_instances(lake, configured=later.configured_instances(), listed=listed)
+    rows = instances_table(lake, known, days=settings.expected_days(now), today=now.date())
     if format_ == "json":
         _print_json(rows.to_pylist())
     else:
@@ -112,11 +112,12 @@ def retire(*, instance: str, undo: bool) -> None:
     even if the API no longer lists it. The daemon updates rollups by itself, unless
     automation is off.
     """
-    from later_reporting_dagster.quality.instances import instances_with_files, stored_instances
+    from later_reporting_dagster.quality.instances import load_instances, stored_instances
 
     lake = current_project().later.lake()
-    retired, stored = lake.retired.ids(), stored_instances(lake)
-    known = instances_with_files(lake).union([] if stored is None else stored["instance_id"].to_pylist())
+    instances, dimension = load_instances(lake), stored_instances(lake)
+    known = instances.known.union([] if dimension is None else dimension["instance_id"].to_pylist())
+    retired = instances.retired
     candidates = retired if undo else known - retired
     if instance not in candidates:
         state = "not retired" if undo else "already retired" if instance in retired else "not in this lake"

@@ -168,6 +168,6 @@ def minutes_to_fetch(days: int, rows_of_day: int, *, requests_per_minute: int) -
 
 
 async def probe(later: LaterReportingResource) -> None:
-    """Fetch a token, and a page of instances with it."""
+    """Fetch a token, and with it the list of instances, for all runs of the command."""
     async with later.client(retry=RETRY_ONCE) as client:
-        await client.probe()
+        await later.remember_list(client)

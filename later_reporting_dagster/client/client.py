@@ -297,7 +297,10 @@ class LaterClient:
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
-        headers, version = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
+        headers: Mapping[str, str] = {}
+        version: ApiVersion | None = None
+        with suppress(QueryRejected):  # of a list that is refused: a page of posts shows the version
+            headers, version = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
         version = version or self._version or await self._version_of_posts()
         self._version = self._version or version
         limit, window_seconds = stated_rate_limit(headers) or (None, None)

@@ -37,6 +37,11 @@ class Instances:
         return (self.configured or self.listed or frozenset()) - self.retired
 
     @property
+    def filter(self) -> tuple[str, ...]:
+        """The ids that a query for all of them names; empty if it is for all that the credentials can read."""
+        return tuple(sorted(self.to_fetch)) if self.configured else ()
+
+    @property
     def expected(self) -> frozenset[str]:
         """Those that a complete day has. One that is no longer listed stays: a list may be wrong for an hour."""
         return (self.configured or self.seen | self.stored | (self.listed or frozenset())) - self.retired
@@ -61,6 +66,11 @@ class Instances:
         """Those whose common totals are requested; empty if they would not be those of all expected ones."""
         is_whole = len(self.to_fetch) > 1 and self.to_fetch == self.expected and not self.unlisted
         return self.to_fetch if is_whole else frozenset()
+
+    @property
+    def of_total(self) -> frozenset[str]:
+        """Those whose total is that of the account: all together, or the only one."""
+        return self.of_all or frozenset({self.only} if self.only else ())
 
     @property
     def only(self) -> str | None:

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.sensors import describe_emptied, instances_sen
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.coverage import stored_records
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, OF_INSTANCES, RAW_NAMES
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
@@ -105,7 +105,7 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
             return due_old_days(
                 stored_records(lake).values(),
                 days_between(component.start_date, restated[0] - timedelta(days=1)),
-                instances=known_instances(lake, configured=later.configured_instances()),
+                instances=load_instances(lake, configured=later.configured_instances()).expected,
                 today=today,
                 ages=component.refetch_ages(today),
             )

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource, enviro
 from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Table, read_frame
 from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
 from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.missing_files import absent_files, describe_missing
 
 _Frame = TypeVar("_Frame")
@@ -202,7 +202,7 @@ class LaterLake(dg.ConfigurableIOManager):
                 days = [day for day in keys if (start or day) <= day <= last]
             instances: Collection[str | None] = instance_ids or ()
             if table.name in OF_INSTANCES:
-                instances = instances or known_instances(lake) or [None]
+                instances = instances or sorted(load_instances(lake).in_numbers) or [None]
             absent = absent_files(table.name, days=days, instances=instances, present={*selected})
             missing = describe_missing(absent, instances=len(instances))
         elif (start, end, instance_ids) != (None, None, None):

@@ -30,10 +30,14 @@ from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
     ClientEvent,
+    InconsistentPages,
     LaterClient,
     ListResult,
+    QueryRejected,
     RateLimiter,
+    RetriesExhausted,
     RetryPolicy,
+    UnexpectedResponse,
 )
 from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.client.rate_limiter import rate_limit_path
@@ -163,6 +167,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     # What has been fetched with this resource so far. Whoever runs assets in its own process can follow it.
     _fetches: list[Progress] = PrivateAttr(default_factory=list)
+    # The list of instances that a command has fetched for all of its runs, or None in it if it is not known.
+    _remembered_lists: list[frozenset[str] | None] = PrivateAttr(default_factory=list)
     _until_end_of_run: list[Generator[Any]] = PrivateAttr(default_factory=list)
 
     @property
@@ -267,6 +273,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
             raise InvalidSetting("; ".join(problems))
         resource = type(self)(**values)
         resource._fetches = self._fetches  # noqa: SLF001 - of the same class
+        resource._remembered_lists = self._remembered_lists  # noqa: SLF001
         return resource
 
     def credentials(self) -> ClientCredentials | AccessToken:
@@ -356,10 +363,38 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         with _invalid_setting("instance_labels"):
             return parse_instance_labels(self.instance_labels)
 
-    async def listed_instances(self) -> tuple[str, ...]:
-        """Fetch the instances that the API lists, without duplicates; one request per 100."""
+    @property
+    def remembered_list(self) -> frozenset[str] | None:
+        """The instances that the API listed when the command began; None if that is not known."""
+        return self._remembered_lists[0] if self._remembered_lists else None
+
+    async def remember_list(self, client: LaterClient, progress: Progress | None = None) -> None:
+        """Fetch the list for all runs of this process. Only a command does so: other processes may live for days."""
+        self._remembered_lists.clear()
+        self._remembered_lists.append(await self.fetch_list(client, progress))
+
+    async def fetch_list(self, client: LaterClient, progress: Progress | None = None) -> frozenset[str] | None:
+        """Return the instances that the API lists, by one request per 100, unless the list is remembered.
+
+        None, with a warning, if the API does not tell and LATER_INSTANCE_IDS does without it.
+        """
+        if self._remembered_lists:
+            return self._remembered_lists[0]
+        try:
+            return frozenset(await client.fetch_instances())
+        except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
+            if not self.configured_instances():
+                raise
+            if progress is not None:
+                progress.warn(f"Which instances the API lists is not known: {error.reason}")
+            return None
+
+    async def listed_instances(self) -> frozenset[str] | None:
+        """Return the instances that the API lists, as `fetch_list` does, with a client of its own."""
+        if self._remembered_lists:
+            return self._remembered_lists[0]
         async with self.client() as client:
-            return await client.fetch_instances()
+            return await self.fetch_list(client)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...]) -> ListResult:
         """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns."""

@@ -10,7 +10,7 @@ import dagster as dg
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, newest_day
 from later_reporting_dagster.defs.checks.check import to_evaluation
-from later_reporting_dagster.defs.checks.posts import evaluate_listing
+from later_reporting_dagster.defs.checks.posts import evaluate_fetched, evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import preview, table_result, version_tags
@@ -36,7 +36,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.instances import instances_table
+from later_reporting_dagster.quality.instances import instances_table, load_instances
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_request, missing_files
 from later_reporting_dagster.quality.outdated import Footers, outdated
@@ -132,22 +132,15 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             if emptied := describe_emptied(context.instance, component, lake):
                 raise LakeUnavailable(emptied)  # noqa: TRY301 - as other errors of the lake
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
-            configured, days, retired = later.configured_instances(), component.expected_days(now), lake.retired.ids()
+            days = component.expected_days(now)
             # Those that are not damaged, as far as `coverage` knows.
             records = stored_records(lake)
             files = intact_files(lake, RAW_NAMES, records=records)
             fetches = newest_fetches(lake, RAW_NAMES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
-            rows = instances_table(
-                lake,
-                listed,
-                configured=configured,
-                retired=retired,
-                files=files,
-                stale=stale,
-                days=days,
-                today=now.date(),
-            )
+            configured = later.configured_instances()
+            instances = load_instances(lake, configured=configured, listed=listed, files=files)
+            rows = instances_table(lake, instances, files=files, stale=stale, days=days, today=now.date())
             written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
@@ -155,7 +148,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         failures = {file: fetch.failed_at for file, fetch in fetches.items() if fetch.failed_at}
-        expected = [name for name in configured or listed if name not in retired]
+        expected = sorted(instances.to_fetch)
         failed_today = {file for file, at in failures.items() if at.date() >= now.date()}
         to_fetch = {(POSTS_PUBLISHED.name, file) for file in stale if file.instance_id in expected}
         for name, present in files.items():
@@ -194,9 +187,11 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
         code_version = context.repository_def.asset_graph.get(key).code_version
         result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
         tags = version_tags(written.content_hash, code_version=code_version)
-        check = to_evaluation(evaluate_listing(rows, configured=configured, retired=retired), key)
+        checks = [
+            to_evaluation(each, key) for each in (evaluate_listing(rows, instances), evaluate_fetched(lake, instances))
+        ]
         materialization = dg.AssetMaterialization(key, metadata=result.metadata, tags=tags)
-        return dg.SensorResult(run_requests=requests, skip_reason=skip_reason, asset_events=[materialization, check])
+        return dg.SensorResult(run_requests=requests, skip_reason=skip_reason, asset_events=[materialization, *checks])
 
     return sensor
 

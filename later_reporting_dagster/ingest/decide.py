@@ -204,6 +204,13 @@ def _objection(diff: RowDiff, received: Received, policy: Policy) -> Reject | As
     limits, table = policy.limits, policy.table
     if limits.accepts_any_loss:
         return None
+    # An object of nulls is how an empty answer to a query for totals looks. No second one confirms it.
+    if table.one_instance_per_query and diff.rows_after and diff.values_before and not diff.values_after:
+        return AskAgain(
+            Reason.VALUES,
+            f"{diff.values_before} values are stored, and the response has none: nothing was replaced. If they were"
+            f" really deleted, accept it with {ACCEPT_SHRINKING}",
+        )
     if (rejected := too_much_lost(limits, diff, bad_rows=len(received.bad_rows), entity=table.rows)) is not None:
         return rejected
     if diff.removed and not diff.rows_after and not policy.is_confirmed:

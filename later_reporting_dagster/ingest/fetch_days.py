@@ -7,7 +7,7 @@ async for day in fetch_days(DayFetch(table=POSTS_PUBLISHED, days=days, …), cli
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.ingest.daily_files import DailyFiles
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest
@@ -39,25 +40,25 @@ class DayFetch:
     """What to fetch, and how.
 
     Attributes:
-        instance_ids: empty for all that the API lists. Retired ones are left out.
+        instances: those of this step. Without a setting and a list, the list is fetched.
+        instance_ids: only these, but for retired ones; empty for all that are to fetch.
         metrics: each file has a column for each, even if the API has no values.
         widen_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
             are not those of UTC: 0 or 1.
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are missing or stale.
-        known_instances: other instances that a complete day has.
         continued_run: what this run, and those that it continued, have fetched is left out.
     """
 
     table: RawTable
     days: Sequence[date]
+    instances: Instances = Instances()  # noqa: RUF009 - frozen
     instance_ids: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     widen_days: int = 0
     limits: WriteLimits = field(default_factory=WriteLimits)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
-    known_instances: Sequence[str] = ()
     run_id: str = ""
     continued_run: str | None = None
 
@@ -130,11 +131,14 @@ async def fetch_days(
     sender, results = anyio.create_memory_object_stream[SliceResult](BUFFERED_RESULTS)
 
     async def work() -> None:
-        instances = await _instances(fetch, client, lake, progress) if fetch.table.has_file_per_instance else ()
+        instances, names = fetch.instances, tuple[str, ...]()
+        if fetch.table.has_file_per_instance:
+            instances = await _with_list(fetch, client)
+            names = _names(fetch, instances, progress)
         inherited: list[FileRecord] = []
         if fetch.continued_run is not None:
             inherited = await anyio.to_thread.run_sync(fetched_by, lake, fetch.table.name, fetch.continued_run)
-        days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, lake, inherited))
+        days.update(await anyio.to_thread.run_sync(_plan, fetch, instances, names, lake, inherited))
         partitions = [Partition(day.day, name) for day in days.values() for name in day.pending]
         progress.slices = len(partitions)
         new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
@@ -180,29 +184,37 @@ async def fetch_days(
         results.close()
 
 
-async def _instances(fetch: DayFetch, client: LaterClient, lake: Lake, progress: Progress) -> tuple[str, ...]:
-    instances = fetch.instance_ids or await client.fetch_instances()
-    if not instances:
+async def _with_list(fetch: DayFetch, client: LaterClient) -> Instances:
+    """Return the instances of the step, with the list of the API if it decides what is fetched."""
+    instances = fetch.instances
+    if not (fetch.instance_ids or instances.configured) and instances.listed is None:
+        instances = replace(instances, listed=frozenset(await client.fetch_instances()))
+    if not (fetch.instance_ids or instances.configured or instances.listed):
         raise QueryRejected(
             "The credentials have no access to any instance: have instances added to their scope.", status=403
         )
-    retired = await anyio.to_thread.run_sync(lake.retired.ids)
-    if named := retired.intersection(fetch.instance_ids):
+    return instances
+
+
+def _names(fetch: DayFetch, instances: Instances, progress: Progress) -> tuple[str, ...]:
+    """Return the instances to fetch. A warning names those that are asked for, and retired."""
+    if named := instances.retired.intersection(fetch.instance_ids or instances.configured):
         progress.warnings.append(
             f"Retired, so not fetched: {', '.join(sorted(named))}. Leave them out, or undo it by"
             " `later-reporting retire --undo ID`"
         )
-    return tuple(name for name in instances if name not in retired)
+    return tuple(sorted({*fetch.instance_ids} - instances.retired if fetch.instance_ids else instances.to_fetch))
 
 
 def _plan(
-    fetch: DayFetch, instances: Sequence[str], lake: Lake, fetched_before: Collection[FileRecord]
+    fetch: DayFetch, instances: Instances, names: Sequence[str], lake: Lake, fetched_before: Collection[FileRecord]
 ) -> dict[date, FetchedDay]:
     """Return the days, each with the files that are present and pending."""
-    partitions = {*fetch.table.expected_files(fetch.days, instances)}
+    partitions = {*fetch.table.expected_files(fetch.days, names)}
     if fetch.pairs is not None:
         partitions &= fetch.pairs
-    expected = tuple(dict.fromkeys([*fetch.known_instances, *instances]))
+    # Of a run that is limited to some instances, a complete day needs the others, too.
+    expected = tuple(sorted(instances.expected.union(names))) if fetch.table.has_file_per_instance else ()
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
     files = lake.file_versions(fetch.table.name, days=days)
     stored = {partition for partition, version in files.items() if version.bytes}

@@ -113,7 +113,13 @@ async def ingest_whole(queries: Mapping[Any, PerformanceQuery], writer: SliceWri
     Raises:
         RouteRefused: the API does not offer the route.
     """
-    run = _IngestRun(client, writer, History(days=len(queries), is_whole=True), queries_of=queries)
+    history = History(
+        days=len(queries),
+        instances=len({name for query in queries.values() for name in query.instance_ids}) or 1,
+        is_whole=True,
+        is_of_accounts=writer.files.table.one_instance_per_query,
+    )
+    run = _IngestRun(client, writer, history, queries_of=queries)
     await run.fetch_all([(query, of_query) for of_query, query in queries.items()], workers=client.concurrency)
 
 
@@ -214,12 +220,18 @@ class _IngestRun:
                     with suppress(LaterError):
                         await self._fetch(query_before(query))
                 if self.history.is_route_refused:
-                    raise RouteRefused(str(error))
+                    raise RouteRefused(self._refusal_text(query, error))
                 is_unclear = not self.history.is_refused(query)
             if is_unclear:
                 unclear.add(only or query.instance_ids)
         for query, only, error in reversed(refused):
             await self._go_on(query, only, error)
+
+    def _refusal_text(self, query: PerformanceQuery, error: LaterError) -> str:
+        is_of_only_instance = self.writer.files.table.one_instance_per_query and self.history.instances == 1
+        if not is_of_only_instance:
+            return str(error)
+        return f"{error} Or it refuses only {query.instance_ids[0]!r}: of one instance, it cannot be told which."
 
     async def _work(self) -> None:
         while True:
@@ -297,7 +309,7 @@ class _IngestRun:
             return False
         if history.is_whole and len(unlisted) == len(names) and not table.one_instance_per_query:
             return True  # no other was asked for
-        if history.is_whole and 0 < len(unlisted) < len(names):
+        if history.is_whole and 0 < len(unlisted) < len(names) and not history.is_of_accounts:
             without = f"so without their {table.rows}: {', '.join(sorted(unlisted))}"
             self.writer.progress.warn(f"Not accessible with these credentials, {without}")
         for instance_id in unlisted:
@@ -328,7 +340,7 @@ class _IngestRun:
             try:
                 error = would_empty(NOT_LISTED)
                 # Without any, the query would ask for all instances.
-                is_any_left = bool(names) or not query.instance_ids
+                is_any_left = names == query.instance_ids or (bool(names) and not self.history.is_of_accounts)
                 if is_any_left and await self.client.accessible(names) == names:
                     asked, result = await self._fetch(replace(query, instance_ids=names))
                     kept = await self.kept.of([of], asked, result)

@@ -6,7 +6,7 @@ before each, and calendar months. By post date, they are calendar months, which 
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -16,6 +16,7 @@ import anyio.to_thread
 from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, due_since, utc_now
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest_whole
@@ -27,7 +28,7 @@ from later_reporting_dagster.lake.tables import PUBLISHED_MONTH, RECORDED_MONTH,
 
 # The current month and those before it, which each run fetches again; older months are fetched like old days.
 MONTHS_FETCHED_AGAIN = 3
-# The windows of each instance; all together have all.
+# The windows of each of several instances. All together have all windows, and so has an only instance.
 WINDOWS_OF_INSTANCES = ("7d", "28d")
 
 
@@ -54,22 +55,28 @@ def months(start_date: date, newest: date) -> Iterator[Period]:
 
 def periods_to_fetch(
     stored: StoredPeriods,
+    table: PeriodsTable,
     *,
     start_date: date,
     newest: date,
     ages: Sequence[int],
-    instances: Collection[str] = (),
+    instances: Instances,
     all_months: bool = False,
 ) -> list[Period]:
     """Return the windows, the newest months, and the older months that are due.
 
-    These have reached one of the `ages` since their end, or were fetched without one of the `instances`.
+    These have reached one of the `ages` since their end, or were fetched without one of the instances; the total of an
+    account, also if it was fetched with others.
     """
+    is_account = table.of.one_instance_per_query
+    wanted = instances.of_total if is_account else instances.to_fetch
     latest = (utc_now() + MAX_CLOCK_ERROR).date()  # a later day is that of a clock that was wrong
 
     def is_due(month: Period) -> bool:
         fetched = stored.fetched_months.get((month.name, month.first_day))
-        if fetched is None or fetched.day > latest or not {*instances} <= {*fetched.instances}:
+        if fetched is None or fetched.day > latest or not wanted <= {*fetched.instances}:
+            return True
+        if is_account and wanted and wanted != {*fetched.instances}:
             return True
         due = due_since(month.last_day, today=newest + timedelta(days=1), ages=ages)
         return due is not None and fetched.day < due
@@ -80,24 +87,28 @@ def periods_to_fetch(
     return [*windows(newest), *found[:newer], *older]
 
 
-def queries_of(
-    table: PeriodsTable, periods: Sequence[Period], *, configured: tuple[str, ...], instances: Iterable[str]
-) -> list[Period]:
+def queries_of(table: PeriodsTable, periods: Sequence[Period], instances: Instances) -> list[Period]:
     """Return periods with the instances of each query: all of campaigns; of accounts each, and all together.
 
     Of all together there are none if their ids do not fit one URL, because reach cannot be merged. Accounts have no
-    months of posts published.
+    months of posts published. Those of one instance come first: the refusal of a total says nothing about its route.
     """
     if not table.of.one_instance_per_query:
-        return [replace(period, instance_ids=configured) for period in periods]
-    instance_ids = tuple(instances)
+        if instances.configured and not instances.to_fetch:  # without any, a query would ask for all
+            return []
+        return [replace(period, instance_ids=instances.filter) for period in periods]
     recorded = [period for period in periods if period.name != PUBLISHED_MONTH]
     months = [period for period in recorded if period.name == RECORDED_MONTH]
     of_each = [*(each for each in recorded if each.name in WINDOWS_OF_INSTANCES), *months[:MONTHS_FETCHED_AGAIN]]
-    is_one_query = len(instance_ids) > 1 == len(group_by_url_length(instance_ids))
+    of_all = tuple(sorted(instances.of_all))
+    is_one_query = len(of_all) > 1 == len(group_by_url_length(of_all))
     return [
-        *(replace(period, instance_ids=instance_ids) for period in recorded if is_one_query),
-        *(replace(period, instance_ids=(name,), subject=name) for period in of_each for name in instance_ids),
+        *(
+            replace(period, instance_ids=(name,), subject=name)
+            for period in (recorded if instances.only else of_each)
+            for name in sorted(instances.to_fetch)
+        ),
+        *(replace(period, instance_ids=of_all) for period in recorded if is_one_query),
     ]
 
 

@@ -1,7 +1,7 @@
 """The one file of a table of periods: its rows by period, and how those of a fetch are merged into it."""
 
 from calendar import monthrange
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from later_reporting_dagster.contract import BadRow, Metric, PerformanceQuery
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
     Decision,
@@ -86,7 +87,7 @@ class PeriodsFile:
 
     Attributes:
         stored: the table as it was read before the fetch.
-        listed: the instances in reach of a query without instances, as far as they are known.
+        instances: those of this step.
         failed: the reason by period.
         rows: the whole table, once it is saved.
         written: None if no period could be fetched: then the file is left as it is.
@@ -97,7 +98,7 @@ class PeriodsFile:
     lake: Lake
     stored: StoredPeriods
     metrics: tuple[Metric, ...]
-    listed: Collection[str] = ()
+    instances: Instances = Instances()  # noqa: RUF009 - frozen
     failed: dict[str, str] = field(default_factory=dict, init=False)
     rows: pa.Table | None = field(default=None, init=False)
     written: WriteResult | None = field(default=None, init=False)
@@ -181,8 +182,8 @@ class PeriodsFile:
                 if isinstance(decision, Write):
                     rows[period.slot] = self._merged(period, rows.get(period.slot, {}), accepted.received)
                     is_over = (period.last_day + timedelta(days=1)).day == 1
-                    if period.name in MONTHS and is_over and not period.subject:
-                        instances = sorted(accepted.query.instance_ids or self.listed)
+                    if period.name in MONTHS and is_over and period.subject in ("", self.instances.only):
+                        instances = sorted(accepted.query.instance_ids or self.instances.to_fetch)
                         day = accepted.received.requested_at.date()
                         months[period.name, period.first_day] = FetchedMonth(day, instances)
             self.rows = self._table(rows)
@@ -215,14 +216,21 @@ class PeriodsFile:
         }
         for values in received.rows.to_pylist():
             row, key = of_period | values, itemgetter(*self.table.key)(values)
+            if "instance_ids" in row and not period.subject:
+                row["instance_ids"] = sorted(period.instance_ids)
             before = old.get(key, {})
             is_same = row == before | {"fetched_at": None}
             replaced[key] = before if is_same else row | {"fetched_at": received.requested_at}
         return replaced
 
     def _table(self, by_slot: Mapping[Slot, Mapping[Hashable, _Row]]) -> pa.Table:
-        """Return all rows, sorted by key, with the requested metrics and those that older rows still have."""
+        """Return all rows, sorted by key, with the requested metrics and those that older rows still have.
+
+        Common totals go once all of their instances but one are retired: those of the one take their place.
+        """
+        is_of_one = self.instances.only is not None and not self.instances.not_expected
         rows = [row for of_slot in by_slot.values() for row in of_slot.values()]
+        rows = [row for row in rows if not (is_of_one and row.get("scope") == "all")]
         rows.sort(key=itemgetter(*self.periods.key))
         table = pa.Table.from_pylist(rows, schema=self.periods.schema)
         others = [metric.column for metric in self.table.known_metrics if metric not in self.metrics]

@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
     CredentialsRejected,
     InconsistentPages,
     LaterError,
+    QueryRejected,
     RetriesExhausted,
     TooManyPosts,
     UnexpectedResponse,
@@ -201,22 +202,26 @@ class History:
     Attributes:
         days, instances: their numbers in the run.
         is_whole: whether each query is for the totals of a day or period, which are not added up from parts.
+        is_of_accounts: whether each of these totals is of exactly the instances of its query.
         is_wider: whether each query also asks for the days around its own.
         rows_per_file: mean rows so far; before the first query succeeds, those of stored files.
         has_succeeded: whether any query has, so that the API offers the route.
         stopped_by: the error that ends the run: every query would fail.
         unlisted: instances that the API does not list, each with the error.
+        refused: accounts whose own totals the API has refused, each with the error.
     """
 
     days: int
     instances: int = 1
     is_whole: bool = False
+    is_of_accounts: bool = False
     by_cursor: bool = False
     is_wider: bool = False
     rows_per_file: float | None = None
     has_succeeded: bool = False
     stopped_by: LaterError | None = None
     unlisted: dict[str, LaterError] = field(default_factory=dict)
+    refused: dict[str, LaterError] = field(default_factory=dict)
     _refused: set[Hashable] = field(default_factory=set)  # see `is_refused`
     _failed_in_a_row: int = 0  # of totals
     _rows: int = 0
@@ -245,8 +250,11 @@ class History:
         """Add a failure; one of instances that the API may not list says nothing about the route."""
         if isinstance(error, CredentialsRejected | ApiVersionChanged):
             self.stopped_by = error
-        if refusal(error) is not None and is_listed:
+        # The totals of several accounts are refused if those of one are, which says nothing about the route.
+        if refusal(error) is not None and is_listed and not (self.is_of_accounts and len(query.instance_ids) > 1):
             self._refused.add(self._refused_by(query))
+            if self.is_of_accounts:
+                self.refused[query.instance_ids[0]] = error
         if self.is_whole:
             if len(query.instance_ids) > 1 and self.unlisted.keys() & query.instance_ids:
                 return  # it is asked again without these
@@ -277,7 +285,9 @@ class History:
     @property
     def is_route_refused(self) -> bool:
         """Whether the API refuses the route: for two of the days or periods, or for two instances, or the only one."""
-        return not self.has_succeeded and len(self._refused) >= (2 if self.is_whole else min(2, self.instances))
+        if self.has_succeeded or (self.is_of_accounts and len(self.refused) < min(2, self.instances)):
+            return False
+        return len(self._refused) >= (2 if self.is_whole else min(2, self.instances))
 
     def _refused_by(self, query: PerformanceQuery) -> Hashable:
         return query if self.is_whole else query.instance_ids
@@ -337,6 +347,10 @@ def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[Perf
         return [(query, history.stopped_by)]
     if history.is_whole:
         listed = tuple(name for name in query.instance_ids if name not in history.unlisted)
+        if history.is_of_accounts and len(query.instance_ids) > 1:
+            # Totals of fewer accounts would take the place of those of all.
+            errors = [error for name in query.instance_ids if (error := _error_of_account(name, history)) is not None]
+            return [(query, errors[0] if errors else None)]
         if query.instance_ids and not listed:  # without any, the query would ask for all instances
             return [(query, history.unlisted[query.instance_ids[0]])]
         return [(replace(query, instance_ids=listed), None)]
@@ -358,6 +372,13 @@ def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[Perf
     if parts == [(query, None)] and query.start_date < newest:
         return [(replace(query, start_date=newest), None), (replace(query, end_date=newest - _DAY), None)]
     return parts
+
+
+def _error_of_account(name: str, history: History) -> LaterError | None:
+    """Return why the totals of several accounts with this one cannot be asked for, if so."""
+    if (error := history.refused.get(name)) is not None:
+        return QueryRejected(f"the API refuses the totals of {name!r}: {error.reason}", status=403)
+    return history.unlisted.get(name)
 
 
 def queries_after(

@@ -50,6 +50,7 @@ SQL_TYPES: Mapping[ColumnType, str] = {
     "date32[day]": "DATE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
     "list<item: int64>": "BIGINT[]",
+    "list<item: string>": "VARCHAR[]",
 }
 _INSTANCE = "instance_id"
 

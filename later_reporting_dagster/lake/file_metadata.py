@@ -46,7 +46,7 @@ class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class FetchedMonth:
-    """A fetch of a month that had ended, of all instances together: its day, and those in reach of it."""
+    """A fetch of a month that had ended, of all instances together or an only one: its day, and whose rows it has."""
 
     day: date
     instances: list[str]

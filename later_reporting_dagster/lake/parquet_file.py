@@ -139,7 +139,7 @@ def content_hash_of(rows: pa.Table) -> str:
 
     It does not depend on chunks, on the file and its metadata, or on the version of pyarrow. Rows are hashed in blocks:
     for each block the validity and the values of all columns of fixed width, as 64-bit integers, then the validity,
-    lengths and text of all string columns, then the lengths and values of each list. A null counts as 0 or as empty.
+    lengths and text of all string columns, then the lengths and items of each list. A null counts as 0 or as empty.
     """
     blocks = (rows.slice(start, _HASH_BLOCK_ROWS) for start in range(0, rows.num_rows, _HASH_BLOCK_ROWS))
     return _content_hash(rows.schema, rows.num_rows, blocks)
@@ -167,7 +167,12 @@ def _content_hash(schema: pa.Schema, rows: int, blocks: Iterable[pa.Table]) -> s
         for column in columns:
             if pa.types.is_list(column.type):
                 digest.update(_value_buffer(pc.list_value_length(column).fill_null(0)))
-                digest.update(_value_buffer(column.flatten()))
+                items = column.flatten()
+                if pa.types.is_string(items.type):
+                    digest.update(_value_buffer(pc.binary_length(items)))
+                    digest.update(_text_buffer(items))
+                else:
+                    digest.update(_value_buffer(items))
     return digest.hexdigest()
 
 
@@ -187,7 +192,7 @@ def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
         raise FileDamaged(f"cannot be read as Parquet: {error}") from error
 
 
-_OTHER_TYPES = (pa.string(), pa.list_(pa.int64()))
+_OTHER_TYPES = (pa.string(), pa.list_(pa.int64()), pa.list_(pa.string()))
 
 
 def _is_fixed_width(type_: pa.DataType) -> bool:

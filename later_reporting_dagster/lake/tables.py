@@ -29,7 +29,16 @@ from later_reporting_dagster.contract.rows import CreatorProfile, Post
 from later_reporting_dagster.lake.paths import Partition
 
 # Arrow's names of the types that the lake stores.
-ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]", "list<item: int64>"]
+ColumnType = Literal[
+    "string",
+    "int64",
+    "float64",
+    "bool",
+    "date32[day]",
+    "timestamp[us, tz=UTC]",
+    "list<item: int64>",
+    "list<item: string>",
+]
 INSTANT: ColumnType = "timestamp[us, tz=UTC]"
 
 
@@ -294,7 +303,8 @@ class PeriodsTable:
 
     def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
         """Return the columns of rows that were requested with these metrics, in their order."""
-        return (*_PERIOD_COLUMNS, *self.of.columns(metrics), _FETCHED_AT)
+        whose = [_INSTANCE_IDS] if self.of.one_instance_per_query else []
+        return (*_PERIOD_COLUMNS, *self.of.columns(metrics), *whose, _FETCHED_AT)
 
 
 _PERIOD_COLUMNS = (
@@ -310,6 +320,13 @@ _PERIOD_COLUMNS = (
     Column("first_day", "date32[day]", False, "First UTC day of the period; part of the key"),
     Column("last_day", "date32[day]", False, "Last UTC day; of a window, the day before its fetch; part of the key"),
 )
+_INSTANCE_IDS = Column(
+    "instance_ids",
+    "list<item: string>",
+    True,
+    "Of scope all: the instances whose total it is, sorted; null if that is unknown, as in rows of earlier releases,"
+    " and of scope instance",
+)
 _FETCHED_AT = Column("fetched_at", INSTANT, False, "When the row was requested; an equal response later keeps it")
 CAMPAIGN_PERIODS = PeriodsTable(
     name=CAMPAIGN_PERIODS_TABLE,
@@ -321,7 +338,7 @@ CAMPAIGN_PERIODS = PeriodsTable(
 ACCOUNT_PERIODS = PeriodsTable(
     name="instance_performance_periods",
     description="What Later itself totals over whole periods: one row per instance and period, and one of all instances"
-    " together, whose reach no sum has.",
+    " together, whose reach no sum has. A lake with one instance has all periods of it, and none of all.",
     of=replace(
         INSTANCE_PERFORMANCE_DAILY,
         route=INSTANCES_PERFORMANCE,
@@ -348,6 +365,7 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "date32[day]": pa.date32(),
     "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
     "list<item: int64>": pa.list_(pa.int64()),
+    "list<item: string>": pa.list_(pa.string()),
 }
 # The day of a row's partition. In a daily file, it is in the path, not in the columns.
 DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)

@@ -1,12 +1,11 @@
-"""The dimension `instances`: which instances are known, with their newest and missing days."""
+"""Which instances a step is about, and the dimension of them, with their newest and missing days."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from itertools import chain
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.lake.coverage import Files, intact_files
@@ -16,12 +15,20 @@ from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES, PO
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 
+# So many instances are named in a message.
+MAX_NAMED = 5
+
 
 def _columns() -> Iterable[Column]:
     yield Column("instance_id", "string", nullable=False, description="The Later instance; the row key")
     yield Column("first_seen", "date32[day]", True, "The first UTC day on which the API listed it; null if never")
     yield Column("last_seen", "date32[day]", True, "The last UTC day on which the API listed it; null if never")
-    yield Column("listed_now", "bool", False, "Whether the API listed it when this table was last refreshed")
+    yield Column(
+        "listed_now",
+        "bool",
+        True,
+        "Whether the API listed it when this table was last refreshed; null if the API did not tell",
+    )
     yield Column(
         "expected_now",
         "bool",
@@ -50,52 +57,47 @@ INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 
 def instances_table(
     lake: Lake,
-    listed: Collection[str],
+    instances: Instances,
     *,
-    configured: Collection[str],
     days: Sequence[date],
     today: date,
-    retired: Set[str] | None = None,
     files: Files | None = None,
     stale: Collection[Partition] | None = None,
 ) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
-    An instance that the API stops listing stays expected until it is retired: a listing may be wrong for an hour.
-
     Args:
-        configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
+        instances: those of this step. If it does not know what the API lists, the days of the last listing stay.
         days: the days that every expected instance should have a file for.
-        retired, files, stale: what the lake says, if the caller has asked it already.
+        files, stale: what the lake says, if the caller has asked it already.
     """
-    previous, retired = stored_instances(lake), lake.retired.ids() if retired is None else retired
+    previous = stored_instances(lake)
     files = intact_files(lake, POSTS_NAMES) if files is None else files
     stale = stored_late_posts(lake, days=days).stale if stale is None else stale
     present = {name: files[name] for name in POSTS_NAMES}
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
-    seen = {name for name, row in previous_rows.items() if row["first_seen"]}
-    stored = {str(partition.instance_id) for partitions in present.values() for partition in partitions}
-    expected = {*(configured or seen.union(listed, stored))} - retired
     missing = {
         name: Counter(
-            file.instance_id for file in missing_files(name, days=days, instances=expected, present=partitions)
+            file.instance_id
+            for file in missing_files(name, days=days, instances=instances.expected, present=partitions)
         )
         for name, partitions in present.items()
     }
     newest: dict[str, dict[str | None, date]] = {
         name: {each.instance_id: each.day for each in sorted(partitions)} for name, partitions in present.items()
     }
+    listed = instances.listed or frozenset()
     rows = []
-    for instance_id in sorted({*listed, *expected, *previous_rows, *chain(*newest.values())}):
+    for instance_id in sorted(listed.union(instances.expected, instances.stored, previous_rows)):
         is_listed = instance_id in listed
         before = previous_rows.get(instance_id, {"first_seen": None, "last_seen": None})
         row = {
             "instance_id": instance_id,
             "first_seen": before["first_seen"] or (today if is_listed else None),
             "last_seen": today if is_listed else before["last_seen"],
-            "listed_now": is_listed,
-            "expected_now": instance_id in expected,
-            "retired": instance_id in retired,
+            "listed_now": None if instances.listed is None else is_listed,
+            "expected_now": instance_id in instances.expected,
+            "retired": instance_id in instances.retired,
         }
         for name in present:
             row[f"{name}_newest_day"] = newest[name].get(instance_id)
@@ -128,33 +130,26 @@ def load_instances(
     )
 
 
-def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the instances that should be in the lake, without a request to the API.
-
-    These are the configured instances. If none are given, they are the instances that the stored dimension marks as
-    expected; if the dimension does not exist yet, the instances with a file in a raw table. None of them is retired.
-    """
-    if configured:
-        known = [*configured]
-    elif (stored := stored_instances(lake)) is not None:
-        known = stored.filter(pc.field("expected_now"))["instance_id"].to_pylist()
-    else:
-        known = sorted(instances_with_files(lake))
-    retired = lake.retired.ids()
-    return tuple(name for name in known if name not in retired)
-
-
-def listed_instances(lake: Lake, *, configured: Sequence[str] = ()) -> list[str]:
-    """Return the instances that the API listed last, as far as the lake knows; of configured ones only these."""
-    stored = stored_instances(lake)
-    listed = [] if stored is None else stored.filter(pc.field("listed_now"))["instance_id"].to_pylist()
-    return [name for name in listed if not configured or name in configured]
-
-
-def instances_with_files(lake: Lake) -> set[str]:
-    return {str(partition.instance_id) for table in POSTS_TABLES for partition in lake.partitions(table.name)}
-
-
 def stored_instances(lake: Lake) -> pa.Table | None:
     """Return the dimension as last written; see `Lake.read_intact_table`."""
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
+
+
+def describe_not_expected(lake: Lake, instances: Instances, *, files: Files | None = None) -> str:
+    """Return which instances are in the numbers but no longer fetched, since when, and what to do; empty without any.
+
+    Numbers follow the lake: a setting does not take an instance out of them.
+    """
+    if not instances.not_expected:
+        return ""
+    present = [lake.partitions(name) if files is None else files[name] for name in POSTS_NAMES]
+    newest: dict[str | None, date] = {}
+    for partition in chain(*present):
+        newest[partition.instance_id] = max(newest.get(partition.instance_id, partition.day), partition.day)
+    names = sorted(instances.not_expected)
+    states = ", ".join(f"{name} (no day after {newest[name]})" for name in names[:MAX_NAMED])
+    more = f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED)
+    return (
+        f"In the numbers, and no longer fetched, because LATER_INSTANCE_IDS does not name them: {states}{more}. Totals"
+        " of all instances lack them. Take them out with `later-reporting retire ID`, or name them again"
+    )

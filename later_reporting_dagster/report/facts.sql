@@ -5,7 +5,7 @@
 --   scope_days       how many of these days the lake has, of all instances (instance_id is null) and of each
 --   published_sums   the posts that were published in each of these periods, and their cost as far as it is known by now
 --   monthly_cost     what Later totals for the posts that were published in a month
---   account_totals   what Later totals for instances and for all together
+--   account_totals   what Later totals for the instances in the numbers, and for all together, if it is the total of exactly these
 --   later_totals     the same, and what it totals for campaigns, with the reason if it must not stand beside the lake's
 
 CREATE OR REPLACE TABLE newest AS
@@ -81,8 +81,16 @@ WHERE instance_id IS NOT NULL AND published_until IS NOT NULL
 GROUP BY GROUPING SETS ((month), (month, instance_id), (month, instance_id, campaign_id))
 HAVING bool_and(published_until >= least(last_day(month), newest_day));
 
+-- A total of all together is of the instances that it names. That of an only instance is the total of all.
 CREATE OR REPLACE VIEW account_totals AS
-FROM instance_performance_periods WHERE date_basis = 'performance_date';
+WITH in_numbers AS (
+    SELECT list(DISTINCT instance_id ORDER BY instance_id) AS names FROM organic_paid_overall WHERE scope = 'instance'
+),
+totals AS (FROM instance_performance_periods, in_numbers WHERE date_basis = 'performance_date')
+SELECT * EXCLUDE (names) FROM totals
+WHERE CASE WHEN scope = 'all' THEN instance_ids = names ELSE list_contains(names, instance_id) END
+UNION ALL BY NAME
+SELECT * EXCLUDE (names) REPLACE ('all' AS scope, '' AS instance_id) FROM totals WHERE [instance_id] = names;
 
 CREATE OR REPLACE TABLE later_totals AS
 WITH stated AS (

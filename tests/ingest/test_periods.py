@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.contract.days import refetch_ages
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest import periods as periods_module
 from later_reporting_dagster.ingest.decide import WriteLimits
@@ -53,8 +54,10 @@ async def ingest_periods(
 ) -> tuple[PeriodsFile, Progress]:
     """Fetch periods; return the file, and what the run logs."""
     progress = Progress(table.name)
-    file = PeriodsFile(periods=table, lake=lake, stored=read_periods(lake, table), metrics=metrics, listed=listed)
-    asked = queries_of(table, periods, configured=instance_ids, instances=listed)
+    instances = Instances(configured=frozenset(instance_ids), listed=frozenset(listed) if listed else None)
+    stored = read_periods(lake, table)
+    file = PeriodsFile(periods=table, lake=lake, stored=stored, metrics=metrics, instances=instances)
+    asked = queries_of(table, periods, instances)
     async with client_of(service, **options) as client:
         await periods_module.ingest_periods(asked, file, client=client, limits=limits, progress=progress)
     return file, progress
@@ -66,8 +69,15 @@ def stored_periods(root: Path) -> StoredPeriods:
 
 def fetch(service: Service, root: Path, *, newest: date = NEWEST, **options: Any) -> tuple[PeriodsFile, Progress]:
     """Fetch what a run on the day after `newest` fetches."""
-    periods = periods_to_fetch(stored_periods(root), start_date=START, newest=newest, ages=[28])
+    periods = campaigns_to_fetch(stored_periods(root), newest=newest)
     return asyncio.run(ingest_periods(service, Lake(str(root)), periods, **options))
+
+
+def campaigns_to_fetch(
+    stored: StoredPeriods, *, newest: date = NEWEST, ages: Sequence[int] = (28,), **options: Any
+) -> list[Period]:
+    options = {"instances": Instances(), **options}
+    return periods_to_fetch(stored, CAMPAIGN_PERIODS, start_date=START, newest=newest, ages=ages, **options)
 
 
 def stored(root: Path) -> list[Row]:
@@ -148,9 +158,7 @@ def test_older_months_are_fetched_once_also_without_campaigns(service: Service, 
     assert months_requested() == ["2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01", "2024-06-01"]
     fetch(service, tmp_path, newest=date(2024, 6, 2))
     assert months_requested() == ["2024-04-01", "2024-05-01", "2024-06-01"]
-    again = periods_to_fetch(
-        stored_periods(tmp_path), start_date=START, newest=date(2024, 6, 2), ages=[28], all_months=True
-    )
+    again = campaigns_to_fetch(stored_periods(tmp_path), newest=date(2024, 6, 2), all_months=True)
     assert [sum(period.name == name for period in again) for name in (RECORDED, PUBLISHED)] == [9, 9]
     assert {key[3] for key in by_period(tmp_path) if key[2] == date(2024, 2, 1)} == {date(2024, 2, 29)}
 
@@ -163,9 +171,7 @@ def test_an_older_month_is_fetched_again_at_the_ages_of_old_days(service: Servic
     fetched = {**stored.fetched_months, month: FetchedMonth(date(2023, 12, 1), [])}
 
     def older_months(today: date) -> list[date]:
-        found = periods_to_fetch(
-            StoredPeriods(stored.rows, fetched), start_date=START, newest=today - timedelta(1), ages=ages
-        )
+        found = campaigns_to_fetch(StoredPeriods(stored.rows, fetched), newest=today - timedelta(1), ages=ages)
         assert not [each for each in found if each.name == PUBLISHED][3:]
         return [each.first_day for each in found if each.name == RECORDED][3:]
 
@@ -182,9 +188,7 @@ def test_months_are_fetched_again_for_an_instance_that_came_into_reach(service: 
     asyncio.run(ingest_periods(service, lake, everything, instance_ids=INSTANCE_IDS[:2]))
 
     def older_months(*instances: str) -> int:
-        due = periods_to_fetch(
-            stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28], instances=instances
-        )
+        due = campaigns_to_fetch(stored_periods(tmp_path), instances=Instances(listed=frozenset(instances)))
         kinds = {sum(period.name == name for period in due) - 3 for name in (RECORDED, PUBLISHED)}
         assert len(kinds) == 1
         return kinds.pop()
@@ -201,7 +205,7 @@ def test_the_kinds_of_month_are_recorded_apart(service: Service, tmp_path: Path)
     service.override = lambda request: problem(503) if is_recorded <= parameters(request).items() else None
     result, _ = fetch(service, tmp_path)
     assert [*result.failed] == ["recorded_month 2023-11-01 to 2023-11-30"]
-    due = periods_to_fetch(stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28])
+    due = campaigns_to_fetch(stored_periods(tmp_path))
     older = [(each.name, each.first_day) for each in due if each.first_day < date(2024, 1, 1) and "month" in each.name]
     assert older == [(RECORDED, date(2023, 11, 1))]
 
@@ -318,7 +322,7 @@ def test_a_clock_that_was_wrong_once_freezes_no_period(service: Service, tmp_pat
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 1})
     fetch(service, tmp_path, clock=future.timestamp)
     older = [*months(START, NEWEST)][6:]
-    due = periods_to_fetch(stored_periods(tmp_path), start_date=START, newest=NEWEST, ages=[28])
+    due = campaigns_to_fetch(stored_periods(tmp_path))
     assert {*older} <= {*due}
     service.override = with_performance_of({"campaignId": 1, "paidAdSpend": 2})
     _, progress = fetch(service, tmp_path)
@@ -411,7 +415,8 @@ def fetch_accounts(
     """Fetch what a run on the day after `newest` fetches."""
     lake = Lake(str(root))
     stored = read_periods(lake, ACCOUNT_PERIODS)
-    periods = periods_to_fetch(stored, start_date=START, newest=newest, ages=[28], instances=instances)
+    named = Instances(listed=frozenset(instances))
+    periods = periods_to_fetch(stored, ACCOUNT_PERIODS, start_date=START, newest=newest, ages=[28], instances=named)
     options: dict[str, Any] = {"table": ACCOUNT_PERIODS, "metrics": ACCOUNT_METRICS, "listed": instances}
     return asyncio.run(ingest_periods(service, lake, periods, **options))[0]
 
@@ -453,14 +458,48 @@ def test_a_second_run_asks_for_no_older_month_again(service: Service, tmp_path: 
     assert len(windows) == len(INSTANCE_IDS) + 1
 
 
-def test_reach_of_all_is_left_out_if_their_ids_do_not_fit_one_url() -> None:
-    periods = periods_to_fetch(
-        StoredPeriods(ACCOUNT_PERIODS.schema.empty_table()), start_date=START, newest=NEWEST, ages=[28]
-    )
-    for instances, together in ((("a",), 0), (("a", "b"), 15), ([f"{number:050}" for number in range(200)], 0)):
-        asked = queries_of(ACCOUNT_PERIODS, periods, configured=(), instances=instances)
-        assert sum(not period.subject for period in asked) == together
-        assert sum(bool(period.subject) for period in asked) == 5 * len(instances)
+@pytest.mark.parametrize(
+    ("instances", "together", "of_each"),
+    [
+        (["a"], 0, 15),  # the only one has all windows and months
+        (["a", "b"], 15, 5),
+        ([f"{number:050}" for number in range(200)], 0, 5),  # their ids do not fit one URL
+    ],
+)
+def test_windows_and_months_of_an_account_are_those_of_all_or_of_the_only_one(
+    instances: Sequence[str], together: int, of_each: int
+) -> None:
+    named = Instances(listed=frozenset(instances))
+    stored = StoredPeriods(ACCOUNT_PERIODS.schema.empty_table())
+    periods = periods_to_fetch(stored, ACCOUNT_PERIODS, start_date=START, newest=NEWEST, ages=[28], instances=named)
+    asked = queries_of(ACCOUNT_PERIODS, periods, named)
+    assert sum(not period.subject for period in asked) == together
+    assert sum(bool(period.subject) for period in asked) == of_each * len(instances)
+
+
+def test_totals_of_all_say_whose_they_are_and_are_fetched_again_for_others(service: Service, tmp_path: Path) -> None:
+    def older_months() -> int:
+        asked = [parameters(each) for each in service.requests if each.url.path == ACCOUNT_PATH]
+        service.requests.clear()
+        days = [each["startDate"][0] for each in asked if each["startDate"][0] != each["endDate"][0]]
+        return sum(day in ("2023-10-01", "2023-11-01", "2023-12-01") for day in days)
+
+    def whose() -> set[tuple[str, ...]]:
+        rows = stored_accounts(tmp_path).values()
+        assert {row["instance_ids"] is None for row in rows if row["scope"] == "instance"} == {True}
+        return {tuple(row["instance_ids"]) for row in rows if row["scope"] == "all"}
+
+    fetch_accounts(service, tmp_path)
+    assert (whose(), older_months()) == ({tuple(sorted(INSTANCE_IDS))}, 3)
+    two = tuple(sorted(INSTANCE_IDS[:2]))
+    fetch_accounts(service, tmp_path, instances=two)
+    assert (whose(), older_months()) == ({two}, 3)
+    fetch_accounts(service, tmp_path, instances=two)
+    assert (whose(), older_months()) == ({two}, 0)
+    fetch_accounts(service, tmp_path, instances=two[:1])
+    assert (whose(), older_months()) == (set(), 3)
+    fetch_accounts(service, tmp_path, instances=two[:1])
+    assert older_months() == 0
 
 
 def test_a_failed_account_keeps_its_rows(service: Service, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("day", pa.date32()),
         ("when", pa.timestamp("us", "UTC")),
         ("text", pa.string()),
+        ("names", pa.list_(pa.string())),
     ]
 )
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -37,6 +38,7 @@ ROWS = st.lists(
             "day": st.none() | st.dates(),
             "when": st.none() | st.datetimes(timezones=st.just(UTC)),
             "text": st.none() | st.text(max_size=4),
+            "names": st.none() | st.lists(st.text(max_size=3), min_size=1, max_size=3),
         }
     ),
     max_size=8,

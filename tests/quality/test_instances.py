@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE
-from later_reporting_dagster.quality.instances import instances_table, known_instances
+from later_reporting_dagster.quality.instances import describe_not_expected, instances_table, load_instances
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]
@@ -21,9 +22,12 @@ def by_id(rows: Any) -> dict[str, dict[str, Any]]:
     return {row["instance_id"]: row for row in rows.to_pylist()}
 
 
-def refreshed(lake: Lake, listed: list[str], *, days: Sequence[date] = (), configured: Sequence[str] = ()) -> Any:
+def refreshed(
+    lake: Lake, listed: list[str] | None, *, days: Sequence[date] = (), configured: Sequence[str] = ()
+) -> Any:
     """Return the dimension as of now, from the files of a lake."""
-    return instances_table(lake, listed, configured=configured, days=days, today=TODAY)
+    instances = load_instances(lake, configured=configured, listed=listed)
+    return instances_table(lake, instances, days=days, today=TODAY)
 
 
 def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
@@ -36,27 +40,44 @@ def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
     }
 
 
-def test_known_instances_are_the_configured_then_the_expected_then_those_with_files(lake: Lake) -> None:
+def test_instances_are_loaded_from_table_files_and_marks(lake: Lake) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
-    assert known_instances(lake) == ("w", "x")
-    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"]))
-    assert known_instances(lake) == ("a", "w", "x")
-    assert known_instances(lake, configured=("n", "a")) == ("n", "a")
-    # A program that does not know LATER_INSTANCE_IDS expects the same instances.
+    lake.retired.add("r")
+    assert load_instances(lake) == Instances(stored=frozenset("wx"), retired=frozenset("r"))
+    # What another process was configured with decides about nothing here.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
-    assert known_instances(lake) == ("w",)
+    assert load_instances(lake, configured=["w"], listed=["a"]) == Instances(
+        configured=frozenset("w"),
+        listed=frozenset("a"),
+        seen=frozenset("aw"),
+        stored=frozenset("wx"),
+        retired=frozenset("r"),
+    )
     lake.storage.write(table_path(INSTANCES_TABLE), b"no Parquet")  # as if it did not exist
-    assert known_instances(lake) == ("w", "x")
-    lake.retired.add("w")
-    assert (known_instances(lake), known_instances(lake, configured=["w"])) == (("x",), ())
+    assert load_instances(lake).seen == frozenset()
+
+
+def test_listing_that_is_not_known_is_null_and_keeps_the_days_of_the_last_one(lake: Lake) -> None:
+    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a"]))
+    row = by_id(refreshed(lake, None, configured=["a"]))["a"]
+    assert (row["listed_now"], row["first_seen"], row["last_seen"]) == (None, TODAY, TODAY)
+
+
+def test_instances_that_are_counted_and_no_longer_fetched_are_named_with_their_newest_day(lake: Lake) -> None:
+    write_empty(lake, "posts_published", Partition(WINDOW[0], "c"), Partition(WINDOW[2], "a"))
+    text = describe_not_expected(lake, load_instances(lake, configured=["a"]))
+    assert f"c (no day after {WINDOW[0]})" in text
+    assert "a (" not in text
+    lake.retired.add("c")
+    assert describe_not_expected(lake, load_instances(lake, configured=["a"])) == ""
 
 
 def test_instance_that_is_no_longer_listed_is_expected_until_it_is_retired(lake: Lake) -> None:
     for listed in (["a", "gone", "without files"], ["a"]):
         lake.write_table(INSTANCES_TABLE, refreshed(lake, listed, days=WINDOW))
         write_empty(lake, "posts_published", Partition(WINDOW[0], "gone"))
-    assert known_instances(lake) == ("a", "gone", "without files")
+    assert load_instances(lake).expected == {"a", "gone", "without files"}
     lake.retired.add("gone")
     rows = by_id(refreshed(lake, ["a"], days=WINDOW))
     assert {name: (row["expected_now"], row["retired"]) for name, row in rows.items()} == {

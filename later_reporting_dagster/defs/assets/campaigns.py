@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
@@ -21,7 +22,7 @@ from later_reporting_dagster.ingest.progress import Progress, RouteRefused, refu
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.parquet_file import content_hash_of
 from later_reporting_dagster.lake.tables import PeriodsTable
-from later_reporting_dagster.quality.instances import listed_instances
+from later_reporting_dagster.quality.instances import load_instances
 
 
 def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -54,8 +55,9 @@ def list_campaigns(context: dg.AssetExecutionContext, component: ComponentBase) 
     later = component.later(context)
     with failures():
         configured = later.configured_instances()
+        instances = load_instances(later.lake(), configured=configured)
         try:
-            listed = wait_for(lambda: later.fetch_campaigns(configured))
+            listed = wait_for(lambda: later.fetch_campaigns(instances.filter))
         except LaterError as error:
             if (refused := refusal(error)) is None:
                 raise
@@ -123,32 +125,32 @@ def fetch_periods(
     later, progress = component.later(context), Progress(table.name)
     later.fetches.append(progress)
     with failures():
-        lake, newest, configured = later.lake(), newest_day(component.now()), later.configured_instances()
-        listed, retired = listed_instances(lake, configured=configured), lake.retired.ids()
+        lake, newest = later.lake(), newest_day(component.now())
+        instances = load_instances(lake, configured=later.configured_instances(), listed=later.remembered_list)
         file = PeriodsFile(
             periods=table,
             lake=lake,
+            instances=instances,
             stored=read_periods(lake, table),
             metrics=component.metrics_of(table.of),
-            listed=listed,
         )
         limits = later.write_limits(accept_shrinking=config.accept_shrinking)
-        periods = periods_to_fetch(
-            file.stored,
-            start_date=component.start_date,
-            newest=newest,
-            ages=component.refetch_ages(newest + timedelta(days=1)),
-            instances=listed,
-            all_months=config.all_months,
-        )
 
         async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:
-                if not file.listed:  # in the first run; a month records which instances it was fetched for
-                    with nullcontext() if table.of.one_instance_per_query else suppress(LaterError):
-                        file.listed = await client.fetch_instances()
-                instances = [name for name in file.listed if name not in retired]
-                asked = queries_of(table, periods, configured=configured, instances=instances)
+                # Campaigns need no list: a month only records which instances it was fetched for.
+                with nullcontext() if table.of.one_instance_per_query else suppress(LaterError):
+                    file.instances = replace(instances, listed=await later.fetch_list(client, progress))
+                periods = periods_to_fetch(
+                    file.stored,
+                    table,
+                    start_date=component.start_date,
+                    newest=newest,
+                    ages=component.refetch_ages(newest + timedelta(days=1)),
+                    instances=file.instances,
+                    all_months=config.all_months,
+                )
+                asked = queries_of(table, periods, file.instances)
                 await ingest_periods(asked, file, client=client, limits=limits, progress=progress)
 
         try:

@@ -15,9 +15,11 @@ from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, known_instances
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, load_instances
 from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
+
+LIST_NOT_KNOWN = "The API does not say which instances it lists, so LATER_INSTANCE_IDS decides alone"
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
@@ -54,10 +56,13 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
     later, now = component.later(context), component.now()
     with failures():
         listed = wait_for(later.listed_instances)
-        lake, configured = later.lake(), later.configured_instances()
-        days = component.expected_days(now)
-        rows = instances_table(lake, listed, configured=configured, days=days, today=now.date())
-        context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
+        lake = later.lake()
+        instances = load_instances(lake, configured=later.configured_instances(), listed=listed)
+        rows = instances_table(lake, instances, days=component.expected_days(now), today=now.date())
+        if listed is None:
+            context.log.warning(LIST_NOT_KNOWN)
+        else:
+            context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
         written = lake.write_table(INSTANCES_TABLE, rows)
         yield table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
 
@@ -98,7 +103,7 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         lake, now = later.lake(), component.now()
         days = component.expected_days(now)
         files = {name: lake.file_versions(name) for name in RAW_NAMES}
-        instances = known_instances(lake, configured=later.configured_instances())
+        instances = sorted(load_instances(lake, configured=later.configured_instances(), files=files).expected)
         missing_by_table = {
             name: missing_files(name, days=days, instances=instances, present=of_table)
             for name, of_table in files.items()

@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, file
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import RawTable
-from later_reporting_dagster.quality.instances import known_instances, listed_instances
+from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
@@ -148,27 +148,22 @@ def _planned_fetch(
     context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase, table: RawTable
 ) -> DayFetch:
     later = component.later(context)
-    lake, configured = later.lake(), later.configured_instances()
+    lake = later.lake()
     days, pairs = _selected_days(context, config, component), None
+    instances = load_instances(lake, configured=later.configured_instances(), listed=later.remembered_list)
     named: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
     if isinstance(config, InstancesConfig):
         if config.pairs:
             days, pairs = _selected_pairs(config, component, days)
         named = tuple(dict.fromkeys(config.instances or config.pairs))
-        # If the run is limited to some instances, or the API lists only some, a complete day needs the others, too.
-        known = known_instances(lake, configured=configured)
-        if table.one_instance_per_query and not named:
-            # Without a listing of its own: an instance that the API lists since then follows with the next run.
-            named = tuple(name for name in listed_instances(lake, configured=configured) if name in known)
     metrics = component.metrics_of(table)
     return DayFetch(
         table=table,
         days=days,
-        instance_ids=named or configured,
+        instances=instances,
+        instance_ids=named if table.has_file_per_instance else instances.filter,
         pairs=pairs,
         only_missing=config.only_missing,
-        known_instances=known,
         metrics=metrics,
         widen_days=later.widen_days,
         limits=later.write_limits(accept_shrinking=config.accept_shrinking),

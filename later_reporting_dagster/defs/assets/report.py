@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import intact_files, stored_records
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
@@ -69,17 +69,21 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
         made_from = report_inputs(lake)
         records = stored_records(lake)
         files = intact_files(lake, RAW_NAMES, records=records)
-        instances = known_instances(lake, configured=later.configured_instances())
+        instances = load_instances(lake, configured=later.configured_instances(), files=files)
         data = read_report(
             lake,
             memory_gb=later.memory_gb,
             missing={
-                name: missing_files(name, days=days, instances=instances, present=of_table)
+                name: missing_files(name, days=days, instances=sorted(instances.in_numbers), present=of_table)
                 for name, of_table in files.items()
                 if name in component.tables
             },
             quarantined=[*_quarantined(lake)],
-            outdated=[*_outdated_tables(lake, component), *_stale_files(lake, days)],
+            outdated=[
+                *_outdated_tables(lake, component),
+                *_stale_files(lake, days),
+                *(f"{text}." for text in [describe_not_expected(lake, instances, files=files)] if text),
+            ],
             is_demo=later.demo_mode,
             fetched_at=max((at for record in records.values() if (at := record.last_requested_at)), default=None),
         )

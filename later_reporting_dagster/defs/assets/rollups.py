@@ -32,7 +32,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
-from later_reporting_dagster.quality.instances import known_instances
+from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
@@ -121,7 +121,7 @@ def roll_up_periods(
     with failures():
         newest, lake = newest_day(now), later.lake()
         early = _outdated_before(lake, table, first_day_of(table.cadence, component.start_date))
-        instances = known_instances(lake, configured=later.configured_instances())
+        instances = load_instances(lake).in_numbers
         for rollup in roll_up_lake_periods(lake, table, [*early, *first_days], memory_gb=later.memory_gb):
             first, rows = rollup.first_day, rollup.rows
             if first > newest:

@@ -1,7 +1,7 @@
 """The checks of the raw assets and of `instances`."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -12,8 +12,9 @@ import dagster as dg
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges, days_between
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import intact_files, recorded_oddities
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import (
@@ -32,7 +33,7 @@ from later_reporting_dagster.quality.data_quality import (
     UNREADABLE,
     find_problems,
 )
-from later_reporting_dagster.quality.instances import known_instances, stored_instances
+from later_reporting_dagster.quality.instances import describe_not_expected, load_instances, stored_instances
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.requested_metrics import (
@@ -105,6 +106,14 @@ STILL_LISTED = Check(
     nothing="Not materialized yet",
     is_daily=True,
 )
+STILL_FETCHED = Check(
+    "every_instance_in_the_numbers_is_fetched",
+    "LATER_INSTANCE_IDS, if it is set, names every instance that has files and is not retired. Others stay in the"
+    " numbers, and their newest days are missing from totals of all instances.",
+    severity=WARN,
+    nothing="No instance has files yet",
+    is_daily=True,
+)
 DAYS_ADD_UP = Check(
     "days_add_up_to_metrics_to_date",
     "The days of post_metrics_daily add up to the metrics to date, for posts old enough to be settled.",
@@ -121,6 +130,7 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
     ROWS_BELONG: [UNREADABLE, OF_OTHER_FILES],
     RATES_AGREE: [CONTRADICTORY],
 }
+_LISTING = ("instance_id", "listed_now")
 # What to do about an instance that does not come back.
 RETIRE = "`later-reporting retire ID`"
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
@@ -190,8 +200,12 @@ def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> Results:
 
 
 def _evaluate_instances(run: CheckRun) -> Results:
-    lake, configured = run.later.lake(), run.later.configured_instances()
-    yield evaluate_listing(stored_instances(lake), configured=configured, retired=lake.retired.ids())
+    lake = run.later.lake()
+    instances = load_instances(lake, configured=run.later.configured_instances())
+    if run.has(STILL_LISTED):
+        yield evaluate_listing(stored_instances(lake), instances)
+    if run.has(STILL_FETCHED):
+        yield evaluate_fetched(lake, instances)
 
 
 POSTS_STEPS = (
@@ -227,7 +241,11 @@ POSTS_STEPS = (
         )
         for raw_table in RAW_TABLES.values()
     ),
-    CheckStep(name=f"{INSTANCES_TABLE}_checks", checks={INSTANCES_TABLE: [STILL_LISTED]}, evaluate=_evaluate_instances),
+    CheckStep(
+        name=f"{INSTANCES_TABLE}_checks",
+        checks={INSTANCES_TABLE: [STILL_LISTED, STILL_FETCHED]},
+        evaluate=_evaluate_instances,
+    ),
 )
 
 
@@ -245,19 +263,31 @@ def evaluate_late_posts(late: LatePosts, *, files: int) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str], retired: Set[str]) -> dg.AssetCheckResult:
-    """Evaluate whether the API still lists every known instance; if some are configured, only those are checked."""
-    instances = [] if rows is None else rows.select(["instance_id", "listed_now"]).to_pylist()
-    instances = [each for each in instances if each["instance_id"] not in retired]
-    checked = [each for each in instances if not configured or each["instance_id"] in configured]
-    unlisted = [each["instance_id"] for each in checked if not each["listed_now"]]
+def evaluate_listing(rows: pa.Table | None, instances: Instances) -> dg.AssetCheckResult:
+    """Evaluate whether the API still lists every expected instance, as the stored dimension says."""
+    listed_now = {} if rows is None else dict(zip(*(rows[name].to_pylist() for name in _LISTING), strict=True))
+    checked = [name for name in listed_now if name in instances.expected]
+    unlisted = [name for name in checked if listed_now[name] is False]
+    is_known = all(listed_now[name] is not None for name in checked)
+    listed = f"All known instances{' of LATER_INSTANCE_IDS' * bool(instances.configured)} are listed: {len(checked)}"
     return STILL_LISTED.result(
         not unlisted,
         f"No longer listed: {join_first(unlisted)}. They stay in the rollups. If they are gone for good, or have"
         f" another id now: {RETIRE}",
-        otherwise=f"All known instances{' of LATER_INSTANCE_IDS' if configured else ''} are listed: {len(checked)}",
-        looked_at={"instances": len(instances)},
+        otherwise=listed if is_known else "Not known: the API does not say which instances it lists",
+        looked_at={"instances": len(listed_now.keys() - instances.retired)},
         no_longer_listed=len(unlisted),
+    )
+
+
+def evaluate_fetched(lake: Lake, instances: Instances) -> dg.AssetCheckResult:
+    """Evaluate whether every instance in the numbers is still fetched."""
+    return STILL_FETCHED.result(
+        not instances.not_expected,
+        describe_not_expected(lake, instances),
+        otherwise=f"All {len(instances.in_numbers)} instances in the numbers are fetched",
+        looked_at={"instances": len(instances.in_numbers)},
+        no_longer_fetched=len(instances.not_expected),
     )
 
 
@@ -317,7 +347,7 @@ def _evaluate_files(table: RawTable, run: CheckRun) -> Results:
     lake, checks = run.later.lake(), {check.name: check for check in _checks_of(table)}
     present = intact_files(lake, [table.name])[table.name]
     days = run.component.expected_days(run.component.now()) if table.is_expected(files=present) else []
-    instances = run.instances or known_instances(lake, configured=run.later.configured_instances())
+    instances = run.instances or sorted(load_instances(lake, configured=run.later.configured_instances()).expected)
     missing = missing_files(table.name, days=days, instances=instances, present=present)
     due = checks[DUE_DAY.name]
     if not table.has_file_per_instance:

@@ -23,7 +23,7 @@ from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasi
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
 from later_reporting_dagster.lake.database import LakeDatabase, literal, open_database, table_files
 from later_reporting_dagster.lake.tables import POSTS_TABLES
-from later_reporting_dagster.quality.instances import instances_with_files, known_instances, stored_instances
+from later_reporting_dagster.quality.instances import load_instances, stored_instances
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.rollups.templates import CHANNELS, raw_column, render
 from later_reporting_dagster.server.lake_store.snapshots import ROW, Snapshots
@@ -89,7 +89,7 @@ def inspect(rows: Rows, lake: Lake, now: datetime) -> LakeState:
     stored = lake.partitions(rows.table.name, days=days_between(first, last))
     found = [each for each in stored if each.instance_id not in retired]
     if rows.instance_ids is None:
-        expected = {*known_instances(lake)} or {str(each.instance_id) for each in found}
+        expected = {*load_instances(lake).in_numbers}
     else:
         expected = set(rows.instance_ids) - retired
         found = [each for each in found if each.instance_id in expected]
@@ -135,9 +135,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def served_instances(lake: Lake, own: Sequence[str] | None) -> list[str]:
     """Return the instances of a client, or all that are in the table `instances` or have files, but no retired ones."""
-    found = sorted(instances_with_files(lake).union(_listed_instances(lake))) if own is None else own
-    retired = lake.retired.ids()
-    return [name for name in found if name not in retired]
+    instances = load_instances(lake)
+    found = sorted(instances.stored.union(_listed_instances(lake))) if own is None else own
+    return [name for name in found if name not in instances.retired]
 
 
 def refused_instances(lake: Lake, requested: Sequence[str] | None, *, own: Sequence[str] | None) -> set[str]:
@@ -152,7 +152,7 @@ def refused_instances(lake: Lake, requested: Sequence[str] | None, *, own: Seque
         return set() if requested == own and len(retired) < len(own) else retired
     unknown = set(requested).difference(_listed_instances(lake), retired)
     if unknown:  # the table may be older than the files, whose listing takes longer
-        unknown -= instances_with_files(lake)
+        unknown -= load_instances(lake).stored
     return unknown | retired
 
 
