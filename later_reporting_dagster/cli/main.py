@@ -269,7 +269,7 @@ def refresh() -> None:
     """
     from later_reporting_dagster.cli.in_process_runs import dagster_home, dagster_instance
     from later_reporting_dagster.cli.refresh import refresh_all
-    from later_reporting_dagster.cli.run_report import printed, report_failures
+    from later_reporting_dagster.cli.run_report import printed, report_failures, warnings_of
     from later_reporting_dagster.defs.component_base import ASSET_NAMES
     from later_reporting_dagster.report.report_data import REPORT
 
@@ -277,6 +277,8 @@ def refresh() -> None:
     _, lake = check_all(dagster_home, project.later.lake)
     with dagster_instance() as instance:
         outcomes = printed(refresh_all(project, instance=instance))
+    for warning in warnings_of(outcomes, None):
+        click.echo(f"Warning: {warning}", err=True)
     if unknown := [name for name in lake.table_names() if name not in ASSET_NAMES]:
         click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
     report_failures(outcomes)

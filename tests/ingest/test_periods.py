@@ -527,16 +527,18 @@ def test_no_answer_empties_no_row(service: Service, tmp_path: Path) -> None:
     assert stored_accounts(tmp_path) == before
 
 
-def test_an_instance_out_of_reach_is_never_asked_for_as_all(service: Service, tmp_path: Path) -> None:
+def test_an_instance_out_of_reach_fails_with_the_totals_that_it_is_part_of(service: Service, tmp_path: Path) -> None:
     def forbid(request: Request) -> Response | None:
         asked = parameters(request).get("instanceIds[]", parameters(request).get("instanceIds", []))
         return problem(403) if request.url.path == ACCOUNT_PATH and "gone" in asked else None
 
     service.override = forbid
     failed = fetch_accounts(service, tmp_path, instances=(*INSTANCE_IDS, "gone")).failed
-    assert len(failed) == 5
-    assert all(name.endswith(" of gone") for name in failed)
-    together = [key for key, row in stored_accounts(tmp_path).items() if row["scope"] == "all"]
-    assert len(together) == len({(name, first) for name, first, _ in together}) > 0
+    assert sum(name.endswith(" of gone") for name in failed) == 5
+    of_all = {name: reason for name, reason in failed.items() if " of " not in name}
+    assert len(of_all) == len(failed) - 5 == 15
+    assert all("'gone'" in reason for reason in of_all.values())
+    # Totals of fewer would take the place of those of all.
+    assert {row["scope"] for row in stored_accounts(tmp_path).values()} == {"instance"}
     asked = [parameters(request) for request in service.requests if request.url.path == ACCOUNT_PATH]
     assert all("instanceIds" in query or "instanceIds[]" in query for query in asked)

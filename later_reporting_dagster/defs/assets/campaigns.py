@@ -61,7 +61,9 @@ def list_campaigns(context: dg.AssetExecutionContext, component: ComponentBase) 
         except LaterError as error:
             if (refused := refusal(error)) is None:
                 raise
-            context.log.warning(refusal_warning(context, refused))
+            warning = refusal_warning(context, refused)
+            later.fetches.append(Progress(CAMPAIGNS_TABLE, warnings=[warning]))
+            context.log.warning(warning)
             yield nothing_to_log(context)
             return
         rows, written = write_campaigns(

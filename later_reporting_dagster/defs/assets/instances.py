@@ -13,6 +13,7 @@ from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_p
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
+from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, load_instances
@@ -60,6 +61,7 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
         instances = load_instances(lake, configured=later.configured_instances(), listed=listed)
         rows = instances_table(lake, instances, days=component.expected_days(now), today=now.date())
         if listed is None:
+            later.fetches.append(Progress(INSTANCES_TABLE, warnings=[LIST_NOT_KNOWN]))
             context.log.warning(LIST_NOT_KNOWN)
         else:
             context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")

@@ -60,6 +60,7 @@ ALL_CHECKS = {
     ("posts_published", "no_file_is_stale"),
     ("posts_published", "days_add_up_to_metrics_to_date"),
     ("instances", "every_instance_is_still_listed"),
+    ("instances", "every_instance_in_the_numbers_is_fetched"),
     *((asset, "quarantine_is_empty") for asset in ("campaigns", "instance_performance_periods")),
     *(("campaign_performance_periods", check) for check in ("quarantine_is_empty", "ad_spend_agrees_with_days")),
     *((PERFORMANCE, check) for check in ("quarantine_is_empty", "newest_due_day_is_present")),
