@@ -27,7 +27,7 @@ const ABOUT = {
   once: "A post of several campaigns counts in each of them, and here once: the rows add up to more.",
   book:
     "Rank: the median of the creator’s posts, each by engagement rate among posts of the same network, type and age: 86" +
-    " is better than 86 of 100. At least 5 ranked posts; each dot is one. Cost per engagement only where all costs are" +
+    " is above 86 of 100. At least 5 ranked posts; each dot is one. Cost per engagement only where all costs are" +
     " known; it never sorts.",
   boost:
     "Above three quarters of posts of the same network, type and age (peers), by impressions and by rate. A part of it" +

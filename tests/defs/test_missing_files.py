@@ -211,16 +211,18 @@ def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project)
 
 
 def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:
-    updated, check = tick(project).asset_events
+    updated, check, of_numbers = tick(project).asset_events
     assert isinstance(updated, dg.AssetMaterialization)
     assert isinstance(check, dg.AssetCheckEvaluation)
-    assert updated.asset_key == check.asset_key == asset_key("instances")
+    assert isinstance(of_numbers, dg.AssetCheckEvaluation)
+    assert of_numbers.passed
+    assert updated.asset_key == check.asset_key == of_numbers.asset_key == asset_key("instances")
     assert updated.metadata["dagster/row_count"].value == 4
     assert check.passed
     by_asset = project.run("instances")
     assert project.data_versions(by_asset) == {"None": updated.tags["dagster/data_version"]}
     service.override = list_instances(*INSTANCE_IDS[:1])
-    updated, check = tick(project).asset_events
+    updated, check, _ = tick(project).asset_events
     assert isinstance(check, dg.AssetCheckEvaluation)
     assert not check.passed
     assert updated.metadata["dagster/row_count"].value == 4

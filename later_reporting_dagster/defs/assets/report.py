@@ -74,7 +74,9 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             lake,
             memory_gb=later.memory_gb,
             missing={
-                name: missing_files(name, days=days, instances=sorted(instances.in_numbers), present=of_table)
+                name: missing_files(
+                    name, days=days, instances=sorted(instances.expected | instances.in_numbers), present=of_table
+                )
                 for name, of_table in files.items()
                 if name in component.tables
             },

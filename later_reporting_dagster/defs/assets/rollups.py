@@ -121,7 +121,7 @@ def roll_up_periods(
     with failures():
         newest, lake = newest_day(now), later.lake()
         early = _outdated_before(lake, table, first_day_of(table.cadence, component.start_date))
-        instances = load_instances(lake).in_numbers
+        instances = sorted(load_instances(lake, configured=later.configured_instances()).expected)
         for rollup in roll_up_lake_periods(lake, table, [*early, *first_days], memory_gb=later.memory_gb):
             first, rows = rollup.first_day, rollup.rows
             if first > newest:

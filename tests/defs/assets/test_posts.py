@@ -75,7 +75,7 @@ def test_range_is_fetched_in_one_run(asset: str, project: Project, truth: Truth,
     assert service.data_requests == (by_day if asset == "post_metrics_daily" else -(-total // 100))
     assert set(requested_pairs(service).elements()) == PAIRS
     assert all(project.passed(result).values())
-    assert len(project.evaluations(result)) == (10 if asset == "posts_published" else 9)
+    assert len(project.evaluations(result)) == (11 if asset == "posts_published" else 10)
 
 
 @each_raw_asset
