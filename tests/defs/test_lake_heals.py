@@ -27,6 +27,8 @@ from later_reporting_dagster.contract.days import contiguous_ranges, days_betwee
 from later_reporting_dagster.defs.assets import raw_tables, rollups
 from later_reporting_dagster.defs.events import day_materialization, partition_materialization, table_result
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
+from later_reporting_dagster.ingest.daily_files import DailyFiles
+from later_reporting_dagster.ingest.decide import Received
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, RunRecords, read_records, record_files
@@ -537,14 +539,13 @@ def environment(
     monkeypatch.setattr("later_reporting_dagster.defs.runs.SETTLING_TIME", timedelta(days=-10_000))
     monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", clock.timestamp)
     install_points(monkeypatch)
-    write_all = Lake.write_all
+    write = DailyFiles.write
 
-    def noting_numbers(lake: Lake, name: str, rows: Mapping[Partition, pa.Table], **options: Any) -> Any:
-        if name in RAW_ASSETS:
-            numbers.update({content_hash_of(of_file): number_of(of_file) for of_file in rows.values()})
-        return write_all(lake, name, rows, **options)
+    def noting_numbers(daily_files: DailyFiles, received: Mapping[Partition, Received], *arguments: Any) -> Any:
+        numbers.update({content_hash_of(each.rows): number_of(each.rows) for each in received.values()})
+        return write(daily_files, received, *arguments)
 
-    monkeypatch.setattr(Lake, "write_all", noting_numbers)
+    monkeypatch.setattr(DailyFiles, "write", noting_numbers)
     tables = ",".join((*RAW_ASSETS, *ROLLUPS, *SINGLE))
     home = shutil.copytree(prepared_dagster_home, folder / "home")
     settings = sandbox_settings(world.base_url, lake_root=str(folder / "lake"))
