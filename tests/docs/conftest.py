@@ -115,7 +115,9 @@ def _fill_lake(shell: Shell) -> None:
     shell.run(f"later-reporting backfill --start {FIRST_DAY} --end {LAST_DAY}")
     lake = shell.lake
     rows = lake.read("posts_published", [SHRUNK_PARTITION], schema=POSTS_SCHEMA)
-    lake.write("posts_published", SHRUNK_PARTITION, rows.slice(1))
+    metadata = lake.read_metadata("posts_published", SHRUNK_PARTITION)
+    assert metadata is not None
+    lake.write("posts_published", SHRUNK_PARTITION, rows.slice(1), metadata=metadata.key_values)
     Path(lake.url("posts_published", MISSING_PARTITION)).unlink()
     bad_row = BadRow(reason="impressions must not be negative: -1", raw='{"impressions":-1}')
     partition = Partition(date(2024, 1, 31), "instance_000")
