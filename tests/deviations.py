@@ -134,7 +134,7 @@ class Deviation:
         is_null: in which rows.
         why: a part of the reason of each failure.
         instance_ids: the instances that the user lists; none for all that the API lists.
-        widen_days: by how many days the user has ranges asked wider.
+        padding_days: by how many days the user has ranges asked wider.
         is_version_set: whether the user has set the API version.
     """
 
@@ -153,7 +153,7 @@ class Deviation:
     is_null: Callable[[Row], bool] = is_odd
     why: str = ""
     instance_ids: tuple[str, ...] = ()
-    widen_days: int = 0
+    padding_days: int = 0
     is_version_set: bool = False
 
     def read_target(self, target: str) -> str:
@@ -491,10 +491,10 @@ DEVIATIONS: dict[str, Deviation] = {
     "another order": D(read=parameter("cpm", "sortProperty")),
     "days of UTC-5": D(hours_from_utc=-5, tables=DAILY),
     "days of UTC+9": D(hours_from_utc=9, tables=DAILY),
-    "days of UTC-5, by post date": D(hours_from_utc=-5, tables=PUBLISHED, fails=is_edge, why="LATER_WIDEN_DAYS"),
-    "days of UTC-5, asked wider": D(hours_from_utc=-5, tables=PUBLISHED, widen_days=1),
-    "days of UTC+9, by post date": D(hours_from_utc=9, tables=PUBLISHED, fails=is_edge, why="LATER_WIDEN_DAYS"),
-    "days of UTC+9, asked wider": D(hours_from_utc=9, tables=PUBLISHED, widen_days=1),
+    "days of UTC-5, by post date": D(hours_from_utc=-5, tables=PUBLISHED, fails=is_edge, why="LATER_PADDING_DAYS"),
+    "days of UTC-5, asked wider": D(hours_from_utc=-5, tables=PUBLISHED, padding_days=1),
+    "days of UTC+9, by post date": D(hours_from_utc=9, tables=PUBLISHED, fails=is_edge, why="LATER_PADDING_DAYS"),
+    "days of UTC+9, asked wider": D(hours_from_utc=9, tables=PUBLISHED, padding_days=1),
     # Queries that are refused
     "more than three days are a 400": D(change=when(asks_for_days(3), refused(400))),
     "more than three days are a 422": D(change=when(asks_for_days(3), refused(422))),
@@ -571,7 +571,7 @@ DEVIATIONS: dict[str, Deviation] = {
     "most times of a day cannot be read, asked wider": D(
         rows=fields({"postDate": not_available}, is_mostly_of_thin_day),
         tables=PUBLISHED,
-        widen_days=1,
+        padding_days=1,
         fails=is_thin_day,
         why="without a day",
     ),

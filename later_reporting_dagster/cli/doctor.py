@@ -110,7 +110,7 @@ def _check_settings(settings: ComponentBase, now: datetime) -> str:
         )
     dagster_instance().dispose()
     return (
-        f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
+        f"partitions from {settings.start_date}, {settings.lookback_days} days restated,"
         f" {len(settings.metrics)} metrics, DAGSTER_HOME {os.environ.get('DAGSTER_HOME')}"
     )
 

@@ -18,6 +18,7 @@ from later_reporting_dagster.cli.options import (
     check_all,
     current_project,
     prefix_errors_with,
+    renamed_to,
     table_name,
     user_errors,
     yesterday,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 QUARANTINED_ASSETS = (*RAW_NAMES, CAMPAIGNS_TABLE, *PERIODS_TABLES)
 # Of `backfill`, and the assets that each applies to.
-OPTIONS = {"instances": OF_INSTANCES, "only_missing": RAW_NAMES, "accept_shrinking": (*RAW_NAMES, *PERIODS_TABLES)}
+OPTIONS = {"instances": OF_INSTANCES, "only_missing": RAW_NAMES, "allow_row_loss": (*RAW_NAMES, *PERIODS_TABLES)}
 DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 _json_option = click.option(
@@ -141,10 +142,13 @@ def retire(*, instance: str, undo: bool) -> None:
 )  # fmt: skip
 @click.option("--only-missing", is_flag=True, help="Fetch only files that are missing, or stale, in the lake.")
 @click.option(
-    "--accept-shrinking", is_flag=True,
-    help="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
+    "--allow-row-loss", is_flag=True,
+    help="Also replace files that lose more rows than LATER_MAX_ROW_LOSS_PERCENT allows, or all values of their"
     " metrics. Use it if rows or values were really deleted.",
 )  # fmt: skip
+@click.option(
+    "--accept-shrinking", is_flag=True, hidden=True, expose_value=False, callback=renamed_to("--allow-row-loss")
+)
 @click.option("--verbose", is_flag=True, help="Print the log of the run that fetches.")
 @_json_option
 def backfill(

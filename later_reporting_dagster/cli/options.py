@@ -33,6 +33,16 @@ class NumberRange(click.FloatRange):
         return number
 
 
+def renamed_to(name: str) -> Callable[[click.Context, click.Parameter, object], None]:
+    """Return the callback of an option whose name was given up: it is refused with the new one."""
+
+    def refuse(_context: click.Context, option: click.Parameter, value: object) -> None:
+        if value:
+            raise click.UsageError(f"{option.opts[0]} is {name} now: rename it")
+
+    return refuse
+
+
 def table_name(asset: str, known: Sequence[str], *, project: "Project") -> str:
     """Return the table of an asset, given by its key, such as `later/posts_published`, or by the end of its key."""
     name = asset.rpartition("/")[2]

@@ -22,18 +22,18 @@ def due_day(now: datetime, *, due_hour_utc: int) -> date:
     return newest if now.astimezone(UTC).hour >= due_hour_utc else newest - timedelta(days=1)
 
 
-def restated_days(newest: date, *, start_date: date, restate_days: int) -> list[date]:
-    """Return the last `restate_days` days up to `newest`, without days before `start_date`."""
-    first = max(start_date, newest - timedelta(days=restate_days - 1))
+def restated_days(newest: date, *, start_date: date, lookback_days: int) -> list[date]:
+    """Return the last `lookback_days` days up to `newest`, without days before `start_date`."""
+    first = max(start_date, newest - timedelta(days=lookback_days - 1))
     return days_between(first, newest)
 
 
-def refetch_ages(restate_days: int, factor: float, *, oldest: int) -> list[int]:
+def refetch_ages(lookback_days: int, factor: float, *, oldest: int) -> list[int]:
     """Return the ages up to `oldest`, in days, at which a day is fetched again once it is no longer restated daily.
 
     The first is the age of the last daily fetch, which a missed run may have left out.
     """
-    ages = [restate_days]
+    ages = [lookback_days]
     while ages[-1] <= oldest:
         ages.append(max(round(ages[-1] * factor), ages[-1] + 1))
     return ages[:-1]

@@ -92,7 +92,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
 
 
 def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.ScheduleDefinition:
-    """Return the schedule: one run a day of the posts job over the last `restate_days` days and some old ones.
+    """Return the schedule: one run a day of the posts job over the last `lookback_days` days and some old ones.
 
     The old days are in the run's config: a run of all days between would have an event for each, and fail them with it.
     """
@@ -120,7 +120,7 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         execution_timezone="UTC",
         default_status=component.schedule_status(runs_by_default=False),
         description=(
-            f"Fetches the last {component.restate_days} days of all instances in one run, and up to {MAX_DAYS_PER_RUN}"
+            f"Fetches the last {component.lookback_days} days of all instances in one run, and up to {MAX_DAYS_PER_RUN}"
             " old days that were not fetched for long. Files are only written, and rollups only updated, if posts have"
             " changed."
         ),
@@ -128,7 +128,7 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
     )
     def posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         newest = newest_day(context.scheduled_execution_time)
-        days = restated_days(newest, start_date=component.start_date, restate_days=component.restate_days)
+        days = restated_days(newest, start_date=component.start_date, lookback_days=component.lookback_days)
         if not days:
             return dg.SkipReason(f"The first partition, {component.start_date}, is not over yet.")
         # The run reports it; and `build_schedule_context` may have no instance.

@@ -24,6 +24,7 @@ from later_reporting_dagster.defs.resource import (
     default_lake_root,
     describe_invalid,
     environment_texts,
+    reason_of,
     yaml_model,
 )
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE
@@ -50,7 +51,7 @@ def _hide_values(attributes: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
     try:
         return check(attributes)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        lines = [f"{'.'.join(map(str, each['loc']))}: {reason_of(each)}" for each in error.errors()]
         raise dg.DagsterInvalidDefinitionError("; ".join(lines)) from None
 
 
@@ -96,8 +97,8 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     @classmethod
     def from_environment(cls, **attributes: Any) -> Self:
         """Return the component with the attributes that are set in the environment; `attributes` take precedence."""
-        texts = environment_texts(cls.model_fields.keys() - {"translation", "resource"})
         try:
+            texts = environment_texts(cls.model_fields.keys() - {"translation", "resource"})
             resource = LaterReportingResource.from_environment()
         except InvalidSetting as error:
             raise dg.DagsterInvalidDefinitionError(str(error)) from None

@@ -76,7 +76,7 @@ class ComponentBase(dg.Model):
     start_date: Annotated[date, dg.Resolver.default(model_field_type=str)] = Field(
         default=date(2024, 1, 1), ge=date(2000, 1, 1), description="The first partition."
     )
-    restate_days: int = Field(default=28, ge=1, le=730, description="Days that the daily schedule fetches again.")
+    lookback_days: int = Field(default=28, ge=1, le=730, description="Days that the daily schedule fetches again.")
     refetch_factor: float = Field(
         default=1.5,
         ge=1.1,
@@ -176,7 +176,7 @@ class ComponentBase(dg.Model):
 
     def refetch_ages(self, today: date) -> list[int]:
         """Return the ages, in days, at which old days are fetched again."""
-        return refetch_ages(self.restate_days, self.refetch_factor, oldest=(today - self.start_date).days)
+        return refetch_ages(self.lookback_days, self.refetch_factor, oldest=(today - self.start_date).days)
 
     def expected_days(self, now: datetime) -> list[date]:
         """Return the days that have to be in the lake: every day from the start date to the newest due day."""

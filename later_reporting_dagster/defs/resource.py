@@ -25,6 +25,7 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -63,6 +64,14 @@ _SECRET_OPTION = re.compile(
 _TOKEN_WORDS = ("anon", "browser", "cache", "cloud", "google_default")
 _Item = TypeVar("_Item")
 
+# Settings whose name was given up, with the new one. They are refused, because one that is ignored would silently have
+# its default.
+RENAMED = {
+    "restate_days": "lookback_days",
+    "widen_days": "padding_days",
+    "shrink_limit_percent": "max_row_loss_percent",
+    "bad_rows_limit_percent": "max_bad_rows_percent",
+}
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 # A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
 # a post that replaces another between two pages (docs/reliability.md).
@@ -135,15 +144,15 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         " those of several pages. Default: 1 by cursor, 0 by page.",
         default=None,
     )
-    shrink_limit_percent: int = _percent(
+    max_row_loss_percent: int = _percent(
         "Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit, and a"
         " fetch may also remove all values of a file's metrics.",
         default=50,
     )
-    bad_rows_limit_percent: int = _percent(
+    max_bad_rows_percent: int = _percent(
         "Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.", default=100
     )
-    widen_days: int = Field(
+    padding_days: int = Field(
         default=0,
         ge=0,
         le=1,
@@ -177,6 +186,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         return self._fetches
 
     def __init__(self, **values: Any) -> None:
+        for name in values.keys() & RENAMED:  # Dagster ignores arguments that are no field
+            raise InvalidSetting(f"{setting_name(name)}: {_renamed(name)}")
         if (variable := variable_name(values.get("storage_options"))) is not None:
             values["storage_options"] = {"env": variable}  # a mapping, as Dagster expects
         try:
@@ -346,11 +357,11 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                 raise ValueError("a URL has two slashes after its scheme, as in s3://bucket/lake")
             return Lake(root, storage_options=self.storage_options)
 
-    def write_limits(self, *, accept_shrinking: bool = False) -> WriteLimits:
+    def write_limits(self, *, allow_row_loss: bool = False) -> WriteLimits:
         """Return the limits beyond which a response replaces no file."""
         return WriteLimits(
-            shrink_limit_percent=100 if accept_shrinking else self.shrink_limit_percent,
-            bad_rows_limit_percent=self.bad_rows_limit_percent,
+            max_row_loss_percent=100 if allow_row_loss else self.max_row_loss_percent,
+            max_bad_rows_percent=self.max_bad_rows_percent,
         )
 
     def configured_instances(self) -> tuple[str, ...]:
@@ -438,7 +449,13 @@ def default_lake_root(name: str = DEFAULT_NAME) -> str:
 
 
 def environment_texts(fields: Iterable[str]) -> dict[str, str]:
-    """Return the values of those settings whose environment variable is set and not empty."""
+    """Return the values of those settings whose environment variable is set and not empty.
+
+    Raises:
+        InvalidSetting: a variable has a name that was given up.
+    """
+    if renamed := [f"{setting_name(old)}: {_renamed(old)}" for old in RENAMED if f"LATER_{old.upper()}" in os.environ]:
+        raise InvalidSetting("; ".join(renamed))
     return {field: text for field in fields if (text := os.environ.get(f"LATER_{field.upper()}"))}
 
 
@@ -506,10 +523,20 @@ def describe_invalid(error: ValidationError) -> str:
     """Return one line that names each invalid setting. It does not contain their values, which may be secrets."""
     lines = []
     for each in error.errors():
-        raised = each.get("ctx", {}).get("error")
-        reason = str(raised) if isinstance(raised, ValueError) else each["msg"]
+        reason = reason_of(each)
         lines.append(f"{setting_name(str(each['loc'][-1]))}: {reason}" if each["loc"] else reason)
     return "; ".join(lines)
+
+
+def reason_of(error: ErrorDetails) -> str:
+    """Return why a setting is invalid, without its value."""
+    raised = error.get("ctx", {}).get("error")
+    name = str(error["loc"][-1]) if error["loc"] else ""
+    return _renamed(name) if name in RENAMED else str(raised) if isinstance(raised, ValueError) else error["msg"]
+
+
+def _renamed(name: str) -> str:
+    return f"it is {setting_name(RENAMED[name])} now: rename it"
 
 
 def yaml_model(model: type[BaseModel], described: type[BaseModel], **options: Any) -> type[BaseModel]:

@@ -221,10 +221,10 @@ def _missing_files_request(
         with_campaigns: whether to fetch the campaigns of all days and months again, whose files have the rows of all
             instances.
     """
-    pairs = {name: day_ranges(of_instance) for name, of_instance in days.items() if name is not None}
+    days_by_instance = {name: day_ranges(of_instance) for name, of_instance in days.items() if name is not None}
     configs: dict[str, dict[str, Any]] = {
         **dict.fromkeys(RAW_NAMES, {"only_missing": not with_campaigns}),
-        **dict.fromkeys(OF_INSTANCES, {"pairs": pairs, "only_missing": True}),
+        **dict.fromkeys(OF_INSTANCES, {"days_by_instance": days_by_instance, "only_missing": True}),
         **dict.fromkeys(PERIODS_TABLES, {"all_months": with_campaigns}),
     }
     ops = {component.op_name(name): {"config": configs[name]} for name in component.fetched_tables if name in configs}

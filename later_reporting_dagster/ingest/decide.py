@@ -18,7 +18,7 @@ from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 # Small slices easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
 # values separately.
 MIN_ROWS_TO_JUDGE = 20
-ACCEPT_SHRINKING = "`later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in the run config"
+ALLOW_ROW_LOSS = "`later-reporting backfill --allow-row-loss`, or with allow_row_loss: true in the run config"
 # Why it is not sure that stored rows are gone.
 NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
 NOT_LISTED = "the API does not list the instance"
@@ -44,16 +44,16 @@ class WriteLimits:
     """Limits on what a response may change without confirmation by the user.
 
     Attributes:
-        shrink_limit_percent: how many percent of a slice's rows may be removed; at 100, any loss is accepted.
-        bad_rows_limit_percent: percentage of rows that may be bad; 100 for any.
+        max_row_loss_percent: how many percent of a slice's rows may be removed; at 100, any loss is accepted.
+        max_bad_rows_percent: percentage of rows that may be bad; 100 for any.
     """
 
-    shrink_limit_percent: int = 50
-    bad_rows_limit_percent: int = 100
+    max_row_loss_percent: int = 50
+    max_bad_rows_percent: int = 100
 
     @property
     def accepts_any_loss(self) -> bool:
-        return self.shrink_limit_percent == 100
+        return self.max_row_loss_percent == 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,7 @@ def _objection(diff: RowDiff, received: Received, policy: Policy) -> Reject | As
         return AskAgain(
             Reason.VALUES,
             f"{diff.values_before} values are stored, and the response has none: nothing was replaced. If they were"
-            f" really deleted, accept it with {ACCEPT_SHRINKING}",
+            f" really deleted, accept it with {ALLOW_ROW_LOSS}",
         )
     if (rejected := too_much_lost(limits, diff, bad_rows=len(received.bad_rows), entity=table.rows)) is not None:
         return rejected
@@ -220,7 +220,7 @@ def _objection(diff: RowDiff, received: Received, policy: Policy) -> Reject | As
             Reason.UNPLACED,
             f"{diff.removed} stored {table.rows} are not in the response, but may be among its {received.unplaced}"
             " rows without a day or an instance: nothing was replaced. If they were really deleted, accept it with"
-            f" {ACCEPT_SHRINKING}",
+            f" {ALLOW_ROW_LOSS}",
         )
     return None
 
@@ -229,7 +229,7 @@ def would_empty(why: str) -> AskAgain:
     return AskAgain(
         Reason.WOULD_EMPTY,
         f"rows are stored, and the response has none: nothing was replaced, because {why}. If they were really"
-        f" deleted, accept it with {ACCEPT_SHRINKING}",
+        f" deleted, accept it with {ALLOW_ROW_LOSS}",
     )
 
 
@@ -239,7 +239,7 @@ def too_much_lost(limits: WriteLimits, diff: RowDiff, *, bad_rows: int = 0, enti
     Rows and metric values are judged if at least `MIN_ROWS_TO_JUDGE` of them are stored.
     """
     before, after = diff.rows_before, diff.rows_after
-    if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * limits.shrink_limit_percent:
+    if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * limits.max_row_loss_percent:
         and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
         reason = Reason.ROW_LOSS
         problem = f"{before} {entity} are stored, and the response has {before - diff.removed} of them{and_bad}"
@@ -254,18 +254,18 @@ def too_much_lost(limits: WriteLimits, diff: RowDiff, *, bad_rows: int = 0, enti
     return Reject(
         reason,
         f"{problem}: nothing was replaced. Materialize the partition again, because the response may have been"
-        f" wrong. If the next response is the same and is right, accept it with {ACCEPT_SHRINKING}",
+        f" wrong. If the next response is the same and is right, accept it with {ALLOW_ROW_LOSS}",
     )
 
 
 def too_many_bad_rows(limits: WriteLimits, bad_rows: int, *, total: int, subject: str) -> Reject | None:
-    if bad_rows * 100 <= total * limits.bad_rows_limit_percent:
+    if bad_rows * 100 <= total * limits.max_bad_rows_percent:
         return None
     return Reject(
         Reason.BAD_ROWS,
         f"{bad_rows} of {total} {subject}: nothing was replaced, and the bad rows are in quarantine. List them"
-        " with `later-reporting quarantine`; to write the other rows, raise LATER_BAD_ROWS_LIMIT_PERCENT"
-        f" (bad_rows_limit_percent), now {limits.bad_rows_limit_percent}",
+        " with `later-reporting quarantine`; to write the other rows, raise LATER_MAX_BAD_ROWS_PERCENT"
+        f" (max_bad_rows_percent), now {limits.max_bad_rows_percent}",
     )
 
 

@@ -43,7 +43,7 @@ class DayFetch:
         instances: those of this step. Without a setting and a list, the list is fetched.
         instance_ids: only these, but for retired ones; empty for all that are to fetch.
         metrics: each file has a column for each, even if the API has no values.
-        widen_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
+        padding_days: by how many days each range of `post_date` is asked wider on each side, for an account whose days
             are not those of UTC: 0 or 1.
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are missing or stale.
@@ -55,7 +55,7 @@ class DayFetch:
     instances: Instances = Instances()  # noqa: RUF009 - frozen
     instance_ids: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
-    widen_days: int = 0
+    padding_days: int = 0
     limits: WriteLimits = field(default_factory=WriteLimits)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
@@ -148,7 +148,7 @@ async def fetch_days(
         writer = SliceWriter(files=files, limits=fetch.limits, metrics=fetch.metrics, results=sender, progress=progress)
         try:
             await ingest(
-                partitions, writer, client=client, instance_ids=fetch.instance_ids, widen_days=fetch.widen_days
+                partitions, writer, client=client, instance_ids=fetch.instance_ids, padding_days=fetch.padding_days
             )
         finally:
             with anyio.CancelScope(shield=True):

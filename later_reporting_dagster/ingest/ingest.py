@@ -61,7 +61,7 @@ async def ingest(
     *,
     client: LaterClient,
     instance_ids: tuple[str, ...] = (),
-    widen_days: int = 0,
+    padding_days: int = 0,
 ) -> None:
     """Fetch and write partitions; the writer sends the result of each exactly once, as soon as it is known.
 
@@ -88,19 +88,19 @@ async def ingest(
     except LaterError as error:
         await writer.fail(partitions, error)
         return
-    widen_days = widen_days if table.date_basis is DateBasis.POST_DATE else 0
-    plan = partial(plan_queries, partitions, table=table, metrics=writer.metrics, wider_by=widen_days)
+    padding_days = padding_days if table.date_basis is DateBasis.POST_DATE else 0
+    plan = partial(plan_queries, partitions, table=table, metrics=writer.metrics, wider_by=padding_days)
     history = History(
         days=len({partition.day for partition in partitions}),
         instances=len({partition.instance_id for partition in partitions}),
         by_cursor=by_cursor,
-        is_wider=bool(widen_days),
+        is_wider=bool(padding_days),
     )
     queries = plan()
     if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or by_cursor):
         history.rows_per_file = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
         queries = plan(rows_per_file=history.rows_per_file)
-    run = _IngestRun(client, writer, history, partitions=frozenset(partitions), widen_days=widen_days)
+    run = _IngestRun(client, writer, history, partitions=frozenset(partitions), padding_days=padding_days)
     newest_first = [(query, None) for query in reversed(queries)]
     await run.fetch_all(newest_first, workers=client.concurrency if by_cursor else PAGED_WORKERS)
 
@@ -171,7 +171,7 @@ class _IngestRun:
     history: History
     partitions: frozenset[Partition] = frozenset()
     queries_of: Mapping[Any, PerformanceQuery] = field(default_factory=dict)
-    widen_days: int = 0
+    padding_days: int = 0
     unconfirmed: dict[Slice, AskAgain] = field(default_factory=dict)
     queue: asyncio.LifoQueue[tuple[PerformanceQuery, Slice | None]] = field(default_factory=asyncio.LifoQueue)
     posts: PostFetch = field(init=False)
@@ -279,7 +279,7 @@ class _IngestRun:
         self, query: PerformanceQuery, *, max_posts: int | None = None
     ) -> tuple[PerformanceQuery, ListResult]:
         """Fetch a query, and add the outcome to the history; also return the query as it was asked."""
-        days = timedelta(days=self.widen_days)
+        days = timedelta(days=self.padding_days)
         asked = replace(query, start_date=query.start_date - days, end_date=query.end_date + days)
         attempts = self.history.max_attempts(query)
         try:

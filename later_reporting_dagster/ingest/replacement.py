@@ -106,7 +106,7 @@ def _find_problems(query: PerformanceQuery, result: ListResult, found: ReceivedR
                 Reason.RANGE,
                 f"a post of {outside[0].post_date.isoformat()} came in a response for {query.start_date} to"
                 f" {query.end_date}: the days of this account are not those of UTC, so the first and the last day of a"
-                " range may lack posts. Set LATER_WIDEN_DAYS to 1: each range is then asked for one day wider",
+                " range may lack posts. Set LATER_PADDING_DAYS to 1: each range is then asked for one day wider",
             )
 
 

@@ -280,7 +280,7 @@ def post_days_are_utc(sample: Sample) -> Result:
     found = {post.key for post in all_rows_of(sample.posts_of_midnight)}
     count = len(found & expected) if len(found) == len(expected) else len(found)
     numbers = {"posts of the day by postDate": len(expected), "posts of a query for the day": count}
-    text = "posts of one day" if found == expected else "posts of one day; set LATER_WIDEN_DAYS to 1"
+    text = "posts of one day" if found == expected else "posts of one day; set LATER_PADDING_DAYS to 1"
     return Result(found == expected, text, numbers)
 
 

@@ -91,9 +91,9 @@ def test_backfill_keeps_shrinking_files_unless_accepted(user: User, service: Ser
     rejected = user.run(*command)
     assert rejected.exit_code == 1
     assert f"failed  post_metrics_daily  2024-03-01 007  {len(before)} posts are stored" in rejected.stderr
-    assert "--accept-shrinking" in rejected.stderr
+    assert "--allow-row-loss" in rejected.stderr
     assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == before
-    assert user.run(*command, "--accept-shrinking").exit_code == 0
+    assert user.run(*command, "--allow-row-loss").exit_code == 0
     assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == []
 
 
@@ -165,7 +165,7 @@ def test_backfill_without_asset_goes_on_after_a_failed_instance_and_prints_json(
 def test_backfill_without_asset_passes_options_to_the_tables_that_have_them(
     few_rollups: User, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--accept-shrinking").exit_code == 0
+    assert few_rollups.run("backfill", *RANGE, "--instances", "007", "--allow-row-loss").exit_code == 0
     assert written(few_rollups) == {(day, "007") for day in DAYS}
     service.requests.clear()
     monkeypatch.setenv("LATER_TABLES", ",".join(WITHOUT_ROLLUPS))
@@ -340,3 +340,10 @@ def test_backfill_of_another_day_reports_a_file_that_a_check_has_found_damaged(
 )
 def test_minutes_of_a_backfill_follow_from_the_posts_of_a_day(days: int, rows_of_day: int, minutes: int) -> None:
     assert minutes_to_fetch(days, rows_of_day, requests_per_minute=120) == minutes
+
+
+def test_old_name_of_an_option_is_refused(user: User) -> None:
+    result = user.run("backfill", "--accept-shrinking")
+    assert result.exit_code == 2
+    assert error_line(result) == "--accept-shrinking is --allow-row-loss now: rename it"
+    assert "--accept-shrinking" not in user.run("backfill", "--help").output

@@ -17,9 +17,9 @@ from later_reporting_dagster.contract.days import (
 
 def test_restated_days_end_with_the_newest_day_and_never_precede_the_first_partition() -> None:
     newest = date(2024, 3, 1)
-    assert restated_days(newest, start_date=date(2020, 1, 1), restate_days=2) == [date(2024, 2, 29), newest]
-    assert restated_days(newest, start_date=newest, restate_days=28) == [newest]
-    assert restated_days(newest, start_date=newest + timedelta(days=1), restate_days=28) == []
+    assert restated_days(newest, start_date=date(2020, 1, 1), lookback_days=2) == [date(2024, 2, 29), newest]
+    assert restated_days(newest, start_date=newest, lookback_days=28) == [newest]
+    assert restated_days(newest, start_date=newest + timedelta(days=1), lookback_days=28) == []
 
 
 @pytest.mark.parametrize(("hour", "newest"), [(11, date(2024, 3, 1)), (12, date(2024, 3, 2))])

@@ -87,8 +87,9 @@ HOW_TO_WRITE_IT = (
     [
         ({"name": "two words"}, "LATER_NAME (name): String should match pattern '^[A-Za-z][A-Za-z0-9_]*$'"),
         (
-            {"restate_days": "{{ env.NOT_A_NUMBER }}"},
-            "LATER_RESTATE_DAYS (restate_days): Input should be a valid integer, unable to parse string as an integer",
+            {"lookback_days": "{{ env.NOT_A_NUMBER }}"},
+            "LATER_LOOKBACK_DAYS (lookback_days): Input should be a valid integer,"
+            " unable to parse string as an integer",
         ),
         ({"metrics": ["like"]}, "LATER_METRICS (metrics): unknown metric 'like'; the nearest is likes"),
         ({"tables": "post"}, f"LATER_TABLES (tables): there is no asset post; there are {', '.join(ASSET_NAMES)}"),
@@ -177,9 +178,9 @@ def test_numbers_and_texts_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> 
         "base_url": "https://{{ env.SOME_TABLES | upper }}",
         "client_id": "0123",
     }
-    attributes = {"restate_days": "{{ env.SOME_DAYS }}", "tables": "{{ env.SOME_TABLES }}", "resource": resource}
+    attributes = {"lookback_days": "{{ env.SOME_DAYS }}", "tables": "{{ env.SOME_TABLES }}", "resource": resource}
     with loaded(attributes) as (component, _):
-        assert (component.restate_days, component.tables) == (7, ("instances", "coverage"))
+        assert (component.lookback_days, component.tables) == (7, ("instances", "coverage"))
         assert dict(component.resource)["requests_per_minute"] == dg.EnvVar("SOME_DAYS")
         later = component.resource.resolved()
         assert (later.memory_gb, later.requests_per_minute, later.client_id) == (1.5, 7, "0123")
@@ -208,9 +209,9 @@ class CustomComponent(LaterReportingComponent):
 
 
 def test_field_of_a_subclass_is_resolved_by_dagster() -> None:
-    attributes = {"contacts": [{"name": "{{ 'a' }}"}], "restate_days": "{{ 3 + 4 }}"}
+    attributes = {"contacts": [{"name": "{{ 'a' }}"}], "lookback_days": "{{ 3 + 4 }}"}
     component = CustomComponent.resolve_from_dict(attributes)
-    assert (component.contacts, component.restate_days) == ([Contact("a")], 7)
+    assert (component.contacts, component.lookback_days) == ([Contact("a")], 7)
 
 
 def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> None:

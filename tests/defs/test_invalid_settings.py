@@ -2,13 +2,14 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.resource import RENAMED, InvalidSetting, LaterReportingResource
 from tests.conftest import Service
 from tests.defs.conftest import Project, failure
 
@@ -42,11 +43,11 @@ SETTINGS_OF_RUNS = [
 LOAD_SETTINGS = [
     ("start_date", "spring", r"Input should be a valid date or datetime, input is too short"),
     ("start_date", "0024-01-01", r"Input should be greater than or equal to 2000-01-01"),
-    ("restate_days", "0", r"Input should be greater than or equal to 1"),
+    ("lookback_days", "0", r"Input should be greater than or equal to 1"),
     ("due_hour_utc", "24", r"Input should be less than or equal to 23"),
     ("requests_per_minute", "0", r"Input should be greater than or equal to 1"),
-    ("shrink_limit_percent", "101", r"Input should be less than or equal to 100"),
-    ("bad_rows_limit_percent", "5%", r"Input should be a valid integer, .*"),
+    ("max_row_loss_percent", "101", r"Input should be less than or equal to 100"),
+    ("max_bad_rows_percent", "5%", r"Input should be a valid integer, .*"),
     ("memory_gb", "0.25", r"Input should be greater than 0.25"),
 ]
 
@@ -96,6 +97,50 @@ def test_invalid_load_setting_fails_loading(field: str, value: str, line: str, m
     with pytest.raises(dg.DagsterInvalidDefinitionError) as rejected:
         LaterReportingComponent.from_environment().build_definitions()
     assert re.fullmatch(rf"LATER_{field.upper()} \({field}\): {line}", str(rejected.value))
+
+
+# Names that were given up
+
+every_name = pytest.mark.parametrize(
+    ("where", "old", "new"),
+    [("component" if old == "restate_days" else "resource", old, new) for old, new in RENAMED.items()],
+)
+
+
+def refusal(old: str, new: str) -> str:
+    return f"LATER_{old.upper()} ({old}): it is LATER_{new.upper()} ({new}) now: rename it"
+
+
+@every_name
+def test_old_name_of_a_variable_is_refused(where: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"LATER_{old.upper()}", "1")
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=re.escape(refusal(old, new))):
+        LaterReportingComponent.from_environment()
+
+
+@every_name
+def test_old_name_of_an_attribute_is_refused(where: str, old: str, new: str) -> None:
+    made: Any = LaterReportingComponent if where == "component" else LaterReportingResource
+    with pytest.raises((dg.DagsterInvalidDefinitionError, InvalidSetting), match=re.escape(refusal(old, new))):
+        made(**{old: 1})
+
+
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated")  # Dagster calls it when it reads YAML
+@every_name
+def test_old_name_in_yaml_is_refused(where: str, old: str, new: str) -> None:
+    attributes = {old: 1} if where == "component" else {"resource": {old: 1}}
+    with pytest.raises(
+        dg.DagsterInvalidDefinitionError, match=rf"{old}: it is LATER_{new.upper()} \({new}\) now: rename it"
+    ):
+        LaterReportingComponent.resolve_from_dict(attributes)
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "new"), [("accept_shrinking", True, "allow_row_loss"), ("pairs", {"a": [DAY]}, "days_by_instance")]
+)
+def test_old_name_in_run_config_is_refused(old: str, value: object, new: str, project: Project) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match=rf"unexpected config entry \"{old}\".* {new}\?"):
+        project.fetch("posts_published", **{old: value})
 
 
 # Partition keys: run tags can be set by hand.

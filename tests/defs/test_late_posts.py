@@ -32,7 +32,7 @@ PUBLISHED, NOT_STALE = "posts_published", "no_file_is_stale"
 START, FIRST_RUN = date(2024, 2, 1), date(2024, 4, 11)  # 70 days
 NORTH, SOUTH = "north", "007"
 # Old days are fetched again at the ages of 7, 10, 15, 22, 33, 50 and 75 days.
-RESTATE_DAYS = 7
+LOOKBACK_DAYS = 7
 DAY = timedelta(days=1)
 TODAY = FIRST_RUN + DAY
 IDS = pa.schema({"post_id": pa.int64()})
@@ -73,7 +73,7 @@ class World:
     def pairs(self, data: SensorExecutionData) -> dict[str, list[str]]:
         """Return what a tick requests of `posts_published`."""
         ops = [request.run_config["ops"][f"later__{PUBLISHED}"] for request in posts_requests(data)]
-        found: list[dict[str, list[str]]] = [op["config"]["pairs"] for op in ops]
+        found: list[dict[str, list[str]]] = [op["config"]["days_by_instance"] for op in ops]
         return {name: days for pairs in found for name, days in pairs.items()}
 
     def execute(self, data: SensorExecutionData) -> None:
@@ -121,11 +121,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     )
     with IndependentServer(posts, by_cursor=False).running() as base_url, dg.DagsterInstance.ephemeral() as instance:
         settings = {**sandbox_settings(base_url, lake_root=str(tmp_path / "lake")), "LATER_API_VERSION": "paged"}
-        settings |= {"LATER_START_DATE": str(START), "LATER_RESTATE_DAYS": str(RESTATE_DAYS)}
+        settings |= {"LATER_START_DATE": str(START), "LATER_LOOKBACK_DAYS": str(LOOKBACK_DAYS)}
         without_totals = ",".join(
             f"-{name}" for name in ("campaigns", *PERIODS_TABLES, *({*RAW_NAMES} - {*POSTS_NAMES}))
         )
-        settings |= {"LATER_SHRINK_LIMIT_PERCENT": "100", "LATER_TABLES": without_totals}
+        settings |= {"LATER_MAX_ROW_LOSS_PERCENT": "100", "LATER_TABLES": without_totals}
         for name, value in (settings | {"LATER_CLIENT_ID": CLIENT_ID, "LATER_CLIENT_SECRET": CLIENT_SECRET}).items():
             monkeypatch.setenv(name, value)
         project = Project(dg.Definitions(), instance, tmp_path / "lake").configured(start_date=START)

@@ -50,14 +50,15 @@ def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
     for name in PERIODS_TABLES:
         assert ops.pop(f"later__{name}")["config"].keys() == {"all_months"}
-    pairs: dict[str, list[str]] = ops["later__posts_published"]["config"]["pairs"]
-    assert ops == {f"later__{asset}": {"config": {"pairs": pairs, "only_missing": True}} for asset in OF_INSTANCES}
-    ranges = [each for of_instance in pairs.values() for each in of_instance]
+    requested: dict[str, list[str]] = ops["later__posts_published"]["config"]["days_by_instance"]
+    config = {"days_by_instance": requested, "only_missing": True}
+    assert ops == {f"later__{asset}": {"config": config} for asset in OF_INSTANCES}
+    ranges = [each for of_instance in requested.values() for each in of_instance]
     days = [*parse_day_ranges(ranges, earliest=date.min, latest=date.max)]
     # Days of all campaigns may be missing besides.
     first, last = selected_range(request.tags) or (date.max, date.min)
     assert not days or first <= min(days) <= max(days) <= last
-    return pairs
+    return requested
 
 
 def refetches_campaigns(data: SensorExecutionData) -> bool:

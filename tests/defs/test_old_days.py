@@ -15,7 +15,7 @@ from tests.defs.conftest import DAYS, Project, assert_success, asset_key, failur
 from tests.defs.test_missing_files import tick
 
 # With a restated day, the days before it are old.
-SETTINGS = {"restate_days": 1, "refetch_factor": 2.0}
+SETTINGS = {"lookback_days": 1, "refetch_factor": 2.0}
 NOW = datetime(2024, 3, 4, 6, tzinfo=UTC)
 
 

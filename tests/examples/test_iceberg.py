@@ -94,7 +94,7 @@ def test_iceberg_example_follows_days_that_become_empty_or_are_restated(example:
     assert example.requested_days(posts) == set()
 
     service.transform = without_posts
-    assert fetch(posts, days=DAYS[1:2], accept_shrinking=True).success
+    assert fetch(posts, days=DAYS[1:2], allow_row_loss=True).success
     service.transform = restate_one_post(DAYS[2], INSTANCE_IDS[0])
     assert fetch(posts, days=DAYS[2:]).success
     assert example.requested_days(posts) == set(map(str, DAYS[1:]))

@@ -106,7 +106,7 @@ def run_ingest(
     limits: WriteLimits = DEFAULT_LIMITS,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
     instance_ids: tuple[str, ...] = (),
-    widen_days: int = 0,
+    padding_days: int = 0,
     client: LaterClient | None = None,
 ) -> IngestResults:
     """Ingest partitions in the API version of `service`; check that each is reported exactly once."""
@@ -123,7 +123,7 @@ def run_ingest(
         async with sender, client or client_of(service) as used_client:
             daily_files = DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC)))
             writer = SliceWriter(files=daily_files, limits=limits, metrics=metrics, results=sender, progress=progress)
-            await ingest(partitions, writer, client=used_client, instance_ids=instance_ids, widen_days=widen_days)
+            await ingest(partitions, writer, client=used_client, instance_ids=instance_ids, padding_days=padding_days)
         await collecting
 
     asyncio.run(run())

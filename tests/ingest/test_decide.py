@@ -70,7 +70,7 @@ class Got:
     confirmed: bool = False
 
 
-ANY_LOSS, NO_BAD_ROWS = WriteLimits(shrink_limit_percent=100), WriteLimits(bad_rows_limit_percent=0)
+ANY_LOSS, NO_BAD_ROWS = WriteLimits(max_row_loss_percent=100), WriteLimits(max_bad_rows_percent=0)
 PROBLEM = Reject(Reason.UNREADABLE, "3 of 5 values of engagements cannot be read")
 EQUAL, OTHER = up_to(5, impressions=3), up_to(5, impressions=4)
 # Their hash, in a file whose rows something else has altered.
@@ -183,7 +183,7 @@ def test_texts_say_what_is_stored_and_what_to_do() -> None:
     lost = decision_of(stored(up_to(60)), Got(posts(*range(40, 45)), kept=keys(*range(40))))
     assert isinstance(lost, Reject)
     assert lost.text.startswith("20 posts are stored, and the response has 5 of them: nothing was replaced")
-    assert "--accept-shrinking" in lost.text
+    assert "--allow-row-loss" in lost.text
 
 
 # Differences, and how much may be removed or bad
@@ -262,7 +262,7 @@ def test_too_much_lost_limits_the_share_of_removed_rows_and_values(
     added = 1 if left else 0  # which makes up for no removed row
     found = RowDiff(rows_before=before, rows_after=left + added, added=added, removed=before - left, restated=0,
                           values_before=values[0], values_after=values[1])  # fmt: skip
-    decision = too_much_lost(WriteLimits(shrink_limit_percent=limit), found)
+    decision = too_much_lost(WriteLimits(max_row_loss_percent=limit), found)
     assert (decision is not None) == rejected
 
 
@@ -278,7 +278,7 @@ def test_too_much_lost_limits_the_share_of_removed_rows_and_values(
     ],
 )
 def test_too_many_bad_rows_limits_the_share_of_bad_rows(limit: int, bad: int, total: int, rejected: bool) -> None:
-    limits = WriteLimits(bad_rows_limit_percent=limit)
+    limits = WriteLimits(max_bad_rows_percent=limit)
     decision = too_many_bad_rows(limits, bad, total=total, subject="rows are bad")
     assert (decision is not None) == rejected
     if decision is not None:

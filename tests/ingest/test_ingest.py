@@ -294,11 +294,11 @@ def assert_crowded_fails(service: Service, root: Path, reason: str) -> None:
 
 
 @pytest.mark.usefixtures("max_two_pages")
-@pytest.mark.parametrize(("table", "widen_days"), [(DAILY, 0), (PUBLISHED, 1)])
+@pytest.mark.parametrize(("table", "padding_days"), [(DAILY, 0), (PUBLISHED, 1)])
 def test_too_many_posts_of_a_partition_are_split_by_platform_and_content_type(
-    table: RawTable, widen_days: int, service: Service, tmp_path: Path
+    table: RawTable, padding_days: int, service: Service, tmp_path: Path
 ) -> None:
-    result, world = ingest_crowded(service, tmp_path, table=table, widen_days=widen_days)
+    result, world = ingest_crowded(service, tmp_path, table=table, padding_days=padding_days)
     written = result.written[CROWDED]
     assert written.file.rows == len(world.posts) > 400
     found = {(row["campaign_id"], row["post_id"]) for row in written.rows.to_pylist()}

@@ -269,7 +269,7 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(service: Service, tmp_
     quarantined = lake.quarantine.rows(CAMPAIGN_PERIODS_TABLE)
     assert {row.reason for row in quarantined} == {"paidAdSpend is not at most 1,000,000,000: 1000000000000"}
     assert {row.day_range for row in quarantined} == {key[2:] for key in expected_periods(NEWEST)}
-    strict, _ = fetch(service, tmp_path, newest=NEXT, limits=WriteLimits(bad_rows_limit_percent=10))
+    strict, _ = fetch(service, tmp_path, newest=NEXT, limits=WriteLimits(max_bad_rows_percent=10))
     assert len(strict.failed) == 9 + 3 + 3
     service.override = with_performance_of(good, good | {"campaignId": 2})
     fetch(service, tmp_path, newest=NEXT)

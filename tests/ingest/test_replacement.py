@@ -72,7 +72,7 @@ def test_a_row_outside_of_the_range_fails_its_first_and_last_day() -> None:
     found = received(BY_DATE, [*posts(2), *posts(4)])
     assert failed(found) == {(day, name): Reason.RANGE for day in (1, 3) for name in "ab"}
     assert (problem := rows_of(found, 1, "a").problem) is not None
-    assert "LATER_WIDEN_DAYS" in problem.text
+    assert "LATER_PADDING_DAYS" in problem.text
 
 
 @pytest.mark.parametrize(

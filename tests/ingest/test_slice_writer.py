@@ -112,7 +112,7 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
     run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
     before = files(tmp_path)
     service.transform = with_impressions(10**12, is_bad)
-    limits = WriteLimits(bad_rows_limit_percent=99)
+    limits = WriteLimits(max_bad_rows_percent=99)
     result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, limits=limits)
     assert result.errors() == {bad: Reason.BAD_ROWS}
     assert f"{count} of {count} rows of this partition are bad" in result.failed[bad].reason
@@ -123,7 +123,7 @@ def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
 def test_too_many_unassigned_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
     service.transform = insert_unassigned_row
-    limits = WriteLimits(bad_rows_limit_percent=limit)
+    limits = WriteLimits(max_bad_rows_percent=limit)
     result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path, limits=limits)
     assert result.errors() == (dict.fromkeys(PARTITIONS, Reason.BAD_ROWS) if fails else {})
     for failed in result.failed.values():
@@ -154,7 +154,7 @@ def test_a_response_that_shrinks_a_partition_replaces_nothing_until_it_is_accept
     assert files(tmp_path) == before
 
     accepted = run_ingest(
-        judged, table=DAILY, service=service, root=tmp_path, limits=WriteLimits(shrink_limit_percent=100)
+        judged, table=DAILY, service=service, root=tmp_path, limits=WriteLimits(max_row_loss_percent=100)
     )
     assert all(written.file.rows == 0 for written in accepted.written.values())
     for partition, written in accepted.written.items():
@@ -265,7 +265,7 @@ def test_stored_rows_stay_without_a_second_request_if_the_instance_looks_gone(
     assert result.errors() == dict.fromkeys(gone, Reason.WOULD_EMPTY)
     assert service.data_requests - requests == 2
     assert files(tmp_path).items() >= before.items()
-    limits = WriteLimits(shrink_limit_percent=100)
+    limits = WriteLimits(max_row_loss_percent=100)
     accepted = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path, limits=limits)
     assert {each for each, written in accepted.written.items() if not written.file.rows} == {*gone}
 

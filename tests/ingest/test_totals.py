@@ -252,7 +252,7 @@ def test_bad_row_is_quarantined_until_the_api_corrects_it(
     (quarantined,) = lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE)
     assert (quarantined.partition, quarantined.reason.startswith(reason)) == (Partition(DAYS[0]), True)
     assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [2]
-    strict = fetch(service, tmp_path, days=DAYS[:1], limits=WriteLimits(bad_rows_limit_percent=10))
+    strict = fetch(service, tmp_path, days=DAYS[:1], limits=WriteLimits(max_bad_rows_percent=10))
     assert errors(strict) == {DAYS[0]: Reason.BAD_ROWS}
     service.override = with_performance_of({"campaignId": 1, "impressions": 5}, good)
     fetch(service, tmp_path, days=DAYS[:1])

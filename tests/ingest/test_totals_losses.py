@@ -151,7 +151,7 @@ def test_a_stored_campaign_stays_in_place_of_several_values(of: Any, service: Se
         (None, WriteLimits(), False),
         (NO_TOTAL, WriteLimits(), True),
         ({"data": [row(2)], "pagination": {"totalItems": 1}}, WriteLimits(), True),
-        (NO_TOTAL, WriteLimits(shrink_limit_percent=100), False),
+        (NO_TOTAL, WriteLimits(max_row_loss_percent=100), False),
     ],
     ids=["surely nothing", "maybe nothing", "something", "shrinking is accepted"],
 )

@@ -12,8 +12,8 @@ from later_reporting_dagster.lake.coverage import FileRecord
 from later_reporting_dagster.lake.tables import POSTS_NAMES
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 
-START, RESTATE_DAYS = date(2022, 1, 1), 28
-AGES = refetch_ages(RESTATE_DAYS, 1.5, oldest=1_200)
+START, LOOKBACK_DAYS = date(2022, 1, 1), 28
+AGES = refetch_ages(LOOKBACK_DAYS, 1.5, oldest=1_200)
 DAY = timedelta(days=1)
 
 
@@ -28,7 +28,7 @@ def coverage(requested: Mapping[date, date | None], *, instance_id: str = "a", *
 
 
 def due(coverage: list[FileRecord], today: date, instances: Iterable[str] = ("a",)) -> list[date]:
-    newest_old_day = restated_days(today - DAY, start_date=START, restate_days=RESTATE_DAYS)[0] - DAY
+    newest_old_day = restated_days(today - DAY, start_date=START, lookback_days=LOOKBACK_DAYS)[0] - DAY
     days = days_between(START, newest_old_day)
     return due_old_days(coverage, days, instances=[*instances], today=today, ages=AGES)
 
@@ -38,7 +38,7 @@ def simulate(fetched: dict[date, date], runs: Iterable[date]) -> dict[date, list
     found = {}
     for today in runs:
         found[today] = due(coverage(fetched), today)
-        requested = [*restated_days(today - DAY, start_date=START, restate_days=RESTATE_DAYS), *found[today]]
+        requested = [*restated_days(today - DAY, start_date=START, lookback_days=LOOKBACK_DAYS), *found[today]]
         assert len(set(requested)) == len(requested)
         fetched.update(dict.fromkeys(requested, today))
     return found
@@ -80,7 +80,7 @@ def test_an_upgraded_lake_is_fetched_again_newest_day_first_some_days_a_run() ->
     # Each day was last fetched before it became old, and possibly long before, because its content did not change.
     fetched = {day: min(day + timedelta(days=20), today - DAY) for day in days_between(START, today - DAY)}
     runs = simulate(fetched, days_between(today, today + timedelta(days=60)))
-    first = today - timedelta(days=RESTATE_DAYS + 1)
+    first = today - timedelta(days=LOOKBACK_DAYS + 1)
     assert runs[today] == [first - timedelta(days=number) for number in range(MAX_DAYS_PER_RUN)]
     assert max(map(len, runs.values())) == MAX_DAYS_PER_RUN
     assert len([*runs.values()][-1]) < MAX_DAYS_PER_RUN

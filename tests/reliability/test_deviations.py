@@ -116,12 +116,12 @@ def test_no_deviation_replaces_stored_rows_by_none(case: tuple[str, str, str], r
 def test_wider_ranges_take_few_more_requests(version: str, tmp_path: Path) -> None:
     days = [date(2023, 3, 1) + timedelta(days=offset) for offset in range(365)]
     requests = []
-    for widen_days in (0, 1):
+    for padding_days in (0, 1):
         posts = Posts(first_day=days[0] - timedelta(days=2), days=369, instance_ids=INSTANCE_IDS, seed=1, most=8)
         posts.published = cache(posts.published)  # type: ignore[method-assign]
-        posts.hours_from_utc = -5 * widen_days
+        posts.hours_from_utc = -5 * padding_days
         trial = Trial(
-            Deviation(widen_days=widen_days), posts, version, POSTS_PUBLISHED.name, tmp_path / str(widen_days)
+            Deviation(padding_days=padding_days), posts, version, POSTS_PUBLISHED.name, tmp_path / str(padding_days)
         )
         requests.append(trial.fetch(days).asked.total())
         assert not any(day.failed for day in trial.days)

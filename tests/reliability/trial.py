@@ -79,7 +79,7 @@ class Trial:
             table=TABLES[self.table_name],
             days=days,
             instance_ids=self.deviation.instance_ids,
-            widen_days=self.deviation.widen_days,
+            padding_days=self.deviation.padding_days,
         )
         async for day in fetch_days(wanted, client=client, lake=Lake(str(self.root))):
             self.days.append(day)  # noqa: PERF401 - an error ends the loop, and leaves the days before it

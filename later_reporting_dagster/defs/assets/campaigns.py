@@ -86,8 +86,8 @@ class PeriodsConfig(dg.Config):
         description="Also fetch the months that are stored and older than the last three. Use it if instances, or"
         " metrics of campaigns, were added.",
     )
-    accept_shrinking: bool = Field(
-        default=False, description="Also replace periods that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows."
+    allow_row_loss: bool = Field(
+        default=False, description="Also replace periods that lose more rows than LATER_MAX_ROW_LOSS_PERCENT allows."
     )
 
 
@@ -136,7 +136,7 @@ def fetch_periods(
             stored=read_periods(lake, table),
             metrics=component.metrics_of(table.of),
         )
-        limits = later.write_limits(accept_shrinking=config.accept_shrinking)
+        limits = later.write_limits(allow_row_loss=config.allow_row_loss)
 
         async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:

@@ -114,7 +114,7 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         update = update_records(lake, files, missing_by_table)
         compares = {*POSTS_NAMES} <= {*component.tables}
         records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
-        old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.restate_days))
+        old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.lookback_days))
         records = judged(records, compared={*old_days} if compares else set())
         written, version = write_coverage(lake, update, records, today=now.date())
         for damaged in update.damaged:

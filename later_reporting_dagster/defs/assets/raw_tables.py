@@ -42,9 +42,9 @@ class FetchConfig(dg.Config):
         description="Fetch these days besides the partitions of the run, such as [2024-01-03, 2024-01-05 to"
         " 2024-01-09]. The daily schedule names the old days here whose turn it is.",
     )
-    accept_shrinking: bool = Field(
+    allow_row_loss: bool = Field(
         default=False,
-        description="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
+        description="Also replace files that lose more rows than LATER_MAX_ROW_LOSS_PERCENT allows, or all values of"
         " their metrics. Use it if rows or values were really deleted.",
     )
 
@@ -57,7 +57,7 @@ class InstancesConfig(FetchConfig):
         description="Fetch only these instances. Empty: the instances in LATER_INSTANCE_IDS, else all that the API"
         " lists.",
     )
-    pairs: dict[str, list[str]] = Field(
+    days_by_instance: dict[str, list[str]] = Field(
         default_factory=dict,
         description="Fetch only these days of these instances, such as {instance_000: [2024-01-03, 2024-01-05 to"
         " 2024-01-09]}. Days outside of the run's partitions are ignored.",
@@ -153,9 +153,9 @@ def _planned_fetch(
     instances = load_instances(lake, configured=later.configured_instances(), listed=later.remembered_list)
     named: tuple[str, ...] = ()
     if isinstance(config, InstancesConfig):
-        if config.pairs:
+        if config.days_by_instance:
             days, pairs = _selected_pairs(config, component, days)
-        named = tuple(dict.fromkeys(config.instances or config.pairs))
+        named = tuple(dict.fromkeys(config.instances or config.days_by_instance))
     metrics = component.metrics_of(table)
     return DayFetch(
         table=table,
@@ -165,8 +165,8 @@ def _planned_fetch(
         pairs=pairs,
         only_missing=config.only_missing,
         metrics=metrics,
-        widen_days=later.widen_days,
-        limits=later.write_limits(accept_shrinking=config.accept_shrinking),
+        padding_days=later.padding_days,
+        limits=later.write_limits(allow_row_loss=config.allow_row_loss),
         run_id=context.run.run_id,
         continued_run=_continued_run(context, config, metrics),
     )
@@ -187,12 +187,12 @@ def _selected_pairs(
     """Return those of the days that are in the pairs of a run's config, and the pairs."""
     pairs = {
         Partition(day, name)
-        for name, ranges in config.pairs.items()
-        for day in _days_in_config("pairs", ranges, component)
+        for name, ranges in config.days_by_instance.items()
+        for day in _days_in_config("days_by_instance", ranges, component)
     }
     if selected := sorted({pair.day for pair in pairs}.intersection(days)):
         return selected, pairs
-    raise dg.Failure("Run config pairs: no day of them is a partition of this run", allow_retries=False)
+    raise dg.Failure("Run config days_by_instance: no day of them is a partition of this run", allow_retries=False)
 
 
 def _days_in_config(field: str, ranges: list[str], component: ComponentBase) -> list[date]:

@@ -167,7 +167,7 @@ def _evaluate_settlement(run: CheckRun) -> Results:
     sums = [
         sum_settled_posts(
             run.later.lake(),
-            settled_after_days=run.component.restate_days,
+            settled_after_days=run.component.lookback_days,
             memory_gb=run.later.memory_gb,
             published=published,
         )

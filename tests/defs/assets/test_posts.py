@@ -236,7 +236,7 @@ def test_reexecution_fetches_only_what_its_parent_did_not(project: Project, serv
     assert_stored(project, asset, truth)
     # All if the parent has succeeded, or had other config or metrics.
     assert fetched_after(project.fetch(asset).run_id) == Counter(PAIRS)
-    assert fetched_after(parent.run_id, accept_shrinking=True) == Counter(PAIRS)
+    assert fetched_after(parent.run_id, allow_row_loss=True) == Counter(PAIRS)
     project.instance.add_run_tags(parent.run_id, {f"later__{asset}/metrics": "others"})
     assert fetched_after(parent.run_id) == Counter(PAIRS)
 
@@ -251,14 +251,14 @@ def test_fetch_extends_the_time_limit_of_its_run_by_its_work(
     assert run.tags.get("dagster/max_runtime") == extended
 
 
-def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Service) -> None:
-    pairs = {"007": [str(DAYS[0])], INSTANCE_IDS[0]: [f"{DAYS[0]} to {DAYS[-1]}", "2020-01-01"]}
-    result = project.fetch("posts_published", days=DAYS[:2], pairs=pairs)
+def test_days_by_instance_are_fetched_and_materialized_alone(project: Project, service: Service) -> None:
+    days = {"007": [str(DAYS[0])], INSTANCE_IDS[0]: [f"{DAYS[0]} to {DAYS[-1]}", "2020-01-01"]}
+    result = project.fetch("posts_published", days=DAYS[:2], days_by_instance=days)
     assert_success(result)
     fetched = {(DAYS[0], "007"), (DAYS[0], INSTANCE_IDS[0]), (DAYS[1], INSTANCE_IDS[0])}
     assert {(each.day, each.instance_id) for each in project.lake.partitions("posts_published")} == fetched
     service.requests.clear()
-    again = project.fetch("posts_published", pairs=pairs, only_missing=True)
+    again = project.fetch("posts_published", days_by_instance=days, only_missing=True)
     assert project.materializations(again).keys() == {str(DAYS[2])}
     assert service.data_requests == 1
     for invalid, reason in (
@@ -266,7 +266,7 @@ def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Ser
         ("2024-01-09 to 2024-01-05", "ends before it starts"),
         ("2020-01-01", "no day of them"),
     ):
-        assert reason in failure(project.fetch("posts_published", pairs={"007": [invalid]}))[0]
+        assert reason in failure(project.fetch("posts_published", days_by_instance={"007": [invalid]}))[0]
     assert service.data_requests == 1
 
 

@@ -116,7 +116,7 @@ def test_check_of_weeks_looks_at_the_week_that_failed(filled: Project) -> None:
 
 
 def test_sum_of_settled_posts_stays_red_until_the_posts_that_differ_agree(project: Project) -> None:
-    project, lake, name = project.configured(restate_days=1), project.lake, INSTANCE_IDS[1]
+    project, lake, name = project.configured(lookback_days=1), project.lake, INSTANCE_IDS[1]
     key, post = (PUBLISHED, "days_add_up_to_metrics_to_date"), row(instance_id=name, post_id=1, impressions=10)
     published_at = datetime.combine(DAYS[0], time(), UTC)
 
