@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from later_reporting_dagster.ingest.decide import Reason
 from later_reporting_dagster.ingest.fetch_days import DayFetch, FetchedDay, fetch_days
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
-from later_reporting_dagster.lake import Lake, Partition, partition_path
+from later_reporting_dagster.lake import Lake, Partition, open_storage, partition_path
 from later_reporting_dagster.lake.coverage import FileRecord, read_records, record_files
 from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.open_storage import _LocalStorage
@@ -176,23 +177,17 @@ def test_a_file_that_is_replaced_just_before_the_rename_is_compared_again(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest_one_query(service, tmp_path)
-    version, calls = _LocalStorage._exact_version, list[str]()
-    one = Partition(DAYS[0], INSTANCE_IDS[0])
+    locked, one = open_storage._locked, Partition(DAYS[0], INSTANCE_IDS[0])
 
-    def replaced_after_it_was_read(self: _LocalStorage, path: str) -> Any:
-        calls.append(path)
-        if (
-            calls.count(partition_path(PUBLISHED.name, one)) == 2
-        ):  # the first call is before the file is read, this one before the rename
-            monkeypatch.setattr(_LocalStorage, "_exact_version", version)
-            service.transform = with_impressions(7)
-            assert ingest_one_query(service, tmp_path).changes == {True}
-        return version(self, path)
+    def replaced_after_it_was_read(directory: Path) -> AbstractContextManager[None]:
+        # The rename is next: between the comparison and the rename, no other writer of this machine gets in.
+        monkeypatch.setattr(open_storage, "_locked", locked)
+        service.transform = with_impressions(7)
+        assert ingest_one_query(service, tmp_path).changes == {True}
+        return locked(directory)
 
     service.transform = with_impressions(5)
-    interrupted_by(
-        lambda: monkeypatch.setattr(_LocalStorage, "_exact_version", replaced_after_it_was_read), monkeypatch
-    )
+    interrupted_by(lambda: monkeypatch.setattr(open_storage, "_locked", replaced_after_it_was_read), monkeypatch)
     older = run_ingest([one], table=PUBLISHED, service=service, root=tmp_path)
     assert older.changes == {False}
     stored = Lake(str(tmp_path)).read_table(PUBLISHED.name, one, schema=older.written[one].rows.schema)
