@@ -31,9 +31,17 @@ AZURE_ACCOUNT = "devstore"
 # Installed by `make services`. The newest version that runs on Debian's Node.js.
 AZURITE = Path(__file__).parents[1] / ".services" / "node_modules" / ".bin" / "azurite-blob"
 
+# moto compares an ETag and stores the object in two steps, and its server has threads: two puts that replace the same
+# object may then both succeed. S3 itself does both at once.
 _MOTO = """
 import sys, threading
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+put_object, lock = S3Response.put_object, threading.Lock()
+def put_one_at_a_time(response):
+    with lock:
+        return put_object(response)
+S3Response.put_object = put_one_at_a_time
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
 server.start()
 threading.Event().wait()
