@@ -30,8 +30,14 @@ SLOW_TESTS := services or e2e or faults or docs or recovery
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
 COVERAGE ?=
+# What `make check` calls changed: what differs from this commit.
+SINCE ?= HEAD
+# The tests of a changed package, and changed tests.
+CHANGED_TESTS = { git diff --name-only --diff-filter=d $(SINCE); git ls-files --others --exclude-standard; } | sed -nE \
+	-e 's\#^later_reporting_dagster/([a-z]+)/.*\#tests/\1\#p' -e 's\#^(benchmarks)/.*\#tests/\1\#p' \
+	-e '/^tests\/.*test_[a-z_]+[.]py$$/p' | sort -u
 
-.PHONY: help demo ui test test-rest test-recovery lint bench compatibility $(COMPATIBILITY) browser services pictures lock helm clean link
+.PHONY: help demo ui test test-rest test-recovery check lint bench compatibility $(COMPATIBILITY) browser services pictures lock helm clean link
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +56,10 @@ test-rest: .venv/installed-test services ## Run the other tests in 11 minutes: s
 
 test-recovery: .venv/installed-test services ## Break what a daemon works on, and wait until it has healed, in 15 minutes
 	$(BIN)/python -m pytest -m recovery $(PYTEST_OPTIONS)
+
+check: lint ## Run lint, and the tests of packages that differ from the last commit, or from SINCE=main
+	@tests=$$($(CHANGED_TESTS)); [ -z "$$tests" ] || \
+		$(PYTEST) -n 3 -q -m "not ($(SLOW_TESTS))" $(PYTEST_OPTIONS) $$tests
 
 lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules
 	$(BIN)/ruff check .
