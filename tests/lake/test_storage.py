@@ -42,10 +42,11 @@ class SlowFileSystem(AsyncFileSystem):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.files: dict[str, bytes] = {}
-        self.begun = threading.Event()
+        self.begun, self.interrupted = threading.Event(), threading.Event()
 
     async def _pipe_file(self, path: str, value: bytes, **_: Any) -> None:
         self.begun.set()
+        await asyncio.to_thread(self.interrupted.wait, WAIT_SECONDS)
         await asyncio.sleep(0.3)
         self.files[path] = value
 
@@ -58,6 +59,7 @@ def test_interrupt_of_a_write_waits_until_the_file_is_there() -> None:
     def interrupt() -> None:
         filesystem.begun.wait(WAIT_SECONDS)
         os.kill(os.getpid(), signal.SIGINT)
+        filesystem.interrupted.set()
 
     sender = threading.Thread(target=interrupt)
     sender.start()
