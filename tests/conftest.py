@@ -87,6 +87,13 @@ compute_logs:
 # Run a test with the service in each API version, instead of in the paged one only.
 both_api_versions = pytest.mark.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
 
+# Content types by their first word, with the network (docs/api.md, "Posts performance").
+NETWORKS = {"musical": "tiktok"} | {
+    name: name
+    for name in ("instagram", "tiktok", "facebook", "youtube", "twitter")
+    + ("linkedin", "pinterest", "snapchat", "blog", "twitch")
+}
+
 # Columns of the raw tables in order, with Arrow types, as documented in docs/tables.md.
 POSTS_TYPES = {
     "instance_id": "string",
@@ -230,8 +237,7 @@ def expected_stored_row(post: Row) -> Row:
         name = re.sub("_.", lambda part: part[0][1].upper(), column.removeprefix("creator_" * is_of_profile))
         value = (others_of_profile if is_of_profile else others).pop(name, None)
         stored[column] = float(value) if type_ == "double" and value is not None else value
-    platform = (stored["content_type"] or "").split("_")[0]
-    stored["platform"] = platform if platform in ("facebook", "instagram", "tiktok", "twitter", "youtube") else None
+    stored["platform"] = NETWORKS.get((stored["content_type"] or "").split("_")[0])
     stored["post_date"] = datetime.fromisoformat(stored["post_date"])
     others.pop("creatorProfile", None)
     stored["extra"] = others | ({"creatorProfile": others_of_profile} if others_of_profile else {}) or None

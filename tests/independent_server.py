@@ -78,7 +78,9 @@ CONTENT_TYPES = (
     "facebook_reel", "tiktok", "youtube_video", "youtube_shorts",
 )  # fmt: skip
 # The API reference cuts its list of content types off: a response may have others, but no query.
-OTHER_CONTENT_TYPES = ("twitter", "instagram_carousel", "threads_post", "Instagram Post", "")
+OTHER_CONTENT_TYPES = (
+    "twitter", "instagram_carousel", "linkedin", "musical_ly", "twitch_stream", "threads_post", "Instagram Post", "",
+)  # fmt: skip
 CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
 
 LARGEST_COUNT, LARGEST_VALUE = 10**11, 10**9

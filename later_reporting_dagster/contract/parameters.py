@@ -119,3 +119,17 @@ def platform_of(content_type: str | None) -> Platform | None:
         return None
     name = content_type.partition("_")[0]
     return Platform(name) if name in set(Platform) else None
+
+
+# The networks of posts that are read. No query can be narrowed to those that are no `Platform`.
+NETWORKS = (*(platform.value for platform in Platform), "linkedin", "pinterest", "snapchat", "blog", "twitch")
+# Content types whose first word is not their network; of `image` and `video`, none is stated.
+OTHER_TYPES: Mapping[str, str] = {"musical_ly": "tiktok"}
+
+
+def network_of(content_type: str | None) -> str | None:
+    """Return the network of a content type of a post, if it is known (docs/api.md, "Posts performance")."""
+    if content_type is None:
+        return None
+    name = OTHER_TYPES.get(content_type, content_type.partition("_")[0])
+    return name if name in NETWORKS else None

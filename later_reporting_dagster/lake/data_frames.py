@@ -67,7 +67,8 @@ def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | N
     """Return partitions of a table, by default all that exist now, as a lazy dataset.
 
     A scan reads only the selected columns, and skips the partitions that a filter on `date` or `instance_id` excludes.
-    Unlike `Lake.read`, it may fail if a partition is replaced meanwhile.
+    Unlike `Lake.read`, it may fail if a partition is replaced meanwhile, and a network that was not known when a file
+    was written is null.
     """
     import pyarrow.dataset as ds  # it imports pandas
 

@@ -19,13 +19,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from later_reporting_dagster.contract.parameters import NETWORKS, OTHER_TYPES
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, hides_instance, removed_file_error
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, MetadataDamaged, damaged_file_error, from_parquet
 from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, DATE, OF_INSTANCES, RAW_NAMES, ColumnType, Table
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERIODS_TABLE,
+    CONTENT_TYPE,
+    DATE,
+    NETWORK,
+    OF_INSTANCES,
+    RAW_NAMES,
+    ColumnType,
+    Table,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,6 +63,12 @@ SQL_TYPES: Mapping[ColumnType, str] = {
     "list<item: string>": "VARCHAR[]",
 }
 _INSTANCE = "instance_id"
+# The network of a row, also if it was not known when the row was written; see `network_of`.
+_NETWORK_SQL = (
+    f"coalesce({NETWORK}, CASE"
+    + "".join(f" WHEN {CONTENT_TYPE} = '{type_}' THEN '{network}'" for type_, network in OTHER_TYPES.items())
+    + f" WHEN split_part({CONTENT_TYPE}, '_', 1) IN {NETWORKS} THEN split_part({CONTENT_TYPE}, '_', 1) END)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +353,13 @@ def glob_select(table: Table, root: str) -> str:
         in_path.append(_INSTANCE)
     folders = "".join(f"/{name}=*" for name in in_path)
     files = _read_parquet(table, literal(f"{root}/{table.name}{folders}/{FILE_NAME}"), in_path, "allow_empty = true")
-    return f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
+    rows = f"SELECT COLUMNS(lambda name: name <> 'empty') FROM ({empty_select(table)} UNION ALL BY NAME FROM {files})"
+    return f"SELECT * REPLACE ({_NETWORK_SQL} AS {NETWORK}) FROM ({rows})" if _has_networks(table) else rows
+
+
+def _has_networks(table: Table) -> bool:
+    """Return whether the network of a row follows from its content type."""
+    return {CONTENT_TYPE, NETWORK} <= {column.name for column in table.columns}
 
 
 def _by_layout(files: _Files, *, by_url: bool) -> Iterator[tuple[list[str], list[str]]]:
@@ -365,6 +387,8 @@ def _scan_sql(table: Table, paths: str, in_path: Collection[str]) -> str:
     expressions: list[str] = []
     for name, _ in _view_columns(table):
         expression = _identifier(name)
+        if name == NETWORK and _has_networks(table):
+            expression = f"{_NETWORK_SQL} AS {expression}"
         if name not in nullable and name not in in_path:
             # DuckDB returns nulls for a column that a file lacks, even if the column is not nullable.
             missing = literal(f" has no value of {name}")

@@ -48,7 +48,7 @@ from later_reporting_dagster.lake.storage import (
     Storage,
     without_credentials,
 )
-from later_reporting_dagster.lake.tables import RAW_NAMES, RAW_TABLES, with_date_column
+from later_reporting_dagster.lake.tables import RAW_NAMES, RAW_TABLES, with_date_column, with_networks
 
 # The partition that is a file; None for an unpartitioned table.
 _File = TypeVar("_File", bound=Partition | None)
@@ -235,7 +235,7 @@ class Lake:
 
     def read_table(self, table_name: str, partition: Partition | None = None, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table, or a partition, as exactly `schema`; None if its file does not exist."""
-        return self._read_file(partition_path(table_name, partition), partial(from_parquet, schema=schema))
+        return self._read_file(partition_path(table_name, partition), partial(_read_rows, schema=schema))
 
     def read_intact_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
         """Read an unpartitioned table that the next refresh replaces; None if its file does not exist or is damaged."""
@@ -299,7 +299,7 @@ class Lake:
     ) -> Iterator[pa.Table | FileDamaged | None]:
         """Yield the rows of each partition as `read_table` returns them, or its error if it is damaged."""
         paths = [partition_path(table_name, partition) for partition in partitions]
-        for rows in self._read_files(paths, partial(from_parquet, schema=schema)):
+        for rows in self._read_files(paths, partial(_read_rows, schema=schema)):
             if isinstance(rows, LakeUnavailable):
                 raise rows
             yield rows
@@ -399,6 +399,10 @@ class Lake:
                 damaged = damaged_file_error(self.storage.location(path), error)
                 damaged.__cause__ = error
                 yield damaged
+
+
+def _read_rows(data: bytes, *, schema: pa.Schema) -> pa.Table:
+    return with_networks(from_parquet(data, schema=schema))
 
 
 def with_first_fetch(metadata: Mapping[str, str], replaced: FileMetadata) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.parameters import DateBasis, platform_of
+from later_reporting_dagster.contract.parameters import DateBasis, network_of
 from later_reporting_dagster.contract.personal_data import personal_fields
 from later_reporting_dagster.contract.route import (
     CAMPAIGNS_PERFORMANCE,
@@ -112,13 +112,14 @@ def _metric_column(metric: Metric) -> Column:
     return Column(metric.column, metric_column_type(metric), True, description, metric.unit)
 
 
+CONTENT_TYPE, NETWORK = "content_type", "platform"
 _POST_ATTRIBUTES = (
     Column("instance_id", "string", False, "Later instance of the campaign; part of the row key"),
     Column("campaign_id", "int64", False, "Campaign of the post; part of the row key"),
     Column("post_id", "int64", False, "Post; part of the row key"),
     Column("creator_id", "int64", True, "Creator of the post"),
-    Column("content_type", "string", True, "Content type as the API names it, such as instagram_reel"),
-    Column("platform", "string", True, "Network, derived from content_type; null when the content type is unknown"),
+    Column(CONTENT_TYPE, "string", True, "Content type as the API names it, such as instagram_reel"),
+    Column(NETWORK, "string", True, "Network, derived from content_type; null when the content type is unknown"),
     Column("content_url", "string", True, "URL of the post"),
     Column("content_image_url", "string", True, "URL of the post's image"),
     Column("creator_content_type", "string", True, "Content type of the creator's profile, such as instagram_reel"),
@@ -389,6 +390,18 @@ def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
 POSTS_SCHEMA = posts_schema(DEFAULT_METRICS)
 
 
+def with_networks(rows: pa.Table) -> pa.Table:
+    """Return rows as they were read, with the networks that were not known when they were written."""
+    if not {CONTENT_TYPE, NETWORK} <= {*rows.column_names} or (
+        rows[NETWORK].null_count == rows[CONTENT_TYPE].null_count
+    ):
+        return rows
+    types = rows[CONTENT_TYPE].to_pylist()
+    names = [name or network_of(type_) for name, type_ in zip(rows[NETWORK].to_pylist(), types, strict=True)]
+    position = rows.schema.get_field_index(NETWORK)
+    return rows.set_column(position, rows.schema.field(position), pa.array(names, pa.string()))
+
+
 def with_date_field(schema: pa.Schema) -> pa.Schema:
     """Return `schema` with a first column `date`: the day of the row's partition."""
     return schema.insert(0, DATE)
@@ -432,8 +445,8 @@ def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_
 def _values(rows: Sequence[Any], column: str) -> list[Any]:
     """Return the values of a column; null for a metric that was not requested."""
     profile_field = column.removeprefix("creator_")
-    if column == "platform":
-        return [platform_of(post.content_type) for post in rows]
+    if column == NETWORK:
+        return [network_of(post.content_type) for post in rows]
     if column != profile_field and profile_field in CreatorProfile.__struct_fields__:
         return [getattr(post.creator_profile, profile_field, None) for post in rows]
     return [getattr(row, column, None) for row in rows]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.contract.page import ListResult
-from later_reporting_dagster.contract.parameters import platform_of
+from later_reporting_dagster.contract.parameters import network_of
 from later_reporting_dagster.contract.rows import NEGATIVE
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -390,9 +390,9 @@ def fields_are_known(sample: Sample) -> Result:
 
 
 def content_types_are_known(sample: Sample) -> Result:
-    """Do all content types name a known platform?"""
+    """Are the networks of all content types known?"""
     names = {post.content_type for post in sample.to_date if post.content_type is not None}
-    return _unknown({name for name in names if platform_of(name) is None}, "content types")
+    return _unknown({name for name in names if network_of(name) is None}, "content types")
 
 
 def _unknown(names: Iterable[str], text: str) -> Result:

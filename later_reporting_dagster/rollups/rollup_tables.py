@@ -190,6 +190,7 @@ BY_AGE = RollupTable(
     grain=_KIND,
     key=(*_KIND, "age"),
     sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
+    definition=5,
     description="What share of its organic result of day 28 a post had at each age, by platform and content type:"
     " quartiles, and the share of all posts together. Shows how fast a post earns, and whether a campaign is ahead of"
     " earlier ones at its age.",

@@ -130,7 +130,7 @@ CONSTANTS: dict[str, Any] = {
     "last_age": 28,
     "quartiles": (25, 50, 75),
     # Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
-    "self_reported": "'facebook', 'twitter', 'youtube'",
+    "self_reported": "'facebook', 'twitter', 'youtube', 'linkedin', 'twitch', 'blog'",
     "previous": PREVIOUS,
     "post_attributes": POST_ATTRIBUTES,
     "known_attributes": dict.fromkeys((*POST_ATTRIBUTES, *CREATOR_LABELS)),

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, Lake, partition_path
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, COVERAGE_TABLE
+from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, COVERAGE_TABLE, POSTS_NAMES
 from tests.cli.conftest import User
 from tests.cli.test_backfill import RANGE
 from tests.conftest import Service
@@ -123,3 +123,30 @@ def test_refresh_records_the_metrics_of_files_that_an_earlier_release_fetched(
     again = lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     assert again is not None
     assert again["metrics"].equals(stored["metrics"])
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True)
+def test_networks_that_an_earlier_release_did_not_know_are_named_without_a_request(
+    user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_network = ("organic_paid_by_platform", "organic_paid_daily", "organic_paid_by_content_type", "posts")
+    monkeypatch.setenv("LATER_TABLES", ",".join((*POSTS_NAMES, *by_network)))
+    assert user.run("backfill", *RANGE).exit_code == 0
+    lake = Lake(str(user.lake))
+
+    def as_an_earlier_release_wrote_it(rows: pa.Table) -> pa.Table:
+        for name, value in (("content_type", "twitch_stream"), ("platform", None)):
+            position = rows.schema.get_field_index(name)
+            column = pa.array([value] * len(rows), pa.string())
+            rows = rows.set_column(position, rows.schema.field(position), column)
+        return rows
+
+    for name in POSTS_NAMES:
+        for partition in lake.partitions(name):
+            lake.rewrite(partition_path(name, partition), as_an_earlier_release_wrote_it)
+    service.requests.clear()
+    assert user.run("refresh").exit_code == 0
+    for name in (*POSTS_NAMES, *by_network):
+        found = user.run("query", "--format", "csv", f"SELECT DISTINCT platform, 'each scope' AS scope FROM {name}")
+        assert (found.stdout.splitlines()[1:], name) == (["twitch,each scope"], name)
+    assert service.requests == []

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from later_reporting_dagster.contract import PAGED, ContentType, DateBasis, PerformanceQuery, Platform
-from later_reporting_dagster.contract.parameters import SortDirection, years_later
+from later_reporting_dagster.contract.parameters import SortDirection, network_of, years_later
 from later_reporting_dagster.contract.route import POSTS_PERFORMANCE, PageRequest
 from later_reporting_dagster.server.routes import POSTS
 
@@ -33,6 +33,26 @@ def test_two_years_from_a_leap_day_end_on_february_28():
 def test_filters_select_content_types(filters, selected):
     query = PerformanceQuery(**JULY, **filters)
     assert [query.selects(name) for name in ("tiktok", "instagram_new", "billboard", None)] == selected
+
+
+@pytest.mark.parametrize(
+    ("content_type", "network"),
+    [
+        *((name, name) for name in ("instagram", "facebook", "tiktok", "twitter", "linkedin", "pinterest", "blog")),
+        ("facebook_live", "facebook"),
+        ("facebook_group", "facebook"),
+        ("instagram_story", "instagram"),
+        ("youtube_shorts", "youtube"),
+        ("snapchat_story", "snapchat"),
+        ("twitch_stream", "twitch"),
+        ("musical_ly", "tiktok"),
+        *((name, None) for name in ("image", "video", "threads_post", "linkedinx", "Instagram", "", None)),
+    ],
+)
+def test_network_of_a_content_type_is_known_if_a_document_says_it(content_type, network):
+    assert network_of(content_type) == network
+    known = network in set(Platform) and content_type != "musical_ly"
+    assert PerformanceQuery(**JULY, platforms=tuple(Platform)).selects(content_type) is (True if known else None)
 
 
 @pytest.mark.parametrize(("number", "from_end"), [(1, False), (500, True)])

@@ -339,6 +339,32 @@ def test_glob_select_equals_the_view_of_files_with_other_columns(tmp_path: Path)
     assert {row[1] for row in expected} == {*IDS}
 
 
+@pytest.mark.parametrize(
+    ("stored", "content_type", "network"),
+    [
+        (None, "linkedin", "linkedin"),
+        (None, "snapchat_story", "snapchat"),
+        (None, "musical_ly", "tiktok"),
+        ("tiktok", "tiktok", "tiktok"),
+        (None, "video", None),
+        (None, None, None),
+    ],
+)
+def test_networks_that_were_not_known_when_a_file_was_written_are_read(
+    stored: str | None, content_type: str | None, network: str | None, tmp_path: Path
+) -> None:
+    lake, table = Lake(str(tmp_path)), POSTS_PUBLISHED.table
+    written = posts_table([post(number, content_type=content_type, instance_id="007") for number in range(3)])
+    position = written.schema.get_field_index("platform")
+    column = pa.array([stored] * 3, pa.string())
+    lake.write(table.name, PARTITIONS[0], written.set_column(position, written.schema.field(position), column))
+    with open_database(lake) as database:
+        database.add_view(table)
+        assert fetch(database, f"SELECT DISTINCT platform FROM {table.name}") == [(network,)]
+    assert duckdb.sql(f"SELECT DISTINCT platform FROM ({glob_select(table, str(tmp_path))})").fetchall() == [(network,)]
+    assert {*lake.read(table.name, PARTITIONS[:1], schema=table.schema)["platform"].to_pylist()} == {network}
+
+
 def test_glob_select_opens_only_files_that_a_condition_selects(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write_all("posts_published", {each: rows(3, instance_id=each.instance_id) for each in PARTITIONS[:4]})

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, Platform, Post
+from later_reporting_dagster.contract import DEFAULT_METRICS, Post
+from later_reporting_dagster.contract.parameters import network_of
 from later_reporting_dagster.contract.rows import CreatorProfile
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, posts_table
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
@@ -142,8 +143,7 @@ def test_posts_table_holds_all_values_sorted_by_key(sample: list[Post]) -> None:
         for name in set(POSTS_SCHEMA.names) - {"platform"}:
             is_of_creator = name.startswith("creator_") and name != "creator_id"
             assert row[name] == (getattr(profile, name[len("creator_") :]) if is_of_creator else getattr(each, name))
-        first_word = (each.content_type or "").split("_")[0]
-        assert row["platform"] == (first_word if first_word in list(Platform) else None)
+        assert row["platform"] == network_of(each.content_type)
 
 
 @given(st.lists(posts, max_size=4))

@@ -61,7 +61,7 @@ LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
 ATTRIBUTES = (
     "creator_id", "creator_handle_name", "creator_full_name", "platform", "content_type", "content_url", "post_date",
 )  # fmt: skip
-SELF_REPORTED = {"facebook", "twitter", "youtube"}
+SELF_REPORTED = {"facebook", "twitter", "youtube", "linkedin", "twitch", "blog"}
 MAX_COST = 10**9
 HALF_A_CENT = Fraction(5, 1000)
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
