@@ -11,6 +11,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, BadRow, Metric
+from later_reporting_dagster.contract.metrics import CAMPAIGNS_COST
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.parquet_file import content_hash_of, with_columns
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
@@ -287,7 +288,9 @@ def diff_rows(
     common = [name for name in new.column_names if name in old.column_names and name != "extra"]
     before, after = (_by_key(rows.select(common), key) for rows in (old, new))
     in_both = before.keys() & after.keys()
-    had_values = [each.column for each in known_metrics if each.column in common and _values(old, each.column)]
+    # What was paid may be that of all time: it does not show that there are results.
+    known = {each.column for each in known_metrics if each is not CAMPAIGNS_COST}.intersection(common)
+    had_values = [name for name in known if _values(old, name)]
     return RowDiff(
         rows_before=old.num_rows,
         rows_after=new.num_rows,

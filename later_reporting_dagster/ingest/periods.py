@@ -132,7 +132,7 @@ async def ingest_periods(
     }
     sender, results = anyio.create_memory_object_stream[SliceResult](math.inf)
     with results:
-        writer = SliceWriter(files=file, limits=limits, metrics=file.metrics, results=sender, progress=progress)
+        writer = SliceWriter(files=file, limits=limits, metrics=file.asked, results=sender, progress=progress)
         try:
             with sender:
                 await ingest_whole(queries, writer, client=client)

@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from later_reporting_dagster.contract import BadRow, Metric, PerformanceQuery
+from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
@@ -30,7 +31,7 @@ from later_reporting_dagster.ingest.progress import FailedSlice, Progress, Slice
 from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.slices import MONTHS, Period, Slot, slot_of
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
-from later_reporting_dagster.lake.file_metadata import FetchedMonth
+from later_reporting_dagster.lake.file_metadata import REFUSED_METRICS, FetchedMonth
 from later_reporting_dagster.lake.lake import MAX_ATTEMPTS, StoredFile
 from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, has_rows, to_parquet
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
@@ -40,16 +41,25 @@ from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH,
 _ONLY_MONTH = "month"
 
 
+# Metrics that the API refused are requested again after so many days.
+REFUSAL_DAYS = 28
+
 _Row = dict[str, Any]
 _Fate = Literal["written", "newer", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPeriods:
-    """The table as last written, and the last fetch of each month since it ended, by its name and first day."""
+    """The table as last written.
+
+    Attributes:
+        fetched_months: the last fetch of each month since it ended, by its name and first day.
+        refused: the metrics that the API refused, with the day of the refusal.
+    """
 
     rows: pa.Table
     fetched_months: Mapping[tuple[str, date], FetchedMonth] = field(default_factory=dict)
+    refused: Mapping[str, date] = field(default_factory=dict)
 
 
 def read_periods(lake: Lake, table: PeriodsTable) -> StoredPeriods:
@@ -68,8 +78,18 @@ def _stored_periods(file: StoredFile, table: PeriodsTable) -> StoredPeriods:
             rows, metadata = from_parquet(file.data, schema=table.schema), file.metadata
             of_kinds = {RECORDED_MONTH: metadata.recorded_months, PUBLISHED_MONTH: metadata.months}
             fetched = {(name, day): month for name, months in of_kinds.items() for day, month in (months or {}).items()}
-            return StoredPeriods(rows, fetched)
+            return StoredPeriods(rows, fetched, metadata.refused_metrics)
     return StoredPeriods(table.schema.empty_table())
+
+
+def metrics_to_ask(metrics: Iterable[Metric], refused: Mapping[str, date], *, today: date) -> tuple[Metric, ...]:
+    """Return metrics without those that were refused in the last days; a day in the future is that of a wrong clock."""
+
+    def is_refused(metric: Metric) -> bool:
+        day = refused.get(metric.api_name)
+        return day is not None and timedelta(0) <= today - day < timedelta(days=REFUSAL_DAYS)
+
+    return tuple(metric for metric in metrics if not is_refused(metric))
 
 
 class _Accepted(NamedTuple):
@@ -87,6 +107,9 @@ class PeriodsFile:
 
     Attributes:
         stored: the table as it was read before the fetch.
+        metrics: those of the settings.
+        asked: those of them that are requested: not what the API refused lately, because finding what it accepts takes
+            many requests.
         instances: those of this step.
         failed: the reason by period.
         rows: the whole table, once it is saved.
@@ -103,11 +126,16 @@ class PeriodsFile:
     rows: pa.Table | None = field(default=None, init=False)
     written: WriteResult | None = field(default=None, init=False)
     has_wrong_clock: bool = field(default=False, init=False)
+    asked: tuple[Metric, ...] = field(default=(), init=False)
+    _refused: dict[str, date] = field(default_factory=dict, init=False)
     _accepted: dict[Period, _Accepted] = field(default_factory=dict, init=False)
     _quarantined: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self._rows = _rows_by_slot(self.stored, self.periods)
+        self.asked = metrics_to_ask(self.metrics, self.stored.refused, today=utc_now().date())
+        asked = {metric.api_name for metric in self.asked}
+        self._refused = {name: day for name, day in self.stored.refused.items() if name not in asked}
 
     @property
     def table(self) -> RawTable:
@@ -121,9 +149,11 @@ class PeriodsFile:
         self, received: Mapping[Period, Received], query: PerformanceQuery, policy: Policy
     ) -> dict[Period, SliceOutcome]:
         """Decide about each period; `save` writes what is accepted."""
+        refused = [metric.api_name for metric in self.asked if metric not in query.metrics]
         outcomes: dict[Period, SliceOutcome] = {}
         url = self.lake.storage.location(self.periods.name)
         for period, new in received.items():
+            self._refused |= dict.fromkeys(refused, new.requested_at.date())
             old = self._rows.get(period.slot, {})
             decision = self._quarantine_first(decide(new, self._stored_slice(old, new, policy), policy), new, query)
             is_newer = isinstance(decision, Newer)
@@ -246,6 +276,8 @@ class PeriodsFile:
             ).decode()
             for name, key in FETCHED_MONTHS.items()
         }
+        if self._refused:
+            key_values[REFUSED_METRICS] = msgspec.json.encode(dict(sorted(self._refused.items()))).decode()
         before, content_hash = stored.metadata, content_hash_of(rows)
         is_same = before.content_hash == content_hash and has_rows(stored.data or b"", content_hash, expected=rows)
         data = stored.data or b""

@@ -23,6 +23,8 @@ CONTENT_HASH = "content_hash"
 MADE_FROM = "made_from"
 # Of a fetched file: the queries, and the metrics that these requested.
 QUERIES, METRICS = "queries", "metrics"
+# Of a file of periods: the metrics that the API refused, with the day.
+REFUSED_METRICS = "refused_metrics"
 # Of what a run has recorded: what was odd about the responses, with how often.
 ODDITIES = "oddities"
 
@@ -76,6 +78,7 @@ class FileMetadata:
     hash_without_requests: str = ""
     made_from: MadeFrom | None = None
     oddities: Mapping[str, int] = field(default_factory=dict)
+    refused_metrics: Mapping[str, date] = field(default_factory=dict)
     recorded_months: FetchedMonths | None = None
     months: FetchedMonths | None = None
 
@@ -133,6 +136,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     METRICS: _json(list[str]),
     HASH_WITHOUT_REQUESTS: _read_hash,
     MADE_FROM: _json(MadeFrom),
+    REFUSED_METRICS: _json(dict[str, date]),
     ODDITIES: _json(dict[str, Annotated[int, msgspec.Meta(ge=0)]]),
     **dict.fromkeys(FETCHED_MONTHS.values(), _read_months),
 }

@@ -107,11 +107,12 @@ def test_bucket_that_is_no_other_day_of_the_query_is_refused(changes: dict[str, 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("version", [PAGED, CURSOR], ids=str)
 def test_object_of_totals_is_read_in_every_shape(version: Any, nested: bool, in_list: bool) -> None:
-    values = {"impressions": 8, "returnOnInvestment": 1.5, "campaignsCost": None}
+    values = {"impressions": 8, "returnOnInvestment": 1.5, "campaignsCost": 7.5}
     data: Any = {"metrics": values} if nested else values
     page = totals([data] if in_list else data, "a", "b", version=version)
     (row,) = page.items
     assert (row.instance_id, row.impressions, row.return_on_investment, row.reach) == ("", 8, 1.5, None)
+    assert row.campaigns_cost == 7.5
     assert not page.is_surely_empty
     assert {*page.oddities} <= {"metrics at the other place"}
     assert problem_of_totals(page, "a", "b") is None

@@ -14,14 +14,15 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, Metric
-from later_reporting_dagster.contract.days import refetch_ages
+from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.contract.days import refetch_ages, utc_now
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from later_reporting_dagster.ingest import periods as periods_module
+from later_reporting_dagster.ingest import periods_file
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.periods import months, periods_to_fetch, queries_of, windows
-from later_reporting_dagster.ingest.periods_file import PeriodsFile, StoredPeriods, read_periods
+from later_reporting_dagster.ingest.periods_file import REFUSAL_DAYS, PeriodsFile, StoredPeriods, read_periods
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.ingest.slices import Period
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, Lake
@@ -524,7 +525,10 @@ def test_no_answer_empties_no_row(service: Service, tmp_path: Path) -> None:
     body: dict[str, Any] = {"data": None}
     service.override = lambda request: JSONResponse(body) if request.url.path == ACCOUNT_PATH else None
     assert fetch_accounts(service, tmp_path).failed
-    assert stored_accounts(tmp_path) == before
+    after = stored_accounts(tmp_path)
+    with_results = {key for key, row in before.items() if row["impressions"] is not None}
+    assert len(with_results) > 10
+    assert {key: after[key] for key in with_results} == {key: before[key] for key in with_results}
 
 
 def test_an_instance_out_of_reach_fails_with_the_totals_that_it_is_part_of(service: Service, tmp_path: Path) -> None:
@@ -542,3 +546,51 @@ def test_an_instance_out_of_reach_fails_with_the_totals_that_it_is_part_of(servi
     assert {row["scope"] for row in stored_accounts(tmp_path).values()} == {"instance"}
     asked = [parameters(request) for request in service.requests if request.url.path == ACCOUNT_PATH]
     assert all("instanceIds" in query or "instanceIds[]" in query for query in asked)
+
+
+def refuse_campaigns_cost(request: Request) -> Response | None:
+    """Respond as an API without this metric."""
+    is_refused = request.url.path == ACCOUNT_PATH and "campaignsCost" in str(parameters(request).get("metrics"))
+    return problem(400, "ANL_00400", "metrics must be one of engagements") if is_refused else None
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_accepted_metrics_are_searched_for_once_in_four_weeks(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def requests(days_later: int = 0) -> int:
+        monkeypatch.setattr(periods_file, "utc_now", lambda: utc_now() + timedelta(days=days_later))
+        before = service.request_count(ACCOUNT_PATH)
+        assert not fetch_accounts(service, tmp_path).failed
+        return service.request_count(ACCOUNT_PATH) - before
+
+    usual = requests()
+    service.override = refuse_campaigns_cost
+    # The query that is refused, impressions alone, and halves.
+    searching = requests()
+    assert usual < searching <= usual + 2 + 2 * len(ACCOUNT_METRICS).bit_length()
+    assert "campaignsCost" in read_periods(Lake(str(tmp_path)), ACCOUNT_PERIODS).refused
+    assert requests(REFUSAL_DAYS - 2) <= usual
+    assert {row["campaigns_cost"] for row in stored_accounts(tmp_path).values() if row["period"] == "7d"} == {None}
+
+    service.override = lambda request: None
+    assert requests(REFUSAL_DAYS) <= usual
+    assert not read_periods(Lake(str(tmp_path)), ACCOUNT_PERIODS).refused
+    assert None not in {row["campaigns_cost"] for row in stored_accounts(tmp_path).values() if row["period"] == "7d"}
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_what_was_paid_of_all_time_does_not_replace_results(service: Service, tmp_path: Path) -> None:
+    fetch_accounts(service, tmp_path)
+    before = stored_accounts(tmp_path)
+    only_paid: Row = {metric.api_name: None for metric in ACCOUNT_METRICS} | {"campaignsCost": 7.5}
+
+    def respond(request: Request) -> Response | None:
+        return JSONResponse({"data": {"metrics": only_paid}}) if request.url.path == ACCOUNT_PATH else None
+
+    service.override = respond
+    assert fetch_accounts(service, tmp_path).failed
+    after = stored_accounts(tmp_path)
+    with_results = {key for key, row in before.items() if row["impressions"] is not None}
+    assert len(with_results) > 10
+    assert {key: after[key] for key in with_results} == {key: before[key] for key in with_results}

@@ -28,6 +28,7 @@ TEXTS = {
     "hash_without_requests": "0" * 64,
     "made_from": '{"inputs":"a","definition":1}',
     "oddities": '{"total as text":1}',
+    "refused_metrics": '{"campaignsCost":"2024-01-04"}',
     "recorded_months": MONTHS,
     "months": MONTHS,
 }

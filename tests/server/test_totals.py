@@ -135,7 +135,7 @@ def test_cursor_version_requires_and_nests_metrics(
     query += [("granularity", "day")] if route == OVER_TIME else []
     names = [metric.api_name for metric in metrics]
     requested = [*query, ("metrics", ",".join(names))]
-    for refused in (query, [*query, ("metrics", "campaignsCost")]):
+    for refused in (query, [*query, ("metrics", "paidCost")]):
         assert_problem(get(cursor_api, refused, route), 400, "ANL_00400")
     flat = page_of(get(paged_api, query, route))["data"]
     if route == ACCOUNT:

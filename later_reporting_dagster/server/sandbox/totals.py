@@ -45,7 +45,8 @@ _RATES: Mapping[str, tuple[str, str, int]] = {
 }
 # Counts of posts or of their creators: all, or those with paid results.
 _COUNTS = {"postsCount": False, "influencersCount": False, "paidPostsCount": True, "paidInfluencersCount": True}
-_OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
+# No creator of the sandbox is paid for anything but content.
+_OTHER_NAMES = {"estimatedContentCost": "cost", "campaignsCost": "cost", "paidAdSpend": "paidCost"}
 
 
 class PostSums:
