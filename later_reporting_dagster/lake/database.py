@@ -148,6 +148,11 @@ class LakeDatabase:
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(table.name)} AS {select}")
         return sorted((partition for partition in files.values() if partition), key=partition_sort_key)
 
+    def remove_from_view(self, name: str, partitions: Collection[Partition]) -> None:
+        """Create the view of a partitioned table again, without some partitions."""
+        table, files = self._views[name]
+        self.add_view(table, [partition for partition in files.values() if partition and partition not in partitions])
+
     def add_comments(self, tables: Iterable[Table]) -> None:
         """Comment on views and their columns, for `duckdb_views()`, `duckdb_columns()` and tools that read these."""
         for table in tables:

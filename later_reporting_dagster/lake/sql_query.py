@@ -4,6 +4,7 @@ DuckDB can only read the files of the views: it cannot read other files, write f
 """
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,8 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.lake.database import LakeDatabase, empty_select, lacks_recorded_months, open_database
 from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.parquet_file import FileDamaged
+from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import LakeUnavailable
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS_TABLE, INSTANCES_TABLE, OF_MONTHS, Table
 
@@ -90,16 +93,51 @@ def run_query(
                     on_note(
                         f"{table.name} has rows of each instance and of all together: add scope = 'all', or 'instance'"
                     )
-            database.add_comments(tables)
-            connection = database.connection
-            return _narrow_sums(
-                interruptible(connection, lambda: _read(connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
-            )
+            return _rows(sql, database, tables, memory_gb)
         # Errors while rows are fetched are raised by Arrow.
         except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
+            damaged = _damaged_files_of_retired(error, database)
+            if not damaged:
+                raise _translated(error, database, [table.name for table in tables], memory_gb) from error
+        # Nothing fetches the files of a retired instance again, and a query may be about the others.
+        for name, failures in damaged.items():
+            database.remove_from_view(name, failures)
+            for partition, failure in failures.items():
+                on_note(_left_out(failure, str(partition.instance_id)))
+        try:
+            return _rows(sql, database, tables, memory_gb)
+        except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
             raise _translated(error, database, [table.name for table in tables], memory_gb) from error
+
+
+def _rows(sql: str, database: LakeDatabase, tables: Collection[Table], memory_gb: float) -> pa.Table:
+    database.add_comments(tables)
+    connection = database.connection
+    return _narrow_sums(
+        interruptible(connection, lambda: _read(connection.sql(sql).to_arrow_reader(_BATCH_ROWS), memory_gb))
+    )
+
+
+def _damaged_files_of_retired(error: Exception, database: LakeDatabase) -> dict[str, dict[Partition, FileDamaged]]:
+    """Return, by view, the damaged files of retired instances; none if anything else is at fault."""
+    retired, found = database.lake.retired.ids(), dict[str, dict[Partition, FileDamaged]]()
+    for name, files in _unreadable_files(error, database).items() if retired else ():
+        for partition, failure in files.items():
+            if not isinstance(failure, FileDamaged) or partition is None or partition.instance_id not in retired:
+                return {}
+            found.setdefault(name, {})[partition] = failure
+    return found
+
+
+def _left_out(failure: FileDamaged, instance_id: str) -> str:
+    damage, _, _ = str(failure).partition(". Next step: ")
+    undo = f"later-reporting retire --undo {shlex.quote(instance_id)}"
+    return (
+        f"{damage}. Its rows are left out, because the instance is retired. Next step: `{undo}` and `later-reporting"
+        " backfill --only-missing`, or delete the file"
+    )
 
 
 def _has_both_scopes(table: Table) -> bool:
@@ -153,15 +191,22 @@ def _translated(
         return out_of_memory(memory_gb)
     if message.startswith("Catalog Error"):
         return QueryError(f"{message} The tables are {', '.join(table_names)}")
-    if isinstance(error, OSError) or "reading file" in message or not message.startswith(_SQL_ERRORS):
-        failures = [
-            failure for by_partition in database.find_unreadable_files().values() for failure in by_partition.values()
-        ]
-        if failures:
-            more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
-            first = failures[0]
-            return first if isinstance(first, LakeUnavailable) else QueryError(f"{first}{more}")
+    failures = [failure for files in _unreadable_files(error, database).values() for failure in files.values()]
+    if failures:
+        more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
+        first = failures[0]
+        return first if isinstance(first, LakeUnavailable) else QueryError(f"{first}{more}")
     return QueryError(message)
+
+
+def _unreadable_files(
+    error: Exception, database: LakeDatabase
+) -> dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]]:
+    """Return the files that cannot be read, by view; none if the SQL is at fault, or the memory."""
+    message = _first_line(error)
+    is_of_file = isinstance(error, OSError) or "reading file" in message or not message.startswith(_SQL_ERRORS)
+    is_of_memory = message.startswith("Out of Memory Error") or isinstance(error, MemoryError)
+    return database.find_unreadable_files() if is_of_file and not is_of_memory else {}
 
 
 def out_of_memory(memory_gb: float) -> QueryError:

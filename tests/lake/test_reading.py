@@ -354,6 +354,31 @@ def test_table_that_cannot_be_listed_does_not_affect_other_queries(lake: Lake, t
     assert fetch("SELECT count(*) AS n FROM posts", lake) == [{"n": 3 * len(PARTITIONS)}]
 
 
+def test_damaged_file_of_a_retired_instance_is_left_out_and_named(lake: Lake) -> None:
+    notes: list[str] = []
+    sql = "SELECT instance_id, count(*) AS rows FROM posts GROUP BY ALL"
+    damaged = Path(lake.url("posts", PARTITIONS[1]))
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(QueryError, match="is damaged: "):
+        run_query(sql, lake, [POSTS], on_note=notes.append)
+    lake.retired.add("a/b|c")
+    found = run_query(sql, lake, [POSTS], on_note=notes.append).to_pylist()
+    assert sorted((row["instance_id"], row["rows"]) for row in found) == [("007", 9), ("a/b|c", 6)]
+    (note,) = notes
+    assert note.startswith(f"{damaged} is damaged: ")
+    assert note.endswith(
+        "Its rows are left out, because the instance is retired. Next step: `later-reporting retire --undo 'a/b|c'` and"
+        " `later-reporting backfill --only-missing`, or delete the file"
+    )
+    comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'posts' AND column_name = 'campaign_id' -- posts"
+    assert run_query(comment, lake, [POSTS]).to_pylist()[0]["comment"]
+    Path(lake.url("posts", PARTITIONS[0])).write_bytes(b"PAR1")
+    with pytest.raises(
+        QueryError, match=r"is damaged: .*materialize this partition again \(1 more files cannot be read"
+    ):
+        run_query(sql, lake, [POSTS])
+
+
 def test_damaged_file_is_named_unless_the_sql_is_at_fault(lake: Lake, tmp_path: Path) -> None:
     file = Path(lake.url("posts", PARTITIONS[4]))
     file.write_bytes(file.read_bytes()[:-1])
