@@ -91,7 +91,7 @@ def _database(rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
 def csv_text(text: str) -> str:
     """Return a text for a cell of a CSV file: a leading apostrophe keeps spreadsheets from running it as a formula.
 
-    `csvValue` of the report's page follows the same rule.
+    `csvValue` of the report's page follows the same rule; one table of cases tests both.
     """
     return re.sub(_FORMULA, _AS_TEXT, text)
 

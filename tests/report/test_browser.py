@@ -1,5 +1,7 @@
 """The page in a browser: at each width, in light and dark, without network; its numbers equal the reference."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from playwright.sync_api import Browser, expect
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
 from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
+from tests.csv_cells import CSV_CELLS
 from tests.report.conftest import INSTANCES, report_of
 from tests.report.report_browser import WIDTHS, open_report
 from tests.rollups.conftest import row
@@ -450,6 +453,13 @@ def test_demo_says_so_on_the_page_and_in_names_of_files(
             with report.page.expect_download() as event:
                 report.page.locator("[data-csv=campaigns]").click()
             assert event.value.suggested_filename.startswith("demo-") is is_demo
+
+
+def test_csv_has_no_formulas_in_texts(browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        cells = report.page.evaluate("texts => texts.map(csvValue)", [text for text, _ in CSV_CELLS])
+        assert next(csv.reader(io.StringIO(",".join(cells), newline=""))) == [cell for _, cell in CSV_CELLS]
+        assert report.page.evaluate("[-1, -0.5, null].map(csvValue)") == ["-1", "-0.5", ""]
 
 
 def test_null_is_a_dash_and_zero_is_not(browser: Browser, tmp_path: Path) -> None:
