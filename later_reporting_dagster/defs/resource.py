@@ -367,7 +367,19 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     def configured_instances(self) -> tuple[str, ...]:
         """Return the instances named in `instance_ids`, without duplicates; empty to fetch all instances."""
         with _invalid_setting("instance_ids"):
+            if secret := self.secret_among(split_names(self.instance_ids)):
+                raise ValueError(f"a name is the value of {secret}")
             return parse_instance_ids(self.instance_ids) if self.instance_ids else ()
+
+    def secret_among(self, texts: Iterable[str]) -> str | None:
+        """Return the setting with a secret that is one of some texts, which must not be printed then."""
+        secrets = {
+            "client_secret": {self.client_secret},
+            "access_token": {self.access_token},
+            "storage_options": _secret_options(self.storage_options),
+        }
+        given = {*texts} - {""}
+        return next((setting_name(name) for name, values in secrets.items() if not given.isdisjoint(values)), None)
 
     def labels(self) -> Mapping[str, str]:
         """Return the names in `instance_labels`, by instance."""
@@ -561,6 +573,17 @@ def _invalid_setting(*fields: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise InvalidSetting(f"{', '.join(map(setting_name, fields))}: {error}") from None
+
+
+def _secret_options(options: Mapping[str, Any]) -> set[str]:
+    """Return the texts of options that are secret by their names, also of nested ones."""
+    found = set[str]()
+    for name, value in options.items():
+        if isinstance(value, dict):
+            found |= _secret_options(value)
+        elif isinstance(value, str) and _SECRET_OPTION.search(name.lower()) and value not in _TOKEN_WORDS:
+            found.add(value)
+    return found
 
 
 def _check_secret(name: str, value: Any) -> None:

@@ -148,6 +148,12 @@ def _planned_fetch(
     context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase, table: RawTable
 ) -> DayFetch:
     later = component.later(context)
+    # Dagster replaces `{env: NAME}` in run config, and what a run does with it is in its log.
+    if secret := later.secret_among(_texts_of(config)):
+        raise dg.Failure(
+            f"The run config has the value of {secret}. Nothing was requested. Next step: take it out",
+            allow_retries=False,
+        )
     lake = later.lake()
     days, pairs = _selected_days(context, config, component), None
     instances = load_instances(lake, configured=later.configured_instances(), listed=later.remembered_list)
@@ -170,6 +176,12 @@ def _planned_fetch(
         run_id=context.run.run_id,
         continued_run=_continued_run(context, config, metrics),
     )
+
+
+def _texts_of(config: FetchConfig) -> Iterator[str]:
+    yield from config.old_days
+    if isinstance(config, InstancesConfig):
+        yield from (*config.instances, *config.days_by_instance, *chain(*config.days_by_instance.values()))
 
 
 def _selected_days(context: dg.AssetExecutionContext, config: FetchConfig, component: ComponentBase) -> list[date]:

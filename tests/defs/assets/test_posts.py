@@ -1,5 +1,6 @@
 """The raw assets: fetches of whole days, and instances that fail without affecting others."""
 
+import os
 from collections import Counter
 from datetime import date, timedelta
 from itertools import count
@@ -311,3 +312,24 @@ def test_bad_rows_are_counted_in_the_metadata_of_their_day(project: Project, ser
     assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
     quarantine = project.evaluations(result)["posts_published", "quarantine_is_empty"]
     assert (quarantine.passed, quarantine.metadata["rows"].value) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"instances": [{"env": "LATER_CLIENT_SECRET"}]},
+        {"days_by_instance": {INSTANCE_IDS[0]: [{"env": "LATER_CLIENT_SECRET"}]}},
+        {"old_days": [{"env": "LATER_CLIENT_SECRET"}]},
+    ],
+    ids=str,
+)
+def test_run_config_with_a_secret_is_refused_before_any_text_has_it(
+    config: dict[str, Any], project: Project, service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = os.environ["LATER_CLIENT_SECRET"]
+    result = project.fetch("posts_published", days=DAYS[:1], **config)
+    assert not result.success
+    assert "The run config has the value of LATER_CLIENT_SECRET (client_secret). Nothing was" in failure(result)[0]
+    events = [str(entry) for entry in project.instance.all_logs(result.run_id)]
+    assert not any(secret in each for each in (*events, *capfd.readouterr()))
+    assert requested_pairs(service) == {}
