@@ -36,16 +36,25 @@ of_posts AS (
     FROM each_post
     GROUP BY ALL
 ),
-compared AS (
-    {%- for name in compared_columns %}
+-- Materialized, because there is a row for each metric: otherwise all files are opened for each.
+totals AS MATERIALIZED (
     SELECT
-        date, instance_id, '{{ name }}' AS metric, coalesce(accounts.{{ name }}, 0) AS of_later,
-        coalesce(of_posts.{{ name }}, 0) AS once, coalesce({{ name }}_by_campaign, 0) AS by_campaign,
-        coalesce({{ name }}_lacking, 0) AS lacking
+        date, instance_id, accounts.instance_id IS NULL AS is_omitted
+        {%- for name in compared_columns %},
+        accounts.{{ name }} AS {{ name }}_of_later, of_posts.{{ name }}, {{ name }}_by_campaign, {{ name }}_lacking
+        {%- endfor %}
     FROM compared_days
     LEFT JOIN instance_performance_daily AS accounts USING (date, instance_id)
     LEFT JOIN of_posts USING (date, instance_id)
-    WHERE accounts.{{ name }} IS NOT NULL OR accounts.instance_id IS NULL
+),
+compared AS (
+    {%- for name in compared_columns %}
+    SELECT
+        date, instance_id, '{{ name }}' AS metric, coalesce({{ name }}_of_later, 0) AS of_later,
+        coalesce({{ name }}, 0) AS once, coalesce({{ name }}_by_campaign, 0) AS by_campaign,
+        coalesce({{ name }}_lacking, 0) AS lacking
+    FROM totals
+    WHERE {{ name }}_of_later IS NOT NULL OR is_omitted
     {{- " UNION ALL" if not loop.last }}
     {%- endfor %}
 ),

@@ -6,15 +6,17 @@
 --
 -- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day.
 {%- set sums = "sum(COLUMNS(['" ~ compared | join("', '") ~ "']))" %}
-WITH instances AS (
+-- Materialized, because two queries read it: otherwise all files are opened twice.
+WITH posts AS MATERIALIZED (SELECT date, campaign_id, instance_id, {{ sums }} FROM post_metrics_daily GROUP BY ALL),
+instances AS (
     SELECT campaign_id, instance_id FROM campaigns
     UNION
-    SELECT campaign_id, instance_id FROM post_metrics_daily
+    SELECT campaign_id, instance_id FROM posts
 ),
 campaign_sums AS (
     SELECT date, campaign_id, {{ sums }} FROM campaign_performance_daily ANTI JOIN retired_campaigns USING (campaign_id) GROUP BY ALL
 ),
-post_sums AS (SELECT date, campaign_id, {{ sums }} FROM post_metrics_daily GROUP BY ALL),
+post_sums AS (SELECT date, campaign_id, {{ sums }} FROM posts GROUP BY ALL),
 campaign_days AS (
     SELECT
         date, campaign_id, count(instances.instance_id) > 0 AS is_known,

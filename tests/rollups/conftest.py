@@ -1,11 +1,13 @@
 """Rows of the raw tables."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
-from later_reporting_dagster.lake import POSTS_SCHEMA
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
 
 Row = dict[str, Any]
 
@@ -26,3 +28,18 @@ def row(**fields: Any) -> Row:
 
 def posts_of(*rows: Row) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=POSTS_SCHEMA)
+
+
+def count_reads(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return a counter of how often each file is read from now on.
+
+    Queries only read files through the storage if DuckDB would take the lake's root for a pattern, as `[lake]`.
+    """
+    counts, read = Counter[str](), lake.storage.read
+
+    def counted(path: str) -> bytes | None:
+        counts[path] += 1
+        return read(path)
+
+    monkeypatch.setattr(lake.storage, "read", counted)
+    return counts

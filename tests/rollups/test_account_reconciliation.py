@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake import Lake, Partition, partition_path
 from later_reporting_dagster.lake.file_metadata import FETCHED_AT
 from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.raw_reconciliation import (
@@ -16,7 +17,7 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     AccountReconciliation,
     reconcile_accounts,
 )
-from tests.rollups.conftest import Row, posts_of, row
+from tests.rollups.conftest import Row, count_reads, posts_of, row
 
 LAST_DAY = date(2024, 3, 31)
 NOON = datetime(2024, 4, 4, 12, tzinfo=UTC)
@@ -27,7 +28,12 @@ def reconciled(
     folder: Path, posts: Files, accounts: Files, *, hours_apart: float = 1, days: list[date] | None = None
 ) -> AccountReconciliation:
     """Return the comparison of the files of a new lake, which were requested so many hours apart."""
-    lake = Lake(str(folder / str(len([*folder.iterdir()]))))
+    lake = written(folder, posts, accounts, hours_apart=hours_apart)
+    return reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, days=days)
+
+
+def written(folder: Path, posts: Files, accounts: Files, *, hours_apart: float = 1) -> Lake:
+    lake = Lake(str(folder / f"[{len([*folder.iterdir()])}]"))
     schema = INSTANCE_PERFORMANCE_DAILY.table.schema
     tables = {each: pa.Table.from_pylist(rows, schema) for each, rows in accounts.items()}
     for name, files, at in (
@@ -35,7 +41,7 @@ def reconciled(
         (INSTANCE_PERFORMANCE_DAILY.name, tables, NOON + timedelta(hours=hours_apart)),
     ):
         lake.write_all(name, files, metadata={FETCHED_AT: at.isoformat()})
-    return reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, days=days)
+    return lake
 
 
 def account(instance_id: str, **metrics: int | None) -> Row:
@@ -79,6 +85,15 @@ def test_posts_that_agree_do_not_differ(tmp_path: Path) -> None:
     found = reconciled(tmp_path, posts, totals(posts))
     assert (found.compared, found.differing, found.counts_by_campaign) == (60, [], False)
     assert reconciled(tmp_path, posts, totals(posts), days=[LAST_DAY]).compared == 2
+
+
+def test_each_file_is_read_for_its_footer_and_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts = world(days=4)
+    lake = written(tmp_path, posts, totals(posts))
+    reads = count_reads(lake, monkeypatch)
+    assert reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1).compared
+    for name in (POST_METRICS_DAILY.name, INSTANCE_PERFORMANCE_DAILY.name):
+        assert {each: reads[partition_path(name, each)] for each in posts} == dict.fromkeys(posts, 2)
 
 
 def test_a_hidden_and_a_doubled_post_are_named_by_day_and_instance(tmp_path: Path) -> None:

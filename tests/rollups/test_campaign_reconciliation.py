@@ -14,7 +14,7 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     reconcile_ad_spend,
     reconcile_campaigns,
 )
-from tests.rollups.conftest import Row, row
+from tests.rollups.conftest import Row, count_reads, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, Shape, campaign, performance, period, world_of, write, write_campaigns
 
@@ -46,6 +46,16 @@ def with_true_totals(world: World) -> World:
             for number in ids
         ]
     return replace(world, performance=days)
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_true_totals(world_of(Shape(days=3, posts=10), seed=5))
+    lake = Lake(str(tmp_path / "[lake]"))
+    write(lake, "post_metrics_daily", world.recorded, DEFAULT_METRICS, rng=None)
+    write_campaigns(lake, world, rng=None)
+    reads = count_reads(lake, monkeypatch)
+    assert reconcile_campaigns(lake, memory_gb=1).compared
+    assert {*reads.values()} == {1}
 
 
 def difference(day: date, campaign_id: int, metric: str, of_campaign: int, of_posts: int) -> Row:
