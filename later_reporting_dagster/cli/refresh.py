@@ -38,6 +38,7 @@ from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 # From this age on, nearly all posts of a day are in the API.
 _SETTLED_AFTER_DAYS = 7
+_SHOWN_FILES = 5
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
 
@@ -86,6 +87,8 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
             yield materialize(project, listed, instance=instance)
     if COVERAGE_TABLE in settings.tables:
         yield materialize(project, [COVERAGE_TABLE], instance=instance)
+        if text := _describe_unusable(lake):
+            click.echo(text, err=True)
         _report_unknown_days(project, instance)
     newest, footers = newest_day(utc_now()), Footers()
     rollups = settings.rollups(TABLES)
@@ -100,6 +103,23 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
         lake, (), start_date=settings.start_date, newest_day=newest, with_report=with_report, footers=footers
     ):
         yield materialize(project, [file.table], instance=instance)
+
+
+def _describe_unusable(lake: Lake) -> str:
+    """Return which raw files count as missing, although they exist, and what heals them; an empty text without any."""
+    retired = lake.retired.ids()  # nothing fetches their files again
+    found = [
+        one_line(lake.url(record.table_name, record.partition))
+        for record in stored_records(lake).values()
+        if record.file_version and not record.has_file and record.instance_id not in retired
+    ]
+    if not found:
+        return ""
+    more = f" and {len(found) - _SHOWN_FILES} more" if len(found) > _SHOWN_FILES else ""
+    return (
+        f"Damaged, so they count as missing: {', '.join(found[:_SHOWN_FILES])}{more}. Next step: `later-reporting"
+        " backfill --only-missing`"
+    )
 
 
 def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -220,3 +221,36 @@ def test_refresh_removes_the_folders_of_earlier_versions_also_after_an_interrupt
     assert result.exit_code == 0
     assert result.stdout.startswith("Removed what only earlier versions used: _compacted, _late_posts\n")
     assert files(refreshed.lake).keys() == fresh.keys()
+
+
+def test_files_with_damaged_metadata_are_named_and_fetched_again(fetched: User) -> None:
+    lake, table = Lake(str(fetched.lake)), "post_metrics_daily"
+    damage = {
+        "absent": None,
+        "empty": "",
+        "of another type": "[1]",
+        "naive": "2024-03-05T04:00:00",
+        "far future": "9999-01-01T00:00:00+00:00",
+        "very long": "9" * 100_000,
+        "deeply nested": "[" * 100_000,
+    }
+    partitions = lake.partitions(table)[: len(damage)]
+    intact = {each: Path(lake.url(table, each)).read_bytes() for each in partitions}
+    for partition, text in zip(partitions, damage.values(), strict=True):
+        metadata = lake.read_metadata(table, partition)
+        assert metadata is not None
+        texts = {name: value for name, value in metadata.key_values.items() if name != "fetched_at"}
+        texts |= {} if text is None else {"fetched_at": text}
+        rows = pq.ParquetFile(Path(lake.url(table, partition))).read().replace_schema_metadata()
+        damaged = to_parquet(rows, content_hash=content_hash_of(rows), key_values=texts)
+        Path(lake.url(table, partition)).write_bytes(damaged)
+
+    refreshed = fetched.run("refresh")
+    (line,) = [line for line in refreshed.stderr.splitlines() if line.startswith("Damaged")]
+    assert all(lake.url(table, partition) in line for partition in partitions[:5])
+    assert line.endswith(" and 2 more. Next step: `later-reporting backfill --only-missing`")
+    assert fetched.run("backfill", *RANGE, "--only-missing").exit_code == 0
+    assert "Damaged" not in fetched.run("refresh").stderr
+    for partition, data in intact.items():
+        healed = Path(lake.url(table, partition))
+        assert pq.ParquetFile(healed).read().equals(pq.ParquetFile(pa.BufferReader(data)).read())
