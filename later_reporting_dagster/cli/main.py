@@ -471,7 +471,7 @@ def doctor(*, format_: str) -> None:
 def probe(*, output: str | None) -> None:
     """Check on your account whether the API is as this project reads it.
 
-    Looks at one campaign and two days, with at most 25 requests, and writes nothing to
+    Looks at one campaign and two days, with at most 35 requests, and writes nothing to
     the lake. Exits with 1 if numbers are wrong, and names their tables.
     """
     from later_reporting_dagster.cli.probe import lines_of, run_probe

@@ -226,6 +226,89 @@ def cpe_and_cpm_state_the_content_cost(sample: Sample) -> Result:
     return Result(fits_organic, text, {"of cpe and cpm": round(sum(organic) / 2, 2), "content cost": cost})
 
 
+def campaign_unit_costs_are_organic(sample: Sample) -> Result:
+    """Is a campaign's cpe its content cost over its organic engagements?"""
+    found = []
+    for row in (each for page in (*sample.of_days, sample.of_weeks) for each in found_in(page)):
+        cpe, cost, engagements = (_value(row, name) for name in ("cpe", "estimated_content_cost", "engagements"))
+        if row.campaign_id != sample.campaign_id or cpe is None or not cost or not engagements or engagements < 0:
+            continue
+        low, high = ((cpe + half) * engagements for half in (-HALF_A_CENT, HALF_A_CENT))
+        # What it would be if it was blended: both costs over the results of both channels.
+        blended = (cost + (_value(row, "paid_ad_spend") or 0)) / (engagements + (_value(row, "paid_engagements") or 0))
+        is_organic = low - CENTS <= cost <= high + CENTS
+        is_blended = low - CENTS <= blended * engagements <= high + CENTS
+        if not (is_organic and is_blended):
+            found.append((is_organic, is_blended, round((low + high) / 2, 2), cost))
+    if not found:
+        raise NotTestable("the campaign has no cpe and content cost, or blended ones would be the same")
+    _, is_blended, by_cpe, cost = min(found)
+    text = "USD; it is blended: both costs over all engagements" if is_blended else "USD"
+    return Result(
+        all(is_organic for is_organic, *_ in found), text, {"cpe × engagements": by_cpe, "content cost": cost}
+    )
+
+
+def affiliate_rate_is_a_fraction(sample: Sample) -> Result:
+    """Is the conversion rate of affiliate links conversions / clicks, as a fraction?"""
+    compared = []
+    for row in (each for page in (*sample.of_days, sample.of_weeks, sample.listed) for each in found_in(page)):
+        names = ("conversion_rate", "conversions", "clicks")
+        rate, conversions, clicks = (_value(row, f"affiliate_links_{name}") for name in names)
+        # Rounded to two decimals, a small rate is the same as a percentage.
+        if rate is not None and conversions and clicks and 99 * conversions / clicks > 2 * HALF_A_CENT:
+            compared.append((rate, conversions / clicks))
+    if not compared:
+        raise NotTestable("no campaign of the sample has enough conversions of affiliate links")
+    stated, fraction = max(compared, key=lambda pair: abs(pair[0] - pair[1]))
+    are_percentages = all(abs(rate - 100 * of) <= HALF_A_CENT for rate, of in compared)
+    text = "percentages: divide affiliate_links_conversion_rate by 100" if are_percentages else "the worst of all"
+    numbers = {"stated": stated, "conversions / clicks": round(fraction, 4)}
+    return Result(abs(stated - fraction) <= HALF_A_CENT, text, numbers)
+
+
+def account_cost_heeds_the_date_basis(sample: Sample) -> Result:
+    """Is an account's content cost by post date that of the posts published in the range?"""
+    of_account = [_total_of(page, "estimated_content_cost") for page in sample.account_of_months[:2]]
+    published, (by_post_date, by_performance_date) = _content_cost(sample, sample.of_months[0]), of_account
+    if not published or by_post_date is None:
+        raise NotTestable("the campaign has no content cost in a month of publication")
+    if by_performance_date is not None and abs(published - by_performance_date) <= CENTS:
+        raise NotTestable("the posts of the month have the same content cost by both date bases")
+    is_ignored = by_performance_date is not None and abs(by_post_date - by_performance_date) <= CENTS
+    text = "USD; the route ignores dateBasis, and answers by performance date" if is_ignored else "USD of one month"
+    numbers = {"of the campaign": published, "of the account, for this campaign": by_post_date}
+    return Result(abs(published - by_post_date) <= CENTS, text, numbers)
+
+
+def campaigns_cost_is_of_the_range(sample: Sample) -> Result:
+    """Is campaignsCost what was paid in the range, or that of all time?"""
+    month, both = ((_total_of(page, "campaigns_cost"), page) for page in sample.account_of_months[1:])
+    if not month[0] or not both[0]:
+        raise NotTestable("the API has no campaignsCost of the campaign's months")
+    spend = [_total_of(page, "paid_ad_spend") or 0 for page in (month[1], both[1])]
+    costs = [_total_of(page, "estimated_content_cost") or 0 for page in (month[1], both[1])]
+    if len({*spend}) == 1 and len({*costs}) == 1:
+        raise NotTestable("nothing else of the campaign differs between a month and two")
+    is_of_range = abs(month[0] - both[0]) > CENTS
+    text = "USD" if is_of_range else "USD, of all time: campaigns_cost says the same in all periods, so read it once"
+    numbers = {"of a month": month[0], "of the month after": round(both[0] - month[0], 2)}
+    return Result(is_of_range, text, numbers)
+
+
+def posts_have_one_id(sample: Sample) -> Result:
+    """Has a post one id in all of its campaigns?"""
+    ids: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for post in sample.to_date:
+        if post.content_url:
+            ids[post.instance_id, post.content_url].add(post.post_id)
+    if not ids:
+        raise NotTestable("no post of the sample has a URL")
+    several = sum(len(found) > 1 for found in ids.values())
+    text = "URLs; posts with several ids count twice: docs/questions.md finds them" if several else "URLs of posts"
+    return Result(not several, text, {"with several ids": several, "possible": 0})
+
+
 def campaign_is_the_sum_of_its_posts(sample: Sample) -> Result:
     """Does a campaign have the sum of the counts and of the ad spend of its posts?"""
     posts, campaigns = all_rows_of(sample.posts_of_days[2]), _campaign(sample, sample.of_days[2])
@@ -415,6 +498,11 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     content_cost_of_a_range_is_whole: (),
     cpe_and_cpm_agree: (*_ORGANIC_PAID, _POSTS, _MONTHLY),
     cpe_and_cpm_state_the_content_cost: (_POSTS, _MONTHLY),
+    campaign_unit_costs_are_organic: (_RESULTS,),
+    affiliate_rate_is_a_fraction: (_RESULTS,),
+    account_cost_heeds_the_date_basis: (),
+    campaigns_cost_is_of_the_range: (),
+    posts_have_one_id: (*_ORGANIC_PAID, _POSTS, _AGES),
     campaign_is_the_sum_of_its_posts: (_MONTHLY, _RESULTS),
     lifetime_is_the_result_to_date: (_POSTS, _AGES),
     post_days_are_utc: (_PUBLISHED, _POSTS, _AGES),
@@ -490,6 +578,12 @@ def _campaign(sample: Sample, page: Fetched) -> list[Any]:
 
 def _content_cost(sample: Sample, page: Fetched) -> float:
     return sum(_value(row, "estimated_content_cost") or 0 for row in _campaign(sample, page))
+
+
+def _total_of(page: Fetched, column: str) -> float | None:
+    """Return a total of an account."""
+    rows = rows_of(page)
+    return _value(rows[0], column) if rows else None
 
 
 def _intervals(post: Any, prefix: str, *, of_all: bool = False) -> list[Bounds]:

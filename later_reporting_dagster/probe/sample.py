@@ -21,17 +21,19 @@ from later_reporting_dagster.contract import (
     Metric,
     PerformanceQuery,
 )
+from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, CAMPAIGNS_COST, parse_metrics
 from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, MAX_RANGE_YEARS, years_later
 from later_reporting_dagster.contract.route import (
     CAMPAIGNS_PERFORMANCE,
     FIRST_PAGE,
+    INSTANCES_PERFORMANCE,
     POSTS_PERFORMANCE,
     PageRequest,
     Route,
 )
 
-MAX_REQUESTS = 25
+MAX_REQUESTS = 35
 # Within so many hours of midnight, another time zone usually has another day.
 HOURS_FROM_MIDNIGHT = 5
 # The oldest 100 posts of a campaign with so many active ones usually cover several months.
@@ -40,7 +42,17 @@ FROM_END = PageRequest(1, from_end=True)
 DAY = timedelta(days=1)
 Metrics = tuple[Metric, ...]
 # If the API refuses one of the metrics of a query, only these are requested.
-_NEEDED: dict[Route, Metrics] = {POSTS_PERFORMANCE: DEFAULT_METRICS, CAMPAIGNS_PERFORMANCE: CAMPAIGN_METRICS[:8]}
+_NEEDED: dict[Route, Metrics] = {
+    POSTS_PERFORMANCE: DEFAULT_METRICS,
+    CAMPAIGNS_PERFORMANCE: CAMPAIGN_METRICS[:8],
+    INSTANCES_PERFORMANCE: parse_metrics("estimatedContentCost,paidAdSpend", known=ACCOUNT_METRICS),
+}
+# The attribute of the sample with the metrics that are requested.
+_METRICS_OF = {
+    POSTS_PERFORMANCE: "metrics",
+    CAMPAIGNS_PERFORMANCE: "campaign_metrics",
+    INSTANCES_PERFORMANCE: "account_metrics",
+}
 
 
 class NotTestable(Exception):  # noqa: N818 - a verdict
@@ -87,6 +99,7 @@ class Sample:
     newest: date
     metrics: Metrics
     campaign_metrics: Metrics
+    account_metrics: Metrics = (*_NEEDED[INSTANCES_PERFORMANCE], CAMPAIGNS_COST)
     requests: int = 0
     token_seconds: float | None = None
     # Of requests that failed; they may quote the server.
@@ -109,6 +122,10 @@ class Sample:
     of_months: tuple[Fetched, ...] = (_NOTHING,) * 3
     cost_days: tuple[date, date] | None = None
     of_cost_days: Fetched = _NOTHING
+    # The account's totals of the campaign: in the first month by post date, in it and in both by performance date.
+    account_of_months: tuple[Fetched, ...] = (_NOTHING,) * 3
+    # All campaigns with results on the two days, of a page.
+    listed: Fetched = _NOTHING
     # Posts of all campaigns, with their metrics to date; and those of the newest days.
     recent: Fetched = _NOTHING
     newest_days: list[Fetched] = field(default_factory=list)
@@ -175,8 +192,8 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     newest, by_performance_date = sample.newest, DateBasis.PERFORMANCE_DATE
     # Results of TikTok come after two days (docs/api.md, "Freshness").
     one, two = newest - 3 * DAY, newest - 2 * DAY
-    listed = await fetch(CAMPAIGNS_PERFORMANCE, one, two, date_basis=by_performance_date)
-    campaign_id = suitable_campaign(found_in(listed))
+    sample.listed = await fetch(CAMPAIGNS_PERFORMANCE, one, two, date_basis=by_performance_date)
+    campaign_id = suitable_campaign(found_in(sample.listed))
     if campaign_id is None:
         sample.recent = await fetch(POSTS_PERFORMANCE, first, newest, page=FROM_END)
         if not (recent := in_order(sample.recent, first, newest)):
@@ -209,11 +226,17 @@ async def _fetch_campaign(sample: Sample, fetch: "_Fetch", first: date) -> None:
     second, end = month_after(month), min(month_after(month_after(month)) - DAY, newest)
     ranges = ((month, second - DAY), (second, end), (month, end))
     sample.of_months = tuple([await campaign(*days) for days in ranges])
+    account = partial(fetch, INSTANCES_PERFORMANCE, campaign_ids=(campaign_id,))
+    sample.account_of_months = (
+        await account(*ranges[0]),
+        await account(*ranges[0], date_basis=by_performance_date),
+        await account(*ranges[2], date_basis=by_performance_date),
+    )
 
 
 @dataclass(frozen=True)
 class _Fetch:
-    """Fetches a page of posts or of campaigns."""
+    """Fetches a page of posts or of campaigns, or the totals of an account."""
 
     client: LaterClient
     sample: Sample
@@ -229,8 +252,8 @@ class _Fetch:
         size: int = MAX_PAGE_SIZE,
         **filters: Any,
     ) -> Fetched:
-        sample, is_posts, needed = self.sample, route is POSTS_PERFORMANCE, _NEEDED[route]
-        wanted = sample.metrics if is_posts else sample.campaign_metrics
+        sample, needed = self.sample, _NEEDED[route]
+        wanted: Metrics = getattr(sample, _METRICS_OF[route])
         query = PerformanceQuery(
             start_date=first, end_date=last, metrics=wanted, **({"instance_ids": self.instance_ids} | filters)
         )
@@ -242,10 +265,7 @@ class _Fetch:
             if not may_be_metrics or wanted == needed:
                 sample.problems.append(str(error))
                 return NotTestable(f"a request failed ({type(error).__name__})")
-        if is_posts:
-            sample.metrics = needed
-        else:
-            sample.campaign_metrics = needed
+        setattr(sample, _METRICS_OF[route], needed)
         return await self(route, first, last, page=page, size=size, **filters)
 
 

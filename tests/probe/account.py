@@ -19,7 +19,7 @@ from later_reporting_dagster.probe.sample import MAX_REQUESTS, Sample, fetch_sam
 from tests.conftest import NO_RATE_LIMIT
 
 LAST_DAY = date(2026, 11, 28)
-POSTS, CAMPAIGNS = "/v2/posts/performance", "/v2/campaigns/performance"
+POSTS, CAMPAIGNS, TOTALS = "/v2/posts/performance", "/v2/campaigns/performance", "/v2/instances/performance"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Asked:
     def of(cls, request: Request) -> "Asked":
         values = request.query_params
         first, last = (date.fromisoformat(values[name]) for name in ("startDate", "endDate"))
-        size = int(values.get("pageSize") or values["limit"])
+        size = int(values.get("pageSize") or values.get("limit") or 1)
         return cls(request.url.path, first, last, values["dateBasis"], size, (*values.getlist("instanceIds"),))
 
     @property
@@ -83,7 +83,7 @@ class Account:
         async def record(message: Message) -> None:
             messages.append(message)
 
-        asked = Asked.of(request) if request.url.path in (POSTS, CAMPAIGNS) else None
+        asked = Asked.of(request) if request.url.path in (POSTS, CAMPAIGNS, TOTALS) else None
         if asked is not None:
             last = asked.last + timedelta(days=self.days_more(asked))
             query = urlencode(request.query_params.multi_items() + [("endDate", str(last))])
@@ -99,6 +99,8 @@ class Account:
         return JSONResponse(body, headers=stated)
 
     def _change(self, asked: Asked, body: Any) -> None:
+        if is_object := isinstance(body["data"], dict):
+            body["data"] = [body["data"]]
         names = [[*row.get("metrics", ())] for row in body["data"]]
         count = len(body["data"])
         flat = [row | row.pop("metrics", {}) for row in body["data"]]
@@ -108,6 +110,8 @@ class Account:
             | ({"metrics": {name: row[name] for name in nested}} if nested else {})
             for row, nested in zip(changed, names[: len(changed)], strict=True)
         ]
+        if is_object:
+            (body["data"],) = body["data"]
         if "pagination" in body:
             body["pagination"]["totalItems"] += len(changed) - count + self.total(asked)
 

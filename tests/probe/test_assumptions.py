@@ -12,7 +12,7 @@ from later_reporting_dagster.contract.page import ListResult
 from later_reporting_dagster.probe.assumptions import ASSUMPTIONS, Result, judge
 from later_reporting_dagster.probe.sample import MAX_REQUESTS, Fetched, Sample, rows_of
 from tests.conftest import Service
-from tests.probe.account import CAMPAIGNS, LAST_DAY, POSTS, Account, Asked, Change, broken, run_probe
+from tests.probe.account import CAMPAIGNS, LAST_DAY, POSTS, TOTALS, Account, Asked, Change, broken, run_probe
 
 Row = dict[str, Any]
 Numbers = Mapping[str, float]
@@ -64,6 +64,25 @@ def over_all_results(row: Row) -> Row:
 def in_every_second_campaign(*names: str) -> Callable[[Row], Row]:
     """Return a change to null. A post of two campaigns is in the one after its first, too."""
     return lambda row: dict.fromkeys(names) if (row["campaignId"] - CAMPAIGN) // 41 % 2 else {}
+
+
+def blended(row: Row) -> float | None:
+    """Return the cost per engagement over both channels."""
+    if not row["engagements"] or not row["estimatedContentCost"]:
+        return row["cpe"]
+    cost = row["estimatedContentCost"] + (row["paidAdSpend"] or 0)
+    return round(cost / (row["engagements"] + (row["paidEngagements"] or 0)), 2)
+
+
+def links(rate: float) -> Change:
+    """Return a change of campaigns: every second click on affiliate links converts; the stated rate."""
+
+    def change(asked: Asked, rows: list[Row]) -> list[Row]:
+        values = {"Clicks": 2 * asked.days, "Conversions": asked.days, "ConversionRate": rate}
+        of_links = {f"affiliateLinks{name}": value for name, value in values.items()}
+        return [row | of_links for row in rows] if campaigns()(asked) else rows
+
+    return change
 
 
 is_one_day = posts(BY_POST_DATE, days=1)
@@ -151,7 +170,7 @@ BREAKS = [
             "both days": 2 * total(honest.of_days[2], "engagements"),
         },
         change_if(campaigns(BY_PERFORMANCE, days=2), times(2, "engagements")),
-        also=("campaign_is_the_sum_of_its_posts",),
+        also=("campaign_is_the_sum_of_its_posts", "campaign_unit_costs_are_organic"),
     ),
     Break(
         "campaign_costs_of_months_add_up",
@@ -165,6 +184,7 @@ BREAKS = [
         "content_cost_of_a_range_is_whole",
         lambda honest, *_: {"stated": 100 * total(honest.of_days[2], "posts_count")},
         change_if(campaigns(BY_PERFORMANCE), lambda row: {"estimatedContentCost": 100 * row["postsCount"]}),
+        also=("campaign_unit_costs_are_organic",),
         text="by share of the active posts",
     ),
     Break(
@@ -175,6 +195,7 @@ BREAKS = [
             if campaigns(BY_PERFORMANCE)(asked)
             else rows
         ),
+        also=("campaign_unit_costs_are_organic",),
         text="the sum of its days",
     ),
     Break(
@@ -189,6 +210,36 @@ BREAKS = [
         change_if(posts(), over_all_results),
         also=("cpe_and_cpm_agree", "content_cost_of_a_range_is_whole"),
         text="fit with organic and paid results",
+    ),
+    Break(
+        "campaign_unit_costs_are_organic",
+        lambda honest, *_: {"content cost": pytest.approx(total(honest.of_weeks, "estimated_content_cost"), rel=1)},
+        change_if(campaigns(BY_PERFORMANCE), lambda row: {"cpe": blended(row)}),
+        text="it is blended",
+    ),
+    Break(
+        "affiliate_rate_is_a_fraction",
+        lambda *_: {"stated": 50, "conversions / clicks": 0.5},
+        links(50),
+        text="percentages",
+    ),
+    Break(
+        "account_cost_heeds_the_date_basis",
+        lambda honest, *_: {"of the campaign": total(honest.of_months[0], "estimated_content_cost")},
+        change_if(lambda asked: asked.path == TOTALS, lambda row: {"estimatedContentCost": 7}),
+        text="the route ignores dateBasis",
+    ),
+    Break(
+        "campaigns_cost_is_of_the_range",
+        lambda *_: {"of a month": 7.5, "of the month after": 0},
+        change_if(lambda asked: asked.path == TOTALS, lambda row: {"campaignsCost": 7.5}),
+        text="of all time",
+    ),
+    Break(
+        "posts_have_one_id",
+        lambda *_: {"with several ids": 2, "possible": 0},
+        change_if(posts(BY_POST_DATE), lambda row: {"contentUrl": f"https://x.example/{row['instanceId']}"}),
+        text="count twice",
     ),
     Break(
         "campaign_is_the_sum_of_its_posts",
@@ -293,7 +344,7 @@ def of_midnight_in_new_york(sample: Sample) -> list[Any]:
 def test_all_assumptions_hold_on_the_sandbox(account: Account, stage: Service) -> None:
     sample, results = run_probe(stage.base_url)
     assert {result.verdict for result in results.values()} == {"holds"}
-    assert len(results) == 24
+    assert len(results) == 29
     assert len(account.requests) == sample.requests <= MAX_REQUESTS
     assert all(len(set(result.numbers.values())) in (1, 2) for result in results.values())
 
@@ -327,6 +378,24 @@ def test_broken_assumption_is_named_with_its_numbers(
     assert {name: result.numbers[name] for name in expected} == expected
     assert len({*result.numbers.values()}) == len(result.numbers) == 2
     assert case.text in result.text
+
+
+def test_values_that_do_not_come_are_not_testable(account: Account, stage: Service) -> None:
+    nulls = {
+        POSTS: ("contentUrl",),
+        CAMPAIGNS: ("cpe", "affiliateLinksConversionRate"),
+        TOTALS: ("estimatedContentCost", "campaignsCost", "paidAdSpend"),
+    }
+    account.change = lambda asked, rows: [row | dict.fromkeys(nulls[asked.path]) for row in rows]
+    _, results = run_probe(stage.base_url)
+    assert {name for name, result in results.items() if result.verdict == "not testable"} == {
+        "campaign_unit_costs_are_organic",
+        "affiliate_rate_is_a_fraction",
+        "account_cost_heeds_the_date_basis",
+        "campaigns_cost_is_of_the_range",
+        "posts_have_one_id",
+    }
+    assert broken(results) == set()
 
 
 def test_posts_without_a_date_by_performance_date_are_judged_as_before(account: Account, stage: Service) -> None:
