@@ -7,7 +7,9 @@ from datetime import datetime
 import msgspec
 import pyarrow as pa
 
+from later_reporting_dagster.client import LaterError, QueryRejected
 from later_reporting_dagster.contract import BadRow, PerformanceQuery
+from later_reporting_dagster.contract.personal_data import reason_without_values
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
     Decision,
@@ -39,10 +41,13 @@ class DailyFiles:
 
     Attributes:
         has_wrong_clock: whether a stored time cannot be true.
+
+    Args:
+        personal_data: whether personal data may be stored; a reason of a failure may quote some.
     """
 
-    def __init__(self, table: RawTable, lake: Lake, records: RunRecords) -> None:
-        self.table, self.lake, self._records = table, lake, records
+    def __init__(self, table: RawTable, lake: Lake, records: RunRecords, *, personal_data: bool = True) -> None:
+        self.table, self.lake, self._records, self._personal_data = table, lake, records, personal_data
         self.has_wrong_clock = False
         # What the run writes replaces these. If the lake cannot be listed, writing reports it.
         self._quarantined: Set[str] = frozenset()
@@ -95,7 +100,7 @@ class DailyFiles:
             if has_no_bad_rows and replaces_quarantine(decision):
                 self._replace_bad_rows(self._bad_rows_path(partition), [], query)
         self._records.add(
-            _record(self.table, outcome, received[partition].requested_at)
+            self._record(outcome, received[partition].requested_at)
             for partition, outcome in outcomes.items()
             if not isinstance(outcome, AskAgain)
         )
@@ -103,7 +108,7 @@ class DailyFiles:
 
     def record_failures(self, failed: Iterable[FailedSlice], at: datetime) -> None:
         """Record files of which there is no response."""
-        self._records.add(_record(self.table, each, at) for each in failed)
+        self._records.add(self._record(each, at) for each in failed)
 
     def quarantine_unassigned(self, bad_rows: Sequence[BadRow], query: PerformanceQuery) -> None:
         """Replace the bad rows of a query that belong to no file."""
@@ -152,6 +157,21 @@ class DailyFiles:
             with suppress(LakeUnavailable):
                 self.lake.storage.remove(path)
 
+    def _record(self, result: SliceResult, at: datetime) -> FileRecord:
+        record = FileRecord(self.table.name, result.slice.day, result.slice.instance_id)
+        if isinstance(result, FailedSlice):
+            reason = result.reason if self._personal_data else _reason_without_values(result)
+            return record._replace(failed_at=at, error=reason.encode(errors="replace").decode())
+        return record._replace(requested_at=at, content_hash=result.file.content_hash)
+
+
+def _reason_without_values(failed: FailedSlice) -> str:
+    """Return why a slice failed, without what the server or a row says."""
+    if isinstance(failed.error, LaterError):
+        status = f", HTTP {failed.error.status}" if isinstance(failed.error, QueryRejected) else ""
+        return f"the request failed ({type(failed.error).__name__}{status})"
+    return reason_without_values(failed.reason)
+
 
 def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, str]:
     return {
@@ -159,10 +179,3 @@ def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, s
         QUERIES: msgspec.json.encode([query_text(query)]).decode(),
         METRICS: msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
     }
-
-
-def _record(table: RawTable, result: SliceResult, at: datetime) -> FileRecord:
-    record = FileRecord(table.name, result.slice.day, result.slice.instance_id)
-    if isinstance(result, FailedSlice):
-        return record._replace(failed_at=at, error=result.reason.encode(errors="replace").decode())
-    return record._replace(requested_at=at, content_hash=result.file.content_hash)

@@ -48,6 +48,7 @@ class DayFetch:
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are missing or stale.
         continued_run: what this run, and those that it continued, have fetched is left out.
+        personal_data: whether personal data may be stored.
     """
 
     table: RawTable
@@ -61,6 +62,7 @@ class DayFetch:
     only_missing: bool = False
     run_id: str = ""
     continued_run: str | None = None
+    personal_data: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -144,7 +146,8 @@ async def fetch_days(
         new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
         records = await anyio.to_thread.run_sync(new_records, lake, fetch.table.name)
         records.oddities = progress.oddities
-        files = await anyio.to_thread.run_sync(DailyFiles, fetch.table, lake, records)
+        open_files = partial(DailyFiles, personal_data=fetch.personal_data)
+        files = await anyio.to_thread.run_sync(open_files, fetch.table, lake, records)
         writer = SliceWriter(files=files, limits=fetch.limits, metrics=fetch.metrics, results=sender, progress=progress)
         try:
             await ingest(

@@ -62,6 +62,21 @@ def test_failures_are_recorded_with_their_reason(service: Service, tmp_path: Pat
     assert {record.error for record in failed.values()} == {*day.failed.values()}
 
 
+def test_reasons_quote_no_values_where_personal_data_are_not_stored(service: Service, tmp_path: Path) -> None:
+    service.override = lambda request: (
+        problem(400, "ANL_00400", "no creator 'Jane Doe'")
+        if FAILING in parameters(request).get("instanceIds", [])
+        else None
+    )
+    lake = Lake(str(tmp_path))
+    for run_id, is_quoted in (("stored", True), ("not stored", False)):
+        run(service, lake, run_id=run_id, personal_data=is_quoted)
+        errors = [record.error for record in records_of(lake, run_id).values() if record.error]
+        assert len(errors) == len(DAYS)
+        assert {"Jane" in error for error in errors} == {is_quoted}
+        assert all("HTTP 400" in error for error in errors)
+
+
 def test_records_are_saved_while_a_run_goes_on(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

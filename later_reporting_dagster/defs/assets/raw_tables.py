@@ -175,6 +175,7 @@ def _planned_fetch(
         limits=later.write_limits(allow_row_loss=config.allow_row_loss),
         run_id=context.run.run_id,
         continued_run=_continued_run(context, config, metrics),
+        personal_data=later.store_creator_profiles,
     )
 
 
