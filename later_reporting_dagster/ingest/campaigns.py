@@ -68,7 +68,7 @@ class KeptCampaigns:
     writer: SliceWriter
     _instances: Mapping[Hashable, Set[str]] | None = None  # of each known campaign, read once in a run
 
-    async def of(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+    async def absent_from(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
 
         Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only

@@ -139,7 +139,7 @@ class PeriodsFile:
 
     @property
     def table(self) -> RawTable:
-        return self.periods.of
+        return self.periods.by_day
 
     def stored_rows(self, period: Period, schema: pa.Schema) -> pa.Table:
         """Return the rows of the period as they were before the fetch."""
@@ -312,7 +312,7 @@ class PeriodsFile:
 
 def _rows_by_slot(stored: StoredPeriods, table: PeriodsTable) -> dict[Slot, dict[Hashable, _Row]]:
     """Return the rows by slot and key. A campaign that is kept in a window has the days of an earlier one."""
-    key_of, found = itemgetter(*table.of.key), dict[Slot, dict[Hashable, _Row]]()
+    key_of, found = itemgetter(*table.by_day.key), dict[Slot, dict[Hashable, _Row]]()
     for row in stored.rows.to_pylist():
         row["period"] = PUBLISHED_MONTH if row["period"] == _ONLY_MONTH else row["period"]
         slot = slot_of(row["period"], row["first_day"], row.get("instance_id", ""))
