@@ -6,7 +6,7 @@ before each, and calendar months. By post date, they are calendar months, which 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -137,9 +137,14 @@ async def ingest_periods(
             with sender:
                 await ingest_whole(queries, writer, client=client)
         finally:  # what failed before the route was refused is reported, too
-            async for result in results:
-                progress.add(result)
-                if isinstance(result, FailedSlice):
-                    file.failed[str(result.slice)] = result.reason
+            failed = [result async for result in results if isinstance(result, FailedSlice)]
+            _add(failed, file, progress)
+    _add(await anyio.to_thread.run_sync(file.save), file, progress)
     progress.check_conservation()
-    await anyio.to_thread.run_sync(file.save, progress)
+
+
+def _add(results: Iterable[SliceResult], file: PeriodsFile, progress: Progress) -> None:
+    for result in results:
+        progress.add(result)
+        if isinstance(result, FailedSlice):
+            file.failed[str(result.slice)] = result.reason
