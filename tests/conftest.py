@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -182,6 +182,20 @@ class Service:
     @property
     def data_requests(self) -> int:
         return self.request_count("/v2/posts/performance")
+
+
+class CallingFirst(list[Any]):
+    """A list that calls a function when its items are first iterated over."""
+
+    def __init__(self, items: Iterable[Any], function: Callable[[], object]) -> None:
+        super().__init__(items)
+        self._function: Callable[[], object] | None = function
+
+    def __iter__(self) -> Iterator[Any]:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+        return super().__iter__()
 
 
 def parameters(request: Request) -> dict[str, list[str]]:

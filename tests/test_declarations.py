@@ -29,7 +29,7 @@ DAY = date(2024, 3, 1)
 DOCS = Path(__file__).parents[1] / "docs"
 FETCHED: Mapping[str, tuple[RawTable, Table]] = {
     **{name: (declared, declared.table) for name, declared in RAW_TABLES.items()},
-    **{name: (periods.of, periods.table) for name, periods in PERIODS_TABLES.items()},
+    **{name: (periods.by_day, periods.table) for name, periods in PERIODS_TABLES.items()},
 }
 DOCUMENTS = {PAGED: "openapi.yaml", CURSOR: "openapi-cursor.yaml"}
 

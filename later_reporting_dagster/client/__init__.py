@@ -10,7 +10,7 @@ from later_reporting_dagster.client.errors import LaterError as LaterError
 from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
 from later_reporting_dagster.client.errors import RequestsUsedUp as RequestsUsedUp
 from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExhausted
-from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
+from later_reporting_dagster.client.errors import TooManyRows as TooManyRows
 from later_reporting_dagster.client.errors import UnexpectedResponse as UnexpectedResponse
 from later_reporting_dagster.client.rate_limiter import RateLimiter as RateLimiter
 from later_reporting_dagster.client.retries import RetryPolicy as RetryPolicy

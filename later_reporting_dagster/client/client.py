@@ -162,7 +162,7 @@ class LaterClient:
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read."""
         try:
-            listed = await self._fetch(INSTANCES, ListQuery())
+            listed = await self._fetch_verified(INSTANCES, ListQuery())
             return tuple(item.instance_id for item in listed.items)
         except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
             error.args = (f"{error} To do without this list, set LATER_INSTANCE_IDS.",)
@@ -189,7 +189,7 @@ class LaterClient:
         requested = () if (await self.api_version()).uses_cursors else instance_ids
         groups = group_by_url_length(requested)
         try:
-            return await self._fetch_all(CAMPAIGNS, [*map(ListQuery, groups)])
+            return await self._fetch_parts(CAMPAIGNS, [*map(ListQuery, groups)])
         except QueryRejected as error:
             accessible = await self.accessible(requested) if error.is_forbidden else ()
             if accessible in ((), requested):
@@ -211,11 +211,11 @@ class LaterClient:
             max_attempts: of each request; None for those of the retry policy.
 
         Raises:
-            LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `QueryRejected` ask for other
+            LaterError: as its subclasses in `errors.py` describe; `TooManyRows` and `QueryRejected` ask for other
                 queries.
         """
         queries = [replace(query, instance_ids=group) for group in group_by_url_length(query.instance_ids)]
-        return await self._fetch_all(route, queries, max_rows=max_rows, max_attempts=max_attempts)
+        return await self._fetch_parts(route, queries, max_rows=max_rows, max_attempts=max_attempts)
 
     async def fetch_page(
         self, route: Route, query: Query, page: PageRequest = FIRST_PAGE, *, page_size: int = MAX_PAGE_SIZE
@@ -223,7 +223,7 @@ class LaterClient:
         """Fetch one page of a list with one request. Nothing verifies that its rows and totals agree."""
         with _naming_query(route, query):
             reader = PageReader(self._transport, route, query, await self.api_version(), page_size=page_size)
-            return await reader.fetch_unverified(page)
+            return await reader.read_unverified(page)
 
     @property
     def requests(self) -> int:
@@ -234,18 +234,21 @@ class LaterClient:
         """For how long the token is valid from now on; None if it does not state it, or there is none yet."""
         return self._transport.token_seconds
 
-    async def _fetch_all(
+    async def _fetch_parts(
         self, route: Route, queries: Sequence[Query], *, max_rows: int | None = None, max_attempts: int | None = None
     ) -> ListResult:
         """Fetch a list in parts, each of other instances."""
-        result = ListResult.of(
-            [await self._fetch(route, query, max_rows=max_rows, max_attempts=max_attempts) for query in queries]
+        result = ListResult.merged(
+            [
+                await self._fetch_verified(route, query, max_rows=max_rows, max_attempts=max_attempts)
+                for query in queries
+            ]
         )
         if repeated := len(result.items) - len({*map(route.key, result.items)}):
             raise InconsistentPages(f"{route.describe(queries[0])}: {repeated} rows are those of other instances, too.")
         return result
 
-    async def _fetch(
+    async def _fetch_verified(
         self, route: Route, query: Query, *, max_rows: int | None = None, max_attempts: int | None = None
     ) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again.
@@ -311,7 +314,7 @@ class LaterClient:
         today = datetime.fromtimestamp(self._transport.clock(), UTC).date()
         query = PerformanceQuery(start_date=today - timedelta(days=PROBED_DAYS), end_date=today)
         try:
-            page = await PageReader(self._transport, POSTS_PERFORMANCE, query, PAGED).fetch_unverified(FIRST_PAGE)
+            page = await PageReader(self._transport, POSTS_PERFORMANCE, query, PAGED).read_unverified(FIRST_PAGE)
         except ApiVersionChanged:
             return CURSOR
         except QueryRejected as error:

@@ -65,7 +65,7 @@ class InconsistentPages(LaterError):
     """The pages were inconsistent, and again after a refetch. None of their rows may be used."""
 
 
-class TooManyPosts(LaterError):
+class TooManyRows(LaterError):
     """The list has more rows than its pages can return or than the caller accepts: split the query.
 
     Attributes:

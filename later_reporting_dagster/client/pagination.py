@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyPosts
+from later_reporting_dagster.client.errors import ApiVersionChanged, QueryRejected, TooManyRows
 from later_reporting_dagster.client.retries import Request, Response
 from later_reporting_dagster.client.transport import ClientEvent, Transport
 from later_reporting_dagster.contract.page import ListResult, UnreadableBody
@@ -78,12 +78,12 @@ class PageReader:
     def description(self) -> str:
         return self.route.describe(self.query)
 
-    async def fetch(self, number: int = 1, *, cursor: str | None = None) -> ListResult:
+    async def read(self, number: int = 1, *, cursor: str | None = None) -> ListResult:
         """Fetch a page, and verify that it belongs to the query and to the list that started with page 1."""
         page = PageRequest(number, self.from_end, cursor)
-        found = await self.fetch_unverified(page)
+        found = await self.read_unverified(page)
         if found.is_unsure:
-            found = await self.fetch_unverified(page)
+            found = await self.read_unverified(page)
         # At once, because the pages that follow would be discarded.
         if found.number not in (None, number):
             raise Inconsistency(f"{page} was requested, but page {found.number} was returned")
@@ -94,7 +94,7 @@ class PageReader:
             raise Inconsistency(problem)
         return found
 
-    async def fetch_unverified(self, page: PageRequest) -> ListResult:
+    async def read_unverified(self, page: PageRequest) -> ListResult:
         parameters = self.route.parameters(self.query, self.api_version, page, page_size=self.page_size)
         request = Request(
             f"{self.route.path}?{urlencode(parameters)}", f"{self.description}, {page}", max_attempts=self.max_attempts
@@ -119,7 +119,7 @@ class PageReader:
             page.oddities[f"status {response.status}"] += 1
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
-            raise TooManyPosts(
+            raise TooManyRows(
                 f"{self.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
                 f" {self.route.advice}"
             )
@@ -132,7 +132,7 @@ class PageReader:
             Inconsistency: rows are missing, and no other fetch could show that they are not.
         """
         route = self.route
-        result = ListResult.of(pages)
+        result = ListResult.merged(pages)
         keys, received = route.row_keys(result), result.total_items
         problem = None
         if total_items not in (None, received, len({*keys})):  # a total may count equal rows once
@@ -180,7 +180,7 @@ def _without_repeated_rows(route: Route, result: ListResult) -> ListResult:
 async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = None) -> FetchedList:
     """Fetch and verify a list of the paged version; raise if it has more than `max_rows`."""
     route = reader.route
-    first = await reader.fetch()
+    first = await reader.read()
     total_items = first.stated_total
     if total_items is None:
         return reader.complete(await _pages_without_total(reader, first))
@@ -189,15 +189,15 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     # The page after a full last page shows that no rows follow.
     last = total_items // size + 1
     if last > MAX_PAGE_NUMBER or total_items > (max_rows or total_items):
-        raise TooManyPosts(
+        raise TooManyRows(
             f"{reader.description}: {total_items} items on {-(-total_items // size)} pages are too many for one query."
             f" {route.advice}",
             total_items=total_items,
         )
 
-    async def fetch(number: int) -> ListResult:
+    async def read(number: int) -> ListResult:
         try:
-            return await reader.fetch(number)
+            return await reader.read(number)
         except QueryRejected:
             if (number - 1) * size < total_items:
                 raise
@@ -206,11 +206,11 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     tasks: list[asyncio.Task[ListResult]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(fetch(number)) for number in range(2, last + 1)]
+            tasks += [group.create_task(read(number)) for number in range(2, last + 1)]
     except BaseExceptionGroup as failures:
         tasks.clear()  # the traceback refers to this frame, and would keep the pages in memory
         error = failures.exceptions[0]
-        if isinstance(error, TooManyPosts):  # raised for a later page, where the total is not known
+        if isinstance(error, TooManyRows):  # raised for a later page, where the total is not known
             error.total_items = total_items
         raise error from None
     return reader.complete([first, *(task.result() for task in tasks)], total_items=total_items)
@@ -225,7 +225,7 @@ async def _pages_without_total(reader: PageReader, first: ListResult) -> list[Li
     while DEFAULT_PAGE_SIZE <= pages[-1].total_items <= MAX_PAGE_SIZE:
         number = len(pages) + 1
         try:
-            pages.append(await reader.fetch(number))
+            pages.append(await reader.read(number))
         except QueryRejected:
             break  # no such page
         new_keys = {*reader.route.row_keys(pages[-1])}
@@ -247,11 +247,11 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
     try:
         while True:
             number = len(pages) + 1
-            page = await reader.fetch(number, cursor=cursor)
+            page = await reader.read(number, cursor=cursor)
             page_keys = route.row_keys(page)
             # Rows may be missing from a page that is not full, although another one follows.
             is_short = page.next_cursor is not None and page.total_items < size
-            if is_short and route.row_keys(await reader.fetch(number, cursor=cursor)) != page_keys:
+            if is_short and route.row_keys(await reader.read(number, cursor=cursor)) != page_keys:
                 raise Inconsistency(f"page {number} has other rows when fetched again")
             # On the last page it is a row that comes twice, which the reverse order shows.
             if page.next_cursor is not None and page.total_items and keys.issuperset(page_keys):
@@ -260,7 +260,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             keys.update(page_keys)
             rows += page.total_items
             if max_rows is not None and rows > max_rows:
-                raise TooManyPosts(  # noqa: TRY301 - one handler for this one and those of the reader
+                raise TooManyRows(  # noqa: TRY301 - one handler for this one and those of the reader
                     f"{reader.description}: more than {max_rows} items are too many for one query. {route.advice}"
                 )
             if (cursor := page.next_cursor) is None:
@@ -277,14 +277,14 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
             raise Inconsistency(f"the list ended after {rows} rows of {page.stated_total}")
         # Rows may be missing after a last page that is full.
         if route.is_sorted and page.total_items >= size:
-            other_end = await reader.fetch_unverified(PageRequest(1, not reader.from_end))
+            other_end = await reader.read_unverified(PageRequest(1, not reader.from_end))
             if missing := len({*route.row_keys(other_end)} - keys):
                 raise Inconsistency(f"{missing} rows are missing after the last page, which was full")
     except QueryRejected as error:
         if cursor is None or error.status == 403:
             raise
         raise Inconsistency(f"the cursor of page {len(pages) + 1} was rejected: {error}") from None
-    except TooManyPosts as error:
+    except TooManyRows as error:
         if route.is_sorted:
             error.content_types = frozenset(post.content_type for each in pages for post in each.items)
         raise

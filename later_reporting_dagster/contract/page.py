@@ -55,7 +55,7 @@ class ListResult:
     next_cursor: str | None = None
 
     @classmethod
-    def of(cls, parts: Sequence["ListResult"]) -> "ListResult":
+    def merged(cls, parts: Sequence["ListResult"]) -> "ListResult":
         """Return the rows of pages, or of lists, as one list."""
         return cls(
             [item for part in parts for item in part.items],

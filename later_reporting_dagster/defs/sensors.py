@@ -36,7 +36,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     RAW_NAMES,
 )
-from later_reporting_dagster.quality.instances import instances_table, load_instances
+from later_reporting_dagster.quality.instances import load_instances, write_instances
 from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import days_to_request, missing_files
 from later_reporting_dagster.quality.outdated import Footers, outdated
@@ -140,8 +140,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             configured = later.configured_instances()
             instances = load_instances(lake, configured=configured, listed=listed, files=files)
-            rows = instances_table(lake, instances, files=files, stale=stale, days=days, today=now.date())
-            written = lake.write_table(INSTANCES_TABLE, rows)
+            rows, written = write_instances(lake, instances, files=files, stale=stale, days=days, today=now.date())
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:

@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.rows import BadRow, Campaign
 from later_reporting_dagster.ingest.decide import keys_of
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.ingest.slices import Slice
-from later_reporting_dagster.lake.lake import Lake, WriteResult
+from later_reporting_dagster.lake.lake import Lake, StoredFile, WriteResult
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, schema_of
 
 CAMPAIGNS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_COLUMNS)
@@ -49,9 +49,12 @@ def write_campaigns(
         path = lake.quarantine.path_of_query(CAMPAIGNS_TABLE, "campaigns", (today, today))
         lake.quarantine.write(path, bad_rows, query="campaigns")
         outdated = [file for file in outdated if file.path != path]
-    previous = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
-    rows = campaigns_table(listed, previous=previous, instance_ids=instance_ids, today=today)
-    result = lake.write_table(CAMPAIGNS_TABLE, rows)
+
+    def updated(stored: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
+        previous = stored.intact_rows(CAMPAIGNS_SCHEMA)
+        return campaigns_table(listed, previous=previous, instance_ids=instance_ids, today=today), {}
+
+    rows, result = lake.update_table(CAMPAIGNS_TABLE, updated)
     for file in outdated:
         lake.storage.remove(file.path)
     return rows, result
@@ -68,7 +71,7 @@ class KeptCampaigns:
     writer: SliceWriter
     _instances: Mapping[Hashable, Set[str]] | None = None  # of each known campaign, read once in a run
 
-    async def of(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
+    async def absent_from(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
         """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
 
         Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only

@@ -80,7 +80,8 @@ class DailyFiles:
                 new, metadata, data = received[partition], file.metadata, file.data or b""
                 found = self._stored(partition, file, metadata, new.rows.schema)
                 self.has_wrong_clock |= any(time > policy.latest for time in found.requested_at)
-                decision = self._quarantine_first(partition, decide(new, found, policy), new, query)
+                decision = decide(new, found, policy)
+                decision = quarantine_first(self.lake, self._bad_rows_path(partition), decision, new, query)
                 decisions[partition] = decision
                 if isinstance(decision, Write):
                     key_values = with_first_fetch(_metadata_of(query, new.requested_at), metadata)
@@ -91,7 +92,8 @@ class DailyFiles:
                 outcomes[partition] = outcome_of(partition, decision, new, result)
             failed = self.lake.replace(self.table.name, new_files, stored=stored)
             for partition, error in failed.items():
-                outcomes[partition] = FailedSlice(slice=partition, error=Reject(Reason.LAKE, str(error)))
+                rejected, rows = Reject(Reason.LAKE, str(error)), received[partition].rows.num_rows
+                outcomes[partition] = FailedSlice(slice=partition, error=rejected, rows=rows)
             waiting = [partition for partition, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
             if not waiting:
                 break
@@ -135,17 +137,6 @@ class DailyFiles:
         url, key_values = self.lake.url(self.table.name, partition), {**metadata.key_values}
         return WriteResult(url, metadata.rows, len(data), metadata.content_hash, changed, key_values)
 
-    def _quarantine_first(
-        self, partition: Partition, decision: Decision, received: Received, query: PerformanceQuery
-    ) -> Decision:
-        """Store the bad rows before the others replace anything, but not over those of a newer response."""
-        if received.bad_rows and replaces_quarantine(decision):
-            try:
-                self._replace_bad_rows(self._bad_rows_path(partition), received.bad_rows, query)
-            except LakeUnavailable as error:
-                return Reject(Reason.LAKE, str(error))
-        return decision
-
     def _bad_rows_path(self, partition: Partition) -> str:
         return self.lake.quarantine.path_of(self.table.name, partition)
 
@@ -171,6 +162,18 @@ def _reason_without_values(failed: FailedSlice) -> str:
         status = f", HTTP {failed.error.status}" if isinstance(failed.error, QueryRejected) else ""
         return f"the request failed ({type(failed.error).__name__}{status})"
     return reason_without_values(failed.reason)
+
+
+def quarantine_first(
+    lake: Lake, path: str, decision: Decision, received: Received, query: PerformanceQuery
+) -> Decision:
+    """Store the bad rows before the others replace anything, but not over those of a newer response."""
+    if received.bad_rows and replaces_quarantine(decision):
+        try:
+            lake.quarantine.write(path, received.bad_rows, query=query_text(query))
+        except LakeUnavailable as error:
+            return Reject(Reason.LAKE, str(error))
+    return decision
 
 
 def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, str]:

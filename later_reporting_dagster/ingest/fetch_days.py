@@ -157,8 +157,6 @@ async def fetch_days(
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(records.save)
 
-        progress.check_conservation()
-
     async def produce() -> None:
         # It alone opens the client and starts tasks, so none of their scopes is open while this generator is suspended.
         with scope:
@@ -176,6 +174,7 @@ async def fetch_days(
             if not day.pending:
                 yield days.pop(day.day)
         await producer
+        progress.check_conservation()
         for day in days.values():
             yield day
     except BaseExceptionGroup as group:

@@ -23,11 +23,11 @@ from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaigns import KeptCampaigns
 from later_reporting_dagster.ingest.decide import NOT_LISTED, NOTHING_LEFT, AskAgain, Reason, Reject, would_empty
-from later_reporting_dagster.ingest.post_fetch import PostFetch
+from later_reporting_dagster.ingest.metric_negotiation import MetricNegotiation
 from later_reporting_dagster.ingest.progress import RouteRefused, SliceError, refusal
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
-    History,
+    CircuitBreaker,
     partitions_of,
     plan_queries,
     queries_after,
@@ -90,7 +90,7 @@ async def ingest(
         return
     padding_days = padding_days if table.date_basis is DateBasis.POST_DATE else 0
     plan = partial(plan_queries, partitions, table=table, metrics=writer.metrics, wider_by=padding_days)
-    history = History(
+    breaker = CircuitBreaker(
         days=len({partition.day for partition in partitions}),
         instances=len({partition.instance_id for partition in partitions}),
         by_cursor=by_cursor,
@@ -98,9 +98,9 @@ async def ingest(
     )
     queries = plan()
     if table.date_basis is DateBasis.POST_DATE and (len(queries) > 1 or by_cursor):
-        history.rows_per_file = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
-        queries = plan(rows_per_file=history.rows_per_file)
-    run = _IngestRun(client, writer, history, partitions=frozenset(partitions), padding_days=padding_days)
+        breaker.rows_per_file = await anyio.to_thread.run_sync(_mean_stored_rows, partitions, table, lake)
+        queries = plan(rows_per_file=breaker.rows_per_file)
+    run = _IngestRun(client, writer, breaker, partitions=frozenset(partitions), padding_days=padding_days)
     newest_first = [(query, None) for query in reversed(queries)]
     await run.fetch_all(newest_first, workers=client.concurrency if by_cursor else PAGED_WORKERS)
 
@@ -113,13 +113,13 @@ async def ingest_whole(queries: Mapping[Any, PerformanceQuery], writer: SliceWri
     Raises:
         RouteRefused: the API does not offer the route.
     """
-    history = History(
+    breaker = CircuitBreaker(
         days=len(queries),
         instances=len({name for query in queries.values() for name in query.instance_ids}) or 1,
         is_whole=True,
         is_of_accounts=writer.files.table.one_instance_per_query,
     )
-    run = _IngestRun(client, writer, history, queries_of=queries)
+    run = _IngestRun(client, writer, breaker, queries_of=queries)
     await run.fetch_all([(query, of_query) for of_query, query in queries.items()], workers=client.concurrency)
 
 
@@ -161,26 +161,27 @@ class _IngestRun:
     Attributes:
         partitions: those to write, if a query has many.
         queries_of: the query of each day or period, if it has one of its own.
-        unconfirmed: what was not written, because stored rows may not be gone, although the response lacks them.
+        unconfirmed: deletions. Nothing was written, because stored rows may not be gone, although the response lacks
+            them.
         queue: the queries to fetch, each with its only slice, or None. Last in, first out: the parts of a query are
             fetched before the next query, which can then leave out what has failed.
     """
 
     client: LaterClient
     writer: SliceWriter
-    history: History
+    breaker: CircuitBreaker
     partitions: frozenset[Partition] = frozenset()
     queries_of: Mapping[Any, PerformanceQuery] = field(default_factory=dict)
     padding_days: int = 0
     unconfirmed: dict[Slice, AskAgain] = field(default_factory=dict)
     queue: asyncio.LifoQueue[tuple[PerformanceQuery, Slice | None]] = field(default_factory=asyncio.LifoQueue)
-    posts: PostFetch = field(init=False)
+    metrics: MetricNegotiation = field(init=False)
     kept: KeptCampaigns = field(init=False)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
 
     def __post_init__(self) -> None:
         writer = self.writer
-        self.posts = PostFetch(self.client, writer.files.table, writer.metrics, writer.progress)
+        self.metrics = MetricNegotiation(self.client, writer.files.table, writer.metrics, writer.progress)
         self.kept = KeptCampaigns(self.client, writer)
 
     async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, Slice | None]], *, workers: int) -> None:
@@ -195,7 +196,7 @@ class _IngestRun:
             await self.queue.join()
             tasks.cancel_scope.cancel()
         for each, doubt in self.unconfirmed.items():
-            await self._confirm(each, doubt)
+            await self._confirm_deletion(each, doubt)
 
     async def _try_route(self) -> None:
         """Ask one query after the other until one shows that the API offers the route; raise if it refuses it.
@@ -205,30 +206,30 @@ class _IngestRun:
         """
         refused: list[tuple[PerformanceQuery, Slice | None, LaterError]] = []
         unclear: set[Hashable] = set()
-        while not (self.queue.empty() or self.history.has_succeeded or len(unclear) > 1):
+        while not (self.queue.empty() or self.breaker.has_succeeded or len(unclear) > 1):
             query, only = self.queue.get_nowait()
             self.queue.task_done()
-            error = await self._ask(query, only)
+            error = await self._fetch_and_write(query, only)
             if error is None:
                 continue
-            if refusal(error) is None or self.history.unlisted.keys() & query.instance_ids:
+            if refusal(error) is None or self.breaker.unlisted.keys() & query.instance_ids:
                 await self._go_on(query, only, error)
                 is_unclear = not isinstance(error, QueryRejected | UnexpectedResponse)
             else:
                 refused.append((query, only, error))
                 if len(self.queries_of) == 1:
                     with suppress(LaterError):
-                        await self._fetch(query_before(query))
-                if self.history.is_route_refused:
+                        await self._attempt(query_before(query))
+                if self.breaker.is_route_refused:
                     raise RouteRefused(self._refusal_text(query, error))
-                is_unclear = not self.history.is_refused(query)
+                is_unclear = not self.breaker.is_refused(query)
             if is_unclear:
                 unclear.add(only or query.instance_ids)
         for query, only, error in reversed(refused):
             await self._go_on(query, only, error)
 
     def _refusal_text(self, query: PerformanceQuery, error: LaterError) -> str:
-        is_of_only_instance = self.writer.files.table.one_instance_per_query and self.history.instances == 1
+        is_of_only_instance = self.writer.files.table.one_instance_per_query and self.breaker.instances == 1
         if not is_of_only_instance:
             return str(error)
         return f"{error} Or it refuses only {query.instance_ids[0]!r}: of one instance, it cannot be told which."
@@ -236,13 +237,13 @@ class _IngestRun:
     async def _work(self) -> None:
         while True:
             query, only = await self.queue.get()
-            if (error := await self._ask(query, only)) is not None:
+            if (error := await self._fetch_and_write(query, only)) is not None:
                 await self._go_on(query, only, error)
             self.queue.task_done()
 
-    async def _ask(self, query: PerformanceQuery, only: Slice | None) -> LaterError | None:
+    async def _fetch_and_write(self, query: PerformanceQuery, only: Slice | None) -> LaterError | None:
         """Fetch and write a query, or queue the parts in which to ask it; return the error if it fails."""
-        parts = queries_to_ask(query, self.history)
+        parts = queries_to_ask(query, self.breaker)
         if parts != [(query, None)]:
             for part, error in reversed(parts):
                 if error is None:
@@ -255,11 +256,11 @@ class _IngestRun:
             return None
         max_posts = TARGET_POSTS_PER_QUERY * 3 // 2 if self._is_limited(query) else None
         try:
-            asked, result = await self._fetch(query, max_posts=max_posts)
+            asked, result = await self._attempt(query, max_posts=max_posts)
         except LaterError as error:
             return error
         try:
-            kept = await self.kept.of(slices, asked, result)
+            kept = await self.kept.absent_from(slices, asked, result)
             async with self._write_slots:
                 self.unconfirmed |= await self.writer.write(asked, result, slices, kept=kept)
         except (LaterError, LakeUnavailable) as error:
@@ -269,36 +270,36 @@ class _IngestRun:
     async def _go_on(self, query: PerformanceQuery, only: Slice | None, error: LaterError) -> None:
         """Queue what to ask in place of a query that failed, or fail what it is for."""
         posts_each = TARGET_POSTS_PER_QUERY if self._is_limited(query) else MAX_POSTS_PER_PART
-        parts = queries_after(query, error, self.history, posts_each=posts_each)
+        parts = queries_after(query, error, self.breaker, posts_each=posts_each)
         for part in reversed(parts):
             self.queue.put_nowait((part, only))
         if not parts:
             await self.writer.fail(self._slices(query, only), error)
 
-    async def _fetch(
+    async def _attempt(
         self, query: PerformanceQuery, *, max_posts: int | None = None
     ) -> tuple[PerformanceQuery, ListResult]:
-        """Fetch a query, and add the outcome to the history; also return the query as it was asked."""
+        """Fetch a query, and add the outcome to the circuit breaker; also return the query as it was asked."""
         days = timedelta(days=self.padding_days)
         asked = replace(query, start_date=query.start_date - days, end_date=query.end_date + days)
-        attempts = self.history.max_attempts(query)
+        attempts = self.breaker.max_attempts(query)
         try:
-            result = await self.posts.fetch(
+            result = await self.metrics.fetch_all_metrics(
                 asked, by_content=not split_query(query), max_posts=max_posts, max_attempts=attempts
             )
         except LaterError as error:
             is_listed = await self._find_unlisted(query, error)
-            self.history.add_failure(query, error, is_listed=is_listed)
+            self.breaker.add_failure(query, error, is_listed=is_listed)
             raise
-        self.history.add_success(query, rows=result.total_items)
-        return replace(asked, metrics=self.posts.accepted_metrics(asked)), result
+        self.breaker.add_success(query, rows=result.total_items)
+        return replace(asked, metrics=self.metrics.accepted_metrics(asked)), result
 
     async def _find_unlisted(self, query: PerformanceQuery, error: LaterError) -> bool:
         """Remember which instances of a refused query the API does not list; return whether it surely lists all.
 
         A refusal says neither which instance it is about, nor whether it is about the route.
         """
-        table, names, history = self.writer.files.table, query.instance_ids, self.history
+        table, names, breaker = self.writer.files.table, query.instance_ids, self.breaker
         is_of_one = len(names) == 1 and not table.one_instance_per_query
         is_other_error = not isinstance(error, QueryRejected) or not (table.is_optional or error.is_forbidden)
         if is_of_one or is_other_error or refusal(error) is None:
@@ -307,20 +308,20 @@ class _IngestRun:
             unlisted = {*names} - {*await self.client.accessible(names)}
         except LaterError:
             return False
-        if history.is_whole and len(unlisted) == len(names) and not table.one_instance_per_query:
+        if breaker.is_whole and len(unlisted) == len(names) and not table.one_instance_per_query:
             return True  # no other was asked for
-        if history.is_whole and 0 < len(unlisted) < len(names) and not history.is_of_accounts:
+        if breaker.is_whole and 0 < len(unlisted) < len(names) and not breaker.is_of_accounts:
             without = f"so without their {table.rows}: {', '.join(sorted(unlisted))}"
             self.writer.progress.warn(f"Not accessible with these credentials, {without}")
         for instance_id in unlisted:
-            history.unlisted[instance_id] = QueryRejected(
+            breaker.unlisted[instance_id] = QueryRejected(
                 f"instance {instance_id!r} is not accessible with these credentials: "
                 "have it added to their scope, or list the instances to fetch in LATER_INSTANCE_IDS",
                 status=403,
             )
         return not unlisted
 
-    async def _confirm(self, of: Slice, doubt: AskAgain) -> None:
+    async def _confirm_deletion(self, of: Slice, doubt: AskAgain) -> None:
         """Ask again for an unconfirmed deletion, and replace its rows if they are surely gone; else it fails.
 
         Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what
@@ -333,17 +334,17 @@ class _IngestRun:
             date_basis=self.writer.files.table.date_basis,
             metrics=self.writer.metrics,
         )
-        names = tuple(name for name in query.instance_ids if name not in self.history.unlisted)
+        names = tuple(name for name in query.instance_ids if name not in self.breaker.unlisted)
         is_left = of.instance_id in self.writer.keeping
-        error: SliceError | AskAgain | None = self.history.stopped_by or would_empty(NOTHING_LEFT)
-        if self.history.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
+        error: SliceError | AskAgain | None = self.breaker.stopped_by or would_empty(NOTHING_LEFT)
+        if self.breaker.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
             try:
                 error = would_empty(NOT_LISTED)
                 # Without any, the query would ask for all instances.
-                is_any_left = names == query.instance_ids or (bool(names) and not self.history.is_of_accounts)
+                is_any_left = names == query.instance_ids or (bool(names) and not self.breaker.is_of_accounts)
                 if is_any_left and await self.client.accessible(names) == names:
-                    asked, result = await self._fetch(replace(query, instance_ids=names))
-                    kept = await self.kept.of([of], asked, result)
+                    asked, result = await self._attempt(replace(query, instance_ids=names))
+                    kept = await self.kept.absent_from([of], asked, result)
                     is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
                     unconfirmed = await self.writer.write(asked, result, [of], kept=kept, is_confirmed=is_sure)
                     error = unconfirmed.get(of)
@@ -354,7 +355,7 @@ class _IngestRun:
 
     def _is_limited(self, query: PerformanceQuery) -> bool:
         """Return whether a query is split if it has many posts, though not too many."""
-        return not (self.history.by_cursor or self.history.is_whole) and bool(split_by_days(query))
+        return not (self.breaker.by_cursor or self.breaker.is_whole) and bool(split_by_days(query))
 
     def _slices(self, query: PerformanceQuery, only: Slice | None) -> list[Slice]:
         """Return what to write of a query. It may cover other partitions, which are not written."""

@@ -6,7 +6,7 @@ before each, and calendar months. By post date, they are calendar months, which 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -68,7 +68,7 @@ def periods_to_fetch(
     These have reached one of the `ages` since their end, or were fetched without one of the instances; the total of an
     account, also if it was fetched with others.
     """
-    is_account = table.of.one_instance_per_query
+    is_account = table.by_day.one_instance_per_query
     wanted = instances.of_total if is_account else instances.to_fetch
     latest = (utc_now() + MAX_CLOCK_ERROR).date()  # a later day is that of a clock that was wrong
 
@@ -93,7 +93,7 @@ def queries_of(table: PeriodsTable, periods: Sequence[Period], instances: Instan
     Of all together there are none if their ids do not fit one URL, because reach cannot be merged. Accounts have no
     months of posts published. Those of one instance come first: the refusal of a total says nothing about its route.
     """
-    if not table.of.one_instance_per_query:
+    if not table.by_day.one_instance_per_query:
         if instances.configured and not instances.to_fetch:  # without any, a query would ask for all
             return []
         return [replace(period, instance_ids=instances.filter) for period in periods]
@@ -137,9 +137,14 @@ async def ingest_periods(
             with sender:
                 await ingest_whole(queries, writer, client=client)
         finally:  # what failed before the route was refused is reported, too
-            async for result in results:
-                progress.add(result)
-                if isinstance(result, FailedSlice):
-                    file.failed[str(result.slice)] = result.reason
+            failed = [result async for result in results if isinstance(result, FailedSlice)]
+            _add(failed, file, progress)
+    _add(await anyio.to_thread.run_sync(file.save), file, progress)
     progress.check_conservation()
-    await anyio.to_thread.run_sync(file.save, progress)
+
+
+def _add(results: Iterable[SliceResult], file: PeriodsFile, progress: Progress) -> None:
+    for result in results:
+        progress.add(result)
+        if isinstance(result, FailedSlice):
+            file.failed[str(result.slice)] = result.reason

@@ -2,11 +2,10 @@
 
 from calendar import monthrange
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -14,12 +13,12 @@ import pyarrow as pa
 from later_reporting_dagster.contract import BadRow, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.contract.instances import Instances
+from later_reporting_dagster.ingest.daily_files import quarantine_first
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
     Decision,
     Newer,
     Policy,
-    Reason,
     Received,
     Reject,
     Stored,
@@ -27,14 +26,12 @@ from later_reporting_dagster.ingest.decide import (
     decide,
     replaces_quarantine,
 )
-from later_reporting_dagster.ingest.progress import FailedSlice, Progress, SliceOutcome, outcome_of
+from later_reporting_dagster.ingest.progress import FailedSlice, SliceOutcome, SliceResult, WrittenSlice, outcome_of
 from later_reporting_dagster.ingest.query_plan import query_text
-from later_reporting_dagster.ingest.slices import MONTHS, Period, Slot, slot_of
-from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.ingest.slices import MONTHS, Period, PeriodKey, period_key
+from later_reporting_dagster.lake import Lake, WriteResult
 from later_reporting_dagster.lake.file_metadata import REFUSED_METRICS, FetchedMonth
-from later_reporting_dagster.lake.lake import MAX_ATTEMPTS, StoredFile
-from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, has_rows, to_parquet
-from later_reporting_dagster.lake.storage import ReplacedMeanwhile
+from later_reporting_dagster.lake.lake import StoredFile
 from later_reporting_dagster.lake.tables import FETCHED_MONTHS, PUBLISHED_MONTH, RECORDED_MONTH, PeriodsTable, RawTable
 
 # The name of months by post date when there were no others.
@@ -45,7 +42,6 @@ _ONLY_MONTH = "month"
 REFUSAL_DAYS = 28
 
 _Row = dict[str, Any]
-_Fate = Literal["written", "newer", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +69,12 @@ def read_periods(lake: Lake, table: PeriodsTable) -> StoredPeriods:
 def _stored_periods(file: StoredFile, table: PeriodsTable) -> StoredPeriods:
     if file.error is not None:
         raise file.error
-    with suppress(FileDamaged):
-        if file.data is not None:
-            rows, metadata = from_parquet(file.data, schema=table.schema), file.metadata
-            of_kinds = {RECORDED_MONTH: metadata.recorded_months, PUBLISHED_MONTH: metadata.months}
-            fetched = {(name, day): month for name, months in of_kinds.items() for day, month in (months or {}).items()}
-            return StoredPeriods(rows, fetched, metadata.refused_metrics)
-    return StoredPeriods(table.schema.empty_table())
+    rows, metadata = file.intact_rows(table.schema), file.metadata
+    if rows is None:
+        return StoredPeriods(table.schema.empty_table())
+    of_kinds = {RECORDED_MONTH: metadata.recorded_months, PUBLISHED_MONTH: metadata.months}
+    fetched = {(name, day): month for name, months in of_kinds.items() for day, month in (months or {}).items()}
+    return StoredPeriods(rows, fetched, metadata.refused_metrics)
 
 
 def metrics_to_ask(metrics: Iterable[Metric], refused: Mapping[str, date], *, today: date) -> tuple[Metric, ...]:
@@ -98,7 +93,15 @@ class _Accepted(NamedTuple):
     received: Received
     query: PerformanceQuery
     policy: Policy
-    fate: _Fate
+
+
+@dataclass(eq=False, slots=True)
+class _Merged:
+    """The stored table with what replaces some of its periods."""
+
+    rows: dict[PeriodKey, dict[Hashable, _Row]]
+    months: dict[tuple[str, date], FetchedMonth]
+    results: dict[Period, SliceResult] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -132,18 +135,18 @@ class PeriodsFile:
     _quarantined: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self._rows = _rows_by_slot(self.stored, self.periods)
+        self._rows = _rows_by_period(self.stored, self.periods)
         self.asked = metrics_to_ask(self.metrics, self.stored.refused, today=utc_now().date())
         asked = {metric.api_name for metric in self.asked}
         self._refused = {name: day for name, day in self.stored.refused.items() if name not in asked}
 
     @property
     def table(self) -> RawTable:
-        return self.periods.of
+        return self.periods.by_day
 
     def stored_rows(self, period: Period, schema: pa.Schema) -> pa.Table:
         """Return the rows of the period as they were before the fetch."""
-        return pa.Table.from_pylist([*self._rows.get(period.slot, {}).values()], schema=schema)
+        return pa.Table.from_pylist([*self._rows.get(period.key, {}).values()], schema=schema)
 
     def write(
         self, received: Mapping[Period, Received], query: PerformanceQuery, policy: Policy
@@ -151,17 +154,22 @@ class PeriodsFile:
         """Decide about each period; `save` writes what is accepted."""
         refused = [metric.api_name for metric in self.asked if metric not in query.metrics]
         outcomes: dict[Period, SliceOutcome] = {}
-        url = self.lake.storage.location(self.periods.name)
         for period, new in received.items():
             self._refused |= dict.fromkeys(refused, new.requested_at.date())
-            old = self._rows.get(period.slot, {})
-            decision = self._quarantine_first(decide(new, self._stored_slice(old, new, policy), policy), new, query)
-            is_newer = isinstance(decision, Newer)
+            old = self._rows.get(period.key, {})
+            decision = decide(new, self._stored_slice(old, new, policy), policy)
+            decision = quarantine_first(self.lake, self._bad_rows_path(query), decision, new, query)
+            if new.bad_rows and replaces_quarantine(decision):
+                self._quarantined.add(self._bad_rows_path(query))
             if isinstance(decision, Write | Newer):
-                self._accepted[period] = _Accepted(new, query, policy, "newer" if is_newer else "written")
-            file = WriteResult(url, len(old) if is_newer else new.rows.num_rows, 0, "", changed=not is_newer)
-            outcomes[period] = outcome_of(period, decision, new, file)
+                self._accepted[period] = _Accepted(new, query, policy)
+            outcomes[period] = self._outcome(period, decision, new, old)
         return outcomes
+
+    def _outcome(self, period: Period, decision: Decision, new: Received, old: Mapping[Hashable, _Row]) -> SliceOutcome:
+        is_newer = isinstance(decision, Newer)
+        url, rows = self.lake.storage.location(self.periods.name), len(old) if is_newer else new.rows.num_rows
+        return outcome_of(period, decision, new, WriteResult(url, rows, 0, "", changed=not is_newer))
 
     def record_failures(self, failed: Iterable[FailedSlice], at: datetime) -> None:
         """Do nothing: `coverage` has files of days only."""
@@ -173,15 +181,6 @@ class PeriodsFile:
             self.lake.quarantine.write(path, bad_rows, query=query_text(query))
             self._quarantined.add(path)
 
-    def _quarantine_first(self, decision: Decision, received: Received, query: PerformanceQuery) -> Decision:
-        """Store the bad rows before the others replace anything, but not over those of a newer response."""
-        if replaces_quarantine(decision):
-            try:
-                self.quarantine_unassigned(received.bad_rows, query)
-            except LakeUnavailable as error:
-                return Reject(Reason.LAKE, str(error))
-        return decision
-
     def _bad_rows_path(self, query: PerformanceQuery) -> str:
         days = query.start_date, query.end_date
         return self.lake.quarantine.path_of_query(self.periods.name, query_text(query), days)
@@ -191,52 +190,46 @@ class PeriodsFile:
         self.has_wrong_clock |= any(time > policy.latest for time in times)
         return Stored(rows=pa.Table.from_pylist([*old.values()], schema=received.rows.schema), requested_at=times)
 
-    def save(self, progress: Progress) -> None:
+    def save(self) -> list[SliceResult]:
         """Merge what is accepted into the table, write it, and remove the quarantine files that it replaces.
 
-        Each period is decided about again, because another run may have written the table meanwhile.
+        Returns the result of each accepted period. It is decided about again, because another run may have written the
+        table meanwhile; what becomes doubtful by that fails, and is asked for by the next run.
         """
-        for _ in range(MAX_ATTEMPTS):
-            if not self._accepted:
-                return
-            file = self.lake.read_files(self.periods.name, [None])[None]
-            stored = _stored_periods(file, self.periods)
-            rows, months = _rows_by_slot(stored, self.periods), {**stored.fetched_months}
-            for period, accepted in [*self._accepted.items()]:
-                decision = decide(
-                    accepted.received,
-                    self._stored_slice(rows.get(period.slot, {}), accepted.received, accepted.policy),
-                    accepted.policy,
-                )
-                self._move(period, decision, progress)
-                if isinstance(decision, Write):
-                    rows[period.slot] = self._merged(period, rows.get(period.slot, {}), accepted.received)
-                    is_over = (period.last_day + timedelta(days=1)).day == 1
-                    if period.name in MONTHS and is_over and period.subject in ("", self.instances.only):
-                        instances = sorted(accepted.query.instance_ids or self.instances.to_fetch)
-                        day = accepted.received.requested_at.date()
-                        months[period.name, period.first_day] = FetchedMonth(day, instances)
-            self.rows = self._table(rows)
-            self.written = self._replace(self.rows, months, file)
-            if self.written is not None:
-                self._remove_quarantined(rows, months)
-                return
-        raise LakeUnavailable(
-            f"other runs keep replacing {self.periods.name} in {self.lake.root}: run it again after them"
-        )
+        if not self._accepted:
+            return []
+        merged = _Merged({}, {})
 
-    def _move(self, period: Period, decision: Decision, progress: Progress) -> None:
-        """Count a period anew, if what another run has written meanwhile changes what becomes of it."""
-        before = self._accepted[period]
-        fate: _Fate = "written" if isinstance(decision, Write) else "newer" if isinstance(decision, Newer) else "failed"
-        if isinstance(decision, AskAgain | Reject):
-            self.failed[str(period)] = decision.text
-            del self._accepted[period]
-        else:
-            self._accepted[period] = before._replace(fate=fate)
-        progress.move(before.fate, fate, rows=before.received.rows.num_rows)
+        def merge(file: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
+            nonlocal merged
+            merged = self._merge(file)
+            return self._table(merged.rows), _metadata(merged.months, self._refused)
 
-    def _merged(self, period: Period, old: Mapping[Hashable, _Row], received: Received) -> dict[Hashable, _Row]:
+        self.rows, self.written = self.lake.update_table(self.periods.name, merge, replaces_metadata=True)
+        self._remove_quarantined(merged)
+        return [*merged.results.values()]
+
+    def _merge(self, file: StoredFile) -> _Merged:
+        """Decide about each accepted period by what is stored now."""
+        stored = _stored_periods(file, self.periods)
+        merged = _Merged(_rows_by_period(stored, self.periods), {**stored.fetched_months})
+        for period, (received, query, policy) in self._accepted.items():
+            old = merged.rows.get(period.key, {})
+            decision = decide(received, self._stored_slice(old, received, policy), policy)
+            outcome = self._outcome(period, decision, received, old)
+            if isinstance(outcome, AskAgain):
+                error, rows = Reject(outcome.reason, outcome.text), received.rows.num_rows
+                outcome = FailedSlice(slice=period, error=error, rows=rows)
+            merged.results[period] = outcome
+            if isinstance(decision, Write):
+                merged.rows[period.key] = self._merged_rows(period, old, received)
+                is_over = (period.last_day + timedelta(days=1)).day == 1
+                if period.name in MONTHS and is_over and period.subject in ("", self.instances.only):
+                    instances = sorted(query.instance_ids or self.instances.to_fetch)
+                    merged.months[period.name, period.first_day] = FetchedMonth(received.requested_at.date(), instances)
+        return merged
+
+    def _merged_rows(self, period: Period, old: Mapping[Hashable, _Row], received: Received) -> dict[Hashable, _Row]:
         """Return the rows of a period: those received, and those that stay."""
         replaced = {key: row for key, row in old.items() if key in received.kept}
         of_period = {
@@ -253,68 +246,57 @@ class PeriodsFile:
             replaced[key] = before if is_same else row | {"fetched_at": received.requested_at}
         return replaced
 
-    def _table(self, by_slot: Mapping[Slot, Mapping[Hashable, _Row]]) -> pa.Table:
+    def _table(self, by_period: Mapping[PeriodKey, Mapping[Hashable, _Row]]) -> pa.Table:
         """Return all rows, sorted by key, with the requested metrics and those that older rows still have.
 
         Common totals go once all of their instances but one are retired: those of the one take their place.
         """
         is_of_one = self.instances.only is not None and not self.instances.not_expected
-        rows = [row for of_slot in by_slot.values() for row in of_slot.values()]
+        rows = [row for of_period in by_period.values() for row in of_period.values()]
         rows = [row for row in rows if not (is_of_one and row.get("scope") == "all")]
         rows.sort(key=itemgetter(*self.periods.key))
         table = pa.Table.from_pylist(rows, schema=self.periods.schema)
         others = [metric.column for metric in self.table.known_metrics if metric not in self.metrics]
         return table.drop_columns([name for name in others if table[name].null_count == table.num_rows])
 
-    def _replace(
-        self, rows: pa.Table, months: Mapping[tuple[str, date], FetchedMonth], stored: StoredFile
-    ) -> WriteResult | None:
-        """Write the table, unless it is the same; return None if another run has replaced it since it was read."""
-        key_values = {
-            key: msgspec.json.encode(
-                {first_day: month for (kind, first_day), month in sorted(months.items()) if kind == name}
-            ).decode()
-            for name, key in FETCHED_MONTHS.items()
-        }
-        if self._refused:
-            key_values[REFUSED_METRICS] = msgspec.json.encode(dict(sorted(self._refused.items()))).decode()
-        before, content_hash = stored.metadata, content_hash_of(rows)
-        is_same = before.content_hash == content_hash and has_rows(stored.data or b"", content_hash, expected=rows)
-        data = stored.data or b""
-        if not is_same or before.key_values != key_values:
-            data = to_parquet(rows, content_hash=content_hash, key_values=key_values)
-            failed = self.lake.replace(self.periods.name, {None: data}, stored={None: stored})
-            if (error := failed.get(None)) is not None:
-                if isinstance(error, ReplacedMeanwhile):
-                    return None
-                raise error
-        url = self.lake.url(self.periods.name, None)
-        return WriteResult(url, rows.num_rows, len(data), content_hash, not is_same, key_values)
-
-    def _remove_quarantined(
-        self, by_slot: Mapping[Slot, Mapping[Hashable, _Row]], months: Iterable[tuple[str, date]]
-    ) -> None:
+    def _remove_quarantined(self, merged: _Merged) -> None:
         """Remove the bad rows of earlier windows, and of periods that were fetched again without any."""
         known = {
             (row["period"], row.get("instance_id", ""), row["first_day"], row["last_day"])
-            for rows in by_slot.values()
+            for rows in merged.rows.values()
             for row in rows.values()
-        } | {(name, "", first, first.replace(day=monthrange(first.year, first.month)[1])) for name, first in months}
-        others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in self._accepted}
+        }
+        known |= {
+            (name, "", first, first.replace(day=monthrange(first.year, first.month)[1]))
+            for name, first in merged.months
+        }
+        decided = {period: each for period, each in merged.results.items() if isinstance(each, WrittenSlice)}
+        others = known - {(each.name, each.subject, each.first_day, each.last_day) for each in decided}
         # Two kinds of month have the same days, but not the same query.
         kept = {(first, last) for _, _, first, last in others}
-        replaced = {self._bad_rows_path(each.query) for each in self._accepted.values() if each.fate == "written"}
+        written = [period for period, each in decided.items() if not each.is_newer]
+        replaced = {self._bad_rows_path(self._accepted[period].query) for period in written}
         for file in self.lake.quarantine.files(self.periods.name):
             is_replaced = file.path in replaced or file.day_range not in kept
             if is_replaced and file.path not in self._quarantined:
                 self.lake.storage.remove(file.path)
 
 
-def _rows_by_slot(stored: StoredPeriods, table: PeriodsTable) -> dict[Slot, dict[Hashable, _Row]]:
-    """Return the rows by slot and key. A campaign that is kept in a window has the days of an earlier one."""
-    key_of, found = itemgetter(*table.of.key), dict[Slot, dict[Hashable, _Row]]()
+def _rows_by_period(stored: StoredPeriods, table: PeriodsTable) -> dict[PeriodKey, dict[Hashable, _Row]]:
+    """Return the rows by period and key. A campaign that is kept in a window has the days of an earlier one."""
+    key_of, found = itemgetter(*table.by_day.key), dict[PeriodKey, dict[Hashable, _Row]]()
     for row in stored.rows.to_pylist():
         row["period"] = PUBLISHED_MONTH if row["period"] == _ONLY_MONTH else row["period"]
-        slot = slot_of(row["period"], row["first_day"], row.get("instance_id", ""))
-        found.setdefault(slot, {})[key_of(row)] = row
+        key = period_key(row["period"], row["first_day"], row.get("instance_id", ""))
+        found.setdefault(key, {})[key_of(row)] = row
     return found
+
+
+def _metadata(months: Mapping[tuple[str, date], FetchedMonth], refused: Mapping[str, date]) -> dict[str, str]:
+    key_values: dict[str, Mapping[Any, Any]] = {
+        key: {first_day: month for (kind, first_day), month in sorted(months.items()) if kind == name}
+        for name, key in FETCHED_MONTHS.items()
+    }
+    if refused:
+        key_values[REFUSED_METRICS] = dict(sorted(refused.items()))
+    return {key: msgspec.json.encode(value).decode() for key, value in key_values.items()}

@@ -54,10 +54,14 @@ SliceError = LaterError | LakeUnavailable | Reject | ValueError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedSlice:
-    """A slice that was not replaced, and the reason."""
+    """A slice that was not replaced, and the reason.
+
+    `rows`: how many its response has, not counting those in quarantine; 0 without a response.
+    """
 
     slice: Slice
     error: SliceError
+    rows: int = 0
 
     def __post_init__(self) -> None:
         # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
@@ -81,14 +85,14 @@ SliceResult = WrittenSlice | FailedSlice
 SliceOutcome = SliceResult | AskAgain
 
 
-def outcome_of(of: Slice, decision: Decision, received: Received, file: WriteResult) -> SliceOutcome:
+def outcome_of(each: Slice, decision: Decision, received: Received, file: WriteResult) -> SliceOutcome:
     """Return what becomes of a slice by a decision, if `file` is what is stored afterwards."""
     if isinstance(decision, AskAgain):
         return decision
     if isinstance(decision, Reject):
-        return FailedSlice(slice=of, error=decision)
+        return FailedSlice(slice=each, error=decision, rows=received.rows.num_rows)
     return WrittenSlice(
-        slice=of,
+        slice=each,
         file=file,
         rows=received.rows,
         bad_rows=len(received.bad_rows),
@@ -154,19 +158,15 @@ class Progress:
             self.warnings.append(warning)
 
     def add(self, result: SliceResult) -> None:
-        """Count a result."""
+        """Count a result, and the rows of its response."""
         if isinstance(result, FailedSlice):
             self.failed += 1
+            self.rows_by_fate["failed"] += result.rows
             return
         self.newer += result.is_newer
         self.written += not result.is_newer
+        self.rows_by_fate["newer" if result.is_newer else "written"] += result.rows.num_rows
         self.rows += result.file.rows
-
-    def move(self, before: str, after: str, *, rows: int) -> None:
-        """Count a result and its rows as `after`, such as "failed", which were counted as `before`."""
-        for fate, sign in ((before, -1), (after, 1)):
-            setattr(self, fate, getattr(self, fate) + sign)
-            self.rows_by_fate[fate] += sign * rows
 
     def count(self, event: ClientEvent) -> str:
         """Count an event of the client, and return what to log about it; an empty text for nothing."""

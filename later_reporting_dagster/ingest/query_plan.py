@@ -23,7 +23,7 @@ from later_reporting_dagster.client import (
     LaterError,
     QueryRejected,
     RetriesExhausted,
-    TooManyPosts,
+    TooManyRows,
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract.days import days_between
@@ -193,8 +193,8 @@ def number_of_parts(total_items: int | None, *, posts_each: int = MAX_POSTS_PER_
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class History:
-    """What the queries of a run have returned so far.
+class CircuitBreaker:
+    """Which queries of a run are not sent, or sent less often, after what others have returned.
 
     A failed query is split until its parts are single partitions, so that a failure costs as little as its cause: an
     instance, a day, or both. What fails again and again is then left alone.
@@ -267,7 +267,7 @@ class History:
             self._exhausted.append(query)
         partitions = partitions_of(query)
         # Posts that change between pages say nothing about others.
-        if len(partitions) != 1 or isinstance(error, InconsistentPages | TooManyPosts):
+        if len(partitions) != 1 or isinstance(error, InconsistentPages | TooManyRows):
             return
         (partition,) = partitions
         instance_id = str(partition.instance_id)
@@ -338,61 +338,63 @@ class History:
         return max(1, int(pages * MAX_PAGE_SIZE / max(rows_per_day, 1)))
 
 
-def queries_to_ask(query: PerformanceQuery, history: History) -> list[tuple[PerformanceQuery, LaterError | None]]:
+def queries_to_ask(
+    query: PerformanceQuery, breaker: CircuitBreaker
+) -> list[tuple[PerformanceQuery, LaterError | None]]:
     """Return the parts in which to ask a query, in this order, and those that fail without a request, with the error.
 
     An instance that has failed before is queried alone. A query that is its only part is asked as it is.
     """
-    if history.stopped_by is not None:
-        return [(query, history.stopped_by)]
-    if history.is_whole:
-        listed = tuple(name for name in query.instance_ids if name not in history.unlisted)
-        if history.is_of_accounts and len(query.instance_ids) > 1:
+    if breaker.stopped_by is not None:
+        return [(query, breaker.stopped_by)]
+    if breaker.is_whole:
+        listed = tuple(name for name in query.instance_ids if name not in breaker.unlisted)
+        if breaker.is_of_accounts and len(query.instance_ids) > 1:
             # Totals of fewer accounts would take the place of those of all.
-            errors = [error for name in query.instance_ids if (error := _error_of_account(name, history)) is not None]
+            errors = [error for name in query.instance_ids if (error := _error_of_account(name, breaker)) is not None]
             return [(query, errors[0] if errors else None)]
         if query.instance_ids and not listed:  # without any, the query would ask for all instances
-            return [(query, history.unlisted[query.instance_ids[0]])]
+            return [(query, breaker.unlisted[query.instance_ids[0]])]
         return [(replace(query, instance_ids=listed), None)]
     together: list[str] = []
     parts: list[tuple[PerformanceQuery, LaterError | None]] = []
     for instance_id in query.instance_ids:
         alone = replace(query, instance_ids=(instance_id,))
-        first_day, error = history.left_alone(instance_id) or (query.start_date, None)
+        first_day, error = breaker.left_alone(instance_id) or (query.start_date, None)
         if query.start_date < first_day:
             parts.append((replace(alone, end_date=min(query.end_date, first_day - _DAY)), error))
             if first_day <= query.end_date:
                 parts.append((replace(alone, start_date=first_day), None))
-        elif history.is_suspect(instance_id):
+        elif breaker.is_suspect(instance_id):
             parts.append((alone, None))
         else:
             together.append(instance_id)
     parts = [*([(replace(query, instance_ids=tuple(together)), None)] if together else []), *parts]
-    newest = query.end_date - (history.days_per_query(query) - 1) * _DAY
+    newest = query.end_date - (breaker.days_per_query(query) - 1) * _DAY
     if parts == [(query, None)] and query.start_date < newest:
         return [(replace(query, start_date=newest), None), (replace(query, end_date=newest - _DAY), None)]
     return parts
 
 
-def _error_of_account(name: str, history: History) -> LaterError | None:
+def _error_of_account(name: str, breaker: CircuitBreaker) -> LaterError | None:
     """Return why the totals of several accounts with this one cannot be asked for, if so."""
-    if (error := history.refused.get(name)) is not None:
+    if (error := breaker.refused.get(name)) is not None:
         return QueryRejected(f"the API refuses the totals of {name!r}: {error.reason}", status=403)
-    return history.unlisted.get(name)
+    return breaker.unlisted.get(name)
 
 
 def queries_after(
-    query: PerformanceQuery, error: LaterError, history: History, *, posts_each: int = MAX_POSTS_PER_PART
+    query: PerformanceQuery, error: LaterError, breaker: CircuitBreaker, *, posts_each: int = MAX_POSTS_PER_PART
 ) -> list[PerformanceQuery]:
     """Return the queries to ask in place of one that failed, in this order; none if its partitions fail.
 
     `posts_each`: of the parts, if a query has too many posts.
     """
-    if isinstance(error, TooManyPosts) and not history.is_whole:
+    if isinstance(error, TooManyRows) and not breaker.is_whole:
         return split_query(query, parts=number_of_parts(error.total_items, posts_each=posts_each))
-    if history.unlisted.keys() & query.instance_ids:
+    if breaker.unlisted.keys() & query.instance_ids:
         return [query] if len(query.instance_ids) > 1 else []  # `queries_to_ask` leaves them out
     is_day = query.start_date == query.end_date
-    if history.is_whole or history.stopped_by is not None or (is_day and history.is_failing(query.start_date)):
+    if breaker.is_whole or breaker.stopped_by is not None or (is_day and breaker.is_failing(query.start_date)):
         return []
     return split_query(query)

@@ -99,9 +99,9 @@ class SliceWriter:
             rows = {each: received.by_slice[each] for each in batch}
             outcomes = await self._in_thread(self._write_batch, rows, query, result.requested_at, policy)
             for each, outcome in outcomes.items():
-                fates[_fate(outcome)] += len(rows[each].items)
                 fates["quarantined"] += len(rows[each].bad_rows)
                 if isinstance(outcome, AskAgain):
+                    fates["failed"] += len(rows[each].items)
                     unconfirmed[each] = outcome
                     continue
                 if isinstance(outcome, WrittenSlice) and outcome.keeps_stored_rows:
@@ -157,10 +157,3 @@ class SliceWriter:
             for each, of_slice in rows.items()
         }
         return self.files.write(received, query, policy)
-
-
-def _fate(outcome: SliceOutcome) -> str:
-    """Return what the rows of a slice are counted as."""
-    if isinstance(outcome, WrittenSlice):
-        return "newer" if outcome.is_newer else "written"
-    return "failed"

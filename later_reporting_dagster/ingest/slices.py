@@ -9,9 +9,9 @@ from later_reporting_dagster.lake.tables import PUBLISHED_MONTH, RECORDED_MONTH
 
 MONTHS = {RECORDED_MONTH: DateBasis.PERFORMANCE_DATE, PUBLISHED_MONTH: DateBasis.POST_DATE}
 
-# What a newer response replaces: a window by its name, whatever its days are; a month by its first day; of totals of an
-# instance, also by that.
-Slot = tuple[str, date | None, str]
+# Identifies a period in its table: a window by its name, whatever its days are; a month by its first day; of totals of
+# an instance, also by that.
+PeriodKey = tuple[str, date | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Period:
         """None: the rows of its query are all for it."""
 
     @property
-    def slot(self) -> Slot:
-        return slot_of(self.name, self.first_day, self.subject)
+    def key(self) -> PeriodKey:
+        return period_key(self.name, self.first_day, self.subject)
 
     def __str__(self) -> str:
         return f"{self.name} {self.first_day} to {self.last_day}{f' of {self.subject}' * bool(self.subject)}"
 
 
-def slot_of(name: str, first_day: date, subject: str) -> Slot:
+def period_key(name: str, first_day: date, subject: str) -> PeriodKey:
     return name, first_day if name in MONTHS else None, subject
 
 

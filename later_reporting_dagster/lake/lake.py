@@ -83,6 +83,12 @@ class StoredFile:
             return parse_metadata(self.data or b"", required=self.required)
         return FileMetadata(0)
 
+    def intact_rows(self, schema: pa.Schema) -> pa.Table | None:
+        """Return the rows as exactly `schema`; None if there is no file, or it is damaged."""
+        with suppress(FileDamaged):
+            return None if self.data is None else from_parquet(self.data, schema=schema)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
@@ -175,9 +181,47 @@ class Lake:
             ValueError: an instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
         """
-        content_hashes = {file: content_hash_of(of_file) for file, of_file in rows.items()}
+        return self.update_all(
+            table_name, rows, lambda file, _stored: (rows[file], metadata or {}), replaces_metadata=replaces_metadata
+        )
+
+    def update_table(
+        self,
+        table_name: str,
+        compute: Callable[[StoredFile], tuple[pa.Table, Mapping[str, str]]],
+        *,
+        replaces_metadata: bool = False,
+    ) -> tuple[pa.Table, WriteResult]:
+        """Replace an unpartitioned table as `update_all` does, and return its rows; raise if they are not replaced."""
+        rows = dict[None, pa.Table]()
+
+        def compute_rows(_file: None, stored: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
+            rows[None], metadata = compute(stored)
+            return rows[None], metadata
+
+        result = self.update_all(table_name, [None], compute_rows, replaces_metadata=replaces_metadata)[None]
+        if isinstance(result, Exception):
+            raise result
+        return rows[None], result
+
+    def update_all(
+        self,
+        table_name: str,
+        files: Iterable[_File],
+        compute: Callable[[_File, StoredFile], tuple[pa.Table, Mapping[str, str]]],
+        *,
+        replaces_metadata: bool = False,
+    ) -> dict[_File, WriteResult | LakeUnavailable]:
+        """Replace all rows of partitions, or of an unpartitioned table, by those computed from what is stored.
+
+        A file that another writer replaces meanwhile is read and computed again, at most `MAX_ATTEMPTS` times. Results
+        and equal rows are as those of `write_all`.
+
+        Args:
+            compute: returns the rows and the metadata of a file. It may be called several times.
+        """
         results: dict[_File, WriteResult | LakeUnavailable] = {}
-        waiting = [*rows]
+        waiting = [*files]
         for _ in range(MAX_ATTEMPTS):
             stored = self.read_files(table_name, waiting)
             new_files: dict[_File, bytes] = {}
@@ -185,10 +229,11 @@ class Lake:
                 if found.error is not None:
                     results[file] = found.error
                     continue
-                new, content_hash = rows[file], content_hashes[file]
+                new, metadata = compute(file, found)
+                content_hash = content_hash_of(new)
                 before, data = found.metadata, found.data or b""
                 is_same = before.content_hash == content_hash and has_rows(data, content_hash, expected=new)
-                key_values = with_first_fetch(metadata or {}, before)
+                key_values = with_first_fetch(metadata, before)
                 if is_same and not replaces_metadata:
                     key_values = {**before.key_values}
                 if not (is_same and before.key_values == key_values):

@@ -24,7 +24,7 @@ from later_reporting_dagster.lake.tables import CAMPAIGNS_TABLE, PERIODS_TABLES,
 _ROUTES = {
     CAMPAIGNS_TABLE: CAMPAIGNS,
     **{name: table.route for name, table in RAW_TABLES.items()},
-    **{name: table.of.route for name, table in PERIODS_TABLES.items()},
+    **{name: table.by_day.route for name, table in PERIODS_TABLES.items()},
 }
 
 

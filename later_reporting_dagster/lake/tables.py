@@ -281,22 +281,22 @@ class PeriodsTable:
     """The declaration of a table of what the API totals over windows and calendar months: one file.
 
     Attributes:
-        of: what it totals by days. Of this, the route, rows, key, attributes and metrics hold, whether the route is
+        by_day: what it totals by days. Of this, the route, rows, key, attributes and metrics hold, whether the route is
             optional, and whether an instance takes a query of its own; not what is said of files and days.
     """
 
     name: str
     description: str
-    of: RawTable
+    by_day: RawTable
 
     @property
     def key(self) -> tuple[str, ...]:
-        return ("date_basis", "period", "first_day", "last_day", *self.of.key)
+        return ("date_basis", "period", "first_day", "last_day", *self.by_day.key)
 
     @property
     def table(self) -> Table:
         """The table with the columns of all known metrics; a metric that was not requested is null."""
-        return Table(self.name, self.columns(self.of.known_metrics), is_partitioned=False)
+        return Table(self.name, self.columns(self.by_day.known_metrics), is_partitioned=False)
 
     @property
     def schema(self) -> pa.Schema:
@@ -304,8 +304,8 @@ class PeriodsTable:
 
     def columns(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
         """Return the columns of rows that were requested with these metrics, in their order."""
-        whose = [_INSTANCE_IDS] if self.of.one_instance_per_query else []
-        return (*_PERIOD_COLUMNS, *self.of.columns(metrics), *whose, _FETCHED_AT)
+        whose = [_INSTANCE_IDS] if self.by_day.one_instance_per_query else []
+        return (*_PERIOD_COLUMNS, *self.by_day.columns(metrics), *whose, _FETCHED_AT)
 
 
 _PERIOD_COLUMNS = (
@@ -334,13 +334,13 @@ CAMPAIGN_PERIODS = PeriodsTable(
     description="What the API totals for campaigns over whole periods: one row per campaign and period. Windows of"
     " days that end yesterday overlap; calendar months, of what was recorded in them, and of the posts published in"
     " them, add up.",
-    of=replace(CAMPAIGN_PERFORMANCE, only_sums=False),
+    by_day=replace(CAMPAIGN_PERFORMANCE, only_sums=False),
 )
 ACCOUNT_PERIODS = PeriodsTable(
     name="instance_performance_periods",
     description="What Later itself totals over whole periods: one row per instance and period, and one of all instances"
     " together, whose reach no sum has. A lake with one instance has all periods of it, and none of all.",
-    of=replace(
+    by_day=replace(
         INSTANCE_PERFORMANCE_DAILY,
         route=INSTANCES_PERFORMANCE,
         key=("scope", "instance_id"),

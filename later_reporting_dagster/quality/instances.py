@@ -1,7 +1,7 @@
 """Which instances a step is about, and the dimension of them, with their newest and missing days."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from itertools import chain
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.lake.coverage import Files, intact_files
-from later_reporting_dagster.lake.lake import Lake
+from later_reporting_dagster.lake.lake import Lake, StoredFile, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES, POSTS_TABLES, Column, schema_of
 from later_reporting_dagster.quality.late_posts import stored_late_posts
@@ -55,7 +55,19 @@ INSTANCE_COLUMNS = tuple(_columns())
 INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 
 
-def instances_table(
+def instances_table(lake: Lake, instances: Instances, *, days: Sequence[date], today: date) -> pa.Table:
+    """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
+
+    Args:
+        instances: those of this step. If it does not know what the API lists, the days of the last listing stay.
+        days: the days that every expected instance should have a file for.
+    """
+    files, stale = intact_files(lake, POSTS_NAMES), stored_late_posts(lake, days=days).stale
+    previous = stored_instances(lake)
+    return _updated_table(previous, instances, files=files, stale=stale, days=days, today=today)
+
+
+def write_instances(
     lake: Lake,
     instances: Instances,
     *,
@@ -63,17 +75,31 @@ def instances_table(
     today: date,
     files: Files | None = None,
     stale: Collection[Partition] | None = None,
-) -> pa.Table:
-    """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
+) -> tuple[pa.Table, WriteResult]:
+    """Update the dimension to what `instances_table` returns.
 
     Args:
-        instances: those of this step. If it does not know what the API lists, the days of the last listing stay.
-        days: the days that every expected instance should have a file for.
         files, stale: what the lake says, if the caller has asked it already.
     """
-    previous = stored_instances(lake)
     files = intact_files(lake, POSTS_NAMES) if files is None else files
     stale = stored_late_posts(lake, days=days).stale if stale is None else stale
+
+    def updated(stored: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
+        previous = stored.intact_rows(INSTANCES_SCHEMA)
+        return _updated_table(previous, instances, files=files, stale=stale, days=days, today=today), {}
+
+    return lake.update_table(INSTANCES_TABLE, updated)
+
+
+def _updated_table(
+    previous: pa.Table | None,
+    instances: Instances,
+    *,
+    files: Files,
+    stale: Collection[Partition],
+    days: Sequence[date],
+    today: date,
+) -> pa.Table:
     present = {name: files[name] for name in POSTS_NAMES}
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
     missing = {

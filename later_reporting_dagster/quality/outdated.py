@@ -46,24 +46,24 @@ class Footers:
         self._known: dict[str, tuple[FileVersion, FileMetadata]] = {}
 
     def of_file(self, lake: Lake, path: str) -> FileMetadata | None:
-        """Return the metadata of a file, as `of` does; None if there is none, or none that can be listed."""
+        """Return the metadata of a file, as `of_versions` does; None if there is none, or none that can be listed."""
         with suppress(LakeUnavailable):
-            return self.of(lake, lake.storage.versions([path])).get(path)
+            return self.of_versions(lake, lake.storage.versions([path])).get(path)
         return None
 
     def of_periods(
         self, lake: Lake, table: RollupTable, *, days: Collection[date] | None = None
     ) -> dict[date, FileMetadata]:
-        """Return the metadata of the files of a table, as `of` does, by first day."""
+        """Return the metadata of the files of a table, as `of_versions` does, by first day."""
         # If a file stands in place of the folder, the table cannot be listed. No other table waits for it.
         with suppress(LakeUnavailable):
             versions = lake.file_versions(table.name, days=days)
             paths = {each.day: partition_path(table.name, each) for each in versions}
-            found = self.of(lake, dict(zip(paths.values(), versions.values(), strict=True)))
+            found = self.of_versions(lake, dict(zip(paths.values(), versions.values(), strict=True)))
             return {day: found[path] for day, path in paths.items()}
         return {}
 
-    def of(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
+    def of_versions(self, lake: Lake, versions: Mapping[str, FileVersion]) -> dict[str, FileMetadata]:
         """Return the metadata of files, given by path; of a file that cannot be read, those without a hash."""
         known = {path: self._known[path][1] for path in versions if self._known.get(path, ())[:1] == (versions[path],)}
         unknown = [path for path in versions if path not in known]

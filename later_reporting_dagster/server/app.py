@@ -131,7 +131,7 @@ def api_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *(Route(route.path, handlers.of(route, page)) for route, page in pages.items()),
+            *(Route(route.path, handlers.endpoint(route, page)) for route, page in pages.items()),
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
         ],
         middleware=[Middleware(RateLimitMiddleware, requests=requests, window_seconds=window_seconds, clock=clock)],
@@ -162,7 +162,7 @@ class _Handlers:
             token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
         return json_response({"jwt": token})
 
-    def of(self, route: ApiRoute, page_of: Page) -> Callable[[Request], Awaitable[Response]]:
+    def endpoint(self, route: ApiRoute, page_of: Page) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             caller = self._authorize(request)
             query_string = cast(bytes, request.scope["query_string"]).decode("latin-1")

@@ -20,7 +20,7 @@ EXPECTED = {
     "instances": INSTANCE_COLUMNS,
     "coverage": COVERAGE_COLUMNS,
     "campaigns": CAMPAIGN_COLUMNS,
-    **{table.name: table.columns(table.of.known_metrics) for table in PERIODS_TABLES.values()},
+    **{table.name: table.columns(table.by_day.known_metrics) for table in PERIODS_TABLES.values()},
     **{table.name: table.columns(table.known_metrics) for table in RAW_TABLES.values()},
     **{table.name: table.with_metrics(METRICS).columns for table in TABLES},
 }

@@ -103,4 +103,4 @@ def test_malicious_server_causes_an_error_within_its_deadlines(name, new_client,
         with pytest.raises(LaterError) as raised:
             fetch_posts(client, july)
     assert time.monotonic() - started < ATTEMPTS * deadline + SLACK_SECONDS
-    assert re.match(f"(RetriesExhausted|UnexpectedResponse|TooManyPosts): {kind}", f"{raised.typename}: {raised.value}")
+    assert re.match(f"(RetriesExhausted|UnexpectedResponse|TooManyRows): {kind}", f"{raised.typename}: {raised.value}")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import ClientEvent, InconsistentPages, QueryRejected, TooManyPosts
+from later_reporting_dagster.client import ClientEvent, InconsistentPages, QueryRejected, TooManyRows
 from later_reporting_dagster.client.pagination import Inconsistency, PageReader, fetch_numbered_pages
 from later_reporting_dagster.contract import CURSOR, PAGED, ContentType, DateBasis, PerformanceQuery, Platform
 from later_reporting_dagster.contract.route import PERFORMANCE_OVER_TIME, POSTS_PERFORMANCE, Route
@@ -24,7 +24,7 @@ def test_more_posts_than_max_rows_raise_after_one_request(service, new_client, j
     service.posts = THREE_PAGES
     assert len(fetch_posts(new_client(), july, max_rows=250).items) == 250
     del service.requests[:]
-    with pytest.raises(TooManyPosts) as raised:
+    with pytest.raises(TooManyRows) as raised:
         fetch_posts(new_client(), july, max_rows=249)
     assert str(raised.value) == (
         "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b': 250 items on 3 pages are too"
@@ -37,7 +37,7 @@ def test_more_posts_than_max_rows_raise_after_one_request(service, new_client, j
 def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, monkeypatch):
     monkeypatch.setattr("later_reporting_dagster.client.pagination.MAX_BYTES", 30_000)
     service.posts = THREE_PAGES
-    with pytest.raises(TooManyPosts, match="the list has more than .* or 30000 bytes. Query fewer days") as raised:
+    with pytest.raises(TooManyRows, match="the list has more than .* or 30000 bytes. Query fewer days") as raised:
         fetch_posts(new_client(), july)
     assert raised.value.total_items == 250
 
@@ -49,7 +49,7 @@ def test_more_pages_than_can_be_requested_raise_after_one_request(service, new_c
     del service.requests[:]
     # The page after a full last page could not be requested.
     service.posts = THREE_PAGES[:200]
-    with pytest.raises(TooManyPosts, match="200 items on 2 pages are too many"):
+    with pytest.raises(TooManyRows, match="200 items on 2 pages are too many"):
         fetch_posts(new_client(), july)
     assert len(service.requests_to()) == 1
 
@@ -140,7 +140,7 @@ def test_requests_differ_only_in_the_cursor(service, new_cursor_client, july, ev
 def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
     monkeypatch.setattr("later_reporting_dagster.client.pagination.MAX_PAGES", 2)
     service.posts = [post(0, contentType="unlisted"), *THREE_PAGES[1:]]
-    with pytest.raises(TooManyPosts, match="the list has more than 2 pages or .* Query fewer days") as raised:
+    with pytest.raises(TooManyRows, match="the list has more than 2 pages or .* Query fewer days") as raised:
         fetch_posts(new_cursor_client(), july)
     assert raised.value.total_items is None
     assert raised.value.content_types == {"unlisted", "instagram_reel"}
@@ -149,7 +149,7 @@ def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, 
 @pytest.mark.parametrize(("max_rows", "requests"), [(250, 3), (199, 2), (99, 1)])
 def test_more_posts_than_max_rows_raise_after_so_many(service, new_cursor_client, july, max_rows, requests):
     service.posts = THREE_PAGES
-    with contextlib.nullcontext() if max_rows == 250 else pytest.raises(TooManyPosts, match=f"more than {max_rows} "):
+    with contextlib.nullcontext() if max_rows == 250 else pytest.raises(TooManyRows, match=f"more than {max_rows} "):
         fetch_posts(new_cursor_client(), july, max_rows=max_rows)
     assert len(service.requests_to()) == requests
 
@@ -235,7 +235,7 @@ def inconsistency_in(bodies: list[dict], *, route: Route = POSTS_PERFORMANCE, qu
     """Return why the pages are inconsistent, by the checks of each page and those of the list; "" if they are not."""
 
     class ReadyPages(PageReader):
-        async def fetch_unverified(self, page):
+        async def read_unverified(self, page):
             after_last = bodies[0] | {"data": [], "pagination": bodies[0]["pagination"] | {"page": page.number}}
             body = bodies[page.number - 1] if page.number <= len(bodies) else after_last
             return route.parse_page(json.dumps(body).encode(), query, PAGED)

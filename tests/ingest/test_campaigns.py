@@ -11,6 +11,7 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.campaigns import CAMPAIGNS_SCHEMA, campaigns_table, write_campaigns
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake
+from tests.conftest import CallingFirst
 
 TODAY = date(2024, 3, 10)
 KEYS = [(instance_id, number) for instance_id in ("a", "b", "Zoë/😀") for number in (-1, 1, 2**62)]
@@ -69,6 +70,24 @@ def test_bad_row_keeps_the_stored_row_and_is_quarantined_until_it_is_corrected(t
     stored = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
     assert stored is not None
     assert stored["campaign_name"].to_pylist() == ["Spring 2"]
+
+
+def test_two_runs_at_once_lose_no_campaign(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    write_campaigns(lake, [campaign(campaign_id=1)], [], instance_ids=(), today=TODAY)
+
+    def write_other() -> None:
+        write_campaigns(Lake(str(tmp_path)), [campaign("b")], [], instance_ids=(), today=TODAY)
+
+    # Its rows are listed once the stored ones have been read.
+    listed = CallingFirst([campaign(campaign_id=2)], write_other)
+    rows, _ = write_campaigns(lake, listed, [], instance_ids=(), today=TODAY)
+    assert list(zip(*rows.select(["instance_id", "campaign_id"]).to_pydict().values(), strict=True)) == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+    ]
+    assert lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA) == rows
 
 
 def test_damaged_file_is_replaced(tmp_path: Path) -> None:

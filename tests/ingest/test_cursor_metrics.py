@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from later_reporting_dagster.client import QueryRejected
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.ingest.post_fetch import find_accepted_metrics
+from later_reporting_dagster.ingest.metric_negotiation import find_accepted_metrics
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.lake.tables import POSTS_TABLES, RawTable
 from later_reporting_dagster.server.sandbox import World

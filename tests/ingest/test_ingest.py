@@ -23,7 +23,7 @@ from later_reporting_dagster.client import (
     InconsistentPages,
     QueryRejected,
     RetriesExhausted,
-    TooManyPosts,
+    TooManyRows,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
@@ -331,7 +331,7 @@ def test_a_partition_with_too_many_posts_of_one_content_type_fails_alone(service
     service.app = create_app(world, options=NO_RATE_LIMIT)
     partitions = [Partition(FIRST_DAY, "instance_000"), Partition(tomorrow, "instance_000")]
     result = run_ingest(partitions, table=PUBLISHED, service=service, root=tmp_path)
-    assert result.errors() == {partitions[0]: TooManyPosts}
+    assert result.errors() == {partitions[0]: TooManyRows}
     assert result.written[partitions[1]].file.rows == 150
 
 

@@ -16,7 +16,7 @@ from later_reporting_dagster.client import (
     LaterError,
     QueryRejected,
     RetriesExhausted,
-    TooManyPosts,
+    TooManyRows,
     UnexpectedResponse,
 )
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.query_plan import (
     MAX_ATTEMPTS_AFTER_FAILURE,
     MAX_POSTS_PER_PART,
     RESULTS_IN_A_ROW,
-    History,
+    CircuitBreaker,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -142,10 +142,10 @@ def test_split_query_returns_as_many_parts_as_requested_and_two_by_default() -> 
 def test_a_cursor_query_by_post_date_covers_days_of_some_25_pages_the_newest_ones_first(
     rows_per_file: float | None, by_cursor: bool, days: int, basis: DateBasis
 ) -> None:
-    history = History(days=31, instances=2, by_cursor=by_cursor, rows_per_file=rows_per_file)
+    breaker = CircuitBreaker(days=31, instances=2, by_cursor=by_cursor, rows_per_file=rows_per_file)
     queue, asked = [march("1-31", "ab", basis)], []
     while queue:
-        parts = queries_to_ask(queue[0], history)
+        parts = queries_to_ask(queue[0], breaker)
         asked += queue[:1] if parts == [(queue[0], None)] else []
         queue = [part for part, _ in parts if part != queue[0]] + queue[1:]
     lengths = [len(partitions_of(query)) // 2 for query in asked]
@@ -171,23 +171,23 @@ def shown(query: PerformanceQuery) -> Asked:
     return f"{first}-{last}" if last > first else f"{first}", "".join(query.instance_ids)
 
 
-def history_of(*results: tuple[str, str, LaterError | None], days: int = 31) -> History:
-    history = History(days=days)
+def history_of(*results: tuple[str, str, LaterError | None], days: int = 31) -> CircuitBreaker:
+    breaker = CircuitBreaker(days=days)
     for when, instances, error in results:
         if error is None:
-            history.add_success(march(when, instances))
+            breaker.add_success(march(when, instances))
         else:
-            history.add_failure(march(when, instances), error)
-    return history
+            breaker.add_failure(march(when, instances), error)
+    return breaker
 
 
 def test_what_waits_for_a_query_that_has_failed_gets_fewer_attempts() -> None:
-    history = History(days=6, instances=3)
-    history.add_failure(march("3-6", "abc"), FAILED)
-    history.add_failure(march("9", "b"), REFUSED)
-    attempts = {days: history.max_attempts(march(days, "ab")) for days in ("1-2", "2-4", "3-6", "4")}
+    breaker = CircuitBreaker(days=6, instances=3)
+    breaker.add_failure(march("3-6", "abc"), FAILED)
+    breaker.add_failure(march("9", "b"), REFUSED)
+    attempts = {days: breaker.max_attempts(march(days, "ab")) for days in ("1-2", "2-4", "3-6", "4")}
     assert attempts == {"1-2": None, "2-4": None, "3-6": MAX_ATTEMPTS_AFTER_FAILURE, "4": MAX_ATTEMPTS_AFTER_FAILURE}
-    assert [history.max_attempts(march("1", name)) for name in "abc"] == [None, MAX_ATTEMPTS_AFTER_FAILURE, None]
+    assert [breaker.max_attempts(march("1", name)) for name in "abc"] == [None, MAX_ATTEMPTS_AFTER_FAILURE, None]
     # An only instance may outlast an outage.
     assert history_of(("9", "b", FAILED)).max_attempts(march("1", "b")) is None
 
@@ -212,25 +212,25 @@ NO_PAGE, NOT_FOUND = UnexpectedResponse("no page"), QueryRejected("HTTP 404", st
 def test_totals_that_fail_are_not_split_and_end_the_run_by_themselves(
     errors: list[LaterError | None], stopped_by: LaterError | None, is_route_refused: bool
 ) -> None:
-    history = History(days=31, is_whole=True)
+    breaker = CircuitBreaker(days=31, is_whole=True)
     for day, error in enumerate(errors, 1):
         query = march(f"{day}", "ab")
         if error is None:
-            history.add_success(query)
+            breaker.add_success(query)
         else:
-            history.add_failure(query, error)
-            assert queries_after(query, error, history) == []
-    assert (history.stopped_by, history.is_route_refused) == (stopped_by, is_route_refused)
-    assert queries_to_ask(march("9", "ab"), history) == [(march("9", "ab"), stopped_by)]
+            breaker.add_failure(query, error)
+            assert queries_after(query, error, breaker) == []
+    assert (breaker.stopped_by, breaker.is_route_refused) == (stopped_by, is_route_refused)
+    assert queries_to_ask(march("9", "ab"), breaker) == [(march("9", "ab"), stopped_by)]
 
 
 def test_totals_are_asked_without_the_instances_that_are_not_listed() -> None:
     error = QueryRejected("b")
-    history = History(days=6, is_whole=True, unlisted={"b": error})
-    assert queries_after(march("1-6", "ab"), error, history) == [march("1-6", "ab")]
-    assert queries_to_ask(march("1-6", "ab"), history) == [(march("1-6", "a"), None)]
+    breaker = CircuitBreaker(days=6, is_whole=True, unlisted={"b": error})
+    assert queries_after(march("1-6", "ab"), error, breaker) == [march("1-6", "ab")]
+    assert queries_to_ask(march("1-6", "ab"), breaker) == [(march("1-6", "a"), None)]
     # Without an instance, the query would ask for all.
-    assert queries_to_ask(march("1-6", "b"), history) == [(march("1-6", "b"), error)]
+    assert queries_to_ask(march("1-6", "b"), breaker) == [(march("1-6", "b"), error)]
 
 
 def all_fail(day: str, instances: str) -> list[tuple[str, str, LaterError | None]]:
@@ -247,7 +247,7 @@ def all_fail(day: str, instances: str) -> list[tuple[str, str, LaterError | None
         (("1-2", "a"), UnexpectedResponse("no page"), (), [("2", "a"), ("1", "a")]),
         (("4", "abcd"), REFUSED, (), [("4", "ab"), ("4", "cd")]),
         (("4", "a"), REFUSED, (), []),
-        (("1-9", "a"), TooManyPosts("", total_items=90), (), [("7-9", "a"), ("4-6", "a"), ("1-3", "a")]),
+        (("1-9", "a"), TooManyRows("", total_items=90), (), [("7-9", "a"), ("4-6", "a"), ("1-3", "a")]),
         # Every query would fail.
         (("1-6", "ab"), CredentialsRejected("no"), [("1-6", "ab", CredentialsRejected("no"))], []),
         (("1-6", "ab"), ApiVersionChanged("1", "2"), [("1-6", "ab", ApiVersionChanged("1", "2"))], []),
@@ -266,9 +266,9 @@ def test_queries_after_a_failure(
 
 
 def test_a_query_is_asked_again_without_the_instances_that_are_not_listed() -> None:
-    history = History(days=6, unlisted={"b": QueryRejected("b")})
-    assert queries_after(march("1-6", "abc"), QueryRejected(""), history) == [march("1-6", "abc")]
-    parts = [(shown(part), error is None) for part, error in queries_to_ask(march("1-6", "abc"), history)]
+    breaker = CircuitBreaker(days=6, unlisted={"b": QueryRejected("b")})
+    assert queries_after(march("1-6", "abc"), QueryRejected(""), breaker) == [march("1-6", "abc")]
+    parts = [(shown(part), error is None) for part, error in queries_to_ask(march("1-6", "abc"), breaker)]
     assert parts == [(("1-6", "ac"), True), (("1-6", "b"), False)]
 
 
@@ -326,21 +326,21 @@ def test_a_contract_that_began_late_costs_the_days_before_it_and_few_queries(
     names = "abcdef"[:instances]
     wanted = {Partition(FIRST + timedelta(days=day), name) for day in range(days) for name in names}
     begins = FIRST + timedelta(days=first_day)
-    history, stored, failed, refusals = History(days=days), set[Partition](), set[Partition](), 0
+    breaker, stored, failed, refusals = CircuitBreaker(days=days), set[Partition](), set[Partition](), 0
     queue = plan_queries(wanted, table=table)
     while queue:
         query = queue.pop()
-        parts = queries_to_ask(query, history)
+        parts = queries_to_ask(query, breaker)
         failed.update(each for part, error in parts if error for each in partitions_of(part))
         if parts != [(query, None)]:
             queue += [part for part, error in reversed(parts) if error is None]
         elif query.start_date < begins and refused.intersection(query.instance_ids):
             refusals += 1
-            history.add_failure(query, REFUSED)
-            queue += reversed(after := queries_after(query, REFUSED, history))
+            breaker.add_failure(query, REFUSED)
+            queue += reversed(after := queries_after(query, REFUSED, breaker))
             failed.update(() if after else partitions_of(query))
         else:
-            history.add_success(query)
+            breaker.add_success(query)
             stored.update(partitions_of(query))
     before = {each for each in wanted if each.day < begins and each.instance_id in refused}
     assert (stored, failed) == (wanted - before, before)

@@ -178,6 +178,31 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
 
 
 @both_units
+def test_a_kept_campaign_has_the_value_that_another_run_has_written_meanwhile(
+    of: Any, service: Service, small_world: World, lake: Path
+) -> None:
+    before = {path: path.read_bytes() for path in (lake / of.table_name).rglob("*.parquet")}
+    service.override = respond(lambda number: [row(number, 22)])
+    assert of.fetch(service, lake) == (set(), [])
+    written_by_other = {path: path.read_bytes() for path in before}
+    for path, data in before.items():
+        path.write_bytes(data)
+    restrict_scope(service, small_world, (FIRST,))
+    respond_first = respond(lambda number: [row(number)], silent=SECOND)
+
+    def override(request: Request) -> Response | None:
+        if request.url.path == "/v2/instances":  # whose campaigns are kept: once the stored ones have been read
+            for path, data in written_by_other.items():
+                path.write_bytes(data)
+        response: Response | None = respond_first(request)
+        return response
+
+    service.override = override
+    assert of.fetch(service, lake) == (set(), [])
+    assert all(each == {1: 7, 2: 7, 3: 22, 4: 22, 5: 22} for each in of.stored(lake))
+
+
+@both_units
 def test_all_campaigns_of_a_day_or_period_go_if_a_second_response_has_none(
     of: Any, service: Service, lake: Path
 ) -> None:

@@ -7,8 +7,15 @@ from typing import Any
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.paths import table_path
-from later_reporting_dagster.lake.tables import INSTANCES_TABLE
-from later_reporting_dagster.quality.instances import describe_not_expected, instances_table, load_instances
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES
+from later_reporting_dagster.quality.instances import (
+    describe_not_expected,
+    instances_table,
+    load_instances,
+    stored_instances,
+    write_instances,
+)
+from tests.conftest import CallingFirst
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]
@@ -38,6 +45,22 @@ def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
         "b": 3,
         "not listed": 3,
     }
+
+
+def test_two_writers_at_once_lose_no_listing(lake: Lake) -> None:
+    def write(listed: list[str], *, days: Sequence[date] = (), today: date = TODAY) -> Any:
+        files = dict.fromkeys(POSTS_NAMES, frozenset[Partition]())
+        known = load_instances(lake, listed=listed, files=files)
+        return write_instances(lake, known, days=days, today=today, files=files, stale=())[0]
+
+    # Its days are looked at once the stored rows have been read.
+    days = CallingFirst(WINDOW, lambda: write(["w"], today=WINDOW[0]))
+    rows = by_id(write(["a"], days=days))
+    assert {name: (row["first_seen"], row["listed_now"]) for name, row in rows.items()} == {
+        "a": (TODAY, True),
+        "w": (WINDOW[0], False),
+    }
+    assert by_id(stored_instances(lake)) == rows
 
 
 def test_instances_are_loaded_from_table_files_and_marks(lake: Lake) -> None:

@@ -103,9 +103,9 @@ def periods_asset(component: ComponentBase, table: PeriodsTable) -> dg.AssetsDef
         specs=[
             component.table_spec(
                 table.name,
-                table.columns(component.metrics_of(table.of)),
+                table.columns(component.metrics_of(table.by_day)),
                 description=table.description,
-                group_name=table.of.rows,
+                group_name=table.by_day.rows,
                 kinds={"later"},
                 tags={"later/layer": "raw"},
                 freshness_policy=component.freshness,
@@ -134,14 +134,14 @@ def fetch_periods(
             lake=lake,
             instances=instances,
             stored=read_periods(lake, table),
-            metrics=component.metrics_of(table.of),
+            metrics=component.metrics_of(table.by_day),
         )
         limits = later.write_limits(allow_row_loss=config.allow_row_loss)
 
         async def fetch() -> None:
             async with later.client(on_event=event_log(context, progress)) as client:
                 # Campaigns need no list: a month only records which instances it was fetched for.
-                with nullcontext() if table.of.one_instance_per_query else suppress(LaterError):
+                with nullcontext() if table.by_day.one_instance_per_query else suppress(LaterError):
                     file.instances = replace(instances, listed=await later.fetch_list(client, progress))
                 periods = periods_to_fetch(
                     file.stored,

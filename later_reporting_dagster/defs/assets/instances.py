@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
-from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, instances_table, load_instances
+from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, load_instances, write_instances
 from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 
@@ -59,13 +59,12 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
         listed = wait_for(later.listed_instances)
         lake = later.lake()
         instances = load_instances(lake, configured=later.configured_instances(), listed=listed)
-        rows = instances_table(lake, instances, days=component.expected_days(now), today=now.date())
+        rows, written = write_instances(lake, instances, days=component.expected_days(now), today=now.date())
         if listed is None:
             later.fetches.append(Progress(INSTANCES_TABLE, warnings=[LIST_NOT_KNOWN]))
             context.log.warning(LIST_NOT_KNOWN)
         else:
             context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
-        written = lake.write_table(INSTANCES_TABLE, rows)
         yield table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
 
 

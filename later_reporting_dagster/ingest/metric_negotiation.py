@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, QueryRejected, TooManyPosts
+from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, QueryRejected, TooManyRows
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.parameters import ContentType, Platform
 from later_reporting_dagster.contract.query import PerformanceQuery
@@ -40,7 +40,7 @@ METRICS_STATUSES = (400, 422)
 _ONE_EACH = len(Platform) + len(ContentType)
 
 
-class PostFetch:
+class MetricNegotiation:
     """Fetches the queries of one run. The API may reject metrics in the cursor version only."""
 
     def __init__(self, client: LaterClient, table: RawTable, metrics: tuple[Metric, ...], progress: Progress) -> None:
@@ -55,7 +55,7 @@ class PostFetch:
         # What the API said when it refused metrics: it lists those that are valid. Quoted, and never read.
         self._refusal = ""
 
-    async def fetch(
+    async def fetch_all_metrics(
         self,
         query: PerformanceQuery,
         *,
@@ -84,7 +84,7 @@ class PostFetch:
             result = await self._client.fetch(
                 self._table.route, replace(query, metrics=requested), max_rows=max_posts, max_attempts=max_attempts
             )
-        except TooManyPosts as error:
+        except TooManyRows as error:
             if not (by_content and self._table.splits_by_content):
                 raise
             too_many = error
@@ -92,7 +92,9 @@ class PostFetch:
             if not (by_cursor and is_assumed and await self._are_metrics_refused(query, error, max_attempts)):
                 raise
             self._accepts.setdefault(_filters(query), {})
-            return await self.fetch(query, by_content=by_content, max_posts=max_posts, max_attempts=max_attempts)
+            return await self.fetch_all_metrics(
+                query, by_content=by_content, max_posts=max_posts, max_attempts=max_attempts
+            )
         else:
             if self._table.splits_by_content and (missing := _without(self._metrics, requested)):
                 posts = {post.key: self._with_all_metrics(post) for post in result.items}
@@ -105,7 +107,7 @@ class PostFetch:
         return await self._fetch_by_content(query, too_many, max_attempts=max_attempts)
 
     async def _fetch_by_content(
-        self, query: PerformanceQuery, too_many: TooManyPosts, *, max_attempts: int | None
+        self, query: PerformanceQuery, too_many: TooManyRows, *, max_attempts: int | None
     ) -> ListResult:
         parts = split_by_content(query, parts=number_of_parts(too_many.total_items))
         if not parts:
@@ -117,7 +119,9 @@ class PostFetch:
                 f" content type would miss some, whose content type cannot be requested:"
                 f" {safe_line(', '.join(sorted(map(repr, missed))))}"
             )
-        result = ListResult.of([await self.fetch(part, by_content=True, max_attempts=max_attempts) for part in parts])
+        result = ListResult.merged(
+            [await self.fetch_all_metrics(part, by_content=True, max_attempts=max_attempts) for part in parts]
+        )
         # Without a total, posts may be missing unnoticed if no fetched post had their content type.
         if too_many.total_items not in (None, result.total_items):
             raise InconsistentPages(
@@ -220,7 +224,7 @@ class PostFetch:
         return tuple(metric for metric in self._metrics if known.get(metric, True))
 
     async def _request_page(self, query: PerformanceQuery, max_attempts: int | None) -> None:
-        with suppress(TooManyPosts):
+        with suppress(TooManyRows):
             await self._client.fetch(self._table.route, query, max_rows=1, max_attempts=max_attempts)
 
     def _with_all_metrics(self, post: Post) -> Any:
@@ -236,7 +240,7 @@ def _with_parts(result: ListResult, parts: Sequence[ListResult]) -> ListResult:
     for each in (result, *parts):
         for key, columns in each.unreadable.items():
             unreadable.setdefault(key, {}).update(columns)
-    both = ListResult.of([result, *parts])
+    both = ListResult.merged([result, *parts])
     return replace(result, bad_rows=both.bad_rows, oddities=both.oddities, unreadable=unreadable)
 
 
