@@ -169,7 +169,7 @@ function dailyChart(points, { peak, ends }, width) {
     marks.push(text("", isEdge ? right : x(index + 0.5), zeroOfSpend + 16, isEdge ? "end" : "middle", label));
   });
   if (maxOfSpend) {
-    marks.push(text("label", left, zeroOfSpend - 54, "start", ends.spendTitle));
+    marks.push(text("label", left, zeroOfSpend - 62, "start", ends.spendTitle));
   }
   if (peak) {
     const detail = isWide ? peak.detail : null;
@@ -184,10 +184,10 @@ function dailyChart(points, { peak, ends }, width) {
       marks.push(text("label muted", at, high + 26, anchor, detail));
     }
     if (peak.spend != null) {
-      const isBefore = room.right < CHARACTER_WIDTH * peak.spend.length;
-      const beside = isBefore ? x(peak.index) - 2 : x(peak.index + 1) + 2;
-      const baseline = yOfSpend(points[peak.index].ad_spend) + 10;
-      marks.push(text("label", beside, baseline, isBefore ? "end" : "start", peak.spend));
+      // Above its column, because others of ad spend may be higher.
+      const half = (CHARACTER_WIDTH * peak.spend.length) / 2;
+      const middle = Math.min(x(peak.index + 0.5), right - half);
+      marks.push(text("label", middle, yOfSpend(points[peak.index].ad_spend) - 4, "middle", peak.spend));
     }
   }
   if (isWide) marks.push(...endLabels(points, ends, { right, y, yOfSpend, text, hasSpend: maxOfSpend > 0 }));
