@@ -121,8 +121,8 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
     )
     instance_labels: Annotated[str, NAMES_IN_YAML] = Field(
         default="",
-        description="Names of instances for people, `id=name`, comma-separated: the API lists ids only. The report and"
-        " the view of instances in `later-reporting query` show them.",
+        description="Names of instances for people, `id=name`, comma-separated: the API lists ids only. The report"
+        " shows them when it is written next, and the view of instances in `later-reporting query` at once.",
     )
     lake_root: str = Field(default="", description="Directory, or URL of an object store, of the lake.", repr=False)
     storage_options: dict[str, Any] = _secret(

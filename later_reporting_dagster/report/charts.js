@@ -91,6 +91,7 @@ function bar(organic, paid, max, kind = "") {
 const WIDE_CHART = 700; // pixels, from which on labels stand at the end
 const LABEL_ROOM = 150;
 const LABEL_HEIGHT = 14;
+const CHARACTER_WIDTH = 6.2; // pixels, on average, of a label
 
 /** Returns a round step of which at most three are up to `max`. */
 function stepOf(max) {
@@ -168,17 +169,25 @@ function dailyChart(points, { peak, ends }, width) {
     marks.push(text("", isEdge ? right : x(index + 0.5), zeroOfSpend + 16, isEdge ? "end" : "middle", label));
   });
   if (maxOfSpend) {
-    marks.push(text("label", left, zeroOfSpend - 54 + (isWide ? 0 : 0), "start", ends.spendTitle));
+    marks.push(text("label", left, zeroOfSpend - 62, "start", ends.spendTitle));
   }
   if (peak) {
-    const isLeft = peak.index > points.length / 2;
+    const detail = isWide ? peak.detail : null;
+    const room = { left: x(peak.index) - left, right: right - x(peak.index + 1) };
+    const length = CHARACTER_WIDTH * Math.max(peak.title.length, detail?.length ?? 0);
+    const isLeft = room.right < Math.min(length, room.left);
     const at = isLeft ? x(peak.index) - 2 : x(peak.index + 1) + 2;
     const anchor = isLeft ? "end" : "start";
     const high = y(totalOf(points[peak.index]));
     marks.push(text("label strong", at, high + 10, anchor, peak.title));
-    if (peak.detail && isWide) marks.push(text("label muted", at, high + 26, anchor, peak.detail));
+    if (detail && length < room[isLeft ? "left" : "right"]) {
+      marks.push(text("label muted", at, high + 26, anchor, detail));
+    }
     if (peak.spend != null) {
-      marks.push(text("label", at, yOfSpend(points[peak.index].ad_spend) + 10, anchor, peak.spend));
+      // Above its column, because others of ad spend may be higher.
+      const half = (CHARACTER_WIDTH * peak.spend.length) / 2;
+      const middle = Math.min(x(peak.index + 0.5), right - half);
+      marks.push(text("label", middle, yOfSpend(points[peak.index].ad_spend) - 4, "middle", peak.spend));
     }
   }
   if (isWide) marks.push(...endLabels(points, ends, { right, y, yOfSpend, text, hasSpend: maxOfSpend > 0 }));

@@ -153,6 +153,7 @@ def read_report(
     missing: Mapping[str, Collection[Partition]],
     quarantined: Collection[QuarantinedRows] = (),
     outdated: Iterable[str] = (),
+    labels: Mapping[str, str] | None = None,
     is_demo: bool = False,
     fetched_at: datetime | None = None,
 ) -> ReportData | None:
@@ -161,6 +162,7 @@ def read_report(
     Args:
         lake: has the rollup tables. Tables that it lacks are empty in the report.
         missing: the partitions that should have a file and have none, by fetched table.
+        labels: names of instances by id.
     """
     stored = {table: lake.partitions(table.name) for table in _PERIOD_TABLES}
     newest = max((partition.day for partition in stored[DAILY]), default=date.min)
@@ -199,6 +201,7 @@ def read_report(
         missing=days_missing,
         quarantined=sorted(quarantined, key=repr),
         outdated=[*outdated],
+        labels=labels or {},
         is_demo=is_demo,
         fetched_at=fetched_at,
     )

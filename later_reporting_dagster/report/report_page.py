@@ -43,7 +43,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 11
+REPORT_DEFINITION = 12
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 
@@ -90,7 +90,8 @@ def page_data(data: ReportData) -> dict[str, Any]:
     """Return the data of the page's script, as JSON values.
 
     A table is a dict of columns of equal length. Instances and campaigns are given by their index in the lists of the
-    page, a day by its age: the number of days before `as_of`.
+    page, a day by its age: the number of days before `as_of`. A column of texts has each text once, and by row the
+    index of its text: links and names repeat in each window, and were a quarter of the page.
     """
     campaigns = {(row["instance_id"], row["campaign_id"]): row for row in data.tables["campaigns"].to_pylist()}
     index: dict[str, dict[Any, int]] = {
@@ -174,7 +175,14 @@ def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str
     columns["instance"] = [index["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
     if "link" in columns:
         columns["link"] = [web_link(link) for link in columns["link"]]
-    return {name: [_number(value) for value in values] for name, values in columns.items()}
+    return {name: _texts(values) or [_number(value) for value in values] for name, values in columns.items()}
+
+
+def _texts(values: Iterable[Any]) -> dict[str, list[Any]] | None:
+    """Return a column of texts as its different texts and, by row, the index of one; None if it has no text."""
+    texts = [*dict.fromkeys(value for value in values if isinstance(value, str))]
+    index = {text: position for position, text in enumerate(texts)}
+    return {"texts": texts, "rows": [index.get(value) for value in values]} if texts else None
 
 
 def _single_spaced(text: str | None) -> str | None:

@@ -68,8 +68,10 @@ counted AS (
         ),
         scope_days.* EXCLUDE (time_window, instance_id),
         coalesce(content_cost_total, content_cost) AS creators_cost,
-        posts_of_known_cost = published_posts AS is_known_of_posts,
-        previous_posts_of_known_cost = previous_published_posts AS was_known_of_posts
+        -- Without a published post, there is no cost to know.
+        coalesce(posts_of_known_cost, 0) = coalesce(published_posts, 0) AS is_known_of_posts,
+        comparison IS NOT NULL
+            AND coalesce(previous_posts_of_known_cost, 0) = coalesce(previous_published_posts, 0) AS was_known_of_posts
     FROM together
     SEMI JOIN scopes ON {% for name in key.split(", ") %}together.{{ name }} IS NOT DISTINCT FROM scopes.{{ name }}{{ " AND " if not loop.last }}{% endfor %}
     LEFT JOIN scope_days
@@ -84,7 +86,7 @@ SELECT
     plus(organic_engagements, paid_engagements) AS engagements,
     plus(previous_organic_engagements, previous_paid_engagements) AS previous_engagements,
     100.0 * paid_engagements / nullif(organic_engagements + paid_engagements, 0) AS paid_share_of_engagements,
-    content_cost_total IS NOT NULL OR coalesce(is_known_of_posts, false) AS is_cost_known,
+    content_cost_total IS NOT NULL OR is_known_of_posts AS is_cost_known,
     plus(creators_cost, ad_spend) AS cost,
     CASE WHEN is_known_of_posts AND was_known_of_posts
         THEN plus(coalesce(previous_content_cost_total, previous_content_cost), previous_ad_spend)

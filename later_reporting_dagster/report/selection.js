@@ -39,8 +39,11 @@ function groupedBy(values, key) {
   return groups;
 }
 
+/** Returns the values of a column; one of texts has each text once, and by row its index. */
+const valuesOf = (column) => (Array.isArray(column) ? column : column.rows.map((index) => column.texts[index] ?? null));
+
 function rowsOf(name) {
-  const columns = Object.entries(report[name]);
+  const columns = Object.entries(report[name]).map(([column, values]) => [column, valuesOf(values)]);
   const rowAt = (index) => Object.fromEntries(columns.map(([column, values]) => [column, values[index]]));
   return columns[0][1].map((_, index) => rowAt(index));
 }

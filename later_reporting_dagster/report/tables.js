@@ -108,14 +108,16 @@ function columnHeading(id, { label, isText, sort, channel, heading }, table) {
   const kind = heading ? "ranks" : isText || label === table.shown[0].label ? null : "number";
   const attributes = { scope: "col", role: "columnheader", class: kind };
   if (heading) return make("th", attributes, heading());
-  const key = channel ? [span(`key ${channel}`)] : [];
-  if (!sort || table.rows.length < 2 || table.options.isFixed) return make("th", attributes, ...key, label);
+  // The square of a channel stays with the first word.
+  const [first, ...rest] = channel ? label.split(/(?= )/) : [];
+  const words = channel ? [span(`key ${channel}`, first), ...rest] : [label];
+  if (!sort || table.rows.length < 2 || table.options.isFixed) return make("th", attributes, ...words);
   const sortedBy = table.sort ?? table.options.sortedBy;
   if (sort === sortedBy) attributes["aria-sort"] = table.ascending ? "ascending" : "descending";
   return make(
     "th",
     attributes,
-    make("button", { type: "button", "data-sort": sort, "data-table": id }, ...key, label),
+    make("button", { type: "button", "data-sort": sort, "data-table": id }, ...words),
   );
 }
 

@@ -162,7 +162,8 @@ function madeBy(row, found) {
   const isCreator = found.kind === "creator";
   const ads =
     found.share_of_ad_spend == null ? [] : [" and ", figure(found.share_of_ad_spend, "share"), " of ad spend"];
-  const claim = bold(`One ${found.kind} had `, figure(found.share, "share"), ` of ${what}`, ...ads, ":");
+  const part = found.is_of_period ? ["had ", figure(found.share, "share"), ` of ${what}`, ...ads] : ofChange(found, what);
+  const claim = bold(`One ${found.kind} `, ...part, ":");
   const { name } = isCreator ? creatorName(found) : { name: campaignName(found.campaign) };
   const link = isCreator ? found.link : fragmentOf({ campaign: found.campaign });
   const shown = link ? make("a", linkTo(link), named(name)) : named(name);
@@ -178,6 +179,12 @@ function madeBy(row, found) {
           ` on ${shortDay(found.peak_age)}`,
         ];
   return [claim, " ", shown, ...where, ...peak, ".", ...withoutMaker(row, found, what)];
+}
+
+/** Returns which part of a change a creator or a campaign has made: above all of it, if others changed the other way. */
+function ofChange({ change, share_of_change: part }, what) {
+  const all = `the ${change < 0 ? "fall" : "rise"} of ${what}`;
+  return part > 100 ? [`made more than ${all}`] : ["made ", figure(part, "share"), ` of ${all}`];
 }
 
 /** Returns what the change would be without a creator or a campaign, in both periods. */

@@ -72,6 +72,7 @@ peaks AS (
     GROUP BY ALL
 )
 SELECT
+    share > {{ notable_percent }} AS is_of_period,
     first.* REPLACE (coalesce(campaign_id, CASE WHEN len(post.campaign_ids) = 1 THEN post.campaign_ids[1] END) AS campaign_id),
     newest_day - post.peak_paid_day AS peak_age, post.peak_paid_impressions AS peak_value
 FROM first

@@ -17,7 +17,8 @@ def test_campaigns_that_the_page_does_not_know_do_not_count_as_their_instance(wo
     for name, position in (("days", "age"), ("results", "time_window"), ("networks", "platform")):
         columns = data[name]
         names = ("instance", "campaign", position, *(["time_window"] if name == "networks" else []))
-        scopes = [*zip(*(columns[each] for each in names), strict=True)]
+        rows = (columns[each]["rows"] if isinstance(columns[each], dict) else columns[each] for each in names)
+        scopes = [*zip(*rows, strict=True)]
         assert {*columns["campaign"]} == {None}
         assert len(scopes) == len({*scopes}) > 0
 

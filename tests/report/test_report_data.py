@@ -58,6 +58,7 @@ def test_who_made_a_change_is_taken_out_of_both_periods() -> None:
     assert who["change"] == pytest.approx(100 * 1500 / 1300)
     assert who["change_without"] == pytest.approx(50)  # 1800 after 1200
     assert who["share_of_change"] == pytest.approx(60)
+    assert who["is_of_period"]
     # Of the post that was paid for most on a day.
     assert (who["campaign_id"], who["peak_age"], who["peak_value"]) == (5, 2, 900)
 
@@ -117,6 +118,12 @@ def test_a_campaign_with_published_posts_alone_has_a_row() -> None:
     (found,) = rows(data, "results", time_window="7d", campaign_id=2)
     assert (found["published_posts"], found["posts_of_known_cost"], found["is_cost_known"]) == (1, 0, False)
     assert (found["days"], found["impressions"], found["cost"]) == (7, None, None)
+
+
+def test_cost_of_a_period_without_published_posts_is_known() -> None:
+    data = report_of(world_with(on(2, impressions=10), published=[on(20, impressions=10)]))
+    (found,) = rows(data, "results", time_window="7d", instance_id=None)
+    assert (found["published_posts"], found["cost"], found["is_cost_known"]) == (0, None, True)
 
 
 def test_cost_is_compared_only_if_all_costs_of_both_periods_are_known() -> None:

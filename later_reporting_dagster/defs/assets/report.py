@@ -86,6 +86,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
                 *_stale_files(lake, days),
                 *(f"{text}." for text in [describe_not_expected(lake, instances, files=files)] if text),
             ],
+            labels=later.labels(),
             is_demo=later.demo_mode,
             fetched_at=max((at for record in records.values() if (at := record.last_requested_at)), default=None),
         )

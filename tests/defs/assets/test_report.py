@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition
@@ -50,6 +52,16 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     assert data["instances"] == data["labels"] == sorted(INSTANCE_IDS)
     assert data["is_demo"] is False
     assert sum(impressions) in data["results"]["organic_impressions"]
+
+
+def test_report_shows_the_labels_of_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_LABELS", f"{INSTANCE_IDS[1]} = Acme <shop>")
+    project = project.reloaded()
+    project.fetch("post_metrics_daily")
+    write_report(project)
+    data = page_data(project)
+    labels = {name: "Acme <shop>" if name == INSTANCE_IDS[1] else name for name in INSTANCE_IDS}
+    assert dict(zip(data["instances"], data["labels"], strict=True)) == labels
 
 
 def test_report_without_the_table_of_all_posts_is_written(project: Project) -> None:
